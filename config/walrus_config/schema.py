@@ -1,0 +1,144 @@
+"""The Structs of walrus.toml, with every default. What is not here is not a key.
+
+`load` fills them; nothing else reads the file. A Config that exists is whole: secrets are resolved, agents are
+merged from defaults, TOML and prompt files, paths are absolute.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Price_ = Annotated[float, Meta(ge=0)]
+
+
+class Secret:
+    """A text that prints as stars. `reveal` is called where it is used, and nowhere else."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of walrus.toml."""
+
+
+class Daemon(Section, frozen=True, kw_only=True):
+    socket: str = ""
+    """Empty: walrus.sock in the home."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    shutdown_grace_s: Annotated[float, Meta(ge=0)] = 10.0
+    max_connections: Count = 512
+    max_running_turns: Count = 64
+
+
+class Provider(Section, frozen=True, kw_only=True):
+    kind: Literal["openai", "local", "scripted", "echo"]
+    base_url: str = ""
+    api_key: Secret | None = None
+    models: tuple[str, ...] = ()
+    headers: Mapping[str, Secret] = field(default_factory=dict)
+    timeout_s: Seconds = 600.0
+    """One whole exchange, retries not counted."""
+    idle_timeout_s: Seconds = 60.0
+    """The longest silence of a stream."""
+    max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    path: str = ""
+    """The weights (.gguf) of a local model, or the script of a scripted one."""
+
+
+class Price(Section, frozen=True, kw_only=True):
+    """US dollars per million tokens."""
+
+    input: Price_ = 0.0
+    output: Price_ = 0.0
+    cache_read: Price_ | None = None
+    """None: as input."""
+    cache_write: Price_ | None = None
+
+
+class ModelSettings(Section, frozen=True, kw_only=True):
+    context_window: Count | None = None
+    """The window a local model is started with. Other providers know their own."""
+    max_output_tokens: Count | None = None
+    price: Price | None = None
+    """None: unknown, and so is what a call costs."""
+
+
+class Permissions(Section, frozen=True, kw_only=True):
+    """Tool names. deny beats allow; what neither names gets the default."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    default: Literal["allow", "deny"] | None = None
+    """None: as the tier above says; deny where none does."""
+
+
+class Agent(Section, frozen=True, kw_only=True):
+    """An agent after merging: [defaults], [agents.NAME], front matter and prompt file."""
+
+    name: str
+    description: str = ""
+    system_prompt: str = ""
+    model: str = ""
+    max_iterations: Count = 16
+    thinking: bool = False
+    members: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    mcps: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    deny_tools: tuple[str, ...] = ()
+    workspace: str = ""
+    """Absolute after loading; the default is workspace/ in the home."""
+    permissions: Permissions = Permissions()
+
+
+class Tool(Section, frozen=True, kw_only=True):
+    enabled: bool = True
+    timeout_s: Seconds | None = None
+    """None: as the tool says."""
+    max_output_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] | None = None
+
+
+class Sessions(Section, frozen=True, kw_only=True):
+    on_restart: Literal["close"] = "close"
+
+
+class Storage(Section, frozen=True, kw_only=True):
+    durability: Literal["full", "normal"] = "full"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """Everything walrusd runs by."""
+
+    home: str
+    path: str
+    """The walrus.toml it was read from."""
+    daemon: Daemon = Daemon()
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    permissions: Permissions = Permissions()
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    sessions: Sessions = Sessions()
+    storage: Storage = Storage()
+    warnings: tuple[str, ...] = ()

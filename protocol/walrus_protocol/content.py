@@ -1,0 +1,150 @@
+"""The vocabulary that messages are made of, shared by the log, the wire and the providers."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+StopReason = Literal["text_response", "max_iterations", "no_action", "error", "interrupted", "budget_exceeded"]
+State = Literal[
+    "idle",
+    "processing",
+    "executing_tool",
+    "waiting_for_subagent",
+    "waiting_for_permission",
+    "waiting_for_user_input",
+    "error",
+    "closed",
+]
+Finish = Literal["stop", "tool_calls", "length", "interrupted", "refused"]
+Outcome = Literal[
+    "ok",
+    "error",
+    "denied",
+    "invalid",
+    "timeout",
+    "limited",
+    "budget",
+    "cached",
+    "interrupted",
+    "unknown_tool",
+]
+MessageKind = Literal["message", "steer", "heartbeat", "schedule", "task", "resume"]
+WhenBusy = Literal["queue", "steer", "interrupt", "reject"]
+TurnErrorKind = Literal[
+    "provider_auth",
+    "provider_quota",
+    "provider_rate_limited",
+    "provider_overloaded",
+    "provider_timeout",
+    "provider_network",
+    "provider_bad_response",
+    "provider_refused",
+    "context_length",
+    "model_not_found",
+    "no_provider",
+    "timeout",
+    "crashed_repeatedly",
+    "storage",
+    "internal",
+]
+
+
+class TextPart(Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ImagePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="image"):
+    """An image: either `data` (base64, with its `media_type`) or a `url`."""
+
+    media_type: str = "image/png"
+    data: str = ""
+    url: str = ""
+
+
+class FilePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """A document, whole: `data` is base64."""
+
+    name: str
+    media_type: str = "application/octet-stream"
+    data: str = ""
+
+
+Part = TextPart | ImagePart | FilePart
+Content = str | tuple[Part, ...]
+
+
+class ToolCall(Struct, frozen=True):
+    """One call a model asked for. `arguments` is the text as it came where it was no JSON object."""
+
+    id: str
+    name: str
+    arguments: dict[str, object] | str
+
+
+class ToolSchema(Struct, frozen=True, kw_only=True):
+    """What a model and the checks before a call need to know of a tool; never how it works."""
+
+    name: str
+    description: str
+    parameters: dict[str, object]
+    """A JSON Schema of type object."""
+    read_only: bool = False
+    idempotent: bool = False
+    destructive: bool = False
+    timeout_s: float = 60.0
+    max_output_bytes: int = 64 * 1024
+
+
+class Usage(Struct, frozen=True):
+    """Tokens. The whole prompt is input + cache_read + cache_write; `output` includes `reasoning`."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.reasoning + other.reasoning,
+        )
+
+
+class TurnError(Struct, frozen=True):
+    """Why a turn ended in error: a kind for programs, a message and a hint for people."""
+
+    kind: TurnErrorKind
+    message: str
+    hint: str = ""
+
+
+class User(Struct, frozen=True, tag_field="role", tag="user"):
+    content: Content
+
+
+class Assistant(Struct, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
+    content: Content = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    opaque: dict[str, object] | None = None
+
+
+class ToolOutput(Struct, frozen=True, kw_only=True, tag_field="role", tag="tool"):
+    call_id: str
+    name: str
+    output: str
+    is_error: bool = False
+
+
+Message = User | Assistant | ToolOutput
+
+
+def plain_text(content: Content) -> str:
+    """The text of a content, its other parts left out."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text for part in content if isinstance(part, TextPart))

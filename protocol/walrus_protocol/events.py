@@ -1,0 +1,228 @@
+"""Every event. The rows of the log and the bodies of the stream are these same types.
+
+A row is an event's JSON without `seq` and `offset`; `spliced` puts these in when it is sent, so that a
+replay decodes nothing. Live events have `"live": true` and neither seq nor offset.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from walrus_protocol.content import (
+    Content,
+    Finish,
+    MessageKind,
+    Outcome,
+    State,
+    StopReason,
+    ToolCall,
+    TurnError,
+    Usage,
+)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake):
+    """What all events have. `ts` is unix seconds; `turn` is null outside a turn."""
+
+    seq: int | UnsetType | None = UNSET
+    offset: int | UnsetType = UNSET
+    ts: float = 0.0
+    session: int | None = None
+    turn: int | None = None
+
+
+class Parent(Struct, frozen=True):
+    """Where a forked session left its parent."""
+
+    session: int
+    seq: int
+
+
+class Process(Struct, frozen=True):
+    """A process group that can be told from a later one with the same number."""
+
+    pgid: int
+    start: int
+    boot: str
+
+
+class SessionCreated(Event, frozen=True, kw_only=True):
+    agent: str
+    created_by: str = ""
+    title: str = ""
+    parent: Parent | None = None
+
+
+class UserMessage(Event, frozen=True, kw_only=True):
+    content: Content
+    sender: str = ""
+    key: str | None = None
+    kind: MessageKind = "message"
+
+
+class MessageQueued(Event, frozen=True, kw_only=True):
+    live: bool = True
+    kind: MessageKind = "message"
+    sender: str = ""
+    position: int = 0
+
+
+class TextDelta(Event, frozen=True, kw_only=True):
+    """`at` counts the code points of this round's text said before."""
+
+    live: bool = True
+    text: str
+    round: int
+    at: int
+
+
+class ThinkingDelta(Event, frozen=True, kw_only=True):
+    live: bool = True
+    text: str
+    round: int
+    at: int
+
+
+class AssistantMessage(Event, frozen=True, kw_only=True):
+    round: int
+    content: Content = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    finish: Finish = "stop"
+    model: str = ""
+    provider: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    duration_ms: int = 0
+    opaque: dict[str, object] | None = None
+
+
+class ToolCallsStart(Event, frozen=True, kw_only=True):
+    calls: tuple[ToolCall, ...]
+
+
+class ToolStarted(Event, frozen=True, kw_only=True):
+    """The intent: durable before the tool runs."""
+
+    call_id: str
+    name: str
+    attempt: int = 1
+    process: Process | None = None
+
+
+class ToolResult(Event, frozen=True, kw_only=True):
+    """The outcome. `gate` and `rule` say what refused; `bytes` is the size of the whole output."""
+
+    call_id: str
+    name: str
+    output: str
+    is_error: bool = False
+    outcome: Outcome = "ok"
+    gate: str | None = None
+    rule: str | None = None
+    truncated: bool = False
+    bytes: int = 0
+    ref: str | None = None
+    duration_ms: int = 0
+
+
+class ToolCallsComplete(Event, frozen=True, kw_only=True):
+    count: int
+
+
+class InterruptRequested(Event, frozen=True, kw_only=True):
+    by: str = ""
+    reason: Literal["user", "timeout", "close", "shutdown"] = "user"
+
+
+class Done(Event, frozen=True, kw_only=True):
+    """The end of a turn; there is exactly one. `text` is the final answer, "" if there is none."""
+
+    stop_reason: StopReason
+    error: TurnError | None = None
+    text: str = ""
+    rounds: int = 0
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    duration_ms: int = 0
+
+
+class SessionClosed(Event, frozen=True, kw_only=True):
+    by: str = ""
+
+
+class StateChanged(Event, frozen=True, kw_only=True):
+    live: bool = True
+    state: State
+
+
+class Lagged(Event, frozen=True, kw_only=True):
+    """`dropped` live events did not reach this reader, who was slow; facts are never dropped."""
+
+    live: bool = True
+    dropped: int
+
+
+Durable = (
+    SessionCreated
+    | UserMessage
+    | AssistantMessage
+    | ToolCallsStart
+    | ToolStarted
+    | ToolResult
+    | ToolCallsComplete
+    | InterruptRequested
+    | Done
+    | SessionClosed
+)
+Live = MessageQueued | TextDelta | ThinkingDelta | StateChanged | Lagged
+AnyEvent = Durable | Live
+
+
+class NewerEvent(Struct, frozen=True, kw_only=True):
+    """An event of a type that this version does not know: what all events have, and the whole body."""
+
+    type: str = ""
+    seq: int | None = None
+    offset: int | None = None
+    ts: float = 0.0
+    session: int | None = None
+    turn: int | None = None
+    body: dict[str, object] = {}
+
+
+_encoder = msgspec.json.Encoder()
+_durable: msgspec.json.Decoder[Durable] = msgspec.json.Decoder(Durable)
+_any: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+_generic = msgspec.json.Decoder(dict[str, object])
+
+
+def encode(event: AnyEvent) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode_row(body: bytes) -> Durable:
+    """A row of the log. Raises msgspec.ValidationError for what is no durable event of this version."""
+    return _durable.decode(body)
+
+
+def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
+    """An event from the wire; one of a type newer than this program comes as NewerEvent."""
+    try:
+        return _any.decode(body)
+    except msgspec.ValidationError:
+        fields = _generic.decode(body)
+        head = {name: fields.get(name) for name in ("type", "seq", "offset", "session", "turn")}
+        return msgspec.convert({**head, "ts": fields.get("ts") or 0.0, "body": fields}, NewerEvent)
+
+
+def spliced(body: bytes, seq: int | None, offset: int) -> bytes:
+    """A row as it is sent: the same JSON object with seq and offset in front."""
+    shown = b"null" if seq is None else b"%d" % seq
+    return b'{"seq":%s,"offset":%d,%s' % (shown, offset, body[1:])

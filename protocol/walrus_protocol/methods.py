@@ -1,0 +1,283 @@
+"""Every method: the Struct of its params, the Struct of its result, and the table that joins them.
+
+The server refuses unknown params and names the nearest; clients skip unknown fields of results.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from walrus_protocol.content import Content, Message, State, StopReason, TurnError, Usage, WhenBusy
+
+Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Limit = Annotated[int, Meta(ge=1, le=500)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+
+
+class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The params of a method; a base only so that none forgets to refuse what it does not know."""
+
+
+class NoParams(Params, frozen=True, kw_only=True):
+    pass
+
+
+class Pong(Struct, frozen=True, kw_only=True):
+    pass
+
+
+class HelloParams(Params, frozen=True, kw_only=True):
+    client: str = ""
+    protocol: int = 1
+
+
+class Hello(Struct, frozen=True, kw_only=True):
+    protocol: int
+    version: str
+    pid: int
+    home: str
+    uptime_s: float
+
+
+class SessionCounts(Struct, frozen=True, kw_only=True):
+    """`open`: not closed; `live`: held in memory; `running`: with a turn under way."""
+
+    open: int
+    live: int
+    running: int
+
+
+class ProviderStatus(Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    models: tuple[str, ...] = ()
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    version: str
+    pid: int
+    uptime_s: float
+    home: str
+    sessions: SessionCounts
+    agents: tuple[str, ...]
+    providers: tuple[ProviderStatus, ...]
+    mcps: tuple[str, ...] = ()
+    schedule: tuple[str, ...] = ()
+    rss_bytes: int = 0
+    connections: int = 0
+    warnings: tuple[str, ...] = ()
+    """What a person should know or do: ignored keys, a missing provider."""
+
+
+class Stopping(Struct, frozen=True, kw_only=True):
+    stopping: bool = True
+
+
+class AgentInfo(Struct, frozen=True, kw_only=True):
+    name: str
+    description: str
+    model: str
+    max_iterations: int
+    thinking: bool = False
+    tools: tuple[str, ...] = ()
+    """The tools it is offered, by name, in force."""
+    workspace: str = ""
+    system_prompt: str = ""
+
+
+class AgentList(Struct, frozen=True, kw_only=True):
+    agents: tuple[AgentInfo, ...]
+
+
+class AgentParams(Params, frozen=True, kw_only=True):
+    agent: str
+
+
+class AgentRunParams(Params, frozen=True, kw_only=True):
+    agent: str
+    content: Content
+    sender: str = ""
+    created_by: str = ""
+    title: str = ""
+    timeout_s: Seconds | None = None
+
+
+class CreateParams(Params, frozen=True, kw_only=True):
+    agent: str
+    created_by: str = ""
+    title: str = ""
+    key: str | None = None
+
+
+class Created(Struct, frozen=True, kw_only=True):
+    session: int
+
+
+class SessionParams(Params, frozen=True, kw_only=True):
+    session: Id
+
+
+class ListParams(Params, frozen=True, kw_only=True):
+    agent: str | None = None
+    state: State | None = None
+    include_closed: bool = False
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class ParentInfo(Struct, frozen=True, kw_only=True):
+    session: int
+    seq: int
+
+
+class SessionInfo(Struct, frozen=True, kw_only=True):
+    """`messages` counts user and assistant messages; `cost_usd` is null when the price of any call is unknown."""
+
+    id: int
+    agent: str
+    created_by: str = ""
+    title: str = ""
+    state: State = "idle"
+    queued: int = 0
+    messages: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    last_seq: int = 0
+    parent: ParentInfo | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    open_approvals: tuple[int, ...] = ()
+    open_questions: tuple[int, ...] = ()
+
+
+class SessionList(Struct, frozen=True, kw_only=True):
+    sessions: tuple[SessionInfo, ...]
+    cursor: str | None = None
+
+
+class SendParams(Params, frozen=True, kw_only=True):
+    session: Id
+    content: Content
+    sender: str = ""
+    key: str | None = None
+    when_busy: WhenBusy = "queue"
+    timeout_s: Seconds | None = None
+
+
+class TurnResult(Struct, frozen=True, kw_only=True):
+    """How a turn ended, once its `done` is durable. `first_seq` and `last_seq` are its user message and its done."""
+
+    session: int
+    turn: int
+    text: str
+    stop_reason: StopReason
+    error: TurnError | None = None
+    rounds: int = 0
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class AttachParams(Params, frozen=True, kw_only=True):
+    session: Id
+    since: Seq = 0
+    follow: bool = True
+    deltas: bool = True
+
+
+class Attached(Struct, frozen=True, kw_only=True):
+    last_seq: int
+    reason: Literal["end", "closed"]
+
+
+class WaitParams(Params, frozen=True, kw_only=True):
+    session: Id
+    states: Annotated[tuple[State, ...], Meta(min_length=1)]
+    timeout_s: Seconds | None = None
+
+
+class Waited(Struct, frozen=True, kw_only=True):
+    state: State
+
+
+class HistoryParams(Params, frozen=True, kw_only=True):
+    session: Id
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class History(Struct, frozen=True, kw_only=True):
+    messages: tuple[Message, ...]
+    cursor: str | None = None
+
+
+class Interrupted(Struct, frozen=True, kw_only=True):
+    interrupted: bool
+    turn: int | None = None
+
+
+class CloseParams(Params, frozen=True, kw_only=True):
+    session: Id
+    force: bool = False
+
+
+class Closed(Struct, frozen=True, kw_only=True):
+    closed: bool
+
+
+class ConfigText(Struct, frozen=True, kw_only=True):
+    """The configuration in force as JSON, secrets masked."""
+
+    path: str
+    config: dict[str, object]
+    warnings: tuple[str, ...] = ()
+
+
+class ConfigVerdict(Struct, frozen=True, kw_only=True):
+    """What loading the files as they are now would say."""
+
+    ok: bool
+    path: str
+    message: str = ""
+    hint: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class MethodInfo(Struct, frozen=True, kw_only=True):
+    name: str
+    params: dict[str, object]
+    result: dict[str, object]
+
+
+class Discovery(Struct, frozen=True, kw_only=True):
+    protocol: int
+    methods: tuple[MethodInfo, ...]
+    definitions: dict[str, object]
+
+
+METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
+    "rpc.discover": (NoParams, Discovery),
+    "daemon.ping": (NoParams, Pong),
+    "daemon.hello": (HelloParams, Hello),
+    "daemon.status": (NoParams, Status),
+    "daemon.shutdown": (NoParams, Stopping),
+    "agent.list": (NoParams, AgentList),
+    "agent.get": (AgentParams, AgentInfo),
+    "agent.run": (AgentRunParams, TurnResult),
+    "session.create": (CreateParams, Created),
+    "session.list": (ListParams, SessionList),
+    "session.get": (SessionParams, SessionInfo),
+    "session.send": (SendParams, TurnResult),
+    "session.stream": (SendParams, TurnResult),
+    "session.attach": (AttachParams, Attached),
+    "session.wait": (WaitParams, Waited),
+    "session.history": (HistoryParams, History),
+    "session.interrupt": (SessionParams, Interrupted),
+    "session.close": (CloseParams, Closed),
+    "config.get": (NoParams, ConfigText),
+    "config.check": (NoParams, ConfigVerdict),
+}
+STREAMING = frozenset({"agent.run", "session.stream", "session.attach"})
+"""Methods whose events come as notifications before their response."""

@@ -1,0 +1,18 @@
+"""A refusal of a request: a code and a kind for programs, a message and a hint for people."""
+
+from walrus_protocol import wire
+
+
+class Problem(Exception):
+    """An expected failure of a request. `kind` is from wire.KINDS, which gives the code; `data` is sent along."""
+
+    def __init__(self, kind: str, message: str, hint: str = "", **data: object) -> None:
+        super().__init__(message)
+        self.code = wire.KINDS[kind]
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+        self.data = data
+
+    def __repr__(self) -> str:
+        return f"Problem({self.kind!r}, {self.message!r}, {self.hint!r}, {self.data!r})"

@@ -1,0 +1,179 @@
+"""The wire below JSON, with the standard library only: frames, caps, codes, kinds and exit codes.
+
+Both clients and the daemon's sans-I/O connection are built on it. A frame is a 4-byte big-endian length and
+that many bytes of JSON.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+
+PROTOCOL = 1
+MAX_FRAME = 16 * 1024 * 1024
+"""Bytes of encoded JSON in one frame; also what one side may have to hold for the other."""
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes of encoded JSON in one message's content."""
+
+_header = Struct(">I")
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL = -32603
+BUSY = -32001
+SHUTTING_DOWN = -32002
+DENIED = -32003
+NOT_FOUND = -32004
+CONFLICT = -32005
+UNSUPPORTED = -32006
+PROVIDER = -32007
+BUDGET = -32008
+TIMEOUT = -32009
+CANCELLED = -32010
+CONFIG = -32011
+
+KINDS: dict[str, int] = {
+    "parse_error": PARSE_ERROR,
+    "frame_too_large": INVALID_REQUEST,
+    "invalid_request": INVALID_REQUEST,
+    "method_not_found": METHOD_NOT_FOUND,
+    "invalid_params": INVALID_PARAMS,
+    "session_busy": BUSY,
+    "inbox_full": BUSY,
+    "too_many_connections": BUSY,
+    "shutting_down": SHUTTING_DOWN,
+    "from_tool": DENIED,
+    "permission": DENIED,
+    "session_not_found": NOT_FOUND,
+    "agent_not_found": NOT_FOUND,
+    "model_not_found": NOT_FOUND,
+    "tool_not_found": NOT_FOUND,
+    "session_closed": CONFLICT,
+    "key_reused": CONFLICT,
+    "already_answered": CONFLICT,
+    "offset_in_future": CONFLICT,
+    "not_available_yet": UNSUPPORTED,
+    "protocol": UNSUPPORTED,
+    "provider": PROVIDER,
+    "budget": BUDGET,
+    "timeout": TIMEOUT,
+    "cancelled": CANCELLED,
+    "config": CONFIG,
+    "storage_full": INTERNAL,
+    "storage_failed": INTERNAL,
+    "bug": INTERNAL,
+}
+"""Every kind an error may carry, and its code. A closed list: programs branch on it."""
+
+EXIT_OK = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_NOT_FOUND = 3
+EXIT_UNREACHABLE = 4
+EXIT_DENIED = 5
+EXIT_BUDGET = 6
+EXIT_TIMEOUT = 7
+EXIT_INTERRUPTED = 8
+EXIT_PROVIDER = 9
+EXIT_MAX_ITERATIONS = 10
+EXIT_NO_ACTION = 11
+EXIT_BUSY = 12
+EXIT_ALREADY_RUNNING = 75
+EXIT_BAD_CONFIG = 78
+EXIT_CTRL_C = 130
+
+_EXIT_OF_CODE = {
+    PARSE_ERROR: EXIT_USAGE,
+    INVALID_REQUEST: EXIT_USAGE,
+    METHOD_NOT_FOUND: EXIT_USAGE,
+    INVALID_PARAMS: EXIT_USAGE,
+    INTERNAL: EXIT_INTERNAL,
+    BUSY: EXIT_BUSY,
+    SHUTTING_DOWN: EXIT_UNREACHABLE,
+    DENIED: EXIT_DENIED,
+    NOT_FOUND: EXIT_NOT_FOUND,
+    CONFLICT: EXIT_INTERNAL,
+    UNSUPPORTED: EXIT_USAGE,
+    PROVIDER: EXIT_PROVIDER,
+    BUDGET: EXIT_BUDGET,
+    TIMEOUT: EXIT_TIMEOUT,
+    CANCELLED: EXIT_INTERRUPTED,
+    CONFIG: EXIT_USAGE,
+}
+_EXIT_OF_STOP = {
+    "text_response": EXIT_OK,
+    "max_iterations": EXIT_MAX_ITERATIONS,
+    "no_action": EXIT_NO_ACTION,
+    "interrupted": EXIT_INTERRUPTED,
+    "budget_exceeded": EXIT_BUDGET,
+}
+_INTERNAL_TURN_ERRORS = frozenset({"storage", "internal", "crashed_repeatedly"})
+
+
+def exit_of_error(code: int, kind: str) -> int:
+    """The exit code of a command whose request was refused."""
+    if kind == "session_closed":
+        return EXIT_NOT_FOUND
+    return _EXIT_OF_CODE.get(code, EXIT_INTERNAL)
+
+
+def exit_of_turn(stop_reason: str, error_kind: str | None) -> int:
+    """The exit code of a command whose turn ended so."""
+    if error_kind == "timeout":
+        return EXIT_TIMEOUT
+    if stop_reason == "error":
+        return EXIT_INTERNAL if error_kind in _INTERNAL_TURN_ERRORS else EXIT_PROVIDER
+    return _EXIT_OF_STOP.get(stop_reason, EXIT_INTERNAL)
+
+
+class FrameTooLarge(Exception):
+    """A frame announced more than MAX_FRAME bytes; what follows it cannot be read."""
+
+    def __init__(self, size: int, cap: int) -> None:
+        super().__init__(f"a frame of {size:,} bytes was announced; at most {cap:,} are taken")
+        self.size = size
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` with its length in front. Raises FrameTooLarge."""
+    if len(payload) > MAX_FRAME:
+        raise FrameTooLarge(len(payload), MAX_FRAME)
+    return _header.pack(len(payload)) + payload
+
+
+class Frames:
+    """Turns received bytes, cut anywhere, into payloads. A pure buffer: it reads no socket."""
+
+    def __init__(self, cap: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+        self._cap = cap
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    @property
+    def in_frame(self) -> bool:
+        """True while part of a frame has come and its rest has not."""
+        return len(self._buffer) > self._start
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The payloads that are whole by now. Raises FrameTooLarge."""
+        while (payload := self._next()) is not None:
+            yield payload
+
+    def _next(self) -> bytes | None:
+        have = len(self._buffer) - self._start
+        if have >= 4:
+            (size,) = _header.unpack_from(self._buffer, self._start)
+            if size > self._cap:
+                raise FrameTooLarge(size, self._cap)
+            if have >= 4 + size:
+                begin = self._start + 4
+                payload = bytes(memoryview(self._buffer)[begin : begin + size])
+                self._start = begin + size
+                return payload
+        # Only here is the buffer cut: once a read, not once a frame, or a batch of n frames would cost n².
+        del self._buffer[: self._start]
+        self._start = 0
+        return None

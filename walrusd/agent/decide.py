@@ -1,0 +1,51 @@
+"""The one pure function that decides: from what has happened to what is owed next."""
+
+from msgspec import Struct
+
+from walrus_protocol.content import StopReason, ToolCall, TurnError
+from walrusd.agent.agent import Agent
+from walrusd.session.outline import Outline, Turn
+
+
+class AskModel(Struct, frozen=True):
+    round: int
+
+
+class CallTools(Struct, frozen=True):
+    """`announced`: their `tool_calls_start` is recorded already."""
+
+    calls: tuple[ToolCall, ...]
+    announced: bool
+
+
+class Rest(Struct, frozen=True):
+    stop_reason: StopReason
+    error: TurnError | None = None
+
+
+Debt = AskModel | CallTools | Rest
+
+TIMED_OUT = TurnError("timeout", "The turn ran out of its time.", "Give it a larger timeout_s, or a smaller task.")
+REFUSED = TurnError("provider_refused", "The model refused to answer.", "Say it in another way, or ask another model.")
+
+
+def decide(agent: Agent, session: Outline) -> Debt | None:
+    """What the session owes; None when no turn is open."""
+    turn = session.turn
+    if turn is None:
+        return None
+    if turn.interrupt is not None and not turn.executing:
+        return Rest("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
+    if turn.calls or turn.executing:
+        return CallTools(turn.calls, announced=turn.executing)
+    if not turn.heard:
+        return _rest(turn)
+    if turn.rounds >= agent.max_iterations:
+        return Rest("max_iterations")
+    return AskModel(turn.rounds + 1)
+
+
+def _rest(turn: Turn) -> Rest:
+    if turn.finish == "refused":
+        return Rest("error", REFUSED)
+    return Rest("text_response" if turn.text.strip() else "no_action")

@@ -1,0 +1,81 @@
+"""The loop: `step` pays one debt, `run` repeats it. There is no other."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from walrus_protocol.content import ToolCall
+from walrus_protocol.events import AssistantMessage, Done, Durable, ToolCallsComplete, ToolCallsStart
+from walrusd.agent.agent import Agent, AgentResponse
+from walrusd.agent.decide import AskModel, CallTools, Rest, decide
+from walrusd.ports import ModelFailed
+from walrusd.session.outline import Outline
+
+
+class TurnPorts(Protocol):
+    """What the loop needs of the world, bound to one session."""
+
+    @property
+    def outline(self) -> Outline: ...
+
+    def record(self, *events: Durable) -> Awaitable[None]:
+        """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled."""
+
+    def ask(self, round_: int) -> Awaitable[AssistantMessage]:
+        """One model call. Raises ModelFailed."""
+
+    def call(self, calls: tuple[ToolCall, ...]) -> Awaitable[None]:
+        """Dispatch the calls and record the intent and the outcome of each."""
+
+    def take_steers(self) -> Awaitable[bool]:
+        """Move the messages that wait to steer this turn into its log; False when there are none."""
+
+
+async def step(agent: Agent, turn: TurnPorts) -> bool:
+    """Pay one debt; False when the session owes nothing."""
+    match decide(agent, turn.outline):
+        case AskModel(round_):
+            if not await turn.take_steers():
+                await _ask(turn, round_)
+        case CallTools(calls, announced):
+            if not announced:
+                await turn.record(ToolCallsStart(calls=calls))
+            await turn.call(calls)
+            await turn.record(ToolCallsComplete(count=len(calls)))
+        case Rest() as rest:
+            if not await _hears_more(agent, turn, rest):
+                await turn.record(Done(stop_reason=rest.stop_reason, error=rest.error))
+        case None:
+            return False
+    return True
+
+
+async def run(agent: Agent, turn: TurnPorts) -> AgentResponse:
+    """Repeat `step` until the session owes nothing."""
+    steps, text, rounds = 0, "", 0
+    while True:
+        if now := turn.outline.turn:
+            text, rounds = now.text, now.rounds
+        if not await step(agent, turn):
+            break
+        steps += 1
+    return AgentResponse(
+        final_response=text, iterations=rounds, stop_reason=turn.outline.stop_reason or "no_action", steps=steps
+    )
+
+
+async def _ask(turn: TurnPorts, round_: int) -> None:
+    try:
+        message = await turn.ask(round_)
+    except ModelFailed as failed:
+        said = (failed.said,) if failed.said else ()
+        await turn.record(*said, Done(stop_reason="error", error=failed.error))
+    else:
+        await turn.record(message)
+
+
+async def _hears_more(agent: Agent, turn: TurnPorts, rest: Rest) -> bool:
+    """Whether a steer that waited for the final answer makes one more round."""
+    now = turn.outline.turn
+    if rest.stop_reason not in {"text_response", "no_action"} or now is None or now.rounds >= agent.max_iterations:
+        return False
+    return await turn.take_steers()

@@ -1,0 +1,135 @@
+"""The Protocols through which rooms that may not import each other are joined.
+
+The bottom step of the stair: it knows the vocabulary of walrus_protocol and nothing of walrusd.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from walrus_protocol.content import (
+    Content,
+    Finish,
+    Message,
+    ToolCall,
+    ToolSchema,
+    TurnError,
+    TurnErrorKind,
+    Usage,
+)
+from walrus_protocol.events import AssistantMessage, Process, ToolResult
+
+Clock = Callable[[], float]
+"""Unix seconds."""
+
+
+class TextSaid(Struct, frozen=True):
+    """A piece of a reply's text, as it comes."""
+
+    text: str
+
+
+class ThinkingSaid(Struct, frozen=True):
+    """A piece of a reply's thinking, as it comes."""
+
+    text: str
+
+
+Said = TextSaid | ThinkingSaid
+Say = Callable[[Said], None]
+"""Told each piece while a reply streams. Never blocks and never raises: a slow reader is not the model's affair."""
+
+
+class Rendered(Protocol):
+    """A history whose messages are encoded once for each wire, however many rounds send them."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+    def rendered(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+        """All messages as `encode` gives them; `wire` names the encoding, under which earlier results are kept."""
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One model call, whole."""
+
+    model: str
+    """As the agent names it: a model's name, or provider/model."""
+    system: str
+    history: Rendered
+    tools: tuple[ToolSchema, ...] = ()
+    thinking: bool = False
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """What a model answered. `usage` is zero and `cost_usd` null where the provider told nothing."""
+
+    content: Content = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    finish: Finish = "stop"
+    model: str = ""
+    provider: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    opaque: dict[str, object] | None = None
+
+
+class ModelFailed(Exception):
+    """An expected failure of a model call; a turn pays for it with `done {error}`."""
+
+    def __init__(self, kind: TurnErrorKind, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.error = TurnError(kind, message, hint)
+        self.said: AssistantMessage | None = None
+        """What had been said by then, for the log; filled in by whoever listened."""
+
+
+class Model(Protocol):
+    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+        """One answer. Cancelling it ends the exchange at once. Raises ModelFailed."""
+
+
+class ToolRequest(Struct, frozen=True, kw_only=True):
+    """One call on its way through the checks.
+
+    `started` records the intent: it is awaited after the last check and before the first effect, and
+    never for a call that is refused.
+    """
+
+    session: int
+    turn: int
+    agent: str
+    call: ToolCall
+    schema: ToolSchema | None
+    """As it stood when the agent was built; None for a tool it was not offered."""
+    workspace: str
+    started: Callable[[Process | None], Awaitable[None]]
+
+
+class ToolRun(Struct, frozen=True, kw_only=True):
+    """What a tool is told of the call it executes. `arguments` fit its schema."""
+
+    session: int
+    agent: str
+    arguments: dict[str, object]
+    workspace: str
+
+
+Dispatch = Callable[[ToolRequest], Awaitable[ToolResult]]
+"""The one way to a tool: every check, then the work. Expected failures are results, never exceptions."""
+
+
+class Tool(Protocol):
+    """A tool: its schema, and the work. Its output is text; ToolFailed carries what went wrong."""
+
+    @property
+    def schema(self) -> ToolSchema: ...
+
+    async def execute(self, run: ToolRun) -> str:
+        """The output. Raises ToolFailed."""
+
+
+class ToolFailed(Exception):
+    """A tool could not do what it was asked; the text is for the model, which may try another way."""

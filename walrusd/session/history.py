@@ -1,0 +1,26 @@
+"""The conversation as the model sees it, in order, with each message encoded once for each wire."""
+
+from collections.abc import Callable, Sequence
+
+from walrus_protocol.content import Message
+
+
+class History:
+    """An append-only list of messages. What replaces messages (a summary, a rewind) makes a new History."""
+
+    def __init__(self, messages: Sequence[Message] = ()) -> None:
+        self._messages = list(messages)
+        self._rendered: dict[str, list[bytes]] = {}
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self._messages
+
+    def append(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def rendered(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+        """All messages as `encode` gives them; those encoded before under the name `wire` are not encoded again."""
+        done = self._rendered.setdefault(wire, [])
+        done.extend(encode(message) for message in self._messages[len(done) :])
+        return done

@@ -1,0 +1,64 @@
+"""What a cut-off turn needs to be whole again: a pure answer in events, the same after an interrupt and a crash."""
+
+from msgspec import Struct
+
+from walrus_protocol.content import ToolCall
+from walrus_protocol.events import AssistantMessage, Durable, ToolCallsComplete, ToolCallsStart, ToolResult
+from walrusd.session.outline import Outline
+
+EFFECT_UNKNOWN = (
+    "Interrupted while it ran: whether it took effect is unknown. Check the state of things before doing it again."
+)
+NOT_RUN = "Not run: the turn was interrupted before this call started."
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """What a model has said so far in the round under way; kept beside the log until its message is in it."""
+
+    round: int
+    text: str = ""
+    thinking: str = ""
+    model: str = ""
+
+
+def mend(outline: Outline, draft: Draft | None) -> list[Durable]:
+    """The events that close the open round: the draft as an interrupted message, every open call answered."""
+    turn = outline.turn
+    if turn is None:
+        return []
+    if turn.calls:
+        return _close_calls(turn.calls, turn.started, executing=turn.executing)
+    if turn.executing:
+        return [ToolCallsComplete(count=0)]
+    if turn.heard and draft and draft.round == turn.rounds + 1 and (draft.text or draft.thinking):
+        return [said_so_far(draft)]
+    return []
+
+
+def said_so_far(draft: Draft) -> AssistantMessage:
+    """A reply that was cut off, as a fact. Its price is unknown: the provider had not told the usage yet."""
+    return AssistantMessage(
+        round=draft.round,
+        content=draft.text,
+        thinking=draft.thinking,
+        finish="interrupted",
+        model=draft.model,
+    )
+
+
+def _close_calls(calls: tuple[ToolCall, ...], started: tuple[str, ...], *, executing: bool) -> list[Durable]:
+    events: list[Durable] = [] if executing else [ToolCallsStart(calls=calls)]
+    for call in calls:
+        text = EFFECT_UNKNOWN if call.id in started else NOT_RUN
+        events.append(
+            ToolResult(
+                call_id=call.id,
+                name=call.name,
+                output=text,
+                is_error=True,
+                outcome="interrupted",
+                bytes=len(text.encode()),
+            )
+        )
+    events.append(ToolCallsComplete(count=len(calls)))
+    return events

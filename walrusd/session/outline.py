@@ -1,0 +1,206 @@
+"""The small, frozen part of a session: its state, its open turn and its totals, all but the messages.
+
+`advance` is the check: it folds one event into an outline or refuses it. Because outlines are values, a whole
+transaction is checked before anything is written, and the result is what the store keeps as the session's row.
+"""
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from walrus_protocol.content import Finish, MessageKind, State, StopReason, ToolCall, Usage, plain_text
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    InterruptRequested,
+    Parent,
+    SessionClosed,
+    SessionCreated,
+    ToolCallsComplete,
+    ToolCallsStart,
+    ToolResult,
+    ToolStarted,
+    UserMessage,
+)
+from walrusd.session.states import Refused, after
+
+
+class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The open turn: what it has done and what it owes."""
+
+    number: int
+    first_seq: int
+    started_at: float
+    kind: MessageKind = "message"
+    rounds: int = 0
+    heard: bool = True
+    """Something new for the model has come since its last answer."""
+    calls: tuple[ToolCall, ...] = ()
+    """Asked for and not answered yet, in call order."""
+    executing: bool = False
+    """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
+    started: tuple[str, ...] = ()
+    """Ids of the unanswered calls whose intent is recorded."""
+    finish: Finish | None = None
+    text: str = ""
+    """The text of the last answer."""
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    interrupt: str | None = None
+    """The reason of the first interrupt that was requested."""
+
+
+class Outline(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session without its messages. Also the row by which the store lists it."""
+
+    id: int
+    state: State | None = None
+    agent: str = ""
+    created_by: str = ""
+    title: str = ""
+    parent: Parent | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    last_seq: int = 0
+    turns: int = 0
+    messages: int = 0
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    turn: Turn | None = None
+    stop_reason: StopReason | None = None
+    """How the last turn ended."""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Outline)
+
+
+def encode(outline: Outline) -> bytes:
+    return _encoder.encode(outline)
+
+
+def decode(row: bytes) -> Outline:
+    return _decoder.decode(row)
+
+
+def stamp(outline: Outline, event: Durable, ts: float) -> Durable:
+    """`event` with what follows from the log: its time, session and turn, and the totals of a `done`."""
+    turn = outline.turn
+    match event:
+        case UserMessage() if turn is None:
+            number: int | None = outline.turns + 1
+        case Done() if turn is not None:
+            return replace(
+                event,
+                ts=ts,
+                session=outline.id,
+                turn=turn.number,
+                text=turn.text,
+                rounds=turn.rounds,
+                usage=turn.usage,
+                cost_usd=turn.cost_usd,
+                duration_ms=max(0, round((ts - turn.started_at) * 1000)),
+            )
+        case _:
+            number = turn.number if turn else None
+    return replace(event, ts=ts, session=outline.id, turn=number)
+
+
+def advance(outline: Outline, event: Durable) -> Outline:
+    """The outline after a stamped `event`. Raises Refused where it may not follow."""
+    state = after(outline.id, outline.state, event)
+    outline = replace(outline, state=state, last_seq=outline.last_seq + 1, updated_at=event.ts)
+    match event:
+        case SessionCreated():
+            return replace(
+                outline,
+                agent=event.agent,
+                created_by=event.created_by,
+                title=event.title,
+                parent=event.parent,
+                created_at=event.ts,
+            )
+        case UserMessage():
+            return _hear(outline, event)
+        case AssistantMessage():
+            return _answer(outline, event)
+        case ToolCallsStart() | ToolStarted() | ToolResult() | ToolCallsComplete():
+            return replace(outline, turn=_call(outline, _open(outline, event), event))
+        case InterruptRequested():
+            turn = _open(outline, event)
+            return replace(outline, turn=replace(turn, interrupt=turn.interrupt or event.reason))
+        case Done():
+            if _open(outline, event).calls:
+                raise Refused(outline.id, state, event, "a tool call is still open")
+            return replace(outline, turn=None, stop_reason=event.stop_reason)
+        case SessionClosed():
+            return outline
+
+
+def _open(outline: Outline, event: Durable) -> Turn:
+    if outline.turn is None:
+        raise Refused(outline.id, outline.state, event, "no turn is open")
+    return outline.turn
+
+
+def _hear(outline: Outline, event: UserMessage) -> Outline:
+    outline = replace(outline, messages=outline.messages + 1)
+    if outline.turn is None:
+        number = outline.turns + 1
+        turn = Turn(number=number, first_seq=outline.last_seq, started_at=event.ts, kind=event.kind)
+        return replace(outline, turns=number, turn=turn)
+    if event.kind not in {"steer", "resume"} or outline.turn.calls:
+        raise Refused(outline.id, outline.state, event, "a turn is open")
+    return replace(outline, turn=replace(outline.turn, heard=True))
+
+
+def _answer(outline: Outline, event: AssistantMessage) -> Outline:
+    turn = _open(outline, event)
+    if not turn.heard or turn.calls:
+        raise Refused(outline.id, outline.state, event, "the model was asked nothing new")
+    cost = _sum(turn.cost_usd, event.cost_usd)
+    turn = replace(
+        turn,
+        rounds=turn.rounds + 1,
+        heard=False,
+        calls=event.calls,
+        finish=event.finish,
+        text=plain_text(event.content),
+        usage=turn.usage + event.usage,
+        cost_usd=cost,
+    )
+    return replace(
+        outline,
+        messages=outline.messages + 1,
+        usage=outline.usage + event.usage,
+        cost_usd=_sum(outline.cost_usd, event.cost_usd),
+        turn=turn,
+    )
+
+
+def _sum(total: float | None, cost: float | None) -> float | None:
+    """Unknown once means unknown for the whole: a sum that leaves a call out would look like money not spent."""
+    return None if total is None or cost is None else total + cost
+
+
+def _call(outline: Outline, turn: Turn, event: ToolCallsStart | ToolStarted | ToolResult | ToolCallsComplete) -> Turn:
+    match event:
+        case ToolCallsStart():
+            if not turn.calls or event.calls != turn.calls:
+                raise Refused(outline.id, outline.state, event, "these are not the calls that were asked for")
+            return replace(turn, executing=True)
+        case ToolStarted():
+            if event.call_id not in {call.id for call in turn.calls}:
+                raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
+            return replace(turn, started=(*turn.started, event.call_id))
+        case ToolResult():
+            left = tuple(call for call in turn.calls if call.id != event.call_id)
+            if len(left) == len(turn.calls):
+                raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
+            started = tuple(call for call in turn.started if call != event.call_id)
+            return replace(turn, calls=left, started=started)
+        case ToolCallsComplete():
+            if turn.calls:
+                raise Refused(outline.id, outline.state, event, "a tool call is still open")
+            return replace(turn, executing=False, heard=True)

@@ -1,0 +1,62 @@
+"""The table of states: what may follow what. Everything that moves a session's state stands here.
+
+States that wait for a person or a subagent enter the table with the events that cause them.
+"""
+
+from walrus_protocol.content import State
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    Event,
+    InterruptRequested,
+    SessionClosed,
+    SessionCreated,
+    ToolCallsComplete,
+    ToolCallsStart,
+    ToolResult,
+    ToolStarted,
+    UserMessage,
+)
+
+TABLE: dict[tuple[State | None, type[Event]], State] = {
+    (None, SessionCreated): "idle",
+    ("idle", UserMessage): "processing",
+    ("error", UserMessage): "processing",
+    ("processing", UserMessage): "processing",
+    ("processing", AssistantMessage): "processing",
+    ("processing", ToolCallsStart): "executing_tool",
+    ("executing_tool", ToolStarted): "executing_tool",
+    ("executing_tool", ToolResult): "executing_tool",
+    ("executing_tool", ToolCallsComplete): "processing",
+    ("processing", InterruptRequested): "processing",
+    ("executing_tool", InterruptRequested): "executing_tool",
+    ("processing", Done): "idle",
+    ("idle", SessionClosed): "closed",
+    ("error", SessionClosed): "closed",
+}
+"""(state before, event) → state after; None is before the first event.
+
+A `done` with stop reason `error` gives `error`.
+"""
+
+
+class Refused(Exception):
+    """An event that may not follow what has happened. Nothing was written."""
+
+    def __init__(self, session: int, state: State | None, event: Durable, why: str = "") -> None:
+        name = type(event).__struct_config__.tag
+        super().__init__(f"session {session}: {name} may not follow in state {state or 'new'}{why and ': '}{why}")
+        self.state = state
+        self.event = event
+
+
+def after(session: int, state: State | None, event: Durable) -> State:
+    """The state after `event`. Raises Refused."""
+    try:
+        state_after = TABLE[state, type(event)]
+    except KeyError:
+        raise Refused(session, state, event) from None
+    if isinstance(event, Done) and event.stop_reason == "error":
+        return "error"
+    return state_after

@@ -1,0 +1,140 @@
+"""The contract of a store: one append-only log of events, and beside it what has not become an event yet.
+
+Two stores fill it, `sqlite` and its twin `memory`; one test suite runs on both. Writes are handed over by
+`submit`, which never blocks, and come back as callbacks on trio's thread: batch by batch, in the order of their
+offsets. Reads are coroutines and see every write whose callback has run.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from walrus_protocol.content import Content, MessageKind, State
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline
+
+
+class Stored(Struct, frozen=True):
+    """A row of the log: `body` is the event's JSON without seq and offset."""
+
+    seq: int
+    offset: int
+    body: bytes
+
+
+class Queued(Struct, frozen=True, kw_only=True):
+    """A message in a session's inbox: accepted, and not yet in its log. Taken in the order of `place`.
+
+    The entry of kind `close` is a close that was accepted while turns were running or waiting.
+    """
+
+    place: int
+    kind: MessageKind | Literal["close"]
+    content: Content = ""
+    sender: str = ""
+    key: str | None = None
+    timeout_s: float | None = None
+
+
+class Sent(Struct, frozen=True, kw_only=True):
+    """A key that was used: by a send of which content, and the turn that it became (null while it waits)."""
+
+    key: str
+    digest: bytes
+    turn: int | None = None
+
+
+class Span(Struct, frozen=True):
+    """The seqs of a turn: its user message and, once it has ended, its `done`."""
+
+    first_seq: int
+    last_seq: int | None
+
+
+class Write(Struct, kw_only=True):
+    """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
+
+    session: int
+    outline: Outline | None = None
+    """The session's row after `bodies`; None leaves it as it is."""
+    bodies: Sequence[bytes] = ()
+    first_seq: int = 0
+    """The seq of the first body; the others follow without a gap."""
+    enqueue: Sequence[Queued] = ()
+    dequeue: Sequence[int] = ()
+    """Places of inbox entries to remove."""
+    sent: Sequence[Sent] = ()
+    """Keys to insert, or to update with their turn."""
+    turn_opened: tuple[int, int] | None = None
+    """(turn, first_seq)"""
+    turn_ended: tuple[int, int] | None = None
+    """(turn, last_seq)"""
+    draft: Draft | Literal["keep", "drop"] = "keep"
+    created_with: Sent | None = None
+    """The key of the `session.create` that made this session; such keys are daemon-wide."""
+    committed: Callable[[int], None]
+    """Called with the offset of the first body; the others follow without a gap. Does not raise."""
+    failed: Callable[[Exception], None]
+    """Called instead, with StorageFull or StorageFailed."""
+
+
+class StorageFailed(Exception):
+    """The store could not write. Nothing of the write is durable; it used no seq."""
+
+    kind = "storage_failed"
+    hint = "Look at the disk and at the daemon's log; the session goes on when the store can write again."
+
+
+class StorageFull(StorageFailed):
+    """There is no space left for the log."""
+
+    kind = "storage_full"
+    hint = "Free some disk space; the session goes on when the store can write again."
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which sessions to list, newest first, from the one before `before` on."""
+
+    agent: str | None = None
+    state: State | None = None
+    include_closed: bool = False
+    before: int | None = None
+    limit: int = 50
+
+
+class Log(Protocol):
+    def submit(self, write: Write) -> None:
+        """Take a write. Its outcome comes by one of its callbacks, always."""
+
+    def next_session(self) -> int:
+        """A session id that was never given before, and never will be again, restarts included."""
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
+        """Rows with seq > since in order: at most `limit` and `max_bytes`, yet one if there is any."""
+
+    async def outline(self, session: int) -> Outline | None: ...
+
+    async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
+        """The sessions that match, newest first, each with the number of messages in its inbox (a close is none)."""
+
+    async def queue(self, session: int) -> list[Queued]:
+        """The inbox, in the order of place."""
+
+    async def draft(self, session: int) -> Draft | None: ...
+
+    async def sent(self, session: int, key: str) -> Sent | None: ...
+
+    async def created_with(self, key: str) -> tuple[int, bytes] | None:
+        """The session that was made with this key, and the digest of what was asked."""
+
+    async def span(self, session: int, turn: int) -> Span | None: ...
+
+    async def unfinished(self) -> list[int]:
+        """Sessions with an open turn or a filled inbox."""
+
+    async def open_sessions(self) -> int:
+        """How many are not closed."""
+
+    async def aclose(self) -> None:
+        """Finish what was submitted and release the file."""
