@@ -18,7 +18,7 @@ from walrus_protocol.content import (
     TurnErrorKind,
     Usage,
 )
-from walrus_protocol.events import AssistantMessage, Process, ToolResult
+from walrus_protocol.events import Process, ToolResult
 
 Clock = Callable[[], float]
 """Unix seconds."""
@@ -82,8 +82,6 @@ class ModelFailed(Exception):
     def __init__(self, kind: TurnErrorKind, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.error = TurnError(kind, message, hint)
-        self.said: AssistantMessage | None = None
-        """What had been said by then, for the log; filled in by whoever listened."""
 
 
 class Model(Protocol):

@@ -9,9 +9,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-Price_ = Annotated[float, Meta(ge=0)]
+_MOST = 1_000_000_000
+"""Above every number that means something here (thirty years of seconds); it keeps infinity out."""
+Seconds = Annotated[float, Meta(gt=0, le=_MOST)]
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
+Price_ = Annotated[float, Meta(ge=0, le=_MOST)]
+
+KNOWN_TOOLS = frozenset({"read"})
+"""The tools that walrusd brings along; another name in a list of tools is taken with a warning."""
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 class Secret:
@@ -46,7 +52,7 @@ class Daemon(Section, frozen=True, kw_only=True):
     """Empty: walrus.sock in the home."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
-    shutdown_grace_s: Annotated[float, Meta(ge=0)] = 10.0
+    shutdown_grace_s: Annotated[float, Meta(ge=0, le=_MOST)] = 10.0
     max_connections: Count = 512
     max_running_turns: Count = 64
 
@@ -54,7 +60,11 @@ class Daemon(Section, frozen=True, kw_only=True):
 class Provider(Section, frozen=True, kw_only=True):
     kind: Literal["openai", "local", "scripted", "echo"]
     base_url: str = ""
+    """Of an openai provider; OPENAI_URL where the file names none."""
     api_key: Secret | None = None
+    """Resolved: `${NAME}` is replaced, and the content of `api_key_file` stands here."""
+    api_key_file: str = ""
+    """A file with the key, or credential:NAME; absolute after loading."""
     models: tuple[str, ...] = ()
     headers: Mapping[str, Secret] = field(default_factory=dict)
     timeout_s: Seconds = 600.0
@@ -63,7 +73,7 @@ class Provider(Section, frozen=True, kw_only=True):
     """The longest silence of a stream."""
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
     path: str = ""
-    """The weights (.gguf) of a local model, or the script of a scripted one."""
+    """The weights (.gguf) of a local model, or the script of a scripted one; absolute after loading."""
 
 
 class Price(Section, frozen=True, kw_only=True):
@@ -93,12 +103,10 @@ class Permissions(Section, frozen=True, kw_only=True):
     """None: as the tier above says; deny where none does."""
 
 
-class Agent(Section, frozen=True, kw_only=True):
-    """An agent after merging: [defaults], [agents.NAME], front matter and prompt file."""
+class AgentKeys(Section, frozen=True, kw_only=True):
+    """What may stand in [defaults], in [agents.NAME] and in the front matter of agents/NAME.md."""
 
-    name: str
     description: str = ""
-    system_prompt: str = ""
     model: str = ""
     max_iterations: Count = 16
     thinking: bool = False
@@ -110,6 +118,13 @@ class Agent(Section, frozen=True, kw_only=True):
     workspace: str = ""
     """Absolute after loading; the default is workspace/ in the home."""
     permissions: Permissions = Permissions()
+
+
+class Agent(AgentKeys, frozen=True, kw_only=True):
+    """An agent after merging: [defaults], [agents.NAME], front matter and prompt file."""
+
+    name: str
+    system_prompt: str = ""
 
 
 class Tool(Section, frozen=True, kw_only=True):
@@ -125,6 +140,20 @@ class Sessions(Section, frozen=True, kw_only=True):
 
 class Storage(Section, frozen=True, kw_only=True):
     durability: Literal["full", "normal"] = "full"
+
+
+class Tables(Section, frozen=True, kw_only=True):
+    """walrus.toml as it stands, the front matter of prompts put into its agents: nothing resolved, nothing merged."""
+
+    daemon: Daemon = Daemon()
+    defaults: AgentKeys = AgentKeys()
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    agents: Mapping[str, AgentKeys] = field(default_factory=dict)
+    permissions: Permissions = Permissions()
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    sessions: Sessions = Sessions()
+    storage: Storage = Storage()
 
 
 class Config(Section, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def decide(agent: Agent, session: Outline) -> Debt | None:
     turn = session.turn
     if turn is None:
         return None
-    if turn.interrupt is not None and not turn.executing:
+    if turn.interrupt is not None:
         return Rest("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
     if turn.calls or turn.executing:
         return CallTools(turn.calls, announced=turn.executing)

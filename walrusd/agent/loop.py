@@ -3,11 +3,12 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from walrus_protocol.content import ToolCall
+from walrus_protocol.content import StopReason, ToolCall, TurnError
 from walrus_protocol.events import AssistantMessage, Done, Durable, ToolCallsComplete, ToolCallsStart
 from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.agent.decide import AskModel, CallTools, Rest, decide
 from walrusd.ports import ModelFailed
+from walrusd.session.mend import Draft, mend
 from walrusd.session.outline import Outline
 
 
@@ -16,6 +17,10 @@ class TurnPorts(Protocol):
 
     @property
     def outline(self) -> Outline: ...
+
+    @property
+    def draft(self) -> Draft | None:
+        """What the model has said in the round under way."""
 
     def record(self, *events: Durable) -> Awaitable[None]:
         """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled."""
@@ -43,7 +48,7 @@ async def step(agent: Agent, turn: TurnPorts) -> bool:
             await turn.record(ToolCallsComplete(count=len(calls)))
         case Rest() as rest:
             if not await _hears_more(agent, turn, rest):
-                await turn.record(Done(stop_reason=rest.stop_reason, error=rest.error))
+                await turn.record(*_ending(turn, rest.stop_reason, rest.error))
         case None:
             return False
     return True
@@ -67,10 +72,14 @@ async def _ask(turn: TurnPorts, round_: int) -> None:
     try:
         message = await turn.ask(round_)
     except ModelFailed as failed:
-        said = (failed.said,) if failed.said else ()
-        await turn.record(*said, Done(stop_reason="error", error=failed.error))
+        await turn.record(*_ending(turn, "error", failed.error))
     else:
         await turn.record(message)
+
+
+def _ending(turn: TurnPorts, stop_reason: StopReason, error: TurnError | None) -> tuple[Durable, ...]:
+    """What ends a turn, in one transaction: the cut-off round made whole, where there is one, and `done`."""
+    return (*mend(turn.outline, turn.draft), Done(stop_reason=stop_reason, error=error))
 
 
 async def _hears_more(agent: Agent, turn: TurnPorts, rest: Rest) -> bool:

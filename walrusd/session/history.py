@@ -24,3 +24,18 @@ class History:
         done = self._rendered.setdefault(wire, [])
         done.extend(encode(message) for message in self._messages[len(done) :])
         return done
+
+
+class Extended:
+    """A history with messages behind it that belong to one call only and are never recorded."""
+
+    def __init__(self, history: History, more: Sequence[Message]) -> None:
+        self._history = history
+        self._more = more
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return [*self._history.messages, *self._more]
+
+    def rendered(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+        return [*self._history.rendered(wire, encode), *map(encode, self._more)]

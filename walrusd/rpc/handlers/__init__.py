@@ -1,0 +1,37 @@
+"""Every method's handler: a file a noun. A test holds that these are the methods of the protocol, no more, no fewer."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from walrusd.rpc.call import Call, House
+from walrusd.rpc.handlers import agent, config, daemon, send, session, watch
+
+# Any: each handler takes the params that METHODS names for it; the table is where that is known.
+INLINE: dict[str, Callable[[House, Any], Struct]] = {
+    "daemon.ping": daemon.ping,
+    "daemon.hello": daemon.hello,
+    "daemon.shutdown": daemon.shutdown,
+    "agent.list": agent.list_agents,
+    "agent.get": agent.get,
+}
+"""Answered where they are read: they wait for nothing."""
+WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
+    "rpc.discover": daemon.discover,
+    "daemon.status": daemon.status,
+    "agent.run": send.run,
+    "session.create": session.create,
+    "session.list": session.list_sessions,
+    "session.get": session.get,
+    "session.send": send.send,
+    "session.stream": send.stream,
+    "session.attach": watch.attach,
+    "session.wait": watch.wait,
+    "session.history": session.history,
+    "session.interrupt": session.interrupt,
+    "session.close": session.close,
+    "config.get": config.get,
+    "config.check": config.check,
+}
+"""Served in a task of their own."""

@@ -1,0 +1,154 @@
+"""The folders: where the home is, what is where in it, and whether the home is safe to use.
+
+Standard library only, and little of it: walrusctl imports this before it says a word. The environment is handed in.
+"""
+
+import os
+import pwd
+import re
+import stat
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from walrus_config.problems import refusal
+
+SOCKET_PATH_LIMIT = 107
+"""Bytes: sun_path of AF_UNIX holds 108, the closing NUL among them."""
+
+
+class Paths(NamedTuple):
+    """What lives in a home. The socket may live elsewhere: see `socket_path`."""
+
+    home: str
+    toml: str
+    agents: str
+    database: str
+    lock: str
+    logs: str
+    workspace: str
+
+
+def paths(home: str) -> Paths:
+    return Paths(
+        home=home,
+        toml=os.path.join(home, "walrus.toml"),
+        agents=os.path.join(home, "agents"),
+        database=os.path.join(home, "walrus.db"),
+        lock=os.path.join(home, "walrusd.lock"),
+        logs=os.path.join(home, "logs"),
+        workspace=os.path.join(home, "workspace"),
+    )
+
+
+def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
+    """`path` made absolute: a leading ~ is the user's folder, anything else relative is from `base`."""
+    head, slash, rest = path.partition("/")
+    if head == "~":
+        path = (environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir) + slash + rest
+    elif head.startswith("~"):
+        path = os.path.expanduser(path)
+    return os.path.normpath(os.path.join(base, path))
+
+
+def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
+    """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus."""
+    return expand(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ, base=os.getcwd())
+
+
+def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, configured: str = "") -> str:
+    """The socket: `--socket`, else WALRUS_SOCKET, else [daemon] socket, else walrus.sock in the home.
+
+    Raises ConfigError for a path that does not fit into a socket address.
+    """
+    if given := flag or environ.get("WALRUS_SOCKET"):
+        path = expand(given, environ, base=os.getcwd())
+    else:
+        path = expand(configured or "walrus.sock", environ, base=home)
+    if (size := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
+        raise refusal(
+            path,
+            f"the path of the socket has {size} bytes; the system takes at most {SOCKET_PATH_LIMIT}",
+            "choose a shorter one with --socket, WALRUS_SOCKET or [daemon] socket, or a home nearer the root",
+        )
+    return path
+
+
+def configured_socket(home: str) -> str:
+    """[daemon] socket of the home's walrus.toml as it is written there, for a client that does not load the rest.
+
+    Empty where there is none, and where the file cannot be read: the daemon, not its client, says what is wrong.
+    """
+    try:
+        with open(paths(home).toml, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    # Parsing takes milliseconds, and nearly no file names a socket: most commands can do without.
+    if not re.search(r"^(?!\s*#).*socket.*=", text, re.MULTILINE):
+        return ""
+    import tomllib
+
+    try:
+        daemon = tomllib.loads(text).get("daemon")
+    except (ValueError, RecursionError):
+        return ""
+    socket = daemon.get("socket") if isinstance(daemon, dict) else None
+    return socket if isinstance(socket, str) else ""
+
+
+def prepare_home(home: str) -> bool:
+    """Make the home where there is none, and check the one there is; answers whether it was made.
+
+    Raises ConfigError for a home that is not a folder, is another user's, may be written by group or others, or
+    cannot be written by us.
+    """
+    made = make_folder(home)
+    try:
+        status = os.stat(home)
+    except OSError as error:
+        raise refusal(home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise refusal(home, "the home is not a folder", "choose another with WALRUS_HOME")
+    if status.st_uid != os.geteuid():
+        raise refusal(
+            home,
+            f"the home belongs to {_user(status.st_uid)}, and walrusd runs as {_user(os.geteuid())}",
+            "run walrusd as its owner, or choose another with WALRUS_HOME",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise refusal(
+            home,
+            f"group or others may write the home (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"chmod 700 {home}",
+        )
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        raise refusal(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
+    return made
+
+
+def make_folder(path: str) -> bool:
+    """Make a folder that only its owner may enter, and those above it that are missing; False where it exists.
+
+    Raises ConfigError where that cannot be.
+    """
+    if os.path.lexists(path):
+        return False
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_folder(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise refusal(
+            path, f"the folder cannot be made: {error.strerror}", "choose another with WALRUS_HOME"
+        ) from error
+    return True
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,16 @@
+"""A Config to show: JSON-ready, defaults and all, with stars for secrets."""
+
+import msgspec
+
+from walrus_config.schema import Config, Secret
+
+
+def shown(config: Config) -> dict[str, object]:
+    """`config` as plain tables. Header values are secrets too: many a key travels in one."""
+    plain: dict[str, object] = msgspec.to_builtins(config, enc_hook=_masked)
+    return plain
+
+
+def _masked(value: object) -> str:
+    assert isinstance(value, Secret), f"{type(value).__name__} has no place in a Config"
+    return "***"

@@ -1,0 +1,253 @@
+"""A blocking client with the standard library alone: one connection, one request at a time, plain dicts.
+
+    with Client(socket_path) as client:
+        session = client.call("session.create", {"agent": "walrus"})["session"]
+        with client.stream("session.stream", {"session": session, "content": "hi"}) as turn:
+            for event in turn: ...
+        turn.result["text"]
+
+Params and results are those of methods.py and protocol/README.md.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from walrus_protocol import wire
+
+Json = dict[str, Any]
+
+_CONNECT_S = 10
+"""How long a daemon may be too busy to take a connection. What waits in its backlog is taken in milliseconds."""
+_READ = 65536
+_START = "start it with `walrusd`, or `make run` in its source folder"
+
+
+class Unreachable(Exception):
+    """There is no walrusd to talk to, or it went away before it answered. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = _START) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestFailed(Exception):
+    """The request was refused. `kind` is one of wire.KINDS, or newer; `data` is what came beside kind and hint."""
+
+    def __init__(self, code: int, kind: str, message: str, hint: str = "", data: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+        self.data = data or {}
+
+
+class TimedOut(Exception):
+    """No answer within the client's own time. What was asked may go on in the daemon; a turn does."""
+
+
+class Client:
+    """A connection to walrusd. `timeout`: the seconds a request may take until its result, None for ever.
+
+    Raises Unreachable when made; its methods raise Unreachable, RequestFailed and TimedOut.
+    """
+
+    def __init__(self, socket_path: str | os.PathLike[str], timeout: float | None = None) -> None:
+        self.timeout = timeout
+        self._line = _Line(os.fspath(socket_path))
+        self._last_id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._line.close()
+
+    def call(self, method: str, params: Json | None = None) -> Json:
+        """The result of a method; the events of a streaming one are passed over."""
+        with self.stream(method, params) as stream:
+            for _ in stream:
+                pass
+        return stream.result
+
+    def stream(self, method: str, params: Json | None = None) -> "Stream":
+        """The events of a method as they come. Leave it, or read it to its end, before the next request."""
+        if self._line.waiting_for is not None:
+            raise RuntimeError("a stream is still under way on this connection: leave it, or use another Client")
+        self._last_id += 1
+        request = Stream(self._line, self._last_id, method, self.timeout)
+        self._line.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}, self.timeout)
+        self._line.waiting_for = self._last_id
+        return request
+
+
+class Stream:
+    """A request under way: iterate over its events, then read its `result`. Leaving it early cancels the wait.
+
+    What is cancelled is only the wait: a turn goes on in the daemon.
+    """
+
+    def __init__(self, line: "_Line", request: int, method: str, timeout: float | None) -> None:
+        self._line = line
+        self._id = request
+        self._method = method
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._result: Json | None = None
+
+    @property
+    def result(self) -> Json:
+        """The method's result, once its events have been read to the end."""
+        if self._result is None:
+            raise RuntimeError(f"{self._method} has not answered yet: read its events to the end first")
+        return self._result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Json:
+        while self._line.waiting_for == self._id:
+            try:
+                message = self._line.receive(self._method, self._deadline)
+            except TimeoutError as error:
+                raise TimedOut(f"no answer to {self._method} within {self._timeout:g} s") from error
+            try:
+                if message.get("method") == "event" and message["params"]["request"] == self._id:
+                    event: Json = message["params"]["event"]
+                    return event
+                if "id" in message and message["id"] in (self._id, None):
+                    self._finish(message)
+            except (KeyError, TypeError) as error:
+                raise self._line.not_walrusd() from error
+        raise StopIteration
+
+    def cancel(self) -> None:
+        """Stop waiting. Nothing happens when the request is over."""
+        if self._line.waiting_for == self._id:
+            self._line.waiting_for = None
+            # A connection that is gone waits for nothing.
+            with contextlib.suppress(OSError, TimedOut):
+                self._line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": self._id}}, 1.0)
+
+    def _finish(self, message: Json) -> None:
+        self._line.waiting_for = None
+        if "error" in message:
+            raise _failed(message["error"])
+        self._result = message["result"]
+
+
+class _Line:
+    """The socket: dicts in and out, and which request is under way on it."""
+
+    def __init__(self, path: str) -> None:
+        self.waiting_for: int | None = None
+        self._path = path
+        self._sock = connect(path)
+        self._frames = wire.Frames()
+        self._payloads = iter(self._frames)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def send(self, message: Json, timeout: float | None) -> None:
+        try:
+            framed = wire.frame(json.dumps(message, ensure_ascii=False, allow_nan=False).encode())
+        except wire.FrameTooLarge as error:
+            raise RequestFailed(wire.INVALID_REQUEST, "frame_too_large", str(error), "send less at once") from error
+        except UnicodeEncodeError as error:
+            text = "a text holds bytes that are no UTF-8"
+            raise RequestFailed(wire.INVALID_PARAMS, "invalid_params", text, "send text as UTF-8") from error
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.sendall(framed)
+        except TimeoutError as error:
+            self.close()  # half a frame is on its way: nothing can follow it
+            raise TimedOut(f"walrusd took no request within {timeout:g} s") from error
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a daemon that hangs up has often said why: the read that follows tells
+
+    def receive(self, method: str, deadline: float | None) -> Json:
+        """The next message, whatever request it belongs to. Raises TimeoutError."""
+        try:
+            while (payload := next(self._payloads, None)) is None:
+                self._frames.feed(self._recv(method, deadline))
+                self._payloads = iter(self._frames)
+            message = json.loads(payload)
+        except (wire.FrameTooLarge, ValueError, RecursionError) as error:
+            raise self.not_walrusd() from error
+        if not isinstance(message, dict):
+            raise self.not_walrusd()
+        return message
+
+    def not_walrusd(self) -> Unreachable:
+        self.close()
+        what = f"what answers at {self._path} does not speak as walrusd does"
+        return Unreachable(what, "see whether --socket or WALRUS_SOCKET names the right one")
+
+    def _recv(self, method: str, deadline: float | None) -> bytes:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        try:
+            data = self._sock.recv(_READ)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise Unreachable(
+                f"walrusd at {self._path} hung up before it answered {method}",
+                "what it had acknowledged is kept: see whether it runs with `walrusctl ping`, and its log for why",
+            )
+        return data
+
+
+def connect(path: str) -> socket.socket:
+    """A connected socket. Raises Unreachable."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Blocking, with a kernel time-out: a non-blocking connect fails at once when the backlog is full.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_S, 0))
+        sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+    except OSError as error:
+        sock.close()
+        raise unreachable(path, error) from error
+    return sock
+
+
+def unreachable(path: str, error: OSError) -> Unreachable:
+    """What a failed connect means to a person."""
+    if isinstance(error, FileNotFoundError):
+        return Unreachable(f"walrusd is not running: there is no socket at {path}")
+    if isinstance(error, ConnectionRefusedError):
+        return Unreachable(f"walrusd is not running: nothing listens at {path}")
+    if isinstance(error, PermissionError):
+        hint = "use the user that walrusd runs as, or name another home with --home or WALRUS_HOME"
+        return Unreachable(f"the socket at {path} may not be opened by this user", hint)
+    if isinstance(error, BlockingIOError):
+        return Unreachable(f"walrusd at {path} took no connection for {_CONNECT_S} s", "it is overloaded: try again")
+    if error.errno is None:
+        return Unreachable(f"the socket path is too long: {path}", "name one of at most 107 bytes with --socket")
+    return Unreachable(f"no connection to {path}: {error.strerror}")
+
+
+def _failed(error: Json) -> RequestFailed:
+    data = dict(error.get("data") or {})
+    kind, hint = data.pop("kind", ""), data.pop("hint", "")
+    return RequestFailed(error["code"], kind, error.get("message", ""), hint, data)

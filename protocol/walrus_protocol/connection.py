@@ -1,0 +1,154 @@
+"""The wire's one place where bytes become messages and messages bytes. No I/O: the caller owns the socket.
+
+    connection.receive_data(sock.recv(65536))
+    while (message := connection.next_message()) is not NEED_DATA: ...
+    sock.sendall(connection.send(reply))
+
+Both sides are this class, with a role. `Connection(SERVER)` reads Request, Cancel and Refusal; `Connection(CLIENT)`
+reads Response and EventNotification.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Generic, TypeVar
+
+from walrus_protocol import wire
+from walrus_protocol.messages import (
+    Cancel,
+    EventNotification,
+    Failure,
+    FromClient,
+    FromServer,
+    Refusal,
+    Request,
+    RequestId,
+    Response,
+    encode_cancel,
+    encode_error,
+    encode_event,
+    encode_failure,
+    encode_request,
+    encode_result,
+)
+from walrus_protocol.reading import Garbled, InFlight, distrust_frame, read_answer, read_request, refuse_frame
+
+__all__ = [
+    "CLIENT",
+    "NEED_DATA",
+    "SERVER",
+    "Cancel",
+    "Connection",
+    "EventNotification",
+    "Failure",
+    "FromClient",
+    "FromServer",
+    "Garbled",
+    "NeedData",
+    "Refusal",
+    "Request",
+    "RequestId",
+    "Response",
+    "encode_error",
+    "encode_event",
+    "encode_result",
+]
+
+Message_co = TypeVar("Message_co", covariant=True)
+
+
+class NeedData(Enum):
+    """What `next_message` says when no message is whole."""
+
+    NEED_DATA = "need data"
+
+
+NEED_DATA = NeedData.NEED_DATA
+
+
+class Role(Generic[Message_co]):
+    """Which side a Connection is: what it makes of a payload, and of a frame over the cap."""
+
+    def __init__(
+        self, read: Callable[[bytes, InFlight], Message_co | None], oversized: Callable[[wire.FrameTooLarge], Message_co]
+    ) -> None:
+        self.read = read
+        self.oversized = oversized
+
+
+SERVER: Role[FromClient] = Role(read_request, refuse_frame)
+CLIENT: Role[FromServer] = Role(read_answer, distrust_frame)
+
+
+class Connection(Generic[Message_co]):
+    """One side of one connection: the bytes that have come, and the ids in flight."""
+
+    def __init__(self, role: Role[Message_co]) -> None:
+        self._role = role
+        self._frames = wire.Frames()
+        self._payloads: Iterator[bytes] = iter(())
+        self._in_flight: InFlight = {}
+        self._refused = False
+
+    def receive_data(self, data: bytes) -> None:
+        if not self._refused:
+            self._frames.feed(data)
+            self._payloads = iter(self._frames)
+
+    def next_message(self) -> Message_co | NeedData:
+        """The next message that is whole. A client's raises Garbled; a server's raises nothing.
+
+        After a Refusal that closes there are no more: what a peer says after nonsense is not acted upon.
+        """
+        message = None
+        while message is None:
+            try:
+                payload = next(self._payloads, None)
+                message = NEED_DATA if payload is None else self._role.read(payload, self._in_flight)
+            except wire.FrameTooLarge as error:
+                message = self._role.oversized(error)
+        if message.__class__ is Refusal and message.close:
+            self._refused = True
+            self._payloads = iter(())
+        return message
+
+    @property
+    def in_frame(self) -> bool:
+        """True while a frame has begun and its rest has not come."""
+        return self._frames.in_frame
+
+    @property
+    def in_flight(self) -> frozenset[RequestId]:
+        return frozenset(self._in_flight)
+
+    def answered(self, request: RequestId) -> None:
+        """Forget an id whose response was made by `encode_result` or `encode_error`; it may be used again."""
+        self._in_flight.pop(request, None)
+
+    def send(self, message: FromClient | FromServer) -> bytes:
+        """The message as bytes. Raises Problem for a result and wire.FrameTooLarge for the rest, when over the cap."""
+        match message:
+            case Request():
+                if message.id in self._in_flight:
+                    raise ValueError(f"id {message.id!r} is already in flight")
+                framed = encode_request(message)
+                self._in_flight[message.id] = message.method
+                return framed
+            case Cancel():
+                return encode_cancel(message.id)
+            case Refusal():
+                return encode_error(message.id, message.problem)
+            case EventNotification():
+                return encode_event(message.request, bytes(message.event))
+            case Response():
+                return self._answer(message)
+
+    def _answer(self, response: Response) -> bytes:
+        if isinstance(response.result, Failure):
+            framed = encode_failure(response.id, response.result)
+        elif response.id is None:
+            raise ValueError("a result belongs to a request")
+        else:
+            framed = encode_result(response.id, response.result)
+        if response.id is not None:
+            self.answered(response.id)
+        return framed

@@ -1,0 +1,33 @@
+"""rpc.discover: every method, with JSON Schemas made from the Structs that decode and encode it."""
+
+from functools import cache
+from typing import get_args
+
+import msgspec
+
+from walrus_protocol import wire
+from walrus_protocol.events import AnyEvent
+from walrus_protocol.methods import METHODS, Discovery, MethodInfo
+
+
+@cache
+def discovery() -> Discovery:
+    """What rpc.discover answers. The definitions also hold every event, by its type's Struct name."""
+    structs = [struct for pair in METHODS.values() for struct in pair]
+    events = list(get_args(AnyEvent))
+    schemas, definitions = msgspec.json.schema_components(
+        [*structs, *events], schema_hook=_schema_of_anything, ref_template="#/definitions/{name}"
+    )
+    pairs = zip(schemas[: len(structs) : 2], schemas[1 : len(structs) : 2], strict=True)
+    methods = tuple(
+        MethodInfo(name=name, params=params, result=result)
+        for name, (params, result) in zip(METHODS, pairs, strict=True)
+    )
+    return Discovery(protocol=wire.PROTOCOL, methods=methods, definitions=definitions)
+
+
+def _schema_of_anything(kind: type) -> dict[str, object]:
+    """`object` is what msgspec has no schema for, and an empty one it does not take."""
+    if kind is object:
+        return {"description": "any JSON value"}
+    raise NotImplementedError

@@ -1,0 +1,12 @@
+"""What every test shares: a quiet log."""
+
+import logging
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> None:
+    """Only errors are printed, where pytest shows them beside a failure."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

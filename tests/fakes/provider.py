@@ -1,0 +1,343 @@
+"""An OpenAI-compatible server for tests and benchmarks: real HTTP/1.1 on loopback, answers as told.
+
+In a test:
+
+    async with open_provider() as fake:
+        fake.will(says("Hello"), refuses(429), cuts("Hel"))    # one behaviour a request, in order
+        ...                                                     # a client of fake.url, e.g. http://127.0.0.1:1/v1
+        assert fake.requests[0].body["model"] == "m"
+
+`fake.always(behaviour)` answers what `will` has not answered; `fake.choose = function of the request` decides by its
+content. What nobody has told about gets a 500 that says so. `pieces` are sent in one write unless `apart` or a `gate`
+is given: a gate is one trio.Event a piece, awaited before it, or one for all.
+
+In a process of its own: `python -m tests.fakes.provider --port 0` prints its URL. There a model named "x-N" answers N
+pieces, each in a write of its own; any other answers one.
+"""
+
+import argparse
+import itertools
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+@dataclass
+class Received:
+    """One request, parsed."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self.body["messages"])
+
+    @property
+    def last(self) -> str:
+        """The content of its last message, where that is a text."""
+        return str(self.messages[-1]["content"])
+
+
+class Exchange:
+    """The server's side of one request."""
+
+    def __init__(self, stream: trio.SocketStream, request: Received) -> None:
+        self._stream = stream
+        self.request = request
+        self.keep = True
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def until_gone(self) -> None:
+        """Wait until the client has closed its end."""
+        self.keep = False
+        while await self._stream.receive_some():
+            pass
+
+    def cut(self) -> None:
+        """Close the connection after this, whatever was promised."""
+        self.keep = False
+
+
+Behaviour = Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass
+class FakeProvider:
+    """What it is told to do, and what it was asked."""
+
+    port: int
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    """Accepted so far."""
+    gone: int = 0
+    """Requests whose client went away before it had its answer."""
+    choose: Callable[[Received], Behaviour | None] = lambda _: None
+    record: bool = True
+    _next: deque[Behaviour] = field(default_factory=deque)
+    _always: Behaviour | None = None
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def url(self) -> str:
+        """The base_url of a provider."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def will(self, *behaviours: Behaviour) -> None:
+        self._next.extend(behaviours)
+
+    def always(self, behaviour: Behaviour) -> None:
+        self._always = behaviour
+
+    async def until(self, true: Callable[["FakeProvider"], bool]) -> None:
+        """Wait for something to be so, e.g. `await fake.until(lambda fake: len(fake.requests) == 2)`."""
+        while not true(self):
+            await self._changed.wait()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """One connection. A client that goes away is a client's right."""
+        self.connections += 1
+        self._change()
+        async with stream:
+            buffer = bytearray()
+            while (request := await _receive(stream, buffer)) is not None:
+                exchange = Exchange(stream, request)
+                if self.record:
+                    self.requests.append(request)
+                self._change()
+                try:
+                    await self._behaviour(request)(exchange)
+                except (trio.BrokenResourceError, _Gone):
+                    self.gone += 1
+                    self._change()
+                    return
+                if not exchange.keep:
+                    return
+
+    def _behaviour(self, request: Received) -> Behaviour:
+        if not request.path.endswith("/chat/completions"):
+            return refuses(404, {"error": {"message": f"no such path: {request.path}"}})
+        if self._next:
+            return self._next.popleft()
+        return self.choose(request) or self._always or refuses(500, {"error": {"message": "the fake was told nothing"}})
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class _Gone(Exception):
+    """The client closed its end."""
+
+
+@asynccontextmanager
+async def open_provider(port: int = 0) -> AsyncIterator[FakeProvider]:
+    """A server that listens when the block begins, and is gone with all its connections when it ends."""
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
+        fake = FakeProvider(listener.socket.getsockname()[1])
+        nursery.start_soon(trio.serve_listeners, fake.serve, [listener])
+        yield fake
+        nursery.cancel_scope.cancel()
+
+
+# Behaviours
+
+
+def says(
+    text: str | Sequence[str] = "",
+    *,
+    thinking: str = "",
+    calls: Sequence[tuple[str, dict[str, Any] | str]] = (),
+    usage: dict[str, Any] | None = USAGE,
+    finish: str | None = None,
+    apart: bool = False,
+    gate: trio.Event | Sequence[trio.Event] = (),
+) -> Behaviour:
+    """Streams an answer. A text given as a list is streamed in those pieces; `calls` are (name, arguments)."""
+    pieces = [text] if isinstance(text, str) else list(text)
+    deltas: list[dict[str, Any]] = [{"role": "assistant"}]
+    deltas += [{"reasoning_content": thinking}] if thinking else []
+    head = b"".join(map(_chunk, deltas))
+    said = [_chunk({"content": piece}) for piece in pieces if piece]
+    tail = b"".join(_call_chunks(calls))
+    tail += _chunk({}, finish or ("tool_calls" if calls else "stop"))
+    if usage is not None:
+        tail += _event({"choices": [], "usage": usage})
+    tail += b"data: [DONE]\n\n"
+    if not apart and not gate:
+        whole = STREAM_HEAD + _http_chunk(head + b"".join(said) + tail) + LAST_CHUNK
+
+        async def at_once(exchange: Exchange) -> None:
+            await exchange.send(whole)
+
+        return at_once
+    gates = itertools.repeat(gate) if isinstance(gate, trio.Event) else iter(gate)
+
+    async def piece_by_piece(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD + _http_chunk(head))
+        for piece in said:
+            if (event := next(gates, None)) is not None:
+                await event.wait()
+            await exchange.send(_http_chunk(piece))
+        await exchange.send(_http_chunk(tail) + LAST_CHUNK)
+
+    return piece_by_piece
+
+
+def calls(*asked: tuple[str, dict[str, Any] | str], text: str = "") -> Behaviour:
+    """Streams tool calls: `calls(("read", {"path": "a"}))`."""
+    return says(text, calls=asked)
+
+
+def refuses(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Behaviour:
+    """Answers with a status. A body that is no bytes is sent as JSON."""
+    if body is None:
+        body = {"error": {"message": f"refused with {status}", "type": "error", "code": None}}
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    return sends(f"HTTP/1.1 {status} So\r\n{lines}\r\n".encode() + content)
+
+
+def answers_whole(message: dict[str, Any], finish: str = "stop") -> Behaviour:
+    """Answers without streaming, as some servers do whatever they are asked."""
+    return refuses(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE})
+
+
+def streams(*events: Any, done: bool = True) -> Behaviour:
+    """Streams just these events: bytes are the data as they are, all else is sent as JSON. Then it ends in form."""
+    body = b"".join(b"data: %s\n\n" % event if isinstance(event, bytes) else _event(event) for event in events)
+    return sends(STREAM_HEAD + _http_chunk(body + (b"data: [DONE]\n\n" if done else b"")) + LAST_CHUNK)
+
+
+def sends(data: bytes) -> Behaviour:
+    """Sends just these bytes, head and all."""
+
+    async def send(exchange: Exchange) -> None:
+        await exchange.send(data)
+
+    return send
+
+
+def hangs(text: str = "") -> Behaviour:
+    """Never answers; with a text, never after having said it. Ends when the client goes, which `gone` counts."""
+
+    async def hang(exchange: Exchange) -> None:
+        if text:
+            await exchange.send(STREAM_HEAD + _http_chunk(_chunk({"content": text})))
+        await exchange.until_gone()
+        raise _Gone
+
+    return hang
+
+
+def cuts(text: str = "") -> Behaviour:
+    """Closes the connection; with a text, after having said it."""
+
+    async def cut(exchange: Exchange) -> None:
+        if text:
+            await exchange.send(STREAM_HEAD + _http_chunk(_chunk({"content": text})))
+        exchange.cut()
+
+    return cut
+
+
+def garbage(data: bytes = b"\x00\x01 this is no HTTP \xff\r\n\r\n") -> Behaviour:
+    """Sends bytes that are no HTTP and closes."""
+
+    async def send(exchange: Exchange) -> None:
+        await exchange.send(data)
+        exchange.cut()
+
+    return send
+
+
+# The wire
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+async def _receive(stream: trio.SocketStream, buffer: bytearray) -> Received | None:
+    """The next request of a connection, or None at its end."""
+    while (end := buffer.find(b"\r\n\r\n")) < 0:
+        if not await _more(stream, buffer):
+            return None
+    first, *lines = buffer[:end].decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    size = end + 4 + int(headers.get("content-length", "0"))
+    while len(buffer) < size:
+        if not await _more(stream, buffer):
+            return None
+    body = bytes(buffer[end + 4 : size])
+    del buffer[:size]
+    return Received(first.split(" ")[1], headers, json.loads(body or b"{}"))
+
+
+async def _more(stream: trio.SocketStream, buffer: bytearray) -> bool:
+    try:
+        data = await stream.receive_some()
+    except trio.BrokenResourceError:
+        return False
+    buffer += data
+    return bool(data)
+
+
+def _call_chunks(asked: Sequence[tuple[str, dict[str, Any] | str]]) -> list[bytes]:
+    """Each call in two chunks, as servers send them: its head, then its arguments."""
+    chunks = []
+    for index, (name, arguments) in enumerate(asked):
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        head = {"index": index, "id": f"call_{name}_{index}", "type": "function"}
+        chunks.append(_chunk({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]}))
+        chunks.append(_chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]}))
+    return chunks
+
+
+def _chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return _event({"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": "fake", "choices": [choice]})
+
+
+def _event(body: Any) -> bytes:
+    return b"data: %s\n\n" % json.dumps(body).encode()
+
+
+def _http_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+# A process of its own
+
+
+async def main(port: int) -> None:
+    ready: dict[int, Behaviour] = {}
+
+    def choose(request: Received) -> Behaviour:
+        tail = str(request.body.get("model", "")).rpartition("-")[2]
+        count = int(tail) if tail.isdigit() else 1
+        if count not in ready:
+            ready[count] = says([f"word{n} " for n in range(count)], apart=count > 1)
+        return ready[count]
+
+    async with open_provider(port) as fake:
+        fake.record, fake.choose = False, choose
+        print(fake.url, flush=True)  # noqa: T201 - how its starter learns where it is
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A fake OpenAI-compatible server.")
+    parser.add_argument("--port", type=int, default=0)
+    trio.run(main, parser.parse_args().port)

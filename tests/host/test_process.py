@@ -1,0 +1,90 @@
+"""What the kernel answers about real processes."""
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from walrusd.host.process import Peer, descends_from, peer_of, rss_bytes
+
+
+@contextlib.contextmanager
+def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends when its stdin does, and has told by then what it prints."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+
+
+def test_children_and_grandchildren_descend_and_strangers_do_not() -> None:
+    # The shell waits for cat, so there are two steps between cat and us.
+    with child("sh", "-c", "cat & echo $!; wait") as shell:
+        assert shell.stdout
+        grandchild = int(shell.stdout.readline())
+        assert descends_from(shell.pid, os.getpid())
+        assert descends_from(grandchild, os.getpid())
+        assert descends_from(grandchild, shell.pid)
+        assert not descends_from(shell.pid, grandchild)
+        assert not descends_from(os.getppid(), os.getpid())
+        assert not descends_from(1, os.getpid())
+        os.kill(grandchild, 15)
+
+
+def test_no_process_descends_from_itself() -> None:
+    assert not descends_from(os.getpid(), os.getpid())
+
+
+def test_a_name_with_spaces_and_parentheses_leads_nobody_astray() -> None:
+    # PR_SET_NAME: a process may call itself what it likes, here as if init were its parent.
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, b') S 1 (', 0, 0, 0); print('ok', flush=True); input()"
+    with child(sys.executable, "-c", rename) as named:
+        assert named.stdout
+        named.stdout.readline()
+        assert descends_from(named.pid, os.getpid())
+        named.communicate(b"\n")
+
+
+@pytest.mark.parametrize("hidden", [0, -1])
+def test_a_process_that_cannot_be_seen_counts_as_a_descendant(hidden: int) -> None:
+    assert descends_from(hidden, os.getpid())
+
+
+def test_a_process_that_has_ended_counts_as_a_descendant() -> None:
+    with child("true") as ended:
+        ended.wait()
+    assert descends_from(ended.pid, os.getpid())
+
+
+def test_the_kernel_names_the_peer() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_of(ours) == Peer(os.getpid(), os.getuid(), os.getgid())
+
+
+async def test_the_kernel_names_the_peer_of_a_trio_socket() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        assert peer_of(ours) == Peer(os.getpid(), os.getuid(), os.getgid())
+
+
+def test_an_undumpable_process_says_so_and_still_reads_its_own_proc() -> None:
+    program = """
+import ctypes, os
+from walrusd.host.process import rss_bytes, undumpable
+libc = ctypes.CDLL(None)
+before = libc.prctl(3, 0, 0, 0, 0)
+undumpable()
+print(before, libc.prctl(3, 0, 0, 0, 0), rss_bytes() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "1 0 True\n"
+
+
+def test_rss_is_what_the_kernel_says_within_reason() -> None:
+    most_ever = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 1024 * 1024 < rss_bytes() <= most_ever * 1.1

@@ -1,0 +1,64 @@
+"""The event-stream grammar, and any cutting of its bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrusd.providers.sse import EventStream, EventTooLarge, ServerEvent
+
+
+def parse(data: bytes) -> list[ServerEvent]:
+    return EventStream().feed(data)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_ends_at_cr_lf_or_both(end: bytes) -> None:
+    assert parse(end.join([b"event: add", b"data: one", b"data:two", b"", b"data", b"", b""])) == [
+        ServerEvent(b"one\ntwo", b"add"),
+        ServerEvent(b""),
+    ]
+
+
+def test_a_byte_order_mark_is_skipped_once() -> None:
+    assert parse(b"\xef\xbb\xbfdata: one\n\n\xef\xbb\xbfdata: two\n\n") == [ServerEvent(b"one")]
+
+
+def test_comments_ids_retries_and_unknown_fields_are_skipped() -> None:
+    assert parse(b": ping\nid: 7\nretry: 10\nfoo: bar\nfoo\ndata: one\n\n") == [ServerEvent(b"one")]
+
+
+def test_one_space_after_the_colon_is_no_part_of_the_value() -> None:
+    assert parse(b"data:  one\n\ndata:two \n\n") == [ServerEvent(b" one"), ServerEvent(b"two ")]
+
+
+def test_an_event_without_data_is_none() -> None:
+    assert parse(b"event: add\n\ndata: one\n\n") == [ServerEvent(b"one")]
+
+
+def test_what_is_unfinished_is_no_event() -> None:
+    assert parse(b"data: one\n\ndata: two\n") == [ServerEvent(b"one")]
+
+
+def test_other_separators_of_unicode_end_no_line() -> None:
+    odd = "a\u2028b\u0085c\x0bd\x0ce".encode()
+    assert parse(b"data: " + odd + b"\n\n") == [ServerEvent(odd)]
+
+
+@pytest.mark.parametrize("data", [b"data: " + b"x" * 200, b"data: 1234567890\n" * 12, b"event: " + b"x" * 200])
+def test_a_line_or_an_event_beyond_the_cap_is_refused(data: bytes) -> None:
+    with pytest.raises(EventTooLarge):
+        EventStream(cap=100).feed(data)
+
+
+@given(st.lists(st.text(max_size=8)), st.sampled_from(["\n", "\r", "\r\n"]), st.data())
+def test_any_chunking_of_the_bytes_gives_the_same_events(texts: list[str], end: str, data: st.DataObject) -> None:
+    lines = data.draw(st.lists(st.sampled_from(["", "", "data", "data:", "event: x", ": c", *texts]), max_size=30))
+    wire = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + end.join(lines).encode()
+    wire += data.draw(st.binary(max_size=8))
+    whole = parse(wire)
+    stream, got = EventStream(), []
+    while wire:
+        size = data.draw(st.integers(1, len(wire)))
+        got += stream.feed(wire[:size])
+        wire = wire[size:]
+    assert got == whole

@@ -1,0 +1,117 @@
+"""Exactly once: what a key promises, within one life of the daemon and over restarts."""
+
+from functools import partial
+
+import pytest
+import trio
+
+from tests.fakes.model import FakeModel, Gate, fails, in_turn, says
+from walrus_protocol.methods import TurnResult
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelFailed
+from walrusd.runtime.inbox import Incoming
+from walrusd.runtime.runtime import Runtime
+from walrusd.store.memory import MemoryLog
+
+
+def running(model: FakeModel, log: MemoryLog | None = None) -> Runtime:
+    runtime = Runtime(model, log=log)
+    runtime.add_agent(Agent(name="walrus"))
+    return runtime
+
+
+async def sent(runtime: Runtime, session: int, content: str, key: str) -> TurnResult:
+    return await (await runtime.send(session, Incoming(content=content, key=key))).outcome()
+
+
+async def test_a_repeat_gives_the_first_result_and_asks_no_model() -> None:
+    model = FakeModel(in_turn(says("once")))
+    async with running(model) as runtime:
+        session = await runtime.create_session("walrus")
+        assert await sent(runtime, session, "hi", "k") == await sent(runtime, session, "hi", "k")
+    assert len(model.asked) == 1
+
+
+async def test_a_repeat_gives_the_first_result_after_a_restart_and_after_a_close_an_error_too() -> None:
+    model, log = FakeModel(in_turn(fails(ModelFailed("provider_quota", "empty purse")))), MemoryLog()
+    async with running(model, log) as runtime:
+        session = await runtime.create_session("walrus")
+        first = await sent(runtime, session, "hi", "k")
+        await runtime.close_session(session)
+    async with running(model, MemoryLog(log.disk)) as runtime:
+        assert await sent(runtime, session, "hi", "k") == first
+    assert first.error is not None
+
+
+async def test_the_same_key_with_other_content_is_refused_and_the_first_goes_on() -> None:
+    async with running(FakeModel()) as runtime:
+        session = await runtime.create_session("walrus")
+        await sent(runtime, session, "hi", "k")
+        with pytest.raises(Problem) as refused:
+            await sent(runtime, session, "ho", "k")
+        assert refused.value.kind == "key_reused"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_twins_in_flight_share_one_turn_whether_it_runs_or_waits(busy: bool) -> None:
+    gate = Gate()
+    model = FakeModel(in_turn(*[gate] * (1 + busy)))
+    results: list[TurnResult] = []
+    async with running(model) as runtime:
+        session = await runtime.create_session("walrus")
+        if busy:
+            await runtime.send(session, Incoming(content="first"))
+
+        async def send() -> None:
+            results.append(await sent(runtime, session, "hi", "k"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(send)
+            await gate.reached.wait()
+            gate.opened.set()
+    assert results == [results[0]] * 5
+    assert len(model.asked) == 1 + busy
+
+
+async def test_a_key_is_its_sessions_own() -> None:
+    async with running(FakeModel()) as runtime:
+        one, two = await runtime.create_session("walrus"), await runtime.create_session("walrus")
+        assert (await sent(runtime, one, "hi", "k")).session == one
+        assert (await sent(runtime, two, "ho", "k")).session == two
+
+
+async def test_a_queued_message_with_a_key_waits_over_a_restart_and_is_answered_once() -> None:
+    model, log = FakeModel(Gate()), MemoryLog()
+    async with running(model, log) as runtime:
+        session = await runtime.create_session("walrus")
+        await runtime.send(session, Incoming(content="first"))
+        await runtime.send(session, Incoming(content="second", key="k"))
+    model.speak = says("late")
+    async with running(model, MemoryLog(log.disk)) as runtime:
+        await runtime.recover()
+        result = await sent(runtime, session, "second", "k")
+        assert (result.text, result.turn) == ("late", 2)
+        assert await sent(runtime, session, "second", "k") == result
+    assert len(model.asked) == 2
+
+
+async def test_a_session_that_is_created_with_a_key_is_created_once() -> None:
+    log = MemoryLog()
+    made: list[int] = []
+    async with running(FakeModel(), log) as runtime:
+        create = partial(runtime.create_session, "walrus", "script", key="k")
+
+        async def make() -> None:
+            made.append(await create())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(make)
+        with pytest.raises(Problem) as refused:
+            await runtime.create_session("walrus", "another script", key="k")
+        assert refused.value.kind == "key_reused"
+    async with running(FakeModel(), MemoryLog(log.disk)) as runtime:
+        made.append(await runtime.create_session("walrus", "script", key="k"))
+    assert made == [1] * 5

@@ -1,0 +1,425 @@
+"""Turns through the runtime: what a user of the library sees, on the in-memory log."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+
+from tests.fakes.model import FakeModel, Gate, calls, fails, in_turn, says
+from walrus_protocol.content import Assistant, ToolCall, ToolOutput, ToolSchema, TurnError, User
+from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelFailed, ToolRequest
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.inbox import INBOX, Incoming
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.schemas import ToolRegistry
+from walrusd.store.log import StorageFull
+from walrusd.store.memory import MemoryLog
+
+CALL = ToolCall("c1", "look", {"at": "sky"})
+
+
+class Looking(Hook):
+    """A hook with one tool, `look`, and a record of what it saw."""
+
+    def __init__(self, look: Callable[[ToolRequest], Awaitable[str]] | None = None) -> None:
+        self.seen: list[AnyEvent] = []
+        self._look = look
+
+    def on_register_tools(self, registry: ToolRegistry) -> None:
+        registry.register_tool(ToolSchema(name="look", description="Look.", parameters={"type": "object"}))
+
+    def on_event(self, agent: str, event: AnyEvent) -> None:
+        self.seen.append(event)
+
+    async def dispatch(self, request: ToolRequest) -> ToolResult:
+        await request.started(None)
+        output = await self._look(request) if self._look else "blue"
+        return ToolResult(call_id=request.call.id, name=request.call.name, output=output)
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+async def runtime(model: FakeModel, log: MemoryLog) -> AsyncIterator[Runtime]:
+    async with Runtime(model, Looking(), log=log, max_running_turns=4) as runtime:
+        runtime.add_agent(Agent(name="walrus", max_iterations=3))
+        yield runtime
+
+
+def types(runtime: Runtime, session: int) -> list[str]:
+    live = runtime.sessions_in_memory.in_memory(session)
+    assert live is not None
+    hook = runtime.hook
+    assert isinstance(hook, Looking)
+    return [
+        str(type(e).__struct_config__.tag)
+        for e in hook.seen
+        if e.session == session and e.seq is not None and not hasattr(e, "live")
+    ]
+
+
+async def test_a_message_is_answered_and_the_next_one_sees_the_conversation(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus", "test")
+    model.speak = in_turn(says("hello"), says("again"))
+    first = await runtime.send_to(session, "hi")
+    second = await runtime.send_to(session, "more")
+    assert (first.final_response, first.stop_reason, first.iterations) == ("hello", "text_response", 1)
+    assert second.final_response == "again"
+    assert model.asked[1] == [User("hi"), Assistant(content="hello"), User("more")]
+
+
+async def test_tool_calls_are_dispatched_and_the_model_sees_their_results(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = in_turn(calls(CALL), says("it is blue"))
+    answer = await runtime.send_to(session, "what colour?")
+    assert (answer.final_response, answer.iterations) == ("it is blue", 2)
+    assert model.asked[1][-2:] == [Assistant(calls=(CALL,)), ToolOutput(call_id="c1", name="look", output="blue")]
+    assert types(runtime, session) == [
+        "session_created",
+        "user_message",
+        "assistant_message",
+        "tool_calls_start",
+        "tool_started",
+        "tool_result",
+        "tool_calls_complete",
+        "assistant_message",
+        "done",
+    ]
+
+
+async def test_a_turn_that_goes_round_and_round_ends_at_max_iterations(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = calls(CALL)
+    answer = await runtime.send_to(session, "loop")
+    assert (answer.stop_reason, answer.iterations) == ("max_iterations", 3)
+    model.speak = says("fine")
+    assert (await runtime.send_to(session, "and now?")).final_response == "fine"
+
+
+async def test_a_model_that_fails_ends_the_turn_in_error_and_the_session_takes_the_next_message(
+    model: FakeModel, runtime: Runtime
+) -> None:
+    session = await runtime.create_session("walrus")
+    failure = ModelFailed("provider_auth", "401 from it", "Set its key.")
+    model.speak = in_turn(fails(failure, after="I was say"), says("better"))
+    ticket = await runtime.send(session, Incoming(content="hi"))
+    result = await ticket.outcome()
+    assert (result.stop_reason, result.error) == ("error", TurnError("provider_auth", "401 from it", "Set its key."))
+    assert (await runtime.session(session)).state == "error"
+    assert (await runtime.send_to(session, "again")).final_response == "better"
+    assert model.asked[1] == [User("hi"), Assistant(content="I was say"), User("again")]
+
+
+async def test_an_interrupt_cuts_the_model_off_at_once_and_keeps_what_it_said(
+    model: FakeModel, runtime: Runtime
+) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = gate = Gate("so far, so ")
+    ticket = await runtime.send(session, Incoming(content="hi"))
+    await gate.reached.wait()
+    interrupted = await runtime.interrupt(session)
+    assert (interrupted.interrupted, interrupted.turn) == (True, 1)
+    result = await ticket.outcome()
+    assert (result.stop_reason, result.error, result.text) == ("interrupted", None, "so far, so ")
+    assert types(runtime, session)[-3:] == ["interrupt_requested", "assistant_message", "done"]
+    model.speak = says("yes")
+    await runtime.send_to(session, "go on")
+    assert model.asked[1] == [User("hi"), Assistant(content="so far, so "), User("go on")]
+
+
+async def test_an_interrupt_of_a_session_at_rest_is_no_error(runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    interrupted = await runtime.interrupt(session)
+    assert (interrupted.interrupted, interrupted.turn) == (False, None)
+
+
+async def test_an_interrupted_tool_call_is_answered_as_unknown(model: FakeModel) -> None:
+    reached = trio.Event()
+
+    async def look(_: ToolRequest) -> str:
+        reached.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with Runtime(model, Looking(look)) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        model.speak = in_turn(calls(CALL), says("after all"))
+        ticket = await runtime.send(session, Incoming(content="hi"))
+        await reached.wait()
+        await runtime.interrupt(session)
+        assert (await ticket.outcome()).stop_reason == "interrupted"
+        await runtime.send_to(session, "go on")
+        answered = model.asked[1][2]
+        assert isinstance(answered, ToolOutput)
+        assert answered.is_error
+        assert "unknown" in answered.output
+
+
+async def test_messages_to_a_busy_session_are_answered_in_the_order_they_came(
+    model: FakeModel, runtime: Runtime
+) -> None:
+    session = await runtime.create_session("walrus")
+    gate = Gate()
+    model.speak = in_turn(gate, says("2"), says("3"))
+    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b", "c")]
+    assert [ticket.position for ticket in tickets] == [0, 1, 2]
+    assert (await runtime.session(session)).queued == 2
+    gate.opened.set()
+    assert [(await ticket.outcome()).text for ticket in tickets] == ["ok", "2", "3"]
+    assert [asked[-1] for asked in model.asked] == [User("a"), User("b"), User("c")]
+    assert model.most_at_once == 1
+
+
+async def test_sessions_run_side_by_side_up_to_the_limit_and_the_others_wait(
+    model: FakeModel, runtime: Runtime
+) -> None:
+    model.speak = gate = Gate()
+    tickets = []
+    for _ in range(6):
+        session = await runtime.create_session("walrus")
+        tickets.append(await runtime.send(session, Incoming(content="hi")))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (len(model.asked), model.most_at_once) == (4, 4)
+    gate.opened.set()
+    assert [(await ticket.outcome()).text for ticket in tickets] == ["ok"] * 6
+    assert model.most_at_once == 4
+
+
+async def test_a_full_inbox_is_busy_and_keeps_what_it_took(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = gate = Gate()
+    tickets = [await runtime.send(session, Incoming(content=f"{n}")) for n in range(INBOX + 1)]
+    with pytest.raises(Problem) as refused:
+        await runtime.send(session, Incoming(content="one too many"))
+    assert (refused.value.kind, refused.value.data) == ("inbox_full", {"retry_after_ms": 1000})
+    gate.opened.set()
+    for ticket in tickets:
+        await ticket.outcome()
+    assert len(model.asked) == INBOX + 1
+
+
+async def test_when_busy_reject_is_refused_only_while_a_turn_runs(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    gate = Gate()
+    model.speak = in_turn(gate, says("free"))
+    running = await runtime.send(session, Incoming(content="hi", when_busy="reject"))
+    with pytest.raises(Problem, match="turn under way"):
+        await runtime.send(session, Incoming(content="me too", when_busy="reject"))
+    gate.opened.set()
+    await running.outcome()
+    assert (await (await runtime.send(session, Incoming(content="now", when_busy="reject"))).outcome()).text == "free"
+
+
+async def test_a_message_that_interrupts_goes_before_those_that_wait(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    gate = Gate("half")
+    model.speak = in_turn(gate, says("urgent done"), says("patient done"))
+    running = await runtime.send(session, Incoming(content="long"))
+    await gate.reached.wait()
+    patient = await runtime.send(session, Incoming(content="patient"))
+    urgent = await runtime.send(session, Incoming(content="urgent", when_busy="interrupt"))
+    assert (await running.outcome()).stop_reason == "interrupted"
+    assert ((await urgent.outcome()).text, (await urgent.outcome()).turn) == ("urgent done", 2)
+    assert ((await patient.outcome()).text, (await patient.outcome()).turn) == ("patient done", 3)
+
+
+async def test_a_steer_reaches_the_model_at_the_next_round(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    gate = Gate("thinking, ")
+
+    async def call(request: object, say: object) -> object:
+        await gate(request, say)  # type: ignore[arg-type]
+        return await calls(CALL)(request, say)  # type: ignore[arg-type]
+
+    model.speak = in_turn(call, says("left it is"))  # type: ignore[arg-type]
+    running = await runtime.send(session, Incoming(content="where?"))
+    await gate.reached.wait()
+    steer = await runtime.send(session, Incoming(content="go left", when_busy="steer"))
+    gate.opened.set()
+    ours, theirs = await running.outcome(), await steer.outcome()
+    assert ours == theirs
+    assert ours.text == "left it is"
+    assert model.asked[1][-1] == User("go left")
+
+
+async def test_a_steer_that_waits_at_the_final_text_makes_one_more_round(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    gate = Gate("final")
+    model.speak = in_turn(gate, says("then left"))
+    running = await runtime.send(session, Incoming(content="where?"))
+    await gate.reached.wait()
+    steer = await runtime.send(session, Incoming(content="no, left", when_busy="steer"))
+    gate.opened.set()
+    assert (await running.outcome()).rounds == 2
+    assert (await steer.outcome()).turn == 1
+
+
+async def test_a_steer_that_misses_the_turn_becomes_the_next_one(model: FakeModel, log: MemoryLog) -> None:
+    async with Runtime(model, log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus", max_iterations=1))
+        session = await runtime.create_session("walrus")
+        gate = Gate()
+        model.speak = in_turn(gate, says("next"))
+        running = await runtime.send(session, Incoming(content="a"))
+        await gate.reached.wait()
+        steer = await runtime.send(session, Incoming(content="b", when_busy="steer"))
+        gate.opened.set()
+        assert (await running.outcome()).turn == 1
+        assert ((await steer.outcome()).turn, (await steer.outcome()).text) == (2, "next")
+
+
+async def test_a_turn_that_runs_out_of_time_ends_as_interrupted_with_kind_timeout(
+    model: FakeModel, runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = Gate("slow")
+    ticket = await runtime.send(session, Incoming(content="hi", timeout_s=5))
+    result = await ticket.outcome()
+    assert (result.stop_reason, result.text) == ("interrupted", "slow")
+    assert result.error is not None
+    assert result.error.kind == "timeout"
+
+
+async def test_a_hook_that_crashes_ends_the_turn_as_internal_and_nothing_else(model: FakeModel) -> None:
+    class Crashing(Hook):
+        async def on_before_run(self, agent: Agent, history: object) -> list[User]:
+            raise ZeroDivisionError
+
+    async with Runtime(model, Crashing()) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        result = await (await runtime.send(session, Incoming(content="hi"))).outcome()
+        assert result.error is not None
+        assert (result.stop_reason, result.error.kind) == ("error", "internal")
+        assert (await runtime.session(session)).state == "error"
+
+
+async def test_what_a_hook_adds_before_a_run_is_shown_once_and_never_recorded(model: FakeModel) -> None:
+    class Reminding(Hook):
+        async def on_before_run(self, agent: Agent, history: object) -> list[User]:
+            return [User("remember the milk")]
+
+    async with Runtime(model, Reminding()) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.send_to(session, "hi")
+        assert model.asked == [[User("hi"), User("remember the milk")]]
+        live = await runtime.live(session)
+        assert live.session.history.messages == [User("hi"), Assistant(content="ok")]
+
+
+async def test_a_stream_gives_the_turn_from_its_message_to_its_done(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = says("hello")
+    async with runtime.stream_to(session, "hi") as events:
+        seen = [event async for event in events]
+    assert [str(type(event).__struct_config__.tag) for event in seen] == [
+        "user_message",
+        "text_delta",
+        "assistant_message",
+        "done",
+    ]
+    assert isinstance(seen[1], TextDelta)
+    assert (seen[1].text, seen[1].at, seen[1].round) == ("hello", 0, 1)
+
+
+@pytest.mark.parametrize("session", [1, 77])
+async def test_a_stream_to_what_is_not_there_is_one_done_with_an_error(
+    model: FakeModel, log: MemoryLog, session: int
+) -> None:
+    async with Runtime(model, log=log) as earlier:
+        earlier.add_agent(Agent(name="gone"))
+        assert await earlier.create_session("gone") == 1
+    async with Runtime(model, log=MemoryLog(log.disk)) as runtime, runtime.stream_to(session, "hi") as events:
+        seen = [event async for event in events]
+    assert len(seen) == 1
+    assert isinstance(seen[0], Done)
+    assert seen[0].error is not None
+
+
+async def test_unknown_agents_and_sessions_are_named_with_what_to_do(runtime: Runtime) -> None:
+    with pytest.raises(Problem) as refused:
+        await runtime.create_session("walros")
+    assert (refused.value.kind, refused.value.hint) == ("agent_not_found", "Did you mean walrus?")
+    with pytest.raises(Problem) as refused:
+        await runtime.send(9, Incoming(content="hi"))
+    assert refused.value.kind == "session_not_found"
+
+
+async def test_closing_a_session_at_rest_ends_it_for_good(runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    assert await runtime.close_session(session)
+    assert not await runtime.close_session(session)
+    assert (await runtime.session(session)).state == "closed"
+    with pytest.raises(Problem) as refused:
+        await runtime.send(session, Incoming(content="hi"))
+    assert refused.value.kind == "session_closed"
+
+
+async def test_a_close_lets_the_running_and_the_queued_turns_finish(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = gate = Gate()
+    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b")]
+    assert await runtime.close_session(session)
+    assert not await runtime.close_session(session)
+    with pytest.raises(Problem, match="closed"):
+        await runtime.send(session, Incoming(content="late"))
+    gate.opened.set()
+    assert [(await ticket.outcome()).stop_reason for ticket in tickets] == ["text_response", "text_response"]
+    assert await runtime.wait(session, {"closed"}) == "closed"
+
+
+async def test_a_forced_close_cuts_the_turn_and_ends_each_queued_message(model: FakeModel, runtime: Runtime) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = Gate("half")
+    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b", "c")]
+    assert await runtime.close_session(session)
+    assert await runtime.close_session(session, force=True)
+    assert [(await ticket.outcome()).stop_reason for ticket in tickets] == ["interrupted"] * 3
+    assert (await runtime.session(session)).state == "closed"
+    assert len(model.asked) == 1
+
+
+async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_is_space(
+    model: FakeModel, runtime: Runtime, log: MemoryLog, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = gate = Gate("half")
+    ticket = await runtime.send(session, Incoming(content="hi"))
+    await gate.reached.wait()
+    log.fail_with = StorageFull("no space left")
+    gate.opened.set()
+    with pytest.raises(Problem) as refused:
+        await ticket.outcome()
+    assert (refused.value.kind, refused.value.data) == ("storage_full", {"session": session, "turn": 1})
+    with pytest.raises(Problem) as refused:
+        await runtime.send(session, Incoming(content="again"))
+    assert refused.value.kind == "storage_full"
+    assert (await runtime.session(session)).state == "processing"
+    log.fail_with = None
+    assert await runtime.wait(session, {"error", "idle"}) == "error"
+    assert types(runtime, session)[-2:] == ["assistant_message", "done"]
+    model.speak = says("space again")
+    assert (await runtime.send_to(session, "and now?")).final_response == "space again"
+
+
+async def test_a_send_that_the_disk_refuses_uses_up_no_key(model: FakeModel, runtime: Runtime, log: MemoryLog) -> None:
+    session = await runtime.create_session("walrus")
+    log.fail_with = StorageFull("no space left")
+    with pytest.raises(Problem):
+        await runtime.send(session, Incoming(content="hi", key="k"))
+    log.fail_with = None
+    assert (await (await runtime.send(session, Incoming(content="other", key="k"))).outcome()).text == "ok"
+    assert model.asked == [[User("other")]]

@@ -1,0 +1,38 @@
+"""docs/states.md is drawn from the table in session/states.py: `python tests/session/test_states_page.py` draws it anew."""
+
+from pathlib import Path
+
+from walrusd.session.states import TABLE
+
+PAGE = Path(__file__).parents[2] / "docs" / "states.md"
+
+
+def drawn() -> str:
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (before, event), after in TABLE.items():
+        arrows.setdefault((before or "[*]", after), []).append(str(event.__struct_config__.tag))
+    arrows["processing", "error"] = ["done {error}"]
+    lines = [f"    {before} --> {after}: {', '.join(events)}" for (before, after), events in arrows.items()]
+    return "\n".join(
+        [
+            "# The states of a session",
+            "",
+            "What may follow what, drawn from `walrusd/session/states.py` by `tests/session/test_states_page.py`.",
+            "An event that has no arrow here is refused before anything is written.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            *lines,
+            "    closed --> [*]",
+            "```",
+            "",
+        ]
+    )
+
+
+def test_the_page_shows_the_table_as_it_is() -> None:
+    assert PAGE.read_text() == drawn()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(drawn())

@@ -1,0 +1,22 @@
+"""A process that opens a database without root's rights, and prints why it cannot: to root every folder is open."""
+
+import os
+import sys
+
+import trio
+
+from walrusd.store.database import CannotOpen
+from walrusd.store.sqlite import SqliteLog
+
+
+async def main(path: str) -> None:
+    try:
+        await SqliteLog.open(path)
+    except CannotOpen as error:
+        sys.stdout.write(f"{error}. {error.hint}")
+
+
+if __name__ == "__main__":
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    trio.run(main, sys.argv[1])

@@ -1,0 +1,287 @@
+"""What only a file can show: its modes, its refusals, a disk that fills up, and what a query costs."""
+
+import errno
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from tests.fakes.numbered_disk import numbered_disk
+from tests.fakes.stores import SqliteDisk, commit, outcomes, write
+from walrus_protocol.content import State
+from walrusd.session.outline import Outline
+from walrusd.store import queries
+from walrusd.store.database import CannotOpen, open_for_reading
+from walrusd.store.log import Filter, StorageFailed, StorageFull, Stored
+from walrusd.store.migrations import MIGRATIONS
+from walrusd.store.writer import CHECKPOINT_PAGES
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> SqliteDisk:
+    return SqliteDisk(tmp_path)
+
+
+async def refusal(disk: SqliteDisk) -> CannotOpen:
+    with pytest.raises(CannotOpen) as refused:
+        await disk.open()
+    assert disk.path in str(refused.value)
+    assert refused.value.hint
+    return refused.value
+
+
+async def test_nobody_else_may_read_the_database_nor_what_lies_beside_it(disk: SqliteDisk) -> None:
+    before = os.umask(0o022)
+    try:
+        log = await disk.open()
+        await commit(log, write(session=1, bodies=[b"{}"], first_seq=1))
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((disk.folder / name).stat().st_mode) for name in os.listdir(disk.folder)}
+    assert modes == {"walrus.db": 0o600, "walrus.db-wal": 0o600, "walrus.db-shm": 0o600}
+    await log.aclose()
+
+
+async def test_a_database_that_was_too_open_is_closed_to_others(disk: SqliteDisk) -> None:
+    await (await disk.open()).aclose()
+    os.chmod(disk.path, 0o644)
+    await (await disk.open()).aclose()
+    assert stat.S_IMODE(os.stat(disk.path).st_mode) == 0o600
+
+
+async def test_closing_leaves_one_file_with_everything_in_it(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await commit(log, write(session=1, bodies=[b"{}"], first_seq=1))
+    await log.aclose()
+    assert os.listdir(disk.folder) == ["walrus.db"]
+    assert [row.body for row in await read_once(disk)] == [b"{}"]
+
+
+async def read_once(disk: SqliteDisk) -> list[Stored]:
+    log = await disk.open()
+    rows = await log.events(1, 0, 100)
+    await log.aclose()
+    return rows
+
+
+async def test_opening_again_changes_nothing(disk: SqliteDisk) -> None:
+    await (await disk.open()).aclose()
+    once = Path(disk.path).read_bytes()
+    await (await disk.open()).aclose()
+    assert Path(disk.path).read_bytes() == once
+
+
+async def test_an_empty_file_becomes_a_database(disk: SqliteDisk) -> None:
+    Path(disk.path).touch()
+    assert await read_once(disk) == []
+
+
+async def test_a_newer_database_is_refused_and_untouched(disk: SqliteDisk) -> None:
+    await (await disk.open()).aclose()
+    db = apsw.Connection(disk.path)
+    db.pragma("user_version", len(MIGRATIONS) + 1)
+    db.close()
+    newer = Path(disk.path).read_bytes()
+    assert "newer walrusd" in str(await refusal(disk))
+    assert Path(disk.path).read_bytes() == newer
+
+
+@pytest.mark.parametrize("garbage", [b"hello", b"SQLite format 3\0" + b"\xff" * 5000, os.urandom(8192)])
+async def test_a_file_that_is_no_database_is_refused_and_untouched(disk: SqliteDisk, garbage: bytes) -> None:
+    Path(disk.path).write_bytes(garbage)
+    assert "no walrusd database" in str(await refusal(disk))
+    assert Path(disk.path).read_bytes() == garbage
+
+
+async def test_the_database_of_another_program_is_refused_and_untouched(disk: SqliteDisk) -> None:
+    with sqlite3.connect(disk.path) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+    db.close()
+    theirs = Path(disk.path).read_bytes()
+    assert "another program" in str(await refusal(disk))
+    assert Path(disk.path).read_bytes() == theirs
+
+
+async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
+    await (await disk.open()).aclose()
+    os.truncate(disk.path, 4096)
+    assert "damaged" in str(await refusal(disk))
+
+
+async def test_a_folder_that_is_not_there_is_named(disk: SqliteDisk) -> None:
+    assert os.strerror(errno.ENOENT) in str(await refusal(SqliteDisk(disk.folder / "nowhere")))
+
+
+async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk) -> None:
+    os.mkdir(disk.path)
+    assert os.strerror(errno.EISDIR) in str(await refusal(disk))
+
+
+OPEN_AS_NOBODY = """
+import os, sys, trio
+from walrusd.store.database import CannotOpen, open_for_reading
+async def refused():
+    try:
+        await SqliteLog.open(sys.argv[1])
+    except CannotOpen as error:
+        print(error, error.hint)
+if os.geteuid() == 0:
+    os.setuid(65534)
+trio.run(refused)
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_read_only_folder_is_refused(disk: SqliteDisk, there: bool) -> None:
+    """In a process of its own: to root every folder can be written."""
+    for folder in (disk.folder, *disk.folder.parents[:2]):
+        folder.chmod(0o755)
+    if there:
+        await (await disk.open()).aclose()
+        os.chmod(disk.path, 0o666)
+    disk.folder.chmod(0o555)
+    child = await trio.run_process(
+        [sys.executable, "-c", OPEN_AS_NOBODY, disk.path],
+        capture_stdout=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.STDOUT,
+    )
+    disk.folder.chmod(0o755)
+    assert disk.path in child.stdout.decode()
+    assert "Let this user write" in child.stdout.decode() or "let this user write" in child.stdout.decode()
+
+
+async def test_a_full_disk_fails_the_write_and_the_log_goes_on_when_there_is_space(disk: SqliteDisk) -> None:
+    full = False
+
+    def before(step: str, name: str) -> None:
+        if full and step == "write":
+            raise apsw.FullError("no space left")
+
+    with numbered_disk(before):
+        log = await disk.open()
+        await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
+        full = True
+        failures = await outcomes(log, *(write(session=s, bodies=[b"2"], first_seq=2) for s in (1, 2, 3)))
+        assert [type(failure) for failure in failures] == [StorageFull] * 3
+        assert [row.body for row in await log.events(1, 0, 9)] == [b"1"]
+        full = False
+        assert await commit(log, write(session=1, bodies=[b"3"], first_seq=2)) == [2]
+        await log.aclose()
+    assert await read_once(disk) == [Stored(1, 1, b"1"), Stored(2, 2, b"3")]
+
+
+async def test_a_full_disk_at_any_step_of_a_batch_loses_nothing_that_was_acknowledged(disk: SqliteDisk) -> None:
+    steps = full_from = 0
+
+    def before(step: str, name: str) -> None:
+        nonlocal steps
+        steps += 1
+        if full_from and steps >= full_from:
+            raise apsw.FullError("no space left")
+
+    kept: list[bytes] = []
+    with numbered_disk(before):
+        log = await disk.open()
+        for number in range(1, 40):
+            steps, full_from = 0, number
+            body = b"%d" % number
+            (outcome,) = await outcomes(log, write(session=1, bodies=[body] * 3, first_seq=len(kept) + 1))
+            if isinstance(outcome, int):
+                kept += [body] * 3
+            else:
+                assert isinstance(outcome, StorageFailed)
+            full_from = 0
+            assert [row.body for row in await log.events(1, 0, 1000)] == kept
+        await log.aclose()
+    assert 0 < len(kept) < 3 * 39
+    assert [row.body for row in await read_once(disk)] == kept[:100]
+
+
+@pytest.mark.parametrize("durability", ["full", "normal"])
+async def test_only_full_durability_syncs_before_it_acknowledges(disk: SqliteDisk, durability: str) -> None:
+    unsynced = False
+
+    def before(step: str, name: str) -> None:
+        nonlocal unsynced
+        if name.endswith("-wal"):
+            unsynced = step == "write"
+
+    disk.durability = "full" if durability == "full" else "normal"
+    with numbered_disk(before):
+        log = await disk.open()
+        for seq in range(1, 10):
+            await commit(log, write(session=1, bodies=[b"{}"], first_seq=seq))
+            assert unsynced == (durability == "normal")
+        await log.aclose()
+
+
+async def test_a_write_that_no_store_can_take_fails_alone(disk: SqliteDisk) -> None:
+    """A caller's bug must not leave the others waiting."""
+    log = await disk.open()
+    no_bytes: list[bytes] = [object()]  # type: ignore[list-item] # the bug
+    good, bad, also_good = await outcomes(
+        log,
+        write(session=1, bodies=[b"1"], first_seq=1),
+        write(session=2, bodies=no_bytes, first_seq=1),
+        write(session=3, bodies=[b"3"], first_seq=1),
+    )
+    assert (good, also_good) == (1, 2)
+    assert isinstance(bad, StorageFailed)
+    await log.aclose()
+
+
+async def test_the_write_ahead_log_stays_short(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    for seq in range(1, 61):
+        await commit(log, write(session=1, bodies=[b"x" * 400_000], first_seq=seq))
+    assert os.path.getsize(disk.path + "-wal") < 2 * CHECKPOINT_PAGES * 4096
+    await log.aclose()
+
+
+async def test_ten_thousand_idle_sessions_cost_what_one_thousand_do(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    states: tuple[State, ...] = ("idle", "idle", "error", "closed")
+
+    async def create(ids: range) -> None:
+        outlines = [Outline(id=n, agent=f"agent{n % 3}", state=states[n % 4]) for n in ids]
+        await commit(log, *(write(session=o.id, outline=o, bodies=[b"{}"], first_seq=1) for o in outlines))
+
+    await create(range(1, 1001))
+    with_few = cost_of_asking(disk)
+    await create(range(1001, 10_001))
+    assert cost_of_asking(disk) == with_few
+    assert await log.open_sessions() == 7500
+    await log.aclose()
+
+
+def cost_of_asking(disk: SqliteDisk) -> dict[str, int]:
+    """What is asked of all sessions at once, in instructions of SQLite's machine."""
+    db = open_for_reading(disk.path)
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    db.set_progress_handler(step, 1)
+    costs: dict[str, int] = {}
+    for agent in (None, "agent1"):
+        for state in ("idle", "error", "closed", "processing", None):
+            for include_closed in (False, True):
+                steps = 0
+                queries.outlines(db, Filter(agent=agent, state=state, include_closed=include_closed))
+                costs[f"{agent} {state} {include_closed}"] = steps
+    for query in (queries.unfinished, queries.open_sessions):
+        steps = 0
+        query(db)
+        costs[query.__name__] = steps
+    db.close()
+    return costs

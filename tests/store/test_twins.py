@@ -1,0 +1,97 @@
+"""Whatever is written, both stores answer alike."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.stores import MemoryDisk, SqliteDisk, outcomes, write
+from walrus_protocol.content import State
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline, Turn
+from walrusd.store.log import Filter, Log, Queued, Sent, Write
+
+small = st.integers(1, 4)
+agents = st.sampled_from(["a", "b", "ü"])
+states: st.SearchStrategy[State] = st.sampled_from(["idle", "processing", "executing_tool", "error", "closed"])
+keys = st.sampled_from(["k", "é", ""])
+turns = st.builds(Turn, number=small, first_seq=small, started_at=st.just(1.5))
+sents = st.builds(Sent, key=keys, digest=st.binary(max_size=3), turn=st.none() | small)
+filters = st.builds(
+    Filter,
+    agent=st.none() | agents,
+    state=st.none() | states,
+    include_closed=st.booleans(),
+    before=st.none() | small,
+    limit=small,
+)
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> Write:
+    session = draw(small)
+    outlines = st.builds(
+        Outline, id=st.just(session), state=st.none() | states, agent=agents, title=st.text(), turn=st.none() | turns
+    )
+    drafts = st.builds(Draft, round=small, text=st.text())
+    queued = st.builds(
+        Queued,
+        place=small,
+        kind=st.sampled_from(["message", "steer", "close"]),
+        content=st.text(max_size=3),
+        timeout_s=st.none() | st.just(1.5),
+    )
+    return write(
+        session=session,
+        outline=draw(st.none() | outlines),
+        bodies=draw(st.lists(st.binary(min_size=1, max_size=9), max_size=3)),
+        first_seq=draw(st.integers(1, 12)),
+        enqueue=draw(st.lists(queued, max_size=2)),
+        dequeue=draw(st.lists(small, max_size=2)),
+        sent=draw(st.lists(sents, max_size=2)),
+        turn_opened=draw(st.none() | st.tuples(small, small)),
+        turn_ended=draw(st.none() | st.tuples(small, small)),
+        draft=draw(st.sampled_from(["keep", "drop"]) | drafts),
+        created_with=draw(st.none() | sents),
+    )
+
+
+async def answers(log: Log, filters: list[Filter]) -> list[object]:
+    """Everything that can be asked."""
+    daemon_wide: list[object] = [await log.unfinished(), await log.open_sessions()]
+    daemon_wide += [await log.outlines(wanted) for wanted in filters]
+    daemon_wide += [await log.created_with(key) for key in ("k", "é", "")]
+    for session in range(1, 5):
+        daemon_wide += [
+            await log.outline(session),
+            await log.events(session, 0, 100),
+            await log.events(session, 2, 3, 10),
+            await log.queue(session),
+            await log.draft(session),
+            [await log.sent(session, key) for key in ("k", "é", "")],
+            [await log.span(session, turn) for turn in range(1, 5)],
+        ]
+    return daemon_wide
+
+
+def told(settled: list[int | Exception]) -> list[int | str]:
+    return [outcome if isinstance(outcome, int) else type(outcome).__name__ for outcome in settled]
+
+
+@given(lives=st.lists(st.lists(st.lists(writes(), max_size=5), max_size=3), max_size=2), wanted=st.lists(filters))
+@settings(max_examples=60, deadline=None)  # no deadline: files are opened in it
+async def test_both_stores_answer_alike_over_any_writes_and_restarts(
+    lives: list[list[list[Write]]], wanted: list[Filter]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        in_file, in_memory = SqliteDisk(Path(folder)), MemoryDisk()
+        for batches in [*lives, []]:
+            ours, twin = await in_file.open(), await in_memory.open()
+            for batch in batches:
+                if batch:
+                    assert told(await outcomes(ours, *batch)) == told(await outcomes(twin, *batch))
+            assert await answers(ours, wanted) == await answers(twin, wanted)
+            assert ours.next_session() == twin.next_session()
+            await ours.aclose()
+            await twin.aclose()

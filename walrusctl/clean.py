@@ -1,0 +1,54 @@
+"""Text from models and tools without what a terminal would obey: escape sequences and control characters.
+
+Newline and tab stay. A pure filter; `Cleaner` takes the text in pieces, cut anywhere.
+"""
+
+import re
+
+_SEQUENCE = re.compile(
+    r"""
+      (?:\x1b\[ | \x9b) [0-?]* [ -/]* [@-~]                                         # CSI: colours, cursor, modes
+    | (?:\x1b\] | \x9d) [^\x07\x1b\x9c]* (?:\x07 | \x1b\\ | \x9c)                   # OSC: titles, links, clipboard
+    | (?:\x1b[PX^_] | [\x90\x98\x9e\x9f]) [^\x1b\x9c]* (?:\x1b\\ | \x9c)            # DCS, SOS, PM, APC
+    | \x1b [ -/]* [0-OQ-WYZ\\`-~]                                                   # two characters: charsets, reset
+    """,
+    re.VERBOSE,
+)
+_BEGUN = re.compile(
+    r"""
+    (?: (?:\x1b\[ | \x9b) [0-?]* [ -/]*
+      | (?:\x1b\] | \x9d) [^\x07\x1b\x9c]* \x1b?
+      | (?:\x1b[PX^_] | [\x90\x98\x9e\x9f]) [^\x1b\x9c]* \x1b?
+      | \x1b [ -/]* ) \Z
+    """,
+    re.VERBOSE,
+)
+_CONTROL = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
+_LONGEST = 4096
+"""Characters that a sequence may take. What goes on longer is text behind a stray escape, and is shown."""
+
+
+def clean(text: str) -> str:
+    return _SEQUENCE.sub("", text).translate(_CONTROL)
+
+
+class Cleaner:
+    """`clean` for a text that comes in pieces: a sequence that has begun is kept until it ends."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def feed(self, piece: str) -> str:
+        text = _SEQUENCE.sub("", self._kept + piece)
+        begun = _BEGUN.search(text)
+        if begun and len(text) - begun.start() <= _LONGEST:
+            self._kept = text[begun.start() :]
+            text = text[: begun.start()]
+        else:
+            self._kept = ""
+        return text.translate(_CONTROL)
+
+    def rest(self) -> str:
+        """What is left of a sequence that never ended: its text, for nothing of an answer may be hidden by it."""
+        kept, self._kept = self._kept, ""
+        return kept.translate(_CONTROL)

@@ -1,0 +1,53 @@
+"""walrusctl ping, status: is walrusd there, and how is it?"""
+
+import time
+
+import click
+
+from walrusctl.groups import common_options
+from walrusctl.invocation import Invocation, pass_invocation
+from walrusctl.output import complain, say, say_json
+from walrusctl.render import fields
+
+
+@click.command()
+@common_options
+@pass_invocation
+def ping(asked: Invocation) -> None:
+    """Ask walrusd for a sign of life."""
+    with asked.client() as client:
+        began = time.perf_counter()
+        pong = client.call("daemon.ping")
+        took = time.perf_counter() - began
+    if asked.json:
+        say_json(pong)
+    else:
+        say(f"walrusd answers ({took * 1000:.1f} ms)")
+
+
+@click.command()
+@common_options
+@pass_invocation
+def status(asked: Invocation) -> None:
+    """Show what walrusd is doing, and what it needs from you."""
+    now = asked.call("daemon.status")
+    if asked.json:
+        say_json(now)
+        return
+    sessions = now["sessions"]
+    providers = [f"{one['name']} ({one['kind']}): {', '.join(one['models']) or 'any'}" for one in now["providers"]]
+    say(
+        fields(
+            [
+                ("walrusd", f"{now['version']}, pid {now['pid']}, up {now['uptime_s']:.0f} s"),
+                ("home", now["home"]),
+                ("sessions", f"{sessions['open']} open, {sessions['live']} in memory, {sessions['running']} running"),
+                ("agents", ", ".join(now["agents"])),
+                *(("provider", provider) for provider in providers),
+                ("memory", f"{now['rss_bytes'] / 1e6:.0f} MB"),
+                ("connections", now["connections"]),
+            ]
+        )
+    )
+    for warning in now["warnings"]:
+        complain(warning)

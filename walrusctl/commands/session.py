@@ -1,0 +1,200 @@
+"""walrusctl session: conversations, from their making to their closing."""
+
+import sys
+
+import click
+
+from walrus_protocol.client import Json
+from walrusctl.conversation import Shown
+from walrusctl.groups import SESSION, LazyGroup, common_options
+from walrusctl.invocation import Invocation, pass_invocation
+from walrusctl.output import note, say, say_json
+from walrusctl.render import fields, message, money, table, when
+
+HERE = "walrusctl.commands.session"
+_PAGE = 500
+"""The most that one page of a list holds."""
+
+
+@click.command(
+    cls=LazyGroup,
+    lazy={
+        "create": f"{HERE}:create",
+        "list": f"{HERE}:list_",
+        "show": f"{HERE}:show",
+        "history": f"{HERE}:history",
+        "attach": f"{HERE}:attach",
+        "interrupt": f"{HERE}:interrupt",
+        "close": f"{HERE}:close",
+        "wait": f"{HERE}:wait",
+    },
+)
+@common_options
+def session() -> None:
+    """Conversations with agents."""
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--title", default="", help="What the session is about; for people.")
+@click.option("--key", help="Create exactly once: a repeat gives the same session.")
+@click.option("--created-by", default="cli", show_default=True, help="Who made it; for people.")
+@common_options
+@pass_invocation
+def create(asked: Invocation, agent: str, title: str, key: str | None, created_by: str) -> None:
+    """Make a session of AGENT and print its id alone."""
+    params = {"agent": agent, "title": title, "created_by": created_by, "key": key}
+    created = asked.call("session.create", params)
+    if asked.json:
+        say_json(created)
+    else:
+        say(str(created["session"]))
+
+
+@click.command("list")
+@click.option("--agent", help="Only those of this agent.")
+@click.option("--state", help="Only those in this state.")
+@click.option("--all", "include_closed", is_flag=True, help="Closed ones too.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@common_options
+@pass_invocation
+def list_(asked: Invocation, agent: str | None, state: str | None, limit: int, *, include_closed: bool) -> None:
+    """List sessions, the newest first."""
+    params = {"agent": agent, "state": state, "include_closed": include_closed}
+    found, cursor = _paged(asked, "session.list", "sessions", params, limit)
+    if asked.json:
+        say_json({"sessions": found, "cursor": cursor})
+        return
+    rows = [(s["id"], s["agent"], s["state"], s["messages"], when(s["updated_at"]), s["title"]) for s in found]
+    say(table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows))
+    if cursor:
+        note("there are more: raise --limit")
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@common_options
+@pass_invocation
+def show(asked: Invocation, session: int) -> None:
+    """Show one session: its state, its size, what it has cost."""
+    one = asked.call("session.get", {"session": session})
+    if asked.json:
+        say_json(one)
+        return
+    usage = one["usage"]
+    pairs = [(key, one[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
+    say(
+        fields(
+            [
+                *pairs,
+                ("created", when(one["created_at"])),
+                ("updated", when(one["updated_at"])),
+                ("last seq", one["last_seq"]),
+                ("tokens", f"{usage['input']} in, {usage['output']} out, {money(one['cost_usd'])}"),
+            ]
+        )
+    )
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@click.option("--limit", type=click.IntRange(1), help="At most so many messages, from the oldest. [all]")
+@common_options
+@pass_invocation
+def history(asked: Invocation, session: int, limit: int | None) -> None:
+    """Print the messages of SESSION as the model sees them."""
+    messages, cursor = _paged(asked, "session.history", "messages", {"session": session}, limit)
+    if asked.json:
+        say_json({"messages": messages, "cursor": cursor})
+        return
+    for body in messages:
+        say(message(body))
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@click.option("--since", type=click.IntRange(0, 2**53 - 1), default=0, help="Only what came after this seq. [0: all]")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C or its end. [follow]")
+@click.option("--deltas/--no-deltas", default=True, help="Text as it comes, too. [deltas]")
+@common_options
+@pass_invocation
+def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas: bool) -> None:
+    """Show the log of SESSION, and then what happens in it.
+
+    With --json every event is a line, and the result is the last one.
+    """
+    params = {"session": session, "since": since, "follow": follow, "deltas": deltas}
+    shown = Shown(sys.stdout, everything=True)
+    with asked.client() as client, client.stream("session.attach", params) as events:
+        for event in events:
+            if asked.json:
+                say_json(event)
+                sys.stdout.flush()
+            else:
+                shown(event)
+    shown.end()
+    if asked.json:
+        say_json(events.result)
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@common_options
+@pass_invocation
+def interrupt(asked: Invocation, session: int) -> None:
+    """Stop the turn that runs in SESSION. Queued messages then run."""
+    answer = asked.call("session.interrupt", {"session": session})
+    if asked.json:
+        say_json(answer)
+    else:
+        say(f"interrupted turn {answer['turn']}" if answer["interrupted"] else "no turn was running")
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@click.option("--force", is_flag=True, help="Interrupt the running turn and drop the queued ones.")
+@common_options
+@pass_invocation
+def close(asked: Invocation, session: int, *, force: bool) -> None:
+    """Close SESSION for ever, once its turns are finished. It can still be read."""
+    answer = asked.call("session.close", {"session": session, "force": force})
+    if asked.json:
+        say_json(answer)
+    else:
+        say("closed" if answer["closed"] else "was closed before")
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@click.option(
+    "--state",
+    default="idle,error,closed",
+    show_default=True,
+    metavar="STATE[,STATE…]",
+    help="The states that end the wait.",
+)
+@common_options
+@pass_invocation
+def wait(asked: Invocation, session: int, state: str) -> None:
+    """Wait until SESSION is in one of some states, and print which."""
+    states = [name.strip() for name in state.split(",")]
+    answer = asked.call("session.wait", {"session": session, "states": states})
+    if asked.json:
+        say_json(answer)
+    else:
+        say(answer["state"])
+
+
+def _paged(asked: Invocation, method: str, name: str, params: Json, limit: int | None) -> tuple[list[Json], str | None]:
+    """The first `limit` items of a paged list, None for all; and the cursor of what was left."""
+    items: list[Json] = []
+    cursor: str | None = None
+    with asked.client() as client:
+        while limit is None or len(items) < limit:
+            page = _PAGE if limit is None else min(_PAGE, limit - len(items))
+            answer = client.call(method, {**params, "limit": page, "cursor": cursor})
+            items += answer[name]
+            cursor = answer["cursor"]
+            if cursor is None:
+                break
+    return items, cursor

@@ -1,0 +1,182 @@
+"""walrusctl send, stream, run: one message, one turn, and its answer."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import click
+
+from walrus_protocol import wire
+from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
+from walrusctl.conversation import Listener, Shown
+from walrusctl.groups import SESSION, common_options
+from walrusctl.invocation import Invocation, pass_invocation
+from walrusctl.output import complain, note, say, say_json
+from walrusctl.text import read_text
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+WHEN_BUSY = ("queue", "steer", "interrupt", "reject")
+_INTERRUPT_S = 10
+"""How long Ctrl-C waits until the turn has been stopped and written down."""
+
+_ENDED = {
+    "max_iterations": (
+        "the agent used up its rounds without a final answer",
+        "send again to let it go on, or raise its max_iterations",
+    ),
+    "no_action": ("the model neither said nor asked for anything", "send again, or try another model"),
+    "interrupted": ("the turn was interrupted", ""),
+    "budget_exceeded": ("the turn went over its budget", "raise the budget, or ask for less"),
+}
+
+
+def turn_options(command: Decorated) -> Decorated:
+    """What a message may carry, and what Ctrl-C means; TEXT is an argument of it too."""
+    for parameter in (
+        click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn goes on."),
+        click.option(
+            "--turn-timeout",
+            "timeout_s",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0, min_open=True),
+            help="End the turn itself when it has taken this long, then exit 7.",
+        ),
+        click.option("--sender", metavar="NAME", help="Who speaks; the model is told."),
+        click.argument("text", required=False),
+    ):
+        command = parameter(command)
+    return command
+
+
+def session_options(command: Decorated) -> Decorated:
+    """What a message to a session may say beyond that: see `session.send` in protocol/README.md."""
+    for parameter in (
+        click.option("--when-busy", type=click.Choice(WHEN_BUSY), help="What to do while a turn runs. [queue]"),
+        click.option("--key", metavar="KEY", help="Send exactly once: a repeat gives the first turn's answer."),
+        turn_options,
+        click.argument("session", type=SESSION),
+    ):
+        command = parameter(command)
+    return command
+
+
+@click.command()
+@session_options
+@common_options
+@pass_invocation
+def send(asked: Invocation, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
+    """Send TEXT to SESSION and print the answer alone.
+
+    TEXT is read from stdin where it is `-`, or left out and stdin is no terminal. Put `--` before a TEXT that begins
+    with a dash. Ctrl-C interrupts the turn.
+    """
+    params = _params(text, options, session=session)
+    _print_answer(asked, take_turn(asked, "session.stream", params, _unheard, detach=detach))
+
+
+@click.command()
+@session_options
+@common_options
+@pass_invocation
+def stream(asked: Invocation, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
+    """Send TEXT to SESSION and print what the agent says as it comes.
+
+    Tool calls are shown on stderr. With --json every event is a line, and the result is the last one. TEXT is read
+    from stdin as `send` does it. Ctrl-C interrupts the turn.
+    """
+    params = _params(text, options, session=session)
+    if asked.json:
+        result = take_turn(asked, "session.stream", params, _print_event, detach=detach)
+        say_json(result)
+        _leave(result)
+    _stream(asked, "session.stream", params, detach=detach)
+
+
+@click.command()
+@click.argument("agent")
+@turn_options
+@click.option("--title", metavar="TEXT", help="The session's title.")
+@common_options
+@pass_invocation
+def run(asked: Invocation, /, agent: str, text: str | None, *, detach: bool, **options: object) -> None:
+    """Give TEXT to AGENT in a session of its own, and print the answer.
+
+    On a terminal the text is shown as it comes, as `stream` does; in a pipe the answer stands alone, as with `send`.
+    """
+    params = _params(text, options, agent=agent, created_by="cli")
+    if asked.json or not sys.stdout.isatty():
+        _print_answer(asked, take_turn(asked, "agent.run", params, _unheard, detach=detach))
+    _stream(asked, "agent.run", params, detach=detach)
+
+
+def take_turn(asked: Invocation, method: str, params: Json, hear: Listener, *, detach: bool) -> Json:
+    """The result of a turn whose events `hear` is told. Ctrl-C interrupts it, where it is ours to interrupt."""
+    running: Json | None = None
+    with asked.client() as client:
+        try:
+            with client.stream(method, params) as events:
+                for event in events:
+                    # A message that waits in the inbox has no turn yet, and the one that runs is somebody else's.
+                    running = event if event.get("turn") is not None else running
+                    hear(event)
+            return events.result
+        except KeyboardInterrupt:
+            if detach:
+                note("not waiting any longer; the turn goes on")
+            elif running is None:
+                note("not waiting any longer; the turn had not begun, and will run when its time comes")
+            else:
+                _interrupt(asked, running["session"])
+            raise
+
+
+def _interrupt(asked: Invocation, session: int) -> None:
+    asked.timeout = _INTERRUPT_S
+    try:
+        asked.call("session.interrupt", {"session": session})
+        note("interrupted")
+    except (RequestFailed, TimedOut, Unreachable) as error:
+        complain(f"the turn could not be interrupted: {error}")
+
+
+def _stream(asked: Invocation, method: str, params: Json, *, detach: bool) -> NoReturn:
+    shown = Shown(sys.stderr, everything=False)
+    try:
+        result = take_turn(asked, method, params, shown, detach=detach)
+    finally:
+        shown.end()
+    _leave(result)
+
+
+def _print_answer(asked: Invocation, result: Json) -> NoReturn:
+    if asked.json:
+        say_json(result)
+    elif result["text"]:
+        say(result["text"])
+    _leave(result)
+
+
+def _leave(result: Json) -> NoReturn:
+    """Say why a turn ended where it is not with an answer, and exit by it."""
+    stop, error = result["stop_reason"], result.get("error")
+    if error:
+        complain(f"{error['message']} ({error['kind']})", error.get("hint", ""))
+    elif stop in _ENDED:
+        complain(*_ENDED[stop])
+    sys.stdout.flush()
+    raise click.exceptions.Exit(wire.exit_of_turn(stop, error and error["kind"]))
+
+
+def _params(text: str | None, options: Json, **more: object) -> Json:
+    """The params of a turn; an option that was not given is left to the daemon's default."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {**more, **given, "content": read_text(text)}
+
+
+def _unheard(event: Json) -> None:
+    """What happens on the way is not shown, but has to be known: see take_turn."""
+
+
+def _print_event(event: Json) -> None:
+    say_json(event)
+    sys.stdout.flush()

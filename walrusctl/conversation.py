@@ -1,0 +1,68 @@
+"""A conversation as its events tell it: text to stdout as it comes, the rest as dim lines beside it."""
+
+from collections.abc import Callable
+from typing import TextIO
+
+from walrus_protocol.client import Json
+from walrusctl.output import Flow, note
+from walrusctl.render import event_line, plain
+
+Listener = Callable[[Json], None]
+
+
+class Speech:
+    """What the assistant says, each character once: as deltas, as whole messages, or as both with gaps between."""
+
+    def __init__(self, flow: Flow, speaker: str = "") -> None:
+        self._flow = flow
+        self._speaker = speaker
+        self._round = 0
+        self._said = 0
+
+    def hear(self, event: Json) -> None:
+        kind = event.get("type")
+        if kind == "text_delta":
+            self._enter(event["round"])
+            if event["at"] <= self._said:  # after a gap the rest waits for the whole message
+                self._say(event["text"][self._said - event["at"] :])
+        elif kind == "assistant_message":
+            self._enter(event["round"])
+            self._say(plain(event["content"])[self._said :])
+            self._flow.end_line()
+        elif kind == "done":
+            self._enter(0)
+
+    def _enter(self, number: int) -> None:
+        if number != self._round:
+            self._flow.end_line()
+            self._round, self._said = number, 0
+
+    def _say(self, text: str) -> None:
+        if text:
+            self._flow.write(text if self._said else self._speaker + text)
+            self._said += len(text)
+
+
+class Shown:
+    """Shows a turn, or with `everything` a whole session: then who spoke, and how each turn ended."""
+
+    def __init__(self, notes: TextIO, *, everything: bool) -> None:
+        self._flow = Flow()
+        self._speech = Speech(self._flow, "assistant: " if everything else "")
+        self._notes = notes
+        self._everything = everything
+
+    def __call__(self, event: Json) -> None:
+        self._speech.hear(event)
+        if self._everything and event.get("type") == "user_message":
+            self._flow.end_line()
+            self._flow.write(f"{event.get('sender') or 'user'}: {plain(event.get('content', ''))}")
+            self._flow.end_line()
+        line = event_line(event)
+        if line and (self._everything or event.get("type") != "done"):
+            self._flow.end_line()
+            note(line, self._notes)
+
+    def end(self) -> None:
+        """Nothing more comes; a line that has begun is ended."""
+        self._flow.end_line()

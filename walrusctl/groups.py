@@ -1,0 +1,118 @@
+"""How commands are found and what they all share: lazy loading, the common options, one place where failures end."""
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TypeVar
+
+import click
+
+from walrus_protocol import wire
+from walrus_protocol.client import RequestFailed, TimedOut, Unreachable
+from walrusctl.invocation import Invocation
+from walrusctl.output import complain, silence
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
+
+class SessionId(click.IntRange):
+    name = "session id"
+
+
+SESSION = SessionId(1, 2**53 - 1)
+
+
+def common_options(command: Decorated) -> Decorated:
+    """--home, --socket, --json and --timeout, which may stand before a command's name as well as after it."""
+    for option in (
+        click.option(
+            "--timeout",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0, min_open=True),
+            expose_value=False,
+            callback=_remember,
+            help="Wait this long for an answer, then exit 7. A turn goes on.",
+        ),
+        click.option(
+            "--json",
+            is_flag=True,
+            default=None,
+            expose_value=False,
+            callback=_remember,
+            help="Print one JSON object; streams print one a line.",
+        ),
+        click.option(
+            "--socket",
+            metavar="PATH",
+            expose_value=False,
+            callback=_remember,
+            help="walrusd's socket. [WALRUS_SOCKET, else walrus.sock in the home]",
+        ),
+        click.option(
+            "--home",
+            metavar="FOLDER",
+            expose_value=False,
+            callback=_remember,
+            help="walrusd's home. [WALRUS_HOME, else ~/.openwalrus]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is not None:
+        setattr(context.ensure_object(Invocation), str(parameter.name), value)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for. `lazy` maps a name to `module:attribute`."""
+
+    def __init__(self, *args: object, lazy: Mapping[str, str], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through: click says what they are
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy:
+            return None
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=self._lazy, ctx=ctx) from None
+
+
+class CommandLine(LazyGroup):
+    """The root group: what any command may fail with becomes a sentence on stderr and an exit code here."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has gone can still be seen quietly
+        except RequestFailed as error:
+            complain(error.message, error.hint)
+            raise click.exceptions.Exit(wire.exit_of_error(error.code, error.kind)) from None
+        except Unreachable as error:
+            complain(error.message, error.hint)
+            raise click.exceptions.Exit(wire.EXIT_UNREACHABLE) from None
+        except TimedOut as error:
+            complain(str(error), "a turn goes on: `walrusctl session attach` shows it")
+            raise click.exceptions.Exit(wire.EXIT_TIMEOUT) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(wire.EXIT_CTRL_C) from None
+        except BrokenPipeError:
+            silence()
+            raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
+        return result

@@ -1,0 +1,82 @@
+"""The two ways out: answers to stdout, and what is said about them to stderr.
+
+What models and tools said is cleaned of escape sequences where a terminal would obey them; a pipe gets it as it is.
+"""
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from walrusctl.clean import Cleaner, clean
+
+Json = dict[str, Any]
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def say(text: str) -> None:
+    """A whole text to stdout, with a newline at its end."""
+    write(clean(text) if sys.stdout.isatty() else text)
+    if not text.endswith("\n"):
+        write("\n")
+
+
+def say_json(value: Json) -> None:
+    # ASCII: whole on any terminal and in any locale, and no control character but by its escape.
+    write(json.dumps(value) + "\n")
+
+
+def write(text: str) -> None:
+    _write(sys.stdout, text)
+
+
+def note(text: str, stream: TextIO | None = None) -> None:
+    """A line beside the answer, dim on a terminal; on stderr unless told otherwise."""
+    stream = stream or sys.stderr
+    line = clean(text) if stream.isatty() else text
+    if stream.isatty() and not os.environ.get("NO_COLOR"):
+        line = f"{_DIM}{line}{_PLAIN}"
+    _write(stream, line + "\n")
+
+
+def complain(message: str, hint: str = "") -> None:
+    """What went wrong, and what to do about it."""
+    _write(sys.stderr, f"walrusctl: {clean(message)}\n")
+    if hint:
+        _write(sys.stderr, f"  hint: {clean(hint)}\n")
+
+
+class Flow:
+    """Text to stdout as it comes, piece by piece; a sequence cut in two is cleaned all the same."""
+
+    def __init__(self) -> None:
+        self._cleaner = Cleaner() if sys.stdout.isatty() else None
+        self._at_line_start = True
+
+    def write(self, piece: str) -> None:
+        self._show(self._cleaner.feed(piece) if self._cleaner else piece)
+
+    def end_line(self) -> None:
+        if self._cleaner:
+            self._show(self._cleaner.rest())
+        if not self._at_line_start:
+            self._show("\n")
+
+    def _show(self, text: str) -> None:
+        if text:
+            write(text)
+            sys.stdout.flush()
+            self._at_line_start = text.endswith("\n")
+
+
+def silence() -> None:
+    """Nobody reads stdout any more: let Python's own last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))

@@ -1,0 +1,109 @@
+"""Human output: tables, fields, and the line that says what an event was. Pure: texts in, texts out."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from walrus_protocol.client import Json
+
+_WIDEST = 200
+"""Characters of a tool's arguments or output that a line shows; `--json` shows all."""
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns as wide as they need, the last one open; nothing but the heads where there are no rows."""
+    lines = [[*heads], *([one_line(str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> str:
+    """A name and a value a line; what is empty is left out."""
+    shown = [(name, str(value)) for name, value in pairs if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+
+
+def when(ts: float) -> str:
+    return datetime.fromtimestamp(ts).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def one_line(text: str) -> str:
+    """The text in one line, cut where it is long."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _WIDEST else flat[:_WIDEST] + "…"
+
+
+def money(cost_usd: float | None) -> str:
+    return "cost unknown" if cost_usd is None else f"${cost_usd:.4f}"
+
+
+def plain(content: object) -> str:
+    """The text of a message's content; of its other parts, what they are."""
+    if not isinstance(content, list):
+        return str(content)
+    return "\n".join(part["text"] if part.get("type") == "text" else f"[{part.get('type')}]" for part in content)
+
+
+def message(body: Json) -> str:
+    """A message of a history."""
+    if body["role"] == "tool":
+        return f"tool {body['name']}: {body['output']}"
+    asked = "".join(f"\n  {call_line(call)}" for call in body.get("calls", ()))
+    return f"{body['role']}: {plain(body.get('content', ''))}{asked}"
+
+
+def call_line(call: Json) -> str:
+    return f"→ {call['name']} {one_line(json.dumps(call['arguments'], ensure_ascii=False))}"
+
+
+def event_line(event: Json) -> str:
+    """What an event was; "" for the text of the conversation itself, and for what a person needs no word of."""
+    kind = event.get("type", "")
+    said = _LINES.get(kind)
+    return said(event) if said else f"({kind})"
+
+
+def _result_line(event: Json) -> str:
+    outcome = event.get("outcome", "ok")
+    took = f"{event.get('bytes', 0):,} bytes, {event.get('duration_ms', 0)} ms"
+    if not event.get("is_error"):
+        return f"← {event['name']} {outcome}, {took}"
+    by = f" by {event['gate']}" if event.get("gate") else ""
+    return f"← {event['name']} {outcome}{by}: {one_line(event['output'])}"
+
+
+def _done_line(event: Json) -> str:
+    usage = event.get("usage", {})
+    tokens = f"{usage.get('input', 0)} tokens in, {usage.get('output', 0)} out"
+    took = f"{event.get('duration_ms', 0) / 1000:.1f} s"
+    cost = money(event.get("cost_usd"))
+    line = f"done: {event['stop_reason']}, {event.get('rounds', 0)} rounds, {tokens}, {cost}, {took}"
+    error = event.get("error")
+    return f"{line}\n{error['kind']}: {one_line(error['message'])}" if error else line
+
+
+_LINES: dict[str, Callable[[Json], str]] = {
+    "session_created": lambda event: f"session {event['session']} of agent {event['agent']} created",
+    "message_queued": lambda event: f"queued at position {event['position']}: the session is busy",
+    "tool_calls_start": lambda event: "\n".join(map(call_line, event["calls"])),
+    "tool_result": _result_line,
+    "interrupt_requested": lambda event: f"interrupt requested ({event['reason']})",
+    "lagged": lambda event: f"({event['dropped']} pieces of text came too fast; the whole message follows)",
+    "done": _done_line,
+    "session_closed": lambda _: "session closed",
+    **dict.fromkeys(
+        (
+            "user_message",
+            "text_delta",
+            "thinking_delta",
+            "assistant_message",
+            "tool_started",
+            "tool_calls_complete",
+            "state_changed",
+        ),
+        lambda _: "",
+    ),
+}

@@ -1,0 +1,57 @@
+"""The daemon's own log: one canonical line a turn and a request, to stderr, with no content and no secrets."""
+
+import logging
+import sys
+from collections.abc import Collection
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from walrus_config.schema import Config
+
+STARS = "***"
+
+
+def configure(config: Config) -> None:
+    """Set up structlog for the process. `auto` is for people on a terminal, and JSON elsewhere."""
+    settings, secrets = config.daemon, secrets_of(config)
+    human = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        if human
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not human, key="ts" if not human else "timestamp"),
+            structlog.processors.format_exc_info,  # before redacting: a traceback may quote a secret
+            redacting(secrets),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def secrets_of(config: Config) -> frozenset[str]:
+    """Every secret the configuration holds."""
+    keys = (provider.api_key for provider in config.providers.values())
+    headers = (header for provider in config.providers.values() for header in provider.headers.values())
+    return frozenset(secret.reveal() for secret in (*keys, *headers) if secret is not None)
+
+
+def redacting(secrets: Collection[str]) -> Processor:
+    """Put stars where a known secret stands, whatever brought it there."""
+    known = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+
+    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: clean(value) if isinstance(value, str) else value for name, value in event.items()}
+
+    def clean(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, STARS)
+        return text
+
+    return redact

@@ -1,0 +1,163 @@
+"""From what a provider answered instead of an answer to a ModelFailed that a person can act on.
+
+Pure. Every text that comes from outside passes `shown`: capped, on one line, and without the secrets we sent.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from walrus_protocol.content import TurnErrorKind
+from walrusd.ports import ModelFailed
+
+MAX_SHOWN = 500
+"""Characters of a provider's own words in an error: enough for a sentence, too few for a page of HTML."""
+
+RETRYABLE: frozenset[TurnErrorKind] = frozenset(
+    {"provider_rate_limited", "provider_overloaded", "provider_timeout", "provider_network"}
+)
+
+
+class ExchangeFailed(ModelFailed):
+    """One exchange failed. `retry_after_s` is how long the provider asks to be left alone."""
+
+    def __init__(
+        self, kind: TurnErrorKind, message: str, hint: str, *, retryable: bool, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(kind, message, hint)
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Whom we spoke to, as an error names it."""
+
+    provider: str
+    host: str
+    model: str
+    secrets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"provider {self.provider} ({self.host}), model {self.model}"
+
+    def failed(
+        self,
+        kind: TurnErrorKind,
+        what: str,
+        *,
+        said: str = "",
+        retryable: bool | None = None,
+        retry_after_s: float = 0.0,
+    ) -> ExchangeFailed:
+        """`what` continues the place in a sentence; `said` are the provider's own words."""
+        words = shown(said, self.secrets)
+        return ExchangeFailed(
+            kind,
+            f"{self} {what}{words and ': '}{words}",
+            self._hint(kind),
+            retryable=kind in RETRYABLE if retryable is None else retryable,
+            retry_after_s=retry_after_s,
+        )
+
+    def refused(self, status: int | None, body: bytes, *, retry_after_s: float = 0.0) -> ExchangeFailed:
+        """The failure that a status and its body tell of; None for an error inside an answer that began well."""
+        error = read_error(body)
+        if status is None:
+            status = error.status
+            what = "reported an error in its answer"
+        else:
+            what = f"answered {status}"
+        return self.failed(kind_of(status, error), what, said=error.text, retry_after_s=retry_after_s)
+
+    def _hint(self, kind: TurnErrorKind) -> str:
+        table = f"[providers.{self.provider}] in walrus.toml"
+        return {
+            "provider_auth": f"Check api_key of {table}.",
+            "provider_quota": f"Check the plan and the billing of the account whose api_key stands in {table}.",
+            "provider_rate_limited": "Wait a while, or use another model.",
+            "provider_overloaded": "The trouble is on the provider's side. Try again later, or use another model.",
+            "provider_timeout": f"Try again, or raise idle_timeout_s or timeout_s of {table}.",
+            "provider_network": f"Check the network, and base_url of {table}.",
+            "provider_bad_response": f"Check that base_url of {table} is an OpenAI-compatible server.",
+            "provider_refused": "Say it in another way, or ask another model.",
+            "context_length": "Too long for this model. Start a new session, or use a larger model.",
+            "model_not_found": f"Check the model's name, and base_url of {table}.",
+        }.get(kind, "")
+
+
+class WireError(Struct, frozen=True):
+    """What an error body says, as far as it says it."""
+
+    text: str = ""
+    code: str = ""
+    type: str = ""
+    status: int | None = None
+
+
+def shown(text: str, secrets: Iterable[str]) -> str:
+    """A foreign text as it may stand in an error."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def read_error(body: bytes) -> WireError:
+    """An error body in any of the shapes that are about: {error: {…}}, {error: text}, {message}, {detail}, text."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return WireError(text=body.decode(errors="replace"))
+    if isinstance(found, list) and found:
+        found = found[0]
+    if isinstance(found, dict) and found.get("error"):
+        found = found["error"]
+    if not isinstance(found, dict):
+        return WireError(text=found if isinstance(found, str) else body.decode(errors="replace"))
+    code = found.get("code")
+    text = found.get("message") or found.get("detail")
+    return WireError(
+        text=text if isinstance(text, str) else body.decode(errors="replace"),
+        code=str(code or ""),
+        type=str(found.get("type") or ""),
+        status=code if isinstance(code, int) else None,
+    )
+
+
+def kind_of(status: int | None, error: WireError) -> TurnErrorKind:
+    """The kind of a refusal. A code says more than a status, a status more than a text."""
+    words = {error.code.lower(), error.type.lower()}
+    for kind, names in _BY_CODE.items():
+        if words & names:
+            return kind
+    text = error.text.lower()
+    if status in {None, 400, 413, 422, 500} and any(phrase in text for phrase in _TOO_LONG):
+        return "context_length"
+    if status is None:
+        return "provider_bad_response"
+    return _BY_STATUS.get(status, "provider_overloaded" if status >= 500 else "provider_bad_response")
+
+
+_BY_CODE: dict[TurnErrorKind, frozenset[str]] = {
+    "provider_quota": frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}),
+    "context_length": frozenset({"context_length_exceeded", "exceed_context_size_error"}),
+    "model_not_found": frozenset({"model_not_found"}),
+    "provider_auth": frozenset({"invalid_api_key", "authentication_error"}),
+    "provider_refused": frozenset({"content_filter", "content_policy_violation"}),
+    "provider_rate_limited": frozenset({"rate_limit_exceeded", "rate_limit_error"}),
+    "provider_overloaded": frozenset({"overloaded", "overloaded_error", "server_error", "service_unavailable"}),
+}
+_BY_STATUS: dict[int, TurnErrorKind] = {
+    401: "provider_auth",
+    402: "provider_quota",
+    403: "provider_auth",
+    404: "model_not_found",
+    408: "provider_timeout",
+    409: "provider_overloaded",
+    413: "context_length",
+    429: "provider_rate_limited",
+    504: "provider_timeout",
+}
+_TOO_LONG = ("context length", "context window", "context size", "prompt is too long", "too many tokens")
+"""How servers without a code for it say that a request is too long."""

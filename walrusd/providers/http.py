@@ -1,0 +1,122 @@
+"""The one HTTP edge: a client for the daemon, made when the first provider needs it, and foreign errors translated.
+
+httpx2 is imported and its TLS context made in a thread, at the first request: together they take some 200 ms, which
+neither a start of the daemon nor its loop should pay. The usual proxy variables (HTTPS_PROXY, ALL_PROXY, NO_PROXY)
+and SSL_CERT_FILE are obeyed, but loopback never goes through a proxy: a model on this machine is not asked over
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from walrusd.ports import Clock
+from walrusd.providers.failures import ExchangeFailed, Place
+
+if TYPE_CHECKING:
+    import httpx2
+
+CONNECT_S = 10.0
+"""A host that has not taken a connection by then is not reachable; three SYNs fit."""
+CLOSE_S = 1.0
+"""How long the daemon's stop waits for connections to close in good form."""
+_LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+
+
+class Http:
+    """Posts requests over one shared client."""
+
+    def __init__(self) -> None:
+        self._client: httpx2.AsyncClient | None = None
+        self._making = trio.Lock()
+
+    @asynccontextmanager
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, idle_timeout_s: float, place: Place
+    ) -> AsyncIterator[httpx2.Response]:
+        """The response with its body unread. What httpx2 raises in here, reading included, becomes ExchangeFailed.
+
+        Leaving it, also by cancellation, closes the connection unless the body was read to its end.
+        """
+        client = await self._opened()
+        import httpx2  # already loaded by then
+
+        timeout = httpx2.Timeout(idle_timeout_s, connect=CONNECT_S)
+        try:
+            async with client.stream("POST", url, headers=dict(headers), content=body, timeout=timeout) as response:
+                yield response
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+            raise _translated(error, place, idle_timeout_s) from error
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            with trio.move_on_after(CLOSE_S, shield=True):
+                await self._client.aclose()
+
+    async def _opened(self) -> httpx2.AsyncClient:
+        async with self._making:
+            if self._client is None:
+                self._client = await trio.to_thread.run_sync(_make_client)
+            return self._client
+
+
+def _make_client() -> httpx2.AsyncClient:
+    import httpx2
+
+    return httpx2.AsyncClient(
+        verify=httpx2.create_ssl_context(),
+        # No cap: a turn that waits for a connection would be silent for no reason; running turns have their own.
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0),
+        mounts=dict.fromkeys(_LOOPBACK),
+        follow_redirects=False,
+        headers={"accept": "text/event-stream, application/json", "user-agent": "walrusd"},
+    )
+
+
+def _translated(error: Exception, place: Place, idle_timeout_s: float) -> ExchangeFailed:
+    import httpx2
+
+    match error:
+        case httpx2.ConnectTimeout():
+            return place.failed("provider_timeout", f"took no connection within {CONNECT_S:g} s")
+        case httpx2.TimeoutException():
+            return place.failed("provider_timeout", f"was silent for {idle_timeout_s:g} s")
+        case httpx2.RemoteProtocolError() if "disconnected" in str(error) or "closed" in str(error):
+            return place.failed("provider_network", "cut the connection in the middle of its answer")
+        case httpx2.RemoteProtocolError() | httpx2.DecodingError():
+            return place.failed("provider_bad_response", "answered something that is not HTTP", said=str(error))
+        case httpx2.ConnectError() | httpx2.ProxyError():
+            return place.failed("provider_network", "cannot be reached", said=_reason(error))
+        case httpx2.NetworkError():
+            return place.failed(
+                "provider_network", "cut the connection in the middle of its answer", said=_reason(error)
+            )
+        case _:
+            return place.failed("provider_network", "was not asked", said=str(error), retryable=False)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words, which stand at the end of the chain of causes."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    return str(error)
+
+
+def retry_after_s(headers: Mapping[str, str], clock: Clock) -> float:
+    """How long the provider asks to be left alone: seconds, milliseconds or a date; 0 where it does not say."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(headers.get("retry-after", "0")))
+    except ValueError:
+        pass
+    from email.utils import parsedate_to_datetime  # 10 ms, for a form that hardly anyone uses
+
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - clock())
+    except ValueError:
+        return 0.0

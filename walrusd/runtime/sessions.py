@@ -1,0 +1,260 @@
+"""The sessions that are held in memory: made, or folded from the log when somebody asks for them."""
+
+from collections.abc import Callable
+
+import trio
+from msgspec import Struct
+
+from walrus_protocol.events import AnyEvent, AssistantMessage, Done, Live, SessionCreated, StateChanged, decode_row
+from walrus_protocol.problems import Problem
+from walrusd.ports import Clock
+from walrusd.runtime.bus import PAGE, Fact, Feed, Now
+from walrusd.runtime.drafts import Speech
+from walrusd.runtime.record import Beside, Recorder
+from walrusd.runtime.tickets import Ticket, result_of
+from walrusd.session.mend import Draft
+from walrusd.session.session import Session
+from walrusd.store.log import Log, Queued, Sent
+
+FORCE = "force"
+"""The content of a queued close that waits for no turn."""
+
+
+class Shared(Struct, frozen=True, kw_only=True):
+    """What every session of a runtime is joined to."""
+
+    log: Log
+    clock: Clock
+    see: Callable[[str, AnyEvent], None]
+    """Shown every event of an agent's sessions. Does not raise."""
+    broken: Callable[[BaseException], None]
+    """Told when the state no longer is what the disk says; the runtime ends."""
+
+
+class LiveSession:
+    """One session in memory: its fold, its recorder, its readers, and who waits for which of its turns."""
+
+    def __init__(self, session: Session, shared: Shared) -> None:
+        self.session = session
+        self.shared = shared
+        self.feed = Feed(session.id, shared.log, session.outline.last_seq, self._now)
+        self.recorder = Recorder(session, shared.log, shared.clock, self._publish, shared.broken)
+        self._state = session.outline.state
+        self.left_over: Draft | None = None
+        """The draft of a turn that an earlier process left open."""
+        self.speech: Speech | None = None
+        self.scope: trio.CancelScope | None = None
+        """The turn's, while it may be cancelled."""
+        self.working = False
+        """It has a worker."""
+        self.claimed = False
+        """Somebody is about to open a turn, or to close it."""
+        self.entering = 0
+        """Messages on their way into the inbox."""
+        self.close_entering = False
+        self.last_place = 0
+        self.first_place = 0
+        self.poke = trio.Event()
+        """Set to make a suspended worker try the store again now."""
+        self.keyed: dict[str, Ticket] = {}
+        """Sends with a key that are not settled yet."""
+        self.queued: dict[int, Ticket] = {}
+        """Who waits for which inbox entry, by place."""
+        self.waiting: list[Ticket] = []
+        """Who waits for the open turn."""
+        self.last_done: Done | None = None
+
+    @property
+    def id(self) -> int:
+        return self.session.id
+
+    @property
+    def inbox(self) -> list[Queued]:
+        return self.recorder.inbox
+
+    @property
+    def messages_queued(self) -> int:
+        return sum(queued.kind != "close" for queued in self.inbox)
+
+    @property
+    def busy(self) -> bool:
+        """A message that comes now has to wait for another."""
+        return self.claimed or self.session.turn is not None or self.entering > 0 or bool(self.inbox)
+
+    @property
+    def closing(self) -> bool:
+        """Closed, or a close is accepted and waits for its turn."""
+        return (
+            self.close_entering
+            or self.session.outline.state == "closed"
+            or any(queued.kind == "close" for queued in self.inbox)
+        )
+
+    @property
+    def interrupted(self) -> bool:
+        """No turn is open, or it has been asked to stop."""
+        turn = self.session.turn
+        return turn is None or turn.interrupt is not None
+
+    @property
+    def forced(self) -> bool:
+        """A close is accepted that ends queued messages unanswered."""
+        return any(queued.kind == "close" and queued.content == FORCE for queued in self.inbox)
+
+    @property
+    def draft(self) -> Draft | None:
+        return self.speech.draft() if self.speech else self.left_over
+
+    def say(self, event: Live) -> None:
+        """Pass a live event to the hook and to whoever listens."""
+        self.shared.see(self.session.outline.agent, event)
+        self.feed.pass_on(event)
+
+    def _now(self) -> Now:
+        outline = self.session.outline
+        turn = outline.turn.number if outline.turn else None
+        return Now(ts=self.shared.clock(), state=outline.state or "idle", turn=turn, draft=self.draft)
+
+    def _publish(self, fact: Fact) -> None:
+        event, outline = fact.event, self.session.outline
+        state_before = self._state
+        self._state = outline.state
+        self.shared.see(outline.agent, event)
+        if isinstance(event, AssistantMessage):
+            self.speech = self.left_over = None
+        self.feed.publish(fact)
+        if outline.state and outline.state != state_before:
+            self.say(StateChanged(ts=event.ts, session=self.id, turn=event.turn, state=outline.state))
+        if isinstance(event, Done):
+            self._finish(event, fact.seq)
+
+    def place(self, *, first: bool = False) -> int:
+        """A new place in the inbox: behind all others, or before them."""
+        if first:
+            self.first_place -= 1
+            return self.first_place
+        self.last_place += 1
+        return self.last_place
+
+    def wait_for_turn(self) -> Ticket:
+        """A ticket for the open turn."""
+        turn = self.session.turn
+        assert turn is not None, "asked only while a turn is open"
+        ticket = Ticket(self.id)
+        ticket.start(turn.number, turn.first_seq, turn.first_seq, self.feed)
+        self.waiting.append(ticket)
+        return ticket
+
+    def taking(self, queued: Queued) -> Beside:
+        """What moves an inbox entry into the log, with the user message recorded beside it."""
+        ticket = self.queued[queued.place]
+
+        def land() -> None:
+            self.queued.pop(queued.place, None)
+            self.land(ticket)
+
+        sent = (Sent(key=queued.key, digest=ticket.digest),) if queued.key else ()
+        return Beside(dequeue=(queued.place,), sent=sent, applied=land)
+
+    def land(self, ticket: Ticket) -> None:
+        """The ticket's message has just become the last event of the log."""
+        turn = self.session.turn
+        assert turn is not None, "a recorded user message is in a turn"
+        ticket.start(turn.number, turn.first_seq, self.session.outline.last_seq, self.feed)
+        self.waiting.append(ticket)
+
+    def _finish(self, done: Done, seq: int) -> None:
+        self.speech = self.left_over = None
+        self.last_done = done
+        waiting, self.waiting = self.waiting, []
+        for ticket in waiting:
+            ticket.finish(result_of(done, self.id, ticket.first_seq, seq))
+        self.forget_settled_keys()
+
+    def refuse_waiting(self, problem: Problem) -> None:
+        """Tell who waits for the open turn that its end cannot be told now."""
+        waiting, self.waiting = self.waiting, []
+        turn = self.session.turn
+        for ticket in waiting:
+            data = {**problem.data, "session": self.id, "turn": turn.number if turn else None}
+            ticket.fail(Problem(problem.kind, problem.message, problem.hint, **data))
+        self.forget_settled_keys()
+
+    def refuse_all(self, problem: Problem) -> None:
+        """Tell everyone who waits; what they sent stays where it is."""
+        queued, self.queued = self.queued, {}
+        self.waiting += queued.values()
+        self.refuse_waiting(problem)
+
+    def forget_settled_keys(self) -> None:
+        """A settled send is found in the store from now on."""
+        self.keyed = {key: ticket for key, ticket in self.keyed.items() if not ticket.settled.is_set()}
+
+
+class Sessions:
+    """All sessions by id. One that is not in memory is folded from its log, once, however many ask at a time."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._live: dict[int, LiveSession] = {}
+        self._loading: dict[int, trio.Event] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def live(self) -> tuple[LiveSession, ...]:
+        return tuple(self._live.values())
+
+    def in_memory(self, session: int) -> LiveSession | None:
+        return self._live.get(session)
+
+    async def create(
+        self, agent: str, *, created_by: str = "", title: str = "", created_with: Sent | None = None
+    ) -> LiveSession:
+        """A new session, durable. Raises StorageFailed."""
+        live = LiveSession(Session(self._shared.log.next_session()), self._shared)
+        created = SessionCreated(agent=agent, created_by=created_by, title=title)
+        await live.recorder.record(created, beside=Beside(created_with=created_with))
+        self._live[live.id] = live
+        return live
+
+    async def get(self, session: int) -> LiveSession:
+        """Raises Problem session_not_found."""
+        while (live := self._live.get(session)) is None:
+            if (loading := self._loading.get(session)) is not None:
+                await loading.wait()
+                continue
+            self._loading[session] = trio.Event()
+            try:
+                self._live[session] = await self._load(session)
+            finally:
+                self._loading.pop(session).set()
+        return live
+
+    async def _load(self, number: int) -> LiveSession:
+        log = self._shared.log
+        session, since = Session(number), 0
+        while rows := await log.events(number, since, PAGE):
+            for row in rows:
+                session.apply(decode_row(row.body))
+            since = rows[-1].seq
+        if not since:
+            raise session_not_found(number)
+        live = LiveSession(session, self._shared)
+        live.recorder.inbox = await log.queue(number)
+        if live.inbox:
+            live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
+        if session.turn:
+            live.left_over = await log.draft(number)
+        for queued in live.inbox:
+            ticket = live.queued[queued.place] = Ticket(number)
+            if queued.key and (sent := await log.sent(number, queued.key)):
+                ticket.digest = sent.digest
+                live.keyed[queued.key] = ticket
+        return live
+
+
+def session_not_found(session: int) -> Problem:
+    return Problem(
+        "session_not_found", f"there is no session {session}", "`walrusctl session list --all` shows those there are."
+    )

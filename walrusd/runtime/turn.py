@@ -1,0 +1,114 @@
+"""The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
+
+import trio
+
+from walrus_protocol.content import ToolCall
+from walrus_protocol.events import AssistantMessage, Durable, TextDelta, ThinkingDelta, UserMessage
+from walrusd.agent.agent import Agent
+from walrusd.agent.prompt import system_text
+from walrusd.dispatch.proposal import run_calls
+from walrusd.ports import Model, ModelRequest, Said, TextSaid
+from walrusd.runtime.drafts import Drafts, Speech
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.record import Beside
+from walrusd.runtime.sessions import LiveSession
+from walrusd.session.history import Extended
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline
+
+
+class LiveTurn:
+    """Fills agent.loop.TurnPorts for one turn of a live session."""
+
+    def __init__(self, live: LiveSession, agent: Agent, model: Model, hook: Hook, drafts: Drafts) -> None:
+        self._live = live
+        self._agent = agent
+        self._model = model
+        self._hook = hook
+        self._drafts = drafts
+
+    @property
+    def outline(self) -> Outline:
+        return self._live.session.outline
+
+    @property
+    def draft(self) -> Draft | None:
+        return self._live.draft
+
+    async def record(self, *events: Durable) -> None:
+        await self._live.recorder.record(*events)
+
+    async def ask(self, round_: int) -> AssistantMessage:
+        live, agent = self._live, self._agent
+        history = live.session.history
+        more = await self._hook.on_before_run(agent, history.messages)
+        request = ModelRequest(
+            model=agent.model,
+            system=system_text(agent),
+            history=Extended(history, more) if more else history,
+            tools=agent.tools,
+            thinking=agent.thinking,
+        )
+        speech = live.speech = Speech(round_, agent.model)
+        began = trio.current_time()
+        reply = await self._model.reply(request, lambda said: self._said(speech, round_, said))
+        return AssistantMessage(
+            round=round_,
+            content=reply.content,
+            thinking=reply.thinking,
+            calls=reply.calls,
+            finish=reply.finish,
+            model=reply.model,
+            provider=reply.provider,
+            usage=reply.usage,
+            cost_usd=reply.cost_usd,
+            duration_ms=round((trio.current_time() - began) * 1000),
+            opaque=reply.opaque,
+        )
+
+    def _said(self, speech: Speech, round_: int, said: Said) -> None:
+        live = self._live
+        at = speech.add(said)
+        self._drafts.unsaved(live.id, lambda: self._save(speech))
+        kind = TextDelta if isinstance(said, TextSaid) else ThinkingDelta
+        turn = live.session.turn
+        live.say(
+            kind(
+                ts=live.shared.clock(),
+                session=live.id,
+                turn=turn.number if turn else None,
+                text=said.text,
+                round=round_,
+                at=at,
+            )
+        )
+
+    def _save(self, speech: Speech) -> None:
+        """Submit the draft, unless its message is on its way into the log already."""
+        live = self._live
+        if live.speech is speech and live.session.turn and live.session.turn.heard:
+            live.recorder.submit(beside=Beside(draft=speech.draft()))
+
+    async def call(self, calls: tuple[ToolCall, ...]) -> None:
+        agent, turn = self._agent, self._live.session.turn
+        assert turn is not None, "calls are dispatched within a turn"
+        await run_calls(
+            calls,
+            session=self._live.id,
+            turn=turn.number,
+            agent=agent.name,
+            workspace=agent.workspace,
+            schema=agent.schema,
+            dispatch=self._hook.dispatch,
+            record=self.record,
+        )
+
+    async def take_steers(self) -> bool:
+        live = self._live
+        steers = [queued for queued in live.inbox if queued.kind == "steer"]
+        for queued in steers:
+            await live.recorder.record(
+                UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind="steer"),
+                beside=live.taking(queued),
+            )
+        return bool(steers)

@@ -1,0 +1,201 @@
+"""A session's only task while it has work: it opens turns from the inbox, runs them, and ends when there are none."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+import trio
+from msgspec import Struct
+
+from walrus_protocol.content import MessageKind, TurnError
+from walrus_protocol.events import Done, InterruptRequested, SessionClosed, UserMessage
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.agent.loop import run
+from walrusd.ports import Model
+from walrusd.runtime.agents import Agents
+from walrusd.runtime.drafts import Drafts
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.record import Beside
+from walrusd.runtime.sessions import LiveSession
+from walrusd.runtime.turn import LiveTurn
+from walrusd.session.mend import mend
+from walrusd.store.log import StorageFailed
+
+log = structlog.get_logger("walrusd.turn")
+
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 30.0
+"""How often a suspended turn asks the store again: soon at first, and not a burden on a disk that stays full."""
+
+
+class Workshop(Struct, frozen=True, kw_only=True):
+    """What all workers of a runtime share."""
+
+    model: Model
+    hook: Hook
+    agents: Agents
+    drafts: Drafts
+    slots: trio.Semaphore
+    """Running turns."""
+    stopping: Callable[[], bool]
+
+
+class Opened(Struct, frozen=True):
+    """A turn that was opened on acceptance, with a slot taken for it."""
+
+    timeout_s: float | None
+
+
+class Worker:
+    """Works for one session. It starts with a turn that is open already, or with the inbox."""
+
+    def __init__(self, live: LiveSession, shop: Workshop) -> None:
+        self._live = live
+        self._shop = shop
+        self._timeout_s: float | None = None
+        self._has_slot = False
+        self._retry_s = RETRY_FIRST_S
+
+    async def work(self, opened: Opened | None) -> None:
+        """Until nothing is left to do."""
+        self._timeout_s, self._has_slot = (opened.timeout_s, True) if opened else (None, False)
+        live = self._live
+        left_over = live.session.turn is not None and opened is None
+        try:
+            while not self._shop.stopping():
+                try:
+                    if left_over:
+                        await self._interrupt("shutdown")
+                        left_over = False
+                    elif live.session.turn is None and not await self._take():
+                        return
+                    await self._turn()
+                    self._retry_s = RETRY_FIRST_S
+                except StorageFailed as failure:
+                    await self._suspended(failure)
+                finally:
+                    self._give_slot_back()
+        finally:
+            live.working = False
+
+    async def _take(self) -> bool:
+        """Open a turn from the inbox; False when it is empty or the session is closed."""
+        live = self._live
+        if not live.inbox:
+            return False
+        if live.inbox[0].kind != "close" and not live.forced:
+            await self._shop.slots.acquire()
+            self._has_slot = True
+            if self._shop.stopping():
+                return False
+        queued = live.inbox[0]  # chosen only now: what was sent to interrupt goes first
+        match queued.kind:
+            case "close":
+                await live.recorder.record(SessionClosed(by=queued.sender), beside=Beside(dequeue=(queued.place,)))
+                return False
+            case "steer":
+                kind: MessageKind = "message"  # it missed the turn that it was to steer
+            case _:
+                kind = queued.kind
+        message = UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind=kind)
+        await live.recorder.record(message, beside=live.taking(queued))
+        self._timeout_s = queued.timeout_s
+        if live.forced:
+            await self._interrupt("close")
+        return True
+
+    async def _turn(self) -> None:
+        """Run the open turn to its `done`. One guard decides here what an exception means."""
+        live, name = self._live, self._live.session.outline.agent
+        try:
+            agent = self._shop.agents.get(name)
+            await self._run(agent, LiveTurn(live, agent, self._shop.model, self._shop.hook, self._shop.drafts))
+        except StorageFailed:
+            raise
+        except trio.Cancelled:
+            await self._keep_draft()
+            raise
+        except Problem as gone:
+            await self._end(TurnError("internal", gone.message, gone.hint))
+        except Exception:
+            log.exception("turn crashed", session=live.id, agent=name)
+            await self._end(
+                TurnError("internal", "walrusd met a bug in this turn.", "The daemon's log has the details.")
+            )
+        if done := live.last_done:
+            log_turn(name, done)
+
+    async def _run(self, agent: Agent, turn: LiveTurn) -> None:
+        live, timeout_s = self._live, self._timeout_s
+        while live.session.turn:
+            with trio.CancelScope() as live.scope:
+                if timeout_s is not None:
+                    live.scope.deadline = trio.current_time() + timeout_s
+                await run(agent, turn)
+            cut, live.scope = live.scope.cancelled_caught, None
+            if cut and not live.interrupted:
+                await self._interrupt("timeout")
+            timeout_s = None  # what is left is to record how it ended
+
+    async def _interrupt(self, reason: Literal["timeout", "close", "shutdown"]) -> None:
+        await self._live.recorder.record(InterruptRequested(by="walrusd", reason=reason))
+
+    async def _end(self, error: TurnError) -> None:
+        live = self._live
+        if live.session.turn:
+            mended = mend(live.session.outline, live.draft)
+            await live.recorder.record(*mended, Done(stop_reason="error", error=error))
+
+    async def _keep_draft(self) -> None:
+        """The daemon stops in mid-turn: what was said stays beside the log for the next start."""
+        live = self._live
+        if live.speech and (draft := live.draft):
+            with contextlib.suppress(StorageFailed):  # the log has it; there is nothing more to be done now
+                await live.recorder.record(beside=Beside(draft=draft))
+
+    async def _suspended(self, failure: StorageFailed) -> None:
+        """Nothing more is published as fact until the store can record how the turn ended."""
+        live, turn = self._live, self._live.session.turn
+        self._give_slot_back()
+        log.error(
+            "turn suspended",
+            session=live.id,
+            turn=turn.number if turn is not None else None,
+            kind=failure.kind,
+            error=str(failure),
+        )
+        live.refuse_waiting(Problem(failure.kind, str(failure), failure.hint))
+        while not self._shop.stopping():
+            with trio.move_on_after(self._retry_s):
+                await live.poke.wait()
+            live.poke = trio.Event()
+            self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
+            try:
+                await self._end(TurnError("storage", str(failure), failure.hint))
+            except StorageFailed:
+                continue
+            return
+
+    def _give_slot_back(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._shop.slots.release()
+
+
+def log_turn(agent: str, done: Done) -> None:
+    """The canonical line of a turn: everything about it but what was said."""
+    log.info(
+        "turn",
+        session=done.session,
+        turn=done.turn,
+        agent=agent,
+        stop_reason=done.stop_reason,
+        error=done.error and done.error.kind,
+        rounds=done.rounds,
+        tokens_in=done.usage.input + done.usage.cache_read + done.usage.cache_write,
+        tokens_out=done.usage.output,
+        cost_usd=done.cost_usd,
+        duration_ms=done.duration_ms,
+    )

@@ -1,0 +1,79 @@
+"""The log in a file: one writer thread with group commit, and a few readers beside it."""
+
+import trio
+
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline
+from walrusd.store import queries
+from walrusd.store.database import Durability, open_for_writing
+from walrusd.store.log import Filter, Queued, Sent, Span, StorageFailed, Stored, Write
+from walrusd.store.readers import Readers
+from walrusd.store.writer import Writer
+
+CLOSE_S = 30.0
+"""Longer than any commit on a disk that lives."""
+
+
+class SqliteLog:
+    """A `Log` in SQLite. `submit` and `next_session` belong to trio's thread."""
+
+    def __init__(self, path: str, writer: Writer) -> None:
+        self._path = path
+        self._writer = writer
+        self._readers = Readers(path)
+
+    @classmethod
+    async def open(cls, path: str, *, durability: Durability = "full") -> "SqliteLog":
+        """Open or make the database at `path`. Raises CannotOpen."""
+        db = await trio.to_thread.run_sync(open_for_writing, path, durability)
+        writer = Writer(db, trio.lowlevel.current_trio_token())
+        writer.start()
+        return cls(path, writer)
+
+    def submit(self, write: Write) -> None:
+        self._writer.given = max(self._writer.given, write.session)
+        self._writer.submit(write)
+
+    def next_session(self) -> int:
+        self._writer.given += 1
+        return self._writer.given
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
+        return await self._readers.read(queries.events, session, since, limit, max_bytes)
+
+    async def outline(self, session: int) -> Outline | None:
+        return await self._readers.read(queries.one_outline, session)
+
+    async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
+        return await self._readers.read(queries.outlines, wanted)
+
+    async def queue(self, session: int) -> list[Queued]:
+        return await self._readers.read(queries.queue, session)
+
+    async def draft(self, session: int) -> Draft | None:
+        return await self._readers.read(queries.draft, session)
+
+    async def sent(self, session: int, key: str) -> Sent | None:
+        return await self._readers.read(queries.sent, session, key)
+
+    async def created_with(self, key: str) -> tuple[int, bytes] | None:
+        return await self._readers.read(queries.created_with, key)
+
+    async def span(self, session: int, turn: int) -> Span | None:
+        return await self._readers.read(queries.span, session, turn)
+
+    async def unfinished(self) -> list[int]:
+        return await self._readers.read(queries.unfinished)
+
+    async def open_sessions(self) -> int:
+        return await self._readers.read(queries.open_sessions)
+
+    async def aclose(self) -> None:
+        """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
+        self._readers.close()
+        self._writer.stop()
+        # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
+        with trio.CancelScope(shield=True):
+            ended = await trio.to_thread.run_sync(self._writer.join, CLOSE_S)
+        if not ended:
+            raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_S:.0f} s")

@@ -1,0 +1,159 @@
+"""The one thread that writes: it takes what waits, makes one transaction of it and hands the outcomes back.
+
+While a transaction is synced to the disk the next one gathers, so that one sync serves all who wait for it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+
+import apsw
+import trio
+
+from walrusd.store.database import write_failure
+from walrusd.store.log import StorageFailed, Write
+from walrusd.store.rows import put
+
+BATCH = 512
+"""Writes in a transaction at most: beyond it the first would wait long for little, the sync being shared enough."""
+CHECKPOINT_PAGES = 1000
+"""4 MiB of the write-ahead log: SQLite's own measure."""
+TRUNCATE_PAGES = 16 * CHECKPOINT_PAGES
+"""A log this long has readers who never all pause: it is worth waiting for them once."""
+
+Outcome = Callable[[], None]
+
+
+class Writer:
+    """Owns a connection until it is told to stop.
+
+    The queue has no bound of its own: a session has one transaction under way, so it holds no more writes than there
+    are sessions at work.
+    """
+
+    def __init__(self, db: apsw.Connection, token: trio.lowlevel.TrioToken) -> None:
+        self._db = db
+        self._path = db.filename
+        self._token = token
+        self._waiting: SimpleQueue[Write | None] = SimpleQueue()
+        self._offset = _number(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
+        self._given_before = _number(db, "SELECT value FROM counter WHERE name = 'session_given'")
+        self.given = self._given_before
+        """The highest session id handed out. Written by trio's thread only; it goes to the disk with the next batch."""
+        self._truncate_at = TRUNCATE_PAGES
+        self._ended = False
+        # A daemon thread: when trio's run ended without aclose, nobody is left to stop it.
+        self._thread = threading.Thread(target=self._run, name="walrusd-store-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, write: Write) -> None:
+        self._waiting.put(write)
+        if self._ended:
+            self._refuse()
+
+    def stop(self) -> None:
+        """Ask it to finish what was submitted and to close the connection."""
+        self._waiting.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """Whether it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._gather():
+                self._token.run_sync_soon(_deliver, self._settle(batch))
+                self._checkpoint()
+        except trio.RunFinishedError:
+            pass  # nobody is left to be told; what was committed stays
+        finally:
+            self._close()
+            self._ended = True
+            self._refuse()
+
+    def _gather(self) -> list[Write]:
+        """The next batch, waited for; empty when it is time to stop."""
+        batch: list[Write] = []
+        while write := self._waiting.get():
+            batch.append(write)
+            if len(batch) == BATCH or self._waiting.empty():
+                return batch
+        if batch:
+            self._waiting.put(None)
+        return batch
+
+    def _settle(self, batch: Sequence[Write]) -> list[Outcome]:
+        try:
+            return self._commit(batch)
+        except apsw.BusyError as error:
+            # Another process holds the database. Alone, each would wait as long for it again.
+            return [partial(write.failed, write_failure(self._db, error)) for write in batch]
+        except BaseException as error:  # noqa: BLE001 - a bug, too, is an outcome: whoever submitted waits for one
+            if len(batch) == 1:
+                return [partial(batch[0].failed, write_failure(self._db, error))]
+        return [outcome for write in batch for outcome in self._settle([write])]
+
+    def _commit(self, batch: Sequence[Write]) -> list[Outcome]:
+        """All of the batch in one transaction, or an exception and nothing."""
+        given, offset = self.given, self._offset
+        outcomes: list[Outcome] = []
+        for write in batch:
+            outcomes.append(partial(write.committed, offset + 1))
+            offset += len(write.bodies)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            put(self._db, batch, self._offset + 1)
+            if given > self._given_before:
+                self._db.execute("UPDATE counter SET value = ? WHERE name = 'session_given'", (given,))
+            self._db.execute("COMMIT")
+        except BaseException:
+            # On a full disk or an I/O error SQLite may have rolled back by itself.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._given_before, self._offset = given, offset
+        return outcomes
+
+    def _checkpoint(self) -> None:
+        """Keep the write-ahead log short. Done when the outcomes are on their way, so that nobody waits for it."""
+        try:
+            pages, saved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if pages >= self._truncate_at:
+                self._truncate_at = pages + TRUNCATE_PAGES
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._truncate_at = TRUNCATE_PAGES
+            elif pages - saved >= CHECKPOINT_PAGES:
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            pass  # nothing is lost by it: the write-ahead log is part of the database, and the next batch tries again
+
+    def _close(self) -> None:
+        try:
+            if self.given > self._given_before:
+                self._commit([])
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error:
+            pass  # all that was acknowledged is in the write-ahead log; the next start goes on from there
+        self._db.close(force=True)
+
+    def _refuse(self) -> None:
+        """Fail what came too late. The thread does it when it ends, `submit` from then on: none is forgotten."""
+        with suppress(Empty, trio.RunFinishedError):
+            while True:
+                if write := self._waiting.get_nowait():
+                    self._token.run_sync_soon(write.failed, StorageFailed(f"{self._path} is closed"))
+
+
+def _deliver(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        outcome()
+
+
+def _number(db: apsw.Connection, query: str) -> int:
+    value = db.execute(query).get
+    return value if isinstance(value, int) else 0
