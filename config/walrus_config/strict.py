@@ -58,6 +58,13 @@ def _take(annotation: object, value: object, at: KeyPath, notes: Notes) -> objec
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, Section):
             return fill(part, value, at, notes)
+    taken = _leaf(annotation, value, at, notes)
+    if taken and not_yet.ignored(at):
+        notes.warn(at, "taken, and does nothing yet")
+    return taken
+
+
+def _leaf(annotation: object, value: object, at: KeyPath, notes: Notes) -> object:
     if value is None:
         notes.refuse(at, "has no value")
         return None
@@ -74,8 +81,6 @@ def _take(annotation: object, value: object, at: KeyPath, notes: Notes) -> objec
         if _VARIABLE.search(text):
             hint = "only api_key and headers are filled from the environment"
             notes.warn(path, "${…} is taken as it is written", hint)
-    if taken and not_yet.ignored(at):
-        notes.warn(at, "taken, and does nothing yet")
     return taken
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from walrus_config.lines import KeyPath
+from walrus_config.notes import dotted
 from walrus_config.problems import ConfigError, ConfigProblem, refusal
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _find(
             line = first_line + key.start_mark.line
             if path in lines:
                 first = f"it is also in line {lines[path]}"
-                raise ConfigError([ConfigProblem(file, line, ".".join(map(str, path)), "given twice", first)])
+                raise ConfigError([ConfigProblem(file, line, dotted(path), "given twice", first)])
             lines[path] = line
             _find(file, value, path, first_line, lines, seen)
     elif isinstance(node, yaml.SequenceNode):

@@ -8,7 +8,7 @@ from walrus_config import schema as config
 from walrus_protocol.content import ToolCall, ToolSchema
 from walrus_protocol.events import Process, ToolResult
 from walrusd.dispatch.pipeline import Pipeline
-from walrusd.ports import Tool, ToolRequest, ToolRun
+from walrusd.ports import Clock, Tool, ToolRequest, ToolRun
 
 ALLOW = config.Permissions(default="allow")
 ANYTHING: dict[str, object] = {"type": "object"}
@@ -59,13 +59,14 @@ class Counter:
         agents: Mapping[str, config.Agent] | None = None,
         permissions: config.Permissions = ALLOW,
         workspace: str = "/nowhere",
+        clock: Clock = lambda: 0.0,
     ) -> None:
         self.pipeline = Pipeline(
             {tool.schema.name: tool for tool in tools},
             settings=settings or {},
             agents=agents or {},
             permissions=permissions,
-            clock=trio.current_time,
+            clock=clock,
         )
         self.workspace = workspace
         self.intents = 0

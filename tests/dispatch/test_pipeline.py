@@ -48,6 +48,7 @@ def test_the_gates_stand_in_the_order_of_the_design() -> None:
 async def test_a_call_that_passes_is_executed_after_its_intent() -> None:
     async def work(run: ToolRun) -> str:
         assert counter.intents == 1
+        await trio.lowlevel.checkpoint()
         return f"session {run.session}, {run.agent} in {run.workspace}: {run.arguments['path']}"
 
     counter = Counter(Doing("find", work, PATH))
@@ -176,6 +177,7 @@ async def test_what_is_not_permitted_says_who_can_permit_it_and_how() -> None:
 
 async def test_a_tool_that_cannot_do_it_answers_in_its_own_words() -> None:
     async def work(run: ToolRun) -> str:
+        await trio.lowlevel.checkpoint()
         raise ToolFailed("There is no such thing.")
 
     assert await Counter(Doing("find", work)).call("find", {}) == refusal(
@@ -185,6 +187,7 @@ async def test_a_tool_that_cannot_do_it_answers_in_its_own_words() -> None:
 
 async def test_a_bug_in_a_tool_is_logged_and_the_model_sees_no_traceback() -> None:
     async def work(run: ToolRun) -> str:
+        await trio.lowlevel.checkpoint()
         raise ZeroDivisionError("the secret is 42")
 
     with structlog.testing.capture_logs() as logs:
@@ -208,7 +211,7 @@ async def test_a_tool_is_stopped_at_its_deadline(
         await trio.sleep_forever()
         raise AssertionError
 
-    result = await Counter(Doing("wait", work), settings=settings).call("wait", {})
+    result = await Counter(Doing("wait", work), settings=settings, clock=trio.current_time).call("wait", {})
     text = (
         f"wait was stopped: it was not done within {limit:g} s. What it did by then is not undone. Try a smaller step."
     )
@@ -240,6 +243,7 @@ async def test_an_interrupt_while_the_intent_is_written_keeps_the_tool_from_star
 
     async def work(run: ToolRun) -> str:
         ran.append(run)
+        await trio.lowlevel.checkpoint()
         return ""
 
     counter = Counter(Doing("hurry", work))

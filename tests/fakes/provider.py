@@ -215,10 +215,12 @@ def answers_whole(message: dict[str, Any], finish: str = "stop") -> Behaviour:
     return refuses(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE})
 
 
-def streams(*events: Any, done: bool = True) -> Behaviour:
+def streams(*events: Any, done: bool = True, head: bool = True) -> Behaviour:
     """Streams just these events: bytes are the data as they are, all else is sent as JSON. Then it ends in form."""
     body = b"".join(b"data: %s\n\n" % event if isinstance(event, bytes) else _event(event) for event in events)
-    return sends(STREAM_HEAD + _http_chunk(body + (b"data: [DONE]\n\n" if done else b"")) + LAST_CHUNK)
+    return sends(
+        (STREAM_HEAD if head else b"") + _http_chunk(body + (b"data: [DONE]\n\n" if done else b"")) + LAST_CHUNK
+    )
 
 
 def sends(data: bytes) -> Behaviour:
@@ -315,7 +317,7 @@ def _event(body: Any) -> bytes:
 
 
 def _http_chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""  # an empty one would be the last
 
 
 # A process of its own

@@ -66,7 +66,7 @@ def test_the_kernel_names_the_peer() -> None:
         assert peer_of(ours) == Peer(os.getpid(), os.getuid(), os.getgid())
 
 
-async def test_the_kernel_names_the_peer_of_a_trio_socket() -> None:
+def test_the_kernel_names_the_peer_of_a_trio_socket() -> None:
     ours, theirs = trio.socket.socketpair()
     with ours, theirs:
         assert peer_of(ours) == Peer(os.getpid(), os.getuid(), os.getgid())

@@ -5,16 +5,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fakes.provider import (
     STREAM_HEAD,
     Behaviour,
+    Exchange,
     FakeProvider,
     answers_whole,
     calls,
@@ -179,46 +179,59 @@ async def test_a_server_that_is_not_there_is_a_network_failure_that_says_so() ->
     assert "base_url of [providers.fake] in walrus.toml" in told.hint
 
 
-@pytest.mark.parametrize("url", ["localhost:1/v1", "ftp://127.0.0.1/v1", "http://[::1/v1", "http://127.0.0.1:99999/v1"])
+@pytest.mark.parametrize(
+    "url", ["localhost:1/v1", "ftp://127.0.0.1/v1", "http://[::1/v1", "http://127.0.0.1:99999/v1", "x"]
+)
 async def test_a_base_url_that_is_none_is_a_failure_and_no_crash(url: str) -> None:
-    async with provider(base_url=url, max_retries=2) as (_, models):
+    async with provider(base_url=url) as (_, models):
         assert (await failure(models)).error.kind in {"provider_network", "provider_bad_response"}
 
 
 @pytest.mark.parametrize("behaviour", [hangs(), hangs("Hel")], ids=["before the head", "in the stream"])
-async def test_a_silent_server_is_a_timeout_and_its_connection_is_closed(behaviour: Behaviour) -> None:
-    async with provider(idle_timeout_s=0.05) as (fake, models):
+async def test_a_silent_server_is_a_timeout_and_its_connection_is_closed(
+    behaviour: Behaviour, mock_clock: MockClock
+) -> None:
+    async with provider() as (fake, models), trio.open_nursery() as nursery:
         fake.will(behaviour)
+        nursery.start_soon(pass_time, fake, mock_clock, 61)
         told = (await failure(models)).error
-        with trio.fail_after(5):
-            await fake.until(lambda fake: fake.gone == 1)
+        await fake.until(lambda fake: fake.gone == 1)
     assert told.kind == "provider_timeout"
-    assert "was silent for 0.05 s" in told.message
+    assert "was silent for 60 s" in told.message
     assert "idle_timeout_s" in told.hint
 
 
-async def test_an_answer_that_takes_too_long_as_a_whole_is_a_timeout() -> None:
-    async with provider(timeout_s=0.05, max_retries=3) as (fake, models):
-        fake.will(hangs("Hel"))
+async def test_an_answer_that_takes_too_long_as_a_whole_is_a_timeout_and_not_retried(mock_clock: MockClock) -> None:
+    async with provider(timeout_s=50, max_retries=3) as (fake, models), trio.open_nursery() as nursery:
+        fake.will(hangs())
+        nursery.start_soon(pass_time, fake, mock_clock, 51)
         told = (await failure(models)).error
+        assert len(fake.requests) == 1
     assert told.kind == "provider_timeout"
-    assert "was not done within 0.05 s" in told.message
+    assert "was not done within 50 s" in told.message
 
 
-async def test_comments_keep_a_stream_alive() -> None:
+async def test_comments_keep_a_stream_alive(mock_clock: MockClock) -> None:
     """Servers that queue a request send comments until its turn comes."""
 
-    async def waits(exchange: Any) -> None:
+    async def waits(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD)
         for _ in range(4):
             await exchange.send(b"6\r\n: hm\n\n\r\n")
-            await trio.sleep(0.1)
-        await exchange.send(b"26\r\n" + b'data: {"choices": [{"finish_reason": "')
-        await exchange.send(b'\r\n9\r\nstop"}]}\n\r\n1\r\n\n\r\n0\r\n\r\n')
+            await wait_all_tasks_blocked(0.02)
+            mock_clock.jump(40)
+        await streams({"choices": [{"delta": {"content": "ok"}, "finish_reason": "stop"}]}, head=False)(exchange)
 
-    async with provider(idle_timeout_s=0.3) as (fake, models):
+    async with provider() as (fake, models):
         fake.will(waits)
-        assert await models.reply(ask(), list[Said]().append) == Reply(model="m", provider="fake")
+        assert (await models.reply(ask(), list[Said]().append)).content == "ok"
+
+
+async def pass_time(fake: FakeProvider, clock: MockClock, seconds: float) -> None:
+    """Let time pass once a request has come and nothing more happens."""
+    await fake.until(lambda fake: len(fake.requests) == 1)
+    await wait_all_tasks_blocked(0.02)
+    clock.jump(seconds)
 
 
 async def test_cancelling_closes_the_connection_at_once() -> None:
@@ -231,25 +244,27 @@ async def test_cancelling_closes_the_connection_at_once() -> None:
 
 
 @pytest.mark.parametrize("end", ["cut", "silence"])
-async def test_an_answer_that_has_its_finish_reason_is_not_lost(end: str) -> None:
+async def test_an_answer_that_has_its_finish_reason_is_not_lost(end: str, mock_clock: MockClock) -> None:
     event = json.dumps({"choices": [{"delta": {"content": "All."}, "finish_reason": "stop"}]}).encode()
     said = STREAM_HEAD + b"%x\r\ndata: %s\n\n\r\n" % (len(event) + 8, event)
 
-    async def behave(exchange: Any) -> None:
+    async def behave(exchange: Exchange) -> None:
         await exchange.send(said)
         if end == "silence":
             await exchange.until_gone()
         exchange.cut()
 
-    async with provider(idle_timeout_s=0.1) as (fake, models):
+    async with provider() as (fake, models), trio.open_nursery() as nursery:
         fake.will(behave)
+        if end == "silence":
+            nursery.start_soon(pass_time, fake, mock_clock, 61)
         assert (await models.reply(ask(), list[Said]().append)).content == "All."
 
 
 async def test_a_stream_that_goes_on_after_it_said_done_is_left() -> None:
     body = b'data: {"choices": [{"delta": {"content": "All."}}]}\n\ndata: [DONE]\n\n'
 
-    async def behave(exchange: Any) -> None:
+    async def behave(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD + b"%x\r\n%s\r\n" % (len(body), body))
         await exchange.until_gone()
 
@@ -303,7 +318,3 @@ def test_the_http_library_is_not_loaded_before_its_first_use() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
         "False False\n"
     )
-
-
-def in_an_hour() -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)

@@ -88,7 +88,7 @@ def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:
     [(0o770, "can be written by others (mode 0770)"), (0o702, "can be written by others (mode 0702)")],
 )
 async def test_a_folder_that_others_may_write_is_refused(home: Path, mode: int, told: str) -> None:
-    home.chmod(mode)
+    os.chmod(home, mode)
     with pytest.raises(ListenerRefused) as refused, hold_home(home, home / "walrus.sock"):
         pass
     assert (str(refused.value), refused.value.hint) == (f"the folder {home} {told}", f"Close it: chmod go-w {home}")

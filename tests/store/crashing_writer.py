@@ -14,6 +14,7 @@ import trio
 
 from tests.fakes.numbered_disk import numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, write
+from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.log import Log, Queued, Sent, Write
 
@@ -34,6 +35,7 @@ def fact(session: int, number: int) -> Write:
         sent=[Sent(key=key, digest=b"d", turn=number)],
         turn_opened=(number, seq),
         turn_ended=(number, seq + 1),
+        draft=Draft(round=number),
         created_with=Sent(key=key, digest=b"d"),
     )
 

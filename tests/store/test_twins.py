@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,9 @@ def writes(draw: st.DrawFn) -> Write:
     outlines = st.builds(
         Outline, id=st.just(session), state=st.none() | states, agent=agents, title=st.text(), turn=st.none() | turns
     )
-    drafts = st.builds(Draft, round=small, text=st.text())
+    drafts: st.SearchStrategy[Draft | Literal["keep", "drop"]] = st.one_of(
+        st.sampled_from(["keep", "drop"]), st.builds(Draft, round=small, text=st.text())
+    )
     queued = st.builds(
         Queued,
         place=small,
@@ -52,7 +55,7 @@ def writes(draw: st.DrawFn) -> Write:
         sent=draw(st.lists(sents, max_size=2)),
         turn_opened=draw(st.none() | st.tuples(small, small)),
         turn_ended=draw(st.none() | st.tuples(small, small)),
-        draft=draw(st.sampled_from(["keep", "drop"]) | drafts),
+        draft=draw(drafts),
         created_with=draw(st.none() | sents),
     )
 

@@ -68,6 +68,8 @@ class Place(Struct, frozen=True, kw_only=True):
             what = "reported an error in its answer"
         else:
             what = f"answered {status}"
+        if retry_after_s:
+            what = f"{what} and asks to wait {retry_after_s:.0f} s"
         return self.failed(kind_of(status, error), what, said=error.text, retry_after_s=retry_after_s)
 
     def _hint(self, kind: TurnErrorKind) -> str:

@@ -9,7 +9,7 @@ another.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -64,6 +64,25 @@ class Http:
             return self._client
 
 
+@asynccontextmanager
+async def body_of(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The pieces of a body, which may be left in the middle.
+
+    They come through six nested generators of the library. Closing the outermost leaves the others to the garbage
+    collector, where trio warns of them; a cancelled read ends them all, from the innermost outwards.
+    """
+    import httpx2
+
+    pieces = response.aiter_bytes()
+    try:
+        yield pieces
+    finally:
+        with suppress(httpx2.HTTPError), trio.CancelScope() as leave:
+            leave.cancel()
+            async for _ in pieces:
+                pass
+
+
 def _make_client() -> httpx2.AsyncClient:
     import httpx2
 
@@ -101,9 +120,11 @@ def _translated(error: Exception, place: Place, idle_timeout_s: float) -> Exchan
 
 def _reason(error: BaseException) -> str:
     """The system's own words, which stand at the end of the chain of causes."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__ or error
-    return str(error)
+    while True:
+        below = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
+        if below is None:
+            return str(error)
+        error = below
 
 
 def retry_after_s(headers: Mapping[str, str], clock: Clock) -> float:

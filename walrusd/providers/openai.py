@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
 from itertools import groupby
 from random import Random
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import trio
 from msgspec import Struct
@@ -17,7 +15,7 @@ from msgspec.structs import replace
 from walrus_config.schema import Provider
 from walrusd.ports import Clock, ModelRequest, Reply, Said, Say
 from walrusd.providers.failures import ExchangeFailed, Place
-from walrusd.providers.http import Http, retry_after_s
+from walrusd.providers.http import Http, body_of, retry_after_s
 from walrusd.providers.openai_answer import Answer, ErrorInStream, Malformed
 from walrusd.providers.openai_wire import message_encoder, request_body
 from walrusd.providers.retry import with_retries
@@ -55,8 +53,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     @property
     def host(self) -> str:
         """Host and port, without what else an URL may carry."""
-        parts = urlsplit(self.base_url)
-        return parts.netloc.rpartition("@")[2]
+        return _authority(self.base_url).rpartition("@")[2]
 
     def place(self, model: str) -> Place:
         return Place(provider=self.provider, host=self.host, model=model, secrets=self.secrets)
@@ -67,16 +64,21 @@ def endpoint(name: str, settings: Provider) -> Endpoint:
     key = settings.api_key.reveal() if settings.api_key else ""
     extra = {header.lower(): value.reveal() for header, value in settings.headers.items()}
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {}), **extra}
-    userinfo = urlsplit(settings.base_url).netloc.rpartition("@")[0]
+    userinfo = _authority(settings.base_url).rpartition("@")[0]
     return Endpoint(
         provider=name,
         base_url=settings.base_url or DEFAULT_BASE_URL,
         headers=headers,
-        secrets=tuple(secret for secret in (key, *extra.values(), userinfo) if secret),
+        secrets=tuple(secret for secret in (key, *extra.values(), userinfo, userinfo.partition(":")[2]) if secret),
         timeout_s=settings.timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         max_retries=settings.max_retries,
     )
+
+
+def _authority(url: str) -> str:
+    """By hand, for an error must be told of an URL that cannot be parsed, too."""
+    return url.partition("://")[2].partition("/")[0]
 
 
 class OpenAI:
@@ -98,7 +100,7 @@ class OpenAI:
         self._clock = clock
         self._encode = message_encoder(at.provider)
         # OpenAI's newer models refuse max_tokens; most other servers know nothing else.
-        self._completion_tokens = at.host == urlsplit(DEFAULT_BASE_URL).netloc
+        self._completion_tokens = at.host == _authority(DEFAULT_BASE_URL)
 
     async def reply(self, request: ModelRequest, say: Say) -> Reply:
         """One answer, retried where that may help. Raises ModelFailed."""
@@ -161,7 +163,7 @@ async def _hear_whole(response: httpx2.Response, place: Place, answer: Answer, s
 
 async def _hear_stream(response: httpx2.Response, place: Place, answer: Answer, say: Say) -> None:
     events, size, first = EventStream(), 0, b""
-    async with aclosing(response.aiter_bytes()) as chunks:
+    async with body_of(response) as chunks:
         async for chunk in chunks:
             size += len(chunk)
             first = first or chunk
@@ -189,7 +191,7 @@ async def _read_out(chunks: AsyncIterator[bytes]) -> None:
 async def _read(response: httpx2.Response, cap: int) -> bytes:
     """The body, or its first `cap` bytes."""
     body = bytearray()
-    async with aclosing(response.aiter_bytes()) as chunks:
+    async with body_of(response) as chunks:
         async for chunk in chunks:
             body += chunk
             if len(body) >= cap:

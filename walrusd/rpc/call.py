@@ -37,9 +37,11 @@ class Call(Struct, frozen=True):
     outbox: Outbox
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Events, in order, when there is room for them."""
-        await self.outbox.room()
+        """Events, in order, each when there is room for it."""
         for item in items:
+            if self.outbox.full:
+                self.outbox.push()
+                await self.outbox.room()
             self.outbox.put(encode_event(self.id, item.wire))
         self.outbox.push()
 

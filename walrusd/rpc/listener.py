@@ -15,12 +15,11 @@ from pathlib import Path
 
 import trio
 
+from walrus_config.paths import SOCKET_PATH_LIMIT
 from walrusd.host.process import peer_of
 
 BACKLOG = 1024
 """Connections that wait to be accepted: five hundred clients may come at once."""
-MAX_PATH = 107
-"""Bytes of a Unix socket's path: sun_path has 108, and the last is NUL."""
 LOCK_WAIT_S = 5.0
 """For another walrusd that binds in the same folder at this moment; it needs microseconds."""
 
@@ -119,9 +118,9 @@ async def listening(path: Path) -> AsyncIterator[trio.SocketListener]:
 
 def _check_path(path: Path) -> None:
     size = len(os.fsencode(path))
-    if size > MAX_PATH:
+    if size > SOCKET_PATH_LIMIT:
         raise ListenerRefused(
-            f"the socket's path is too long ({size} bytes, at most {MAX_PATH}): {path}",
+            f"the socket's path is too long ({size} bytes, at most {SOCKET_PATH_LIMIT}): {path}",
             "Name a shorter one with --socket or WALRUS_SOCKET.",
         )
     with suppress(OSError):  # what is wrong with it is told by the check that follows

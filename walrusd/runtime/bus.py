@@ -29,6 +29,8 @@ from walrusd.store.log import Log
 
 WINDOW = 256
 """Facts held for the readers of a session: a turn of sixteen rounds with several calls each fits."""
+WINDOW_BYTES = 512 * 1024
+"""Of those facts, all together, but for the latest: few sessions have readers that are further behind than that."""
 LIVE_BUFFER = 1024
 """Live events held for one reader: some twenty seconds of a fast model's tokens."""
 PAGE = 512
@@ -96,12 +98,16 @@ class Feed:
         self.last_seq = last_seq
         self.now = now
         self._log = log
-        self._window: deque[Fact] = deque(maxlen=WINDOW)
+        self._window: deque[Fact] = deque()
+        self._window_bytes = 0
         self._readers: set[Reader] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
     def publish(self, fact: Fact) -> None:
         self._window.append(fact)
+        self._window_bytes += len(fact.body)
+        while len(self._window) > 1 and (len(self._window) > WINDOW or self._window_bytes > WINDOW_BYTES):
+            self._window_bytes -= len(self._window.popleft().body)
         self.last_seq = fact.seq
         self.wake()
 

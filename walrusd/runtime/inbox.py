@@ -31,23 +31,28 @@ class Incoming(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
 
 
-async def accept(live: LiveSession, message: Incoming, workers: Workers) -> Ticket:
-    """A ticket for the turn that `message` becomes; it is durable when this returns.
-
-    Raises Problem (session_closed, session_busy, inbox_full, key_reused, invalid_params) and StorageFailed.
-    """
-    encoded = msgspec.json.encode(message.content)
+def digest_of(content: Content) -> bytes:
+    """By which a repeated key is told from a reused one. Raises Problem for a message that is too large."""
+    encoded = msgspec.json.encode(content)
     if len(encoded) > MAX_MESSAGE:
         raise Problem(
             "invalid_params",
             f"the message is {len(encoded):,} bytes of JSON; at most {MAX_MESSAGE:,} are taken",
             "Put what is large in a file of the agent's workspace and name it.",
         )
+    return hashlib.sha256(encoded).digest()
+
+
+async def accept(live: LiveSession, message: Incoming, digest: bytes, workers: Workers) -> Ticket:
+    """A ticket for the turn that `message` becomes; it is durable when this returns.
+
+    Raises Problem (session_closed, session_busy, inbox_full, key_reused) and StorageFailed.
+    """
     if message.key is None:
         ticket = Ticket(live.id)
         await _admit(live, message, ticket, workers)
         return ticket
-    return await _accept_once(live, message, message.key, hashlib.sha256(encoded).digest(), workers)
+    return await _accept_once(live, message, message.key, digest, workers)
 
 
 async def _accept_once(live: LiveSession, message: Incoming, key: str, digest: bytes, workers: Workers) -> Ticket:

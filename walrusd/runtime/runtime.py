@@ -22,7 +22,7 @@ from walrusd.runtime import ending, listing
 from walrusd.runtime.agents import Agents
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.inbox import Incoming, accept
+from walrusd.runtime.inbox import Incoming, accept, digest_of
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.runtime.tickets import Ticket
@@ -83,8 +83,9 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        await self.stop(grace_s=0)
-        return await self._manager.__aexit__(kind, error, trace)
+        with trio.move_on_after(2 * LAST_WRITES_S, shield=True):
+            await self.stop(grace_s=0)
+        return await self._manager.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
 
     def register_tool(self, schema: ToolSchema) -> None:
         """Raises ValueError where the name is taken."""
@@ -155,10 +156,11 @@ class Runtime:
         self._refuse_when_stopping()
         live = await self.live(session)
         agent = self.agent(live.session.outline.agent)
+        digest = digest_of(message.content)  # of what was sent: a hook need not say the same twice
         if isinstance(message.content, str):
             message = replace(message, content=await self.hook.preprocess(agent, message.content))
         try:
-            return await accept(live, message, self._workers)
+            return await accept(live, message, digest, self._workers)
         except StorageFailed as failure:
             turn = live.session.turn
             raise storage_problem(failure, session=session, turn=turn.number if turn else None) from failure
@@ -186,7 +188,7 @@ class Runtime:
             with await ticket.listen(live.feed) as reader:
                 while True:
                     for item in await reader.batch():
-                        yield item.event
+                        yield item.event  # noqa: ASYNC119 - as_safe_channel sees to the clean-up
                         if isinstance(item.event, Done) and item.event.turn == ticket.turn:
                             return
         except Problem as problem:
@@ -207,7 +209,11 @@ class Runtime:
         """End the turns that an earlier process left open, then take up what is queued."""
         tickets = []
         for number in await self.log.unfinished():
-            live = await self.live(number)
+            try:
+                live = await self.live(number)
+            except Problem as unreadable:
+                logger.error("session left alone", session=number, error=unreadable.message, hint=unreadable.hint)
+                continue
             if live.session.turn:
                 tickets.append(live.wait_for_turn())
             self._workers.rouse(live)

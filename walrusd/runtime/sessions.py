@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import trio
 from msgspec import Struct
 
@@ -14,6 +15,7 @@ from walrusd.runtime.record import Beside, Recorder
 from walrusd.runtime.tickets import Ticket, result_of
 from walrusd.session.mend import Draft
 from walrusd.session.session import Session
+from walrusd.session.states import Refused
 from walrusd.store.log import Log, Queued, Sent
 
 FORCE = "force"
@@ -236,7 +238,10 @@ class Sessions:
         session, since = Session(number), 0
         while rows := await log.events(number, since, PAGE):
             for row in rows:
-                session.apply(decode_row(row.body))
+                try:
+                    session.apply(decode_row(row.body))
+                except (Refused, msgspec.MsgspecError) as error:
+                    raise _unreadable(number, row.seq, error) from error
             since = rows[-1].seq
         if not since:
             raise session_not_found(number)
@@ -252,6 +257,15 @@ class Sessions:
                 ticket.digest = sent.digest
                 live.keyed[queued.key] = ticket
         return live
+
+
+def _unreadable(session: int, seq: int, error: Exception) -> Problem:
+    return Problem(
+        "storage_failed",
+        f"the log of session {session} cannot be read on from seq {seq}: {error}",
+        "Other sessions are not harmed. Was it written by a newer walrusd, or by hand?",
+        session=session,
+    )
 
 
 def session_not_found(session: int) -> Problem:

@@ -25,6 +25,8 @@ from walrusd.store.log import StorageFailed
 
 log = structlog.get_logger("walrusd.turn")
 
+LAST_DRAFT_S = 5.0
+"""How long a turn that is cut off by the daemon's stop may take to write down what was said."""
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 """How often a suspended turn asks the store again: soon at first, and not a burden on a disk that stays full."""
@@ -115,7 +117,8 @@ class Worker:
         except StorageFailed:
             raise
         except trio.Cancelled:
-            await self._keep_draft()
+            with trio.move_on_after(LAST_DRAFT_S, shield=True):
+                await self._keep_draft()
             raise
         except Problem as gone:
             await self._end(TurnError("internal", gone.message, gone.hint))

@@ -13,7 +13,9 @@ from walrusd.tools.confine import opened, resolve
 
 MOST_LINES = 2_000
 MOST_SKIPPED = 64 * 1024 * 1024
-"""Bytes that are read only to count the lines before `offset`: a second's work; a huge file would take minutes."""
+"""Bytes that are read only to count the lines before `offset`: a tenth of a second; a huge file would take minutes."""
+CHUNK = 256 * 1024
+"""Bytes of a skipped part that are in memory at once."""
 HEADER_ROOM = 256
 """Bytes of the output kept for the line that says what is shown; of a very small output, half."""
 THREADS = 8
@@ -95,16 +97,18 @@ def shown(file: io.BufferedReader, window: Window, room: int) -> str:
 
 def _skip(file: io.BufferedReader, window: Window) -> None:
     """Go to line `offset`. Raises ToolFailed where the file has no such line."""
-    ended, skipped, in_line = 0, 0, False
-    while ended < window.offset - 1 and (piece := file.readline(io.DEFAULT_BUFFER_SIZE)):
-        in_line = not piece.endswith(b"\n")
-        ended += not in_line
-        skipped += len(piece)
-        if skipped > MOST_SKIPPED:
+    ended, in_line, target = 0, False, window.offset - 1
+    while ended < target and (chunk := file.read(CHUNK)):
+        if file.tell() > MOST_SKIPPED:
             raise ToolFailed(
                 f"Line {window.offset} of {window.path} is not within its first {MOST_SKIPPED:,} bytes, "
                 f"where {ended} lines end; what is further down cannot be read."
             )
+        rest = chunk.split(b"\n", target - ended)
+        ended += len(rest) - 1
+        in_line = not chunk.endswith(b"\n")
+        if ended == target:
+            file.seek(-len(rest[-1]), os.SEEK_CUR)
     if window.offset > 1 and not file.peek(1):
         raise ToolFailed(f"{window.path} has no line {window.offset}; it has {ended + in_line}.")
 

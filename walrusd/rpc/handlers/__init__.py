@@ -15,6 +15,7 @@ INLINE: dict[str, Callable[[House, Any], Struct]] = {
     "daemon.shutdown": daemon.shutdown,
     "agent.list": agent.list_agents,
     "agent.get": agent.get,
+    "config.get": config.get,
 }
 """Answered where they are read: they wait for nothing."""
 WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
@@ -31,7 +32,6 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "session.history": session.history,
     "session.interrupt": session.interrupt,
     "session.close": session.close,
-    "config.get": config.get,
     "config.check": config.check,
 }
 """Served in a task of their own."""

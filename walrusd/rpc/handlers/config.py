@@ -6,12 +6,12 @@ import trio
 
 from walrus_config.load import ConfigError, load, shown
 from walrus_protocol.methods import ConfigText, ConfigVerdict, NoParams
-from walrusd.rpc.call import Call
+from walrusd.rpc.call import Call, House
 
 
-async def get(call: Call, _: NoParams) -> ConfigText:
+def get(house: House, _: NoParams) -> ConfigText:
     """The configuration in force; secrets are masked."""
-    config = call.house.config
+    config = house.config
     return ConfigText(path=config.path, config=shown(config), warnings=config.warnings)
 
 

@@ -1,0 +1,173 @@
+"""Where things are, whether the home is safe, and what a new one is given."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from walrus_config.paths import configured_socket, home_path, paths, prepare_home, socket_path
+from walrus_config.problems import ConfigError
+from walrus_config.scaffold import sample, scaffold
+
+
+def refusal_of_home(home: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        prepare_home(str(home))
+    return str(refused.value)
+
+
+def test_the_home_is_the_flag_then_the_environment_then_in_the_users_folder() -> None:
+    environ = {"HOME": "/u/ann", "WALRUS_HOME": "~/w"}
+    assert home_path("/srv/w/../x", environ) == "/srv/x"
+    assert home_path(None, environ) == "/u/ann/w"
+    assert home_path(None, {"HOME": "/u/ann", "WALRUS_HOME": ""}) == "/u/ann/.openwalrus"
+    assert home_path("here", environ) == os.path.join(os.getcwd(), "here")
+    assert home_path("~", {}) == os.path.expanduser(f"~{os.environ.get('USER', 'root')}")
+
+
+def test_what_lives_in_a_home_has_its_name() -> None:
+    assert paths("/h")._asdict() == {
+        "home": "/h",
+        "toml": "/h/walrus.toml",
+        "agents": "/h/agents",
+        "database": "/h/walrus.db",
+        "lock": "/h/walrusd.lock",
+        "logs": "/h/logs",
+        "workspace": "/h/workspace",
+    }
+
+
+def test_the_socket_is_the_flag_then_the_environment_then_the_file_then_in_the_home() -> None:
+    environ = {"HOME": "/u/ann", "WALRUS_SOCKET": "/e.sock"}
+    assert socket_path("~/f.sock", environ, "/h", configured="c.sock") == "/u/ann/f.sock"
+    assert socket_path(None, environ, "/h", configured="c.sock") == "/e.sock"
+    assert socket_path(None, {}, "/h", configured="run/c.sock") == "/h/run/c.sock"
+    assert socket_path(None, {}, "/h") == "/h/walrus.sock"
+
+
+def test_the_longest_socket_path_that_is_taken_can_be_bound_and_one_more_byte_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "ü"  # two bytes
+    folder.mkdir()
+    room = 107 - len(os.fsencode(folder)) - 1
+    path = socket_path("x" * room, {}, str(folder), configured="") if room < 0 else str(folder / ("x" * room))
+    assert socket_path(path, {}, "/h") == path
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path)
+    with pytest.raises(ConfigError, match=r"108 bytes; the system takes at most 107; .*--socket, WALRUS_SOCKET"):
+        socket_path(path + "x", {}, "/h")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ""),
+        ('[daemon]\n#socket = "a"', ""),
+        ('[daemon]\nsocket = "a"', "a"),
+        ('daemon.socket = "a"', "a"),
+        ('daemon = { log_level = "#", "socket" = "a" }', "a"),
+        ("[daemon]\nsocket = 1", ""),
+        ('daemon = "socket ="', ""),
+        ('[daemon\nsocket = "a"', ""),
+        ("# caf\udce9\nsocket = 1", ""),
+    ],
+)
+def test_a_client_finds_the_configured_socket_without_loading_the_rest(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "walrus.toml").write_bytes(text.encode(errors="surrogateescape"))
+    assert configured_socket(str(tmp_path)) == found
+
+
+def test_a_client_finds_no_socket_where_there_is_no_file(tmp_path: Path) -> None:
+    assert configured_socket(str(tmp_path)) == ""
+
+
+def test_the_paths_need_the_standard_library_only() -> None:
+    code = (
+        "import sys, walrus_config.paths, walrus_config.scaffold;"
+        "print(sorted({'msgspec', 'yaml', 'tomllib', 'tomlkit', 'trio', 'pathlib', 'dataclasses'} & sys.modules.keys()))"
+    )
+    folder = str(Path(__file__).parents[2] / "config")
+    # -S: what site and its .pth files import is not ours.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": folder}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_home_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    code = "import os, sys; os.umask(0); from walrus_config.paths import prepare_home; print(prepare_home(sys.argv[1]))"
+    home = tmp_path / "above" / "home"
+    for said in ("True\n", "False\n"):
+        done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=True)
+        assert done.stdout == said
+    assert [path.stat().st_mode & 0o777 for path in (home, home.parent)] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+def test_a_home_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    assert refusal_of_home(tmp_path) == (
+        f"{tmp_path}: group or others may write the home (mode {mode:04o}); chmod 700 {tmp_path}"
+    )
+
+
+def test_a_home_that_others_may_only_read_is_taken(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    assert not prepare_home(str(tmp_path))
+
+
+def test_a_home_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "the home is not a folder" in refusal_of_home(file)
+    assert "the folder cannot be made" in refusal_of_home(file / "home")
+    nowhere = tmp_path / "link"
+    nowhere.symlink_to(tmp_path / "nowhere")
+    assert "the home cannot be used: No such file" in refusal_of_home(nowhere)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_another_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    said = refusal_of_home(tmp_path)
+    assert "the home belongs to uid 12345, and walrusd runs as " in said
+    assert said.endswith("; run walrusd as its owner, or choose another with WALRUS_HOME")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "the home cannot be written; chmod 700" in refusal_of_home(tmp_path)
+    assert "the folder cannot be made: Permission denied" in refusal_of_home(tmp_path / "home")
+    tmp_path.chmod(0o700)
+
+
+def test_a_new_home_is_given_a_sample_an_agent_and_folders(tmp_path: Path) -> None:
+    made = scaffold(str(tmp_path))
+    assert made == [str(tmp_path / name) for name in ("workspace", "logs", "agents/walrus.md", "walrus.toml")]
+    assert (tmp_path / "walrus.toml").read_text() == sample()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    files = dict.fromkeys(("walrus.toml", "walrus.md"), 0o600)
+    assert modes == files | dict.fromkeys(("workspace", "logs", "agents"), 0o700)
+
+
+def test_a_home_that_has_everything_keeps_it_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "walrus.toml").symlink_to(tmp_path / "elsewhere.toml")
+    (tmp_path / "agents").mkdir()
+    made = scaffold(str(tmp_path))
+    assert made == [str(tmp_path / name) for name in ("workspace", "logs")]
+    assert list((tmp_path / "agents").iterdir()) == []
+    assert not (tmp_path / "elsewhere.toml").exists()
+    assert scaffold(str(tmp_path)) == []
+
+
+def test_a_scaffold_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "agents").mkdir()
+    home = tmp_path / "gone"
+    with pytest.raises(ConfigError, match=r"/gone/workspace|/gone: "):
+        home.symlink_to("/proc/self/nothing")
+        scaffold(str(home))

@@ -1,0 +1,44 @@
+"""A stand-in for the local model's engine: `python -m tests.fakes.provider_engine`.
+
+It takes its order as the real one does and lives by the same rule. What it does is written in the file that it is
+given as weights: `ready` serves, `die` ends at once with a last word, `die later` ends in the middle of an answer,
+`babble` prints nonsense, `load` never gets ready.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import trio
+
+from tests.fakes.provider import STREAM_HEAD, Behaviour, Exchange, open_provider, says
+from walrusd.providers.local_server import end_with_stdin
+
+
+async def dies(exchange: Exchange) -> None:
+    await exchange.send(STREAM_HEAD)
+    print("out of memory", file=sys.stderr)  # noqa: T201 - an engine's log
+    sys.exit(3)
+
+
+async def main(conduct: str) -> None:
+    behaviours: dict[str, Behaviour] = {"ready": says("hello"), "die later": dies}
+    async with open_provider() as fake:
+        fake.always(behaviours[conduct])
+        print(json.dumps({"url": fake.url.removesuffix("/v1")}), flush=True)  # noqa: T201 - how its parent knows
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.stdin.buffer.readline())
+    end_with_stdin()
+    conduct = Path(order["weights"]).read_text()
+    if conduct == "load":
+        trio.run(trio.sleep_forever)
+    elif conduct == "babble":
+        print("hello?", flush=True)  # noqa: T201 - no line of JSON
+        trio.run(trio.sleep_forever)
+    elif conduct == "die":
+        sys.exit(f"cannot load {order['weights']} with the key {order['key']}")
+    else:
+        trio.run(main, conduct)

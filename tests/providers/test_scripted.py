@@ -1,0 +1,169 @@
+"""A script answers by the conversation alone: the same after a restart, whatever other sessions do."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import trio
+
+from walrus_config.schema import ModelSettings, Price, Provider
+from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, Usage, User
+from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid, ThinkingSaid
+from walrusd.providers.echo import Echo
+from walrusd.providers.registry import open_models
+from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedError, ScriptedReply
+from walrusd.session.history import History
+
+
+def asked(*messages: Message) -> ModelRequest:
+    return ModelRequest(model="play", system="", history=History(messages))
+
+
+async def text_after(script: Scripted, *messages: Message) -> str:
+    return str((await script.reply(asked(*messages), list[Said]().append)).content)
+
+
+ONE, TWO, THREE = (ScriptedReply(text=text) for text in ("one", "two", "three"))
+READS = ScriptedReply(calls=(ScriptedCall(name="read", arguments={"path": "a"}),))
+CALLED = Assistant(calls=(ToolCall("c", "read", {}),))
+OUTPUT = ToolOutput(call_id="c", name="read", output="x")
+
+
+async def test_the_nth_call_gets_the_nth_reply() -> None:
+    script = Scripted([ONE, TWO, THREE])
+    assert await text_after(script, User("a")) == "one"
+    assert await text_after(script, User("a"), Assistant(content="one"), User("b")) == "two"
+    assert await text_after(script, User("a"), CALLED, OUTPUT, CALLED, OUTPUT) == "three"
+
+
+async def test_it_goes_on_after_a_reply_that_left_no_message() -> None:
+    script = Scripted([ScriptedReply(error=ScriptedError(kind="provider_auth", message="no")), TWO])
+    with pytest.raises(ModelFailed) as failed:
+        await text_after(script, User("a"))
+    assert (failed.value.error.kind, failed.value.error.message) == ("provider_auth", "no")
+    assert await text_after(script, User("a"), User("b")) == "two"
+
+
+async def test_a_steer_after_a_tool_call_uses_up_nothing() -> None:
+    assert await text_after(Scripted([READS, TWO]), User("a"), CALLED, OUTPUT, User("also b")) == "two"
+
+
+async def test_replies_for_certain_messages_start_anew_with_each_and_use_up_nothing() -> None:
+    rule = (ScriptedReply(when="look", calls=READS.calls), ScriptedReply(when="look", text="seen"))
+    script = Scripted([ONE, *rule, TWO])
+    look: tuple[Message, ...] = (User("please look"), CALLED, OUTPUT)
+    assert await text_after(script, *look) == "seen"
+    assert await text_after(script, *look, Assistant(content="seen"), *look) == "seen"
+    assert await text_after(script, *look, Assistant(content="seen"), User("b")) == "one"
+    assert await text_after(script, User("a"), Assistant(content="one"), *look, Assistant(), User("b")) == "two"
+
+
+async def test_the_end_of_a_script_is_a_failure_that_says_so() -> None:
+    with pytest.raises(ModelFailed) as failed:
+        await text_after(Scripted([ONE]), User("a"), Assistant(content="one"), User("b"))
+    assert failed.value.error.kind == "provider_bad_response"
+    assert "at its end: it has 1 replies for this, and this is call 2." in failed.value.error.message
+
+
+async def test_a_hang_says_what_it_has_and_never_ends() -> None:
+    said = list[Said]()
+    script = Scripted([ScriptedReply(text="Hel", hang=True)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.reply, asked(User("a")), said.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert said == [TextSaid("Hel")]
+        nursery.cancel_scope.cancel()
+
+
+SCRIPT = """
+[[reply]]
+thinking = "I need the file first."
+calls = [{ name = "read", arguments = { path = "notes.txt" } }, { name = "read", arguments = "{", id = "x" }]
+
+[[reply]]
+pieces = ["It says ", "hello."]
+usage = { input = 120, output = 8 }
+cost_usd = 0.0004
+delay_s = 0.001
+"""
+
+
+async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> None:
+    path = tmp_path / "play.toml"
+    path.write_text(SCRIPT)
+    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+        said = list[Said]()
+        first = await models.reply(asked(User("a")), said.append)
+        second = await models.reply(asked(User("a"), CALLED, OUTPUT), said.append)
+    assert first == Reply(
+        thinking="I need the file first.",
+        calls=(ToolCall("call_1_0", "read", {"path": "notes.txt"}), ToolCall("x", "read", "{")),
+        finish="tool_calls",
+        model="play",
+        provider="play",
+        cost_usd=0.0,
+    )
+    assert second == Reply(
+        content="It says hello.",
+        model="play",
+        provider="play",
+        usage=Usage(input=120, output=8),
+        cost_usd=0.0004,
+    )
+    assert said == [ThinkingSaid("I need the file first."), TextSaid("It says "), TextSaid("hello.")]
+
+
+async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
+    path = tmp_path / "play.toml"
+    path.write_text('[[reply]]\ntext = "a"\nusage = { input = 1000000 }\ncost_usd = 5.0\n')
+    prices = {"play": ModelSettings(price=Price(input=3.0))}
+    async with open_models({"play": Provider(kind="scripted", path=str(path))}, prices) as models:
+        assert (await models.reply(asked(User("a")), list[Said]().append)).cost_usd == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file"),
+        ("[[reply", "Expected ']]'"),
+        ('[[reply]]\ntexd = "a"', "texd"),
+        ("[[reply]]\ntext = 1", "reply[0].text"),
+        ('[[reply]]\nerror = { kind = "bad_luck" }', "bad_luck"),
+    ],
+)
+async def test_a_script_that_cannot_be_read_says_where_and_is_read_again(
+    text: str | None, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "play.toml"
+    if text is not None:
+        path.write_text(text)
+    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+        with pytest.raises(ModelFailed) as failed:
+            await models.reply(asked(User("a")), list[Said]().append)
+        assert failed.value.error.kind == "model_not_found"
+        assert str(path) in failed.value.error.message
+        assert why in failed.value.error.message
+        path.write_text('[[reply]]\ntext = "ok"')
+        assert (await models.reply(asked(User("a")), list[Said]().append)).content == "ok"
+
+
+@pytest.mark.parametrize("text", ["", "one", " two  words\nand a line \n"])
+async def test_an_echo_says_the_last_user_text_word_by_word(text: str) -> None:
+    said = list[Said]()
+    request = asked(User("first"), Assistant(content="first"), User(text))
+    assert await Echo().reply(request, said.append) == Reply(content=text, model="play", provider="echo", cost_usd=0.0)
+    assert "".join(piece.text for piece in said) == text
+    assert len(said) == len(text.split())
+
+
+async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
+    from walrusd.providers import scripted
+
+    assert scripted.__doc__ is not None
+    indented = itertools.dropwhile(lambda line: not line.startswith("    "), scripted.__doc__.splitlines())
+    lines = itertools.takewhile(lambda line: not line or line.startswith("    "), indented)
+    path = tmp_path / "play.toml"
+    path.write_text("\n".join(lines))
+    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+        reply = await models.reply(asked(User("the weather?")), list[Said]().append)
+    assert reply.content == "Sunny."

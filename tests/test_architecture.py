@@ -1,0 +1,112 @@
+"""The laws of the layout: import contracts that hold and that can fail, small files, and a word on top of each."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CODE = ("walrusd", "walrusctl", "protocol", "config", "benchmarks")
+PACKAGES = ("walrusd", "walrusctl", "protocol/walrus_protocol", "config/walrus_config")
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+MOST_LINES = 350
+MOST_TEST_LINES = 450  # a file of tests is read case by case
+LONGER: dict[str, str] = {}
+"""Files that may be longer, each with its reason."""
+
+BREACHES = [
+    ("two programs, two vocabularies", "walrusd/ports.py", "import walrusctl.cli"),
+    ("two programs, two vocabularies", "walrusctl/cli.py", "import walrusd.ports"),
+    ("two programs, two vocabularies", "walrus_protocol/content.py", "import walrusd.ports"),
+    ("two programs, two vocabularies", "walrus_protocol/content.py", "import walrus_config.schema"),
+    ("the stair inside walrusd", "walrusd/agent/decide.py", "import walrusd.runtime.hook"),
+    ("the stair inside walrusd", "walrusd/tools/files.py", "import walrusd.store.log"),
+    ("the stair inside walrusd", "walrusd/runtime/bus.py", "import walrusd.rpc.server"),
+    ("the pure rooms do no I/O and log nothing", "walrusd/session/session.py", "import trio"),
+    ("the pure rooms do no I/O and log nothing", "walrus_protocol/connection.py", "import socket"),
+    ("the blocking client starts fast", "walrus_protocol/client.py", "import msgspec"),
+    ("the blocking client starts fast", "walrus_protocol/client.py", "import walrus_protocol.content"),
+    ("the protocol package imports nothing by itself", "walrus_protocol/__init__.py", "import json"),
+]
+
+
+def broken(folder: Path) -> set[str]:
+    """The names of the contracts that import-linter finds broken."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = set(re.findall(r"^(.+) BROKEN$", done.stdout, re.MULTILINE))
+    assert "Contracts:" in done.stdout, done.stdout + done.stderr
+    assert (done.returncode != 0) == bool(found)
+    return found
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The packages side by side, with the contracts, for a breach to be planted in."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def sources(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_the_contracts_hold(copy: Path) -> None:
+    assert broken(copy) == set()
+
+
+@pytest.mark.parametrize(("contract", "module", "line"), BREACHES, ids=[f"{m}: {line}" for _, m, line in BREACHES])
+def test_a_planted_breach_is_found(copy: Path, contract: str, module: str, line: str) -> None:
+    with open(copy / module, "a") as file:
+        file.write(f"\n{line}\n")
+    assert contract in broken(copy)
+
+
+def test_every_contract_has_a_planted_breach() -> None:
+    assert {contract for contract, _, _ in BREACHES} == {contract["name"] for contract in CONTRACTS}
+
+
+def test_every_module_of_the_protocol_but_the_clients_is_held_pure() -> None:
+    [pure] = [contract for contract in CONTRACTS if contract["name"].startswith("the pure rooms")]
+    modules = {f"walrus_protocol.{path.stem}" for path in sources("protocol") if path.stem != "__init__"}
+    assert modules - {"walrus_protocol.client", "walrus_protocol.aclient"} <= set(pure["source_modules"])
+
+
+def test_the_package_of_the_protocol_imports_nothing() -> None:
+    tree = ast.parse((ROOT / "protocol/walrus_protocol/__init__.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_files_are_small() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in sources(*CODE, "tests")}
+    large = {
+        str(path.relative_to(ROOT)): lines
+        for path, lines in sizes.items()
+        if lines > (MOST_TEST_LINES if path.is_relative_to(ROOT / "tests") else MOST_LINES)
+    }
+    assert large.keys() == LONGER.keys(), f"split by noun first: {large}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in sources(*CODE, "tests")
+        if (text := path.read_text()).strip() and not ast.get_docstring(ast.parse(text))
+    ]
+    assert silent == []

@@ -1,0 +1,209 @@
+"""Every command, for people and for programs: what goes to stdout, and that nothing else does."""
+
+from typing import get_args
+
+import pytest
+
+from tests.fakes.daemon import FakeDaemon, answers
+from tests.walrusctl.conftest import Terminal
+from walrus_protocol.content import WhenBusy
+from walrus_protocol.methods import (
+    AgentParams,
+    AgentRunParams,
+    AttachParams,
+    Closed,
+    CloseParams,
+    CreateParams,
+    HistoryParams,
+    Interrupted,
+    ListParams,
+    SendParams,
+    WaitParams,
+)
+from walrusctl.cli import COMMANDS
+from walrusctl.commands.turn import WHEN_BUSY
+
+TOOL_LINES = '→ read {"path": "notes.txt"}\n← read ok, 2 bytes, 3 ms\n'
+
+
+def test_ping_says_that_the_daemon_answers(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("ping").stdout.startswith("walrusd answers (")
+    assert terminal.lines("ping") == [{}]
+
+
+def test_status_shows_what_the_daemon_does_and_its_warnings_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
+    result = terminal.types("status")
+    assert result.stdout == (
+        "walrusd      0.1.0, pid 42, up 62 s\n"
+        "home         /home/me/.openwalrus\n"
+        "sessions     3 open, 2 in memory, 1 running\n"
+        "agents       walrus\n"
+        "provider     echo (echo): echo\n"
+        "memory       50 MB\n"
+        "connections  1\n"
+    )
+    assert result.stderr == "walrusctl: tools run without a sandbox\n"
+    (status,) = terminal.lines("status")
+    assert isinstance(status, dict)
+    assert status["warnings"] == ["tools run without a sandbox"]
+
+
+def test_agents_are_listed_and_shown(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("agent", "list").stdout == (
+        "NAME    MODEL      DESCRIPTION\nwalrus  echo/echo  Helps\n"  # fmt: skip
+    )
+    assert "max_iterations  16\n" in terminal.types("agent", "show", "walrus").stdout
+    assert daemon.params("agent.get") == [AgentParams(agent="walrus")]
+
+
+def test_session_create_prints_the_id_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("session", "create", "walrus").output == "1\n"
+    assert (
+        terminal.types("session", "create", "walrus", "--title", "t", "--key", "k", "--created-by", "me").exit_code == 0
+    )
+    assert terminal.lines("session", "create", "walrus") == [{"session": 1}]
+    assert daemon.params("session.create")[:2] == [
+        CreateParams(agent="walrus", created_by="cli"),
+        CreateParams(agent="walrus", created_by="me", title="t", key="k"),
+    ]
+
+
+def test_session_list_follows_cursors_up_to_the_limit(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def listed(*options: str) -> list[str]:
+        lines = terminal.types("session", "list", *options).stdout.splitlines()
+        assert lines[0].split() == ["ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"]
+        return [line.split()[0] for line in lines[1:]]
+
+    assert listed() == ["3", "2", "1"]
+    assert listed("--limit", "1") == ["3"]
+    assert terminal.types("session", "list", "--limit", "2").stderr == "there are more: raise --limit\n"
+    assert listed("--agent", "walrus", "--state", "closed", "--all") == ["3", "2", "1"]
+    assert daemon.params("session.list")[-1] == ListParams(
+        agent="walrus", state="closed", include_closed=True, limit=48, cursor="2"
+    )
+    (page,) = terminal.lines("session", "list", "--limit", "2")
+    assert isinstance(page, dict)
+    assert ([one["id"] for one in page["sessions"]], page["cursor"]) == ([3, 2], "2")
+
+
+def test_session_show_tells_its_state_and_cost(daemon: FakeDaemon, terminal: Terminal) -> None:
+    shown = terminal.types("session", "show", 1).stdout
+    assert "state       idle\n" in shown
+    assert "tokens      0 in, 0 out, $0.0000\n" in shown
+
+
+def test_session_history_prints_all_pages(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("session", "history", 1).stdout == (
+        'user: what does it say?\nassistant: I will look.\n  → read {"path": "notes.txt"}\ntool read: hi\n'
+    )
+    assert terminal.types("session", "history", 1, "--limit", 1).stdout == "user: what does it say?\n"
+    assert daemon.params("session.history")[-1] == HistoryParams(session=1, limit=1)
+
+
+def test_session_attach_shows_the_log_and_says_each_text_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("session", "attach", 1).stdout == (
+        "session 1 of agent walrus created\n"
+        "user: what does it say?\n"
+        "assistant: I will look.\n" + TOOL_LINES + "assistant: It says hi.\n"
+        "done: text_response, 2 rounds, 0 tokens in, 0 out, $0.0000, 1.2 s\n"
+    )
+    terminal.types("session", "attach", 1, "--since", 4, "--no-follow", "--no-deltas")
+    assert daemon.params("session.attach") == [
+        AttachParams(session=1),
+        AttachParams(session=1, since=4, follow=False, deltas=False),
+    ]
+
+
+def test_session_attach_as_json_is_a_line_an_event_and_the_result(daemon: FakeDaemon, terminal: Terminal) -> None:
+    lines = terminal.lines("session", "attach", 1)
+    assert len(lines) == 14
+    assert lines[-1] == {"last_seq": 9, "reason": "end"}
+
+
+def test_session_interrupt_close_and_wait_say_what_became_of_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.types("session", "interrupt", 1).stdout == "interrupted turn 1\n"
+    assert terminal.types("session", "close", 1, "--force").stdout == "closed\n"
+    assert terminal.types("session", "wait", 1).stdout == "idle\n"
+    assert terminal.types("session", "wait", 1, "--state", "error, closed").stdout == "idle\n"
+    assert daemon.params("session.close") == [CloseParams(session=1, force=True)]
+    assert daemon.params("session.wait") == [
+        WaitParams(session=1, states=("idle", "error", "closed")),
+        WaitParams(session=1, states=("error", "closed")),
+    ]
+    daemon.script["session.interrupt"] = answers(Interrupted(interrupted=False))
+    daemon.script["session.close"] = answers(Closed(closed=False))
+    assert terminal.types("session", "interrupt", 1).stdout == "no turn was running\n"
+    assert terminal.types("session", "close", 1).stdout == "was closed before\n"
+    assert terminal.lines("session", "wait", 1) == [{"state": "idle"}]
+
+
+def test_send_prints_the_answer_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
+    result = terminal.types("send", 1, "what does it say?")
+    assert (result.stdout, result.stderr) == ("It says hi.\n", "")
+    (answer,) = terminal.lines("send", 1, "x")
+    assert isinstance(answer, dict)
+    assert answer["text"] == "It says hi."
+
+
+def test_send_passes_on_its_options_and_only_those_given(daemon: FakeDaemon, terminal: Terminal) -> None:
+    terminal.types("send", 1, "hi")
+    terminal.types(
+        "send", 1, "hi", "--key", "k", "--when-busy", "steer", "--sender", "me", "--turn-timeout", "2.5", "--detach"
+    )
+    assert daemon.params("session.stream") == [
+        SendParams(session=1, content="hi"),
+        SendParams(session=1, content="hi", key="k", when_busy="steer", sender="me", timeout_s=2.5),
+    ]
+    assert get_args(WhenBusy) == WHEN_BUSY
+
+
+def test_stream_prints_the_text_once_and_the_tools_beside_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    result = terminal.types("stream", 1, "what does it say?")
+    assert (result.stdout, result.stderr) == ("I will look.\nIt says hi.\n", TOOL_LINES)
+
+
+def test_stream_as_json_is_a_line_an_event_and_the_result(daemon: FakeDaemon, terminal: Terminal) -> None:
+    lines = terminal.lines("stream", 1, "x")
+    assert len(lines) == 12
+    assert isinstance(lines[-1], dict)
+    assert lines[-1]["stop_reason"] == "text_response"
+
+
+def test_run_prints_the_answer_alone_into_a_pipe(daemon: FakeDaemon, terminal: Terminal) -> None:
+    result = terminal.types("run", "walrus", "what does it say?", "--title", "t")
+    assert (result.stdout, result.stderr) == ("It says hi.\n", "")
+    assert daemon.params("agent.run") == [
+        AgentRunParams(agent="walrus", content="what does it say?", created_by="cli", title="t")
+    ]
+
+
+@pytest.mark.parametrize("argument", [("-",), ()])
+def test_text_is_read_from_stdin(daemon: FakeDaemon, terminal: Terminal, argument: tuple[str, ...]) -> None:
+    assert terminal.types("send", 1, *argument, stdin="two\nlines é\n").exit_code == 0
+    assert daemon.params("session.stream") == [SendParams(session=1, content="two\nlines é")]
+
+
+def test_options_stand_before_a_command_or_after_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    elsewhere = Terminal(terminal.home / "elsewhere")
+    assert elsewhere.types("--socket", str(daemon.path), "--json", "ping").stdout == "{}\n"
+    assert (
+        elsewhere.types("session", "--json", "create", "a", "--home", str(terminal.home)).stdout == '{"session": 1}\n'
+    )
+
+
+def test_the_socket_that_walrus_toml_names_is_used(daemon: FakeDaemon, terminal: Terminal) -> None:
+    home = terminal.home / "home"
+    home.mkdir()
+    (home / "walrus.toml").write_text('[daemon]\nsocket = "../walrus.sock"\n')
+    assert Terminal(home).types("ping").exit_code == 0
+
+
+def test_every_command_helps(terminal: Terminal) -> None:
+    for name in COMMANDS:
+        result = terminal.types(name, "--help")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "Usage: walrusctl " + name in result.stdout
+
+
+def test_walrusctl_alone_shows_the_help(terminal: Terminal) -> None:
+    assert all(f"\n  {name} " in terminal.types().output for name in COMMANDS)

@@ -1,0 +1,174 @@
+"""What a command fails with: a sentence on stderr, a hint, an exit code; nothing on stdout."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
+from tests.walrusctl.conftest import Terminal
+from walrus_protocol import wire
+from walrus_protocol.content import StopReason, TurnError, TurnErrorKind
+from walrus_protocol.methods import TurnResult
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("bug", 1),
+        ("storage_full", 1),
+        ("key_reused", 1),
+        ("invalid_params", 2),
+        ("method_not_found", 2),
+        ("protocol", 2),
+        ("config", 2),
+        ("session_not_found", 3),
+        ("agent_not_found", 3),
+        ("session_closed", 3),
+        ("shutting_down", 4),
+        ("from_tool", 5),
+        ("budget", 6),
+        ("timeout", 7),
+        ("cancelled", 8),
+        ("provider", 9),
+        ("session_busy", 12),
+        ("inbox_full", 12),
+    ],
+)
+def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: Terminal, kind: str, code: int) -> None:
+    daemon.script["session.stream"] = refuses(kind, "it was refused", "do otherwise")
+    result = terminal.types("send", 1, "hi")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr == "walrusctl: it was refused\n  hint: do otherwise\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "code", "said"),
+    [
+        ("error", "provider_auth", 9, "walrusctl: no key (provider_auth)\n  hint: set one\n"),
+        ("error", "no_provider", 9, "walrusctl: no key (no_provider)\n  hint: set one\n"),
+        ("error", "internal", 1, "walrusctl: no key (internal)\n  hint: set one\n"),
+        ("interrupted", "timeout", 7, "walrusctl: no key (timeout)\n  hint: set one\n"),
+        ("interrupted", None, 8, "walrusctl: the turn was interrupted\n"),
+        (
+            "max_iterations",
+            None,
+            10,
+            "walrusctl: the agent used up its rounds without a final answer\n"
+            "  hint: send again to let it go on, or raise its max_iterations\n",
+        ),
+        (
+            "no_action",
+            None,
+            11,
+            "walrusctl: the model neither said nor asked for anything\n  hint: send again, or try another model\n",
+        ),
+        (
+            "budget_exceeded",
+            None,
+            6,
+            "walrusctl: the turn went over its budget\n  hint: raise the budget, or ask for less\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["send", "stream"])
+def test_a_turn_exits_by_how_it_ended(
+    daemon: FakeDaemon,
+    terminal: Terminal,
+    command: str,
+    stop: StopReason,
+    error: TurnErrorKind | None,
+    code: int,
+    said: str,
+) -> None:
+    failed = TurnError(error, "no key", "set one") if error else None
+    ended = TurnResult(session=1, turn=1, text="", stop_reason=stop, error=failed)
+    daemon.script["session.stream"] = answers(ended)
+    result = terminal.types(command, 1, "hi")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", said)
+    as_json = terminal.types(command, 1, "hi", "--json")
+    assert (as_json.exit_code, json.loads(as_json.stdout)["stop_reason"]) == (code, stop)
+
+
+def test_without_a_daemon_it_says_how_to_start_one(terminal: Terminal) -> None:
+    result = terminal.types("ping")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr == (
+        f"walrusctl: walrusd is not running: there is no socket at {terminal.home}/walrus.sock\n"
+        "  hint: start it with `walrusd`, or `make run` in its source folder\n"
+    )
+
+
+def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def crash(_: Call) -> TurnResult:
+        raise HangUp
+
+    daemon.script["session.stream"] = crash
+    result = terminal.types("send", 1, "hi")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "hung up before it answered" in result.stderr
+
+
+def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.stream"] = Call.wait_for_cancel
+    result = terminal.types("send", 1, "hi", "--timeout", "0.05")
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert result.stderr == (
+        "walrusctl: no answer to session.stream within 0.05 s\n"
+        "  hint: a turn goes on: `walrusctl session attach` shows it\n"
+    )
+    daemon.wait_until(lambda fake: len(fake.cancelled) == 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sesion",), "No such command 'sesion'. Did you mean 'session'?"),
+        (("session", "creat", "a"), "No such command 'creat'. Did you mean 'create'?"),
+        (("ping", "--jsn"), "No such option '--jsn'. Did you mean '--json'?"),
+        (("send",), "Missing argument 'SESSION'"),
+        (("send", "one", "hi"), "'one' is not a valid session id"),
+        (("send", "0", "hi"), "0 is not in the range"),
+        (("send", str(2**53), "hi"), "is not in the range"),
+        (("send", "1", "hi", "--when-busy", "que"), "'que' is not one of 'queue', 'steer', 'interrupt', 'reject'"),
+        (("send", "1", "hi", "--timeout", "0"), "0.0 is not in the range x>0"),
+        (("send", "1", ""), "TEXT is empty"),
+        (("send", "1", "\udcff"), "TEXT holds bytes that are no UTF-8"),
+        (("session", "list", "--limit", "0"), "0 is not in the range"),
+        (("--socket", "x" * 120, "ping"), "the system takes at most 107"),
+    ],
+)
+def test_bad_words_exit_2_and_ask_no_daemon(
+    daemon: FakeDaemon, terminal: Terminal, words: tuple[str, ...], said: str
+) -> None:
+    result = terminal.types(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"", "TEXT is empty"),
+        (b"\n", "TEXT is empty"),
+        (b"\xff\xfe", "stdin holds bytes that are no UTF-8"),
+        (b"x" * (wire.MAX_MESSAGE + 1), "stdin holds more than the 4,194,304 bytes"),
+        (b'"' * (wire.MAX_MESSAGE // 2), "TEXT takes 4,194,306 bytes as JSON; a message has at most 4,194,304"),
+    ],
+)
+def test_bad_stdin_exits_2_and_asks_no_daemon(daemon: FakeDaemon, terminal: Terminal, stdin: bytes, said: str) -> None:
+    result = terminal.types("send", 1, "-", stdin=stdin)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert daemon.asked == []
+
+
+def test_what_the_daemon_says_is_shown_without_its_escapes(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["daemon.ping"] = refuses("bug", "\x1b]0;mine\x07red \x1b[31mtext", "\x9b2Jhint")
+    assert terminal.types("ping").stderr == "walrusctl: red text\n  hint: hint\n"
+
+
+def test_a_home_that_is_no_folder_is_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert Terminal(tmp_path / "file").types("ping").exit_code == 4
