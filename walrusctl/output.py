@@ -64,9 +64,9 @@ class Flow:
 
     def _show(self, text: str) -> None:
         if text:
+            self._at_line_start = text.endswith("\n")  # first: Ctrl-C may come between any two lines
             write(text)
             sys.stdout.flush()
-            self._at_line_start = text.endswith("\n")
 
 
 def silence() -> None:

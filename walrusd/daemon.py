@@ -97,7 +97,8 @@ async def serve(config: Config, *, socket: str, started: float, task_status: Rea
 
 
 def _pipeline(config: Config) -> Pipeline:
-    tools: dict[str, Tool] = {"read": Read(config.home)}
+    cap = config.tools.get("read", schema.Tool()).max_output_bytes
+    tools: dict[str, Tool] = {"read": Read(config.home, cap) if cap else Read(config.home)}
     return Pipeline(
         tools, settings=config.tools, agents=config.agents, permissions=config.permissions, clock=time.monotonic
     )

@@ -7,8 +7,8 @@ from walrus_config.schema import Config, Secret
 
 def shown(config: Config) -> dict[str, object]:
     """`config` as plain tables. Header values are secrets too: many a key travels in one."""
-    plain: dict[str, object] = msgspec.to_builtins(config, enc_hook=_masked)
-    return plain
+    # By way of JSON, so that it is what a client of config.get sees, lists for tuples too.
+    return msgspec.json.decode(msgspec.json.encode(config, enc_hook=_masked), type=dict[str, object])
 
 
 def _masked(value: object) -> str:

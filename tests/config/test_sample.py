@@ -74,8 +74,10 @@ def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) 
     assert list(config.agents) == ["walrus"]
     assert config.permissions == Permissions(allow=("read",))
     assert config.warnings == (
-        f"{home}/walrus.toml: providers: none is configured, so agents answer with an error; "
-        "OPENAI_API_KEY could be used: write a [providers.NAME] table, as in the sample",
+        (
+            f"{home}/walrus.toml: providers: none is configured, so agents answer with an error; "
+            "OPENAI_API_KEY could be used: write a [providers.NAME] table, as in the sample"
+        ),
     )
 
 

@@ -29,7 +29,8 @@ async def test_a_window_says_where_it_ends_and_how_to_go_on(desk: Desk) -> None:
     )
     assert (await desk.read("ten", offset=9)).output == "[lines 9 to 10, the end of the file]\nline 9\nline 10\n"
     assert (await desk.read("ten", limit=10)).output.startswith("line 1\n")
-    assert await desk.refusal("ten", offset=11) == "ten has no line 11; it has 10."
+    for beyond in (11, 12, 2**70):
+        assert await desk.refusal("ten", offset=beyond) == f"ten has no line {beyond}; it has 10."
 
 
 async def test_what_does_not_fit_is_left_for_the_next_window(desk: Desk) -> None:

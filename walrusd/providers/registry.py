@@ -43,16 +43,16 @@ async def open_models(
 
 
 def _build(name: str, settings: Provider, catalog: Catalog, http: Http, nursery: trio.Nursery) -> Model:
+    def longest(model: str) -> int | None:
+        return catalog.settings(Resolved(name, model)).max_output_tokens
+
     match settings.kind:
         case "openai":
-            return OpenAI(
-                endpoint(name, settings),
-                http,
-                max_output_tokens=lambda model: catalog.settings(Resolved(name, model)).max_output_tokens,
-            )
+            return OpenAI(endpoint(name, settings), http, max_output_tokens=longest)
         case "local":
-            windows = [catalog.settings(Resolved(name, model)).context_window for model in catalog.names(name)]
-            return Local(name, settings, http, nursery, context_window=max((size or 0 for size in windows), default=0))
+            windows = [catalog.settings(Resolved(name, model)).context_window or 0 for model in catalog.names(name)]
+            window = max(windows, default=0) or None
+            return Local(name, settings, http, nursery, context_window=window, max_output_tokens=longest)
         case "scripted":
             return ScriptFile(settings.path)
         case "echo":

@@ -161,11 +161,13 @@ class _Serving:
                 if scope := self._under_way.get(request):
                     scope.cancel()
             case Refusal(request, problem):
+                log.info("request refused", error=problem.kind, message=problem.message)
                 self._outbox.put(encode_error(request, problem))
 
     def _take(self, request: Request, nursery: trio.Nursery) -> None:
         problem = self._refusal_of(request)
         if problem:
+            log_request(request, problem.kind)
             self._answer(request, encode_error(request.id, problem))
             return
         inline = INLINE.get(request.method)
@@ -173,10 +175,12 @@ class _Serving:
             self._under_way[request.id] = trio.CancelScope()
             nursery.start_soon(self._serve, request)
             return
+        kind = None
         try:
             answer = encode_result(request.id, inline(self._house, request.params))
         except Problem as refused:
-            answer = encode_error(request.id, refused)
+            answer, kind = encode_error(request.id, refused), refused.kind
+        log_request(request, kind)
         self._answer(request, answer)
 
     def _refusal_of(self, request: Request) -> Problem | None:
@@ -195,13 +199,7 @@ class _Serving:
         self._answer(request, answer)
         self._outbox.push()
         self._answered()
-        log.info(
-            "request",
-            method=request.method,
-            session=getattr(request.params, "session", None),
-            error=kind,
-            ms=round((trio.current_time() - began) * 1000, 1),
-        )
+        log_request(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
 
     async def _outcome(self, request: Request, call: Call) -> tuple[bytes, str | None]:
         """The framed answer, and the kind of its error. The guard that turns a bug into an answer."""
@@ -230,3 +228,9 @@ class _Serving:
             if not self._outbox.waiting:
                 return
             await trio.lowlevel.wait_writable(self._stream.socket.fileno())
+
+
+def log_request(request: Request, error: str | None, *, ms: float = 0.0) -> None:
+    """The canonical line of a request. What keeps a connection alive is only seen at debug."""
+    say = log.debug if request.method in TOOLS_MAY else log.info
+    say("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)

@@ -8,6 +8,7 @@ import apsw
 import trio
 
 from walrusd.store.database import open_for_reading
+from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed
 
 READERS = 3
@@ -20,8 +21,9 @@ T = TypeVar("T")
 class Readers:
     """A query sees every commit that came before it. One that is cancelled ends first: it is a page at most."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, give_way: GiveWay) -> None:
         self._path = path
+        self._give_way = give_way
         self._idle: list[apsw.Connection] = []
         self._limiter = trio.CapacityLimiter(READERS)
         self._closed = False
@@ -32,7 +34,11 @@ class Readers:
         def in_thread() -> T:
             return self._lent(lambda db: query(db, *args, **kwargs))
 
-        return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
+        self._give_way.under_way += 1
+        try:
+            return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
+        finally:
+            self._give_way.under_way -= 1
 
     def close(self) -> None:
         """Refuse what comes. A query under way ends, and its connection is closed when it comes back."""

@@ -1,11 +1,13 @@
 """The log in a file: one writer thread with group commit, and a few readers beside it."""
 
+import apsw
 import trio
 
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store import queries
 from walrusd.store.database import Durability, open_for_writing
+from walrusd.store.giveway import GiveWay
 from walrusd.store.log import Filter, Queued, Sent, Span, StorageFailed, Stored, Write
 from walrusd.store.readers import Readers
 from walrusd.store.writer import Writer
@@ -17,18 +19,20 @@ CLOSE_S = 30.0
 class SqliteLog:
     """A `Log` in SQLite. `submit` and `next_session` belong to trio's thread."""
 
-    def __init__(self, path: str, writer: Writer) -> None:
+    def __init__(self, path: str, db: apsw.Connection) -> None:
         self._path = path
-        self._writer = writer
-        self._readers = Readers(path)
+        self._give_way = GiveWay()
+        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._give_way)
+        self._readers = Readers(path, self._give_way)
+        self._closed = False
+        self._writer.start()
+        trio.lowlevel.add_instrument(self._give_way)
 
     @classmethod
     async def open(cls, path: str, *, durability: Durability = "full") -> "SqliteLog":
         """Open or make the database at `path`. Raises CannotOpen."""
         db = await trio.to_thread.run_sync(open_for_writing, path, durability)
-        writer = Writer(db, trio.lowlevel.current_trio_token())
-        writer.start()
-        return cls(path, writer)
+        return cls(path, db)
 
     def submit(self, write: Write) -> None:
         self._writer.given = max(self._writer.given, write.session)
@@ -70,10 +74,14 @@ class SqliteLog:
 
     async def aclose(self) -> None:
         """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
+        if self._closed:
+            return
+        self._closed = True
         self._readers.close()
         self._writer.stop()
         # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
         with trio.CancelScope(shield=True):
             ended = await trio.to_thread.run_sync(self._writer.join, CLOSE_S)
+        trio.lowlevel.remove_instrument(self._give_way)
         if not ended:
             raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_S:.0f} s")

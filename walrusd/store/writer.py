@@ -13,6 +13,7 @@ import apsw
 import trio
 
 from walrusd.store.database import write_failure
+from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed, Write
 from walrusd.store.rows import put
 
@@ -33,10 +34,11 @@ class Writer:
     are sessions at work.
     """
 
-    def __init__(self, db: apsw.Connection, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, db: apsw.Connection, token: trio.lowlevel.TrioToken, give_way: GiveWay) -> None:
         self._db = db
         self._path = db.filename
         self._token = token
+        self._give_way = give_way
         self._waiting: SimpleQueue[Write | None] = SimpleQueue()
         self._offset = _number(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
         self._given_before = _number(db, "SELECT value FROM counter WHERE name = 'session_given'")
@@ -51,6 +53,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, write: Write) -> None:
+        self._give_way.under_way += 1
         self._waiting.put(write)
         if self._ended:
             self._refuse()
@@ -67,7 +70,7 @@ class Writer:
     def _run(self) -> None:
         try:
             while batch := self._gather():
-                self._token.run_sync_soon(_deliver, self._settle(batch))
+                self._token.run_sync_soon(self._deliver, self._settle(batch))
                 self._checkpoint()
         except trio.RunFinishedError:
             pass  # nobody is left to be told; what was committed stays
@@ -146,12 +149,14 @@ class Writer:
         with suppress(Empty, trio.RunFinishedError):
             while True:
                 if write := self._waiting.get_nowait():
-                    self._token.run_sync_soon(write.failed, StorageFailed(f"{self._path} is closed"))
+                    failed = partial(write.failed, StorageFailed(f"{self._path} is closed"))
+                    self._token.run_sync_soon(self._deliver, [failed])
 
-
-def _deliver(outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        outcome()
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        """On trio's thread: a whole batch, in the order of submission, before any task runs again."""
+        self._give_way.under_way -= len(outcomes)
+        for outcome in outcomes:
+            outcome()
 
 
 def _number(db: apsw.Connection, query: str) -> int:

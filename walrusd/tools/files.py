@@ -104,7 +104,7 @@ def _skip(file: io.BufferedReader, window: Window) -> None:
                 f"Line {window.offset} of {window.path} is not within its first {MOST_SKIPPED:,} bytes, "
                 f"where {ended} lines end; what is further down cannot be read."
             )
-        rest = chunk.split(b"\n", target - ended)
+        rest = chunk.split(b"\n", min(target - ended, CHUNK))  # a model's number may be larger than C's
         ended += len(rest) - 1
         in_line = not chunk.endswith(b"\n")
         if ended == target:

@@ -1,0 +1,210 @@
+"""Every method once, as a program would use it: its answer is exactly what the protocol says."""
+
+import os
+from pathlib import Path
+
+import pytest
+from msgspec import convert, json
+
+import walrusd
+from tests.fakes.home import Home, Walrusd
+from tests.rpc.raw import Json, Raw
+from walrus_protocol.aclient import Client
+from walrus_protocol.methods import METHODS, STREAMING, Hello, ProviderStatus, Status
+from walrusd.rpc.handlers import INLINE, WAITING
+
+NOTHING_USED = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoning": 0}
+
+
+async def answered(line: Raw, method: str, params: Json | None = None) -> Json:
+    """A result, strictly as the protocol has it: no field more, none left out."""
+    answer = await line.call(method, params)
+    assert {"jsonrpc", "id", "result"} == answer.keys(), answer
+    result: Json = answer["result"]
+    assert json.decode(json.encode(convert(result, METHODS[method][1]))) == result
+    return result
+
+
+async def new_session(line: Raw, agent: str = "echo") -> int:
+    session: int = (await answered(line, "session.create", {"agent": agent}))["session"]
+    return session
+
+
+def test_the_handlers_are_the_methods_of_the_protocol() -> None:
+    assert INLINE.keys() | WAITING.keys() == METHODS.keys()
+    assert not INLINE.keys() & WAITING.keys()
+    assert STREAMING <= WAITING.keys()
+
+
+async def test_ping(line: Raw) -> None:
+    assert await answered(line, "daemon.ping") == {}
+
+
+async def test_hello_says_who_answers(line: Raw, daemon: Walrusd, home: Home) -> None:
+    hello = convert(await answered(line, "daemon.hello", {"client": "test", "protocol": 1}), Hello)
+    assert (hello.protocol, hello.version, hello.pid, hello.home) == (
+        1,
+        walrusd.__version__,
+        daemon.pid,
+        str(home.path),
+    )
+    assert hello.uptime_s > 0
+
+
+async def test_hello_refuses_another_protocol(line: Raw) -> None:
+    answer = await line.call("daemon.hello", {"client": "test", "protocol": 2})
+    assert answer["error"]["code"] == -32006
+    assert answer["error"]["data"]["kind"] == "protocol"
+    assert answer["error"]["data"]["hint"]
+    assert (await line.call("daemon.ping"))["result"] == {}
+
+
+async def test_status_counts(line: Raw, client: Client, daemon: Walrusd, home: Home) -> None:
+    before = convert(await answered(line, "daemon.status"), Status)
+    await new_session(line)
+    after = convert(await answered(line, "daemon.status"), Status)
+    assert (after.version, after.pid, after.home) == (walrusd.__version__, daemon.pid, str(home.path))
+    assert set(after.agents) == {"echo", "told", "lost", "walrus"}
+    assert after.providers == (
+        ProviderStatus(name="echo", kind="echo", models=("echo",)),
+        ProviderStatus(name="fake", kind="openai", models=("fake",)),
+    )
+    assert after.sessions.open == before.sessions.open + 1
+    assert after.sessions.live == before.sessions.live + 1
+    assert after.sessions.running == 0
+    assert after.connections >= 2
+    assert 10e6 < after.rss_bytes < 300e6
+    assert after.uptime_s >= before.uptime_s > 0
+
+
+async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_result(line: Raw) -> None:
+    found = await answered(line, "rpc.discover")
+    assert {method["name"] for method in found["methods"]} == set(METHODS)
+    for method in found["methods"]:
+        params, result = METHODS[method["name"]]
+        for schema, struct in ((method["params"], params), (method["result"], result)):
+            whole = found["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+            assert set(whole["properties"]) == set(struct.__struct_fields__), method["name"]
+
+
+async def test_agents_are_listed_without_their_prompts_and_shown_with_them(line: Raw) -> None:
+    listed = (await answered(line, "agent.list"))["agents"]
+    assert {agent["name"] for agent in listed} == {"echo", "told", "lost", "walrus"}
+    told = next(agent for agent in listed if agent["name"] == "told")
+    shown = await answered(line, "agent.get", {"agent": "told"})
+    assert shown.pop("system_prompt")
+    assert told.pop("system_prompt") == ""
+    assert shown == told
+    assert (shown["model"], shown["max_iterations"], shown["tools"]) == ("fake", 3, ["read"])
+
+
+async def test_a_session_is_created_and_shown(line: Raw) -> None:
+    params = {"agent": "echo", "created_by": "me", "title": "On walruses"}
+    session = (await answered(line, "session.create", params))["session"]
+    shown = await answered(line, "session.get", {"session": session})
+    created_at = shown.pop("created_at")
+    assert created_at == pytest.approx(shown.pop("updated_at"))
+    assert shown == {
+        "id": session,
+        "agent": "echo",
+        "created_by": "me",
+        "title": "On walruses",
+        "state": "idle",
+        "queued": 0,
+        "messages": 0,
+        "last_seq": 1,
+        "parent": None,
+        "usage": NOTHING_USED,
+        "cost_usd": 0.0,
+        "open_approvals": [],
+        "open_questions": [],
+    }
+
+
+async def test_a_message_is_sent_and_answered(line: Raw) -> None:
+    session = await new_session(line)
+    assert await answered(line, "session.send", {"session": session, "content": "hi"}) == {
+        "session": session,
+        "turn": 1,
+        "text": "hi",
+        "stop_reason": "text_response",
+        "error": None,
+        "rounds": 1,
+        "usage": NOTHING_USED,
+        "cost_usd": 0.0,
+        "first_seq": 2,
+        "last_seq": 4,
+    }
+    assert (await answered(line, "session.get", {"session": session}))["messages"] == 2
+
+
+async def test_the_model_is_told_who_speaks(line: Raw) -> None:
+    session = await new_session(line)
+    sent = await answered(line, "session.send", {"session": session, "content": "hi", "sender": "Ann"})
+    assert "Ann" in sent["text"]
+    assert sent["text"].endswith("hi")
+
+
+async def test_a_message_may_be_made_of_parts(line: Raw) -> None:
+    session = await new_session(line)
+    parts = [{"type": "text", "text": "hi"}, {"type": "text", "text": "there"}]
+    assert (await answered(line, "session.send", {"session": session, "content": parts}))["text"] == "hi\nthere"
+
+
+async def test_history_is_what_the_model_sees(line: Raw) -> None:
+    session = await new_session(line)
+    await line.call("session.send", {"session": session, "content": "hi"})
+    assert await answered(line, "session.history", {"session": session}) == {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "hi", "thinking": "", "calls": [], "opaque": None},
+        ],
+        "cursor": None,
+    }
+
+
+async def test_an_agent_is_run_in_a_session_of_its_own_that_closes(line: Raw) -> None:
+    ran = await answered(line, "agent.run", {"agent": "echo", "content": "hi", "created_by": "me", "title": "Once"})
+    assert (ran["text"], ran["turn"], ran["stop_reason"]) == ("hi", 1, "text_response")
+    waited = await answered(line, "session.wait", {"session": ran["session"], "states": ["closed"]})
+    assert waited == {"state": "closed"}
+    shown = await answered(line, "session.get", {"session": ran["session"]})
+    assert (shown["state"], shown["created_by"], shown["title"]) == ("closed", "me", "Once")
+
+
+async def test_a_session_closes_once_and_can_still_be_read(line: Raw) -> None:
+    session = await new_session(line)
+    await line.call("session.send", {"session": session, "content": "hi"})
+    assert await answered(line, "session.close", {"session": session}) == {"closed": True}
+    assert await answered(line, "session.close", {"session": session}) == {"closed": False}
+    assert (await answered(line, "session.get", {"session": session}))["state"] == "closed"
+    assert len((await answered(line, "session.history", {"session": session}))["messages"]) == 2
+    refused = (await line.call("session.send", {"session": session, "content": "more"}))["error"]
+    assert (refused["code"], refused["data"]["kind"]) == (-32005, "session_closed")
+
+
+async def test_an_interrupt_of_a_session_at_rest_is_no_error(line: Raw) -> None:
+    session = await new_session(line)
+    assert await answered(line, "session.interrupt", {"session": session}) == {"interrupted": False, "turn": None}
+
+
+async def test_the_configuration_in_force_is_shown(line: Raw, home: Home) -> None:
+    shown = await answered(line, "config.get")
+    assert shown["path"] == str(home.path / "walrus.toml")
+    assert shown["config"]["agents"]["told"]["model"] == "fake"
+
+
+async def test_the_files_as_they_are_now_are_checked_and_nothing_changes(line: Raw, home: Home) -> None:
+    toml = Path(home.path / "walrus.toml")
+    text = toml.read_text()
+    assert (await answered(line, "config.check"))["ok"]
+    toml.write_text(text + "\n[agents.told.heartbat]\n")
+    try:
+        checked = await answered(line, "config.check")
+    finally:
+        toml.write_text(text)
+    line_of = text.count("\n") + 2
+    assert (checked["ok"], checked["path"]) == (False, str(toml))
+    assert f"{toml}:{line_of}: agents.told.heartbat" in checked["message"]
+    assert os.linesep not in checked["hint"]
+    assert (await answered(line, "daemon.ping")) == {}

@@ -1,0 +1,71 @@
+"""walrusctl config: the files are read, no daemon is asked, and no secret is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.terminal import Terminal
+
+GOOD = """
+[providers.mine]
+kind = "openai"
+base_url = "http://127.0.0.1:1/v1"
+api_key = "${SECRET_KEY}"
+models = ["m"]
+
+[defaults]
+model = "m"
+
+[agents.walrus]
+members = ["other"]
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SECRET_KEY", "hunter2")
+    home = tmp_path / "home"
+    home.mkdir(0o700)
+    (home / "walrus.toml").write_text(GOOD)
+    return home
+
+
+def test_check_says_ok_and_warns_beside(home: Path) -> None:
+    result = Terminal(home).types("config", "check")
+    assert (result.exit_code, result.stdout) == (0, f"ok: {home}/walrus.toml\n")
+    assert result.stderr.startswith("walrusctl: warning: ")
+    assert "members" in result.stderr
+    as_json = json.loads(Terminal(home).types("config", "check", "--json").stdout)
+    assert (as_json["ok"], as_json["path"], len(as_json["warnings"])) == (True, f"{home}/walrus.toml", 1)
+
+
+def test_check_names_file_line_and_nearest_key_and_exits_2(home: Path) -> None:
+    (home / "walrus.toml").write_text("[daemon]\nlog_levl = 'info'\n")
+    result = Terminal(home).types("config", "check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{home}/walrus.toml:2" in result.stderr
+    assert "log_level" in result.stderr
+    (problem,) = json.loads(Terminal(home).types("config", "check", "--json").stdout)["problems"]
+    assert (problem["line"], problem["key"]) == (2, "daemon.log_levl")
+
+
+def test_check_without_a_file_exits_2(home: Path) -> None:
+    (home / "walrus.toml").unlink()
+    assert Terminal(home).types("config", "check").exit_code == 2
+
+
+def test_show_prints_what_is_in_force_with_stars_for_secrets(home: Path) -> None:
+    for option in (), ("--json",):
+        result = Terminal(home).types("config", "show", *option)
+        assert result.exit_code == 0
+        assert "hunter2" not in result.output
+        shown = json.loads(result.stdout)
+        assert shown["providers"]["mine"]["api_key"] == "***"
+        assert shown["agents"]["walrus"]["max_iterations"] == 16
+
+
+def test_path_prints_where_the_file_is_or_would_be(home: Path) -> None:
+    assert Terminal(home).types("config", "path").output == f"{home}/walrus.toml\n"
+    elsewhere = Terminal(home).types("config", "path", "--home", "/nowhere/at/all")
+    assert elsewhere.output == "/nowhere/at/all/walrus.toml\n"

@@ -1,0 +1,190 @@
+"""walrusctl as a process: what it imports, a terminal in front of it, Ctrl-C, and a reader who has gone."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.fakes.daemon import Call, FakeDaemon
+from tests.fakes.terminal import ANSWERED, Terminal
+from walrus_protocol.events import AssistantMessage, TextDelta
+from walrus_protocol.methods import SessionParams, TurnResult
+
+SLOW = {"trio", "msgspec", "structlog", "httpx2", "apsw", "anyio", "asyncio", "tomllib", "walrusd", "jsonschema_rs"}
+TELL_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+
+
+def says_a_word_and_waits(call: Call) -> TurnResult:
+    call.emit(TextDelta(session=7, turn=3, text="word", round=1, at=0))
+    call.cancelled.wait(30)
+    return ANSWERED
+
+
+def never_begins(call: Call) -> TurnResult:
+    call.cancelled.wait(30)
+    return ANSWERED
+
+
+@contextmanager
+def terminal_pair() -> Iterator[tuple[int, int]]:
+    """A terminal's two ends: ours, and the child's."""
+    ours, theirs = pty.openpty()
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def shown_on_a_terminal(terminal: Terminal, *words: str | int) -> str:
+    with terminal_pair() as (ours, theirs):
+        child = terminal.child(*words, stdout=theirs)
+        _, stderr = child.communicate(timeout=30)
+        assert (child.returncode, stderr) == (0, b"")
+        os.write(theirs, b"\0")  # the end: what comes after it is nobody's
+        shown = b""
+        while not shown.endswith(b"\0"):
+            shown += os.read(ours, 65536)
+    return shown[:-1].decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ping",),
+        ("status",),
+        ("agent", "list"),
+        ("session", "create", "walrus"),
+        ("session", "list"),
+        ("session", "attach", "1"),
+        ("send", "1", "hi"),
+        ("stream", "1", "hi"),
+        ("run", "walrus", "hi"),
+        ("config", "path"),
+    ],
+)
+def test_a_one_shot_command_imports_nothing_slow(
+    daemon: FakeDaemon, terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    child = terminal.child(*words, before=TELL_MODULES)
+    stdout, stderr = child.communicate(timeout=30)
+    assert child.returncode == 0, stderr
+    assert stdout
+    loaded = {name.partition(".")[0] for name in stderr.decode().splitlines()[-1].split()}
+    assert "walrusctl" in loaded
+    assert loaded & SLOW == set()
+
+
+def test_the_installed_program_is_this_one(daemon: FakeDaemon, terminal: Terminal) -> None:
+    program = os.path.join(os.path.dirname(sys.executable), "walrusctl")
+    if not os.path.exists(program):
+        pytest.skip("walrusctl is not installed in this environment")
+    answer = subprocess.check_output(
+        [program, "send", "1"], input=b"hi", env={**os.environ, **terminal.environ}, timeout=30
+    )
+    assert answer == b"It says hi.\n"
+
+
+def test_a_terminal_gets_no_escapes_and_a_pipe_gets_them_all(daemon: FakeDaemon, terminal: Terminal) -> None:
+    said = "a\x1b]0;title\x07b\x1b[31mc\x9b2J\rd"
+
+    def script(call: Call) -> TurnResult:
+        for at, letter in enumerate(said):
+            call.emit(TextDelta(session=1, turn=1, text=letter, round=1, at=at))
+        call.emit(AssistantMessage(session=1, turn=1, seq=3, round=1, content=said))
+        return TurnResult(session=1, turn=1, text=said, stop_reason="text_response")
+
+    daemon.script["session.stream"] = script
+    assert shown_on_a_terminal(terminal, "stream", 1, "hi") == "abcd\n"
+    assert shown_on_a_terminal(terminal, "send", 1, "hi") == "abcd\n"
+    stdout, _ = terminal.child("send", 1, "hi").communicate(timeout=30)
+    assert stdout.decode() == said + "\n"
+
+
+def test_run_streams_on_a_terminal(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with terminal_pair() as (ours, theirs):
+        child = terminal.child("run", "walrus", "what does it say?", stdout=theirs)
+        child.communicate(timeout=30)
+        assert os.read(ours, 65536).decode() == "I will look.\r\nIt says hi.\r\n"
+    assert child.returncode == 0
+
+
+def test_a_log_is_dim_on_a_terminal_unless_colour_is_unwanted(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert "\x1b[2msession 1 of agent walrus created\x1b[0m\n" in shown_on_a_terminal(terminal, "session", "attach", 1)
+    terminal.environ["NO_COLOR"] = "1"
+    assert "\x1b" not in shown_on_a_terminal(terminal, "session", "attach", 1)
+
+
+def test_a_terminal_with_no_text_is_a_usage_error(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with terminal_pair() as (_, theirs):
+        child = terminal.child("send", 1, stdin=theirs)
+        _, stderr = child.communicate(timeout=30)
+    assert child.returncode == 2
+    assert b"TEXT is missing; give it, or pipe it in" in stderr
+    assert daemon.asked == []
+
+
+def test_ctrl_c_interrupts_the_turn(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.stream"] = says_a_word_and_waits
+    child = terminal.child("stream", 7, "hi")
+    assert child.stdout
+    assert child.stdout.read(4) == b"word"
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stdout, stderr) == (130, b"\n", b"interrupted\n")
+    assert daemon.params("session.interrupt") == [SessionParams(session=7)]
+
+
+def test_ctrl_c_with_detach_leaves_the_turn_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.stream"] = says_a_word_and_waits
+    child = terminal.child("stream", 7, "hi", "--detach")
+    assert child.stdout
+    assert child.stdout.read(4) == b"word"
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stderr) == (130, b"not waiting any longer; the turn goes on\n")
+    assert daemon.params("session.interrupt") == []
+
+
+def test_ctrl_c_interrupts_nobody_elses_turn_while_the_message_waits(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.stream"] = never_begins
+    child = terminal.child("send", 7, "hi")
+    daemon.wait_until(lambda fake: bool(fake.params("session.stream")))
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stdout) == (130, b"")
+    assert stderr == b"not waiting any longer; the turn had not begun, and will run when its time comes\n"
+    assert daemon.params("session.interrupt") == []
+
+
+def test_ctrl_c_ends_a_wait_of_any_other_kind(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.wait"] = Call.wait_for_cancel
+    child = terminal.child("session", "wait", 1)
+    daemon.wait_until(lambda fake: bool(fake.params("session.wait")))
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=30) == (b"", b"")
+    assert child.returncode == 130
+
+
+def test_a_reader_who_has_gone_ends_it_quietly(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def endless(call: Call) -> TurnResult:
+        at = 0
+        while not call.cancelled.is_set():
+            call.emit(TextDelta(session=1, turn=1, text="line\n", round=1, at=at))
+            at += 5
+        return ANSWERED
+
+    daemon.script["session.stream"] = endless
+    child = terminal.child("stream", 1, "hi")
+    assert child.stdout
+    assert child.stdout.readline() == b"line\n"
+    child.stdout.close()
+    assert child.stderr
+    assert child.stderr.read() == b""
+    assert child.wait(30) == 141
+    child.stderr.close()
