@@ -21,7 +21,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
     """A name and a value a line; what is empty is left out."""
-    shown = [(name, str(value)) for name, value in pairs if value not in (None, "", [], {})]
+    words = {True: "yes", False: "no"}
+    shown = [
+        (name, words[value] if isinstance(value, bool) else str(value))
+        for name, value in pairs
+        if value not in (None, "", [], {})
+    ]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
 
@@ -80,7 +85,8 @@ def _done_line(event: Json) -> str:
     tokens = f"{usage.get('input', 0)} tokens in, {usage.get('output', 0)} out"
     took = f"{event.get('duration_ms', 0) / 1000:.1f} s"
     cost = money(event.get("cost_usd"))
-    line = f"done: {event['stop_reason']}, {event.get('rounds', 0)} rounds, {tokens}, {cost}, {took}"
+    rounds = event.get("rounds", 0)
+    line = f"done: {event['stop_reason']}, {rounds} round{'' if rounds == 1 else 's'}, {tokens}, {cost}, {took}"
     error = event.get("error")
     return f"{line}\n{error['kind']}: {one_line(error['message'])}" if error else line
 

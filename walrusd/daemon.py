@@ -13,11 +13,12 @@ import trio
 from walrus_config import schema
 from walrus_config.paths import paths
 from walrus_config.schema import Config
-from walrus_protocol.events import ToolResult
+from walrus_protocol.events import AnyEvent, Done, ToolResult
 from walrusd import __version__
 from walrusd.agent.agent import Agent
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.host.process import undumpable
+from walrusd.log import log_turn
 from walrusd.ports import Tool, ToolRequest
 from walrusd.providers.registry import Models, open_models
 from walrusd.rpc.call import House
@@ -38,8 +39,8 @@ EXIT_AT_ONCE = 130
 Ready = trio.TaskStatus[None]
 
 
-class ToolsHook(Hook):
-    """The feature `tools`: their schemas in the registry, and the pipeline behind `dispatch`."""
+class DaemonHook(Hook):
+    """What the daemon adds to a runtime: the tools behind their pipeline, and a line of log for each turn."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -47,6 +48,10 @@ class ToolsHook(Hook):
     def on_register_tools(self, registry: ToolRegistry) -> None:
         for tool in self._pipeline.schemas:
             registry.register_tool(tool)
+
+    def on_event(self, agent: str, event: AnyEvent) -> None:
+        if isinstance(event, Done):
+            log_turn(agent, event)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         return await self._pipeline.dispatch(request)
@@ -65,7 +70,7 @@ async def serve(config: Config, *, socket: str, started: float, task_status: Rea
             _store(home.database, config) as store,
             open_models(config.providers, config.models) as models,
             Runtime(
-                models, ToolsHook(_pipeline(config)), log=store, max_running_turns=config.daemon.max_running_turns
+                models, DaemonHook(_pipeline(config)), log=store, max_running_turns=config.daemon.max_running_turns
             ) as runtime,
         ):
             for agent in config.agents.values():

@@ -8,8 +8,10 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from walrus_config.schema import Config
+from walrus_protocol.events import Done
 
 STARS = "***"
+turns = structlog.get_logger("walrusd.turn")
 
 
 def configure(config: Config) -> None:
@@ -55,3 +57,20 @@ def redacting(secrets: Collection[str]) -> Processor:
         return text
 
     return redact
+
+
+def log_turn(agent: str, done: Done) -> None:
+    """The canonical line of a turn: everything about it but what was said."""
+    turns.info(
+        "turn",
+        session=done.session,
+        turn=done.turn,
+        agent=agent,
+        stop_reason=done.stop_reason,
+        error=done.error and done.error.kind,
+        rounds=done.rounds,
+        tokens_in=done.usage.input + done.usage.cache_read + done.usage.cache_write,
+        tokens_out=done.usage.output,
+        cost_usd=done.cost_usd,
+        duration_ms=done.duration_ms,
+    )

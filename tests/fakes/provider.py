@@ -146,7 +146,7 @@ async def open_provider(port: int = 0) -> AsyncIterator[FakeProvider]:
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
         fake = FakeProvider(listener.socket.getsockname()[1])
-        nursery.start_soon(trio.serve_listeners, fake.serve, [listener])
+        await nursery.start(trio.serve_listeners, fake.serve, [listener])
         yield fake
         nursery.cancel_scope.cancel()
 

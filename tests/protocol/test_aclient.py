@@ -13,6 +13,7 @@ from msgspec import Struct
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
 from walrus_protocol.aclient import Client, Events, connect
 from walrus_protocol.client import RequestFailed, Unreachable
+from walrus_protocol.connection import encode_error
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, TextDelta
 from walrus_protocol.methods import (
     METHODS,
@@ -35,6 +36,7 @@ from walrus_protocol.methods import (
     TurnResult,
     WaitParams,
 )
+from walrus_protocol.problems import Problem
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response")
 HI = SendParams(session=1, content="hi")
@@ -197,6 +199,20 @@ async def test_a_daemon_that_hangs_up_fails_all_who_wait_and_all_who_ask_later(p
                     await client.ping()
             await ask(client)
     assert len(failures) == 4
+
+
+async def test_an_error_that_belongs_to_no_request_fails_who_waits(path: Path) -> None:
+    def turn_away(call: Call) -> Struct:
+        call.send_raw(encode_error(None, Problem("too_many_connections", "512 are open")))
+        raise HangUp
+
+    with FakeDaemon(path, {"daemon.ping": turn_away, "session.stream": turn_away}):
+        async with connect(path) as client:
+            with pytest.raises(RequestFailed, match="512 are open"):
+                await client.ping()
+            async with client.stream(HI) as turn:
+                with pytest.raises(RequestFailed, match="512 are open"):
+                    await anext(turn)
 
 
 async def test_no_socket_means_not_running(path: Path) -> None:

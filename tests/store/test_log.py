@@ -240,6 +240,7 @@ async def test_a_closed_log_refuses_writes_and_reads(disk: LogDisk) -> None:
     assert isinstance(outcome, StorageFailed)
     with pytest.raises(StorageFailed):
         await log.outline(1)
+    await log.aclose()
 
 
 async def test_a_log_that_is_closed_under_cancellation_is_closed_all_the_same(disk: LogDisk) -> None:

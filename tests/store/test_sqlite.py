@@ -223,6 +223,20 @@ async def test_a_write_that_no_store_can_take_fails_alone(disk: SqliteDisk) -> N
     await log.aclose()
 
 
+async def test_the_loop_gives_way_only_while_something_is_under_way(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await outcomes(log, *(write(session=1, bodies=[b"{}"], first_seq=1) for _ in range(3)))
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(log.events, 1, 0, 9)
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert log._give_way.under_way == 0
+    await log.aclose()
+    await outcomes(log, write(session=1))
+    assert log._give_way.under_way == 0
+
+
 async def test_the_write_ahead_log_stays_short(disk: SqliteDisk) -> None:
     log = await disk.open()
     for seq in range(1, 61):

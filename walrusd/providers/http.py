@@ -79,7 +79,7 @@ async def body_of(response: httpx2.Response) -> AsyncIterator[AsyncIterator[byte
     finally:
         with suppress(httpx2.HTTPError), trio.CancelScope() as leave:
             leave.cancel()
-            async for _ in pieces:
+            while await anext(pieces, None):  # noqa: ASYNC102 - it is cancelled already, so it waits for nothing
                 pass
 
 

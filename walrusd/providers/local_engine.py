@@ -66,7 +66,7 @@ class Engine:
                 await self._start(process)
                 await process.wait()
         finally:
-            await _ended(process)
+            await _ended(process)  # noqa: ASYNC102 - it is shielded and timed inside
             code = process.returncode
             self._settle(f"signal {-code}" if code is not None and code < 0 else f"exit status {code}")
 

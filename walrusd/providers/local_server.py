@@ -20,6 +20,8 @@ PROMPT_CACHE_MIB = 256
 """The engine's own default is 8 GiB, which is more than a daemon in the background may take unasked."""
 TEMPERATURE = 0.2
 """As the authors of SmolLM2 advise; at the engine's 0.8 a small model soon talks nonsense."""
+REPEAT_PENALTY = 1.1
+"""At the engine's 1.0 the same model told half of its stories in circles, until it was cut off."""
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.ui = False
     params.endpoint_slots = False
-    params.sampling.temp = TEMPERATURE
+    params.sampling.temp, params.sampling.penalty_repeat = TEMPERATURE, REPEAT_PENALTY
     try:
         server = xllamacpp.Server(params)  # back once the weights are loaded; it serves while it is referenced
     except RuntimeError as error:

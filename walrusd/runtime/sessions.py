@@ -64,7 +64,6 @@ class LiveSession:
         """Who waits for which inbox entry, by place."""
         self.waiting: list[Ticket] = []
         """Who waits for the open turn."""
-        self.last_done: Done | None = None
 
     @property
     def id(self) -> int:
@@ -167,7 +166,6 @@ class LiveSession:
 
     def _finish(self, done: Done, seq: int) -> None:
         self.speech = self.left_over = None
-        self.last_done = done
         waiting, self.waiting = self.waiting, []
         for ticket in waiting:
             ticket.finish(result_of(done, self.id, ticket.first_seq, seq))

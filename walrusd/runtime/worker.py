@@ -127,8 +127,6 @@ class Worker:
             await self._end(
                 TurnError("internal", "walrusd met a bug in this turn.", "The daemon's log has the details.")
             )
-        if done := live.last_done:
-            log_turn(name, done)
 
     async def _run(self, agent: Agent, turn: LiveTurn) -> None:
         live, timeout_s = self._live, self._timeout_s
@@ -185,20 +183,3 @@ class Worker:
         if self._has_slot:
             self._has_slot = False
             self._shop.slots.release()
-
-
-def log_turn(agent: str, done: Done) -> None:
-    """The canonical line of a turn: everything about it but what was said."""
-    log.info(
-        "turn",
-        session=done.session,
-        turn=done.turn,
-        agent=agent,
-        stop_reason=done.stop_reason,
-        error=done.error and done.error.kind,
-        rounds=done.rounds,
-        tokens_in=done.usage.input + done.usage.cache_read + done.usage.cache_write,
-        tokens_out=done.usage.output,
-        cost_usd=done.cost_usd,
-        duration_ms=done.duration_ms,
-    )

@@ -149,7 +149,7 @@ class Writer:
         with suppress(Empty, trio.RunFinishedError):
             while True:
                 if write := self._waiting.get_nowait():
-                    failed = partial(write.failed, StorageFailed(f"{self._path} is closed"))
+                    failed: Outcome = partial(write.failed, StorageFailed(f"{self._path} is closed"))
                     self._token.run_sync_soon(self._deliver, [failed])
 
     def _deliver(self, outcomes: list[Outcome]) -> None:

@@ -1,0 +1,253 @@
+"""What a server makes of bad input: every kind is named for what it is, and only nonsense ends the connection."""
+
+import json
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus_protocol import wire
+from walrus_protocol.connection import NEED_DATA, SERVER, Connection, Refusal, Request
+from walrus_protocol.content import State
+from walrus_protocol.methods import NoParams
+from walrus_protocol.problems import Problem
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def drain(connection: Connection[object]) -> Iterator[object]:
+    while (message := connection.next_message()) is not NEED_DATA:
+        yield message
+
+
+def refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
+    """What a server says to payloads: the id it answers to, the kind, and whether it hangs up."""
+    server = Connection(SERVER)
+    server.receive_data(b"".join(map(wire.frame, payloads)))
+    messages = list(drain(server))
+    assert all(isinstance(message, Refusal) for message in messages), messages
+    return [(message.id, message.problem.kind, message.close) for message in messages if isinstance(message, Refusal)]
+
+
+def refusal(**members: object) -> Problem:
+    """The problem of one request that is not taken; the connection has to live."""
+    server = Connection(SERVER)
+    server.receive_data(wire.frame(json.dumps({"jsonrpc": "2.0", "id": 1, **members}).encode()))
+    (message,) = drain(server)
+    assert isinstance(message, Refusal)
+    assert (message.id, message.close) == (1, False)
+    return message.problem
+
+
+@given(st.binary())
+def test_no_bytes_at_all_make_a_server_raise(noise: bytes) -> None:
+    server = Connection(SERVER)
+    server.receive_data(noise)
+    list(drain(server))
+    framed = Connection(SERVER)
+    framed.receive_data(wire.frame(noise))
+    list(drain(framed))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | texts,
+        lambda inner: st.lists(inner) | st.dictionaries(texts | st.sampled_from(["id", "method", "jsonrpc"]), inner),
+    )
+)
+def test_no_json_at_all_makes_a_server_raise_and_each_answer_can_be_sent(value: object) -> None:
+    server = Connection(SERVER)
+    server.receive_data(wire.frame(json.dumps(value).encode()))
+    for message in drain(server):
+        if isinstance(message, Refusal):
+            server.send(message)
+
+
+def test_a_frame_over_the_cap_is_refused_before_it_has_come_and_closes() -> None:
+    server = Connection(SERVER)
+    server.receive_data((wire.MAX_FRAME + 1).to_bytes(4, "big"))
+    (message,) = drain(server)
+    assert isinstance(message, Refusal)
+    assert (message.id, message.problem.kind, message.close) == (None, "frame_too_large", True)
+
+
+def test_http_is_told_of_the_framing() -> None:
+    server = Connection(SERVER)
+    server.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+    (message,) = drain(server)
+    assert isinstance(message, Refusal)
+    assert "4-byte big-endian length" in message.problem.hint
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"  ",
+        b"nonsense",
+        b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"',
+        b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"} {}',
+        b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":{"a":NaN}}',
+        b'{"jsonrpc":"2.0","id":NaN,"method":"daemon.ping"}',
+        b"[1,2",
+        b'"\xff"x',
+        b"\xef\xbb\xbf{}",
+    ],
+)
+def test_bytes_that_are_no_json_are_refused_and_close(payload: bytes) -> None:
+    assert refusals(payload) == [(None, "parse_error", True)]
+
+
+def test_text_that_is_no_utf8_is_refused_and_closes() -> None:
+    payload = b'{"jsonrpc":"2.0","id":7,"method":"session.send","params":{"session":1,"content":"\xff"}}'
+    assert refusals(payload) == [(7, "parse_error", True)]
+
+
+def test_nothing_is_taken_after_a_refusal_that_closes() -> None:
+    ping = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}'
+    assert refusals(b"nonsense", ping) == [(None, "parse_error", True)]
+
+
+def test_half_a_surrogate_pair_is_refused_and_the_connection_lives() -> None:
+    half = rb'{"jsonrpc":"2.0","id":"a","method":"session.send","params":{"session":1,"content":"\ud83d"}}'
+    assert refusals(half, half) == [("a", "invalid_params", False)] * 2
+
+
+def test_a_batch_is_refused_and_the_connection_lives() -> None:
+    assert refusals(b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}]') == [
+        (None, "invalid_request", False),
+        (None, "invalid_request", False),
+    ]
+
+
+@pytest.mark.parametrize("payload", [b"1", b'"text"', b"null", b"true"])
+def test_json_that_is_no_object_is_refused_and_the_connection_lives(payload: bytes) -> None:
+    assert refusals(payload, payload) == [(None, "invalid_request", False)] * 2
+
+
+@pytest.mark.parametrize("bad", ["true", "1.0", "1e3", "null", "{}", "[]", str(2**53), "9" * 5000, f'"{"x" * 129}"'])
+def test_an_id_is_an_int_or_a_short_string(bad: str) -> None:
+    payload = f'{{"jsonrpc":"2.0","id":{bad},"method":"daemon.ping"}}'.encode()
+    assert refusals(payload) == [(None, "invalid_request", False)]
+
+
+def test_an_id_in_flight_is_refused_until_it_is_answered() -> None:
+    server = Connection(SERVER)
+    ping = wire.frame(b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}')
+    server.receive_data(ping + ping)
+    first, twin = drain(server)
+    assert first == Request(1, "daemon.ping", NoParams())
+    assert isinstance(twin, Refusal)
+    assert (twin.id, twin.problem.kind, twin.close) == (1, "invalid_request", False)
+    server.send(twin)
+    assert server.in_flight == {1}
+    server.answered(1)
+    server.receive_data(ping)
+    assert list(drain(server)) == [first]
+
+
+def test_the_int_1_and_the_string_1_are_two_ids() -> None:
+    server = Connection(SERVER)
+    for shown in (b"1", b'"1"'):
+        server.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":%b,"method":"daemon.ping"}' % shown))
+    assert list(drain(server)) == [Request(1, "daemon.ping", NoParams()), Request("1", "daemon.ping", NoParams())]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{}",
+        b'{"jsonrpc":"2.0","method":"daemon.shutdown"}',
+        b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":1}}',
+        b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":{}}}',
+        b'{"jsonrpc":"2.0","method":"rpc.cancel","params":[1]}',
+        b'{"jsonrpc":"2.0","method":5}',
+        b'{"method":"daemon.ping","params":7}',
+    ],
+)
+def test_a_message_without_an_id_is_neither_answered_nor_obeyed(payload: bytes) -> None:
+    assert refusals(payload) == []
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    problem = refusal(method="session.sent", params={})
+    assert (problem.code, problem.hint) == (-32601, "did you mean session.send?")
+    assert refusal(method="rpc.cancel").hint == "send it without an id"
+    assert len(refusal(method="x" * 1_000_000).message) < 200
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message", "hint"),
+    [
+        ("session.send", {"sesion": 1}, "unknown param 'sesion'", "did you mean session?"),
+        ("daemon.ping", {"x": 1}, "unknown param 'x'", "params: none"),
+        ("session.get", {}, "missing param session", "params: session"),
+        ("session.get", [1], "params: expected object, got array", "params: session"),
+        ("session.get", None, "params: expected object, got null", "params: session"),
+        ("session.get", {"session": "1"}, "session: expected int, got str", ""),
+        ("session.get", {"session": 0}, "session: expected int >= 1", ""),
+        ("session.get", {"session": 2**53}, "session: expected int <= 9007199254740991", ""),
+        ("session.get", {"session": True}, "session: expected int, got bool", ""),
+        (
+            "session.send",
+            {"session": 1, "content": "x", "when_busy": "que"},
+            "when_busy: invalid enum value 'que'",
+            "one of queue, steer, interrupt, reject",
+        ),
+        (
+            "session.wait",
+            {"session": 1, "states": ["asleep"]},
+            "states[0]: invalid enum value 'asleep'",
+            f"one of {', '.join(get_args(State))}",
+        ),
+        ("session.send", {"session": 1, "content": 5}, "content: expected str | array, got int", ""),
+        ("session.send", {"session": 1, "content": [{"type": "text"}]}, "content[0]: missing param text", ""),
+    ],
+)
+def test_bad_params_are_refused_with_the_path_and_the_nearest(
+    method: str, params: object, message: str, hint: str
+) -> None:
+    problem = refusal(method=method, params=params)
+    assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
+
+
+@pytest.mark.parametrize(
+    ("members", "message", "hint"),
+    [
+        ({"parms": {}, "method": "daemon.ping"}, "unknown member 'parms'", "did you mean params?"),
+        ({"jsonrpc": "1.0", "method": "daemon.ping"}, 'a request says "jsonrpc": "2.0"', ""),
+        ({"method": 5}, "a request names its method", "rpc.discover lists the methods"),
+        ({}, "a request names its method", "rpc.discover lists the methods"),
+    ],
+)
+def test_a_bad_envelope_is_refused_by_its_member(members: dict[str, object], message: str, hint: str) -> None:
+    problem = refusal(**members)
+    assert (problem.kind, problem.message, problem.hint) == ("invalid_request", message, hint)
+
+
+def test_deep_nesting_is_refused_and_the_connection_lives() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    assert refusals(deep, b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":%b}' % deep) == [
+        (None, "invalid_request", False),
+        (None, "invalid_request", False),
+    ]
+
+
+def test_of_a_member_that_stands_twice_the_last_counts() -> None:
+    server = Connection(SERVER)
+    server.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":1,"id":2,"method":"x","method":"daemon.ping"}'))
+    assert list(drain(server)) == [Request(2, "daemon.ping", NoParams())]
+
+
+def test_a_content_over_the_cap_is_refused_and_one_at_the_cap_is_taken() -> None:
+    server = Connection(SERVER)
+    for request, size in (1, wire.MAX_MESSAGE - 2), (2, wire.MAX_MESSAGE - 1):
+        params = {"session": 1, "content": "x" * size}
+        body = {"jsonrpc": "2.0", "id": request, "method": "session.send", "params": params}
+        server.receive_data(wire.frame(json.dumps(body).encode()))
+    taken, refused = drain(server)
+    assert isinstance(taken, Request)
+    assert isinstance(refused, Refusal)
+    assert refused.problem.message == "content: takes 4,194,305 bytes as JSON, a message at most 4,194,304"

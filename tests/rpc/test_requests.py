@@ -1,0 +1,132 @@
+"""Requests as such: side by side on one connection, cancelled, left alone."""
+
+import trio
+
+from tests.fakes.home import Walrusd
+from tests.fakes.provider import FakeProvider, hangs, says
+from tests.rpc.raw import Raw, raw, request
+from walrus_protocol.aclient import Client
+from walrus_protocol.methods import CreateParams, SendParams, SessionParams, WaitParams
+
+
+async def test_requests_of_one_connection_run_side_by_side(line: Raw, client: Client, provider: FakeProvider) -> None:
+    session = (await client.create(CreateParams(agent="told"))).session
+    gate = trio.Event()
+    provider.will(says("slow", gate=gate))
+    await line.send(
+        request("session.send", {"session": session, "content": "hi"}, "slow"),
+        request("session.get", {"session": session}, "quick"),
+        request("daemon.ping", id="quicker"),
+    )
+    overtaken = {(await line.receive())["id"] for _ in range(2)}
+    assert overtaken == {"quick", "quicker"}
+    gate.set()
+    answer = await line.receive()
+    assert (answer["id"], answer["result"]["text"]) == ("slow", "slow")
+
+
+async def test_a_thousand_requests_in_one_send_get_an_answer_each(line: Raw) -> None:
+    cheap = [request("daemon.ping", id=number) for number in range(500)]
+    dear = [request("daemon.status", id=f"s{number}") for number in range(500)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.send, *cheap, *dear)
+        answers = [await line.receive() for _ in range(1000)]
+    assert {answer["id"] for answer in answers} == {message["id"] for message in (*cheap, *dear)}
+    assert all("result" in answer for answer in answers)
+
+
+async def test_sessions_run_side_by_side(client: Client, provider: FakeProvider) -> None:
+    gate = trio.Event()
+    provider.always(says("done", gate=gate))
+    sessions = [(await client.create(CreateParams(agent="told"))).session for _ in range(10)]
+    async with trio.open_nursery() as nursery:
+        for session in sessions:
+            nursery.start_soon(client.send, SendParams(session=session, content="hi"))
+        await provider.until(lambda fake: len(fake.requests) == 10)
+        assert (await client.status()).sessions.running == 10
+        gate.set()
+
+
+async def test_a_cancelled_send_ends_the_wait_and_not_the_turn(
+    line: Raw, client: Client, provider: FakeProvider
+) -> None:
+    session = (await client.create(CreateParams(agent="told"))).session
+    gate = trio.Event()
+    provider.will(says("all the same", gate=gate))
+    await line.ask("session.send", {"session": session, "content": "hi"}, id=7)
+    await provider.until(lambda fake: len(fake.requests) == 1)
+    await line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 7}})
+    answer = await line.receive()
+    assert (answer["id"], answer["error"]["code"], answer["error"]["data"]["kind"]) == (7, -32010, "cancelled")
+    gate.set()
+    await client.wait(WaitParams(session=session, states=("idle",)))
+    assert (await client.session(SessionParams(session=session))).messages == 2
+
+
+async def test_a_cancel_of_nothing_is_no_error(line: Raw) -> None:
+    for params in ({"id": 99}, {"id": None}, {}, {"id": [1]}, [1], "x"):
+        await line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": params})
+    assert (await line.call("daemon.ping", id="still here"))["id"] == "still here"
+
+
+async def test_a_cancel_with_an_id_says_that_it_takes_none(line: Raw) -> None:
+    error = (await line.call("rpc.cancel", {"id": 1}))["error"]
+    assert error["code"] == -32601
+    assert "without an id" in error["data"]["hint"]
+
+
+async def test_a_request_without_an_id_is_neither_done_nor_answered(line: Raw, client: Client) -> None:
+    before = (await client.status()).sessions.open
+    await line.send({"jsonrpc": "2.0", "method": "session.create", "params": {"agent": "echo"}})
+    assert (await line.call("daemon.ping"))["result"] == {}
+    assert (await client.status()).sessions.open == before
+
+
+async def test_an_id_may_be_used_again_once_it_was_answered(line: Raw) -> None:
+    for _ in range(3):
+        assert (await line.call("daemon.ping", id="same"))["id"] == "same"
+        assert "result" in await line.call("session.create", {"agent": "echo"}, id="same")
+
+
+async def test_an_id_in_flight_is_refused_and_the_first_is_answered(
+    line: Raw, client: Client, provider: FakeProvider
+) -> None:
+    session = (await client.create(CreateParams(agent="told"))).session
+    gate = trio.Event()
+    provider.will(says("mine", gate=gate))
+    await line.ask("session.send", {"session": session, "content": "hi"}, id=1)
+    await line.ask("daemon.ping", id=1)
+    error = (await line.receive())["error"]
+    assert (error["code"], error["data"]["kind"]) == (-32600, "invalid_request")
+    assert "in flight" in error["message"]
+    gate.set()
+    assert (await line.receive())["result"]["text"] == "mine"
+
+
+async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(
+    line: Raw, client: Client
+) -> None:
+    session = (await client.create(CreateParams(agent="echo"))).session
+    waits = [request("session.wait", {"session": session, "states": ["closed"]}, number) for number in range(1025)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.send, *waits)
+        answer = await line.receive()
+    assert (answer["id"], answer["error"]["code"]) == (1024, -32600)
+    assert answer["error"]["data"]["hint"]
+
+
+async def test_a_client_that_goes_away_leaves_nothing_waiting(
+    client: Client, daemon: Walrusd, provider: FakeProvider
+) -> None:
+    session = (await client.create(CreateParams(agent="told"))).session
+    provider.will(hangs("so"))
+    before = (await client.status()).connections
+    async with raw(daemon.socket) as leaving:
+        await leaving.ask("session.attach", {"session": session}, id=1)
+        await leaving.ask("session.send", {"session": session, "content": "hi"}, id=2)
+        await leaving.ask("session.wait", {"session": session, "states": ["closed"]}, id=3)
+        await provider.until(lambda fake: len(fake.requests) == 1)
+    with trio.fail_after(20):
+        while (await client.status()).connections > before:
+            pass
+    assert (await client.interrupt(SessionParams(session=session))).interrupted

@@ -1,0 +1,406 @@
+"""session.send, session.stream and agent.run over the wire: order, keys, when_busy, limits, and who is told what."""
+
+import pytest
+import trio
+
+from tests.fakes.home import Walrusd
+from tests.fakes.provider import FakeProvider, calls, hangs, says
+from tests.rpc.raw import Json, Raw, raw
+from walrus_protocol.aclient import Client
+from walrus_protocol.client import RequestFailed
+from walrus_protocol.content import Assistant, TurnError, User
+from walrus_protocol.events import AnyEvent, NewerEvent
+from walrus_protocol.methods import (
+    AttachParams,
+    CloseParams,
+    CreateParams,
+    HistoryParams,
+    SendParams,
+    SessionParams,
+    TurnResult,
+    WaitParams,
+)
+
+BUSY = WaitParams(session=1, states=("processing",))
+
+
+@pytest.fixture
+async def session(client: Client) -> int:
+    return (await client.create(CreateParams(agent="told"))).session
+
+
+async def busy(client: Client, session: int) -> None:
+    await client.wait(WaitParams(session=session, states=("processing", "executing_tool")))
+
+
+async def queued(client: Client, session: int, count: int) -> None:
+    """Wait until so many messages wait; to be told of one, attach."""
+    async with client.attach(AttachParams(session=session)) as events:
+        async for _ in events:
+            if (await client.session(SessionParams(session=session))).queued >= count:
+                return
+
+
+class Sent:
+    """Messages sent side by side, and how their turns ended."""
+
+    def __init__(self, client: Client, session: int, nursery: trio.Nursery) -> None:
+        self.results: dict[str, TurnResult] = {}
+        self.order: list[str] = []
+        self._client = client
+        self._session = session
+        self._nursery = nursery
+
+    def send(self, content: str, **more: object) -> None:
+        self._nursery.start_soon(self._send, SendParams(session=self._session, content=content, **more))  # type: ignore[arg-type]  # the options of a send, by name
+
+    async def _send(self, params: SendParams) -> None:
+        result = await self._client.send(params)
+        self.results[str(params.content)] = result
+        self.order.append(str(params.content))
+
+
+async def test_messages_sent_to_a_busy_session_are_answered_in_order(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("one", gate=gate), says("two"), says("three"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        sent.send("2")
+        await queued(client, session, 1)
+        sent.send("3")
+        await queued(client, session, 2)
+        gate.set()
+    assert sent.order == ["1", "2", "3"]
+    assert {content: (turn.turn, turn.text) for content, turn in sent.results.items()} == {
+        "1": (1, "one"),
+        "2": (2, "two"),
+        "3": (3, "three"),
+    }
+
+
+async def test_reject_refuses_at_once_and_leaves_no_trace(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    provider.will(hangs("so"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        error = (await line.call("session.send", {"session": session, "content": "2", "when_busy": "reject"}))["error"]
+        assert (error["code"], error["data"]["kind"]) == (-32001, "session_busy")
+        assert error["data"]["retry_after_ms"] > 0
+        await client.interrupt(SessionParams(session=session))
+    provider.will(says("fine"))
+    rejecting = SendParams(session=session, content="3", when_busy="reject")
+    assert (await client.send(rejecting)).text == "fine"
+    history = await client.history(HistoryParams(session=session))
+    assert [message.content for message in history.messages if isinstance(message, User)] == ["1", "3"]
+
+
+async def test_interrupt_stops_the_turn_and_goes_first_while_others_wait_on(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    provider.will(hangs("so"), says("urgent!"), says("patient"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        sent.send("2")
+        await queued(client, session, 1)
+        sent.send("3", when_busy="interrupt")
+    assert sent.order == ["1", "3", "2"]
+    assert (sent.results["1"].stop_reason, sent.results["1"].error) == ("interrupted", None)
+    assert (sent.results["3"].turn, sent.results["3"].text) == (2, "urgent!")
+    assert (sent.results["2"].turn, sent.results["2"].text) == (3, "patient")
+
+
+async def test_a_steer_is_heard_in_the_turn_it_lands_in_and_shares_its_result(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("one", gate=gate), says("two, as you say"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        sent.send("no, 2", when_busy="steer")
+        await queued(client, session, 1)
+        gate.set()
+    assert sent.results["1"] == sent.results["no, 2"]
+    assert (sent.results["1"].text, sent.results["1"].turn, sent.results["1"].rounds) == ("two, as you say", 1, 2)
+    assert [message["content"] for message in provider.requests[1].messages[-3:]] == ["1", "one", "no, 2"]
+
+
+async def test_a_steer_of_a_session_at_rest_is_a_message(client: Client, provider: FakeProvider, session: int) -> None:
+    provider.will(says("yes"))
+    turn = await client.send(SendParams(session=session, content="1", when_busy="steer"))
+    assert (turn.turn, turn.text) == (1, "yes")
+
+
+async def test_a_full_inbox_refuses_and_what_was_accepted_is_answered(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("first", gate=gate))
+    provider.always(says("later"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("first")
+        await busy(client, session)
+        for number in range(64):
+            sent.send(str(number))
+        await queued(client, session, 64)
+        error = (await line.call("session.send", {"session": session, "content": "one more"}))["error"]
+        assert (error["code"], error["data"]["kind"]) == (-32001, "inbox_full")
+        assert error["data"]["retry_after_ms"] > 0
+        gate.set()
+    assert sent.order == ["first", *map(str, range(64))]
+
+
+async def test_a_key_sends_once_however_often_it_is_repeated(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    provider.will(says("once"))
+    keyed = SendParams(session=session, content="hi", key="k")
+    first = await client.send(keyed)
+    assert [await client.send(keyed) for _ in range(3)] == [first] * 3
+    assert len(provider.requests) == 1
+    with pytest.raises(RequestFailed) as reused:
+        await client.send(SendParams(session=session, content="other", key="k"))
+    assert (reused.value.code, reused.value.kind) == (-32005, "key_reused")
+
+
+async def test_twins_in_flight_share_a_turn(client: Client, provider: FakeProvider, session: int) -> None:
+    gate = trio.Event()
+    provider.will(says("once", gate=gate))
+    results = []
+
+    async def send() -> None:
+        results.append(await client.send(SendParams(session=session, content="hi", key="k")))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(send)
+        await busy(client, session)
+        gate.set()
+    assert results == results[:1] * 5
+    assert len(provider.requests) == 1
+
+
+async def test_a_refused_send_uses_up_no_key(client: Client, provider: FakeProvider, session: int) -> None:
+    provider.will(hangs("so"), says("now"))
+    keyed = SendParams(session=session, content="2", key="k", when_busy="reject")
+    async with trio.open_nursery() as nursery:
+        Sent(client, session, nursery).send("1")
+        await busy(client, session)
+        with pytest.raises(RequestFailed, match="has a turn under way"):
+            await client.send(keyed)
+        await client.interrupt(SessionParams(session=session))
+    assert (await client.send(keyed)).text == "now"
+
+
+async def test_a_repeated_stream_replays_the_facts(line: Raw, provider: FakeProvider, session: int) -> None:
+    provider.will(says(["Hel", "lo"], apart=True))
+    params = {"session": session, "content": "hi", "key": "k"}
+    await line.ask("session.stream", params, id="first")
+    events, answer = await line.events()
+    await line.ask("session.stream", params, id="second")
+    again, same = await line.events()
+    assert again == [event for event in events if "live" not in event]
+    assert same["result"] == answer["result"]
+    assert len(provider.requests) == 1
+
+
+async def test_a_session_is_created_once_with_a_key(client: Client) -> None:
+    keyed = CreateParams(agent="echo", key="the only one")
+    first = await client.create(keyed)
+    assert await client.create(keyed) == first
+    with pytest.raises(RequestFailed) as reused:
+        await client.create(CreateParams(agent="told", key="the only one"))
+    assert reused.value.kind == "key_reused"
+
+
+async def test_a_turn_that_takes_too_long_is_interrupted_as_a_timeout(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    provider.will(hangs("I was about to say"), says("better"))
+    turn = await client.send(SendParams(session=session, content="hi", timeout_s=0.05))
+    assert (turn.stop_reason, turn.error and turn.error.kind) == ("interrupted", "timeout")
+    assert (await client.send(SendParams(session=session, content="again"))).text == "better"
+    history = (await client.history(HistoryParams(session=session))).messages
+    assert history[:2] == (User("hi"), Assistant(content="I was about to say"))
+
+
+async def test_a_streamed_turn_gives_its_events_before_its_result(
+    line: Raw, provider: FakeProvider, session: int
+) -> None:
+    provider.will(says(["Hel", "lo"], thinking="hm", apart=True))
+    await line.ask("session.stream", {"session": session, "content": "hi"}, id="mine")
+    messages: list[Json] = []
+    while "result" not in (message := await line.receive()):
+        messages.append(message)
+    assert [message["params"]["request"] for message in messages] == ["mine"] * len(messages)
+    events = [message["params"]["event"] for message in messages]
+    facts = [event for event in events if "live" not in event]
+    assert [event["type"] for event in facts] == ["user_message", "assistant_message", "done"]
+    assert [event["text"] for event in events if event["type"] == "text_delta"] == ["Hel", "lo"]
+    assert [event["text"] for event in events if event["type"] == "thinking_delta"] == ["hm"]
+    assert events[-1] == facts[-1], "nothing comes after done"
+    assert (message["id"], message["result"]["text"]) == ("mine", "Hello")
+    assert (message["result"]["first_seq"], message["result"]["last_seq"]) == (facts[0]["seq"], facts[-1]["seq"])
+    assert {event["turn"] for event in events} == {1}
+
+
+async def test_a_stream_shows_its_own_turn_and_nobody_elses(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("one", gate=gate), says("two"), says("three"))
+    seen: dict[str, list[AnyEvent | NewerEvent]] = {}
+
+    async def stream(content: str) -> None:
+        async with client.stream(SendParams(session=session, content=content)) as events:
+            seen[content] = [event async for event in events]
+            assert events.result.text
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream, "1")
+        await busy(client, session)
+        nursery.start_soon(stream, "2")
+        await queued(client, session, 1)
+        nursery.start_soon(stream, "3")
+        await queued(client, session, 2)
+        gate.set()
+    turns = {content: {event.turn for event in events if event.turn is not None} for content, events in seen.items()}
+    assert turns == {"1": {1}, "2": {2}, "3": {3}}
+
+
+async def test_a_stream_that_has_to_wait_is_told_its_place(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("one", gate=gate), says("two"))
+    async with trio.open_nursery() as nursery:
+        Sent(client, session, nursery).send("1")
+        await busy(client, session)
+        await line.ask("session.stream", {"session": session, "content": "2"})
+        told = (await line.receive())["params"]["event"]
+        assert (told["type"], told["position"], told["live"]) == ("message_queued", 1, True)
+        gate.set()
+        events, answer = await line.events()
+    assert events[0]["type"] == "user_message"
+    assert answer["result"]["text"] == "two"
+
+
+async def test_an_interrupt_stops_a_streaming_turn_at_once(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    provider.will(hangs("so far"), says("on we go"))
+    await line.ask("session.stream", {"session": session, "content": "hi"})
+    while (await line.receive())["params"]["event"]["type"] != "text_delta":
+        pass
+    interrupted = await client.interrupt(SessionParams(session=session))
+    assert (interrupted.interrupted, interrupted.turn) == (True, 1)
+    events, answer = await line.events()
+    assert [event["type"] for event in events if "live" not in event] == [
+        "interrupt_requested",
+        "assistant_message",
+        "done",
+    ]
+    assert (answer["result"]["stop_reason"], answer["result"]["text"]) == ("interrupted", "so far")
+    await provider.until(lambda fake: fake.gone == 1)
+    assert (await client.send(SendParams(session=session, content="go on"))).text == "on we go"
+
+
+async def test_a_turn_goes_on_when_its_streaming_client_goes_away(
+    client: Client, daemon: Walrusd, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says(["early ", "late"], gate=[_set(), gate]))
+    async with raw(daemon.socket) as leaving:
+        await leaving.ask("session.stream", {"session": session, "content": "hi"})
+        while (await leaving.receive())["params"]["event"]["type"] != "text_delta":
+            pass
+    gate.set()
+    await client.wait(WaitParams(session=session, states=("idle",)))
+    history = (await client.history(HistoryParams(session=session))).messages
+    assert history == (User("hi"), Assistant(content="early late"))
+
+
+async def test_an_agents_session_closes_after_its_run_even_when_the_client_went_away(
+    client: Client, daemon: Walrusd, provider: FakeProvider
+) -> None:
+    gate = trio.Event()
+    provider.will(says(["early ", "late"], gate=[_set(), gate]))
+    async with raw(daemon.socket) as leaving:
+        await leaving.ask("agent.run", {"agent": "told", "content": "hi"})
+        while (event := (await leaving.receive())["params"]["event"])["type"] != "text_delta":
+            pass
+    gate.set()
+    await client.wait(WaitParams(session=event["session"], states=("closed",)))
+    history = (await client.history(HistoryParams(session=event["session"]))).messages
+    assert history == (User("hi"), Assistant(content="early late"))
+
+
+async def test_closing_by_force_ends_what_runs_and_what_waits(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    provider.will(hangs("so"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        sent.send("2")
+        await queued(client, session, 1)
+        assert (await client.close(CloseParams(session=session, force=True))).closed
+    assert {content: turn.stop_reason for content, turn in sent.results.items()} == {
+        "1": "interrupted",
+        "2": "interrupted",
+    }
+    assert len(provider.requests) == 1
+
+
+async def test_closing_lets_the_running_and_the_queued_turns_finish(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    gate = trio.Event()
+    provider.will(says("one", gate=gate), says("two"))
+    async with trio.open_nursery() as nursery:
+        sent = Sent(client, session, nursery)
+        sent.send("1")
+        await busy(client, session)
+        sent.send("2")
+        await queued(client, session, 1)
+        assert (await client.close(CloseParams(session=session))).closed
+        error = (await line.call("session.send", {"session": session, "content": "3"}))["error"]
+        assert (error["code"], error["data"]["kind"]) == (-32005, "session_closed")
+        gate.set()
+    assert sent.order == ["1", "2"]
+    assert (await client.wait(WaitParams(session=session, states=("closed",)))).state == "closed"
+
+
+async def test_a_round_that_only_calls_tools_ends_at_max_iterations(
+    client: Client, provider: FakeProvider, session: int
+) -> None:
+    provider.always(calls(("read", {"path": "missing.txt"})))
+    turn = await client.send(SendParams(session=session, content="hi"))
+    assert (turn.stop_reason, turn.rounds) == ("max_iterations", 3)
+
+
+async def test_a_model_that_its_provider_does_not_have_ends_the_turn_in_error(
+    client: Client, provider: FakeProvider
+) -> None:
+    session = (await client.create(CreateParams(agent="lost"))).session
+    turn = await client.send(SendParams(session=session, content="hi"))
+    assert turn.stop_reason == "error"
+    assert isinstance(turn.error, TurnError)
+
+
+def _set() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
