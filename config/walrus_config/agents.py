@@ -13,7 +13,7 @@ from walrus_config.notes import Notes
 from walrus_config.paths import Paths, expand
 from walrus_config.problems import did_you_mean
 from walrus_config.prompts import AGENT_NAME, AGENT_NAME_RULE, Prompt
-from walrus_config.providers import nearest_model, provider_of
+from walrus_config.providers import models_of, nearest_model, provider_of
 from walrus_config.scaffold import BUILT_IN_AGENT, BUILT_IN_DESCRIPTION, BUILT_IN_PROMPT
 from walrus_config.schema import KNOWN_TOOLS, Agent, AgentKeys, Permissions, Section, Tables
 
@@ -107,7 +107,8 @@ def check_models_of_agents(tables: Tables, agents: Mapping[str, Agent], notes: N
         if table.model and provider_of(table.model, providers) is None:
             message = f"no provider has the model {json.dumps(table.model)}"
             notes.refuse((*at, "model"), message, nearest_model(table.model, providers))
-    if without := [name for name, agent in agents.items() if not agent.model]:
+    only = sum(len(models_of(name, provider)) for name, provider in providers.items()) == 1
+    if not only and (without := [name for name, agent in agents.items() if not agent.model]):
         message = f"not set, and needed by the agents that name no model of their own: {', '.join(without)}"
         notes.warn(("defaults", "model"), message, "until then they answer with an error")
 

@@ -36,7 +36,7 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
         text = read_text(where.toml, limit=MAX_TOML)
     except FileNotFoundError as error:
         raise refusal(
-            where.toml, "there is no such file", "`make run` writes a commented one; an empty one will do"
+            where.toml, "there is no such file", "`walrusd --init` writes a commented one; an empty one will do"
         ) from error
     toml = parse_toml(where.toml, text)
     prompts, broken = read_prompts(where.agents)

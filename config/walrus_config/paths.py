@@ -121,7 +121,7 @@ def prepare_home(home: str) -> bool:
             f"group or others may write the home (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod 700 {home}",
         )
-    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise refusal(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
     return made
 

@@ -26,10 +26,15 @@ _USELESS: Mapping[str, tuple[str, ...]] = {
 """Keys that a kind would not read. To ignore one would be to break a promise."""
 
 
+def models_of(name: str, provider: Provider) -> tuple[str, ...]:
+    """The names by which a provider's models go without it: those it lists; one that is one model has its own."""
+    return provider.models or (() if provider.kind == "openai" else (name,))
+
+
 def provider_of(model: str, providers: Mapping[str, Provider]) -> str | None:
-    """The provider that a model's name means: one that lists the name whole, else the text before the first slash."""
+    """The provider that a model's name means: one that has the name whole, else the text before the first slash."""
     for name, provider in providers.items():
-        if model in provider.models:
+        if model in models_of(name, provider):
             return name
     prefix, slash, rest = model.partition("/")
     return prefix if slash and rest and prefix in providers else None
@@ -37,9 +42,9 @@ def provider_of(model: str, providers: Mapping[str, Provider]) -> str | None:
 
 def nearest_model(model: str, providers: Mapping[str, Provider]) -> str:
     """A hint for a name that no provider knows."""
-    return did_you_mean(model, [name for provider in providers.values() for name in provider.models]) or (
-        "list it in the models of a provider, or write provider/model"
-    )
+    return did_you_mean(
+        model, [model for name, provider in providers.items() for model in models_of(name, provider)]
+    ) or ("list it in the models of a provider, or write provider/model")
 
 
 def settle_provider(
@@ -110,19 +115,16 @@ def check_models(providers: Mapping[str, Provider], models: Mapping[str, ModelSe
     """No model is listed by two providers; [models] speaks of models that exist, and of what is read there."""
     listed: dict[str, str] = {}
     for name, provider in providers.items():
-        for index, model in enumerate(provider.models):
+        for index, model in enumerate(models_of(name, provider)):
             if listed.setdefault(model, name) != name:
-                message = f"{model} is listed by {listed[model]} and by {name}"
-                notes.refuse(
-                    ("providers", name, "models", index),
-                    message,
-                    f"keep it in one; {name}/{model} can be named without being listed",
-                )
+                at: KeyPath = ("providers", name, "models", index) if provider.models else ("providers", name)
+                hint = f"keep it in one; {name}/{model} can be named without being listed"
+                notes.refuse(at, f"{model} is a model of {listed[model]} and of {name}", hint)
     for model, settings in models.items():
         owner = provider_of(model, providers)
         if owner is None:
             if providers:
                 notes.warn(("models", model), "no provider has this model", nearest_model(model, providers))
         elif settings.context_window is not None and providers[owner].kind != "local":
-            at = ("models", model, "context_window")
-            notes.refuse(at, "not available yet but for models of a local provider", "take it out")
+            window: KeyPath = ("models", model, "context_window")
+            notes.refuse(window, "not available yet but for models of a local provider", "take it out")

@@ -203,6 +203,10 @@ def test_agents_without_a_model_are_named_in_one_warning(home: Path, loaded: Loa
     )
 
 
+def test_the_only_model_there_is_needs_no_naming(loaded: Load) -> None:
+    assert loaded('[providers.echo]\nkind = "echo"').warnings == ()
+
+
 def test_without_any_provider_a_model_is_no_error_yet(home: Path, loaded: Load) -> None:
     config = loaded('[agents.walrus]\nmodel = "m"')
     assert config.warnings == (

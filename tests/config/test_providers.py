@@ -141,10 +141,10 @@ def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
     providers = {
         "openrouter": Provider(kind="openai", models=("echo/m",)),
         "echo": Provider(kind="echo", models=("m",)),
+        "small": Provider(kind="local"),
     }
-    found = {
-        model: provider_of(model, providers) for model in ("echo/m", "m", "echo/other/x", "x", "no/m", "echo/", "")
-    }
+    names = ("echo/m", "m", "echo/other/x", "x", "no/m", "echo/", "", "echo", "small", "small/x", "openrouter")
+    found = {model: provider_of(model, providers) for model in names}
     assert found == {
         "echo/m": "openrouter",
         "m": "echo",
@@ -153,6 +153,10 @@ def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
         "no/m": None,
         "echo/": None,
         "": None,
+        "echo": None,
+        "small": "small",
+        "small/x": "small",
+        "openrouter": None,
     }
 
 

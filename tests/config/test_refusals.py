@@ -116,7 +116,7 @@ def test_what_is_no_toml_is_refused_with_its_line(refused: Refused, text: str, s
         (
             f'{ECHO}[providers.two]\nkind = "echo"\nmodels = [\n  "n",\n  "m",\n]',
             (
-                "8: providers.two.models[1]: m is listed by echo and by two; "
+                "8: providers.two.models[1]: m is a model of echo and of two; "
                 "keep it in one; two/m can be named without being listed"
             ),
         ),
@@ -124,6 +124,10 @@ def test_what_is_no_toml_is_refused_with_its_line(refused: Refused, text: str, s
         (
             f'{ECHO}[defaults]\nmodel = "other/m"',
             '5: defaults.model: no provider has the model "other/m"; known here: m',
+        ),
+        (
+            f'{ECHO}[providers.m]\nkind = "echo"',
+            ("4: providers.m: m is a model of echo and of m; keep it in one; m/m can be named without being listed"),
         ),
         ('[providers.e]\nkind = "echo"\nmodels = ["m", "m"]', "3: providers.e.models[1]: listed twice"),
         ('[providers.e]\nkind = "echo"\nmodels = [" "]', "3: providers.e.models[0]: is empty"),
@@ -233,7 +237,7 @@ def said_of(home: Path) -> str:
 
 
 def test_a_missing_file_says_how_to_get_one(home: Path) -> None:
-    said = f"{home}/walrus.toml: there is no such file; `make run` writes a commented one; an empty one will do"
+    said = f"{home}/walrus.toml: there is no such file; `walrusd --init` writes a commented one; an empty one will do"
     assert said_of(home) == said
 
 

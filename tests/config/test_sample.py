@@ -83,7 +83,7 @@ def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) 
 
 def test_the_sample_loads_with_every_example_taken(tmp_path: Path) -> None:
     home = home_with(tmp_path, with_examples())
-    for file in ("openai.key", "answers.json", "models/some-model.gguf"):
+    for file in ("openai.key", "answers.toml", "models/some-model.gguf"):
         (home / file).parent.mkdir(exist_ok=True)
         (home / file).write_text("secret\n")
         (home / file).chmod(0o600)

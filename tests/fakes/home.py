@@ -154,9 +154,7 @@ class Home:
             daemon.ended()
             print(daemon.stderr)  # noqa: T201 - pytest shows it beside a failure
 
-    def start(
-        self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()
-    ) -> Walrusd:
+    def start(self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()) -> Walrusd:
         """A daemon that has just been started. The caller ends it."""
         command = [*by, sys.executable, "-m", "walrusd", "--home", str(self.path), *options]
         socket = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket

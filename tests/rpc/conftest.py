@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
-from tests.fakes.home import Home, Walrusd
+from tests.fakes.home import PATIENCE_S, Home, Walrusd
 from tests.fakes.provider import FakeProvider
 from tests.rpc.raw import Raw, raw
 from walrus_protocol.aclient import Client, connect
+from walrus_protocol.methods import CloseParams, CreateParams
 
 TOML = """
 [daemon]
@@ -69,12 +70,34 @@ async def provider(port: socket.socket) -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-async def client(daemon: Walrusd) -> AsyncIterator[Client]:
+async def patience() -> AsyncIterator[None]:
+    """What waits for ever fails where it waits, and leaves the tests after it alone."""
+
+    async def give_up() -> None:
+        await trio.sleep(PATIENCE_S)
+        raise TimeoutError(f"the test has waited for {PATIENCE_S:.0f} s")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give_up)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def client(daemon: Walrusd, patience: None) -> AsyncIterator[Client]:
     async with connect(daemon.socket) as client:
         yield client
 
 
 @pytest.fixture
-async def line(daemon: Walrusd) -> AsyncIterator[Raw]:
+async def line(daemon: Walrusd, patience: None) -> AsyncIterator[Raw]:
     async with raw(daemon.socket) as line:
         yield line
+
+
+@pytest.fixture
+async def session(client: Client, provider: FakeProvider) -> AsyncIterator[int]:
+    """A session of the agent that says what the provider is told. A test that fails leaves nothing running in it."""
+    session = (await client.create(CreateParams(agent="told"))).session
+    yield session
+    await client.close(CloseParams(session=session, force=True))

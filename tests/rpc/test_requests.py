@@ -12,7 +12,7 @@ from walrus_protocol.methods import CreateParams, SendParams, SessionParams, Wai
 async def test_requests_of_one_connection_run_side_by_side(line: Raw, client: Client, provider: FakeProvider) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("slow", gate=gate))
+    provider.will(says("slow", gate=[gate]))
     await line.send(
         request("session.send", {"session": session, "content": "hi"}, "slow"),
         request("session.get", {"session": session}, "quick"),
@@ -37,7 +37,7 @@ async def test_a_thousand_requests_in_one_send_get_an_answer_each(line: Raw) -> 
 
 async def test_sessions_run_side_by_side(client: Client, provider: FakeProvider) -> None:
     gate = trio.Event()
-    provider.always(says("done", gate=gate))
+    provider.will(*(says("done", gate=[gate]) for _ in range(10)))
     sessions = [(await client.create(CreateParams(agent="told"))).session for _ in range(10)]
     async with trio.open_nursery() as nursery:
         for session in sessions:
@@ -52,7 +52,7 @@ async def test_a_cancelled_send_ends_the_wait_and_not_the_turn(
 ) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("all the same", gate=gate))
+    provider.will(says("all the same", gate=[gate]))
     await line.ask("session.send", {"session": session, "content": "hi"}, id=7)
     await provider.until(lambda fake: len(fake.requests) == 1)
     await line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 7}})
@@ -93,7 +93,7 @@ async def test_an_id_in_flight_is_refused_and_the_first_is_answered(
 ) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("mine", gate=gate))
+    provider.will(says("mine", gate=[gate]))
     await line.ask("session.send", {"session": session, "content": "hi"}, id=1)
     await line.ask("daemon.ping", id=1)
     error = (await line.receive())["error"]
@@ -103,9 +103,7 @@ async def test_an_id_in_flight_is_refused_and_the_first_is_answered(
     assert (await line.receive())["result"]["text"] == "mine"
 
 
-async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(
-    line: Raw, client: Client
-) -> None:
+async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(line: Raw, client: Client) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
     waits = [request("session.wait", {"session": session, "states": ["closed"]}, number) for number in range(1025)]
     async with trio.open_nursery() as nursery:

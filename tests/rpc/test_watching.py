@@ -5,7 +5,7 @@ import trio
 
 from tests.fakes.home import Walrusd
 from tests.fakes.provider import FakeProvider, hangs, says
-from tests.rpc.raw import Json, Raw, raw
+from tests.rpc.raw import Json, Raw
 from walrus_protocol.aclient import Client
 from walrus_protocol.methods import CloseParams, CreateParams, SendParams, SessionParams
 
@@ -29,11 +29,6 @@ async def until(line: Raw, type_: str) -> list[Json]:
     while events[-1]["type"] != type_:
         events.append(await next_event(line))
     return events
-
-
-@pytest.fixture
-async def session(client: Client) -> int:
-    return (await client.create(CreateParams(agent="told"))).session
 
 
 @pytest.fixture

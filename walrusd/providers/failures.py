@@ -14,6 +14,9 @@ from walrusd.ports import ModelFailed
 MAX_SHOWN = 500
 """Characters of a provider's own words in an error: enough for a sentence, too few for a page of HTML."""
 
+SHORTEST_SECRET = 6
+"""Servers that want no key are given one like "x"; hiding that would only make holes in every sentence."""
+
 RETRYABLE: frozenset[TurnErrorKind] = frozenset(
     {"provider_rate_limited", "provider_overloaded", "provider_timeout", "provider_network"}
 )
@@ -100,7 +103,8 @@ class WireError(Struct, frozen=True):
 def shown(text: str, secrets: Iterable[str]) -> str:
     """A foreign text as it may stand in an error."""
     for secret in secrets:
-        text = text.replace(secret, "***")
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "***")
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 

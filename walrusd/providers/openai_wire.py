@@ -1,4 +1,4 @@
-"""The OpenAI chat-completions wire, pure: messages to request bytes.  Answers are decoded in openai_answer.
+"""The OpenAI chat-completions wire, pure: messages to request bytes. Answers are decoded in openai_answer.
 
 A message is encoded once and its bytes are kept by the history; a request is those bytes joined. Extra fields are
 not sent: many compatible servers refuse what they do not know.

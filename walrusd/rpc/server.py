@@ -21,11 +21,17 @@ READ = 64 * 1024
 FRAME_S = 30.0
 """How long the rest of a begun frame may take. A peer on this machine that takes longer has stopped in mid-frame."""
 LAST_WORDS_S = 2.0
-"""How long a refused peer is waited for to take its error."""
+"""How long a peer is waited for to take its last answer."""
+ANSWERS_S = 0.2
+"""How long the requests whose turns have come to an end may take to say so; those that only watch have no end."""
 IN_FLIGHT = 1024
 """Requests of one connection under way; far more than a client that reads its answers ever has."""
 TOOLS_MAY = frozenset({"daemon.ping", "daemon.hello"})
 
+CANCELLED = Problem("cancelled", "the request was cancelled", "Its turn, if it began one, goes on.")
+STOPPING = Problem(
+    "shutting_down", "walrusd is stopping", "Ask again when it is back; nothing that was accepted is lost."
+)
 IN_FLIGHT_FULL = Problem(
     "invalid_request", f"{IN_FLIGHT} requests of this connection are under way", "Await some of the answers first."
 )
@@ -53,8 +59,14 @@ class Server:
         return len(self._serving)
 
     async def last_words(self) -> None:
-        """Give the answers that the end of the runtime has brought the time to be sent."""
-        with trio.move_on_after(LAST_WORDS_S):
+        """Answer every request before the end: those whose turns have ended or been suspended first, then the rest."""
+        await self._all_said(within_s=ANSWERS_S)
+        for serving in self._serving:
+            serving.refuse_all()
+        await self._all_said(within_s=LAST_WORDS_S)
+
+    async def _all_said(self, within_s: float) -> None:
+        with trio.move_on_after(within_s):
             while any(serving.has_more_to_say for serving in self._serving):
                 await self._answered.park()
 
@@ -117,12 +129,19 @@ class _Serving:
         self._outbox = outbox
         self._from_tool = from_tool
         self._answered = answered
+        self._cut_off = CANCELLED
         self._connection = Connection(SERVER)
         self._under_way: dict[RequestId, trio.CancelScope] = {}
 
     @property
     def has_more_to_say(self) -> bool:
         return bool(self._under_way) or self._outbox.waiting
+
+    def refuse_all(self) -> None:
+        """Cut off every request under way, and tell why."""
+        self._cut_off = STOPPING
+        for scope in self._under_way.values():
+            scope.cancel()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -203,10 +222,10 @@ class _Serving:
 
     async def _outcome(self, request: Request, call: Call) -> tuple[bytes, str | None]:
         """The framed answer, and the kind of its error. The guard that turns a bug into an answer."""
-        problem = Problem("cancelled", "the request was cancelled", "Its turn, if it began one, goes on.")
         try:
             with self._under_way[request.id]:
                 return encode_result(request.id, await WAITING[request.method](call, request.params)), None
+            problem = self._cut_off
         except Problem as refused:
             problem = refused
         except Exception as bug:

@@ -117,7 +117,7 @@ def _cannot_open(path: str, error: apsw.Error) -> CannotOpen:
             return CannotOpen(f"cannot open {path}: {error}", "Look at the disk; then start again.")
 
 
-def write_failure(db: apsw.Connection, error: BaseException) -> StorageFailed:
+def write_failure(db: apsw.Connection, error: Exception) -> StorageFailed:
     """What became of a transaction, in the words of the contract."""
     full = isinstance(error, apsw.FullError) or (
         isinstance(error, apsw.IOError) and db.system_errno in {errno.ENOSPC, errno.EDQUOT}

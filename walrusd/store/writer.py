@@ -96,7 +96,7 @@ class Writer:
         except apsw.BusyError as error:
             # Another process holds the database. Alone, each would wait as long for it again.
             return [partial(write.failed, write_failure(self._db, error)) for write in batch]
-        except BaseException as error:  # noqa: BLE001 - a bug, too, is an outcome: whoever submitted waits for one
+        except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: whoever submitted waits for one
             if len(batch) == 1:
                 return [partial(batch[0].failed, write_failure(self._db, error))]
         return [outcome for write in batch for outcome in self._settle([write])]
