@@ -9,7 +9,7 @@ import click
 import trio
 
 from walrus_config.load import load
-from walrus_config.paths import home_path, prepare_home, socket_path
+from walrus_config.paths import check_home, home_path, prepare_home, socket_path
 from walrus_config.problems import ConfigError
 from walrus_config.scaffold import scaffold
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG, EXIT_INTERNAL
@@ -38,6 +38,7 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
         if init:
             prepare_home(where)
             scaffold(where)
+        check_home(where)
         config = load(where, environ=os.environ)
         at = socket_path(socket, os.environ, where, configured=config.daemon.socket)
     except ConfigError as error:

@@ -99,12 +99,21 @@ def configured_socket(home: str) -> str:
 def prepare_home(home: str) -> bool:
     """Make the home where there is none, and check the one there is; answers whether it was made.
 
-    Raises ConfigError for a home that is not a folder, is another user's, may be written by group or others, or
-    cannot be written by us.
+    Raises ConfigError, as `check_home` does.
     """
     made = make_folder(home)
+    check_home(home)
+    return made
+
+
+def check_home(home: str) -> None:
+    """Raises ConfigError for a home that is not there, is not a folder, is another user's, may be written by group or
+    others, or cannot be written by us.
+    """
     try:
         status = os.stat(home)
+    except FileNotFoundError as error:
+        raise refusal(home, "there is no such folder", "`make run` or `walrusd --init` makes it") from error
     except OSError as error:
         raise refusal(home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME") from error
     if not stat.S_ISDIR(status.st_mode):
@@ -123,7 +132,6 @@ def prepare_home(home: str) -> bool:
         )
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise refusal(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
-    return made
 
 
 def make_folder(path: str) -> bool:

@@ -125,7 +125,7 @@ def test_a_home_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     assert "the folder cannot be made" in refusal_of_home(file / "home")
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "nowhere")
-    assert "the home cannot be used: No such file" in refusal_of_home(nowhere)
+    assert "there is no such folder" in refusal_of_home(nowhere)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -115,6 +115,7 @@ class Home:
 
     def __init__(self, path: Path, toml: str = ECHO) -> None:
         self.path = path
+        self.toml = path / "walrus.toml"
         self.socket = path / "walrus.sock"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.write("walrus.toml", toml)
@@ -125,6 +126,16 @@ class Home:
         file.write_text(text)
         file.chmod(0o600)
         return file
+
+    @contextlib.contextmanager
+    def broken(self, line: str) -> Iterator[str]:
+        """walrus.toml with a line more for a while; file:line of that."""
+        text = self.toml.read_text()
+        self.toml.write_text(f"{text}{line}\n")
+        try:
+            yield f"{self.toml}:{text.count(chr(10)) + 1}"
+        finally:
+            self.toml.write_text(text)
 
     def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Nothing of the tester's own environment, above all no keys."""

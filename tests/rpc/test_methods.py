@@ -1,8 +1,5 @@
 """Every method once, as a program would use it: its answer is exactly what the protocol says."""
 
-import os
-from pathlib import Path
-
 import pytest
 from msgspec import convert, json
 
@@ -195,16 +192,10 @@ async def test_the_configuration_in_force_is_shown(line: Raw, home: Home) -> Non
 
 
 async def test_the_files_as_they_are_now_are_checked_and_nothing_changes(line: Raw, home: Home) -> None:
-    toml = Path(home.path / "walrus.toml")
-    text = toml.read_text()
     assert (await answered(line, "config.check"))["ok"]
-    toml.write_text(text + "\n[agents.told.heartbat]\n")
-    try:
+    with home.broken("[agents.told.heartbat]") as wrong:
         checked = await answered(line, "config.check")
-    finally:
-        toml.write_text(text)
-    line_of = text.count("\n") + 2
-    assert (checked["ok"], checked["path"]) == (False, str(toml))
-    assert f"{toml}:{line_of}: agents.told.heartbat" in checked["message"]
-    assert os.linesep not in checked["hint"]
-    assert (await answered(line, "daemon.ping")) == {}
+    assert (checked["ok"], checked["path"]) == (False, str(home.path / "walrus.toml"))
+    assert f"{wrong}: agents.told.heartbat" in checked["message"]
+    assert checked["hint"]
+    assert (await answered(line, "config.check"))["ok"]

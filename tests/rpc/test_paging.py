@@ -67,7 +67,7 @@ async def test_a_limit_over_five_hundred_or_under_one_is_refused(line: Raw) -> N
 
 async def test_a_cursor_that_is_none_of_ours_is_refused(line: Raw, client: Client) -> None:
     session = await created(client, "echo")
-    for cursor in ("next", "-1", "", "9" * 40, "١"):
+    for cursor in ("next", "-1", "", "9" * 40, "\u0661"):
         for method, params in (("session.list", {}), ("session.history", {"session": session})):
             error = (await line.call(method, {**params, "cursor": cursor}))["error"]
             assert (error["code"], error["data"]["kind"]) == (-32602, "invalid_params")

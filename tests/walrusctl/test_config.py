@@ -1,6 +1,7 @@
 """walrusctl config: the files are read, no daemon is asked, and no secret is printed."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,11 @@ def test_check_without_a_file_exits_2(home: Path) -> None:
 
 
 def test_show_prints_what_is_in_force_with_stars_for_secrets(home: Path) -> None:
-    for option in (), ("--json",):
+    for option, parse in (((), tomllib.loads), (("--json",), json.loads)):
         result = Terminal(home).types("config", "show", *option)
         assert result.exit_code == 0
         assert "hunter2" not in result.output
-        shown = json.loads(result.stdout)
+        shown = parse(result.stdout)
         assert shown["providers"]["mine"]["api_key"] == "***"
         assert shown["agents"]["walrus"]["max_iterations"] == 16
 

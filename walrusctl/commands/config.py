@@ -1,6 +1,5 @@
 """walrusctl config: the files of the home, read here and now; no daemon is asked."""
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -47,8 +46,10 @@ def show(asked: Invocation) -> None:
     whole = shown(_load(asked))
     if asked.json:
         say_json(whole)
-    else:
-        say(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    import tomlkit
+
+    say(tomlkit.dumps(_set(whole)).strip())
 
 
 @click.command()
@@ -61,6 +62,12 @@ def path(asked: Invocation) -> None:
         say_json({"path": toml})
     else:
         say(toml)
+
+
+def _set(table: dict[str, object]) -> dict[str, object]:
+    """The same without what is not set: TOML has no null."""
+    values = {key: _set(value) if isinstance(value, dict) else value for key, value in table.items()}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _load(asked: Invocation) -> "Config":

@@ -1,0 +1,222 @@
+"""What is no request gets an error that says why, and costs nobody else anything."""
+
+import json
+
+import pytest
+import trio
+
+from tests.fakes.home import Walrusd
+from tests.rpc.raw import Json, Raw, framed, raw, request
+from walrus_protocol.aclient import Client
+from walrus_protocol.methods import CreateParams, HistoryParams, SendParams, SessionParams
+from walrus_protocol.wire import KINDS, MAX_FRAME, MAX_MESSAGE
+
+DEEP = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+SURROGATE = b'{"jsonrpc":"2.0","id":1,"method":"session.send","params":{"session":1,"content":"\\ud800"}}'
+
+
+async def lives(line: Raw) -> bool:
+    return (await line.call("daemon.ping", id="alive"))["result"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "kind", "told", "hinted"),
+    [
+        ("session.sned", {"session": 1}, "method_not_found", "session.sned", "session.send"),
+        ("", {}, "method_not_found", "''", "rpc.discover"),
+        ("x" * 10_000, {}, "method_not_found", "xxx", "rpc.discover"),
+        ("session.create", {"agent": "ehco"}, "agent_not_found", "ehco", "echo"),
+        ("session.create", {"agent": "zzzzzzz"}, "agent_not_found", "zzzzzzz", "agent list"),
+        ("agent.get", {"agent": "tld"}, "agent_not_found", "tld", "told"),
+        ("agent.run", {"agent": "eco", "content": "hi"}, "agent_not_found", "eco", "echo"),
+        ("session.get", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.send", {"session": 999_999, "content": "hi"}, "session_not_found", "999999", "session list"),
+        ("session.stream", {"session": 999_999, "content": "hi"}, "session_not_found", "999999", "session list"),
+        ("session.attach", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.history", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.interrupt", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.close", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.wait", {"session": 999_999, "states": ["idle"]}, "session_not_found", "999999", "session list"),
+        ("session.create", {"agnet": "echo"}, "invalid_params", "agnet", "agent"),
+        ("session.create", {}, "invalid_params", "agent", "agent"),
+        ("session.create", {"agent": 7}, "invalid_params", "agent: expected str, got int", ""),
+        ("session.create", {"agent": None}, "invalid_params", "agent: expected str, got null", ""),
+        ("session.get", {"session": "1"}, "invalid_params", "session: expected int, got str", ""),
+        ("session.get", {"session": 1.5}, "invalid_params", "session", ""),
+        ("session.get", {"session": True}, "invalid_params", "session: expected int, got bool", ""),
+        ("session.get", {"session": 0}, "invalid_params", "session", ""),
+        ("session.get", {"session": -1}, "invalid_params", "session", ""),
+        ("session.get", {"session": 2**53}, "invalid_params", "session", ""),
+        ("session.get", {"session": 10**30}, "invalid_params", "session", ""),
+        ("session.send", {"session": 1, "content": {}}, "invalid_params", "content", ""),
+        ("session.send", {"session": 1, "content": [{"type": "sound"}]}, "invalid_params", "content[0]", ""),
+        ("session.send", {"session": 1, "content": "x", "when_busy": "wait"}, "invalid_params", "when_busy", "steer"),
+        ("session.send", {"session": 1, "content": "x", "timeout_s": 0}, "invalid_params", "timeout_s", ""),
+        ("session.wait", {"session": 1, "states": []}, "invalid_params", "states", ""),
+        ("session.wait", {"session": 1, "states": ["busy"]}, "invalid_params", "states[0]", "processing"),
+        ("session.list", {"state": "open"}, "invalid_params", "state", "closed"),
+        ("daemon.ping", {"loud": True}, "invalid_params", "loud", ""),
+        ("daemon.ping", [], "invalid_params", "params: expected object, got array", ""),
+        ("session.get", [1], "invalid_params", "params: expected object, got array", ""),
+        ("session.get", "1", "invalid_params", "params: expected object, got str", ""),
+    ],
+)
+async def test_a_bad_request_is_told_what_is_wrong_and_the_connection_lives(
+    line: Raw, method: str, params: object, kind: str, told: str, hinted: str
+) -> None:
+    answer = await line.call(method, params, id="mine")
+    assert answer["id"] == "mine"
+    error = answer["error"]
+    assert (error["data"]["kind"], error["code"]) == (kind, KINDS[kind])
+    assert told in error["message"]
+    assert hinted in error["data"]["hint"]
+    assert len(json.dumps(error)) < 2_000
+    assert await lives(line)
+
+
+@pytest.mark.parametrize(
+    ("payload", "answered"),
+    [
+        (b'[{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}]', None),
+        (b"[]", None),
+        (b"1", None),
+        (b'"daemon.ping"', None),
+        (b"null", None),
+        (b'{"jsonrpc":"1.0","id":1,"method":"daemon.ping"}', 1),
+        (b'{"id":1,"method":"daemon.ping"}', 1),
+        (b'{"jsonrpc":"2.0","id":1}', 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":7}', 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","parms":{}}', 1),
+        (b'{"jsonrpc":"2.0","id":1,"result":{}}', 1),
+        (b'{"jsonrpc":"2.0","id":null,"method":"daemon.ping"}', None),
+        (b'{"jsonrpc":"2.0","id":1.5,"method":"daemon.ping"}', None),
+        (b'{"jsonrpc":"2.0","id":true,"method":"daemon.ping"}', None),
+        (b'{"jsonrpc":"2.0","id":[1],"method":"daemon.ping"}', None),
+        (b'{"jsonrpc":"2.0","id":{},"method":"daemon.ping"}', None),
+        (b'{"jsonrpc":"2.0","id":"%b","method":"daemon.ping"}' % (b"x" * 129), None),
+        (b'{"jsonrpc":"2.0","id":9007199254740992,"method":"daemon.ping"}', None),
+    ],
+)
+async def test_what_is_json_and_no_request_gets_an_error_and_the_connection_lives(
+    line: Raw, payload: bytes, answered: object
+) -> None:
+    await line.send_bytes(framed(payload))
+    answer = await line.receive()
+    assert (answer["id"], answer["error"]["code"]) == (answered, -32600)
+    assert answer["error"]["data"]["kind"] == "invalid_request"
+    assert await lives(line)
+
+
+async def test_json_that_is_nested_too_deeply_is_refused(line: Raw) -> None:
+    await line.send_bytes(framed(DEEP))
+    error = (await line.receive())["error"]
+    assert error["code"] in (-32600, -32602)
+    assert "nested too deeply" in error["message"]
+    assert await lives(line)
+
+
+async def test_half_a_surrogate_pair_is_refused_and_named(line: Raw) -> None:
+    await line.send_bytes(framed(SURROGATE))
+    answer = await line.receive()
+    assert (answer["id"], answer["error"]["code"]) == (1, -32602)
+    assert "surrogate" in answer["error"]["message"]
+    assert await lives(line)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00\x01\x02\xff",
+        b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"} {}',
+        b'{"jsonrpc":"2.0","id":1,"method":"session.wait","params":{"session":1,"states":["idle"],"timeout_s":NaN}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":{"\xff":1}}',
+        b'{"jsonrpc":"2.0","id":Infinity,"method":"daemon.ping"}',
+    ],
+)
+async def test_what_is_no_json_gets_an_error_and_is_hung_up_on(line: Raw, payload: bytes) -> None:
+    await line.send_bytes(framed(payload) + framed(json.dumps(request("daemon.shutdown")).encode()))
+    error = (await line.receive())["error"]
+    assert (error["code"], error["data"]["kind"]) == (-32700, "parse_error")
+    assert await line.next() is None, "what comes after nonsense is not acted upon"
+
+
+async def test_a_frame_over_the_cap_gets_an_error_and_is_hung_up_on(line: Raw) -> None:
+    await line.send_bytes((MAX_FRAME + 1).to_bytes(4, "big") + b"{")
+    answer = await line.receive()
+    assert (answer["id"], answer["error"]["code"]) == (None, -32600)
+    assert (answer["error"]["data"]["kind"], await line.next()) == ("frame_too_large", None)
+
+
+async def test_http_is_hung_up_on(line: Raw) -> None:
+    await line.send_bytes(b"GET / HTTP/1.1\r\nHost: walrus\r\n\r\n")
+    assert (await line.receive())["error"]["data"]["kind"] == "frame_too_large"
+    assert await line.next() is None
+
+
+async def test_a_frame_of_just_the_cap_is_taken(line: Raw) -> None:
+    message = json.dumps(request("daemon.ping", id=1)).encode()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.send_bytes, framed(message + b" " * (MAX_FRAME - len(message))))
+        assert (await line.receive())["result"] == {}
+
+
+async def test_a_message_over_four_mebibytes_is_refused_and_one_of_just_that_is_taken(
+    line: Raw, client: Client
+) -> None:
+    session = (await client.create(CreateParams(agent="echo"))).session
+    for size, accepted in ((MAX_MESSAGE - 1, False), (MAX_MESSAGE - 2, True)):
+        answers: list[Json] = []
+        async with trio.open_nursery() as nursery:
+            params = {"session": session, "content": "x" * size}
+            nursery.start_soon(line.ask, "session.send", params, size)
+            answers.append(await line.receive())
+        if accepted:
+            assert answers[0]["result"]["stop_reason"] == "text_response"
+        else:
+            error = answers[0]["error"]
+            assert (error["code"], error["data"]["kind"]) == (-32602, "invalid_params")
+            assert "content" in error["message"]
+            assert error["data"]["hint"]
+    assert (await client.session(SessionParams(session=session))).messages == 2
+
+
+@pytest.mark.parametrize("begun", [b"\x00\x00", b"\x00\x00\x01\x00", b'\x00\x00\x01\x00{"jsonrpc":"2.0",'])
+async def test_half_a_frame_and_then_the_end_is_no_request(daemon: Walrusd, client: Client, begun: bytes) -> None:
+    async with raw(daemon.socket) as line:
+        await line.send_bytes(begun)
+        await line.stream.send_eof()
+        assert await line.next() is None
+    await client.ping()
+
+
+async def test_a_peer_that_only_ends_its_sending_side_is_done(daemon: Walrusd, client: Client) -> None:
+    async with raw(daemon.socket) as line:
+        await line.stream.send_eof()
+        assert await line.next() is None
+    await client.ping()
+
+
+async def test_one_byte_at_a_time_is_a_request_all_the_same(line: Raw) -> None:
+    for byte in framed(json.dumps(request("daemon.ping")).encode()):
+        await line.send_bytes(bytes([byte]))
+    assert (await line.receive())["result"] == {}
+
+
+async def test_content_comes_back_as_it_was_sent(client: Client) -> None:
+    session = (await client.create(CreateParams(agent="echo", title="\u2028\x00\x1b[31m"))).session
+    text = 'a "quote" \\ a\x00nul \x1b[31m \u2028 \U0001f9ad 你好\r\n\ttab'
+    assert (await client.send(SendParams(session=session, content=text))).text == text
+    history = (await client.history(HistoryParams(session=session))).messages
+    assert [getattr(message, "content", None) for message in history] == [text, text]
+    assert (await client.session(SessionParams(session=session))).title == "\u2028\x00\x1b[31m"
+
+
+async def test_an_empty_message_is_a_message(client: Client) -> None:
+    session = (await client.create(CreateParams(agent="echo"))).session
+    assert (await client.send(SendParams(session=session, content=""))).stop_reason in ("no_action", "text_response")
+    assert (await client.send(SendParams(session=session, content=()))).stop_reason in ("no_action", "text_response")
+
+
