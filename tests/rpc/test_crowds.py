@@ -1,6 +1,7 @@
 """Many clients, and clients that do not behave: the others are served, and memory stays bounded."""
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -10,7 +11,7 @@ import pytest
 import trio
 
 from tests.fakes.home import PATIENCE_S, Home, Walrusd
-from tests.rpc.raw import Raw, framed, raw, request
+from tests.rpc.raw import framed, raw, request
 from walrus_protocol.aclient import Client, connect
 from walrus_protocol.methods import CreateParams, SendParams, SessionParams
 
@@ -130,7 +131,7 @@ async def test_one_that_floods_with_pings_and_never_reads_is_no_longer_read(own:
                 sent += taken
                 assert sent < 64 * MIB, "the daemon reads on though nobody reads its answers"
             assert await rss(client) - before < 16 * MIB
-            assert await client.ping()
+            await client.ping()
 
 
 async def taken_by(deaf: socket.socket, data: bytes, client: Client) -> int:
@@ -148,7 +149,7 @@ async def test_a_daemon_whose_clients_do_not_read_still_stops(own: Walrusd) -> N
         session = await talked(client, 4, 3 * MIB)
         await deaf.ask("session.attach", {"session": session})
         await client.ping()
-        own.signal(15)
+        own.signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(own.ended) == 0
 
 

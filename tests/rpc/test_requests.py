@@ -28,10 +28,11 @@ async def test_requests_of_one_connection_run_side_by_side(line: Raw, client: Cl
 async def test_a_thousand_requests_in_one_send_get_an_answer_each(line: Raw) -> None:
     cheap = [request("daemon.ping", id=number) for number in range(500)]
     dear = [request("daemon.status", id=f"s{number}") for number in range(500)]
+    messages = [*cheap, *dear]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.send, *cheap, *dear)
+        nursery.start_soon(line.send, *messages)
         answers = [await line.receive() for _ in range(1000)]
-    assert {answer["id"] for answer in answers} == {message["id"] for message in (*cheap, *dear)}
+    assert {answer["id"] for answer in answers} == {message["id"] for message in messages}
     assert all("result" in answer for answer in answers)
 
 

@@ -7,7 +7,7 @@ import trio
 
 from tests.fakes.model import FakeModel, Gate, calls, fails, in_turn, says
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, ToolSchema, TurnError, User
-from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult
+from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult, UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelFailed, ToolRequest
@@ -423,3 +423,19 @@ async def test_a_send_that_the_disk_refuses_uses_up_no_key(model: FakeModel, run
     log.fail_with = None
     assert (await (await runtime.send(session, Incoming(content="other", key="k"))).outcome()).text == "ok"
     assert model.asked == [[User("other")]]
+
+
+async def test_a_stream_whose_turn_cannot_be_recorded_ends_in_one_done_with_the_error(
+    model: FakeModel, runtime: Runtime, log: MemoryLog
+) -> None:
+    session = await runtime.create_session("walrus")
+    model.speak = gate = Gate("half")
+    async with runtime.stream_to(session, "hi") as events:
+        assert isinstance(await anext(events), UserMessage)
+        log.fail_with = StorageFull("no space left")
+        gate.opened.set()
+        seen = [event async for event in events]
+    assert isinstance(seen[-1], Done)
+    assert seen[-1].error is not None
+    assert "no space left" in seen[-1].error.message
+    log.fail_with = None

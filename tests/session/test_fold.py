@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.facts import lawful_logs
+from tests.fakes.pairing import calls_are_paired
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, User
 from walrus_protocol.events import (
     AssistantMessage,
@@ -74,25 +75,7 @@ def test_a_log_cut_anywhere_is_mended_to_a_history_that_providers_take(log: list
             session.apply(stamp(session.outline, event, 99.0))
         assert session.turn is None
         assert decide(Agent(name="any"), session.outline) is None
-        assert calls_are_paired(session)
-
-
-def calls_are_paired(session: Session) -> bool:
-    """Every call is answered right after its message, in call order, and nothing else is."""
-    expected: list[str] = []
-    for message in session.history.messages:
-        match message:
-            case ToolOutput(call_id=call):
-                if not expected or expected.pop(0) != call:
-                    return False
-            case Assistant(calls=calls):
-                if expected:
-                    return False
-                expected = [call.id for call in calls]
-            case User():
-                if expected:
-                    return False
-    return not expected
+        assert calls_are_paired(session.history.messages)
 
 
 @given(lawful_logs())

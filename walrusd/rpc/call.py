@@ -1,6 +1,7 @@
 """One request on its way to its handler: what the handler may use."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from msgspec import Struct
 
@@ -9,7 +10,7 @@ from walrus_protocol.events import Live, encode
 from walrus_protocol.messages import RequestId, encode_event
 from walrus_protocol.methods import ProviderStatus
 from walrusd.rpc.outbox import Outbox
-from walrusd.runtime.bus import Item
+from walrusd.runtime.bus import Item, Reader
 from walrusd.runtime.runtime import Runtime
 
 
@@ -36,7 +37,18 @@ class Call(Struct, frozen=True):
     house: House
     outbox: Outbox
 
-    async def send(self, items: Sequence[Item]) -> None:
+    async def relay(self, reader: Reader, wanted: Callable[[Item], bool]) -> bool:
+        """Send what a reader has next, as far as it is wanted; False when it was ended and has nothing left.
+
+        A page of the log is read only when the one before it is on its way, whichever request of the connection it
+        was for: else a thousand attachments that nobody reads would hold a page each.
+        """
+        async with self.outbox.paging if reader.behind else nullcontext():
+            items = await reader.batch()
+            await self._send([item for item in items if wanted(item)])
+        return bool(items)
+
+    async def _send(self, items: Sequence[Item]) -> None:
         """Events, in order, each when there is room for it."""
         for item in items:
             if self.outbox.full:

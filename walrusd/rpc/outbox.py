@@ -17,7 +17,9 @@ class Outbox:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._frames: deque[bytes] = deque()
+        self.paging = trio.Lock()
+        """Held by the request that has a page of the log to send."""
+        self._frames: deque[bytes | memoryview] = deque()
         self._bytes = 0
         self._drained = trio.lowlevel.ParkingLot()
         self._stuck = trio.Event()
@@ -48,7 +50,7 @@ class Outbox:
                 sent = 0
             self._bytes -= sent
             if sent < len(data):
-                self._frames.appendleft(data[sent:] if sent else data)
+                self._frames.appendleft(memoryview(data)[sent:])  # a large frame's rest is not copied at each send
                 self._stuck.set()
                 return
         self._drained.unpark_all()
@@ -66,13 +68,11 @@ class Outbox:
         """Whether something is not sent yet."""
         return bool(self._frames)
 
-    def _joined(self) -> bytes:
-        if len(self._frames) == 1:
-            return self._frames.popleft()
-        parts: list[bytes] = []
-        size = 0
-        while self._frames and (not parts or size + len(self._frames[0]) <= SEND_AT_ONCE):
+    def _joined(self) -> bytes | memoryview:
+        parts = [self._frames.popleft()]
+        size = len(parts[0])
+        while self._frames and size + len(self._frames[0]) <= SEND_AT_ONCE:
             part = self._frames.popleft()
             parts.append(part)
             size += len(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)

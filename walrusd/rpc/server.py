@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 import trio
+from msgspec import Struct
 
 from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, Refusal, Request, RequestId, encode_error, encode_result
@@ -194,11 +195,11 @@ class _Serving:
             self._under_way[request.id] = trio.CancelScope()
             nursery.start_soon(self._serve, request)
             return
-        kind = None
         try:
-            answer = encode_result(request.id, inline(self._house, request.params))
+            outcome: Struct | Problem = inline(self._house, request.params)
         except Problem as refused:
-            answer, kind = encode_error(request.id, refused), refused.kind
+            outcome = refused
+        answer, kind = _framed(request.id, outcome)
         log_request(request, kind)
         self._answer(request, answer)
 
@@ -212,28 +213,27 @@ class _Serving:
     async def _serve(self, request: Request) -> None:
         """A request that waits, in a task of its own."""
         began = trio.current_time()
-        call = Call(request.id, self._house, self._outbox)
-        answer, kind = await self._outcome(request, call)
-        await self._outbox.room()
+        outcome = await self._outcome(request, Call(request.id, self._house, self._outbox))
+        await self._outbox.room()  # encoded only then: a thousand answers that nobody reads are a thousand references
+        answer, kind = _framed(request.id, outcome)
         self._answer(request, answer)
         self._outbox.push()
         self._answered()
         log_request(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
 
-    async def _outcome(self, request: Request, call: Call) -> tuple[bytes, str | None]:
-        """The framed answer, and the kind of its error. The guard that turns a bug into an answer."""
+    async def _outcome(self, request: Request, call: Call) -> Struct | Problem:
+        """What is answered. The guard that turns a bug into an answer."""
         try:
             with self._under_way[request.id]:
-                return encode_result(request.id, await WAITING[request.method](call, request.params)), None
-            problem = self._cut_off
+                return await WAITING[request.method](call, request.params)
+            return self._cut_off
         except Problem as refused:
-            problem = refused
+            return refused
         except Exception as bug:
             if isinstance(bug, OSError | trio.BrokenResourceError):
                 raise
             log.exception("request crashed", method=request.method)
-            problem = Problem("bug", "walrusd met a bug in this request", "The daemon's log has the details.")
-        return encode_error(request.id, problem), problem.kind
+            return Problem("bug", "walrusd met a bug in this request", "The daemon's log has the details.")
 
     def _answer(self, request: Request, frame: bytes) -> None:
         self._under_way.pop(request.id, None)
@@ -253,3 +253,13 @@ def log_request(request: Request, error: str | None, *, ms: float = 0.0) -> None
     """The canonical line of a request. What keeps a connection alive is only seen at debug."""
     say = log.debug if request.method in TOOLS_MAY else log.info
     say("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
+
+
+def _framed(request: RequestId, outcome: Struct | Problem) -> tuple[bytes, str | None]:
+    """The answer as bytes, and the kind of its error; a result that fits into no frame is an error too."""
+    try:
+        if not isinstance(outcome, Problem):
+            return encode_result(request, outcome), None
+    except Problem as too_large:
+        outcome = too_large
+    return encode_error(request, outcome), outcome.kind

@@ -25,6 +25,7 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming, accept, digest_of
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
+from walrusd.runtime.stream import run_stream
 from walrusd.runtime.tickets import Ticket
 from walrusd.runtime.worker import Workshop
 from walrusd.runtime.workers import Workers
@@ -185,12 +186,9 @@ class Runtime:
         try:
             live = await self.live(session)
             ticket = await self.send(session, Incoming(content=content, sender=sender))
-            with await ticket.listen(live.feed) as reader:
-                while True:
-                    for item in await reader.batch():
-                        yield item.event  # noqa: ASYNC119 - as_safe_channel sees to the clean-up
-                        if isinstance(item.event, Done) and item.event.turn == ticket.turn:
-                            return
+            async with contextlib.aclosing(run_stream(live, ticket)) as events:
+                async for event in events:
+                    yield event  # noqa: ASYNC119 - as_safe_channel sees to the clean-up
         except Problem as problem:
             error = TurnError("internal", problem.message, problem.hint)
             yield Done(session=session, stop_reason="error", error=error)

@@ -5,7 +5,7 @@ import trio
 from walrus_protocol.events import Done
 from walrus_protocol.methods import TurnResult
 from walrus_protocol.problems import Problem
-from walrusd.runtime.bus import Feed, Reader
+from walrusd.runtime.bus import Fact, Feed, Item, Passing, Reader
 
 
 class Ticket:
@@ -58,6 +58,18 @@ class Ticket:
         if self.problem:
             reader.end()
         return reader
+
+    def owns(self, item: Item) -> bool:
+        """Whether it is of the turn itself: others' messages and later turns are for those who watch the session."""
+        match item:
+            case Fact(seq=seq):
+                return self.result is None or seq <= self.result.last_seq
+            case Passing(event=event, position=position):
+                return event.turn == self.turn and (self.result is None or position < self.result.last_seq)
+
+    def all_read(self, reader: Reader) -> bool:
+        """Whether the turn has ended, and the reader is past its end."""
+        return self.result is not None and reader.cursor >= self.result.last_seq
 
     def finish(self, result: TurnResult) -> None:
         self.result = result

@@ -65,9 +65,8 @@ class MemoryLog:
     def _commit(self) -> None:
         """What waits is one batch: all of it is durable before the first is told."""
         batch, self._waiting = self._waiting, []
-        if self.disk.serves is self:
-            for outcome in [self._settle(write) for write in batch]:
-                outcome()
+        for outcome in [self._settle(write) for write in batch]:
+            outcome()
 
     def _settle(self, write: Write) -> Callable[[], None]:
         failure = self._refusal(write)
@@ -79,6 +78,8 @@ class MemoryLog:
 
     def _refusal(self, write: Write) -> StorageFailed | None:
         """What SQLite finds by its unique indexes: a fact is never written twice."""
+        if self.disk.serves is not self:
+            return StorageFailed("another log has taken the disk over")
         if self.fail_with or self._closed:
             return self.fail_with or StorageFailed("the log is closed")
         kept = self._kept(write.session)

@@ -3,7 +3,6 @@
 from walrus_protocol.events import MessageQueued
 from walrus_protocol.methods import AgentRunParams, SendParams, TurnResult
 from walrusd.rpc.call import Call
-from walrusd.runtime.bus import Fact, Item, Passing, Reader
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.sessions import LiveSession
 from walrusd.runtime.tickets import Ticket
@@ -38,8 +37,8 @@ async def _stream(call: Call, live: LiveSession, ticket: Ticket) -> TurnResult:
         queued = MessageQueued(ts=live.shared.clock(), session=live.id, position=ticket.position)
         await call.say(queued)
     with await ticket.listen(live.feed) as reader:
-        while not _had_all(ticket, reader) and (items := await reader.batch()):
-            await call.send([item for item in items if _belongs(item, ticket)])
+        while not ticket.all_read(reader) and await call.relay(reader, ticket.owns):
+            pass
     return await ticket.outcome()
 
 
@@ -51,16 +50,3 @@ def _incoming(params: SendParams) -> Incoming:
         when_busy=params.when_busy,
         timeout_s=params.timeout_s,
     )
-
-
-def _had_all(ticket: Ticket, reader: Reader) -> bool:
-    return ticket.result is not None and reader.cursor >= ticket.result.last_seq
-
-
-def _belongs(item: Item, ticket: Ticket) -> bool:
-    """Whether it is of the ticket's own turn: others' messages and later turns are for those who attach."""
-    match item:
-        case Fact(seq=seq):
-            return ticket.result is None or seq <= ticket.result.last_seq
-        case Passing(event=event):
-            return event.turn == ticket.turn

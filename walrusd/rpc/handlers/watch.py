@@ -5,6 +5,7 @@ import trio
 from walrus_protocol.methods import Attached, AttachParams, Waited, WaitParams
 from walrus_protocol.problems import Problem
 from walrusd.rpc.call import Call
+from walrusd.runtime.bus import Item
 
 
 async def attach(call: Call, params: AttachParams) -> Attached:
@@ -18,12 +19,13 @@ async def attach(call: Call, params: AttachParams) -> Attached:
             "Attach since the last seq that you have seen; 0 is the beginning.",
         )
     until = None if params.follow else outline.last_seq
+
+    def wanted(item: Item) -> bool:
+        return until is None or item.position <= until
+
     with live.feed.reader(params.since, deltas=params.follow and params.deltas, mark=params.follow) as reader:
         while until is None or reader.cursor < until:
-            items = await reader.batch()
-            if until is not None:
-                items = [item for item in items if item.position <= until]
-            await call.send(items)
+            await call.relay(reader, wanted)
             if live.session.outline.state == "closed" and not reader.behind:
                 return Attached(last_seq=reader.cursor, reason="closed")
     return Attached(last_seq=until, reason="end")

@@ -1,0 +1,125 @@
+"""The processes of a run: fake provider, walrusd on a home of its own, echo server, clients. All end with their block."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.wire import Line
+
+ROOT = Path(__file__).parent.parent
+END_S = 20.0
+
+
+def environ() -> dict[str, str]:
+    """Nothing of the caller's own, and bytecode may be written: without it imports take two to three times as long."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+
+
+@contextmanager
+def child(arguments: Sequence[str], *, quiet: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A Python process of ours; its stdout is read by lines, its stderr goes to the file `quiet`, or with ours."""
+    with open(quiet or os.devnull, "a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environ(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors if quiet else None,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=END_S)
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line:
+        raise RuntimeError(f"{process.args!r} ended before it said anything")
+    return line
+
+
+def tell(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(word + "\n")
+    process.stdin.flush()
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """The base URL of a fake provider."""
+    with child(["-m", "benchmarks.provider"]) as process:
+        yield line_of(process)
+
+
+class Daemon:
+    """A walrusd that answers."""
+
+    def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
+        self.pid = process.pid
+        self.home = home
+        self.socket = str(home / "walrus.sock")
+
+    def line(self) -> Line:
+        return Line(self.socket)
+
+
+def make_home(folder: Path, base_url: str, *, durability: str = "full", models: Sequence[str] = ()) -> Path:
+    """A home as a user's, but that its models are the fake provider's."""
+    folder.mkdir(mode=0o700)
+    names = ", ".join(f'"{name}"' for name in ("say", *models))
+    agents = "".join(f'[agents.{name}]\ndescription = "A benchmark."\nmodel = "{name}"\n' for name in models)
+    toml = folder / "walrus.toml"
+    toml.write_text(
+        f"""
+[daemon]
+shutdown_grace_s = 0.1
+[defaults]
+model = "say"
+[storage]
+durability = "{durability}"
+[providers.bench]
+kind = "openai"
+base_url = "{base_url}"
+api_key = "not-a-key"
+models = [{names}]
+{agents}"""
+    )
+    toml.chmod(0o600)
+    return folder
+
+
+@contextmanager
+def walrusd(home: Path) -> Iterator[Daemon]:
+    """A daemon that is ready, on a home that was made before."""
+    log = home.parent / f"{home.name}.log"
+    with child(["-m", "walrusd", "--home", str(home)], quiet=log) as process:
+        daemon = Daemon(process, home)
+        first_answer(daemon.socket, process)
+        yield daemon
+    if process.returncode:
+        raise RuntimeError(f"walrusd ended with {process.returncode}: {log.read_text()[-2000:]}")
+
+
+def first_answer(socket_path: str, process: subprocess.Popen[str]) -> None:
+    """Wait until the socket answers a ping."""
+    while process.poll() is None:
+        try:
+            line = Line(socket_path)
+        except OSError:
+            time.sleep(0.001)
+            continue
+        try:
+            line.call("daemon.ping", {})
+            return
+        finally:
+            line.close()
+    raise RuntimeError(f"walrusd ended with {process.returncode} before it was ready")

@@ -1,0 +1,49 @@
+"""What the kernel says: of the machine, of a folder's disk, of a process's time and memory."""
+
+import os
+import platform
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process with all its threads, to 10 ms."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(f"process {pid} has no VmRSS: it has ended")
+
+
+def disk(folder: Path) -> str:
+    """The file system under a folder, and its device."""
+    best = ("", "unknown")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        device, at, kind, *_ = line.split()
+        if folder.is_relative_to(at) and len(at) >= len(best[0]):
+            best = (at, f"{kind} on {device}")
+    return best[1]
+
+
+def described(folder: Path) -> dict[str, str]:
+    model = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "unknown",
+    )
+    return {
+        "cpu": f"{os.cpu_count()} × {model}",
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "disk": disk(folder),
+        "load": load(),
+    }
+
+
+def load() -> str:
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())

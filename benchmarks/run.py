@@ -1,0 +1,60 @@
+"""`make bench`: measure the bars of the design, each with its floor in the same run; a table and a file of JSON."""
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import commands, machine, pings, tokens, turns
+from benchmarks.children import ROOT, provider
+from benchmarks.setup import Setup
+from benchmarks.table import Row, rendered
+
+BARS: dict[str, Callable[[Setup], list[Row]]] = {
+    "turns": turns.run,
+    "tokens": tokens.run,
+    "pings": pings.run,
+    "commands": commands.run,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=BARS, metavar="NAME", help=f"one of {', '.join(BARS)}")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the repetitions")
+    parser.add_argument("--turns", type=int, default=5000, help="for the growth of memory (5000)")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure (/var/tmp)")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="walrus-bench-", dir=options.folder) as folder, provider() as url:
+        setup = Setup(url=url, folder=Path(folder), quick=options.quick, turns=options.turns)
+        where = machine.described(setup.folder)
+        for name in options.only or BARS:
+            began = time.perf_counter()
+            print(f"{name} …", end="", file=sys.stderr, flush=True)
+            rows += BARS[name](setup)
+            print(f" {time.perf_counter() - began:.1f} s, load {machine.load()}", file=sys.stderr)
+    where["load afterwards"] = machine.load()
+    print("\n".join(f"{name}: {value}" for name, value in where.items()), end="\n\n")
+    print(rendered(rows))
+    print(f"\nwritten to {_kept(where, rows).relative_to(ROOT)}")
+
+
+def _kept(where: dict[str, str], rows: list[Row]) -> Path:
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC)
+    path = results / f"{now:%Y-%m-%dT%H%M%S}.json"
+    outcome = {"at": now.isoformat(), "machine": where, "rows": msgspec.to_builtins(rows)}
+    path.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""One line of the outcome, and the table that is shown of all."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from msgspec import Struct
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """A bar and what became of it. `met` is None for a line that only informs."""
+
+    what: str
+    measured: str
+    floor: str = ""
+    ratio: float | None = None
+    bar: str = ""
+    met: bool | None = None
+    values: dict[str, float] = {}
+    """The numbers behind the words, for whoever compares runs."""
+
+
+HEADS = ("what", "measured", "floor", "ratio", "bar", "met?")
+
+
+def rendered(rows: Sequence[Row]) -> str:
+    lines = [HEADS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADS))]
+    texts = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([texts[0], "-+-".join("-" * width for width in widths), *texts[1:]])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    met = {True: "yes", False: "NO", None: ""}[row.met]
+    return row.what, row.measured, row.floor, ratio, row.bar, met
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def per_s(rate: float) -> str:
+    return f"{rate:,.0f}/s"
+
+
+def p50(values: Sequence[float]) -> float:
+    return median(values)

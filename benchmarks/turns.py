@@ -1,0 +1,118 @@
+"""Turns over the socket, one at a time and sixteen at once, beside the bare exchange that each of them contains."""
+
+import json
+import selectors
+import time
+from collections.abc import Sequence
+
+import httpx2
+import trio
+
+from benchmarks import bare
+from benchmarks.children import Daemon, make_home, walrusd
+from benchmarks.setup import Setup
+from benchmarks.table import Row, ms, p50, per_s
+from benchmarks.wire import Line, framed
+
+TEXT = "What would you do today, if you were a walrus?"
+SIXTEEN = 16
+
+
+def run(setup: Setup) -> list[Row]:
+    with walrusd(make_home(setup.folder / "turns", setup.url)) as daemon:
+        return trio.run(_measure, setup, daemon)
+
+
+async def _measure(setup: Setup, daemon: Daemon) -> list[Row]:
+    async with bare.client() as http:
+        return [await _one_at_a_time(setup, daemon, http), await _sixteen_at_once(setup, daemon, http)]
+
+
+async def _one_at_a_time(setup: Setup, daemon: Daemon, http: httpx2.AsyncClient) -> Row:
+    """Each turn is the first of its session, so that all requests are of one size."""
+    line = daemon.line()
+    warm, count = 50, setup.fewer(600)
+    turns, floors = [], []
+    for session in create_sessions(line, warm + count):
+        turns.append(turn(line, session))
+        body = await bare.last_asked(http, setup.url) if not floors else body
+        floors.append(await bare.timed(http, setup.url, body))
+    measured, floor = p50(turns[warm:]), p50(floors[warm:])
+    line.close()
+    return Row(
+        what="warm durable turn, p50",
+        measured=ms(measured),
+        floor=f"{ms(floor)} bare httpx2 exchange",
+        ratio=measured / floor,
+        bar="≤ 2.5× and ≤ 8 ms",
+        met=measured <= 2.5 * floor and measured <= 0.008,
+        values={"turn_s": measured, "floor_s": floor, "body_bytes": len(body)},
+    )
+
+
+async def _sixteen_at_once(setup: Setup, daemon: Daemon, http: httpx2.AsyncClient) -> Row:
+    line = daemon.line()
+    each = setup.fewer(60)
+    turn(line, create_sessions(line, 1)[0])
+    body = await bare.last_asked(http, setup.url)
+    await bare.rate(http, setup.url, body, connections=SIXTEEN, exchanges=5)
+    rates, floors = [], []
+    for _ in range(5):
+        floors.append(await bare.rate(http, setup.url, body, connections=SIXTEEN, exchanges=each))
+        rates.append(turn_rate(daemon, create_sessions(line, SIXTEEN * each)))
+    line.close()
+    measured, floor = p50(rates), p50(floors)
+    return Row(
+        what="16 sessions at once",
+        measured=f"{measured:,.0f} turns/s",
+        floor=f"{per_s(floor)} bare on 16 connections",
+        ratio=measured / floor,
+        bar="≥ 0.7",
+        met=measured >= 0.7 * floor,
+        values={"turns_per_s": measured, "floor_per_s": floor},
+    )
+
+
+def turn(line: Line, session: int, text: str = TEXT) -> float:
+    """Seconds from the send to its answer."""
+    began = time.perf_counter()
+    result = line.call("session.send", {"session": session, "content": text})
+    took = time.perf_counter() - began
+    if result["stop_reason"] != "text_response":
+        raise RuntimeError(f"the turn did not end well: {result}")
+    return took
+
+
+def turn_rate(daemon: Daemon, sessions: Sequence[int], connections: int = SIXTEEN) -> float:
+    """Turns a second: every connection sends to its next session when the turn before has been answered."""
+    todo = [framed("session.send", {"session": session, "content": TEXT}) for session in sessions]
+    lines = [daemon.line() for _ in range(connections)]
+    selector = selectors.DefaultSelector()
+    began = time.perf_counter()
+    for line in lines:
+        selector.register(line.socket, selectors.EVENT_READ, line)
+        line.socket.sendall(todo.pop())
+    waiting = len(lines)
+    while waiting:
+        for key, _ in selector.select():
+            answer = key.data.receive()
+            if b'"text_response"' not in answer:
+                raise RuntimeError(f"the turn did not end well: {answer.decode()}")
+            if todo:
+                key.data.socket.sendall(todo.pop())
+            else:
+                waiting -= 1
+    took = time.perf_counter() - began
+    for line in lines:
+        line.close()
+    return len(sessions) / took
+
+
+def create_sessions(line: Line, count: int, agent: str = "walrus") -> list[int]:
+    """New sessions, asked for side by side."""
+    sessions: list[int] = []
+    for start in range(0, count, 500):
+        some = range(start, min(start + 500, count))
+        line.socket.sendall(b"".join(framed("session.create", {"agent": agent}, number) for number in some))
+        sessions += [json.loads(line.receive())["result"]["session"] for _ in some]
+    return sessions

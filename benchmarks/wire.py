@@ -1,0 +1,74 @@
+"""Raw frames on a blocking Unix socket: the least that a client can cost. Standard library only."""
+
+import json
+import socket
+from struct import Struct
+from typing import Any
+
+HEADER = Struct(">I")
+
+
+def framed(method: str, params: dict[str, Any], request: int = 1) -> bytes:
+    body = json.dumps({"jsonrpc": "2.0", "id": request, "method": method, "params": params}).encode()
+    return HEADER.pack(len(body)) + body
+
+
+class Line:
+    """One connection, one request at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path)
+        self._buffer = b""
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result. Events before it are passed over."""
+        self.socket.sendall(framed(method, params))
+        while True:
+            answer = json.loads(self.receive())
+            if "result" in answer:
+                result: dict[str, Any] = answer["result"]
+                return result
+            if "error" in answer:
+                raise RuntimeError(f"{method}: {answer['error']}")
+
+    def receive(self) -> bytes:
+        """The payload of the next frame."""
+        while len(self._buffer) < 4:
+            self._more()
+        (size,) = HEADER.unpack_from(self._buffer)
+        while len(self._buffer) < 4 + size:
+            self._more()
+        payload, self._buffer = self._buffer[4 : 4 + size], self._buffer[4 + size :]
+        return payload
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError("the server hung up")
+        self._buffer += data
+
+
+def count_frames(connection: socket.socket, request: bytes) -> tuple[int, int, bytes]:
+    """Send a request and count the frames until its response, which starts with its id: (frames, bytes, response)."""
+    connection.sendall(request)
+    buffer, frames, size = bytearray(), 0, 0
+    while True:
+        data = connection.recv(262144)
+        if not data:
+            raise EOFError("the server hung up")
+        size += len(data)
+        buffer += data
+        at = 0
+        while len(buffer) - at >= 4:
+            (length,) = HEADER.unpack_from(buffer, at)
+            if len(buffer) - at < 4 + length:
+                break
+            frames += 1
+            if buffer.startswith(b'{"jsonrpc":"2.0","id"', at + 4):
+                return frames, size, bytes(buffer[at + 4 : at + 4 + length])
+            at += 4 + length
+        del buffer[:at]

@@ -1,0 +1,112 @@
+"""Who may speak: not what walrusd's own tools start, and nobody else's processes."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.home import ECHO, ROOT, Home, Walrusd
+from tests.rpc.raw import raw
+from walrus_protocol.methods import METHODS
+
+FORK_AND_BECOME = """
+import os, sys
+if os.fork():
+    os.execv(sys.argv[2], sys.argv[2:])
+exec(sys.argv[1])
+"""
+"""A process that has a child and then becomes walrusd: the child is as walrusd's tools are."""
+
+ASK_EVERYTHING = """
+import json, socket, struct, sys, time
+methods, path, answers = {methods!r}, {path!r}, {answers!r}
+client = socket.socket(socket.AF_UNIX)
+while True:
+    try:
+        client.connect(path)
+        break
+    except OSError:
+        time.sleep(0.01)
+replies = dict()
+file = client.makefile("rwb")
+for method in methods:
+    params = dict() if method != "session.get" else dict(session=1)
+    payload = json.dumps(dict(jsonrpc="2.0", id=1, method=method, params=params)).encode()
+    file.write(struct.pack(">I", len(payload)) + payload)
+    file.flush()
+    replies[method] = json.loads(file.read(struct.unpack(">I", file.read(4))[0]))
+with open(answers + ".new", "w") as out:
+    json.dump(replies, out)
+import os
+os.rename(answers + ".new", answers)
+"""
+
+CONNECT_AS = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+print(client.recv(1000))
+"""
+
+
+async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    answers = tmp_path / "answers.json"
+    program = ASK_EVERYTHING.format(
+        methods=[method for method, (params, _) in METHODS.items() if not needs_params(params)],
+        path=str(home.socket),
+        answers=str(answers),
+    )
+    with home.walrusd(by=[sys.executable, "-c", FORK_AND_BECOME, program]) as daemon:
+        await daemon.until(lambda daemon: "rpc.discover" in str(daemon.lines("request")) and answers.exists())
+        replies = json.loads(answers.read_text())
+        async with raw(daemon.socket) as line:
+            assert "result" in await line.call("daemon.status"), "its other clients are as free as before"
+    assert replies.keys() >= {"daemon.ping", "daemon.hello", "daemon.shutdown", "session.list", "config.get"}
+    for method, reply in replies.items():
+        if method in {"daemon.ping", "daemon.hello"}:
+            assert "result" in reply
+        else:
+            assert (reply["error"]["code"], reply["error"]["data"]["kind"]) == (-32003, "from_tool"), method
+            assert reply["error"]["data"]["hint"]
+
+
+def needs_params(params: type) -> bool:
+    return bool([name for name in params.__struct_fields__ if name in {"agent", "session"}]) and params is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_users_process_is_hung_up_on() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        home = Home(Path(folder) / "home", ECHO)
+        socket = Path(folder) / "walrus.sock"
+        with home.walrusd("--socket", str(socket)) as daemon:
+            os.chmod(socket, 0o666)  # as if the folder had not kept them out
+            stranger = subprocess.run(
+                [sys.executable, "-c", CONNECT_AS, str(socket)], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            assert stranger.stdout == "b''\n"
+            assert [line["uid"] for line in daemon.lines("connection refused")] == [65534]
+
+
+def test_the_socket_is_its_owners_alone(tmp_path: Path) -> None:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        status = daemon.socket.stat()
+        assert (status.st_mode & 0o777, status.st_uid) == (0o600, os.geteuid())
+
+
+async def test_a_daemon_elsewhere_serves_its_socket(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "run" / "w.sock"
+    with Home(tmp_path / "home").walrusd("--socket", str(elsewhere)) as daemon:
+        assert isinstance(daemon, Walrusd)
+        with trio.fail_after(10):
+            async with raw(elsewhere) as line:
+                assert (await line.call("daemon.ping"))["result"] == {}
+        assert elsewhere.parent.stat().st_mode & 0o777 == 0o700

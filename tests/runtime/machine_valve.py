@@ -1,0 +1,165 @@
+"""The disks of the machine, and a valve between the runtime and its log: a store that is slow, or fails, or is gone."""
+
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+import trio
+import trio.testing
+
+from walrusd.session.mend import Draft
+from walrusd.session.outline import Outline
+from walrusd.store.log import Filter, Log, Queued, Sent, Span, StorageFailed, Stored, Write
+from walrusd.store.memory import Disk, MemoryLog
+from walrusd.store.sqlite import SqliteLog
+
+T = TypeVar("T")
+
+
+class MachineDisk(Protocol):
+    async def open(self) -> Log:
+        """The log as the life before left it."""
+
+    def cut(self) -> None:
+        """Take the power away: the next log finds what is durable at this instant, whatever the last one goes on to do."""
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self._disk = Disk()
+
+    async def open(self) -> MemoryLog:
+        return MemoryLog(self._disk)
+
+    def cut(self) -> None:
+        MemoryLog(self._disk)
+
+
+class InFiles:
+    """SQLite's files are copied at the instant of the cut, while its threads write on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._life = 0
+        self._here.mkdir()
+
+    @property
+    def _here(self) -> Path:
+        return self._folder / str(self._life)
+
+    async def open(self) -> SqliteLog:
+        return await SqliteLog.open(str(self._here / "walrus.db"), durability="normal")
+
+    def cut(self) -> None:
+        before = self._here
+        self._life += 1
+        self._here.mkdir()
+        # The database first: no checkpoint moves pages from the one to the other, so little is written.
+        for name in ("walrus.db", "walrus.db-wal"):
+            if (before / name).exists():
+                shutil.copyfile(before / name, self._here / name)
+
+
+class Valve:
+    """A `Log` before another one. What it holds back goes on, in order, when it is released."""
+
+    def __init__(self, log: Log) -> None:
+        self.failing: StorageFailed | None = None
+        self.holds: Literal["before", "after"] | None = None
+        self.log = log
+        self._kept: list[Callable[[], None]] = []
+        self._under_way = 0
+        self._moved = trio.Event()
+        self._released = trio.Event()
+
+    def release(self) -> None:
+        self.holds = None
+        self._released.set()
+        self._released = trio.Event()
+        kept, self._kept = self._kept, []
+        for go_on in kept:
+            go_on()
+
+    async def rest(self) -> None:
+        """Wait until nothing moves, on the disk neither: only time, or an order, brings on what comes next."""
+        while True:
+            await trio.testing.wait_all_tasks_blocked()
+            if not self._under_way:
+                return
+            self._moved = trio.Event()
+            await self._moved.wait()
+
+    def submit(self, write: Write) -> None:
+        committed, failed = write.committed, write.failed
+        write.committed = lambda offset: self._told(lambda: committed(offset))
+        write.failed = lambda error: self._told(lambda: failed(error))
+        if self.holds == "before":
+            self._kept.append(lambda: self._forward(write))
+        else:
+            self._forward(write)
+
+    def _forward(self, write: Write) -> None:
+        self._under_way += 1
+        if self.failing:
+            trio.lowlevel.current_trio_token().run_sync_soon(write.failed, self.failing)
+        else:
+            self.log.submit(write)
+
+    def _told(self, tell: Callable[[], None]) -> None:
+        self._moves()
+        if self.holds == "after":
+            self._kept.append(tell)
+        else:
+            tell()
+
+    def _moves(self) -> None:
+        self._under_way -= 1
+        self._moved.set()
+
+    async def _read(self, answer: Awaitable[T]) -> T:
+        """A read that is held back saw the store as it was before."""
+        self._under_way += 1
+        try:
+            found = await answer
+        finally:
+            self._moves()
+        while self.holds:
+            await self._released.wait()
+        return found
+
+    def next_session(self) -> int:
+        return self.log.next_session()
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
+        return await self._read(self.log.events(session, since, limit, max_bytes))
+
+    async def outline(self, session: int) -> Outline | None:
+        return await self._read(self.log.outline(session))
+
+    async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
+        return await self._read(self.log.outlines(wanted))
+
+    async def queue(self, session: int) -> list[Queued]:
+        return await self._read(self.log.queue(session))
+
+    async def draft(self, session: int) -> Draft | None:
+        return await self._read(self.log.draft(session))
+
+    async def sent(self, session: int, key: str) -> Sent | None:
+        return await self._read(self.log.sent(session, key))
+
+    async def created_with(self, key: str) -> tuple[int, bytes] | None:
+        return await self._read(self.log.created_with(key))
+
+    async def span(self, session: int, turn: int) -> Span | None:
+        return await self._read(self.log.span(session, turn))
+
+    async def unfinished(self) -> list[int]:
+        return await self._read(self.log.unfinished())
+
+    async def open_sessions(self) -> int:
+        return await self._read(self.log.open_sessions())
+
+    async def aclose(self) -> None:
+        await self.log.aclose()

@@ -1,0 +1,114 @@
+"""A machine that plays stories: whatever clients, model, store and power do, what was promised is kept.
+
+`--hypothesis-profile=thorough` plays many more.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from hypothesis import HealthCheck, given, settings
+
+from tests.runtime.machine_claims import Claims
+from tests.runtime.machine_facts import Facts
+from tests.runtime.machine_life import LONG_S, STORAGE, Life
+from tests.runtime.machine_orders import Order, PowerCut, Restart, stories
+from tests.runtime.machine_puppet import Puppet
+from tests.runtime.machine_stage import Stage
+from tests.runtime.machine_valve import InFiles, InMemory, MachineDisk, Valve
+from walrus_protocol.events import Durable, decode_row
+from walrusd.agent.agent import Agent
+from walrusd.runtime.runtime import Runtime
+
+Story = Sequence[Sequence[Order]]
+PLAYS = settings.default.max_examples if settings.default else 100
+
+
+@pytest.fixture(autouse=True)
+def no_log(quiet_log: None) -> None:
+    """Turns crash here by order."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+class Machine:
+    """The lives of one daemon. Raises AssertionError at the first promise that is not kept."""
+
+    def __init__(self, disk: MachineDisk) -> None:
+        self._disk = disk
+        self._claims = Claims()
+        self._ids = count(1)
+        self._facts: Facts | None = None
+        """As they were at the start of the last life."""
+        self._told: list[Durable] = []
+        """What it told since."""
+
+    async def play(self, story: Story) -> None:
+        moments = [list(moment) for moment in story]
+        end: Restart | PowerCut | None = Restart(grace_s=0, failing=False)
+        while end:
+            end = await self._live(moments, end)
+        moments = [[Restart(grace_s=0, failing=False)]]
+        await self._live(moments, moments[0][0])
+        assert self._told == [], "all had come to its end: there was nothing to recover"
+
+    async def _live(self, moments: list[list[Order]], start: Restart | PowerCut) -> Restart | PowerCut | None:
+        """One life: how it ended, None at the end of the story."""
+        log = await self._disk.open()
+        await self._compare(await Facts.of(log), whole=isinstance(start, Restart))
+        puppet = Puppet(self._ids)
+        stage = Stage(puppet)
+        valve = Valve(log)
+        valve.failing = STORAGE["storage_full"] if start.failing else None
+        runtime = Runtime(puppet, stage, log=valve, max_running_turns=2, clock=trio.current_time)
+        runtime.add_agent(Agent(name="walrus", max_iterations=3))
+        async with runtime, trio.open_nursery() as clients:
+            life = Life(self._claims, runtime, valve, puppet, clients)
+            await life.begin()
+            end = await life.carry_out(moments)
+            if end is None:
+                await life.finish()
+            elif isinstance(end, PowerCut):
+                self._disk.cut()
+                valve.failing = STORAGE["storage_failed"]
+            life.end()
+            self._told = list(stage.told)
+            self._claims.effects += puppet.effects
+            self._claims.crashes += puppet.crashes
+            valve.release()
+        with trio.fail_after(LONG_S):
+            await log.aclose()
+        return end
+
+    async def _compare(self, facts: Facts, *, whole: bool) -> None:
+        """What a life leaves is what it found, and all that it told; after a power cut perhaps a little more."""
+        before = self._facts or Facts()
+        known = max((row.offset for row in before.in_order()), default=0)
+        new = [decode_row(row.body) for row in facts.in_order() if row.offset > known]
+        assert self._told == (new if whole else new[: len(self._told)]), "what is told is durable, in its order"
+        for session, rows in before.rows.items():
+            assert facts.rows[session][: len(rows)] == rows, "nothing is ever changed"
+        for session in self._claims.sessions:
+            self._claims.check(session, facts.events(session), facts.inboxes[session])
+        self._claims.check_repeats()
+        self._claims.check_effects([facts.events(session) for session in facts.rows])
+        self._facts = facts
+
+
+@settings(max_examples=PLAYS, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(stories)
+def test_what_was_promised_is_kept_in_memory(story: Story) -> None:
+    trio.run(Machine(InMemory()).play, story, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@settings(max_examples=PLAYS // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(stories)
+def test_what_was_promised_is_kept_in_files(story: Story) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # A clock that leaps would not wait for the disk.
+        trio.run(Machine(InFiles(Path(folder))).play, story, clock=trio.testing.MockClock(rate=1000))
