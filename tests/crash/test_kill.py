@@ -1,0 +1,197 @@
+"""kill -9 under load: what was acknowledged is there, once, whenever the axe falls."""
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.fakes.home import PATIENCE_S, Home, Walrusd
+from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
+
+TOML = """
+[daemon]
+shutdown_grace_s = 0.1
+[providers.stage]
+kind = "scripted"
+models = ["script"]
+path = "script.toml"
+[defaults]
+model = "script"
+[permissions]
+allow = ["read"]
+"""
+SCRIPT = """
+[[reply]]
+when = "hang"
+text = "half a sentence"
+hang = true
+[[reply]]
+when = "look"
+text = "I look."
+calls = [{ name = "read", arguments = { path = "note" } }]
+[[reply]]
+when = "look"
+text = "It says so."
+[[reply]]
+when = ""
+text = "Yes."
+"""
+CLIENTS = 4
+MESSAGES = 40
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home", TOML)
+    home.write("script.toml", SCRIPT)
+    home.write("workspace/note", "so")
+    return home
+
+
+class Sender:
+    """Sends keyed messages to one session until the daemon dies, and remembers what it was told."""
+
+    def __init__(self, socket: Path, session: int) -> None:
+        self.session = session
+        self.acknowledged: dict[str, dict[str, object]] = {}
+        self.unsure: list[str] = []
+        self._socket = str(socket)
+        self.thread = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        key = ""
+        try:
+            with Client(self._socket, timeout=PATIENCE_S) as client:
+                for n in range(MESSAGES):
+                    key = f"{self.session}-{n}"
+                    self.acknowledged[key] = client.call("session.send", message(self.session, key))
+        except (Unreachable, RequestFailed, TimedOut, OSError):
+            self.unsure.append(key)
+
+
+def message(session: int, key: str) -> dict[str, object]:
+    content = f"look {key}" if key.endswith(("3", "7")) else f"say {key}"
+    return {"session": session, "content": content, "key": key}
+
+
+def history(client: Client, session: int) -> list[dict[str, object]]:
+    messages: list[dict[str, object]] = []
+    cursor = None
+    while True:
+        page = client.call("session.history", {"session": session, "limit": 500, "cursor": cursor})
+        messages += page["messages"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return messages
+
+
+def events(client: Client, session: int) -> list[dict[str, object]]:
+    return list(client.stream("session.attach", {"session": session, "follow": False}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_answer_that_was_given_is_given_again_and_nothing_is_there_twice(home: Home, seed: int) -> None:
+    with home.walrusd() as daemon:
+        with Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+            sessions = [client.call("session.create", {"agent": "walrus"})["session"] for _ in range(CLIENTS)]
+        senders = [Sender(daemon.socket, session) for session in sessions]
+        for sender in senders:
+            sender.thread.start()
+        enough = random.Random(seed).randrange(5, CLIENTS * MESSAGES // 2)
+        daemon.wait_for(lambda daemon: len(daemon.lines("turn")) >= enough)
+        daemon.kill()
+        for sender in senders:
+            sender.thread.join(PATIENCE_S)
+    assert sum(len(sender.acknowledged) for sender in senders) >= enough - CLIENTS
+
+    with home.walrusd() as daemon, Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+        for sender in senders:
+            check(client, sender)
+        assert client.call("session.create", {"agent": "walrus"})["session"] > max(sessions)
+
+
+def check(client: Client, sender: Sender) -> None:
+    before = client.call("session.get", {"session": sender.session})["last_seq"]
+    for key, result in sender.acknowledged.items():
+        assert client.call("session.send", message(sender.session, key)) == result
+    assert client.call("session.get", {"session": sender.session})["last_seq"] == before, "a repeat records nothing"
+    for key in sender.unsure:
+        client.call("session.send", message(sender.session, key))
+    log = events(client, sender.session)
+    assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
+    sent = [event["key"] for event in log if event["type"] == "user_message"]
+    assert sent == [*sender.acknowledged, *sender.unsure]
+    turns = [event["turn"] for event in log if event["type"] == "done"]
+    assert turns == list(range(1, len(sent) + 1))
+    paired(history(client, sender.session))
+
+
+def paired(messages: list[dict[str, object]]) -> None:
+    """Each call is answered right behind its message: no provider would take the conversation otherwise."""
+    waiting: list[str] = []
+    for said in messages:
+        if said["role"] == "tool":
+            assert said["call_id"] == waiting.pop(0)
+            continue
+        assert not waiting
+        calls = said.get("calls") or []
+        assert isinstance(calls, list)
+        waiting = [call["id"] for call in calls]
+    assert not waiting
+
+
+@pytest.fixture
+def alone(home: Home) -> Iterator[tuple[Walrusd, int]]:
+    """A daemon with one session."""
+    with home.walrusd() as daemon:
+        with Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+            session = client.call("session.create", {"agent": "walrus"})["session"]
+        yield daemon, session
+
+
+def test_a_killed_turn_is_closed_with_its_words_and_those_behind_it_are_answered(
+    home: Home, alone: tuple[Walrusd, int]
+) -> None:
+    daemon, session = alone
+    with (
+        Client(str(daemon.socket), timeout=PATIENCE_S) as watching,
+        Client(str(daemon.socket), timeout=PATIENCE_S) as one,
+        Client(str(daemon.socket), timeout=PATIENCE_S) as two,
+    ):
+        seen = iter(watching.stream("session.stream", {"session": session, "content": "hang", "key": "first"}))
+        while next(seen)["type"] != "text_delta":
+            pass
+        waiting = [
+            iter(client.stream("session.stream", {"session": session, "content": text, "key": text}))
+            for client, text in ((one, "second"), (two, "third"))
+        ]
+        assert [next(queued)["type"] for queued in waiting] == ["message_queued", "message_queued"]
+        drafted(home)
+        daemon.kill()
+    with home.walrusd() as again, Client(str(again.socket), timeout=PATIENCE_S) as client:
+        results = [
+            client.call("session.send", {"session": session, "content": text, "key": key})
+            for text, key in (("hang", "first"), ("second", "second"), ("third", "third"))
+        ]
+        assert [(result["turn"], result["stop_reason"], result["text"]) for result in results] == [
+            (1, "interrupted", "half a sentence"),
+            (2, "text_response", "Yes."),
+            (3, "text_response", "Yes."),
+        ]
+
+
+def drafted(home: Home) -> None:
+    """Wait until what was said is beside the log: a reader of the same database sees it."""
+    db = apsw.Connection(str(home.path / "walrus.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        wait = threading.Event()
+        for _ in range(200):
+            if db.execute("SELECT count(*) FROM draft").get:
+                return
+            wait.wait(0.05)
+    finally:
+        db.close()
+    raise AssertionError("no draft was kept")
