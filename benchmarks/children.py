@@ -1,4 +1,4 @@
-"""The processes of a run: fake provider, walrusd on a home of its own, echo server, clients. All end with their block."""
+"""The processes of a run: fake provider, walrusd, echo server, clients. All end with their block."""
 
 import os
 import subprocess
@@ -101,12 +101,16 @@ models = [{names}]
 def walrusd(home: Path) -> Iterator[Daemon]:
     """A daemon that is ready, on a home that was made before."""
     log = home.parent / f"{home.name}.log"
-    with child(["-m", "walrusd", "--home", str(home)], quiet=log) as process:
-        daemon = Daemon(process, home)
-        first_answer(daemon.socket, process)
-        yield daemon
-    if process.returncode:
-        raise RuntimeError(f"walrusd ended with {process.returncode}: {log.read_text()[-2000:]}")
+    try:
+        with child(["-m", "walrusd", "--home", str(home)], quiet=log) as process:
+            daemon = Daemon(process, home)
+            first_answer(daemon.socket, process)
+            yield daemon
+        if process.returncode:
+            raise RuntimeError(f"walrusd ended with {process.returncode}")
+    except Exception as error:
+        error.add_note(f"The end of the daemon's log:\n{log.read_text()[-2000:]}")
+        raise
 
 
 def first_answer(socket_path: str, process: subprocess.Popen[str]) -> None:

@@ -27,7 +27,9 @@ def _measured(setup: Setup, daemon: Daemon) -> Row:
     line = daemon.line()
     walrusctl = [str(ROOT / ".venv" / "bin" / "walrusctl"), "--home", str(daemon.home), "send"]
     sent: list[Spawned] = []
-    turns, floors, bare = [], [], []
+    turns: list[float] = []
+    floors: list[Spawned] = []
+    bare: list[Spawned] = []
     first, *sessions = create_sessions(line, 2 * setup.fewer(24) + 1)
     spawned([*walrusctl, str(first), TEXT])  # compiles the bytecode
     for session in sessions:

@@ -23,11 +23,14 @@ class Pinged(Struct, frozen=True):
 
 def run(setup: Setup) -> list[Row]:
     path = str(setup.folder / "echo.sock")
-    with walrusd(make_home(setup.folder / "pings", setup.url)) as daemon:
-        with child(["-m", "benchmarks.echo_server", path]) as echo:
-            line_of(echo)
-            servers = {"walrusd": (daemon.socket, daemon.pid), "echo": (path, echo.pid)}
-            return [_compared(setup, servers, clients=1, bar=15_000), _compared(setup, servers, clients=SIXTEEN, bar=25_000)]
+    home = make_home(setup.folder / "pings", setup.url)
+    with walrusd(home) as daemon, child(["-m", "benchmarks.echo_server", path]) as echo:
+        line_of(echo)
+        servers = {"walrusd": (daemon.socket, daemon.pid), "echo": (path, echo.pid)}
+        return [
+            _compared(setup, servers, clients=1, bar=15_000),
+            _compared(setup, servers, clients=SIXTEEN, bar=25_000),
+        ]
 
 
 def _compared(setup: Setup, servers: dict[str, tuple[str, int]], *, clients: int, bar: int) -> Row:
@@ -58,9 +61,7 @@ def _compared(setup: Setup, servers: dict[str, tuple[str, int]], *, clients: int
 
 def _pinged(path: str, pid: int, clients: int, seconds: float) -> Pinged:
     with ExitStack() as stack:
-        pingers = [
-            stack.enter_context(child(["benchmarks/pinger.py", path, str(seconds)])) for _ in range(clients)
-        ]
+        pingers = [stack.enter_context(child(["benchmarks/pinger.py", path, str(seconds)])) for _ in range(clients)]
         for pinger in pingers:
             line_of(pinger)
         before = cpu_s(pid)

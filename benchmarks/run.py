@@ -1,7 +1,7 @@
 """`make bench`: measure the bars of the design, each with its floor in the same run; a table and a file of JSON."""
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import sys
 import tempfile
@@ -11,15 +11,22 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import commands, machine, pings, tokens, turns
+from benchmarks import commands, events, growth, machine, pings, request, start, tokens, turns
 from benchmarks.children import ROOT, provider
 from benchmarks.setup import Setup
 from benchmarks.table import Row, rendered
 
 BARS: dict[str, Callable[[Setup], list[Row]]] = {
     "turns": turns.run,
+    "messages": growth.messages,
+    "sessions": growth.sessions,
     "tokens": tokens.run,
     "pings": pings.run,
+    "events": events.recorded,
+    "replay": events.replayed,
+    "start": start.run,
+    "memory": growth.memory,
+    "request": request.run,
     "commands": commands.run,
 }
 
@@ -49,7 +56,7 @@ def main() -> None:
 def _kept(where: dict[str, str], rows: list[Row]) -> Path:
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     path = results / f"{now:%Y-%m-%dT%H%M%S}.json"
     outcome = {"at": now.isoformat(), "machine": where, "rows": msgspec.to_builtins(rows)}
     path.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")

@@ -69,7 +69,9 @@ class Role(Generic[Message_co]):
     """Which side a Connection is: what it makes of a payload, and of a frame over the cap."""
 
     def __init__(
-        self, read: Callable[[bytes, InFlight], Message_co | None], oversized: Callable[[wire.FrameTooLarge], Message_co]
+        self,
+        read: Callable[[bytes, InFlight], Message_co | None],
+        oversized: Callable[[wire.FrameTooLarge], Message_co],
     ) -> None:
         self.read = read
         self.oversized = oversized

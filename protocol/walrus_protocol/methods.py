@@ -12,6 +12,9 @@ from walrus_protocol.content import Content, Message, State, StopReason, TurnErr
 Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=500)]
+Line = Annotated[str, Meta(max_length=1024)]
+"""A name, a title: what stands in lists beside many others."""
+Key = Annotated[str, Meta(min_length=1, max_length=256)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
@@ -97,17 +100,17 @@ class AgentParams(Params, frozen=True, kw_only=True):
 class AgentRunParams(Params, frozen=True, kw_only=True):
     agent: str
     content: Content
-    sender: str = ""
-    created_by: str = ""
-    title: str = ""
+    sender: Line = ""
+    created_by: Line = ""
+    title: Line = ""
     timeout_s: Seconds | None = None
 
 
 class CreateParams(Params, frozen=True, kw_only=True):
     agent: str
-    created_by: str = ""
-    title: str = ""
-    key: str | None = None
+    created_by: Line = ""
+    title: Line = ""
+    key: Key | None = None
 
 
 class Created(Struct, frozen=True, kw_only=True):
@@ -159,8 +162,8 @@ class SessionList(Struct, frozen=True, kw_only=True):
 class SendParams(Params, frozen=True, kw_only=True):
     session: Id
     content: Content
-    sender: str = ""
-    key: str | None = None
+    sender: Line = ""
+    key: Key | None = None
     when_busy: WhenBusy = "queue"
     timeout_s: Seconds | None = None
 

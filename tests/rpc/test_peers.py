@@ -68,7 +68,7 @@ async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Pat
         replies = json.loads(answers.read_text())
         async with raw(daemon.socket) as line:
             assert "result" in await line.call("daemon.status"), "its other clients are as free as before"
-    assert replies.keys() >= {"daemon.ping", "daemon.hello", "daemon.shutdown", "session.list", "config.get"}
+    assert replies.keys() >= {"daemon.ping", "daemon.hello", "daemon.shutdown", "agent.list", "config.get"}
     for method, reply in replies.items():
         if method in {"daemon.ping", "daemon.hello"}:
             assert "result" in reply

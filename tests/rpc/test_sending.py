@@ -218,7 +218,7 @@ async def test_a_turn_that_takes_too_long_is_interrupted_as_a_timeout(
     client: Client, provider: FakeProvider, session: int
 ) -> None:
     provider.will(hangs("I was about to say"), says("better"))
-    turn = await client.send(SendParams(session=session, content="hi", timeout_s=0.05))
+    turn = await client.send(SendParams(session=session, content="hi", timeout_s=0.5))
     assert (turn.stop_reason, turn.error and turn.error.kind) == ("interrupted", "timeout")
     assert (await client.send(SendParams(session=session, content="again"))).text == "better"
     history = (await client.history(HistoryParams(session=session))).messages

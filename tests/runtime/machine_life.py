@@ -114,12 +114,10 @@ class Life:
                 self._puppet.speak(order)
             case Work():
                 self._puppet.work(order)
-            case Hold(where):
-                self._valve.holds = self._valve.holds or where
+            case Hold() | Fail():
+                self._clients.start_soon(self._hurt, order)
             case Release():
                 self._valve.release()
-            case Fail(kind):
-                self._valve.failing = STORAGE[kind]
             case Mend():
                 self._valve.failing = None
             case Pass(seconds):
@@ -233,11 +231,20 @@ class Life:
                     watcher.see(item)
             watcher.looks = False
 
+    async def _hurt(self, order: Hold | Fail) -> None:
+        for _ in range(order.steps):
+            await trio.lowlevel.checkpoint()
+        match order:
+            case Hold(where):
+                self._valve.hold(where)
+            case Fail(kind):
+                self._valve.failing = STORAGE[kind]
+
     async def rest(self) -> None:
         """Let everything come to rest; then what is in memory is what is on the disk, and in whom it was told."""
         with trio.fail_after(LONG_S):
             await self._valve.rest()
-        assert self._puppet.wrongs == []
+        assert not self._puppet.wrongs, self._puppet.wrongs
         if self._valve.holds:
             return
         assert self._entering == 0, "a request hangs"
@@ -255,7 +262,7 @@ class Life:
             self._claims.check(session, facts.events(session), facts.inboxes[session])
 
     async def _stop(self, order: Restart) -> None:
-        self._valve.release()  # a store that lives has an outcome for every write
+        self._valve.release(for_good=True)  # a store that lives has an outcome for every write
         with trio.fail_after(LONG_S):
             await self._runtime.stop(order.grace_s)
             await self._valve.rest()
@@ -263,8 +270,8 @@ class Life:
 
     async def finish(self) -> None:
         """The store works, the model answers by itself: all that was accepted comes to its end."""
+        self._valve.release(for_good=True)
         self._valve.failing = None
-        self._valve.release()
         self._puppet.by_itself()
         with trio.fail_after(LONG_S):
             for session in self._claims.sessions:

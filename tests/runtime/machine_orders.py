@@ -70,9 +70,13 @@ class Work(Struct, frozen=True):
 
 
 class Hold(Struct, frozen=True):
-    """The store is slow: what is written does not get there, or does while nobody is told."""
+    """The store is slow: what is written does not get there, or does while nobody is told.
+
+    As with all `steps`: so many of the scheduler after the orders of its moment have begun.
+    """
 
     where: Literal["before", "after"]
+    steps: int
 
 
 class Release(Struct, frozen=True):
@@ -81,6 +85,7 @@ class Release(Struct, frozen=True):
 
 class Fail(Struct, frozen=True):
     kind: Literal["storage_full", "storage_failed"]
+    steps: int
 
 
 class Mend(Struct, frozen=True):
@@ -97,8 +102,6 @@ class Restart(Struct, frozen=True):
 
 
 class PowerCut(Struct, frozen=True):
-    """`steps` of the scheduler after the orders that came before it in the moment."""
-
     failing: bool
     steps: int
 
@@ -123,34 +126,46 @@ Order = (
 )
 
 some = st.integers(0, 3)
-speeches = st.sampled_from(["answer", "call tools", "say", "think", "fail", "say nothing", "crash"])
-sends = st.builds(
-    Send,
-    session=some,
-    when_busy=st.sampled_from(["queue", "steer", "interrupt", "reject"]),
-    key=st.sampled_from([None, None, "k", "l"]),
-    other=st.sampled_from([False, False, False, True]),
-    timeout_s=st.sampled_from([None, None, 5.0]),
-    stream=st.booleans(),
-)
-orders: st.SearchStrategy[Order] = st.one_of(
-    sends,
-    sends,
-    st.builds(Speak, call=some, does=speeches),
-    st.builds(Speak, call=some, does=speeches),
-    st.builds(Work, call=some, does=st.sampled_from(["return", "return", "crash"])),
-    st.builds(Interrupt, session=some),
-    st.builds(Close, session=some, force=st.booleans()),
-    st.builds(Attach, session=some, since=st.integers(0, 60), deltas=st.booleans(), idle=st.booleans()),
-    st.builds(Look, limit=st.sampled_from([1, 3, 512])),
-    st.builds(Leave, client=some),
-    st.builds(Hold, where=st.sampled_from(["before", "after"])),
-    st.builds(Release),
-    st.builds(Fail, kind=st.sampled_from(["storage_full", "storage_failed"])),
-    st.builds(Mend),
-    st.builds(Pass, seconds=st.sampled_from([0.3, 6.0, 40.0])),
-    st.builds(Restart, grace_s=st.sampled_from([0.0, 5.0]), failing=st.booleans()),
-    st.builds(PowerCut, failing=st.booleans(), steps=st.integers(0, 12)),
-    st.builds(Create, key=st.sampled_from([None, "k"])),
-)
-stories = st.lists(st.lists(orders, min_size=1, max_size=4), max_size=25)
+few = st.integers(0, 12)
+storage = st.sampled_from(["storage_full", "storage_failed"])
+builds: list[tuple[int, st.SearchStrategy[Order]]] = [
+    (
+        24,
+        st.builds(
+            Send,
+            session=some,
+            when_busy=st.sampled_from(["queue", "steer", "interrupt", "reject"]),
+            key=st.sampled_from([None, None, "k", "l"]),
+            other=st.sampled_from([False, False, False, True]),
+            timeout_s=st.sampled_from([None, None, 5.0]),
+            stream=st.booleans(),
+        ),
+    ),
+    (
+        24,
+        st.builds(
+            Speak,
+            call=some,
+            does=st.sampled_from(
+                ["answer", "answer", "call tools", "call tools", "say", "say", "think", "fail", "say nothing", "crash"]
+            ),
+        ),
+    ),
+    (8, st.builds(Work, call=some, does=st.sampled_from(["return", "return", "return", "crash"]))),
+    (4, st.builds(Interrupt, session=some)),
+    (4, st.builds(Close, session=some, force=st.booleans())),
+    (4, st.builds(Attach, session=some, since=st.integers(0, 60), deltas=st.booleans(), idle=st.booleans())),
+    (2, st.builds(Look, limit=st.sampled_from([1, 3, 512]))),
+    (2, st.builds(Leave, client=some)),
+    (2, st.builds(Create, key=st.sampled_from([None, "k"]))),
+    (6, st.builds(Pass, seconds=st.sampled_from([0.3, 6.0, 40.0]))),
+    (5, st.builds(Hold, where=st.sampled_from(["before", "after"]), steps=few)),
+    (5, st.builds(Release)),
+    (3, st.builds(Fail, kind=storage, steps=few)),
+    (4, st.builds(Mend)),
+    (2, st.builds(Restart, grace_s=st.sampled_from([0.0, 5.0]), failing=st.booleans())),
+    (3, st.builds(PowerCut, failing=st.booleans(), steps=few)),
+]
+orders = st.sampled_from([build for weight, build in builds for _ in range(weight)]).flatmap(lambda build: build)
+stories = st.lists(st.lists(orders, max_size=4), min_size=8, max_size=40)
+"""Moments may be empty: so a story that is long enough to get somewhere can still be made small."""

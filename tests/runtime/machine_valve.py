@@ -67,14 +67,20 @@ class Valve:
     def __init__(self, log: Log) -> None:
         self.failing: StorageFailed | None = None
         self.holds: Literal["before", "after"] | None = None
+        self._open_for_good = False
         self.log = log
         self._kept: list[Callable[[], None]] = []
         self._under_way = 0
         self._moved = trio.Event()
         self._released = trio.Event()
 
-    def release(self) -> None:
+    def hold(self, where: Literal["before", "after"]) -> None:
+        if not self._open_for_good:
+            self.holds = self.holds or where
+
+    def release(self, *, for_good: bool = False) -> None:
         self.holds = None
+        self._open_for_good = for_good
         self._released.set()
         self._released = trio.Event()
         kept, self._kept = self._kept, []

@@ -67,20 +67,23 @@ class Machine:
         valve.failing = STORAGE["storage_full"] if start.failing else None
         runtime = Runtime(puppet, stage, log=valve, max_running_turns=2, clock=trio.current_time)
         runtime.add_agent(Agent(name="walrus", max_iterations=3))
+        end: Restart | PowerCut | None = None
         async with runtime, trio.open_nursery() as clients:
             life = Life(self._claims, runtime, valve, puppet, clients)
-            await life.begin()
-            end = await life.carry_out(moments)
-            if end is None:
-                await life.finish()
-            elif isinstance(end, PowerCut):
-                self._disk.cut()
-                valve.failing = STORAGE["storage_failed"]
-            life.end()
-            self._told = list(stage.told)
-            self._claims.effects += puppet.effects
-            self._claims.crashes += puppet.crashes
-            valve.release()
+            try:
+                await life.begin()
+                end = await life.carry_out(moments)
+                if end is None:
+                    await life.finish()
+            finally:
+                if isinstance(end, PowerCut):
+                    self._disk.cut()
+                    valve.failing = STORAGE["storage_failed"]
+                life.end()
+                self._told = list(stage.told)
+                self._claims.effects += puppet.effects
+                self._claims.crashes += puppet.crashes
+                valve.release(for_good=True)
         with trio.fail_after(LONG_S):
             await log.aclose()
         return end

@@ -90,7 +90,7 @@ async def test_what_a_model_says_is_kept_beside_the_log_while_it_speaks(autojump
         await runtime.send(session, Incoming(content="hi"))
         await gate.reached.wait()
         await trio.sleep(0.3)
-        assert await log.draft(session) == Draft(round=1, text="so far")
+        assert await log.draft(session) == Draft(turn=1, round=1, text="so far")
         gate.opened.set()
         assert await runtime.wait(session, {"idle"}) == "idle"
         assert await log.draft(session) is None

@@ -70,7 +70,7 @@ def test_a_log_cut_anywhere_is_mended_to_a_history_that_providers_take(log: list
         if turn is None:
             assert mend(session.outline, None) == []
             continue
-        draft = Draft(round=turn.rounds + 1, text="so far") if drafted else None
+        draft = Draft(turn=turn.number, round=turn.rounds + 1, text="so far") if drafted else None
         for event in [*mend(session.outline, draft), Done(stop_reason="interrupted")]:
             session.apply(stamp(session.outline, event, 99.0))
         assert session.turn is None

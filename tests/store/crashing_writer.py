@@ -35,7 +35,7 @@ def fact(session: int, number: int) -> Write:
         sent=[Sent(key=key, digest=b"d", turn=number)],
         turn_opened=(number, seq),
         turn_ended=(number, seq + 1),
-        draft=Draft(round=number),
+        draft=Draft(turn=1, round=number),
         created_with=Sent(key=key, digest=b"d"),
     )
 

@@ -96,11 +96,11 @@ async def test_a_turn_has_a_span_that_ends_with_it(log: Log) -> None:
 
 
 async def test_a_draft_stays_until_it_is_replaced_or_dropped(log: Log) -> None:
-    await commit(log, write(session=1, draft=Draft(round=1, text="Once", model="m")))
+    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="Once", model="m")))
     await commit(log, write(session=1, bodies=[b"{}"], first_seq=1))
-    assert await log.draft(1) == Draft(round=1, text="Once", model="m")
-    await commit(log, write(session=1, draft=Draft(round=1, text="Once upon", thinking="hm")))
-    assert await log.draft(1) == Draft(round=1, text="Once upon", thinking="hm")
+    assert await log.draft(1) == Draft(turn=1, round=1, text="Once", model="m")
+    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="Once upon", thinking="hm")))
+    assert await log.draft(1) == Draft(turn=1, round=1, text="Once upon", thinking="hm")
     await commit(log, write(session=1, draft="drop"))
     assert await log.draft(1) is None
 
@@ -180,7 +180,7 @@ async def test_all_of_it_is_there_after_a_restart_and_no_number_is_used_again(di
         enqueue=[queued],
         sent=[Sent(key="k", digest=b"d")],
         turn_opened=(1, 2),
-        draft=Draft(round=1, text="so far"),
+        draft=Draft(turn=1, round=1, text="so far"),
         created_with=Sent(key="c", digest=b"e"),
     )
     await commit(log, written)
@@ -194,7 +194,7 @@ async def test_all_of_it_is_there_after_a_restart_and_no_number_is_used_again(di
     assert await log.queue(2) == [queued]
     assert await log.sent(2, "k") == Sent(key="k", digest=b"d")
     assert await log.span(2, 1) == Span(2, None)
-    assert await log.draft(2) == Draft(round=1, text="so far")
+    assert await log.draft(2) == Draft(turn=1, round=1, text="so far")
     assert await log.created_with("c") == (2, b"e")
     assert await log.unfinished() == [2]
     assert await log.open_sessions() == 1
@@ -208,7 +208,7 @@ async def test_a_fact_is_not_written_twice_and_its_neighbours_are_not_hurt(log: 
     good, seq, place, turn, last = await outcomes(
         log,
         write(session=2, bodies=[b"2"], first_seq=1),
-        write(session=1, bodies=[b"again"], first_seq=1, draft=Draft(round=1)),
+        write(session=1, bodies=[b"again"], first_seq=1, draft=Draft(turn=1, round=1)),
         write(session=1, enqueue=[Queued(place=1, kind="message")]),
         write(session=1, turn_opened=(1, 1)),
         write(session=1, bodies=[b"3"], first_seq=2),

@@ -1,7 +1,7 @@
 """What the twin has for tests: a failure on demand, and a death without a close."""
 
 from tests.fakes.stores import commit, outcomes, write
-from walrusd.store.log import StorageFull, Stored
+from walrusd.store.log import StorageFailed, StorageFull, Stored
 from walrusd.store.memory import MemoryLog
 
 
@@ -18,8 +18,11 @@ async def test_while_it_is_told_to_fail_writes_fail_and_reads_go_on() -> None:
 async def test_a_restart_without_a_close_has_what_was_committed_and_nothing_else() -> None:
     killed = MemoryLog()
     await commit(killed, write(session=1, bodies=[b"1"], first_seq=1))
-    # Nobody is told of this one: `write` would raise in its callbacks.
-    killed.submit(write(session=1, bodies=[b"2"], first_seq=2))
+    told: list[object] = []
+    late = write(session=1, bodies=[b"2"], first_seq=2)
+    late.failed = told.append
+    killed.submit(late)
     log = MemoryLog(killed.disk)
     assert await commit(log, write(session=2, bodies=[b"a"], first_seq=1)) == [2]
+    assert [type(failure) for failure in told] == [StorageFailed]
     assert await log.events(1, 0, 9) == [Stored(1, 1, b"1")]

@@ -1,8 +1,9 @@
 """One request on its way to its handler: what the handler may use."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 
+import trio
 from msgspec import Struct
 
 from walrus_config.schema import Config
@@ -36,6 +37,19 @@ class Call(Struct, frozen=True):
     id: RequestId
     house: House
     outbox: Outbox
+    before: trio.Event | None
+    """Set when the request for the same session that came before it on its connection has been taken."""
+    taken: trio.Event
+
+    @asynccontextmanager
+    async def in_order(self) -> AsyncIterator[None]:
+        """Within: what must happen in the order in which the requests were sent, and no longer than that."""
+        if self.before is not None:
+            await self.before.wait()
+        try:
+            yield
+        finally:
+            self.taken.set()
 
     async def relay(self, reader: Reader, wanted: Callable[[Item], bool]) -> bool:
         """Send what a reader has next, as far as it is wanted; False when it was ended and has nothing left.

@@ -40,7 +40,7 @@ class Outbox:
     def push(self) -> None:
         """Send what the socket takes now, without waiting; the flusher sends the rest.
 
-        Raises OSError where the peer is gone.
+        Raises trio.BrokenResourceError where the peer is gone.
         """
         while self._frames:
             data = self._joined()
@@ -48,6 +48,8 @@ class Outbox:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
                 sent = 0
+            except OSError as gone:
+                raise trio.BrokenResourceError("the peer is gone") from gone
             self._bytes -= sent
             if sent < len(data):
                 self._frames.appendleft(memoryview(data)[sent:])  # a large frame's rest is not copied at each send
@@ -56,7 +58,7 @@ class Outbox:
         self._drained.unpark_all()
 
     async def flush(self) -> None:
-        """Send what `push` could not, until cancelled. Raises OSError where the peer is gone."""
+        """Send what `push` could not, until cancelled. Raises trio.BrokenResourceError where the peer is gone."""
         while True:
             await self._stuck.wait()
             self._stuck = trio.Event()

@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, Refusal, Request, RequestId, encode_error, encode_result
+from walrus_protocol.methods import CloseParams, SendParams, SessionParams
 from walrus_protocol.problems import Problem
 from walrusd.host.process import descends_from, peer_of
 from walrusd.rpc.call import Call, House
 from walrusd.rpc.handlers import INLINE, WAITING
 from walrusd.rpc.outbox import Outbox
+from walrusd.store.log import StorageFailed
 
 log = structlog.get_logger("walrusd.rpc")
 
@@ -36,6 +38,8 @@ STOPPING = Problem(
 IN_FLIGHT_FULL = Problem(
     "invalid_request", f"{IN_FLIGHT} requests of this connection are under way", "Await some of the answers first."
 )
+IN_ORDER = frozenset({"session.send", "session.stream", "session.interrupt", "session.close"})
+"""What one connection asks of one session takes effect in the order in which it was sent. Trio's tasks have none."""
 FROM_TOOL = Problem(
     "from_tool",
     "this process was started by walrusd's own tools",
@@ -109,7 +113,7 @@ class Server:
         try:
             outbox.put(encode_error(None, problem))
             outbox.push()
-        except OSError:
+        except trio.BrokenResourceError:
             pass
 
 
@@ -133,6 +137,10 @@ class _Serving:
         self._cut_off = CANCELLED
         self._connection = Connection(SERVER)
         self._under_way: dict[RequestId, trio.CancelScope] = {}
+        self._latest: dict[int, trio.Event] = {}
+        """Of the last request for a session: set when it has been taken."""
+        self._frame_by = 0.0
+        """When the frame that has begun must have come."""
 
     @property
     def has_more_to_say(self) -> bool:
@@ -156,10 +164,8 @@ class _Serving:
     async def _read(self, nursery: trio.Nursery) -> Refusal | None:
         """Until the peer is gone, or says what cannot be read on from; the latter is its last answer."""
         while True:
-            limit = FRAME_S if self._connection.in_frame else float("inf")
-            with trio.move_on_after(limit) as deadline:
-                data = await self._stream.receive_some(READ)
-            if deadline.cancelled_caught:
+            data = await self._receive()
+            if data is None:
                 return Refusal(None, HALF_A_FRAME, close=True)
             if not data:
                 return None
@@ -172,6 +178,16 @@ class _Serving:
                     self._outbox.push()
                     await self._outbox.room()
             self._outbox.push()
+
+    async def _receive(self) -> bytes | None:
+        """What comes next, or None where a begun frame is not gone on with in time."""
+        if not self._connection.in_frame:
+            self._frame_by = 0.0
+            return await self._stream.receive_some(READ)
+        self._frame_by = self._frame_by or trio.current_time() + FRAME_S
+        with trio.move_on_at(self._frame_by):
+            return await self._stream.receive_some(READ)
+        return None
 
     def _act_on(self, message: Request | Cancel | Refusal, nursery: trio.Nursery) -> None:
         match message:
@@ -193,7 +209,7 @@ class _Serving:
         inline = INLINE.get(request.method)
         if inline is None:
             self._under_way[request.id] = trio.CancelScope()
-            nursery.start_soon(self._serve, request)
+            nursery.start_soon(self._serve, request, self._call(request))
             return
         try:
             outcome: Struct | Problem = inline(self._house, request.params)
@@ -210,10 +226,24 @@ class _Serving:
             return IN_FLIGHT_FULL
         return None
 
-    async def _serve(self, request: Request) -> None:
+    def _call(self, request: Request) -> Call:
+        """Made where the request is read: its place in the order is that of its bytes."""
+        before, taken = None, trio.Event()
+        match request.params:
+            case SessionParams(session=session) | SendParams(session=session) | CloseParams(session=session) if (
+                request.method in IN_ORDER
+            ):
+                before, self._latest[session] = self._latest.get(session), taken
+            case _:
+                pass
+        return Call(request.id, self._house, self._outbox, before, taken)
+
+    async def _serve(self, request: Request, call: Call) -> None:
         """A request that waits, in a task of its own."""
         began = trio.current_time()
-        outcome = await self._outcome(request, Call(request.id, self._house, self._outbox))
+        outcome = await self._outcome(request, call)
+        call.taken.set()
+        self._latest = {session: taken for session, taken in self._latest.items() if not taken.is_set()}
         await self._outbox.room()  # encoded only then: a thousand answers that nobody reads are a thousand references
         answer, kind = _framed(request.id, outcome)
         self._answer(request, answer)
@@ -229,9 +259,11 @@ class _Serving:
             return self._cut_off
         except Problem as refused:
             return refused
-        except Exception as bug:
-            if isinstance(bug, OSError | trio.BrokenResourceError):
-                raise
+        except StorageFailed as failure:
+            return Problem(failure.kind, str(failure), failure.hint)
+        except trio.BrokenResourceError:
+            raise
+        except Exception:
             log.exception("request crashed", method=request.method)
             return Problem("bug", "walrusd met a bug in this request", "The daemon's log has the details.")
 

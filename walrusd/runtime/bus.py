@@ -119,11 +119,6 @@ class Feed:
                 passing = passing or Passing(self.last_seq, event)
                 reader.offer(passing)
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody reads; where nobody does, live events need not be made."""
-        return bool(self._readers)
-
     def wake(self) -> None:
         for reader in self._readers:
             reader.wake()

@@ -17,7 +17,8 @@ INTERVAL = 0.25
 class Speech:
     """One reply while it is being said."""
 
-    def __init__(self, round_: int, model: str) -> None:
+    def __init__(self, turn: int, round_: int, model: str) -> None:
+        self._turn = turn
         self._round = round_
         self._model = model
         self._text: list[str] = []
@@ -39,7 +40,13 @@ class Speech:
         return at
 
     def draft(self) -> Draft:
-        return Draft(round=self._round, text="".join(self._text), thinking="".join(self._thinking), model=self._model)
+        return Draft(
+            turn=self._turn,
+            round=self._round,
+            text="".join(self._text),
+            thinking="".join(self._thinking),
+            model=self._model,
+        )
 
 
 class Drafts:

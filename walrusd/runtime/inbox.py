@@ -1,6 +1,7 @@
 """How a message comes in: its turn begins at once, or it is committed to the session's inbox. Either is acceptance."""
 
 import hashlib
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from msgspec import Struct
@@ -43,31 +44,37 @@ def digest_of(content: Content) -> bytes:
     return hashlib.sha256(encoded).digest()
 
 
-async def accept(live: LiveSession, message: Incoming, digest: bytes, workers: Workers) -> Ticket:
+Prepare = Callable[[], Awaitable[Incoming]]
+"""The message as it is to be recorded. Raises Problem where it cannot be answered."""
+
+
+async def accept(live: LiveSession, message: Incoming, prepare: Prepare, workers: Workers) -> Ticket:
     """A ticket for the turn that `message` becomes; it is durable when this returns.
 
     Raises Problem (session_closed, session_busy, inbox_full, key_reused) and StorageFailed.
     """
+    digest = digest_of(message.content)  # of what was sent: a hook need not say the same twice
     if message.key is None:
         ticket = Ticket(live.id)
-        await _admit(live, message, ticket, workers)
+        await _admit(live, await prepare(), ticket, workers)
         return ticket
-    return await _accept_once(live, message, message.key, digest, workers)
+    return await _accept_once(live, message.key, digest, prepare, workers)
 
 
-async def _accept_once(live: LiveSession, message: Incoming, key: str, digest: bytes, workers: Workers) -> Ticket:
+async def _accept_once(live: LiveSession, key: str, digest: bytes, prepare: Prepare, workers: Workers) -> Ticket:
     """The first send with a key is admitted; a later one shares its ticket, or gets its result from the log."""
-    if twin := live.keyed.get(key):
+    while twin := live.keyed.get(key):
         _same(twin.digest, digest, key)
-        await twin.accepted.wait()  # owner: the first sender, who settles it or gives it its turn
-        return twin
+        await twin.accepted.wait()  # owner: the first sender
+        if twin.turn or twin.position:
+            return twin  # else the first was refused, or has gone: this one is as good
     ticket = live.keyed[key] = Ticket(live.id, digest)
     try:
         if not await _repeats(live, key, ticket):
-            await _admit(live, message, ticket, workers)
-    except BaseException as refusal:
+            await _admit(live, await prepare(), ticket, workers)
+    except BaseException:
         del live.keyed[key]
-        ticket.fail(refusal if isinstance(refusal, Problem) else Problem("cancelled", "the first send was cut off"))
+        ticket.accepted.set()
         raise
     live.forget_settled_keys()
     return ticket
@@ -89,13 +96,17 @@ async def _repeats(live: LiveSession, key: str, ticket: Ticket) -> bool:
     if sent is None:
         return False
     _same(sent.digest, ticket.digest, key)
-    span = await log.span(live.id, sent.turn) if sent.turn else None
-    if sent.turn is None or span is None:
-        return False
-    ticket.start(sent.turn, span.first_seq, span.first_seq, live.feed)
-    if span.last_seq is None:
+    if sent.turn is None:
+        # It waits in the inbox, and its ticket has been told that the daemon stops.
+        raise Problem("shutting_down", "walrusd is stopping", "Send again when it is back.")
+    if (turn := live.session.turn) and turn.number == sent.turn:
+        ticket.start(turn.number, turn.first_seq, turn.first_seq, live.feed)
         live.waiting.append(ticket)
         return True
+    span = await log.span(live.id, sent.turn)
+    assert span, "a turn that was opened has a first seq"
+    assert span.last_seq, "a turn that is not open has ended"
+    ticket.start(sent.turn, span.first_seq, span.first_seq, live.feed)
     row = (await log.events(live.id, span.last_seq - 1, 1))[0]
     done = decode_row(row.body)
     assert isinstance(done, Done), "a turn's last event is its done"
@@ -151,8 +162,7 @@ async def _enqueue(
 
     def enter() -> None:
         live.queued[queued.place] = ticket
-        ticket.position = 1 + live.inbox.index(queued)
-        ticket.accepted.set()
+        ticket.enter(1 + live.inbox.index(queued))
         live.poke.set()
         live.say(
             MessageQueued(
@@ -165,12 +175,12 @@ async def _enqueue(
         )
         workers.rouse(live)
 
-    running = live.session.turn
+    entry = Beside(enqueue=(queued,), sent=sent, applied=enter)
     live.entering += 1
     try:
-        await live.recorder.record(beside=Beside(enqueue=(queued,), sent=sent, applied=enter))
+        # In one transaction: a message that is accepted has interrupted, and one that is refused has not.
+        if not (interrupts and await request_interrupt(live, by=message.sender, beside=entry)):
+            await live.recorder.record(beside=entry)
     finally:
         live.entering -= 1
         workers.rouse(live)
-    if interrupts and running:
-        await request_interrupt(live, running.number, by=message.sender)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +13,8 @@ import trio
 from msgspec.structs import replace
 
 from walrus_protocol.content import Content, State, ToolSchema, TurnError
-from walrus_protocol.events import AnyEvent, Done
-from walrus_protocol.methods import Interrupted, SessionInfo
+from walrus_protocol.events import AnyEvent, AssistantMessage, Done, ToolCallsComplete, decode_row
+from walrus_protocol.methods import Interrupted, SessionInfo, TurnResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.ports import Clock, Model
@@ -22,7 +22,7 @@ from walrusd.runtime import ending, listing
 from walrusd.runtime.agents import Agents
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.inbox import Incoming, accept, digest_of
+from walrusd.runtime.inbox import Incoming, accept
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.runtime.stream import run_stream
@@ -70,12 +70,13 @@ class Runtime:
         )
         self._bug: BaseException | None = None
         self._broke = trio.Event()
+        self._stopped: Problem | None = None
         self._creating: dict[str, trio.Event] = {}
         self.hook.on_register_tools(self._tools)
 
     async def __aenter__(self) -> Self:
         self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
+        self._nursery = await (await self._manager.__aenter__()).start(self._house)
         self._nursery.start_soon(self._drafts.keep, name="drafts")
         self._nursery.start_soon(self._watch, name="state against disk")
         self._workers = Workers(self._nursery, self._shop)
@@ -87,6 +88,12 @@ class Runtime:
         with trio.move_on_after(2 * LAST_WRITES_S, shield=True):
             await self.stop(grace_s=0)
         return await self._manager.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
+
+    async def _house(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """A nursery that `stop` can end while its caller goes on."""
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await trio.sleep_forever()
 
     def register_tool(self, schema: ToolSchema) -> None:
         """Raises ValueError where the name is taken."""
@@ -117,54 +124,55 @@ class Runtime:
         """
         self._refuse_when_stopping()
         self.agent(agent)
-        try:
+        with storage_told():
             if key is None:
                 return (await self.sessions_in_memory.create(agent, created_by=created_by, title=title)).id
             return await self._create_once(agent, created_by, title, key)
-        except StorageFailed as failure:
-            raise storage_problem(failure) from failure
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """False where it was closed before. Raises Problem session_not_found."""
         live = await self.live(session)
-        try:
+        with storage_told(session=session):
             return await ending.close(live, self._workers, force=force, by=by)
-        except StorageFailed as failure:
-            raise storage_problem(failure, session=session) from failure
 
     async def interrupt(self, session: int, *, by: str = "") -> Interrupted:
         """Raises Problem session_not_found."""
         live = await self.live(session)
-        try:
+        with storage_told(session=session):
             return await ending.interrupt(live, by=by)
-        except StorageFailed as failure:
-            raise storage_problem(failure, session=session) from failure
 
     async def session(self, session: int) -> SessionInfo:
         """Raises Problem session_not_found."""
-        return await listing.info(self.log, self.sessions_in_memory, session)
+        with storage_told(session=session):
+            return await listing.info(self.log, self.sessions_in_memory, session)
 
     async def sessions(self, wanted: Filter | None = None) -> list[SessionInfo]:
         """Newest first."""
-        return await listing.infos(self.log, wanted or Filter())
+        with storage_told():
+            return await listing.infos(self.log, wanted or Filter())
 
     async def live(self, session: int) -> LiveSession:
         """The session, in memory from now on. Raises Problem session_not_found."""
-        return await self.sessions_in_memory.get(session)
+        with storage_told(session=session):
+            return await self.sessions_in_memory.get(session)
 
     async def send(self, session: int, message: Incoming) -> Ticket:
         """Accept a message: it is durable when this returns. Raises Problem."""
         self._refuse_when_stopping()
         live = await self.live(session)
-        agent = self.agent(live.session.outline.agent)
-        digest = digest_of(message.content)  # of what was sent: a hook need not say the same twice
-        if isinstance(message.content, str):
-            message = replace(message, content=await self.hook.preprocess(agent, message.content))
-        try:
-            return await accept(live, message, digest, self._workers)
-        except StorageFailed as failure:
-            turn = live.session.turn
-            raise storage_problem(failure, session=session, turn=turn.number if turn else None) from failure
+
+        async def prepared() -> Incoming:
+            agent = self.agent(live.session.outline.agent)
+            if not isinstance(message.content, str):
+                return message
+            return replace(message, content=await self.hook.preprocess(agent, message.content))
+
+        turn = live.session.turn
+        with storage_told(session=session, turn=turn.number if turn else None):
+            ticket = await accept(live, message, prepared, self._workers)
+        if self._stopped:
+            ticket.fail(self._stopped)  # accepted as the last: nobody else will tell
+        return ticket
 
     async def send_to(self, session: int, content: Content, sender: str = "") -> AgentResponse:
         """Send, and wait for the turn to end. Raises Problem."""
@@ -174,8 +182,17 @@ class Runtime:
             final_response=result.text,
             iterations=result.rounds,
             stop_reason=result.stop_reason,
-            steps=result.last_seq - result.first_seq + 1,
+            steps=await self._steps(result),
         )
+
+    async def _steps(self, result: TurnResult) -> int:
+        """The debts that a turn has paid, counted in its log."""
+        steps, since = 0, result.first_seq - 1
+        while since < result.last_seq:
+            rows = await self.log.events(result.session, since, result.last_seq - since)
+            steps += sum(isinstance(decode_row(row.body), AssistantMessage | ToolCallsComplete | Done) for row in rows)
+            since = rows[-1].seq
+        return steps
 
     @trio.as_safe_channel
     async def stream_to(self, session: int, content: Content, sender: str = "") -> AsyncGenerator[AnyEvent, None]:
@@ -201,6 +218,8 @@ class Runtime:
             resting = state in {"idle", "error"} and live.inbox
             if state is not None and state in states and not resting:
                 return state
+            if state == "closed":
+                raise Problem("session_closed", f"session {session} is closed", "It will be in no other state again.")
             await live.feed.change()
 
     async def recover(self) -> None:
@@ -229,9 +248,11 @@ class Runtime:
         self._nursery.cancel_scope.cancel()
         with trio.move_on_after(LAST_WRITES_S, shield=True):
             await self._workers.all_left()
-        problem = Problem("shutting_down", "walrusd is stopping", "The session lives on; send again when it is back.")
+        self._stopped = Problem(
+            "shutting_down", "walrusd is stopping", "The session lives on; send again when it is back."
+        )
         for live in self.sessions_in_memory.live():
-            live.refuse_all(problem)
+            live.refuse_all(self._stopped)
 
     async def _create_once(self, agent: str, created_by: str, title: str, key: str) -> int:
         digest = hashlib.sha256(msgspec.json.encode([agent, created_by, title])).digest()
@@ -271,5 +292,10 @@ class Runtime:
         raise RuntimeError("the state of a session differs from its log") from self._bug
 
 
-def storage_problem(failure: StorageFailed, **data: object) -> Problem:
-    return Problem(failure.kind, str(failure), failure.hint, **data)
+@contextlib.contextmanager
+def storage_told(**data: object) -> Iterator[None]:
+    """A store that fails, as the Problem that a caller meets."""
+    try:
+        yield
+    except StorageFailed as failure:
+        raise Problem(failure.kind, str(failure), failure.hint, **data) from failure

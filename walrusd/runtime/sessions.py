@@ -11,7 +11,7 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
 from walrusd.runtime.bus import PAGE, Fact, Feed, Now
 from walrusd.runtime.drafts import Speech
-from walrusd.runtime.record import Beside, Recorder
+from walrusd.runtime.record import Beside, Recorder, Recording
 from walrusd.runtime.tickets import Ticket, result_of
 from walrusd.session.mend import Draft
 from walrusd.session.session import Session
@@ -45,6 +45,9 @@ class LiveSession:
         self.left_over: Draft | None = None
         """The draft of a turn that an earlier process left open."""
         self.speech: Speech | None = None
+        self.draft_under_way: Recording | None = None
+        self.parked: trio.CancelScope | None = None
+        """Its worker's wait for a slot."""
         self.scope: trio.CancelScope | None = None
         """The turn's, while it may be cancelled."""
         self.working = False
@@ -53,6 +56,8 @@ class LiveSession:
         """Somebody is about to open a turn, or to close it."""
         self.entering = 0
         """Messages on their way into the inbox."""
+        self.close_door = trio.Lock()
+        """One close at a time: each looks at what the one before it has left to do."""
         self.close_entering = False
         self.last_place = 0
         self.first_place = 0
@@ -154,7 +159,7 @@ class LiveSession:
             self.queued.pop(queued.place, None)
             self.land(ticket)
 
-        sent = (Sent(key=queued.key, digest=ticket.digest),) if queued.key else ()
+        sent = (Sent(key=queued.key, digest=ticket.digest),) if queued.key is not None else ()
         return Beside(dequeue=(queued.place,), sent=sent, applied=land)
 
     def land(self, ticket: Ticket) -> None:
@@ -183,7 +188,8 @@ class LiveSession:
     def refuse_all(self, problem: Problem) -> None:
         """Tell everyone who waits; what they sent stays where it is."""
         queued, self.queued = self.queued, {}
-        self.waiting += queued.values()
+        for ticket in queued.values():
+            ticket.fail(Problem(problem.kind, problem.message, problem.hint, session=self.id, turn=None))
         self.refuse_waiting(problem)
 
     def forget_settled_keys(self) -> None:
@@ -215,8 +221,7 @@ class Sessions:
         live = LiveSession(Session(self._shared.log.next_session()), self._shared)
         created = SessionCreated(agent=agent, created_by=created_by, title=title)
         await live.recorder.record(created, beside=Beside(created_with=created_with))
-        self._live[live.id] = live
-        return live
+        return self._live.setdefault(live.id, live)
 
     async def get(self, session: int) -> LiveSession:
         """Raises Problem session_not_found."""
@@ -226,7 +231,9 @@ class Sessions:
                 continue
             self._loading[session] = trio.Event()
             try:
-                self._live[session] = await self._load(session)
+                loaded = await self._load(session)
+                # A session is listed a moment before its maker is told: there may be a first one already.
+                self._live.setdefault(session, loaded)
             finally:
                 self._loading.pop(session).set()
         return live
@@ -249,9 +256,10 @@ class Sessions:
             live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
         if session.turn:
             live.left_over = await log.draft(number)
-        for queued in live.inbox:
+        for position, queued in enumerate(live.inbox, 1):
             ticket = live.queued[queued.place] = Ticket(number)
-            if queued.key and (sent := await log.sent(number, queued.key)):
+            ticket.enter(position)
+            if queued.key is not None and (sent := await log.sent(number, queued.key)):
                 ticket.digest = sent.digest
                 live.keyed[queued.key] = ticket
         return live

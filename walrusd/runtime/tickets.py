@@ -29,6 +29,11 @@ class Ticket:
         self._unclaimed: list[Reader] = []
         self._claimed: list[Reader] = []
 
+    def enter(self, position: int) -> None:
+        """Its message is in the inbox, as the one at `position`."""
+        self.position = position
+        self.accepted.set()
+
     def start(self, turn: int, first_seq: int, seq: int, feed: Feed) -> None:
         """Its message is in the log, as `seq`, in this turn."""
         self.turn = turn

@@ -1,20 +1,39 @@
 """The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
 
+from contextlib import suppress
+
 import trio
 
-from walrus_protocol.content import ToolCall
-from walrus_protocol.events import AssistantMessage, Durable, TextDelta, ThinkingDelta, UserMessage
+from walrus_protocol.content import ToolCall, TurnErrorKind
+from walrus_protocol.events import AssistantMessage, Done, Durable, TextDelta, ThinkingDelta, UserMessage
 from walrusd.agent.agent import Agent
 from walrusd.agent.prompt import system_text
 from walrusd.dispatch.proposal import run_calls
-from walrusd.ports import Model, ModelRequest, Said, TextSaid
+from walrusd.ports import Model, ModelFailed, ModelRequest, Said, TextSaid
 from walrusd.runtime.drafts import Drafts, Speech
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.record import Beside
+from walrusd.runtime.record import NOTHING, Beside, Overtaken
 from walrusd.runtime.sessions import LiveSession
 from walrusd.session.history import Extended
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
+
+NOT_BILLED: frozenset[TurnErrorKind] = frozenset(
+    {
+        "provider_auth",
+        "provider_quota",
+        "provider_rate_limited",
+        "provider_overloaded",
+        "context_length",
+        "model_not_found",
+        "no_provider",
+    }
+)
+"""How a call fails before the provider has done any work. After any other failure its price is unknown."""
+
+
+def uninterrupted(outline: Outline) -> bool:
+    return outline.turn is not None and outline.turn.interrupt is None
 
 
 class LiveTurn:
@@ -36,7 +55,11 @@ class LiveTurn:
         return self._live.draft
 
     async def record(self, *events: Durable) -> None:
-        await self._live.recorder.record(*events)
+        """As the recorder does. A `done` that an interrupt overtakes is not recorded: the loop decides again."""
+        decided = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
+        beside = NOTHING if decided == "interrupted" else Beside(only_if=uninterrupted)
+        with suppress(Overtaken):
+            await self._live.recorder.record(*events, beside=beside)
 
     async def ask(self, round_: int) -> AssistantMessage:
         live, agent = self._live, self._agent
@@ -49,9 +72,16 @@ class LiveTurn:
             tools=agent.tools,
             thinking=agent.thinking,
         )
-        speech = live.speech = Speech(round_, agent.model)
+        turn = live.session.turn
+        assert turn is not None, "a model is asked within a turn"
+        speech = live.speech = Speech(turn.number, round_, agent.model)
         began = trio.current_time()
-        reply = await self._model.reply(request, lambda said: self._said(speech, round_, said))
+        try:
+            reply = await self._model.reply(request, lambda said: self._said(speech, round_, said))
+        except ModelFailed as failed:
+            if failed.error.kind in NOT_BILLED and not speech.text_length and not speech.thinking_length:
+                live.speech = None  # nothing was said, and nothing is owed for it
+            raise
         return AssistantMessage(
             round=round_,
             content=reply.content,
@@ -84,10 +114,14 @@ class LiveTurn:
         )
 
     def _save(self, speech: Speech) -> None:
-        """Submit the draft, unless its message is on its way into the log already."""
+        """Write the draft, one at a time: a store that is slow is not given a second while it has the first."""
         live = self._live
-        if live.speech is speech and live.session.turn and live.session.turn.heard:
-            live.recorder.submit(beside=Beside(draft=speech.draft()))
+        if live.speech is not speech:
+            return  # its message is in the log
+        if live.draft_under_way and not live.draft_under_way.is_settled:
+            self._drafts.unsaved(live.id, lambda: self._save(speech))
+            return
+        live.draft_under_way = live.recorder.submit(beside=Beside(draft=speech.draft()))
 
     async def call(self, calls: tuple[ToolCall, ...]) -> None:
         agent, turn = self._agent, self._live.session.turn

@@ -31,6 +31,8 @@ RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 """How often a suspended turn asks the store again: soon at first, and not a burden on a disk that stays full."""
 
+BUG = Problem("bug", "walrusd met a bug in this session", "The daemon's log has the details; a restart folds it anew.")
+
 
 class Workshop(Struct, frozen=True, kw_only=True):
     """What all workers of a runtime share."""
@@ -69,14 +71,18 @@ class Worker:
             while not self._shop.stopping():
                 try:
                     if left_over:
+                        left_over = False  # also where this cannot be recorded: then it ends for that reason
                         await self._interrupt("shutdown")
-                        left_over = False
                     elif live.session.turn is None and not await self._take():
                         return
                     await self._turn()
                     self._retry_s = RETRY_FIRST_S
                 except StorageFailed as failure:
                     await self._suspended(failure)
+                except Exception:
+                    log.exception("worker crashed", session=live.id)
+                    live.refuse_all(BUG)
+                    return
                 finally:
                     self._give_slot_back()
         finally:
@@ -87,16 +93,22 @@ class Worker:
         live = self._live
         if not live.inbox:
             return False
+        if live.session.outline.state == "closed":
+            # A second close was accepted while the first was being recorded.
+            await live.recorder.record(beside=Beside(dequeue=tuple(queued.place for queued in live.inbox)))
+            return False
         if live.inbox[0].kind != "close" and not live.forced:
-            await self._shop.slots.acquire()
-            self._has_slot = True
+            with trio.CancelScope() as live.parked:
+                await self._shop.slots.acquire()
+                self._has_slot = True
+            live.parked = None
             if self._shop.stopping():
                 return False
         queued = live.inbox[0]  # chosen only now: what was sent to interrupt goes first
         match queued.kind:
             case "close":
                 await live.recorder.record(SessionClosed(by=queued.sender), beside=Beside(dequeue=(queued.place,)))
-                return False
+                return await self._take()
             case "steer":
                 kind: MessageKind = "message"  # it missed the turn that it was to steer
             case _:
@@ -112,7 +124,8 @@ class Worker:
         """Run the open turn to its `done`. One guard decides here what an exception means."""
         live, name = self._live, self._live.session.outline.agent
         try:
-            agent = self._shop.agents.get(name)
+            # A turn that only has to be ended needs no definition, and its agent's may be gone.
+            agent = Agent(name=name) if live.interrupted else self._shop.agents.get(name)
             await self._run(agent, LiveTurn(live, agent, self._shop.model, self._shop.hook, self._shop.drafts))
         except StorageFailed:
             raise
@@ -145,9 +158,14 @@ class Worker:
 
     async def _end(self, error: TurnError) -> None:
         live = self._live
-        if live.session.turn:
-            mended = mend(live.session.outline, live.draft)
-            await live.recorder.record(*mended, Done(stop_reason="error", error=error))
+        if not live.session.turn:
+            return
+        done = Done(stop_reason="error", error=error)
+        try:
+            await live.recorder.record(*mend(live.session.outline, live.draft), done)
+        except UnicodeEncodeError:
+            # What was said is what cannot be written; then the end of the turn is, without it.
+            await live.recorder.record(*mend(live.session.outline, None), done)
 
     async def _keep_draft(self) -> None:
         """The daemon stops in mid-turn: what was said stays beside the log for the next start."""

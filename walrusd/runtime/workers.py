@@ -12,12 +12,14 @@ class Workers:
     def __init__(self, nursery: trio.Nursery, shop: Workshop) -> None:
         self._nursery = nursery
         self._shop = shop
+        self._most = shop.slots.value
         self._running: set[int] = set()
         self._left = trio.lowlevel.ParkingLot()
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        """Turns under way; those that wait for a slot are not."""
+        return self._most - self._shop.slots.value
 
     def claim(self, live: LiveSession) -> bool:
         """Whether a turn may begin this instant; then it is the caller's to `start`, or to `unclaim`."""
@@ -36,8 +38,11 @@ class Workers:
         self.rouse(live)
 
     def start(self, live: LiveSession, timeout_s: float | None) -> None:
-        """Run the turn that the claimer has opened."""
-        live.claimed, live.working = False, True
+        """Run the turn that the claimer has opened; one opened while the runtime stops waits in the log."""
+        live.claimed = False
+        if self._shop.stopping():
+            return
+        live.working = True
         self._nursery.start_soon(self._work, live, Opened(timeout_s), name=f"session {live.id}")
 
     def rouse(self, live: LiveSession) -> None:

@@ -2,9 +2,8 @@
 
 from msgspec import Struct
 
-from walrus_protocol.content import ToolCall
 from walrus_protocol.events import AssistantMessage, Durable, ToolCallsComplete, ToolCallsStart, ToolResult
-from walrusd.session.outline import Outline
+from walrusd.session.outline import Outline, Turn
 
 EFFECT_UNKNOWN = (
     "Interrupted while it ran: whether it took effect is unknown. Check the state of things before doing it again."
@@ -15,6 +14,7 @@ NOT_RUN = "Not run: the turn was interrupted before this call started."
 class Draft(Struct, frozen=True, kw_only=True):
     """What a model has said so far in the round under way; kept beside the log until its message is in it."""
 
+    turn: int
     round: int
     text: str = ""
     thinking: str = ""
@@ -27,16 +27,21 @@ def mend(outline: Outline, draft: Draft | None) -> list[Durable]:
     if turn is None:
         return []
     if turn.calls:
-        return _close_calls(turn.calls, turn.started, executing=turn.executing)
+        return _close_calls(turn)
     if turn.executing:
-        return [ToolCallsComplete(count=0)]
-    if turn.heard and draft and draft.round == turn.rounds + 1 and (draft.text or draft.thinking):
+        return [ToolCallsComplete(count=turn.asked)]
+    if draft and awaited(turn, draft):
         return [said_so_far(draft)]
     return []
 
 
+def awaited(turn: Turn, draft: Draft) -> bool:
+    """Whether the draft is of the model call under way, whose message is not in the log yet."""
+    return turn.heard and (draft.turn, draft.round) == (turn.number, turn.rounds + 1)
+
+
 def said_so_far(draft: Draft) -> AssistantMessage:
-    """A reply that was cut off, as a fact. Its price is unknown: the provider had not told the usage yet."""
+    """A reply that was cut off, as a fact, even before its first word: it was asked for, and its price is unknown."""
     return AssistantMessage(
         round=draft.round,
         content=draft.text,
@@ -46,10 +51,10 @@ def said_so_far(draft: Draft) -> AssistantMessage:
     )
 
 
-def _close_calls(calls: tuple[ToolCall, ...], started: tuple[str, ...], *, executing: bool) -> list[Durable]:
-    events: list[Durable] = [] if executing else [ToolCallsStart(calls=calls)]
-    for call in calls:
-        text = EFFECT_UNKNOWN if call.id in started else NOT_RUN
+def _close_calls(turn: Turn) -> list[Durable]:
+    events: list[Durable] = [] if turn.executing else [ToolCallsStart(calls=turn.calls)]
+    for call in turn.calls:
+        text = EFFECT_UNKNOWN if call.id in turn.started else NOT_RUN
         events.append(
             ToolResult(
                 call_id=call.id,
@@ -60,5 +65,5 @@ def _close_calls(calls: tuple[ToolCall, ...], started: tuple[str, ...], *, execu
                 bytes=len(text.encode()),
             )
         )
-    events.append(ToolCallsComplete(count=len(calls)))
+    events.append(ToolCallsComplete(count=turn.asked))
     return events

@@ -38,6 +38,8 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something new for the model has come since its last answer."""
     calls: tuple[ToolCall, ...] = ()
     """Asked for and not answered yet, in call order."""
+    asked: int = 0
+    """How many calls the last answer asked for."""
     executing: bool = False
     """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
     started: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ def _answer(outline: Outline, event: AssistantMessage) -> Outline:
         rounds=turn.rounds + 1,
         heard=False,
         calls=event.calls,
+        asked=len(event.calls),
         finish=event.finish,
         text=plain_text(event.content),
         usage=turn.usage + event.usage,

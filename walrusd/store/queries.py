@@ -21,8 +21,8 @@ WITH page AS (
     SELECT seq, "offset", size, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS upto FROM page
 )
 SELECT
-    '[' || group_concat('[' || seq || ',' || "offset" || ',' || size || ']') || ']',
-    CAST(group_concat((SELECT body FROM event WHERE event."offset" = sums."offset"), '') AS BLOB)
+    '[' || group_concat('[' || seq || ',' || "offset" || ',' || size || ']', ',' ORDER BY seq) || ']',
+    CAST(group_concat((SELECT body FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
 FROM sums WHERE upto <= :max_bytes OR upto = size
 """
 OUTLINE = "SELECT outline FROM session WHERE id = ?"

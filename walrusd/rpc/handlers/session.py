@@ -1,7 +1,10 @@
 """session.create, list, get, history, interrupt and close."""
 
+from collections.abc import Sequence
+
 from msgspec import json
 
+from walrus_protocol.content import Message
 from walrus_protocol.methods import (
     Closed,
     CloseParams,
@@ -39,7 +42,7 @@ async def list_sessions(call: Call, params: ListParams) -> SessionList:
         limit=params.limit + 1,
     )
     found = await call.house.runtime.sessions(wanted)
-    page = found[: params.limit]
+    page = found[: _fitting(found, params.limit)]
     return SessionList(sessions=tuple(page), cursor=str(page[-1].id) if len(found) > len(page) else None)
 
 
@@ -52,22 +55,29 @@ async def history(call: Call, params: HistoryParams) -> History:
     live = await call.house.runtime.live(params.session)
     messages = live.session.history.messages
     first = 0 if params.cursor is None else _position(params.cursor)
-    last, size = first, 0
-    for message in messages[first : first + params.limit]:
-        size += len(json.encode(message))
-        if size > MOST_BYTES and last > first:
-            break
-        last += 1
+    last = first + _fitting(messages[first : first + params.limit], params.limit)
     return History(messages=tuple(messages[first:last]), cursor=str(last) if last < len(messages) else None)
 
 
 async def interrupt(call: Call, params: SessionParams) -> Interrupted:
-    return await call.house.runtime.interrupt(params.session, by="client")
+    async with call.in_order():
+        return await call.house.runtime.interrupt(params.session, by="client")
 
 
 async def close(call: Call, params: CloseParams) -> Closed:
-    closed = await call.house.runtime.close_session(params.session, force=params.force, by="client")
+    async with call.in_order():
+        closed = await call.house.runtime.close_session(params.session, force=params.force, by="client")
     return Closed(closed=closed)
+
+
+def _fitting(items: Sequence[Message | SessionInfo], limit: int) -> int:
+    """How many of them make one page: at least one where there is one."""
+    size = 0
+    for count, item in enumerate(items[:limit]):
+        size += len(json.encode(item))
+        if size > MOST_BYTES and count:
+            return count
+    return min(len(items), limit)
 
 
 def _position(cursor: str) -> int:

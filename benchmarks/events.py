@@ -1,0 +1,156 @@
+"""Durable events: how many a second are recorded under concurrent load, and replayed to a client."""
+
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from benchmarks import seed
+from benchmarks.children import child, line_of, make_home, walrusd
+from benchmarks.echo_server import EVENT
+from benchmarks.machine import cpu_s
+from benchmarks.setup import Setup
+from benchmarks.table import Row, p50, per_s
+from benchmarks.turns import TEXT
+from benchmarks.wire import HEADER, count_frames, framed
+from walrus_protocol.events import AssistantMessage, Done, UserMessage, encode
+from walrusd.agent.agent import Agent
+from walrusd.runtime.runtime import Runtime
+from walrusd.store.database import Durability
+from walrusd.store.log import Write
+from walrusd.store.sqlite import SqliteLog
+
+WRITERS = 64
+"""As many as turns may run at once by default."""
+ROUNDS = 5
+Load = Callable[[SqliteLog, int], Awaitable[float]]
+
+
+def recorded(setup: Setup) -> list[Row]:
+    return [
+        trio.run(_compared, setup, durability, writers)
+        for writers in (16, WRITERS)
+        for durability in ("full", "normal")
+    ]
+
+
+async def _compared(setup: Setup, durability: Durability, writers: int) -> Row:
+    """Through the recorders of so many sessions, beside bare writes of the same bodies into the same store."""
+    each = setup.fewer(480)
+
+    async def through_recorders(store: SqliteLog) -> float:
+        return await _recorded(store, writers, each)
+
+    async def bare(store: SqliteLog) -> float:
+        return await _stored(store, writers, each)
+
+    rates: list[float] = []
+    floors: list[float] = []
+    for number in range(ROUNDS):
+        for rate, found in ((bare, floors), (through_recorders, rates)):
+            path = setup.folder / f"{rate.__name__}-{durability}-{writers}-{number}.db"
+            store = await SqliteLog.open(str(path), durability=durability)
+            try:
+                found.append(await rate(store))
+            finally:
+                await store.aclose()
+    measured, floor = p50(rates), p50(floors)
+    return Row(
+        what=f"durable events, {writers} sessions, {durability.upper()}",
+        measured=per_s(measured),
+        floor=f"{per_s(floor)} into the bare store",
+        ratio=measured / floor,
+        bar="≥ 20,000/s",
+        met=measured >= 20_000,
+        values={"per_s": measured, "floor_per_s": floor},
+    )
+
+
+async def _recorded(store: SqliteLog, writers: int, each: int) -> float:
+    """Turns of three events, each event durable, applied and published before the next is recorded."""
+    async with Runtime(seed.Answers(), log=store) as runtime:
+        runtime.add_agent(Agent(name="walrus", model="say"))
+        lives = [await runtime.live(await runtime.create_session("walrus")) for _ in range(writers)]
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for live in lives:
+                nursery.start_soon(_three_by_three, live.recorder.record, each)
+        return writers * each / (time.perf_counter() - began)
+
+
+async def _three_by_three(record: Callable[..., Awaitable[None]], each: int) -> None:
+    for _ in range(each // 3):
+        await record(UserMessage(content=TEXT))
+        await record(AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"))
+        await record(Done(stop_reason="text_response"))
+
+
+async def _stored(store: SqliteLog, writers: int, each: int) -> float:
+    """Rows of the same size, one at a time a session, with no state behind them."""
+    body = encode(UserMessage(content=TEXT, ts=time.time(), session=1, turn=1))
+
+    async def write(session: int) -> None:
+        for seq in range(1, each + 1):
+            outcome = trio.Event()
+
+            def committed(_: int, outcome: trio.Event = outcome) -> None:
+                outcome.set()
+
+            store.submit(Write(session=session, bodies=[body], first_seq=seq, committed=committed, failed=_raised))
+            await outcome.wait()
+
+    began = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for session in range(1, writers + 1):
+            nursery.start_soon(write, session)
+    return writers * each / (time.perf_counter() - began)
+
+
+def _raised(error: Exception) -> None:
+    raise error
+
+
+def replayed(setup: Setup) -> list[Row]:
+    """session.attach from the beginning, to a client that only counts."""
+    home = make_home(setup.folder / "replay", setup.url)
+    count = setup.fewer(50_000)
+    session = trio.run(seed.session_of_events, home, count)
+    request = framed("session.attach", {"session": session, "since": 0, "follow": False})
+    with walrusd(home) as daemon, child(["-m", "benchmarks.echo_server", str(setup.folder / "flood.sock")]) as flood:
+        line_of(flood)
+        first, _, _ = _timed(Path(daemon.socket), request)
+        rates, floors, cpu = [], [], []
+        for _ in range(ROUNDS):
+            before = cpu_s(daemon.pid)
+            rate, frames, size = _timed(Path(daemon.socket), request)
+            cpu.append((cpu_s(daemon.pid) - before) / frames * 1e6)
+            rates.append(rate)
+            words = str(size).encode()
+            floors.append(_timed(setup.folder / "flood.sock", HEADER.pack(len(words)) + words)[0])
+    measured, floor = p50(rates), p50(floors)
+    return [
+        Row(
+            what=f"replay of {frames:,} events to a client",
+            measured=f"{per_s(measured)} ({p50(cpu):.1f} µs of daemon CPU; {per_s(first)} when first loaded)",
+            floor=f"{per_s(floor)} ready-made frames of {len(EVENT)} bytes by bare trio",
+            ratio=measured / floor,
+            bar="≥ 50,000/s",
+            met=measured >= 50_000,
+            values={"per_s": measured, "first_per_s": first, "floor_per_s": floor, "daemon_us": p50(cpu)},
+        )
+    ]
+
+
+def _timed(path: Path, request: bytes) -> tuple[float, int, int]:
+    """Frames a second, frames and bytes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        began = time.perf_counter()
+        frames, size, answer = count_frames(connection, request)
+        took = time.perf_counter() - began
+    if "result" not in json.loads(answer):
+        raise RuntimeError(f"no replay: {answer.decode()}")
+    return frames / took, frames, size

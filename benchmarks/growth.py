@@ -1,0 +1,139 @@
+"""What grows with use and what must not: a long conversation, a full store, a long life."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import trio
+
+from benchmarks import bare, seed
+from benchmarks.children import Daemon, make_home, walrusd
+from benchmarks.machine import rss_mb
+from benchmarks.setup import Setup
+from benchmarks.start import ready_s
+from benchmarks.table import Row, ms, p50
+from benchmarks.turns import create_sessions, turn, turn_rate
+
+FEW, MANY = 10, 10_000
+NOISE = 1.2
+"""What two medians of one and the same thing differ by on a busy machine."""
+WARM_TURNS = 500
+
+
+def messages(setup: Setup) -> list[Row]:
+    """A turn at 1,000 messages beside one at the beginning, and the same difference of the bare exchange."""
+    home = make_home(setup.folder / "messages", setup.url)
+    session = trio.run(seed.session_of_turns, home, 500)
+    with walrusd(home) as daemon:
+        return [trio.run(_long_conversation, setup, daemon, session)]
+
+
+async def _long_conversation(setup: Setup, daemon: Daemon, long: int) -> Row:
+    line = daemon.line()
+    count = setup.fewer(100)
+    turns: dict[str, list[float]] = {"long": [], "short": []}
+    floors: dict[str, list[float]] = {"long": [], "short": []}
+    async with bare.client() as http:
+        turn(line, long)
+        for short in create_sessions(line, count):
+            for name, session in (("long", long), ("short", short)):
+                turns[name].append(turn(line, session))
+                body = await bare.last_asked(http, setup.url)
+                floors[name].append(await bare.timed(http, setup.url, body))
+                if name == "long":
+                    size = len(body)
+    line.close()
+    grown = p50(turns["long"]) - p50(turns["short"])
+    floor = p50(floors["long"]) - p50(floors["short"])
+    at_most = NOISE * p50(floors["long"]) / p50(floors["short"]) * p50(turns["short"])
+    return Row(
+        what="a turn at 1,000 messages",
+        measured=f"{ms(p50(turns['long']))}, {ms(grown)} more than at 1",
+        floor=f"{ms(p50(floors['long']))} bare, {ms(floor)} more ({size / 1024:.0f} KiB)",
+        ratio=p50(turns["long"]) / p50(floors["long"]),
+        bar=f"grows no more than the request, ± {NOISE - 1:.0%}",
+        met=p50(turns["long"]) <= at_most,
+        values={"long_s": p50(turns["long"]), "short_s": p50(turns["short"]), "grown_s": grown, "floor_grown_s": floor},
+    )
+
+
+def sessions(setup: Setup) -> list[Row]:
+    """The same daemon on a store with ten sessions and with ten thousand, one beside the other."""
+    many = setup.fewer(MANY)
+    homes = {count: make_home(setup.folder / f"store-{count}", setup.url) for count in (FEW, many)}
+    ready: dict[int, list[float]] = {count: [] for count in homes}
+    for count, home in homes.items():
+        trio.run(seed.sessions_of_one_turn, home, count)
+        ready_s(home)
+    for _ in range(setup.fewer(12)):
+        for count, home in homes.items():
+            ready[count].append(ready_s(home))
+    turns, rss = _turns_beside(setup, homes)
+    full, few = p50(ready[many]), p50(ready[FEW])
+    return [
+        _same(f"spawn to ready, {many:,} sessions in the store", full, few, ms(full), ms(few)),
+        _same(f"a turn, p50, {many:,} sessions in the store", turns[many], turns[FEW], ms(turns[many]), ms(turns[FEW])),
+        _same(f"RSS, {many:,} sessions in the store", rss[many], rss[FEW], _mb(rss[many]), _mb(rss[FEW])),
+    ]
+
+
+def _turns_beside(setup: Setup, homes: dict[int, Path]) -> tuple[dict[int, float], dict[int, float]]:
+    """Seconds a turn, and MB after these turns, of two daemons that take turns."""
+    with ExitStack() as stack:
+        daemons = {count: stack.enter_context(walrusd(home)) for count, home in homes.items()}
+        lines = {count: daemon.line() for count, daemon in daemons.items()}
+        fresh = {count: create_sessions(line, setup.fewer(300)) for count, line in lines.items()}
+        turns: dict[int, list[float]] = {count: [] for count in homes}
+        for pair in zip(*fresh.values(), strict=True):
+            for (count, line), session in zip(lines.items(), pair, strict=True):
+                turns[count].append(turn(line, session))
+        for line in lines.values():
+            line.close()
+        rss = {count: rss_mb(daemon.pid) for count, daemon in daemons.items()}
+    return {count: p50(took) for count, took in turns.items()}, rss
+
+
+def _same(what: str, full: float, few: float, full_shown: str, few_shown: str) -> Row:
+    return Row(
+        what=what,
+        measured=full_shown,
+        floor=f"{few_shown} with {FEW}",
+        ratio=full / few,
+        bar=f"the same ± {NOISE - 1:.0%}",
+        met=full <= NOISE * few,
+        values={"full": full, "few": few},
+    )
+
+
+def _mb(value: float) -> str:
+    return f"{value:.1f} MB"
+
+
+def memory(setup: Setup) -> list[Row]:
+    """Memory after many turns, each the first of a session of its own.
+
+    As long as no session is evicted from memory, this is what a session costs there, and not a leak.
+    """
+    with walrusd(make_home(setup.folder / "memory", setup.url)) as daemon:
+        line = daemon.line()
+        turn_rate(daemon, create_sessions(line, WARM_TURNS))
+        before = _settled(daemon.pid)
+        turn_rate(daemon, create_sessions(line, setup.turns))
+        after = _settled(daemon.pid)
+        line.close()
+    return [
+        Row(
+            what=f"RSS after {setup.turns:,} turns more",
+            measured=f"{after:.1f} MB ({(after - before) * 1024 / setup.turns:.1f} KiB a session held)",
+            floor=f"{before:.1f} MB after {WARM_TURNS}",
+            ratio=after / before,
+            bar="≤ 1.1 after 100,000",
+            met=after <= 1.1 * before,
+            values={"after_mb": after, "before_mb": before, "turns": setup.turns},
+        )
+    ]
+
+
+def _settled(pid: int) -> float:
+    time.sleep(0.5)
+    return rss_mb(pid)

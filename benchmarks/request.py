@@ -1,0 +1,46 @@
+"""What the daemon adds to the first request of the default agent, out of the body that the provider was sent."""
+
+import urllib.request
+
+import msgspec
+
+from benchmarks.children import make_home, walrusd
+from benchmarks.setup import Setup
+from benchmarks.table import Row
+from benchmarks.turns import TEXT, create_sessions, turn
+
+BYTES_A_TOKEN = 4
+"""An estimate, for English and JSON alike: tokenisers differ by more than it is wrong."""
+BAR = 1200
+
+
+class _Body(msgspec.Struct):
+    messages: list[dict[str, object]]
+    tools: list[dict[str, object]] = []
+
+
+def run(setup: Setup) -> list[Row]:
+    with walrusd(make_home(setup.folder / "request", setup.url)) as daemon:
+        line = daemon.line()
+        turn(line, create_sessions(line, 1)[0])
+        line.close()
+    with urllib.request.urlopen(f"{setup.url}/last") as answer:
+        body = msgspec.json.decode(answer.read(), type=_Body)
+    system = [message for message in body.messages if message["role"] == "system"]
+    if [message["content"] for message in body.messages if message["role"] == "user"] != [TEXT]:
+        raise RuntimeError(f"the first request has other messages than expected: {body.messages}")
+    in_system, in_tools = (_tokens(part) for part in (system, body.tools))
+    return [
+        Row(
+            what="added to the default agent's first request",
+            measured=f"~{in_system + in_tools:.0f} tokens ({in_system:.0f} system, {in_tools:.0f} for "
+            f"{len(body.tools)} tools; bytes / {BYTES_A_TOKEN})",
+            bar=f"≤ {BAR:,} tokens",
+            met=in_system + in_tools <= BAR,
+            values={"system_tokens": in_system, "tool_tokens": in_tools, "tools": len(body.tools)},
+        )
+    ]
+
+
+def _tokens(part: list[dict[str, object]]) -> float:
+    return len(msgspec.json.encode(part)) / BYTES_A_TOKEN if part else 0.0

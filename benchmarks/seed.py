@@ -1,0 +1,94 @@
+"""Homes with a past, written by the daemon's own runtime and store, in this process and before a daemon starts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from benchmarks.turns import TEXT
+from walrus_protocol.content import ToolCall, Usage
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    ToolCallsComplete,
+    ToolCallsStart,
+    ToolResult,
+    ToolStarted,
+    UserMessage,
+)
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelRequest, Reply, Say
+from walrusd.runtime.runtime import Runtime
+from walrusd.store.sqlite import SqliteLog
+
+ROUNDS = 99
+"""Of a long turn: five events each, and three around them."""
+LONG_TURN = 5 * ROUNDS + 3
+
+
+class Answers:
+    """A model that answers at once."""
+
+    async def reply(self, _: ModelRequest, __: Say) -> Reply:
+        return Reply(content="A short answer, as a model gives it when it is asked little.", usage=Usage(input=40))
+
+
+@asynccontextmanager
+async def past(home: Path) -> AsyncIterator[Runtime]:
+    """A runtime on the home's store. It need not survive a power cut: a daemon comes after it."""
+    store = await SqliteLog.open(str(home / "walrus.db"), durability="normal")
+    try:
+        async with Runtime(Answers(), log=store) as runtime:
+            runtime.add_agent(Agent(name="walrus", model="say"))
+            yield runtime
+    finally:
+        await store.aclose()
+
+
+async def sessions_of_one_turn(home: Path, count: int) -> None:
+    async with past(home) as runtime:
+        left = iter(range(count))
+
+        async def fill() -> None:
+            for _ in left:
+                await runtime.send_to(await runtime.create_session("walrus"), TEXT)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(64):
+                nursery.start_soon(fill)
+
+
+async def session_of_turns(home: Path, turns: int) -> int:
+    """One session with so many short turns."""
+    async with past(home) as runtime:
+        session = await runtime.create_session("walrus")
+        for _ in range(turns):
+            await runtime.send_to(session, TEXT)
+        return session
+
+
+async def session_of_events(home: Path, count: int) -> int:
+    """One session with at least so many events, in long turns with many calls."""
+    async with past(home) as runtime:
+        session = await runtime.create_session("walrus")
+        live = await runtime.live(session)
+        for _ in range(-(-count // LONG_TURN)):
+            await live.recorder.record(*long_turn())
+        return session
+
+
+def long_turn() -> list[Durable]:
+    events: list[Durable] = [UserMessage(content=TEXT)]
+    for number in range(ROUNDS):
+        call = ToolCall(f"call_{number}", "read", {"path": "notes.md"})
+        events += [
+            AssistantMessage(round=number + 1, calls=(call,), finish="tool_calls", model="say", provider="bench"),
+            ToolCallsStart(calls=(call,)),
+            ToolStarted(call_id=call.id, name="read"),
+            ToolResult(call_id=call.id, name="read", output="x" * 64, bytes=64),
+            ToolCallsComplete(count=1),
+        ]
+    answer = AssistantMessage(round=ROUNDS + 1, content="That is what the notes say.", model="say", provider="bench")
+    return [*events, answer, Done(stop_reason="text_response")]

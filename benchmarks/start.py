@@ -1,0 +1,96 @@
+"""From spawn to ready, to the first answer of a model, and what an idle daemon holds in memory."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.children import ROOT, child, environ, first_answer, make_home, walrusd
+from benchmarks.machine import rss_mb
+from benchmarks.setup import Setup
+from benchmarks.table import Row, ms, p50
+from benchmarks.turns import create_sessions, turn
+from benchmarks.wire import Line
+
+LIBRARIES = "import trio, msgspec, structlog, apsw, click, jsonschema_rs, yaml, tomllib"
+
+
+def run(setup: Setup) -> list[Row]:
+    home = make_home(setup.folder / "start", setup.url)
+    with walrusd(home) as daemon:  # compiles the bytecode, makes the database
+        time.sleep(1)
+        idle = rss_mb(daemon.pid)
+        line = daemon.line()
+        turn(line, create_sessions(line, 1)[0])
+        line.close()
+        asked = rss_mb(daemon.pid)
+    times = setup.fewer(12)
+    ready, answered, python, libraries = [], [], [], []
+    for _ in range(times):
+        python.append(_spawned("pass"))
+        libraries.append(_spawned(LIBRARIES))
+        ready.append(ready_s(home))
+        answered.append(_first_turn_s(home))
+    floor = f"{ms(p50(libraries))} importing its libraries, {ms(p50(python))} python -c pass"
+    return [
+        Row(
+            what="spawn to ready (answers a ping)",
+            measured=ms(p50(ready)),
+            floor=floor,
+            ratio=p50(ready) / p50(libraries),
+            bar="≤ 600 ms",
+            met=p50(ready) <= 0.6,
+            values={"ready_s": p50(ready), "libraries_s": p50(libraries), "python_s": p50(python)},
+        ),
+        Row(
+            what="spawn to a model's first answer",
+            measured=ms(p50(answered)),
+            floor=floor,
+            ratio=p50(answered) / p50(libraries),
+            bar="≤ 800 ms",
+            met=p50(answered) <= 0.8,
+            values={"answered_s": p50(answered)},
+        ),
+        Row(
+            what="idle RSS",
+            measured=f"{idle:.1f} MB ({asked:.1f} MB after the first turn)",
+            floor=f"{_rss('pass'):.1f} MB python, {_rss(LIBRARIES):.1f} MB with its libraries",
+            bar="≤ 55 MB",
+            met=idle <= 55,
+            values={"idle_mb": idle, "after_a_turn_mb": asked},
+        ),
+    ]
+
+
+def ready_s(home: Path) -> float:
+    """Seconds from the spawn of a daemon until it answers a ping."""
+    began = time.perf_counter()
+    with child(["-m", "walrusd", "--home", str(home)], quiet=home.parent / "start.log") as process:
+        first_answer(str(home / "walrus.sock"), process)
+        return time.perf_counter() - began
+
+
+def _first_turn_s(home: Path) -> float:
+    """Seconds from the spawn of a daemon until a model's answer is there, its session's creation included."""
+    began = time.perf_counter()
+    path = str(home / "walrus.sock")
+    with child(["-m", "walrusd", "--home", str(home)], quiet=home.parent / "start.log") as process:
+        first_answer(path, process)
+        line = Line(path)
+        turn(line, create_sessions(line, 1)[0])
+        took = time.perf_counter() - began
+        line.close()
+        return took
+
+
+def _spawned(code: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ(), check=True)
+    return time.perf_counter() - began
+
+
+def _rss(code: str) -> float:
+    with child(["-c", f"{code}\nprint(flush=True)\ninput()"]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        return rss_mb(process.pid)
