@@ -175,10 +175,12 @@ async def test_an_interrupt_that_comes_before_the_done_is_recorded_decides_how_t
     await gate.reached.wait()
     live = await runtime.live(session)
     log.holds = True
-    gate.opened.set()
-    await trio.testing.wait_all_tasks_blocked()  # the answer is on its way to the disk
+    live.recorder.submit(beside=Beside(draft=Draft(turn=1, round=1)))  # under way: what follows joins the next write
     live.recorder.submit(InterruptRequested(by="test"))
+    gate.opened.set()
+    await trio.testing.wait_all_tasks_blocked()
     log.release()
+    assert (await ticket.outcome()).text == "ok"
     assert (await ticket.outcome()).stop_reason == "interrupted"
 
 

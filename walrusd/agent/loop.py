@@ -9,7 +9,7 @@ from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.agent.decide import AskModel, CallTools, Rest, decide
 from walrusd.ports import ModelFailed
 from walrusd.session.mend import Draft, mend
-from walrusd.session.outline import Outline
+from walrusd.session.outline import Outline, advance, stamp
 
 
 class TurnPorts(Protocol):
@@ -19,11 +19,22 @@ class TurnPorts(Protocol):
     def outline(self) -> Outline: ...
 
     @property
+    def done(self) -> Done | None:
+        """How the last turn ended."""
+
+    @property
     def draft(self) -> Draft | None:
         """What the model has said in the round under way."""
 
-    def record(self, *events: Durable) -> Awaitable[None]:
-        """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled."""
+    @property
+    def steered(self) -> bool:
+        """Whether messages wait to steer this turn."""
+
+    def record(self, *events: Durable) -> Awaitable[bool]:
+        """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled.
+
+        False, with nothing recorded, where an interrupt has overtaken a `done` among them.
+        """
 
     def ask(self, round_: int) -> Awaitable[AssistantMessage]:
         """One model call. Raises ModelFailed."""
@@ -40,7 +51,7 @@ async def step(agent: Agent, turn: TurnPorts) -> bool:
     match decide(agent, turn.outline):
         case AskModel(round_):
             if not await turn.take_steers():
-                await _ask(turn, round_)
+                await _ask(agent, turn, round_)
         case CallTools(calls, announced):
             if not announced:
                 await turn.record(ToolCallsStart(calls=calls))
@@ -56,25 +67,37 @@ async def step(agent: Agent, turn: TurnPorts) -> bool:
 
 async def run(agent: Agent, turn: TurnPorts) -> AgentResponse:
     """Repeat `step` until the session owes nothing."""
-    steps, text, rounds = 0, "", 0
-    while True:
-        if now := turn.outline.turn:
-            text, rounds = now.text, now.rounds
-        if not await step(agent, turn):
-            break
+    steps = 0
+    while await step(agent, turn):
         steps += 1
+    done = turn.done
     return AgentResponse(
-        final_response=text, iterations=rounds, stop_reason=turn.outline.stop_reason or "no_action", steps=steps
+        final_response=done.text if done else "",
+        iterations=done.rounds if done else 0,
+        stop_reason=done.stop_reason if done else "no_action",
+        steps=steps,
     )
 
 
-async def _ask(turn: TurnPorts, round_: int) -> None:
+async def _ask(agent: Agent, turn: TurnPorts, round_: int) -> None:
     try:
         message = await turn.ask(round_)
     except ModelFailed as failed:
         await turn.record(*_ending(turn, "error", failed.error))
     else:
-        await turn.record(message)
+        await turn.record(message, *_foreseen(agent, turn, message)) or await turn.record(message)
+
+
+def _foreseen(agent: Agent, turn: TurnPorts, message: AssistantMessage) -> tuple[Done, ...]:
+    """The `done` that will be owed after an answer: in one transaction with it, the turn waits for one sync less."""
+    if turn.steered:
+        return ()
+    after = advance(turn.outline, stamp(turn.outline, message, turn.outline.updated_at))
+    match decide(agent, after):
+        case Rest(stop_reason, error):
+            return (Done(stop_reason=stop_reason, error=error),)
+        case AskModel() | CallTools() | None:
+            return ()
 
 
 def _ending(turn: TurnPorts, stop_reason: StopReason, error: TurnError | None) -> tuple[Durable, ...]:

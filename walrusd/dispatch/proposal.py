@@ -19,7 +19,7 @@ SIDE_BY_SIDE = 8
 
 
 class Record(Protocol):
-    def __call__(self, *events: Durable) -> Awaitable[None]:
+    def __call__(self, *events: Durable) -> Awaitable[object]:
         """Make them durable facts. Cannot be cancelled."""
 
 

@@ -42,7 +42,8 @@ class Http:
 
         Leaving it, also by cancellation, closes the connection unless the body was read to its end.
         """
-        client = await self._opened()
+        # Looked at before the lock is: taking it gives every other task a turn first, at each request.
+        client = self._client or await self._opened()
         import httpx2  # already loaded by then
 
         timeout = httpx2.Timeout(idle_timeout_s, connect=CONNECT_S)

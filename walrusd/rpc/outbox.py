@@ -1,7 +1,9 @@
 """What goes out on one connection: a bounded queue of frames with one flusher, joined into as few sends as can be."""
 
 import os
+import time
 from collections import deque
+from contextlib import suppress
 
 import trio
 
@@ -10,6 +12,8 @@ MOST_BYTES = 8 * 1024 * 1024
 """Whichever comes first makes an outbox full; an empty one takes a message of any legal size."""
 SEND_AT_ONCE = 256 * 1024
 """Bytes joined for one send: more than a socket's buffer takes, so joining more would only copy."""
+JOIN_WITHIN_S = 0.0001
+"""Frames this near to each other are sent together: a send costs more than a place in the queue."""
 
 
 class Outbox:
@@ -21,8 +25,20 @@ class Outbox:
         """Held by the request that has a page of the log to send."""
         self._frames: deque[bytes | memoryview] = deque()
         self._bytes = 0
+        self._passed = 0.0
         self._drained = trio.lowlevel.ParkingLot()
         self._stuck = trio.Event()
+
+    def pass_at_once(self, frame: bytes) -> bool:
+        """Send a frame past the queue; False, and nothing is sent, where frames come so fast that joining them pays."""
+        now = time.perf_counter()
+        passed, self._passed = self._passed, now
+        if self._frames or now - passed < JOIN_WITHIN_S:
+            return False
+        self.put(frame)
+        with suppress(trio.BrokenResourceError):  # whoever reads the connection meets it too
+            self.push()
+        return True
 
     @property
     def full(self) -> bool:

@@ -155,6 +155,8 @@ class Reader:
 
     def __init__(self, feed: Feed, since: int, *, deltas: bool, mark: bool) -> None:
         self.cursor = since
+        self.at_once: Callable[[Passing], bool] | None = None
+        """Where a live event may go without waiting for the reader's task; False: it did not. Does not raise."""
         self._feed = feed
         self._deltas = deltas
         self._mark = mark
@@ -185,6 +187,8 @@ class Reader:
         return self._deltas or not isinstance(event, TextDelta | ThinkingDelta)
 
     def offer(self, passing: Passing) -> None:
+        if passing.position <= self.cursor and not self._live and self.at_once and self.at_once(passing):
+            return
         if len(self._live) >= LIVE_BUFFER:
             self._dropped += 1
             return

@@ -45,11 +45,12 @@ class Overtaken(Exception):
 class Recording:
     """What one `record` asked for: all of it happens or none."""
 
-    __slots__ = ("_settled", "_waiter", "beside", "bodies", "error", "events")
+    __slots__ = ("_settled", "_waiter", "beside", "bodies", "error", "events", "outlines")
 
     def __init__(self, events: tuple[Durable, ...], beside: Beside) -> None:
         self.events = events
         self.bodies: list[bytes] = []
+        self.outlines: list[Outline] = []
         self.beside = beside
         self.error: Exception | None = None
         self._settled = False
@@ -138,8 +139,8 @@ class Recorder:
     def _committed(self, batch: "_Batch", offset: int) -> None:
         try:
             for group in batch.groups:
-                for event, body in zip(group.events, group.bodies, strict=True):
-                    self._session.apply(event)
+                for event, body, outline in zip(group.events, group.bodies, group.outlines, strict=True):
+                    self._session.apply(event, outline)
                     seq = self._session.outline.last_seq
                     self._publish(Fact(seq=seq, offset=offset, body=body, event=event))
                     offset += 1
@@ -187,12 +188,14 @@ class _Batch:
         if group.beside.only_if and not group.beside.only_if(outline):
             raise Overtaken
         events: list[Durable] = []
+        outlines: list[Outline] = []
         for event in group.events:
             stamped = stamp(outline, event, self._ts)
             outline = advance(outline, stamped)
             events.append(stamped)
+            outlines.append(outline)
         group.bodies = [encode(event) for event in events]
-        group.events = tuple(events)
+        group.events, group.outlines = tuple(events), outlines
         self._outline = outline
         self._turns += any(isinstance(event, UserMessage | Done) for event in events)
         self.groups.append(group)

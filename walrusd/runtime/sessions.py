@@ -69,6 +69,8 @@ class LiveSession:
         """Who waits for which inbox entry, by place."""
         self.waiting: list[Ticket] = []
         """Who waits for the open turn."""
+        self.done: Done | None = None
+        """How the last turn ended, if it did in this process."""
 
     @property
     def id(self) -> int:
@@ -171,6 +173,7 @@ class LiveSession:
 
     def _finish(self, done: Done, seq: int) -> None:
         self.speech = self.left_over = None
+        self.done = done
         waiting, self.waiting = self.waiting, []
         for ticket in waiting:
             ticket.finish(result_of(done, self.id, ticket.first_seq, seq))

@@ -1,7 +1,5 @@
 """The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
 
-from contextlib import suppress
-
 import trio
 
 from walrus_protocol.content import ToolCall, TurnErrorKind
@@ -51,15 +49,26 @@ class LiveTurn:
         return self._live.session.outline
 
     @property
+    def done(self) -> Done | None:
+        return self._live.done
+
+    @property
     def draft(self) -> Draft | None:
         return self._live.draft
 
-    async def record(self, *events: Durable) -> None:
+    @property
+    def steered(self) -> bool:
+        return any(queued.kind == "steer" for queued in self._live.inbox)
+
+    async def record(self, *events: Durable) -> bool:
         """As the recorder does. A `done` that an interrupt overtakes is not recorded: the loop decides again."""
         decided = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
         beside = NOTHING if decided == "interrupted" else Beside(only_if=uninterrupted)
-        with suppress(Overtaken):
+        try:
             await self._live.recorder.record(*events, beside=beside)
+        except Overtaken:
+            return False
+        return True
 
     async def ask(self, round_: int) -> AssistantMessage:
         live, agent = self._live, self._agent

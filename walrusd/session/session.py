@@ -23,9 +23,12 @@ class Session:
     def turn(self) -> Turn | None:
         return self.outline.turn
 
-    def apply(self, event: Durable) -> None:
-        """Fold one stamped event. Raises Refused, with nothing changed, where it may not follow."""
-        self.outline = advance(self.outline, event)
+    def apply(self, event: Durable, outline: Outline | None = None) -> None:
+        """Fold one stamped event. Raises Refused, with nothing changed, where it may not follow.
+
+        `outline`: what `advance` has made of it already, by whom it was checked before it was written.
+        """
+        self.outline = outline or advance(self.outline, event)
         match event:
             case UserMessage():
                 self.history.append(User(shown(event.content, event.sender)))

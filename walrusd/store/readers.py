@@ -34,11 +34,11 @@ class Readers:
         def in_thread() -> T:
             return self._lent(lambda db: query(db, *args, **kwargs))
 
-        self._give_way.under_way += 1
+        self._give_way.submitted()
         try:
             return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
         finally:
-            self._give_way.under_way -= 1
+            self._give_way.delivered(1)
 
     def close(self) -> None:
         """Refuse what comes. A query under way ends, and its connection is closed when it comes back."""

@@ -53,7 +53,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, write: Write) -> None:
-        self._give_way.under_way += 1
+        self._give_way.submitted()
         self._waiting.put(write)
         if self._ended:
             self._refuse()
@@ -154,7 +154,7 @@ class Writer:
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         """On trio's thread: a whole batch, in the order of submission, before any task runs again."""
-        self._give_way.under_way -= len(outcomes)
+        self._give_way.delivered(len(outcomes))
         for outcome in outcomes:
             outcome()
 
