@@ -46,6 +46,7 @@ demo: $(VENV)/.demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
 run: $(VENV)/.base
+	@echo "walrusd runs until Ctrl-C; talk to it from another terminal with $(BIN)/walrusctl"
 	@$(BIN)/walrusd --init
 
 test: $(VENV)/.dev

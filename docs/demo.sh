@@ -22,8 +22,16 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 say() { printf '\n%s\n' "$*"; }
+# Shows a command as one would type it, and runs it.
 try() {
-    printf '$ %s\n' "$*"
+    printf '$'
+    for word in "$@"; do
+        case $word in
+        *[!a-zA-Z0-9_./-]*) printf ' "%s"' "$word" ;;
+        *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '\n'
     "$@"
 }
 

@@ -37,7 +37,8 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
         where = home_path(home, os.environ)
         if init:
             prepare_home(where)
-            scaffold(where)
+            for made in scaffold(where):
+                click.echo(f"walrusd: made {made}", err=True)
         check_home(where)
         config = load(where, environ=os.environ)
         at = socket_path(socket, os.environ, where, configured=config.daemon.socket)

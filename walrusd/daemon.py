@@ -4,14 +4,15 @@ import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
 import trio
 
 from walrus_config import schema
+from walrus_config.load import NO_PROVIDER
 from walrus_config.paths import paths
 from walrus_config.schema import Config
 from walrus_protocol.events import AnyEvent, Done, ToolResult
@@ -20,7 +21,7 @@ from walrusd.agent.agent import Agent
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.host.process import undumpable
 from walrusd.log import log_turn
-from walrusd.ports import Tool, ToolRequest
+from walrusd.ports import ModelFailed, Tool, ToolRequest
 from walrusd.providers.registry import Models, open_models
 from walrusd.rpc.call import House
 from walrusd.rpc.listener import hold_home, listening
@@ -75,7 +76,7 @@ async def serve(config: Config, *, socket: str, started: float, task_status: Rea
             ) as runtime,
         ):
             for agent in config.agents.values():
-                runtime.add_agent(_agent(agent))
+                runtime.add_agent(_agent(agent, models))
             await runtime.recover()
             async with listening(Path(socket)) as listener, trio.open_nursery() as nursery:
                 house = House(
@@ -86,7 +87,7 @@ async def serve(config: Config, *, socket: str, started: float, task_status: Rea
                     uptime=lambda: time.time() - started,
                     providers=models.status,
                     connections=lambda: server.connections,
-                    warnings=await _warnings(config, models),
+                    warnings=_standing(await _warnings(config, models), runtime),
                     stop=stop.set,
                 )
                 server = Server(house, config.daemon.max_connections)
@@ -120,12 +121,16 @@ def _pipeline(config: Config) -> Pipeline:
     )
 
 
-def _agent(settings: schema.Agent) -> Agent:
+def _agent(settings: schema.Agent, models: Models) -> Agent:
+    model = settings.model
+    if not model:
+        with suppress(ModelFailed):  # said at each turn, with what to do
+            model = models.resolve("").model  # the only one there is
     return Agent(
         name=settings.name,
         description=settings.description,
         system_prompt=settings.system_prompt,
-        model=settings.model,
+        model=model,
         max_iterations=settings.max_iterations,
         thinking=settings.thinking,
         allowed_tools=settings.tools,
@@ -146,12 +151,27 @@ async def _store(path: str, config: Config) -> AsyncIterator[SqliteLog]:
 
 async def _warnings(config: Config, models: Models) -> tuple[str, ...]:
     """What a person should know: for the log at the start, and for `status` at any time."""
-    hint = await models.hint()
-    return (*config.warnings, *([f"No model provider is configured. {hint}"] if hint else []))
+    if not (hint := await models.hint()):
+        return config.warnings
+    others = (warning for warning in config.warnings if NO_PROVIDER not in warning)
+    return (*others, f"No model provider is configured. {hint}")
+
+
+def _standing(warnings: tuple[str, ...], runtime: Runtime) -> Callable[[], tuple[str, ...]]:
+    """Those of the start, and what is wrong at the moment of asking."""
+
+    def now() -> tuple[str, ...]:
+        suspended = runtime.suspended()
+        if not suspended:
+            return warnings
+        named = ", ".join(map(str, suspended[:10]))
+        return (*warnings, f"The log cannot be written, so turns are suspended in session {named}. Is the disk full?")
+
+    return now
 
 
 def _announce(config: Config, house: House, started: float) -> None:
-    for warning in house.warnings:
+    for warning in house.warnings():
         log.warning(warning)
     log.info(
         "ready",

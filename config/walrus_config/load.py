@@ -23,6 +23,7 @@ from walrus_config.strict import fill
 
 __all__ = ["ConfigError", "ConfigProblem", "load", "shown"]
 
+NO_PROVIDER = "none is configured, so agents answer with an error"
 MAX_TOML = 1024 * 1024
 """Bytes: ten thousand agents fit."""
 _KEYS_IN_ENVIRONMENT = ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY")
@@ -61,7 +62,7 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
     check_tools(tables, notes)
     daemon = _settle_daemon(tables.daemon, where.home, environ, notes)
     if not providers:
-        notes.warn(("providers",), "none is configured, so agents answer with an error", _what_to_configure(environ))
+        notes.warn(("providers",), NO_PROVIDER, _what_to_configure(environ))
     notes.settle()
     return Config(
         home=where.home,

@@ -26,12 +26,14 @@ ASK_EVERYTHING = """
 import json, socket, struct, sys, time
 methods, path, answers = {methods!r}, {path!r}, {answers!r}
 client = socket.socket(socket.AF_UNIX)
-while True:
+for attempt in range(1000):
     try:
         client.connect(path)
         break
     except OSError:
         time.sleep(0.01)
+else:
+    sys.exit("no daemon came")
 replies = dict()
 file = client.makefile("rwb")
 for method in methods:

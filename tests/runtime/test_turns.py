@@ -407,9 +407,11 @@ async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_
     with pytest.raises(Problem) as refused:
         await runtime.send(session, Incoming(content="again"))
     assert refused.value.kind == "storage_full"
+    assert runtime.suspended() == (session,)
     assert (await runtime.session(session)).state == "processing"
     log.fail_with = None
     assert await runtime.wait(session, {"error", "idle"}) == "error"
+    assert runtime.suspended() == ()
     assert types(runtime, session)[-2:] == ["assistant_message", "done"]
     model.speak = says("space again")
     assert (await runtime.send_to(session, "and now?")).final_response == "space again"

@@ -16,6 +16,7 @@ from tests.fakes.numbered_disk import numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, outcomes, write
 from tests.store import open_as_nobody
 from walrus_protocol.content import State
+from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store import queries
 from walrusd.store.database import CannotOpen, open_for_reading
@@ -285,3 +286,13 @@ def cost_of_asking(disk: SqliteDisk) -> dict[str, int]:
         costs[query.__name__] = steps
     db.close()
     return costs
+
+
+async def test_a_draft_that_another_version_wrote_is_no_draft_and_no_obstacle(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="so far")))
+    await log.aclose()
+    db = apsw.Connection(disk.path)
+    db.execute("UPDATE draft SET body = ?", (b'{"words":"of another time"}',))
+    db.close()
+    assert await (await disk.open()).draft(1) is None

@@ -27,7 +27,7 @@ class House(Struct, frozen=True, kw_only=True):
     """Seconds since the daemon was ready to serve."""
     providers: Callable[[], tuple[ProviderStatus, ...]]
     connections: Callable[[], int]
-    warnings: tuple[str, ...]
+    warnings: Callable[[], tuple[str, ...]]
     stop: Callable[[], None]
     """Ask the daemon to stop, as a signal would."""
 

@@ -113,6 +113,10 @@ class Runtime:
     def agents(self) -> tuple[Agent, ...]:
         return self._agents.all()
 
+    def suspended(self) -> tuple[int, ...]:
+        """The sessions whose turn waits for a store that can write again."""
+        return tuple(live.id for live in self.sessions_in_memory.live() if live.suspended)
+
     @property
     def running(self) -> int:
         return self._workers.running

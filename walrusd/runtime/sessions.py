@@ -61,6 +61,8 @@ class LiveSession:
         self.close_entering = False
         self.last_place = 0
         self.first_place = 0
+        self.suspended = False
+        """Its worker waits for a store that can write again."""
         self.poke = trio.Event()
         """Set to make a suspended worker try the store again now."""
         self.keyed: dict[str, Ticket] = {}

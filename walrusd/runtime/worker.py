@@ -186,6 +186,15 @@ class Worker:
             error=str(failure),
         )
         live.refuse_waiting(Problem(failure.kind, str(failure), failure.hint))
+        live.suspended = True
+        try:
+            await self._until_written(failure)
+        finally:
+            live.suspended = False
+
+    async def _until_written(self, failure: StorageFailed) -> None:
+        """Ask the store again and again whether it can record how the turn ended."""
+        live = self._live
         while not self._shop.stopping():
             with trio.move_on_after(self._retry_s):
                 await live.poke.wait()

@@ -56,7 +56,7 @@ async def status(call: Call, _: NoParams) -> Status:
         providers=house.providers(),
         rss_bytes=rss_bytes(),
         connections=house.connections(),
-        warnings=house.warnings,
+        warnings=house.warnings(),
     )
 
 
