@@ -24,12 +24,18 @@ _BEGUN = re.compile(
     re.VERBOSE,
 )
 _CONTROL = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
+_SPACES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 _LONGEST = 4096
 """Characters that a sequence may take. What goes on longer is text behind a stray escape, and is shown."""
 
 
 def clean(text: str) -> str:
     return _SEQUENCE.sub("", text).translate(_CONTROL)
+
+
+def flat(text: str) -> str:
+    """The text in one line, whoever reads it: without sequences, a space for what else is not printed."""
+    return " ".join(_SEQUENCE.sub("", text).translate(_SPACES).split())
 
 
 class Cleaner:

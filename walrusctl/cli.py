@@ -1,8 +1,13 @@
 """walrusctl: the root of the command line. Commands are loaded when they are named; see commands/, a file a noun."""
 
+import os
+import sys
+
 import click
 
-from walrusctl.groups import CommandLine, common_options
+from walrus_protocol import wire
+from walrusctl.groups import EXIT_BROKEN_PIPE, CommandLine, common_options
+from walrusctl.output import complain, silence
 
 COMMANDS = {
     "ping": "walrusctl.commands.daemon:ping",
@@ -45,4 +50,24 @@ def cli() -> None:
 
 
 def main() -> None:
-    cli(prog_name="walrusctl")
+    """The command line as a process: its last flush is here, where a failure of it can still be told."""
+    # Closed ones are opened, or the next file or socket would take their place.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    if sys.stdout is None:
+        complain("cannot write the answer: stdout is closed", "send it to /dev/null where nobody wants it")
+        sys.exit(wire.EXIT_INTERNAL)  # before anything was asked
+    try:
+        try:
+            cli(prog_name="walrusctl")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+        sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.filename is not None:
+            raise  # a file, and not the answer
+        silence()
+        complain(f"cannot write the answer: {error.strerror}")
+        sys.exit(wire.EXIT_INTERNAL)

@@ -1,5 +1,6 @@
 """How commands are found and what they all share: lazy loading, the common options, one place where failures end."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,7 +11,8 @@ import click
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed, TimedOut, Unreachable
 from walrusctl.invocation import Invocation
-from walrusctl.output import complain, silence
+from walrusctl.output import complain, say_json, silence
+from walrusctl.words import in_options, without_methods
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 EXIT_BROKEN_PIPE = 141
@@ -21,7 +23,20 @@ class SessionId(click.IntRange):
     name = "session id"
 
 
+class Seconds(click.FloatRange):
+    name = "number of seconds"
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        assert isinstance(seconds, float)
+        if math.isnan(seconds):  # it compares with no bound
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return seconds
+
+
 SESSION = SessionId(1, 2**53 - 1)
+SECONDS = Seconds(min=0, min_open=True, max=31_536_000)
+"""What the protocol takes as a time: up to a year."""
 
 
 def common_options(command: Decorated) -> Decorated:
@@ -30,10 +45,11 @@ def common_options(command: Decorated) -> Decorated:
         click.option(
             "--timeout",
             metavar="SECONDS",
-            type=click.FloatRange(min=0, min_open=True),
+            type=SECONDS,
             expose_value=False,
             callback=_remember,
-            help="Wait this long for an answer, then exit 7. A turn goes on.",
+            help="Wait this long for an answer, then exit 7; a turn goes on. "
+            "[60 for interrupt and close; none for a turn, attach and wait; else 5]",
         ),
         click.option(
             "--json",
@@ -98,17 +114,18 @@ class CommandLine(LazyGroup):
     """The root group: what any command may fail with becomes a sentence on stderr and an exit code here."""
 
     def invoke(self, ctx: click.Context) -> object:
+        asked = ctx.ensure_object(Invocation)
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a reader that has gone can still be seen quietly
         except RequestFailed as error:
-            complain(error.message, error.hint)
+            _refused(error, as_json=asked.json)
             raise click.exceptions.Exit(wire.exit_of_error(error.code, error.kind)) from None
         except Unreachable as error:
-            complain(error.message, error.hint)
+            complain(without_methods(error.message), error.hint)
             raise click.exceptions.Exit(wire.EXIT_UNREACHABLE) from None
         except TimedOut as error:
-            complain(str(error), "a turn goes on: `walrusctl session attach` shows it")
+            complain(without_methods(str(error)), asked.when_late)
             raise click.exceptions.Exit(wire.EXIT_TIMEOUT) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(wire.EXIT_CTRL_C) from None
@@ -116,3 +133,11 @@ class CommandLine(LazyGroup):
             silence()
             raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
         return result
+
+
+def _refused(error: RequestFailed, *, as_json: bool) -> None:
+    """Say so to people, in the words of the options; and to a program as the wire said it."""
+    complain(error.message, in_options(error.hint))
+    if as_json:
+        said = {"code": error.code, "kind": error.kind, "message": error.message, "hint": error.hint}
+        say_json({"error": said})

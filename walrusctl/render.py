@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from walrus_protocol.client import Json
+from walrusctl.clean import flat
 
 _WIDEST = 200
 """Characters of a tool's arguments or output that a line shows; `--json` shows all."""
@@ -23,7 +24,7 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     """A name and a value a line; what is empty is left out."""
     words = {True: "yes", False: "no"}
     shown = [
-        (name, words[value] if isinstance(value, bool) else str(value))
+        (name, words[value] if isinstance(value, bool) else flat(str(value)))
         for name, value in pairs
         if value not in (None, "", [], {})
     ]
@@ -37,8 +38,8 @@ def when(ts: float) -> str:
 
 def one_line(text: str) -> str:
     """The text in one line, cut where it is long."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _WIDEST else flat[:_WIDEST] + "…"
+    line = flat(text)
+    return line if len(line) <= _WIDEST else line[:_WIDEST] + "…"
 
 
 def money(cost_usd: float | None) -> str:
@@ -76,8 +77,9 @@ def _result_line(event: Json) -> str:
     took = f"{event.get('bytes', 0):,} bytes, {event.get('duration_ms', 0)} ms"
     if not event.get("is_error"):
         return f"← {event['name']} {outcome}, {took}"
-    by = f" by {event['gate']}" if event.get("gate") else ""
-    return f"← {event['name']} {outcome}{by}: {one_line(event['output'])}"
+    gate = event.get("gate")
+    by = f" by {gate}" if gate not in (None, "execute") else ""  # what failed at work was refused by nobody
+    return f"← {event['name']} {'failed' if outcome == 'error' else outcome}{by}: {one_line(event['output'])}"
 
 
 def _done_line(event: Json) -> str:

@@ -41,17 +41,20 @@ def paths(home: str) -> Paths:
 
 
 def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
-    """`path` made absolute: a leading ~ is the user's folder, anything else relative is from `base`."""
+    """`path` made absolute: a leading ~ is the user's folder, anything else relative is from `base`.
+
+    Raises ConfigError for a ~ of a user who has no folder.
+    """
     head, slash, rest = path.partition("/")
     if head == "~":
-        path = (environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir) + slash + rest
+        path = (environ.get("HOME") or _users_folder(path)) + slash + rest
     elif head.startswith("~"):
         path = os.path.expanduser(path)
     return os.path.normpath(os.path.join(base, path))
 
 
 def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
-    """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus."""
+    """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus. Raises ConfigError, as `expand` does."""
     return expand(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ, base=os.getcwd())
 
 
@@ -153,6 +156,14 @@ def make_folder(path: str) -> bool:
             path, f"the folder cannot be made: {error.strerror}", "choose another with WALRUS_HOME"
         ) from error
     return True
+
+
+def _users_folder(path: str) -> str:
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        raise refusal(path, f"no home is known for uid {uid}", "set HOME or WALRUS_HOME") from None
 
 
 def _user(uid: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from walrus_protocol.content import Content, Message, State, StopReason, TurnError, Usage, WhenBusy
+from walrus_protocol.content import Message, Part, State, StopReason, TurnError, Usage, WhenBusy
 
 Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -16,6 +16,8 @@ Line = Annotated[str, Meta(max_length=1024)]
 """A name, a title: what stands in lists beside many others."""
 Key = Annotated[str, Meta(min_length=1, max_length=256)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Sent = Annotated[str, Meta(min_length=1)] | Annotated[tuple[Part, ...], Meta(min_length=1)]
+"""A Content that somebody sends: one that says nothing begins no turn."""
 
 
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +101,7 @@ class AgentParams(Params, frozen=True, kw_only=True):
 
 class AgentRunParams(Params, frozen=True, kw_only=True):
     agent: str
-    content: Content
+    content: Sent
     sender: Line = ""
     created_by: Line = ""
     title: Line = ""
@@ -161,7 +163,7 @@ class SessionList(Struct, frozen=True, kw_only=True):
 
 class SendParams(Params, frozen=True, kw_only=True):
     session: Id
-    content: Content
+    content: Sent
     sender: Line = ""
     key: Key | None = None
     when_busy: WhenBusy = "queue"

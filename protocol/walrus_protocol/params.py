@@ -1,12 +1,15 @@
 """The params of a request: bytes become a Struct of methods.py here, or a Problem that says what is wrong with them."""
 
+import binascii
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from walrus_protocol import wire
+from walrus_protocol.content import FilePart, ImagePart, Part, TextPart
 from walrus_protocol.methods import METHODS, Params
 from walrus_protocol.problems import Problem
 
@@ -16,6 +19,41 @@ _decoders: dict[str, msgspec.json.Decoder[Params]] = {
 _encode = msgspec.json.Encoder().encode
 _SHOWN = 80
 """Characters of a foreign name that an error repeats: enough to find it, too few to flood a log."""
+FRAMING = "a frame is a 4-byte big-endian length and that many bytes of JSON; see protocol/README.md"
+_PARTS = (
+    'a part is {"type":"text","text"}, {"type":"image","media_type","data" or "url"} or {"type":"file","name","data"}'
+)
+_PART_FIELDS = tuple(dict.fromkeys(["type", *(name for part in get_args(Part) for name in part.__struct_fields__)]))
+_JSON_WORDS = {"int": "integer", "float": "number", "str": "string", "bool": "true/false", " | ": " or "}
+
+
+class _Text(TextPart, frozen=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("its text is empty")
+
+
+class _Image(ImagePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        if bool(self.data) == bool(self.url):
+            raise ValueError("an image has either data or a url")
+        _check_base64(self.data)
+
+
+class _File(FilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("a file has data")
+        _check_base64(self.data)
+
+
+class _Parts(msgspec.Struct):
+    """The parts as a client may send them. The types of content.py are read from the log and the wire: leniently."""
+
+    content: tuple[_Text | _Image | _File, ...]
+
+
+_parts = msgspec.json.Decoder(_Parts)
 
 
 def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
@@ -25,15 +63,24 @@ def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
         raise _unknown_method(method)
     try:
         params = decoder.decode(raw)
+        if isinstance(getattr(params, "content", None), tuple):
+            _parts.decode(raw)
     except msgspec.ValidationError as error:
-        raise _explained(METHODS[method][0], str(error)) from error
+        raise _explained(method, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem("parse_error", f"the frame holds no JSON: {error}") from error
+        raise no_json(error) from error
     except RecursionError as error:
-        raise Problem("invalid_params", "params are nested too deeply") from error
+        raise Problem("invalid_params", "params are nested too deeply", "nest them less") from error
     if len(bytes(raw)) > wire.MAX_MESSAGE:
         _check_content(params)
     return params
+
+
+def no_json(error: msgspec.DecodeError | UnicodeDecodeError) -> Problem:
+    """What is said of bytes that are no JSON."""
+    if isinstance(error, UnicodeDecodeError):
+        return Problem("parse_error", "the frame holds no JSON: a string in it is no UTF-8", "send JSON in UTF-8")
+    return Problem("parse_error", f"the frame holds no JSON: {error}", FRAMING)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -54,27 +101,52 @@ def _unknown_method(method: str) -> Problem:
     return Problem("method_not_found", f"there is no method {shown(method)}", hint)
 
 
-def _explained(params: type[Params], text: str) -> Problem:
-    """msgspec's sentence, `Expected `int`, got `str` - at `$.session``, as one that begins with the path."""
-    what, _, where = text.partition(" - at `$")
+def _explained(method: str, text: str) -> Problem:
+    """msgspec's sentence, `Expected `int`, got `str` - at `$.session``, in JSON's words and behind the path."""
+    params = METHODS[method][0]
+    what, _, where = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
     path = where.rstrip("`").lstrip(".")
-    what = what.replace("`", "").replace("Object contains unknown field ", "unknown param ")
-    what = what.replace("Object missing required field ", "missing param ")
-    fields = params.__struct_fields__
-    if what.startswith("unknown param "):
-        name = what.removeprefix("unknown param ")
-        like = nearest(name, fields)
-        hint = f"did you mean {like}?" if like else f"params: {', '.join(fields) or 'none'}"
-        return Problem("invalid_params", f"unknown param {shown(name)}", hint)
+    known = ", ".join(params.__struct_fields__) or "none"
+    if what.startswith("Object contains unknown field "):
+        return _unknown_name(params, path, what.removeprefix("Object contains unknown field ").strip("`"))
+    what = _in_json_words(what)
     if not path:
-        subject = what if what.startswith("missing") else f"params: {_lowered(what)}"
-        return Problem("invalid_params", subject, f"params: {', '.join(fields) or 'none'}")
-    choices = _choices(params, path)
-    return Problem("invalid_params", f"{path}: {_lowered(what)}"[:1000], f"one of {choices}" if choices else "")
+        subject = what.replace("field", "param", 1) if what.startswith("missing") else f"params: {what}"
+        return Problem("invalid_params", subject, f"params: {known}")
+    return Problem("invalid_params", f"{path}: {what}"[:1000], _hint(method, path))
 
 
-def _lowered(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+def _unknown_name(params: type[Params], path: str, name: str) -> Problem:
+    """A name that the params do not have, or that the part which `path` leads to has not."""
+    if not path:
+        known, what, all_of_them = params.__struct_fields__, "unknown param", "params: "
+    else:
+        known, what, all_of_them = _PART_FIELDS, f"{path}: unknown field", "fields of parts: "
+    like = nearest(name, known)
+    hint = f"did you mean {like}?" if like else all_of_them + (", ".join(known) or "none")
+    return Problem("invalid_params", f"{what} {shown(name)}", hint)
+
+
+def _in_json_words(what: str) -> str:
+    """msgspec names the types of Python; who reads this may never have seen any."""
+    if what.startswith("Expected "):
+        what = re.sub(r"\b(?:int|float|str|bool)\b| \| ", lambda word: _JSON_WORDS[word[0]], what.replace("`", ""))
+        return what.replace("Expected", "expected", 1)
+    what = what.replace("Object missing required field", "missing field").replace("`", "")
+    what = re.sub(r"^Invalid (?:enum )?value ", "unknown word ", what)
+    return what[:1].lower() + what[1:]
+
+
+def _hint(method: str, path: str) -> str:
+    """What to do about the param at `path`."""
+    choices = _choices(METHODS[method][0], path)
+    if choices:
+        return f"one of {choices}"
+    if path.startswith("content["):
+        return _PARTS
+    if path == "content":
+        return "content is a string, or an array of parts; it is not empty"
+    return f"rpc.discover and protocol/README.md say what {method} takes"
 
 
 def _choices(params: type[Params], path: str) -> str:
@@ -87,6 +159,13 @@ def _choices(params: type[Params], path: str) -> str:
             return ", ".join(get_args(hint))
         pending += get_args(hint)
     return ""
+
+
+def _check_base64(data: str) -> None:
+    try:
+        binascii.a2b_base64(data, strict_mode=True)
+    except ValueError as error:
+        raise ValueError("data is no base64") from error
 
 
 def _check_content(params: Params) -> None:

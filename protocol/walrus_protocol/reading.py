@@ -23,7 +23,7 @@ from walrus_protocol.messages import (
     Response,
 )
 from walrus_protocol.methods import METHODS
-from walrus_protocol.params import decode_params, nearest, shown
+from walrus_protocol.params import FRAMING, decode_params, nearest, no_json, shown
 from walrus_protocol.problems import Problem
 
 InFlight = dict[RequestId, str]
@@ -57,7 +57,6 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _any_json = msgspec.json.Decoder(Raw)
 _id = msgspec.json.Decoder(_Id)
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_FRAMING = "a frame is a 4-byte big-endian length and that many bytes of JSON; see protocol/README.md"
 
 
 def read_request(payload: bytes, in_flight: InFlight) -> FromClient | None:
@@ -92,7 +91,9 @@ def _read_cancel(envelope: _Envelope, in_flight: InFlight) -> Cancel | None:
 def _refused(payload: bytes, error: Exception) -> Refusal | None:
     """Why a payload is no request, or None for a message that gets no answer. Slow, so only taken when one is wrong."""
     if isinstance(error, RecursionError):
-        return Refusal(None, Problem("invalid_request", "the message is nested too deeply"))
+        return Refusal(None, Problem("invalid_request", "the message is nested too deeply", "nest it less"))
+    if isinstance(error, UnicodeDecodeError):
+        return Refusal(None, no_json(error), close=True)
     try:
         if payload.lstrip(b" \t\r\n")[:1] != b"{":
             _any_json.decode(payload)
@@ -101,23 +102,21 @@ def _refused(payload: bytes, error: Exception) -> Refusal | None:
     except RecursionError as nested:
         return _refused(payload, nested)
     except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
-        return _surrogate_refused(payload) or Refusal(
-            None, Problem("parse_error", f"the frame holds no JSON: {malformed}", _FRAMING), close=True
-        )
+        return _surrogate_refused(payload) or Refusal(None, no_json(malformed), close=True)
     if "id" not in members:
         return None
     try:
         request = _id.decode(members["id"])
     except (msgspec.DecodeError, UnicodeDecodeError):
         text = f"an id is a string of at most {_MAX_ID} characters, or an int of at most 2^53-1"
-        return Refusal(None, Problem("invalid_request", text))
+        return Refusal(None, Problem("invalid_request", text, "count ids up from 1"))
     return Refusal(request, _bad_envelope(members))
 
 
 def _not_an_object(payload: bytes) -> Problem:
     if payload.lstrip(b" \t\r\n")[:1] == b"[":
         return Problem("invalid_request", "batches are not taken", "send each request in a frame of its own")
-    return Problem("invalid_request", "a request is a JSON object", _FRAMING)
+    return Problem("invalid_request", "a request is a JSON object", FRAMING)
 
 
 def _bad_envelope(members: dict[str, Raw]) -> Problem:
@@ -128,7 +127,7 @@ def _bad_envelope(members: dict[str, Raw]) -> Problem:
             hint = f"did you mean {like}?" if like else "members: jsonrpc, id, method, params"
             return Problem("invalid_request", f"unknown member {shown(name)}", hint)
     if bytes(members.get("jsonrpc", Raw(b""))) != b'"2.0"':
-        return Problem("invalid_request", 'a request says "jsonrpc": "2.0"')
+        return Problem("invalid_request", 'a request says "jsonrpc": "2.0"', "add that member, or mend it")
     return Problem("invalid_request", "a request names its method", "rpc.discover lists the methods")
 
 
@@ -152,7 +151,7 @@ def _no_json(constant: str) -> NoReturn:
 
 
 def refuse_frame(error: wire.FrameTooLarge) -> Refusal:
-    return Refusal(None, Problem("frame_too_large", str(error), _FRAMING), close=True)
+    return Refusal(None, Problem("frame_too_large", str(error), FRAMING), close=True)
 
 
 class _Error(Struct):

@@ -28,6 +28,17 @@ def test_the_home_is_the_flag_then_the_environment_then_in_the_users_folder() ->
     assert home_path("~", {}) == os.path.expanduser(f"~{os.environ.get('USER', 'root')}")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_without_a_home_is_told_to_name_one() -> None:
+    os.seteuid(61234)
+    try:
+        with pytest.raises(ConfigError, match=r"no home is known for uid 61234; set HOME or WALRUS_HOME"):
+            home_path(None, {})
+        assert home_path(None, {"WALRUS_HOME": "/h"}) == "/h"
+    finally:
+        os.seteuid(0)
+
+
 def test_what_lives_in_a_home_has_its_name() -> None:
     assert paths("/h")._asdict() == {
         "home": "/h",

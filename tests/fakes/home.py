@@ -171,9 +171,11 @@ class Home:
         socket = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
         return Walrusd(command, socket, self.environ(environ))
 
-    def refuses_to_start(self, *options: str, environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+    def refuses_to_start(
+        self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()
+    ) -> tuple[int, str]:
         """The exit status and the words of a daemon that ends by itself."""
-        daemon = self.start(*options, environ=environ)
+        daemon = self.start(*options, environ=environ, by=by)
         try:
             return daemon.ended(), daemon.stderr
         finally:

@@ -9,10 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walrus_protocol import wire
-from walrus_protocol.connection import NEED_DATA, SERVER, Connection, Refusal, Request
-from walrus_protocol.content import State
-from walrus_protocol.methods import NoParams
+from walrus_protocol.connection import CLIENT, NEED_DATA, SERVER, Connection, Refusal, Request
+from walrus_protocol.content import FilePart, ImagePart, State, TextPart
+from walrus_protocol.events import UserMessage, decode
+from walrus_protocol.methods import NoParams, SendParams
 from walrus_protocol.problems import Problem
+
+DISCOVER = "rpc.discover and protocol/README.md say what {} takes"
+PARTS = (
+    'a part is {"type":"text","text"}, {"type":"image","media_type","data" or "url"} or {"type":"file","name","data"}'
+)
+FIELDS = "fields of parts: type, text, media_type, data, url, name"
+CONTENT = "content is a string, or an array of parts; it is not empty"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -103,6 +111,8 @@ def test_bytes_that_are_no_json_are_refused_and_close(payload: bytes) -> None:
 def test_text_that_is_no_utf8_is_refused_and_closes() -> None:
     payload = b'{"jsonrpc":"2.0","id":7,"method":"session.send","params":{"session":1,"content":"\xff"}}'
     assert refusals(payload) == [(7, "parse_error", True)]
+    for envelope in b'"id":"\xff","method":"daemon.ping"', b'"id":1,"method":"\xff"':
+        assert refusals(b'{"jsonrpc":"2.0",%b}' % envelope) == [(None, "parse_error", True)]
 
 
 def test_nothing_is_taken_after_a_refusal_that_closes() -> None:
@@ -186,24 +196,39 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
         ("session.get", {}, "missing param session", "params: session"),
         ("session.get", [1], "params: expected object, got array", "params: session"),
         ("session.get", None, "params: expected object, got null", "params: session"),
-        ("session.get", {"session": "1"}, "session: expected int, got str", ""),
-        ("session.get", {"session": 0}, "session: expected int >= 1", ""),
-        ("session.get", {"session": 2**53}, "session: expected int <= 9007199254740991", ""),
-        ("session.get", {"session": True}, "session: expected int, got bool", ""),
+        ("session.get", {"session": "1"}, "session: expected integer, got string", DISCOVER.format("session.get")),
+        ("session.get", {"session": 0}, "session: expected integer >= 1", DISCOVER.format("session.get")),
+        (
+            "session.get",
+            {"session": 2**53},
+            "session: expected integer <= 9007199254740991",
+            DISCOVER.format("session.get"),
+        ),
+        ("session.get", {"session": True}, "session: expected integer, got true/false", DISCOVER.format("session.get")),
         (
             "session.send",
             {"session": 1, "content": "x", "when_busy": "que"},
-            "when_busy: invalid enum value 'que'",
+            "when_busy: unknown word 'que'",
             "one of queue, steer, interrupt, reject",
         ),
         (
             "session.wait",
             {"session": 1, "states": ["asleep"]},
-            "states[0]: invalid enum value 'asleep'",
+            "states[0]: unknown word 'asleep'",
             f"one of {', '.join(get_args(State))}",
         ),
-        ("session.send", {"session": 1, "content": 5}, "content: expected str | array, got int", ""),
-        ("session.send", {"session": 1, "content": [{"type": "text"}]}, "content[0]: missing param text", ""),
+        (
+            "session.send",
+            {"session": 1, "content": "x", "timeout_s": "5"},
+            "timeout_s: expected number or null, got string",
+            DISCOVER.format("session.send"),
+        ),
+        (
+            "session.wait",
+            {"session": 1, "states": ["int - at `$.x`"]},
+            "states[0]: unknown word 'int - at $.x'",
+            f"one of {', '.join(get_args(State))}",
+        ),
     ],
 )
 def test_bad_params_are_refused_with_the_path_and_the_nearest(
@@ -213,11 +238,66 @@ def test_bad_params_are_refused_with_the_path_and_the_nearest(
     assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
 
 
+@pytest.mark.parametrize("method", ["session.send", "session.stream", "agent.run"])
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (5, "content: expected string or array, got integer", CONTENT),
+        ("", "content: expected string of length >= 1", CONTENT),
+        ([], "content: expected array of length >= 1", CONTENT),
+        ([1], "content[0]: expected object, got integer", PARTS),
+        ([{"type": "text"}], "content[0]: missing field text", PARTS),
+        ([{"type": "text", "text": ""}], "content[0]: its text is empty", PARTS),
+        ([{"type": "txt"}], "content[0].type: unknown word 'txt'", PARTS),
+        ([{"type": "text", "text": "x", "x_1": 1}], "content[0]: unknown field 'x_1'", FIELDS),
+        (
+            [{"type": "text", "text": "x"}, {"type": "image", "media_typ": "x"}],
+            "content[1]: unknown field 'media_typ'",
+            "did you mean media_type?",
+        ),
+        ([{"type": "image"}], "content[0]: an image has either data or a url", PARTS),
+        ([{"type": "image", "data": "eA==", "url": "x"}], "content[0]: an image has either data or a url", PARTS),
+        ([{"type": "image", "data": "no base64"}], "content[0]: data is no base64", PARTS),
+        ([{"type": "image", "data": "é"}], "content[0]: data is no base64", PARTS),
+        ([{"type": "file", "name": "x"}], "content[0]: a file has data", PARTS),
+        ([{"type": "file", "name": "x", "data": "eA="}], "content[0]: data is no base64", PARTS),
+    ],
+)
+def test_a_bad_content_is_refused_with_the_path_to_its_part(
+    method: str, content: object, message: str, hint: str
+) -> None:
+    to = {"agent": "walrus"} if method == "agent.run" else {"session": 1}
+    problem = refusal(method=method, params={**to, "content": content})
+    assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
+
+
+def test_parts_that_are_right_are_taken() -> None:
+    content = (
+        TextPart("x"),
+        ImagePart(media_type="image/png", data="eA=="),
+        ImagePart(url="https://x.test/y"),
+        FilePart(name="y", data="eA=="),
+    )
+    params = SendParams(session=1, content=content)
+    server = Connection(SERVER)
+    server.receive_data(Connection(CLIENT).send(Request(1, "session.send", params)))
+    assert list(drain(server)) == [Request(1, "session.send", params)]
+
+
+def test_a_part_from_a_newer_daemon_is_read_without_what_is_not_known() -> None:
+    body = b'{"type":"user_message","content":[{"type":"image","new":1}]}'
+    assert decode(body) == UserMessage(content=(ImagePart(),))
+
+
 @pytest.mark.parametrize(
     ("members", "message", "hint"),
     [
         ({"parms": {}, "method": "daemon.ping"}, "unknown member 'parms'", "did you mean params?"),
-        ({"jsonrpc": "1.0", "method": "daemon.ping"}, 'a request says "jsonrpc": "2.0"', ""),
+        (
+            {"jsonrpc": "1.0", "method": "daemon.ping"},
+            'a request says "jsonrpc": "2.0"',
+            "add that member, or mend it",
+        ),
         ({"method": 5}, "a request names its method", "rpc.discover lists the methods"),
         ({}, "a request names its method", "rpc.discover lists the methods"),
     ],

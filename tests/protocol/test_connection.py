@@ -29,6 +29,7 @@ from walrus_protocol.methods import AttachParams, Created, CreateParams, NoParam
 from walrus_protocol.problems import Problem
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
+said = texts.filter(bool)
 ids = st.one_of(st.integers(-(2**53) + 1, 2**53 - 1), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
 requests = st.one_of(
     st.builds(Request, ids, st.just("daemon.ping"), st.just(NoParams())),
@@ -39,9 +40,9 @@ requests = st.one_of(
         st.builds(
             SendParams,
             session=st.integers(1, 2**53 - 1),
-            content=st.one_of(texts, st.lists(st.builds(TextPart, texts)).map(tuple)),
+            content=st.one_of(said, st.lists(st.builds(TextPart, said), min_size=1).map(tuple)),
             sender=texts,
-            key=st.none() | texts.filter(bool),
+            key=st.none() | said,
             when_busy=st.sampled_from(get_args(WhenBusy)),
             timeout_s=st.none() | st.floats(1, 1000),
         ),

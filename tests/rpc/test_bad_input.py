@@ -8,6 +8,7 @@ import trio
 from tests.fakes.home import Walrusd
 from tests.rpc.raw import Raw, framed, raw, request
 from walrus_protocol.aclient import Client
+from walrus_protocol.client import RequestFailed
 from walrus_protocol.methods import CreateParams, HistoryParams, SendParams, SessionParams
 from walrus_protocol.wire import KINDS, MAX_FRAME, MAX_MESSAGE
 
@@ -39,11 +40,11 @@ async def lives(line: Raw) -> bool:
         ("session.wait", {"session": 999_999, "states": ["idle"]}, "session_not_found", "999999", "session list"),
         ("session.create", {"agnet": "echo"}, "invalid_params", "agnet", "agent"),
         ("session.create", {}, "invalid_params", "agent", "agent"),
-        ("session.create", {"agent": 7}, "invalid_params", "agent: expected str, got int", ""),
-        ("session.create", {"agent": None}, "invalid_params", "agent: expected str, got null", ""),
-        ("session.get", {"session": "1"}, "invalid_params", "session: expected int, got str", ""),
+        ("session.create", {"agent": 7}, "invalid_params", "agent: expected string, got integer", ""),
+        ("session.create", {"agent": None}, "invalid_params", "agent: expected string, got null", ""),
+        ("session.get", {"session": "1"}, "invalid_params", "session: expected integer, got string", ""),
         ("session.get", {"session": 1.5}, "invalid_params", "session", ""),
-        ("session.get", {"session": True}, "invalid_params", "session: expected int, got bool", ""),
+        ("session.get", {"session": True}, "invalid_params", "session: expected integer, got true/false", ""),
         ("session.get", {"session": 0}, "invalid_params", "session", ""),
         ("session.get", {"session": -1}, "invalid_params", "session", ""),
         ("session.get", {"session": 2**53}, "invalid_params", "session", ""),
@@ -209,9 +210,9 @@ async def test_content_comes_back_as_it_was_sent(client: Client) -> None:
     assert (await client.session(SessionParams(session=session))).title == "\u2028\x00\x1b[31m"
 
 
-async def test_an_empty_message_is_a_message(client: Client) -> None:
+async def test_an_empty_message_is_refused(client: Client) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
-    assert (await client.send(SendParams(session=session, content=""))).stop_reason in ("no_action", "text_response")
-    assert (await client.send(SendParams(session=session, content=()))).stop_reason in ("no_action", "text_response")
-
-
+    for empty in "", ():
+        with pytest.raises(RequestFailed, match="length >= 1") as refused:
+            await client.send(SendParams(session=session, content=empty))
+        assert refused.value.kind == "invalid_params"

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import trio
+import trio.testing
 
 from tests.runtime.machine_claims import Claim, Claims
 from tests.runtime.machine_facts import Facts
@@ -43,6 +44,18 @@ LONG_S = 10_000
 STORAGE: dict[str, StorageFailed] = {"storage_full": StorageFull("full"), "storage_failed": StorageFailed("broken")}
 EXPECTED = {"session_closed", "session_busy", "key_reused", "shutting_down", *STORAGE}
 """What a client of the machine may be refused with."""
+
+
+@contextmanager
+def standing_still() -> Iterator[None]:
+    """No time passes: else what is read piece by piece would change between the pieces."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    rate, clock.rate = clock.rate, 0.0
+    try:
+        yield
+    finally:
+        clock.rate = rate
 
 
 class Life:
@@ -244,6 +257,11 @@ class Life:
         """Let everything come to rest; then what is in memory is what is on the disk, and in whom it was told."""
         with trio.fail_after(LONG_S):
             await self._valve.rest()
+        with standing_still():
+            await self._check_all()
+
+    async def _check_all(self) -> None:
+        await self._valve.rest()
         assert not self._puppet.wrongs, self._puppet.wrongs
         if self._valve.holds:
             return

@@ -411,6 +411,7 @@ async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_
     assert (await runtime.session(session)).state == "processing"
     log.fail_with = None
     assert await runtime.wait(session, {"error", "idle"}) == "error"
+    await trio.testing.wait_all_tasks_blocked()
     assert runtime.suspended() == ()
     assert types(runtime, session)[-2:] == ["assistant_message", "done"]
     model.speak = says("space again")

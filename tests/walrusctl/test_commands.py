@@ -3,10 +3,12 @@
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
-from tests.fakes.daemon import FakeDaemon, answers
-from tests.fakes.terminal import Terminal
-from walrus_protocol.content import WhenBusy
+from tests.fakes.daemon import Call, FakeDaemon, answers
+from tests.fakes.terminal import ANSWERED, Terminal
+from walrus_protocol.content import State, WhenBusy
+from walrus_protocol.events import ToolResult
 from walrus_protocol.methods import (
     AgentParams,
     AgentRunParams,
@@ -18,9 +20,13 @@ from walrus_protocol.methods import (
     Interrupted,
     ListParams,
     SendParams,
+    SessionInfo,
+    SessionList,
+    TurnResult,
     WaitParams,
 )
 from walrusctl.cli import COMMANDS
+from walrusctl.commands.session import STATES
 from walrusctl.commands.turn import WHEN_BUSY
 
 TOOL_LINES = '→ read {"path": "notes.txt"}\n← read ok, 2 bytes, 3 ms\n'
@@ -91,6 +97,21 @@ def test_session_show_tells_its_state_and_cost(daemon: FakeDaemon, terminal: Ter
     assert "tokens      0 in, 0 out, $0.0000\n" in shown
 
 
+def test_a_title_stays_in_its_line(daemon: FakeDaemon, terminal: Terminal) -> None:
+    odd = SessionInfo(id=1, agent="walrus", title="a\nb\x07c\x1b[31md\r\te", created_by="cli")
+    daemon.script["session.list"] = answers(SessionList(sessions=(odd,), cursor=None))
+    daemon.script["session.get"] = answers(odd)
+    assert terminal.types("session", "list").stdout.splitlines()[1].endswith("  a b cd e")
+    assert "title       a b cd e\n" in terminal.types("session", "show", 1).stdout
+
+
+def test_the_states_are_in_the_help(terminal: Terminal) -> None:
+    assert get_args(State) == STATES
+    for command in ("list", "wait"):
+        shown = terminal.types("session", command, "--help").stdout
+        assert all(state in shown for state in STATES)
+
+
 def test_session_history_prints_all_pages(daemon: FakeDaemon, terminal: Terminal) -> None:
     assert terminal.types("session", "history", 1).stdout == (
         'user: what does it say?\nassistant: I will look.\n  → read {"path": "notes.txt"}\ntool read: hi\n'
@@ -159,6 +180,19 @@ def test_send_passes_on_its_options_and_only_those_given(daemon: FakeDaemon, ter
 def test_stream_prints_the_text_once_and_the_tools_beside_it(daemon: FakeDaemon, terminal: Terminal) -> None:
     result = terminal.types("stream", 1, "what does it say?")
     assert (result.stdout, result.stderr) == ("I will look.\nIt says hi.\n", TOOL_LINES)
+
+
+def test_a_tool_that_failed_was_refused_by_nobody(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def script(call: Call) -> TurnResult:
+        failed = ToolResult(seq=5, session=1, turn=1, call_id="c", name="read", output="no such file")
+        call.emit(replace(failed, is_error=True, outcome="error", gate="execute"))
+        call.emit(replace(failed, is_error=True, outcome="denied", gate="permissions"))
+        return ANSWERED
+
+    daemon.script["session.stream"] = script
+    assert terminal.types("stream", 1, "x").stderr == (
+        "← read failed: no such file\n← read denied by permissions: no such file\n"
+    )
 
 
 def test_stream_as_json_is_a_line_an_event_and_the_result(daemon: FakeDaemon, terminal: Terminal) -> None:

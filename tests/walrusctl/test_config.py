@@ -56,6 +56,16 @@ def test_check_without_a_file_exits_2(home: Path) -> None:
     assert Terminal(home).types("config", "check").exit_code == 2
 
 
+def test_check_says_what_the_daemon_would_say_of_the_home_itself(home: Path) -> None:
+    home.chmod(0o770)
+    result = Terminal(home).types("config", "check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = f"walrusctl: {home}: group or others may write the home (mode 0770); chmod 700 {home}\n"
+    assert result.stderr == said
+    (problem,) = json.loads(Terminal(home).types("config", "check", "--json").stdout)["problems"]
+    assert (problem["file"], problem["hint"]) == (str(home), f"chmod 700 {home}")
+
+
 def test_show_prints_what_is_in_force_with_stars_for_secrets(home: Path) -> None:
     for option, parse in (((), tomllib.loads), (("--json",), json.loads)):
         result = Terminal(home).types("config", "show", *option)

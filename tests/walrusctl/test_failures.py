@@ -8,8 +8,12 @@ import pytest
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
 from tests.fakes.terminal import Terminal
 from walrus_protocol import wire
+from walrus_protocol.client import Client
 from walrus_protocol.content import StopReason, TurnError, TurnErrorKind
+from walrus_protocol.events import TextDelta
 from walrus_protocol.methods import TurnResult
+from walrusctl.cli import cli
+from walrusctl.invocation import QUICK_S, Invocation
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,91 @@ def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, 
     daemon.script["session.stream"] = crash
     result = terminal.types("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "hung up before it answered" in result.stderr
+    assert "hung up before it answered\n" in result.stderr
+
+
+def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def crash(call: Call) -> TurnResult:
+        call.emit(TextDelta(session=1, turn=1, text="half a", round=1, at=0))
+        raise HangUp
+
+    daemon.script["session.attach"] = crash
+    result = terminal.types("session", "attach", 1)
+    assert (result.exit_code, result.stdout) == (4, "assistant: half a\n")
+    assert result.output.startswith("assistant: half a\nwalrusctl: ")
+
+
+def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.stream"] = refuses("session_busy", "it is busy", "Send with when_busy=queue.")
+    result = terminal.types("--json", "send", 1, "hi")
+    assert result.exit_code == 12
+    assert json.loads(result.stdout) == {
+        "error": {
+            "code": wire.BUSY,
+            "kind": "session_busy",
+            "message": "it is busy",
+            "hint": "Send with when_busy=queue.",
+        }
+    }
+    assert result.stderr == "walrusctl: it is busy\n  hint: Send with --when-busy queue.\n"
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("Give it a larger timeout_s, or a smaller task.", "Give it a larger --turn-timeout, or a smaller task."),
+        ("Raise idle_timeout_s or timeout_s of [providers.a].", "Raise idle_timeout_s or timeout_s of [providers.a]."),
+    ],
+)
+def test_a_hint_names_the_option_where_there_is_one(
+    daemon: FakeDaemon, terminal: Terminal, hint: str, said: str
+) -> None:
+    ended = TurnResult(
+        session=1, turn=1, text="", stop_reason="interrupted", error=TurnError("timeout", "It is late.", hint)
+    )
+    daemon.script["session.stream"] = answers(ended)
+    assert terminal.types("send", 1, "hi").stderr == f"walrusctl: It is late. (timeout)\n  hint: {said}\n"
+
+
+def test_a_question_that_is_not_answered_is_about_walrusd_and_not_about_a_turn(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.script["daemon.status"] = Call.wait_for_cancel
+    result = terminal.types("status", "--timeout", "0.05")
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert result.stderr == (
+        "walrusctl: no answer within 0.05 s\n"
+        "  hint: is walrusd stopped or overloaded? Its log may tell; --timeout waits longer\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "within"),
+    [
+        (("ping",), 5),
+        (("agent", "list"), 5),
+        (("session", "history", "1"), 5),
+        (("session", "interrupt", "1"), 60),
+        (("session", "close", "1"), 60),
+        (("session", "wait", "1"), None),
+        (("session", "attach", "1"), None),
+        (("send", "1", "hi"), None),
+    ],
+)
+def test_how_long_a_command_waits_goes_by_what_it_waits_for(
+    daemon: FakeDaemon, words: tuple[str, ...], within: float | None
+) -> None:
+    waits: list[float | None] = []
+
+    class Watched(Invocation):
+        socket = str(daemon.path)
+
+        def client(self, within: float | None = QUICK_S) -> Client:
+            waits.append(within)
+            return super().client(within)
+
+    assert cli.main([*words], standalone_mode=False, obj=Watched()) in (None, wire.EXIT_OK)
+    assert waits == [within]
 
 
 def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -116,8 +204,7 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
     result = terminal.types("send", 1, "hi", "--timeout", "0.05")
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
-        "walrusctl: no answer to session.stream within 0.05 s\n"
-        "  hint: a turn goes on: `walrusctl session attach` shows it\n"
+        "walrusctl: no answer within 0.05 s\n  hint: a turn goes on: `walrusctl session attach` shows it\n"
     )
     daemon.wait_until(lambda fake: len(fake.cancelled) == 1)
 
@@ -133,7 +220,13 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
         (("send", "0", "hi"), "0 is not in the range"),
         (("send", str(2**53), "hi"), "is not in the range"),
         (("send", "1", "hi", "--when-busy", "que"), "'que' is not one of 'queue', 'steer', 'interrupt', 'reject'"),
-        (("send", "1", "hi", "--timeout", "0"), "0.0 is not in the range x>0"),
+        (("send", "1", "hi", "--timeout", "0"), "0.0 is not in the range 0<x<=31536000"),
+        (("ping", "--timeout", "nan"), "'nan' is not a valid number of seconds"),
+        (("ping", "--timeout", "inf"), "inf is not in the range"),
+        (("ping", "--timeout", "1e300"), "1e+300 is not in the range"),
+        (("ping", "--timeout", "soon"), "'soon' is not a valid number of seconds"),
+        (("send", "1", "hi", "--turn-timeout", "nan"), "'nan' is not a valid number of seconds"),
+        (("send", "1", "hi", "--turn-timeout", "inf"), "inf is not in the range"),
         (("send", "1", ""), "TEXT is empty"),
         (("send", "1", "\udcff"), "TEXT holds bytes that are no UTF-8"),
         (("session", "list", "--limit", "0"), "0 is not in the range"),

@@ -188,3 +188,44 @@ def test_a_reader_who_has_gone_ends_it_quietly(daemon: FakeDaemon, terminal: Ter
     assert child.stderr.read() == b""
     assert child.wait(30) == 141
     child.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "words", [("ping",), ("session", "list"), ("send", "1", "hi"), ("stream", "1", "hi"), ("--help",), ("--version",)]
+)
+def test_an_answer_that_cannot_be_written_is_no_success(
+    daemon: FakeDaemon, terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        child = terminal.child(*words, stdout=full.fileno())
+        _, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stderr) == (1, b"walrusctl: cannot write the answer: No space left on device\n")
+
+
+def test_with_stdout_closed_nothing_is_asked(daemon: FakeDaemon, terminal: Terminal) -> None:
+    child = terminal.child("send", "1", "hi", before="import sys; sys.stdout = None\n")
+    stdout, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stdout) == (1, b"")
+    assert stderr.startswith(b"walrusctl: cannot write the answer: stdout is closed\n")
+    assert daemon.asked == []
+
+
+def test_stdin_and_stderr_may_be_closed(daemon: FakeDaemon, terminal: Terminal) -> None:
+    child = terminal.child("send", "1", before="import os, sys; sys.stdin = sys.stderr = None\n")
+    assert child.communicate(timeout=30) == (b"", b"")
+    assert child.returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_without_a_home_is_told_to_name_one_unless_the_socket_is_named(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    homeless = "import os; os.environ.pop('HOME', None); os.seteuid(61234)\n"
+    terminal.environ["WALRUS_HOME"] = ""
+    child = terminal.child("ping", before=homeless)
+    _, stderr = child.communicate(timeout=30)
+    assert child.returncode == 2
+    assert b"no home is known for uid 61234; set HOME or WALRUS_HOME" in stderr
+    child = terminal.child("--socket", "/nowhere.sock", "ping", before=homeless)
+    _, stderr = child.communicate(timeout=30)
+    assert (child.returncode, b"there is no socket at /nowhere.sock" in stderr) == (4, True)

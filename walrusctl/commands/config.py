@@ -29,7 +29,7 @@ def config() -> None:
 @pass_invocation
 def check(asked: Invocation) -> None:
     """Say whether walrusd could start with the files as they are now; exit 2 where it could not."""
-    loaded = _load(asked)
+    loaded = _load(asked, check_home=True)
     if asked.json:
         say_json({"ok": True, "path": loaded.path, "warnings": list(loaded.warnings)})
     else:
@@ -70,13 +70,16 @@ def _set(table: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _load(asked: Invocation) -> "Config":
+def _load(asked: Invocation, *, check_home: bool = False) -> "Config":
     """The configuration, its warnings said; where there are problems they are said and the command ends."""
+    home = asked.home_path()
     # msgspec and the parsers are for these commands alone: no other pays for them.
     from walrus_config.load import load
 
     try:
-        loaded = load(asked.home_path(), environ=os.environ)
+        if check_home:
+            paths.check_home(home)
+        loaded = load(home, environ=os.environ)
     except ConfigError as error:
         complain(str(error))
         if asked.json:

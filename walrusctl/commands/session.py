@@ -14,6 +14,18 @@ from walrusctl.render import fields, message, money, table, when
 HERE = "walrusctl.commands.session"
 _PAGE = 500
 """The most that one page of a list holds."""
+_FINISHING_S = 60
+"""How long a turn may take until it has stopped and is written down."""
+STATES = (
+    "idle",
+    "processing",
+    "executing_tool",
+    "waiting_for_subagent",
+    "waiting_for_permission",
+    "waiting_for_user_input",
+    "error",
+    "closed",
+)
 
 
 @click.command(
@@ -53,7 +65,7 @@ def create(asked: Invocation, agent: str, title: str, key: str | None, created_b
 
 @click.command("list")
 @click.option("--agent", help="Only those of this agent.")
-@click.option("--state", help="Only those in this state.")
+@click.option("--state", help=f"Only those in this state: {', '.join(STATES)}.")
 @click.option("--all", "include_closed", is_flag=True, help="Closed ones too.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
 @common_options
@@ -125,14 +137,16 @@ def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas:
     """
     params = {"session": session, "since": since, "follow": follow, "deltas": deltas}
     shown = Shown(sys.stdout, everything=True)
-    with asked.client() as client, client.stream("session.attach", params) as events:
-        for event in events:
-            if asked.json:
-                say_json(event)
-                sys.stdout.flush()
-            else:
-                shown(event)
-    shown.end()
+    try:
+        with asked.client(None) as client, client.stream("session.attach", params) as events:
+            for event in events:
+                if asked.json:
+                    say_json(event)
+                    sys.stdout.flush()
+                else:
+                    shown(event)
+    finally:
+        shown.end()
     if asked.json:
         say_json(events.result)
 
@@ -143,7 +157,7 @@ def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas:
 @pass_invocation
 def interrupt(asked: Invocation, session: int) -> None:
     """Stop the turn that runs in SESSION. Queued messages then run."""
-    answer = asked.call("session.interrupt", {"session": session})
+    answer = asked.call("session.interrupt", {"session": session}, within=_FINISHING_S)
     if asked.json:
         say_json(answer)
     else:
@@ -157,7 +171,7 @@ def interrupt(asked: Invocation, session: int) -> None:
 @pass_invocation
 def close(asked: Invocation, session: int, *, force: bool) -> None:
     """Close SESSION for ever, once its turns are finished. It can still be read."""
-    answer = asked.call("session.close", {"session": session, "force": force})
+    answer = asked.call("session.close", {"session": session, "force": force}, within=_FINISHING_S)
     if asked.json:
         say_json(answer)
     else:
@@ -171,14 +185,14 @@ def close(asked: Invocation, session: int, *, force: bool) -> None:
     default="idle,error,closed",
     show_default=True,
     metavar="STATE[,STATE…]",
-    help="The states that end the wait.",
+    help=f"The states that end the wait, of {', '.join(STATES)}.",
 )
 @common_options
 @pass_invocation
 def wait(asked: Invocation, session: int, state: str) -> None:
     """Wait until SESSION is in one of some states, and print which."""
     states = [name.strip() for name in state.split(",")]
-    answer = asked.call("session.wait", {"session": session, "states": states})
+    answer = asked.call("session.wait", {"session": session, "states": states}, within=None)
     if asked.json:
         say_json(answer)
     else:

@@ -9,10 +9,11 @@ import click
 from walrus_protocol import wire
 from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
 from walrusctl.conversation import Listener, Shown
-from walrusctl.groups import SESSION, common_options
+from walrusctl.groups import SECONDS, SESSION, common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import complain, note, say, say_json
 from walrusctl.text import read_text
+from walrusctl.words import in_options
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 WHEN_BUSY = ("queue", "steer", "interrupt", "reject")
@@ -38,7 +39,7 @@ def turn_options(command: Decorated) -> Decorated:
             "--turn-timeout",
             "timeout_s",
             metavar="SECONDS",
-            type=click.FloatRange(min=0, min_open=True),
+            type=SECONDS,
             help="End the turn itself when it has taken this long, then exit 7.",
         ),
         click.option("--sender", metavar="NAME", help="Who speaks; the model is told."),
@@ -68,7 +69,8 @@ def send(asked: Invocation, /, session: int, text: str | None, *, detach: bool, 
     """Send TEXT to SESSION and print the answer alone.
 
     TEXT is read from stdin where it is `-`, or left out and stdin is no terminal. Put `--` before a TEXT that begins
-    with a dash. Ctrl-C interrupts the turn.
+    with a dash. Ctrl-C interrupts the turn; while the message is still queued it only stops waiting, and the message
+    stays queued.
     """
     params = _params(text, options, session=session)
     _print_answer(asked, take_turn(asked, "session.stream", params, _unheard, detach=detach))
@@ -82,7 +84,7 @@ def stream(asked: Invocation, /, session: int, text: str | None, *, detach: bool
     """Send TEXT to SESSION and print what the agent says as it comes.
 
     Tool calls are shown on stderr. With --json every event is a line, and the result is the last one. TEXT is read
-    from stdin as `send` does it. Ctrl-C interrupts the turn.
+    from stdin, and Ctrl-C obeyed, as `send` does it.
     """
     params = _params(text, options, session=session)
     if asked.json:
@@ -112,7 +114,7 @@ def run(asked: Invocation, /, agent: str, text: str | None, *, detach: bool, **o
 def take_turn(asked: Invocation, method: str, params: Json, hear: Listener, *, detach: bool) -> Json:
     """The result of a turn whose events `hear` is told. Ctrl-C interrupts it, where it is ours to interrupt."""
     running: Json | None = None
-    with asked.client() as client:
+    with asked.client(None) as client:
         try:
             with client.stream(method, params) as events:
                 for event in events:
@@ -160,7 +162,7 @@ def _leave(result: Json) -> NoReturn:
     """Say why a turn ended where it is not with an answer, and exit by it."""
     stop, error = result["stop_reason"], result.get("error")
     if error:
-        complain(f"{error['message']} ({error['kind']})", error.get("hint", ""))
+        complain(f"{error['message']} ({error['kind']})", in_options(error.get("hint", "")))
     elif stop in _ENDED:
         complain(*_ENDED[stop])
     sys.stdout.flush()

@@ -161,6 +161,8 @@ class Reader:
         self._deltas = deltas
         self._mark = mark
         self._caught_up = False
+        self._page: deque[Fact] = deque()
+        """What the window no longer has, from behind the cursor on: live events have their places in between."""
         self._live: deque[Passing] = deque()
         self._dropped = 0
         self._ended = False
@@ -212,9 +214,8 @@ class Reader:
             if items := self._ready(limit):
                 return items
             if self.behind:
-                facts = await self._feed.from_store(self.cursor)
-                self.cursor = facts[-1].seq
-                return list(facts)
+                self._page.extend(await self._feed.from_store(self.cursor))
+                continue
             if self._ended:
                 return []
             self._wakeup = trio.Event()
@@ -225,7 +226,7 @@ class Reader:
         while len(items) < limit:
             if self._live and self._live[0].position <= self.cursor:
                 items.append(self._live.popleft())
-            elif fact := self._feed.from_window(self.cursor + 1):
+            elif fact := self._next_fact():
                 items.append(fact)
                 self.cursor = fact.seq
             else:
@@ -233,6 +234,9 @@ class Reader:
         if not self.behind and len(items) < limit:
             items += self._caught()
         return items
+
+    def _next_fact(self) -> Fact | None:
+        return self._page.popleft() if self._page else self._feed.from_window(self.cursor + 1)
 
     def _caught(self) -> list[Item]:
         if self._dropped and not self._live:

@@ -106,10 +106,10 @@ async def _repeats(live: LiveSession, key: str, ticket: Ticket) -> bool:
     span = await log.span(live.id, sent.turn)
     assert span, "a turn that was opened has a first seq"
     assert span.last_seq, "a turn that is not open has ended"
-    ticket.start(sent.turn, span.first_seq, span.first_seq, live.feed)
     row = (await log.events(live.id, span.last_seq - 1, 1))[0]
     done = decode_row(row.body)
     assert isinstance(done, Done), "a turn's last event is its done"
+    ticket.start(sent.turn, span.first_seq, span.first_seq, live.feed)
     ticket.finish(result_of(done, live.id, span.first_seq, span.last_seq))
     return True
 

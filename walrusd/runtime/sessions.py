@@ -33,6 +33,12 @@ class Shared(Struct, frozen=True, kw_only=True):
     """Told when the state no longer is what the disk says; the runtime ends."""
 
 
+class Opened(Struct, frozen=True):
+    """A turn that was opened on acceptance, with a slot taken for it."""
+
+    timeout_s: float | None
+
+
 class LiveSession:
     """One session in memory: its fold, its recorder, its readers, and who waits for which of its turns."""
 
@@ -52,6 +58,8 @@ class LiveSession:
         """The turn's, while it may be cancelled."""
         self.working = False
         """It has a worker."""
+        self.handed: Opened | None = None
+        """A turn that was opened for its worker while that was still at the one before."""
         self.claimed = False
         """Somebody is about to open a turn, or to close it."""
         self.entering = 0

@@ -60,7 +60,7 @@ class Ticket:
             await self.outcome()
         reader = self._unclaimed.pop() if self._unclaimed else feed.reader(self.since)
         self._claimed.append(reader)
-        if self.problem:
+        if self.settled.is_set():
             reader.end()
         return reader
 
@@ -82,13 +82,13 @@ class Ticket:
 
     def fail(self, problem: Problem) -> None:
         self.problem = problem
-        for reader in self._claimed:
-            reader.end()
         self._settle()
 
     def _settle(self) -> None:
         for reader in self._unclaimed:
             reader.close()
+        for reader in self._claimed:
+            reader.end()
         self.accepted.set()
         self.started.set()
         self.settled.set()

@@ -1,6 +1,7 @@
 """The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
 
 import trio
+from msgspec.structs import replace
 
 from walrus_protocol.content import ToolCall, TurnErrorKind
 from walrus_protocol.events import AssistantMessage, Done, Durable, TextDelta, ThinkingDelta, UserMessage
@@ -39,6 +40,7 @@ class LiveTurn:
 
     def __init__(self, live: LiveSession, agent: Agent, model: Model, hook: Hook, drafts: Drafts) -> None:
         self._live = live
+        self._number = live.session.outline.turns
         self._agent = agent
         self._model = model
         self._hook = hook
@@ -46,7 +48,9 @@ class LiveTurn:
 
     @property
     def outline(self) -> Outline:
-        return self._live.session.outline
+        """The session's; once the turn has ended, without the next one, which is another's to run."""
+        outline = self._live.session.outline
+        return outline if outline.turns == self._number else replace(outline, turn=None)
 
     @property
     def done(self) -> Done | None:

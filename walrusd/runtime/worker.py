@@ -12,14 +12,15 @@ from walrus_protocol.content import MessageKind, TurnError
 from walrus_protocol.events import Done, InterruptRequested, SessionClosed, UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.agent.decide import Rest, decide
 from walrusd.agent.loop import run
 from walrusd.ports import Model
 from walrusd.runtime.agents import Agents
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.record import Beside
-from walrusd.runtime.sessions import LiveSession
-from walrusd.runtime.turn import LiveTurn
+from walrusd.runtime.record import NOTHING, Beside, Overtaken
+from walrusd.runtime.sessions import LiveSession, Opened
+from walrusd.runtime.turn import LiveTurn, uninterrupted
 from walrusd.session.mend import mend
 from walrusd.store.log import StorageFailed
 
@@ -46,12 +47,6 @@ class Workshop(Struct, frozen=True, kw_only=True):
     stopping: Callable[[], bool]
 
 
-class Opened(Struct, frozen=True):
-    """A turn that was opened on acceptance, with a slot taken for it."""
-
-    timeout_s: float | None
-
-
 class Worker:
     """Works for one session. It starts with a turn that is open already, or with the inbox."""
 
@@ -60,17 +55,23 @@ class Worker:
         self._shop = shop
         self._timeout_s: float | None = None
         self._has_slot = False
+        self._number = 0
         self._retry_s = RETRY_FIRST_S
 
     async def work(self, opened: Opened | None) -> None:
         """Until nothing is left to do."""
-        self._timeout_s, self._has_slot = (opened.timeout_s, True) if opened else (None, False)
         live = self._live
+        live.handed = opened
         left_over = live.session.turn is not None and opened is None
+        self._number = live.session.outline.turns
         try:
             while not self._shop.stopping():
                 try:
-                    if left_over:
+                    if live.handed:
+                        self._timeout_s, self._has_slot, live.handed = live.handed.timeout_s, True, None
+                    elif live.claimed:
+                        return  # whoever opens the next turn sees to its worker
+                    elif left_over:
                         left_over = False  # also where this cannot be recorded: then it ends for that reason
                         await self._interrupt("shutdown")
                     elif live.session.turn is None and not await self._take():
@@ -123,6 +124,7 @@ class Worker:
     async def _turn(self) -> None:
         """Run the open turn to its `done`. One guard decides here what an exception means."""
         live, name = self._live, self._live.session.outline.agent
+        self._number = live.session.outline.turns
         try:
             # A turn that only has to be ended needs no definition, and its agent's may be gone.
             agent = Agent(name=name) if live.interrupted else self._shop.agents.get(name)
@@ -141,15 +143,20 @@ class Worker:
                 TurnError("internal", "walrusd met a bug in this turn.", "The daemon's log has the details.")
             )
 
+    def _is_open(self) -> bool:
+        """Whether the turn that it runs is; the next may have been opened, for it to run after this."""
+        turn = self._live.session.turn
+        return turn is not None and turn.number == self._number
+
     async def _run(self, agent: Agent, turn: LiveTurn) -> None:
         live, timeout_s = self._live, self._timeout_s
-        while live.session.turn:
+        while self._is_open():
             with trio.CancelScope() as live.scope:
                 if timeout_s is not None:
                     live.scope.deadline = trio.current_time() + timeout_s
                 await run(agent, turn)
             cut, live.scope = live.scope.cancelled_caught, None
-            if cut and not live.interrupted:
+            if cut and self._is_open() and not live.interrupted:
                 await self._interrupt("timeout")
             timeout_s = None  # what is left is to record how it ended
 
@@ -157,15 +164,23 @@ class Worker:
         await self._live.recorder.record(InterruptRequested(by="walrusd", reason=reason))
 
     async def _end(self, error: TurnError) -> None:
+        """Record that the turn ended in `error`, or as an interrupt that came before that wants it."""
         live = self._live
-        if not live.session.turn:
-            return
-        done = Done(stop_reason="error", error=error)
+        while self._is_open():
+            match decide(Agent(name=""), live.session.outline):
+                case Rest("interrupted", reason):
+                    await self._finish(Done(stop_reason="interrupted", error=reason), NOTHING)
+                case _:
+                    with contextlib.suppress(Overtaken):
+                        await self._finish(Done(stop_reason="error", error=error), Beside(only_if=uninterrupted))
+
+    async def _finish(self, done: Done, beside: Beside) -> None:
+        live = self._live
         try:
-            await live.recorder.record(*mend(live.session.outline, live.draft), done)
+            await live.recorder.record(*mend(live.session.outline, live.draft), done, beside=beside)
         except UnicodeEncodeError:
             # What was said is what cannot be written; then the end of the turn is, without it.
-            await live.recorder.record(*mend(live.session.outline, None), done)
+            await live.recorder.record(*mend(live.session.outline, None), done, beside=beside)
 
     async def _keep_draft(self) -> None:
         """The daemon stops in mid-turn: what was said stays beside the log for the next start."""

@@ -2,8 +2,8 @@
 
 import trio
 
-from walrusd.runtime.sessions import LiveSession
-from walrusd.runtime.worker import Opened, Worker, Workshop
+from walrusd.runtime.sessions import LiveSession, Opened
+from walrusd.runtime.worker import Worker, Workshop
 
 
 class Workers:
@@ -41,6 +41,9 @@ class Workers:
         """Run the turn that the claimer has opened; one opened while the runtime stops waits in the log."""
         live.claimed = False
         if self._shop.stopping():
+            return
+        if live.working:
+            live.handed = Opened(timeout_s)
             return
         live.working = True
         self._nursery.start_soon(self._work, live, Opened(timeout_s), name=f"session {live.id}")

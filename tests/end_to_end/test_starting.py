@@ -1,0 +1,252 @@
+"""walrusd starts where it can, and where it cannot says why, and what to do, and changes nothing."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.home import ECHO, Home
+from walrus_protocol.client import Client
+
+UNUSABLE = 78
+TAKEN = 75
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A home that may be left in any state; it can be removed all the same."""
+    home = Home(tmp_path / "home")
+    yield home
+    home.path.chmod(0o700)
+
+
+def answers(home: Home, session: int | None = None) -> int:
+    """The session that said something back."""
+    with Client(str(home.socket)) as client:
+        session = session or client.call("session.create", {"agent": "walrus"})["session"]
+        assert client.call("session.send", {"session": session, "content": "hi"})["text"] == "hi"
+    assert session is not None
+    return session
+
+
+def test_a_missing_walrus_toml_is_named_with_what_to_do(home: Home) -> None:
+    home.toml.unlink()
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert said.startswith(f"walrusd: {home.toml}: there is no such file; ")
+    assert "empty one will do" in said
+    assert os.listdir(home.path) == []
+
+
+def test_init_makes_a_home_that_works_and_touches_none_that_is_there(tmp_path: Path) -> None:
+    home = Home(tmp_path / "new")
+    shutil.rmtree(home.path)
+    with home.walrusd("--init"):
+        assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
+        assert {"walrus.toml", "agents", "workspace", "logs"} <= set(os.listdir(home.path))
+    home.write("walrus.toml", ECHO)
+    with home.walrusd("--init"):
+        assert home.toml.read_text() == ECHO
+        answers(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[agents.walrus]\nmodle = 1", "{toml}:2: agents.walrus.modle: unknown key; did you mean model?"),
+        ('[daemn]\nsocket = "x"', "{toml}:1: daemn: unknown key; did you mean daemon?"),
+        ("[storage]\ndurability = 7", "{toml}:2: storage.durability: "),
+        ('[storage]\ndurability = "most"', '{toml}:2: storage.durability: "most" is not one of full, normal'),
+        ("[agents.walrus]\nmax_iterations = 0", "{toml}:2: agents.walrus.max_iterations: must be at least 1"),
+        ('[agents.walrus]\nmodel = "ehco"', '{toml}:2: agents.walrus.model: no provider has the model "ehco"; did you'),
+        ("[storage]\n= what", "{toml}:2: "),
+        ('[providers.x]\nkind = "openai"\napi_key = "${NO_SUCH_KEY}"', "NO_SUCH_KEY"),
+        ("[agents.walrus.budget]\nusd_per_day = 1", "not available yet"),
+    ],
+)
+def test_a_broken_walrus_toml_is_told_with_its_line(home: Home, text: str, told: str) -> None:
+    home.write("walrus.toml", f"{text}\n{ECHO}")
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert told.format(toml=home.toml) in said
+    assert "Traceback" not in said
+
+
+def test_all_that_is_wrong_is_told_at_once(home: Home) -> None:
+    home.write("walrus.toml", "[agents.a]\nmodle = 1\n[agents.b]\nthinkin = true\n")
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert [line.rpartition("home/")[2].split(" ")[0] for line in said.splitlines()] == [
+        "walrus.toml:2:",
+        "walrus.toml:4:",
+    ]
+
+
+def test_a_second_walrusd_on_a_home_names_the_first_and_leaves_it_alone(home: Home, tmp_path: Path) -> None:
+    with home.walrusd() as first:
+        for options in ((), ("--socket", str(tmp_path / "other.sock"))):
+            status, said = home.refuses_to_start(*options)
+            assert status == TAKEN
+            assert f"pid {first.pid}" in said
+            assert str(home.socket) in said
+        answers(home)
+
+
+def test_two_homes_cannot_share_a_socket(home: Home, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    with home.walrusd() as first:
+        status, said = other.refuses_to_start("--socket", str(home.socket))
+        assert status == UNUSABLE
+        assert f"pid {first.pid}" in said
+        answers(home)
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o770, "chmod"), (0o707, "chmod"), (0o777, "chmod")])
+def test_a_home_that_others_may_write_is_refused(home: Home, mode: int, told: str) -> None:
+    home.path.chmod(mode)
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert str(home.path) in said
+    assert told in said
+    assert os.listdir(home.path) == ["walrus.toml"]
+
+
+def test_a_home_that_is_not_there_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    shutil.rmtree(home.path)
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert str(home.path) in said
+
+
+def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    shutil.rmtree(home.path)
+    home.path.write_text("not a folder")
+    for options in ((), ("--init",)):
+        status, said = home.refuses_to_start(*options)
+        assert (status, str(home.path) in said) == (UNUSABLE, True)
+    assert home.path.read_text() == "not a folder"
+
+
+
+
+AS_NOBODY = """
+import os, sys
+from walrusd.__main__ import main
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.argv = sys.argv[3:]
+main()
+"""
+"""walrusd as somebody who may not write anywhere; it is imported before, for it may not be theirs to read."""
+
+
+def test_a_home_that_cannot_be_written_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        home = Home(Path(folder) / "home")
+        if os.geteuid() == 0:
+            os.chown(home.path, 65534, 65534)
+            os.chown(home.toml, 65534, 65534)
+        home.path.chmod(0o500)
+        status, said = home.refuses_to_start(by=[sys.executable, "-c", AS_NOBODY])
+        home.path.chmod(0o700)
+        assert status == UNUSABLE
+        assert f"{home.path}: the home cannot be written" in said
+        assert "chmod" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_that_is_anothers_is_refused(home: Home) -> None:
+    os.chown(home.path, 65534, 65534)
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert "belongs to" in said
+    os.chown(home.path, 0, 0)
+
+
+def test_a_socket_path_that_is_too_long_is_told_with_the_limit(home: Home, tmp_path: Path) -> None:
+    status, said = home.refuses_to_start("--socket", str(tmp_path / ("x" * 120)))
+    assert status == UNUSABLE
+    assert "107" in said
+    assert "--socket" in said
+
+
+def test_a_home_deep_down_is_told_what_else_to_do(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("deep" * 20) / "home")
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert "--socket" in said
+    with tempfile.TemporaryDirectory() as short, home.walrusd("--socket", f"{short}/w.sock"):
+        pass
+
+
+def test_a_file_where_the_socket_should_be_is_never_removed(home: Home) -> None:
+    home.socket.write_text("somebody's")
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert f"{home.socket} is there and is no socket" in said
+    assert home.socket.read_text() == "somebody's"
+
+
+def test_a_dead_socket_is_taken_over(home: Home) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(home.socket))
+    with home.walrusd():
+        answers(home)
+
+
+def test_after_kill_9_it_starts_again_with_all_that_was_said(home: Home) -> None:
+    with home.walrusd() as daemon:
+        session = answers(home)
+        daemon.kill()
+    assert home.socket.exists()
+    with home.walrusd() as daemon:
+        assert answers(home, session) == session
+        with Client(str(daemon.socket)) as client:
+            history = client.call("session.history", {"session": session})["messages"]
+            assert [message["content"] for message in history] == ["hi"] * 4
+            assert client.call("session.create", {"agent": "walrus"})["session"] == session + 1
+
+
+def test_without_a_provider_it_starts_warns_and_agents_answer_with_what_to_do(home: Home) -> None:
+    home.write("walrus.toml", "")
+    with home.walrusd(environ={"DEEPSEEK_API_KEY": "sk-never-shown"}) as daemon:
+        with Client(str(home.socket)) as client:
+            session = client.call("session.create", {"agent": "walrus"})["session"]
+            turn = client.call("session.send", {"session": session, "content": "hi"})
+            assert (turn["stop_reason"], turn["error"]["kind"]) == ("error", "no_provider")
+            assert "DEEPSEEK_API_KEY" in turn["error"]["hint"]
+            [warning] = client.call("daemon.status")["warnings"]
+        assert "[providers.deepseek]" in warning
+        assert [line["event"] for line in daemon.log if line.get("level") == "warning"] == [warning]
+        assert "sk-never-shown" not in daemon.stderr
+
+
+def test_the_first_session_of_a_home_is_1(home: Home) -> None:
+    with home.walrusd():
+        assert answers(home) == 1
+
+
+def test_a_database_that_is_none_is_named_and_left_alone(home: Home) -> None:
+    database = home.write("walrus.db", "this is not SQLite " * 100)
+    status, said = home.refuses_to_start()
+    assert status == 1
+    assert str(database) in said
+    assert "Traceback" not in said
+    assert database.read_text() == "this is not SQLite " * 100
+
+
+def test_ctrl_c_stops_it_as_term_does(home: Home) -> None:
+    with home.walrusd() as daemon:
+        daemon.signal(signal.SIGINT)
+        assert daemon.ended() == 0
+    assert not home.socket.exists()

@@ -1,0 +1,193 @@
+"""Power that is cut at any write of a turn, and again at any write of the recovery: nothing is lost or done twice."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes.model import FakeModel, calls, in_turn, says
+from tests.fakes.pairing import calls_are_paired
+from walrus_protocol.content import ToolCall, ToolSchema, plain_text
+from walrus_protocol.events import Done, Durable, ToolResult, ToolStarted, UserMessage, decode_row
+from walrus_protocol.methods import TurnResult
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.agent.decide import decide
+from walrusd.ports import ToolRequest
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.inbox import Incoming
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.schemas import ToolRegistry
+from walrusd.session.session import Session
+from walrusd.store.log import Filter, StorageFailed, Write
+from walrusd.store.memory import Disk, MemoryLog
+
+When = Literal["before", "after"]
+LIVES_ON = 1000
+"""More writes than a life has."""
+WALRUS = Agent(name="walrus")
+TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
+
+
+class MortalLog(MemoryLog):
+    """The power goes before its n-th write gets to the disk, or when it is there and nobody has been told."""
+
+    def __init__(self, disk: Disk, writes: int, when: When) -> None:
+        super().__init__(disk)
+        self.left = writes
+        self.is_dead = trio.Event()
+        self._when = when
+
+    def submit(self, write: Write) -> None:
+        self.left -= 1
+        if self.left == 0:
+            if self._when == "before":
+                self._die()
+            else:
+                write.committed = lambda _: self._die(write)
+        super().submit(write)
+
+    def _die(self, write: Write | None = None) -> None:
+        MemoryLog(self.disk)
+        self.is_dead.set()
+        if write:
+            write.failed(StorageFailed("nobody is left to be told"))
+
+
+@dataclass
+class Story:
+    """What outlives the daemon: the disk, what tools have done to the world, and what clients were told."""
+
+    disk: Disk = field(default_factory=Disk)
+    touched: Counter[str] = field(default_factory=Counter)
+    accepted: set[str] = field(default_factory=set)
+    results: dict[str, TurnResult] = field(default_factory=dict)
+    ids: Iterator[int] = field(default_factory=count)
+
+    async def live(self, writes: int = LIVES_ON, when: When = "before") -> int:
+        """One life, of so many writes at most: a message that needs tools, and one that waits behind it.
+
+        How many writes it had.
+        """
+        log = MortalLog(self.disk, writes, when)
+        tools = [ToolCall(f"c{next(self.ids)}", "touch", {}) for _ in range(2)]
+        model = FakeModel(in_turn(calls(*tools), *[says("done")] * 9))
+        async with Runtime(model, Touching(self, log), log=log, clock=trio.current_time) as runtime:
+            runtime.add_agent(WALRUS)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._clients, runtime, log, nursery.cancel_scope)
+                await log.is_dead.wait()
+                nursery.cancel_scope.cancel()
+        return writes - log.left
+
+    async def _clients(self, runtime: Runtime, log: MortalLog, all_done: trio.CancelScope) -> None:
+        try:
+            await runtime.recover()
+            session = await runtime.create_session("walrus", key="the only one")
+            async with trio.open_nursery() as nursery:
+                for key in ("first", "second"):
+                    nursery.start_soon(self._send, runtime, session, key, log)
+                    await trio.testing.wait_all_tasks_blocked()
+        except Problem:
+            assert log.is_dead.is_set()
+            return
+        if not log.is_dead.is_set():
+            all_done.cancel()
+
+    async def _send(self, runtime: Runtime, session: int, key: str, log: MortalLog) -> None:
+        try:
+            ticket = await runtime.send(session, Incoming(content=key, key=key))
+            if not log.is_dead.is_set():
+                self.accepted.add(key)
+            result = await ticket.outcome()
+            if not log.is_dead.is_set():
+                assert self.results.setdefault(key, result) == result, "a repeat gives the first result"
+        except Problem:
+            assert log.is_dead.is_set()
+
+    async def check(self) -> tuple[Session, list[Durable]]:
+        """The session, and its log, as a dead daemon left it."""
+        log = MemoryLog(self.disk)
+        listed = await log.outlines(Filter())
+        if not listed:
+            assert not self.accepted
+            return Session(0), []
+        ((outline, _),) = listed
+        session = Session(outline.id)
+        events = [decode_row(row.body) for row in await log.events(session.id, 0, 1000)]
+        for event in events:
+            session.apply(event)
+        assert outline == session.outline
+        assert decide(WALRUS, outline) == decide(WALRUS, session.outline)
+        heard = [plain_text(event.content) for event in events if isinstance(event, UserMessage)]
+        there = Counter([*heard, *[plain_text(queued.content) for queued in await log.queue(session.id)]])
+        assert set(there) <= {"first", "second"}
+        assert all(there[key] == 1 for key in self.accepted)
+        assert max(there.values(), default=0) <= 1
+        started = {event.call_id for event in events if isinstance(event, ToolStarted)}
+        assert set(self.touched) <= started, "the intent is durable before the effect"
+        assert max(self.touched.values(), default=0) <= 1, "no tool ran twice"
+        return session, events
+
+    async def check_whole(self) -> None:
+        """A daemon that was not killed has come to the end of all that was left to do."""
+        session, events = await self.check()
+        assert session.turn is None
+        assert calls_are_paired(session.history.messages)
+        assert [plain_text(event.content) for event in events if isinstance(event, UserMessage)] == ["first", "second"]
+        assert sum(isinstance(event, Done) for event in events) == 2
+        assert set(self.results) == {"first", "second"}
+        for event in events:
+            if isinstance(event, ToolResult) and event.outcome == "interrupted":
+                told = "unknown" in event.output
+                assert told or not self.touched[event.call_id], "an effect is not denied"
+
+
+class Touching(Hook):
+    def __init__(self, story: Story, log: MortalLog) -> None:
+        self._story = story
+        self._log = log
+
+    def on_register_tools(self, registry: ToolRegistry) -> None:
+        registry.register_tool(TOUCH)
+
+    async def dispatch(self, request: ToolRequest) -> ToolResult:
+        await request.started(None)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._log.is_dead.is_set():
+            self._story.touched[request.call.id] += 1
+        return ToolResult(call_id=request.call.id, name="touch", output="touched")
+
+
+async def writes_of_a_life() -> int:
+    return await Story().live()
+
+
+async def killed_twice(first: int, second: int, when: When) -> bool:
+    """Whether the second life was killed as well."""
+    story = Story()
+    await story.live(first, when)
+    await story.check()
+    needed = await story.live(second, when)
+    await story.check()
+    await story.live()
+    await story.check_whole()
+    return needed >= second
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_killed_at_any_write_and_at_any_write_of_the_recovery_it_keeps_every_promise(
+    when: When, autojump_clock: trio.abc.Clock
+) -> None:
+    deaths = 0
+    for first in range(1, await writes_of_a_life() + 1):
+        for second in count(1):
+            deaths += 1
+            if not await killed_twice(first, second, when):
+                break
+    assert deaths > 100

@@ -1,0 +1,18 @@
+"""What walrusd and the client say in the wire's words, in those of the command line."""
+
+import re
+
+# The same name in walrus.toml is another thing: there it is said to be "of [a.table]".
+_TIMEOUT = re.compile(r"\btimeout_s\b(?! of )")
+_WHEN_BUSY = re.compile(r"\bwhen_busy=(\w+)")
+_METHOD = re.compile(r"\b(no answer) to [\w.]+|\b(before it answered) [\w.]+$")
+
+
+def in_options(hint: str) -> str:
+    """The params that a hint names, as the options that set them."""
+    return _WHEN_BUSY.sub(r"--when-busy \1", _TIMEOUT.sub("--turn-timeout", hint))
+
+
+def without_methods(message: str) -> str:
+    """A failed wait, without the method that was waited for: who typed `send` knows of no session.stream."""
+    return _METHOD.sub(lambda found: found[1] or found[2], message)
