@@ -6,7 +6,6 @@ import pytest
 import structlog
 from hypothesis import settings
 
-
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 """`pytest --hypothesis-profile=thorough`: an hour instead of a minute."""
 

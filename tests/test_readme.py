@@ -40,7 +40,13 @@ def test_the_tour_gives_what_it_shows(tmp_path: Path) -> None:
     script = "".join(f"cat <<'SHOWN'\n$ {command}\nSHOWN\n{command}\n" for command in typed)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("WALRUS")}
     ran = subprocess.run(
-        ["bash", "-c", f"exec 2>&1\n{script}"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+        ["bash", "-c", f"exec 2>&1\n{script}"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     shown = [line for line in tour.splitlines() if not line.startswith("$ make ")]
     assert steady(ran.stdout.replace(BIN, "$PWD/.venv/bin"), home) == steady("\n".join(shown), home)
@@ -48,7 +54,9 @@ def test_the_tour_gives_what_it_shows(tmp_path: Path) -> None:
 
 def test_the_example_of_the_library_runs() -> None:
     example = block("python", "As a library")
-    ran = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-5:] == ["UserMessage", "TextDelta", "AssistantMessage", "Done", "2"]
 

@@ -55,7 +55,7 @@ def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
 
 def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
     """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus. Raises ConfigError, as `expand` does."""
-    return expand(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ, base=os.getcwd())
+    return _from_here(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ)
 
 
 def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, configured: str = "") -> str:
@@ -64,7 +64,7 @@ def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, conf
     Raises ConfigError for a path that does not fit into a socket address.
     """
     if given := flag or environ.get("WALRUS_SOCKET"):
-        path = expand(given, environ, base=os.getcwd())
+        path = _from_here(given, environ)
     else:
         path = expand(configured or "walrus.sock", environ, base=home)
     if (size := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
@@ -156,6 +156,13 @@ def make_folder(path: str) -> bool:
             path, f"the folder cannot be made: {error.strerror}", "choose another with WALRUS_HOME"
         ) from error
     return True
+
+
+def _from_here(path: str, environ: Mapping[str, str]) -> str:
+    try:
+        return os.path.abspath(expand(path, environ, base=""))
+    except FileNotFoundError:  # asked for where it matters only: an absolute path needs no current folder
+        raise refusal(path, "the current folder is gone", "name it from the root") from None
 
 
 def _users_folder(path: str) -> str:

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
+import structlog
 import trio
 
 from tests.dispatch.doubles import ALLOW, Doing
@@ -95,6 +96,7 @@ def fork(life: Callable[[], Awaitable[None]]) -> int:
 
 
 def main(folder: Path, *, after: bool) -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for n in count(1):
         here = folder / str(n)
         here.mkdir()

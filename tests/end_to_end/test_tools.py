@@ -120,7 +120,7 @@ async def test_calls_of_one_round_are_answered_in_their_order(client: Client, pr
         ("reader", ("read", {"path": "notes.txt", "lines": 3}), "invalid", "lines"),
         ("reader", ("read", "{half an obj"), "invalid", "JSON"),
         ("reader", ("raed", {"path": "notes.txt"}), "unknown_tool", "read"),
-        ("unable", ("read", {"path": "notes.txt"}), "unknown_tool", "read"),
+        ("unable", ("read", {"path": "notes.txt"}), "denied", "read"),
     ],
 )
 async def test_a_refusal_is_a_result_that_the_model_can_read(

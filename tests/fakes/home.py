@@ -12,9 +12,11 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -168,8 +170,8 @@ class Home:
     def start(self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()) -> Walrusd:
         """A daemon that has just been started. The caller ends it."""
         command = [*by, sys.executable, "-m", "walrusd", "--home", str(self.path), *options]
-        socket = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
-        return Walrusd(command, socket, self.environ(environ))
+        at = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
+        return Walrusd(command, at, self.environ(environ))
 
     def refuses_to_start(
         self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()
@@ -200,6 +202,16 @@ class Home:
     def command_line(self, *arguments: str) -> list[str]:
         """walrusctl on this home, for who starts it themselves."""
         return [sys.executable, "-c", WALRUSCTL, "--home", str(self.path), *arguments]
+
+    def wait_until_served(self) -> None:
+        """For a daemon whose log says nothing. A socket tells nobody that it is about to be there."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.socket))
+                return
+            assert time.monotonic() < deadline, "nobody listens"
+            time.sleep(0.01)
 
     def check_unlocked(self) -> None:
         with open(self.path / "walrusd.lock") as lock:

@@ -12,7 +12,7 @@ import trio
 
 from tests.fakes.home import ECHO, ROOT, Home, Walrusd
 from tests.rpc.raw import raw
-from walrus_protocol.methods import METHODS
+from walrus_protocol.methods import METHODS, Params
 
 FORK_AND_BECOME = """
 import os, sys
@@ -79,8 +79,8 @@ async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Pat
             assert reply["error"]["data"]["hint"]
 
 
-def needs_params(params: type) -> bool:
-    return bool([name for name in params.__struct_fields__ if name in {"agent", "session"}]) and params is not None
+def needs_params(params: type[Params]) -> bool:
+    return not {"agent", "session"}.isdisjoint(params.__struct_fields__)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

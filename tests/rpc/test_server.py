@@ -29,7 +29,7 @@ async def path(tmp_path: Path) -> AsyncIterator[Path]:
             uptime=trio.current_time,
             providers=tuple,
             connections=lambda: 0,
-            warnings=(),
+            warnings=lambda: (),
             stop=lambda: None,
         )
         nursery.start_soon(Server(house, 512).serve, listener)

@@ -60,7 +60,9 @@ class Claims:
         closed = self.closed.get(claim.session)
         if closed is not None and claim.called > closed:
             twins = [twin for twin in self.sends if twin is not claim and _same_key(twin, claim)]
-            assert any(twin.called < closed and twin.accepted is not False for twin in twins), "a closed session refuses"
+            assert any(twin.called < closed and twin.accepted is not False for twin in twins), (
+                "a closed session refuses"
+            )
 
     def check(self, session: int, log: Sequence[Durable], inbox: Sequence[Queued]) -> None:
         """That the log of a session, and what waits beside it, are what its clients were told."""

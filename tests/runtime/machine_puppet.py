@@ -102,9 +102,7 @@ class Puppet:
                 return Reply(content=call.text, thinking=call.thinking, cost_usd=0.0)
             case "call tools":
                 asked = tuple(ToolCall(f"c{next(self._ids)}", name, {}) for name in ("look", "look", "touch"))
-                return Reply(
-                    content=call.text, thinking=call.thinking, calls=asked, finish="tool_calls", cost_usd=0.0
-                )
+                return Reply(content=call.text, thinking=call.thinking, calls=asked, finish="tool_calls", cost_usd=0.0)
             case _:
                 say(TextSaid("answer"))
                 return Reply(content=call.text + "answer", thinking=call.thinking, cost_usd=0.0)

@@ -22,7 +22,7 @@ class MachineDisk(Protocol):
         """The log as the life before left it."""
 
     def cut(self) -> None:
-        """Take the power away: the next log finds what is durable at this instant, whatever the last one goes on to do."""
+        """Take the power away: the next log finds what is durable at this instant, whatever the last one does yet."""
 
 
 class InMemory:

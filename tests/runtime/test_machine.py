@@ -53,8 +53,8 @@ class Machine:
         end: Restart | PowerCut | None = Restart(grace_s=0, failing=False)
         while end:
             end = await self._live(moments, end)
-        moments = [[Restart(grace_s=0, failing=False)]]
-        await self._live(moments, moments[0][0])
+        again = Restart(grace_s=0, failing=False)
+        await self._live([[again]], again)
         assert self._told == [], "all had come to its end: there was nothing to recover"
 
     async def _live(self, moments: list[list[Order]], start: Restart | PowerCut) -> Restart | PowerCut | None:

@@ -1,4 +1,4 @@
-"""docs/states.md is drawn from the table in session/states.py: `python tests/session/test_states_page.py` draws it anew."""
+"""docs/states.md is drawn from the table in session/states.py; run this file as a script to draw it anew."""
 
 from pathlib import Path
 

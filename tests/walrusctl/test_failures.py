@@ -1,9 +1,11 @@
 """What a command fails with: a sentence on stderr, a hint, an exit code; nothing on stdout."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
 from tests.fakes.terminal import Terminal
@@ -267,3 +269,32 @@ def test_what_the_daemon_says_is_shown_without_its_escapes(daemon: FakeDaemon, t
 def test_a_home_that_is_no_folder_is_no_crash(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert Terminal(tmp_path / "file").types("ping").exit_code == 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_without_a_home_is_told_to_name_one_unless_the_socket_is_named(tmp_path: Path) -> None:
+    Terminal(tmp_path).types("ping")  # what is loaded later may lie where that user cannot read
+    runner = CliRunner(env={"HOME": None, "WALRUS_HOME": None, "WALRUS_SOCKET": None})
+    os.seteuid(61234)
+    try:
+        lost = runner.invoke(cli, ["ping"])
+        named = runner.invoke(cli, ["--socket", "/nowhere.sock", "ping"])
+    finally:
+        os.seteuid(0)
+    assert lost.exit_code == 2
+    assert "no home is known for uid 61234; set HOME or WALRUS_HOME" in lost.stderr
+    assert named.exit_code == 4
+    assert "there is no socket at /nowhere.sock" in named.stderr
+
+
+def test_a_current_folder_that_is_gone_matters_only_to_what_is_named_from_it(
+    daemon: FakeDaemon, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = terminal.home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert terminal.types("ping").exit_code == 0
+    result = terminal.types("--socket", "walrus.sock", "ping")
+    assert result.exit_code == 2
+    assert "walrus.sock: the current folder is gone; name it from the root" in result.stderr

@@ -114,11 +114,15 @@ async def _repeats(live: LiveSession, key: str, ticket: Ticket) -> bool:
     return True
 
 
-async def _admit(live: LiveSession, message: Incoming, ticket: Ticket, workers: Workers) -> None:
+def _refuse_when_closing(live: LiveSession) -> None:
     if live.closing:
         raise Problem(
             "session_closed", f"session {live.id} is closed", "Create a new one: `walrusctl session create AGENT`."
         )
+
+
+async def _admit(live: LiveSession, message: Incoming, ticket: Ticket, workers: Workers) -> None:
+    _refuse_when_closing(live)
     sent = (Sent(key=message.key, digest=ticket.digest),) if message.key is not None else ()
     if workers.claim(live):
         event = UserMessage(content=message.content, sender=message.sender, key=message.key)
@@ -180,6 +184,7 @@ async def _enqueue(
     try:
         # In one transaction: a message that is accepted has interrupted, and one that is refused has not.
         if not (interrupts and await request_interrupt(live, by=message.sender, beside=entry)):
+            _refuse_when_closing(live)  # a close may have been accepted while the interrupt was not
             await live.recorder.record(beside=entry)
     finally:
         live.entering -= 1

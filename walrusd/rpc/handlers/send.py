@@ -1,5 +1,7 @@
 """session.send, session.stream and agent.run: one message, and the turn that it becomes."""
 
+import trio
+
 from walrus_protocol.content import MessageKind
 from walrus_protocol.events import MessageQueued
 from walrus_protocol.methods import AgentRunParams, SendParams, TurnResult
@@ -7,6 +9,9 @@ from walrusd.rpc.call import Call
 from walrusd.runtime.inbox import Incoming, digest_of
 from walrusd.runtime.sessions import LiveSession
 from walrusd.runtime.tickets import Ticket
+
+CLOSE_S = 10.0
+"""How long the close of a run's session may take to be durable, also where its client has gone."""
 
 
 async def send(call: Call, params: SendParams) -> TurnResult:
@@ -40,7 +45,8 @@ async def run(call: Call, params: AgentRunParams) -> TurnResult:
         ticket = await runtime.send(session, message)
         ticket.expect_listener(live.feed)
     finally:
-        await runtime.close_session(session, by=params.created_by)
+        with trio.move_on_after(CLOSE_S, shield=True):
+            await runtime.close_session(session, by=params.created_by)
     return await _stream(call, live, ticket)
 
 

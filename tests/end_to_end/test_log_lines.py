@@ -1,0 +1,165 @@
+"""The daemon's log: one line a turn and a request, for programs where nobody sits at a terminal, without a word said."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.fakes.home import ECHO, PATIENCE_S, ROOT, Home, Line, Walrusd
+from walrus_protocol.client import Client, RequestFailed
+
+SAID = "a very private matter"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Walrusd]:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        yield daemon
+
+
+def talk(daemon: Walrusd) -> int:
+    """A session, a turn, a refusal and a ping."""
+    with Client(str(daemon.socket)) as client:
+        session: int = client.call("session.create", {"agent": "walrus", "title": SAID})["session"]
+        client.call("session.send", {"session": session, "content": SAID, "sender": SAID, "key": SAID})
+        with pytest.raises(RequestFailed):
+            client.call("session.get", {"session": 999})
+        client.call("daemon.ping")
+        client.call("session.history", {"session": session})
+    daemon.wait_for(lambda daemon: "session.history" in {line["method"] for line in daemon.lines("request")})
+    return session
+
+
+def without_times(lines: list[Line]) -> list[Line]:
+    return [{name: value for name, value in line.items() if name not in {"ts", "ms", "duration_ms"}} for line in lines]
+
+
+def test_every_line_is_json_where_stderr_is_no_terminal(daemon: Walrusd) -> None:
+    talk(daemon)
+    assert daemon.term() == 0
+    assert all(line.keys() >= {"event", "level", "ts"} for line in daemon.log), daemon.stderr
+    assert [line["event"] for line in daemon.log][:1] == ["ready"]
+    assert [line["event"] for line in daemon.log][-1] == "stopped"
+
+
+def test_a_turn_has_one_line(daemon: Walrusd) -> None:
+    session = talk(daemon)
+    [line] = daemon.lines("turn")
+    assert line["duration_ms"] >= 0
+    assert without_times([line]) == [
+        {
+            "event": "turn",
+            "level": "info",
+            "session": session,
+            "turn": 1,
+            "agent": "walrus",
+            "stop_reason": "text_response",
+            "error": None,
+            "rounds": 1,
+            "tokens_in": 0,
+            "tokens_out": 0,
+            "cost_usd": 0.0,
+        }
+    ]
+
+
+def test_a_request_has_one_line_and_a_ping_none(daemon: Walrusd) -> None:
+    session = talk(daemon)
+
+    def asked(method: str, session: int | None, error: str | None = None) -> Line:
+        return {"event": "request", "level": "info", "method": method, "session": session, "error": error}
+
+    assert without_times(daemon.lines("request")) == [
+        asked("session.create", None),
+        asked("session.send", session),
+        asked("session.get", 999, "session_not_found"),
+        asked("session.history", session),
+    ]
+    assert all(line["ms"] >= 0 for line in daemon.lines("request"))
+
+
+def test_nothing_that_was_said_is_in_the_log(daemon: Walrusd) -> None:
+    talk(daemon)
+    assert daemon.term() == 0
+    assert SAID not in daemon.stderr
+
+
+def test_a_level_above_info_keeps_requests_and_turns_out(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO.replace("[daemon]", '[daemon]\nlog_level = "warning"'))
+    quiet = home.start()
+    try:
+        home.wait_until_served()
+        answers(home)
+        assert quiet.term() == 0
+        assert quiet.log == []
+    finally:
+        quiet.kill()
+
+
+def answers(home: Home) -> None:
+    with Client(str(home.socket)) as client:
+        session = client.call("session.create", {"agent": "walrus"})["session"]
+        assert client.call("session.send", {"session": session, "content": "hi"})["text"] == "hi"
+        with pytest.raises(RequestFailed):
+            client.call("session.get", {"session": 999})
+
+
+@contextmanager
+def logging_to(home: Home, stderr: int | IO[str], *, by: Sequence[str] = (), **environ: str) -> Iterator[None]:
+    """A walrusd that writes its log there; it must stop in good order."""
+    command = [*by, sys.executable, "-m", "walrusd", "--home", str(home.path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=home.environ(environ), stdin=subprocess.DEVNULL, stderr=stderr
+    ) as process:
+        try:
+            yield
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    master, slave = pty.openpty()
+    with open(slave, "wb", buffering=0) as terminal, open(master, "rb", buffering=0) as screen:
+        with logging_to(home, terminal.fileno(), TERM="xterm"):
+            terminal.close()
+            text = ""
+            while "ready" not in text:
+                text += screen.read(4096).decode()
+            assert not text.startswith("{")
+            assert "\x1b[" in text
+            screen.close()
+            answers(home)
+
+
+def test_the_daemon_goes_on_when_nobody_reads_its_log_any_more(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    read, write = os.pipe()
+    with open(write, "wb") as theirs, logging_to(home, theirs.fileno()):
+        home.wait_until_served()
+        os.close(read)
+        for _ in range(3):
+            answers(home)
+
+
+def test_the_daemon_goes_on_when_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with open("/dev/full", "w") as full, logging_to(home, full):
+        home.wait_until_served()
+        answers(home)
+
+
+def test_the_daemon_needs_no_stderr(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with logging_to(home, subprocess.DEVNULL, by=["sh", "-c", 'exec "$@" 2>&-', "sh"]):
+        home.wait_until_served()
+        answers(home)
+    assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2

@@ -1,0 +1,195 @@
+"""TERM, a second TERM, daemon.shutdown: what a running turn and its clients are told, and what the next start does."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.home import PATIENCE_S, Home
+from tests.fakes.provider import FakeProvider, hangs, open_provider, says
+from tests.rpc.raw import Json, Raw, raw, request
+from walrus_protocol.aclient import connect
+from walrus_protocol.client import Unreachable
+from walrus_protocol.content import Assistant, User
+from walrus_protocol.events import Done, UserMessage
+from walrus_protocol.methods import AttachParams, CreateParams, HistoryParams, SendParams, WaitParams
+
+TOML = """
+[daemon]
+shutdown_grace_s = {grace}
+[defaults]
+model = "fake"
+[providers.fake]
+kind = "openai"
+base_url = "{url}"
+models = ["fake"]
+"""
+
+
+@asynccontextmanager
+async def speaking(path: Path, *, grace: float) -> AsyncIterator[tuple[Home, FakeProvider]]:
+    with trio.fail_after(PATIENCE_S):
+        async with open_provider() as fake:
+            yield Home(path / "home", TOML.format(url=fake.url, grace=grace)), fake
+
+
+async def begun(line: Raw, method: str = "session.stream") -> int:
+    """A session with a turn in which the model has said something."""
+    if method == "agent.run":
+        await line.ask(method, {"agent": "walrus", "content": "hi"}, id="turn")
+        session = 1
+    else:
+        session = (await line.call("session.create", {"agent": "walrus"}))["result"]["session"]
+        await line.ask(method, {"session": session, "content": "hi"}, id="turn")
+    while (await line.receive())["params"]["event"]["type"] != "text_delta":
+        pass
+    return session
+
+
+def refusal(answer: Json) -> tuple[int, str]:
+    assert answer["error"]["data"]["hint"]
+    return answer["error"]["code"], answer["error"]["data"]["kind"]
+
+
+async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answered(tmp_path: Path) -> None:
+    async with speaking(tmp_path, grace=PATIENCE_S) as (home, fake):
+        now, gate = trio.Event(), trio.Event()
+        now.set()
+        fake.will(says(["so far ", "so good"], gate=[now, gate]))
+        with home.walrusd() as daemon:
+            async with raw(daemon.socket) as line, raw(daemon.socket) as other:
+                await begun(line)
+                daemon.signal(signal.SIGTERM)
+                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
+                assert refusal(await other.call("session.create", {"agent": "walrus"})) == (-32002, "shutting_down")
+                send = {"session": 1, "content": "more"}
+                assert refusal(await other.call("session.send", send)) == (-32002, "shutting_down")
+                assert (await other.call("session.get", {"session": 1}))["result"]["state"] == "processing"
+                gate.set()
+                _, answer = await line.events()
+                assert answer["result"]["text"] == "so far so good"
+                assert await trio.to_thread.run_sync(daemon.ended) == 0
+        with home.walrusd() as daemon:
+            async with connect(daemon.socket) as client:
+                history = (await client.history(HistoryParams(session=1))).messages
+                assert history == (User("hi"), Assistant(content="so far so good"))
+
+
+@pytest.mark.parametrize("method", ["session.stream", "agent.run"])
+async def test_after_the_grace_clients_are_told_and_the_next_start_closes_the_turn_with_what_was_said(
+    tmp_path: Path, method: str
+) -> None:
+    async with speaking(tmp_path, grace=0.05) as (home, fake):
+        fake.will(hangs("so far "))
+        with home.walrusd() as daemon:
+            async with raw(daemon.socket) as line:
+                session = await begun(line, method)
+                daemon.signal(signal.SIGTERM)
+                _, answer = await line.events()
+                assert refusal(answer) == (-32002, "shutting_down")
+                assert (answer["error"]["data"]["session"], answer["error"]["data"]["turn"]) == (session, 1)
+                assert await trio.to_thread.run_sync(daemon.ended) == 0
+        fake.always(says("on we go"))
+        with home.walrusd() as daemon:
+            async with connect(daemon.socket) as client:
+                async with client.attach(AttachParams(session=session, follow=False)) as events:
+                    facts = [event async for event in events]
+                [done] = [event for event in facts if isinstance(event, Done)]
+                assert (done.turn, done.stop_reason, done.error, done.text) == (1, "interrupted", None, "so far ")
+                history = (await client.history(HistoryParams(session=session))).messages
+                assert history == (User("hi"), Assistant(content="so far "))
+                if method == "agent.run":
+                    await client.wait(WaitParams(session=session, states=("closed",)))
+                else:
+                    assert (await client.send(SendParams(session=session, content="go on"))).text == "on we go"
+
+
+async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) -> None:
+    async with speaking(tmp_path, grace=0.05) as (home, fake):
+        fake.will(hangs("so far "))
+        with home.walrusd() as daemon:
+            async with raw(daemon.socket) as line:
+                session = await begun(line)
+                await line.send(request("session.send", {"session": session, "content": "next"}, "queued"))
+                await line.send(request("session.attach", {"session": session}, "watching"))
+                while (message := await line.receive()).get("params", {}).get("event", {}).get("type") != (
+                    "message_queued"
+                ):
+                    assert "error" not in message
+                daemon.signal(signal.SIGTERM)
+                refused = {}
+                while (answer := await line.next()) is not None:
+                    if "error" in answer:
+                        refused[answer["id"]] = refusal(answer)
+                assert refused == dict.fromkeys(("turn", "queued", "watching"), (-32002, "shutting_down"))
+                assert await trio.to_thread.run_sync(daemon.ended) == 0
+        fake.always(says("answered"))
+        with home.walrusd() as daemon:
+            async with connect(daemon.socket) as client:
+                async with client.attach(AttachParams(session=session)) as events:
+                    ends = []
+                    messages = []
+                    async for event in events:
+                        if isinstance(event, UserMessage):
+                            messages.append(event.content)
+                        if isinstance(event, Done):
+                            ends.append((event.turn, event.stop_reason, event.text))
+                        if len(ends) == 2:
+                            break
+        assert messages == ["hi", "next"]
+        assert ends == [(1, "interrupted", "so far "), (2, "text_response", "answered")]
+
+
+async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with speaking(tmp_path, grace=600) as (home, fake):
+        fake.will(hangs("so far "))
+        with home.walrusd() as daemon:
+            async with raw(daemon.socket) as line:
+                await begun(line)
+                daemon.signal(signal.SIGTERM)
+                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
+                daemon.signal(signal.SIGTERM)
+                assert await trio.to_thread.run_sync(daemon.ended) == 130
+        fake.always(says("on we go"))
+        with home.walrusd() as daemon:
+            async with connect(daemon.socket) as client:
+                assert (await client.send(SendParams(session=1, content="go on"))).text == "on we go"
+                assert (await client.create(CreateParams(agent="walrus"))).session == 2
+
+
+async def test_shutdown_over_the_wire_is_answered_and_stops_it(tmp_path: Path) -> None:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        async with connect(daemon.socket) as client:
+            assert (await client.shutdown()).stopping
+            assert await trio.to_thread.run_sync(daemon.ended) == 0
+        with pytest.raises(Unreachable):
+            async with connect(daemon.socket) as client:
+                await client.ping()
+        assert not daemon.socket.exists()
+
+
+async def test_watchers_are_told_that_it_stops(tmp_path: Path) -> None:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        async with raw(daemon.socket) as line:
+            await line.call("session.create", {"agent": "walrus"})
+            await line.ask("session.attach", {"session": 1}, id="watch")
+            await line.send(request("session.wait", {"session": 1, "states": ["closed"]}, "wait"))
+            while (await line.receive()).get("params", {}).get("event", {}).get("type") != "state_changed":
+                pass
+            daemon.signal(signal.SIGTERM)
+            answers = [await line.receive() for _ in range(2)]
+            assert {answer["id"]: refusal(answer) for answer in answers} == dict.fromkeys(
+                ("watch", "wait"), (-32002, "shutting_down")
+            )
+            assert await line.next() is None
+            assert await trio.to_thread.run_sync(daemon.ended) == 0
+
+
+def test_hup_is_no_end(tmp_path: Path) -> None:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for(lambda daemon: any(line.get("signal") == "SIGHUP" for line in daemon.log))
+        assert daemon.process.poll() is None
