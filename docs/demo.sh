@@ -19,7 +19,7 @@ clean_up() {
     exit "$status"
 }
 trap clean_up EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT PIPE TERM
 
 say() { printf '\n%s\n' "$*"; }
 # Shows a command as one would type it, and runs it.

@@ -1,8 +1,10 @@
 """The daemon's own log: one canonical line a turn and a request, to stderr, with no content and no secrets."""
 
 import logging
+import os
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -17,9 +19,10 @@ turns = structlog.get_logger("walrusd.turn")
 def configure(config: Config) -> None:
     """Set up structlog for the process. `auto` is for people on a terminal, and JSON elsewhere."""
     settings, secrets = config.daemon, secrets_of(config)
-    human = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    stderr = Stderr()
+    human = settings.log_format == "console" or (settings.log_format == "auto" and stderr.is_terminal)
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(colors=stderr.is_terminal, exception_formatter=structlog.dev.plain_traceback)
         if human
         else structlog.processors.JSONRenderer()
     )
@@ -32,9 +35,28 @@ def configure(config: Config) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: stderr,
         cache_logger_on_first_use=True,
     )
+
+
+class Stderr:
+    """A logger for structlog that never raises: a daemon outlives its terminal, its log's reader and a full disk.
+
+    A line that cannot be written is lost. Each is one write, past the buffer of sys.stderr, which would keep what
+    failed and fail again at the exit.
+    """
+
+    def __init__(self) -> None:
+        # None where the process was started without one; its number may then be any other file's.
+        self._fd = -1 if sys.__stderr__ is None else sys.__stderr__.fileno()
+        self.is_terminal = self._fd >= 0 and os.isatty(self._fd)
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError):
+            os.write(self._fd, f"{line}\n".encode(errors="backslashreplace"))
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def secrets_of(config: Config) -> frozenset[str]:

@@ -47,10 +47,10 @@ def limited(daemon: Walrusd) -> Iterator[None]:
 def filled(folder: Path) -> Iterator[None]:
     """Not a byte is left on the file system of a folder."""
     filler = folder / "filler"
-    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+    with open(filler, "wb", buffering=0) as file:
         for size in (65536, 4096, 1):
             with contextlib.suppress(OSError):
-                while file.write(b"x" * size) == size:
+                while file.write(b"x" * size):
                     pass
     try:
         yield
@@ -94,8 +94,8 @@ async def accepted(client: Client, session: int) -> TurnResult:
         try:
             return await client.send(SendParams(session=session, content="more"))
         except RequestFailed as still:
-            assert still.kind in {"storage_full", "storage_failed"}
-            await trio.lowlevel.checkpoint()
+            if still.kind not in {"storage_full", "storage_failed"}:
+                raise
 
 
 async def ends(client: Client, session: int) -> list[Done]:
@@ -175,8 +175,7 @@ async def test_a_daemon_that_is_stopped_on_a_full_disk_closes_the_turn_when_it_s
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 [done] = await ends(client, session)
-                assert done.turn == 1
-                assert (done.stop_reason, done.error and done.error.kind) in {("error", "storage"), ("interrupted", None)}
+                assert (done.turn, done.stop_reason, done.error) == (1, "interrupted", None)
                 assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
 
 

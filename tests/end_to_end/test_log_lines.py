@@ -1,4 +1,4 @@
-"""The daemon's log: one line a turn and a request, for programs where nobody sits at a terminal, without a word said."""
+"""The daemon's log: one line a turn and a request, without a word that was said; and the daemon without its log."""
 
 import os
 import pty
@@ -128,16 +128,19 @@ def logging_to(home: Home, stderr: int | IO[str], *, by: Sequence[str] = (), **e
 def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     master, slave = pty.openpty()
-    with open(slave, "wb", buffering=0) as terminal, open(master, "rb", buffering=0) as screen:
-        with logging_to(home, terminal.fileno(), TERM="xterm"):
-            terminal.close()
-            text = ""
-            while "ready" not in text:
-                text += screen.read(4096).decode()
-            assert not text.startswith("{")
-            assert "\x1b[" in text
-            screen.close()
-            answers(home)
+    with (
+        open(slave, "wb", buffering=0) as terminal,
+        open(master, "rb", buffering=0) as screen,
+        logging_to(home, terminal.fileno(), TERM="xterm"),
+    ):
+        terminal.close()
+        text = ""
+        while "ready" not in text:
+            text += screen.read(4096).decode()
+        assert not text.startswith("{")
+        assert "\x1b[" in text
+        screen.close()
+        answers(home)
 
 
 def test_the_daemon_goes_on_when_nobody_reads_its_log_any_more(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ async def test_however_a_provider_fails_the_turn_says_so_and_the_session_takes_t
             history = (await client.history(HistoryParams(session=session))).messages
             kept = (Assistant(content=said),) if said else ()
             assert history == (User("hi"), *kept, User("again"), Assistant(content="better")), what
+        await daemon.until(lambda daemon: len(daemon.lines("turn")) == 2 * len(FAILURES))
         assert [line["error"] for line in daemon.lines("turn")] == [
             kind for _, _, failed, _ in FAILURES for kind in (failed, None)
         ]
@@ -106,6 +107,7 @@ async def test_a_provider_that_asks_to_wait_is_asked_again_and_nobody_notices(tm
         turn = await client.send(SendParams(session=session, content="hi"))
         assert (turn.text, turn.stop_reason, turn.rounds) == ("here I am", "text_response", 1)
         assert len(fake.requests) == 2
+        await daemon.until(lambda daemon: bool(daemon.lines("turn")))
         assert [line["kind"] for line in daemon.lines("provider_retry")] == ["provider_overloaded"]
 
 
@@ -135,6 +137,7 @@ async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> 
         fake.will(refuses(401, leaks), streams(leaks), calls(("read", {"path": "../walrus.toml"})), says("no"))
         for _ in range(3):
             await client.send(SendParams(session=session, content="hi"))
+        await daemon.until(lambda daemon: len(daemon.lines("turn")) == 3)
         assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
         assert fake.requests[0].headers["x-secret"] == HEADER
         async with client.attach(AttachParams(session=session, follow=False)) as events:

@@ -136,8 +136,6 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert home.path.read_text() == "not a folder"
 
 
-
-
 AS_NOBODY = """
 import os, sys
 from walrusd.__main__ import main

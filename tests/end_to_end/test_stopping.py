@@ -128,17 +128,15 @@ async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) 
                 assert await trio.to_thread.run_sync(daemon.ended) == 0
         fake.always(says("answered"))
         with home.walrusd() as daemon:
-            async with connect(daemon.socket) as client:
-                async with client.attach(AttachParams(session=session)) as events:
-                    ends = []
-                    messages = []
-                    async for event in events:
-                        if isinstance(event, UserMessage):
-                            messages.append(event.content)
-                        if isinstance(event, Done):
-                            ends.append((event.turn, event.stop_reason, event.text))
-                        if len(ends) == 2:
-                            break
+            ends: list[tuple[int | None, str, str]] = []
+            messages = []
+            async with connect(daemon.socket) as client, client.attach(AttachParams(session=session)) as events:
+                while len(ends) < 2:
+                    event = await anext(events)
+                    if isinstance(event, UserMessage):
+                        messages.append(event.content)
+                    if isinstance(event, Done):
+                        ends.append((event.turn, event.stop_reason, event.text))
         assert messages == ["hi", "next"]
         assert ends == [(1, "interrupted", "so far "), (2, "text_response", "answered")]
 

@@ -118,9 +118,7 @@ async def test_one_that_asks_for_histories_and_never_reads_them_costs_an_outbox(
 
 
 async def test_one_that_floods_with_pings_and_never_reads_is_no_longer_read(own: Walrusd) -> None:
-    pings = b"".join(
-        framed(json.dumps(request("daemon.ping", id=f"{number:0100}")).encode()) for number in range(400)
-    )
+    pings = b"".join(framed(json.dumps(request("daemon.ping", id=f"{number:0100}")).encode()) for number in range(400))
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(str(own.socket))
         deaf.setblocking(False)
@@ -160,5 +158,3 @@ async def test_a_slow_reader_gets_every_fact_all_the_same(own: Walrusd) -> None:
         await rss(client)
         seqs = [event["seq"] for event in (await slow.events())[0]]
         assert seqs == list(range(1, 12 * 3 + 2))
-
-
