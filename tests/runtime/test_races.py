@@ -12,7 +12,7 @@ from walrus_protocol.events import InterruptRequested
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Say
-from walrusd.runtime.inbox import Incoming
+from walrusd.runtime.inbox import INBOX, Incoming
 from walrusd.runtime.record import Beside
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.tickets import Ticket
@@ -287,3 +287,24 @@ async def test_a_call_that_was_cut_off_before_its_first_word_is_counted_and_not_
     assert model.asked[1] == [User("hi"), User("again")]
     live = await runtime.live(session)
     assert live.session.history.messages[-1] == Assistant(content="ok")
+
+
+async def test_an_inbox_has_room_for_all_it_promises_when_they_come_at_once(
+    model: FakeModel, runtime: Runtime, log: HeldLog
+) -> None:
+    model.speak = gate = Gate()
+    session = await runtime.create_session("walrus")
+    tickets = [await runtime.send(session, Incoming(content="running"))]
+
+    async def send() -> None:
+        tickets.append(await runtime.send(session, Incoming(content="hi")))
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(INBOX // 2):
+                nursery.start_soon(send)
+                await trio.lowlevel.checkpoint()
+    with pytest.raises(Problem, match="64 messages wait"):
+        await runtime.send(session, Incoming(content="one too many"))
+    gate.opened.set()
+    assert [(await ticket.outcome()).text for ticket in tickets] == ["ok"] * (INBOX + 1)

@@ -146,8 +146,9 @@ class Feed:
         return self._window[seq - self._window[0].seq]
 
     async def from_store(self, since: int) -> list[Fact]:
+        """Facts that are published: a row is in the store a moment before that, and the state is not yet after it."""
         rows = await self._log.events(self.session, since, PAGE)
-        return [Fact(seq=row.seq, offset=row.offset, body=row.body) for row in rows]
+        return [Fact(seq=row.seq, offset=row.offset, body=row.body) for row in rows if row.seq <= self.last_seq]
 
 
 class Reader:

@@ -164,7 +164,12 @@ async def _enqueue(
         timeout_s=message.timeout_s,
     )
 
+    entered = False
+
     def enter() -> None:
+        nonlocal entered
+        entered = True
+        live.entering -= 1  # from here on it counts in the inbox, and not twice
         live.queued[queued.place] = ticket
         ticket.enter(1 + live.inbox.index(queued))
         live.poke.set()
@@ -187,5 +192,6 @@ async def _enqueue(
             _refuse_when_closing(live)  # a close may have been accepted while the interrupt was not
             await live.recorder.record(beside=entry)
     finally:
-        live.entering -= 1
+        if not entered:
+            live.entering -= 1
         workers.rouse(live)
