@@ -5,7 +5,9 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from tests.runtime.machine_valve import Valve
 from walrus_protocol.content import State
 from walrus_protocol.events import (
     AnyEvent,
@@ -94,6 +96,22 @@ async def test_facts_that_are_too_large_for_the_window_come_from_the_store(live:
     await turns(live, 4, "x" * (WINDOW_BYTES // 3))
     with live.feed.reader(0) as reader:
         assert kinds(await everything(reader)) == [SessionCreated] + [UserMessage, Done] * 4
+
+
+async def test_a_row_that_is_durable_and_not_yet_published_is_not_told(live: LiveSession) -> None:
+    log = Valve(live.shared.log)
+    fresh = await Sessions(replace(live.shared, log=log)).get(live.id)
+    log.hold("after")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fresh.recorder.record, UserMessage(content="hi"))
+        await trio.testing.wait_all_tasks_blocked()
+        rows = len(await live.shared.log.events(live.id, 0, PAGE))
+        log.holds = None
+        with fresh.feed.reader(0, mark=True) as reader:
+            early = await everything(reader)
+            log.release()
+            assert (rows, early) == (2, [SessionCreated(ts=1.0, session=1, agent="walrus"), state("idle", None)])
+            assert kinds(await everything(reader)) == [UserMessage, StateChanged]
 
 
 async def test_a_reader_begins_behind_the_seq_that_it_names(live: LiveSession) -> None:

@@ -1,6 +1,7 @@
 """A machine that plays stories: whatever clients, model, store and power do, what was promised is kept.
 
-`--hypothesis-profile=thorough` plays many more.
+`--hypothesis-profile=thorough` plays many more. What is drawn is in machine_orders.py, who acts it out in
+machine_life.py, what they are held to in machine_claims.py, machine_facts.py and machine_watcher.py.
 """
 
 import logging
@@ -18,16 +19,68 @@ from hypothesis import HealthCheck, given, settings
 from tests.runtime.machine_claims import Claims
 from tests.runtime.machine_facts import Facts
 from tests.runtime.machine_life import LONG_S, STORAGE, Life
-from tests.runtime.machine_orders import Order, PowerCut, Restart, stories
+from tests.runtime.machine_orders import (
+    Close,
+    Hold,
+    Interrupt,
+    Leave,
+    Order,
+    PowerCut,
+    Restart,
+    Send,
+    Speak,
+    stories,
+)
 from tests.runtime.machine_puppet import Puppet
 from tests.runtime.machine_stage import Stage
 from tests.runtime.machine_valve import InFiles, InMemory, MachineDisk, Valve
+from walrus_protocol.content import WhenBusy
 from walrus_protocol.events import Durable, decode_row
 from walrusd.agent.agent import Agent
 from walrusd.runtime.runtime import Runtime
 
 Story = Sequence[Sequence[Order]]
 PLAYS = settings.default.max_examples if settings.default else 100
+HOURS = pytest.mark.timeout(3 * 3600)
+"""For a thorough run. No single story can hang: each wait in it has its own limit."""
+BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def sends(when_busy: WhenBusy = "queue", key: str | None = None) -> Send:
+    return Send(session=0, when_busy=when_busy, key=key, other=False, timeout_s=None, stream=False)
+
+
+HOLD = Hold(where="before", steps=0)
+WENT_WRONG: dict[str, Story] = {
+    "the turn that was left open cannot be ended at once": [
+        [sends()],
+        [Speak(call=0, does="call tools")],
+        [Restart(grace_s=0, failing=True)],
+    ],
+    "two closes at once": [[Close(session=0, force=True), Close(session=0, force=False)]],
+    "the first of two twins goes away": [
+        [HOLD],
+        [sends(key="k")],
+        [sends(), sends(), sends(key="k"), Leave(client=0)],
+    ],
+    "an interrupt that meets the end of the turn": [
+        [sends(), sends(), sends()],
+        [Speak(call=0, does="answer"), Interrupt(session=0)],
+    ],
+    "an interrupt that meets a crash": [[sends()], [Speak(call=0, does="crash"), Interrupt(session=0)]],
+    "a turn that opens while the worker of the one before leaves": [
+        [sends()],
+        [sends(), Interrupt(session=0), sends("reject")],
+        [Speak(call=0, does="answer"), sends(key="k")],
+    ],
+    "a close between the two looks of a message that interrupts": [
+        [PowerCut(failing=True, steps=0)],
+        [sends()],
+        [HOLD],
+        [sends()],
+        [sends("interrupt"), Close(session=0, force=False)],
+    ],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -103,13 +156,21 @@ class Machine:
         self._facts = facts
 
 
-@settings(max_examples=PLAYS, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@pytest.mark.parametrize("story", WENT_WRONG.values(), ids=WENT_WRONG)
+def test_what_went_wrong_once_goes_well(story: Story) -> None:
+    for _ in range(10):  # each time in another order: trio shuffles what can run
+        trio.run(Machine(InMemory()).play, story, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@HOURS
+@settings(max_examples=3 * PLAYS, deadline=None, suppress_health_check=BUSY)
 @given(stories)
 def test_what_was_promised_is_kept_in_memory(story: Story) -> None:
     trio.run(Machine(InMemory()).play, story, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-@settings(max_examples=PLAYS // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@HOURS
+@settings(max_examples=PLAYS // 2, deadline=None, suppress_health_check=BUSY)
 @given(stories)
 def test_what_was_promised_is_kept_in_files(story: Story) -> None:
     with tempfile.TemporaryDirectory() as folder:
