@@ -29,6 +29,9 @@ Outcome = Literal[
     "unknown_tool",
 ]
 MessageKind = Literal["message", "steer", "heartbeat", "schedule", "task", "resume"]
+TickOutcome = Literal["running", "ran", "failed", "skipped", "missed", "interrupted"]
+"""Skipped: there was a reason not to. Missed: walrusd or the machine was off. Interrupted: walrusd ended meanwhile."""
+TickedBy = Literal["clock", "hand"]
 WhenBusy = Literal["queue", "steer", "interrupt", "reject"]
 TurnErrorKind = Literal[
     "provider_auth",

@@ -17,6 +17,8 @@ from walrus_protocol.content import (
     Outcome,
     State,
     StopReason,
+    TickedBy,
+    TickOutcome,
     ToolCall,
     TurnError,
     Usage,
@@ -116,6 +118,14 @@ class ToolStarted(Event, frozen=True, kw_only=True):
     process: Process | None = None
 
 
+class RunningOutput(Event, frozen=True, kw_only=True, tag="tool_output"):
+    """What a long tool has said since the last of these; the result has it whole, or says where the rest is."""
+
+    live: bool = True
+    call_id: str
+    text: str
+
+
 class ToolResult(Event, frozen=True, kw_only=True):
     """The outcome. `gate` and `rule` say what refused; `bytes` is the size of the whole output."""
 
@@ -157,6 +167,46 @@ class SessionClosed(Event, frozen=True, kw_only=True):
     by: str = ""
 
 
+class Ran(Struct, frozen=True, kw_only=True):
+    """The turn that a tick became."""
+
+    session: int
+    turn: int
+    cost_usd: float | None = None
+
+
+class Tick(Event, frozen=True, kw_only=True):
+    """What became of one firing of a heartbeat. A fact of the daemon: `session`, `turn` and `seq` are null.
+
+    `slot` is when it was due, `count` how many slots it stands for (only what was missed while nobody was there to
+    tick is told together, `slot` being the first). `reason` says why it did not run, or how it failed. `news` is false
+    where there is nothing that a person need read.
+    """
+
+    tick: int
+    schedule: str
+    agent: str
+    slot: float
+    by: TickedBy = "clock"
+    outcome: TickOutcome
+    reason: str = ""
+    count: int = 1
+    ran: Ran | None = None
+    text: str = ""
+    news: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class ConfigReloaded(Event, frozen=True, kw_only=True):
+    """walrus.toml and the prompts were read anew. A fact of the daemon: `session`, `turn` and `seq` are null."""
+
+    changed: tuple[str, ...] = ()
+    """The keys that are in force as they are now."""
+    at_restart: tuple[str, ...] = ()
+    """The keys that have changed and take effect when walrusd is started anew."""
+
+
 class StateChanged(Event, frozen=True, kw_only=True):
     live: bool = True
     state: State
@@ -181,8 +231,10 @@ Durable = (
     | Done
     | SessionClosed
 )
-Live = MessageQueued | TextDelta | ThinkingDelta | StateChanged | Lagged
-AnyEvent = Durable | Live
+DaemonFact = Tick | ConfigReloaded
+"""Durable too, of the daemon and of no session."""
+Live = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
+AnyEvent = Durable | DaemonFact | Live
 
 
 class NewerEvent(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from walrus_protocol import wire
-from walrus_protocol.methods import Params
+from walrus_protocol.fields import Params
 from walrus_protocol.problems import Problem
 
 RequestId = int | str

@@ -7,76 +7,24 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from walrus_protocol.content import Message, Part, State, StopReason, TurnError, Usage, WhenBusy
-
-Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Limit = Annotated[int, Meta(ge=1, le=500)]
-Line = Annotated[str, Meta(max_length=1024)]
-"""A name, a title: what stands in lists beside many others."""
-Key = Annotated[str, Meta(min_length=1, max_length=256)]
-Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-Sent = Annotated[str, Meta(min_length=1)] | Annotated[tuple[Part, ...], Meta(min_length=1)]
-"""A Content that somebody sends: one that says nothing begins no turn."""
-
-
-class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The params of a method; a base only so that none forgets to refuse what it does not know."""
-
-
-class NoParams(Params, frozen=True, kw_only=True):
-    pass
-
-
-class Pong(Struct, frozen=True, kw_only=True):
-    pass
-
-
-class HelloParams(Params, frozen=True, kw_only=True):
-    client: str = ""
-    protocol: int = 1
-
-
-class Hello(Struct, frozen=True, kw_only=True):
-    protocol: int
-    version: str
-    pid: int
-    home: str
-    uptime_s: float
-
-
-class SessionCounts(Struct, frozen=True, kw_only=True):
-    """`open`: not closed; `live`: held in memory; `running`: with a turn under way."""
-
-    open: int
-    live: int
-    running: int
-
-
-class ProviderStatus(Struct, frozen=True, kw_only=True):
-    name: str
-    kind: str
-    models: tuple[str, ...] = ()
-
-
-class Status(Struct, frozen=True, kw_only=True):
-    version: str
-    pid: int
-    uptime_s: float
-    home: str
-    sessions: SessionCounts
-    agents: tuple[str, ...]
-    providers: tuple[ProviderStatus, ...]
-    mcps: tuple[str, ...] = ()
-    schedule: tuple[str, ...] = ()
-    rss_bytes: int = 0
-    connections: int = 0
-    warnings: tuple[str, ...] = ()
-    """What a person should know or do: ignored keys, a missing provider."""
-
-
-class Stopping(Struct, frozen=True, kw_only=True):
-    stopping: bool = True
+from walrus_protocol.content import (
+    Message,
+    State,
+    StopReason,
+    TurnError,
+    Usage,
+    WhenBusy,
+)
+from walrus_protocol.fields import Id, Key, Limit, Line, NoParams, Params, Seconds, Sent, Seq
+from walrus_protocol.housekeeping import Hello, HelloParams, Metrics, MetricsParams, Pong, Reloaded, Status, Stopping
+from walrus_protocol.schedules import (
+    ScheduleInfo,
+    ScheduleList,
+    ScheduleParams,
+    TickHistory,
+    TickHistoryParams,
+    TickInfo,
+)
 
 
 class AgentInfo(Struct, frozen=True, kw_only=True):
@@ -232,6 +180,19 @@ class Closed(Struct, frozen=True, kw_only=True):
     closed: bool
 
 
+class OutputParams(Params, frozen=True, kw_only=True):
+    session: Id
+    ref: Line
+    offset: Seq = 0
+
+
+class OutputText(Struct, frozen=True, kw_only=True):
+    """A page of a tool's whole output; `next` is the offset to go on from, null at the end."""
+
+    text: str
+    next: int | None = None
+
+
 class ConfigText(Struct, frozen=True, kw_only=True):
     """The configuration in force as JSON, secrets masked."""
 
@@ -267,6 +228,8 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "daemon.ping": (NoParams, Pong),
     "daemon.hello": (HelloParams, Hello),
     "daemon.status": (NoParams, Status),
+    "daemon.metrics": (MetricsParams, Metrics),
+    "daemon.reload": (NoParams, Reloaded),
     "daemon.shutdown": (NoParams, Stopping),
     "agent.list": (NoParams, AgentList),
     "agent.get": (AgentParams, AgentInfo),
@@ -281,6 +244,12 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "session.history": (HistoryParams, History),
     "session.interrupt": (SessionParams, Interrupted),
     "session.close": (CloseParams, Closed),
+    "tool.output": (OutputParams, OutputText),
+    "schedule.list": (NoParams, ScheduleList),
+    "schedule.run": (ScheduleParams, TickInfo),
+    "schedule.pause": (ScheduleParams, ScheduleInfo),
+    "schedule.resume": (ScheduleParams, ScheduleInfo),
+    "schedule.history": (TickHistoryParams, TickHistory),
     "config.get": (NoParams, ConfigText),
     "config.check": (NoParams, ConfigVerdict),
 }

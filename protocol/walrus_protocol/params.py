@@ -10,7 +10,8 @@ import msgspec
 
 from walrus_protocol import wire
 from walrus_protocol.content import FilePart, ImagePart, Part, TextPart
-from walrus_protocol.methods import METHODS, Params
+from walrus_protocol.fields import Params
+from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
 
 _decoders: dict[str, msgspec.json.Decoder[Params]] = {

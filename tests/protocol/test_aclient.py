@@ -15,6 +15,8 @@ from walrus_protocol.aclient import Client, Events, connect
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.connection import encode_error
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, TextDelta
+from walrus_protocol.fields import NoParams, Params
+from walrus_protocol.housekeeping import HelloParams, MetricsParams, Pong
 from walrus_protocol.methods import (
     METHODS,
     STREAMING,
@@ -25,18 +27,16 @@ from walrus_protocol.methods import (
     CloseParams,
     Created,
     CreateParams,
-    HelloParams,
     HistoryParams,
     ListParams,
-    NoParams,
-    Params,
-    Pong,
+    OutputParams,
     SendParams,
     SessionParams,
     TurnResult,
     WaitParams,
 )
 from walrus_protocol.problems import Problem
+from walrus_protocol.schedules import ScheduleParams, TickHistoryParams
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response")
 HI = SendParams(session=1, content="hi")
@@ -261,6 +261,10 @@ SAMPLES: tuple[Params, ...] = (
     WaitParams(session=1, states=("idle",)),
     HistoryParams(session=1),
     CloseParams(session=1),
+    MetricsParams(),
+    OutputParams(session=1, ref="r"),
+    ScheduleParams(schedule="heartbeat:walrus"),
+    TickHistoryParams(),
 )
 
 

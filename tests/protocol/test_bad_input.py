@@ -12,7 +12,8 @@ from walrus_protocol import wire
 from walrus_protocol.connection import CLIENT, NEED_DATA, SERVER, Connection, Refusal, Request
 from walrus_protocol.content import FilePart, ImagePart, State, TextPart
 from walrus_protocol.events import UserMessage, decode
-from walrus_protocol.methods import NoParams, SendParams
+from walrus_protocol.fields import NoParams
+from walrus_protocol.methods import SendParams
 from walrus_protocol.problems import Problem
 
 DISCOVER = "rpc.discover and protocol/README.md say what {} takes"

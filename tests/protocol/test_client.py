@@ -14,7 +14,8 @@ from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
 from walrus_protocol import wire
 from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
 from walrus_protocol.events import Done, TextDelta
-from walrus_protocol.methods import Created, Pong, TurnResult
+from walrus_protocol.housekeeping import Pong
+from walrus_protocol.methods import Created, TurnResult
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response", first_seq=2, last_seq=4)
 

@@ -25,7 +25,9 @@ from walrus_protocol.connection import (
     encode_result,
 )
 from walrus_protocol.content import TextPart, WhenBusy
-from walrus_protocol.methods import AttachParams, Created, CreateParams, NoParams, Pong, SendParams, TurnResult
+from walrus_protocol.fields import NoParams
+from walrus_protocol.housekeeping import Pong
+from walrus_protocol.methods import AttachParams, Created, CreateParams, SendParams, TurnResult
 from walrus_protocol.problems import Problem
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

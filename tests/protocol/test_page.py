@@ -19,7 +19,17 @@ from walrus_protocol.events import AnyEvent, Done, Event, Live, TextDelta
 from walrus_protocol.methods import METHODS, STREAMING, Created, TurnResult
 
 PAGE = Path(__file__).parents[2] / "protocol" / "README.md"
-WORDS = ("StopReason", "State", "Finish", "Outcome", "MessageKind", "WhenBusy", "TurnErrorKind")
+WORDS = (
+    "StopReason",
+    "State",
+    "Finish",
+    "Outcome",
+    "MessageKind",
+    "WhenBusy",
+    "TickOutcome",
+    "TickedBy",
+    "TurnErrorKind",
+)
 COMMON = {field.name for field in structs.fields(Event)} | {"live"}
 
 
