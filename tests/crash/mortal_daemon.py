@@ -21,8 +21,10 @@ from tests.dispatch.doubles import ALLOW, Doing
 from walrusd.agent.agent import Agent
 from walrusd.daemon import DaemonHook
 from walrusd.dispatch.pipeline import Pipeline
+from walrusd.metrics import Metrics
 from walrusd.ports import ToolRun
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedReply
+from walrusd.redaction import Redaction
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.store.log import Write
@@ -65,11 +67,20 @@ async def live(folder: Path, dies: int, *, after: bool) -> None:
         os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("touched", "accepted", "results")
     )
     tools = {"touch": Doing("touch", touching(touched))}
-    pipeline = Pipeline(tools, settings={}, agents={}, permissions=ALLOW, clock=lambda: 0.0)
+    pipeline = Pipeline(
+        tools,
+        settings={},
+        agents={},
+        permissions=ALLOW,
+        clock=lambda: 0.0,
+        spawner=None,
+        home=str(folder),
+        redact=Redaction(),
+    )
     log = await MortalLog.open(str(folder / "walrus.db"), durability="normal")
     assert isinstance(log, MortalLog)
     log.dies, log.after = dies, after
-    async with Runtime(Scripted(SCRIPT), DaemonHook(pipeline), log=log) as runtime:
+    async with Runtime(Scripted(SCRIPT), DaemonHook(pipeline, Metrics("mortal")), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         await runtime.recover()
         session = await runtime.create_session("walrus", key="the only one")

@@ -1,5 +1,6 @@
 """A disk under SQLite whose every step can be counted, refused, or the last one: the real file system below a door."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 import apsw
 
 Before = Callable[[str, str], None]
-"""Told (step, file name) before a step is done. May raise apsw.FullError or apsw.IOError, or kill the process."""
+"""Told (step, file name) before a step is done. May raise an OSError or one of apsw's, or kill the process."""
 
 
 class _File(apsw.VFSFile):
@@ -32,10 +33,24 @@ class _File(apsw.VFSFile):
 class _Disk(apsw.VFS):
     def __init__(self, before: Before) -> None:
         super().__init__("numbered", "unix", makedefault=True)
-        self._before = before
+        self._told = before
+        self._last = 0
+
+    def _before(self, step: str, name: str) -> None:
+        """SQLite is told of an OSError as its own file system tells it."""
+        try:
+            self._told(step, name)
+        except OSError as error:
+            self._last = error.errno or 0
+            if step == "write" and error.errno == errno.ENOSPC:
+                raise apsw.FullError from error
+            raise apsw.IOError from error
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _File:  # noqa: N802 - as above
         return _File(self._before, name, flags)
+
+    def xGetLastError(self) -> tuple[int, str]:  # noqa: N802 - as above
+        return self._last, os.strerror(self._last)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - as above
         self._before("delete", os.path.basename(filename))

@@ -1,22 +1,21 @@
-"""A process that writes to a log and kills itself before the n-th step on the disk, for every n until it survives.
+"""A process that writes to a log, and dies (see `deaths`).
 
-Each n has a folder of its own, with the database and, in `acknowledged`, a line for every write that was
-acknowledged by then: session, last seq, offset. Prints the n that was survived.
+In each folder are the database and, in `acknowledged`, a line for every write that was acknowledged by then: session,
+last seq, offset.
 """
 
 import os
-import signal
-import sys
-from itertools import count
 from pathlib import Path
 
 import trio
 
-from tests.fakes.numbered_disk import numbered_disk
+from tests.fakes.deaths import die_at_every_step
 from tests.fakes.stores import SqliteDisk, commit, write
+from walrus_protocol.content import TickOutcome
+from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.log import Log, Queued, Sent, Write
+from walrusd.store.log import Log, Output, Queued, Schedule, Sent, Write
 
 SESSIONS, ROUNDS = 3, 3
 
@@ -37,10 +36,21 @@ def fact(session: int, number: int) -> Write:
         turn_ended=(number, seq + 1),
         draft=Draft(turn=1, round=number),
         created_with=Sent(key=key, digest=b"d"),
+        output=Output(ref=key, body=b"%d" % number * 5000),
+        ticks=[
+            tick(session, number - 1, "ran"),
+            tick(session, number, "running"),
+        ],
+        schedule=Schedule(name=f"schedule {session}", next_slot=number),
     )
 
 
-async def live(folder: Path, acknowledged: int) -> None:
+def tick(session: int, number: int, outcome: TickOutcome) -> Tick:
+    return Tick(tick=100 * session + number, schedule=f"schedule {session}", agent="a", slot=number, outcome=outcome)
+
+
+async def live(folder: Path) -> None:
+    acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
     log = await SqliteDisk(folder, durability="full").open()
 
     async def talk(log: Log, session: int) -> None:
@@ -54,31 +64,5 @@ async def live(folder: Path, acknowledged: int) -> None:
     await log.aclose()
 
 
-def live_until(step: int, folder: Path) -> None:
-    steps = count(1)
-
-    def before(_step: str, _name: str) -> None:
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    folder.mkdir()
-    acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
-    with numbered_disk(before):
-        trio.run(live, folder, acknowledged)
-
-
-def main(folder: Path) -> None:
-    # Forked from here for speed: the imports are paid once. Nothing runs in this process that a fork could break.
-    for step in count(1):
-        child = os.fork()
-        if not child:
-            live_until(step, folder / str(step))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            sys.stdout.write(str(step))
-            sys.exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    die_at_every_step(live, prepare=lambda _: None)

@@ -5,7 +5,7 @@ import sys
 
 import trio
 
-from walrusd.store.database import CannotOpen
+from walrusd.store.refusals import CannotOpen
 from walrusd.store.sqlite import SqliteLog
 
 

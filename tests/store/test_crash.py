@@ -1,24 +1,18 @@
 """Killed before any step on the disk, a log has all that it acknowledged, and every write whole or not at all."""
 
-import os
-import sys
 from pathlib import Path
 
 import trio
 
+from tests.fakes.deaths import lives_of
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_writer
-from tests.store.crashing_writer import ROUNDS, SESSIONS, fact
+from tests.store.crashing_writer import ROUNDS, SESSIONS, fact, tick
 from walrusd.store.log import Log, Span
 
 
 async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_write(tmp_path: Path) -> None:
-    child = await trio.run_process(
-        [sys.executable, crashing_writer.__file__, str(tmp_path)],
-        capture_stdout=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    survived = int(child.stdout)
+    survived = await lives_of(crashing_writer.__file__, tmp_path)
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
         acknowledged = await lines(folder / "acknowledged")
@@ -45,6 +39,8 @@ async def facts_of(log: Log, session: int) -> list[list[object]]:
     """What the log has of every write that the session may have made."""
     outline, draft = await log.outline(session), await log.draft(session)
     rows, queue = await log.events(session, 0, 100), await log.queue(session)
+    ledger = {tick.tick: tick for tick in await log.ticks(f"schedule {session}")}
+    schedules = {schedule.name: schedule for schedule in await log.schedules()}
     return [
         [
             [row.body for row in rows if row.seq in {2 * number - 1, 2 * number}],
@@ -54,6 +50,9 @@ async def facts_of(log: Log, session: int) -> list[list[object]]:
             await log.sent(session, f"key {session} {number}"),
             await log.created_with(f"key {session} {number}"),
             await log.span(session, number),
+            await log.output(session, f"key {session} {number}", 0, 9999),
+            ledger.get(100 * session + number),
+            schedules.get(f"schedule {session}") == fact(session, number).schedule,
         ]
         for number in range(1, ROUNDS + 1)
     ]
@@ -69,4 +68,7 @@ def fact_of(session: int, number: int, done: int) -> list[object]:
         written.enqueue if last else [],
         last if done else None,
         *((written.sent[0], (session, b"d"), Span(2 * number - 1, 2 * number)) if there else (None, None, None)),
+        b"%d" % number * 5000 if there else None,
+        tick(session, number, "running" if last else "ran") if there else None,
+        last,
     ]

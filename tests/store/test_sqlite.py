@@ -1,4 +1,4 @@
-"""What only a file can show: its modes, its refusals, a disk that fills up, and what a query costs."""
+"""What only a file can show: its modes, its refusals, and a disk that fills up."""
 
 import errno
 import os
@@ -15,13 +15,11 @@ import trio
 from tests.fakes.numbered_disk import numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, outcomes, write
 from tests.store import open_as_nobody
-from walrus_protocol.content import State
 from walrusd.session.mend import Draft
-from walrusd.session.outline import Outline
-from walrusd.store import queries
-from walrusd.store.database import CannotOpen, open_for_reading
-from walrusd.store.log import Filter, StorageFailed, StorageFull, Stored
+from walrusd.store.database import WAL_BYTES, WRITER_CACHE_KIB, open_for_reading
+from walrusd.store.log import Output, Sizes, StorageFailed, StorageFull, Stored
 from walrusd.store.migrations import MIGRATIONS
+from walrusd.store.refusals import CannotOpen
 from walrusd.store.writer import CHECKPOINT_PAGES
 
 
@@ -125,6 +123,31 @@ async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk
     assert os.strerror(errno.EISDIR) in str(await refusal(disk))
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free some disk space"),
+        (errno.EDQUOT, "Free some disk space"),
+        (errno.EROFS, "Mount it for writing"),
+        (errno.EIO, "dmesg"),
+        (errno.EFBIG, "Look at the disk"),
+    ],
+)
+@pytest.mark.parametrize("fails", ["write", "sync"])
+async def test_a_disk_that_cannot_be_written_is_told_by_its_own_name(
+    disk: SqliteDisk, number: int, advice: str, fails: str
+) -> None:
+    def before(step: str, _name: str) -> None:
+        if step == fails:
+            raise OSError(number, os.strerror(number))
+
+    with numbered_disk(before):
+        refused = await refusal(disk)
+    assert os.strerror(number) in str(refused)
+    assert advice in refused.hint
+    assert await read_once(disk) == []
+
+
 @pytest.mark.parametrize("there", [False, True])
 async def test_a_read_only_folder_is_refused(there: bool) -> None:
     with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that a process without root cannot enter
@@ -162,6 +185,24 @@ async def test_a_full_disk_fails_the_write_and_the_log_goes_on_when_there_is_spa
         assert await commit(log, write(session=1, bodies=[b"3"], first_seq=2)) == [2]
         await log.aclose()
     assert await read_once(disk) == [Stored(1, 1, b"1"), Stored(2, 2, b"3")]
+
+
+async def test_a_disk_that_only_the_sync_finds_full_is_full(disk: SqliteDisk) -> None:
+    full = False
+
+    def before(step: str, _name: str) -> None:
+        if full and step == "sync":
+            raise OSError(errno.ENOSPC, "no space left")
+
+    disk.durability = "full"
+    with numbered_disk(before):
+        log = await disk.open()
+        full = True
+        (failure,) = await outcomes(log, write(session=1, bodies=[b"1"], first_seq=1))
+        full = False
+        await log.aclose()
+    assert isinstance(failure, StorageFull)
+    assert os.strerror(errno.ENOSPC) in str(failure)
 
 
 async def test_a_full_disk_at_any_step_of_a_batch_loses_nothing_that_was_acknowledged(disk: SqliteDisk) -> None:
@@ -246,46 +287,37 @@ async def test_the_write_ahead_log_stays_short(disk: SqliteDisk) -> None:
     await log.aclose()
 
 
-async def test_ten_thousand_idle_sessions_cost_what_one_thousand_do(disk: SqliteDisk) -> None:
+async def test_the_write_ahead_log_is_short_again_after_a_long_read(disk: SqliteDisk) -> None:
     log = await disk.open()
-    states: tuple[State, ...] = ("idle", "idle", "error", "closed")
-
-    async def create(ids: range) -> None:
-        outlines = [Outline(id=n, agent=f"agent{n % 3}", state=states[n % 4]) for n in ids]
-        await commit(log, *(write(session=o.id, outline=o, bodies=[b"{}"], first_seq=1) for o in outlines))
-
-    await create(range(1, 1001))
-    with_few = cost_of_asking(disk)
-    await create(range(1001, 10_001))
-    assert cost_of_asking(disk) == with_few
-    assert await log.open_sessions() == 7500
+    await commit(log, write(session=1, bodies=[b"{}"], first_seq=1))
+    reader = open_for_reading(disk.path)
+    reader.execute("BEGIN; SELECT count(*) FROM event")
+    for seq in range(2, 62):
+        await commit(log, write(session=1, bodies=[b"x" * 400_000], first_seq=seq))
+    assert log.sizes().wal_bytes > 60 * 400_000
+    reader.close()
+    for seq in range(62, 65):
+        await commit(log, write(session=1, bodies=[b"{}"], first_seq=seq))
+    assert log.sizes().wal_bytes <= WAL_BYTES
     await log.aclose()
 
 
-def cost_of_asking(disk: SqliteDisk) -> dict[str, int]:
-    """What is asked of all sessions at once, in instructions of SQLite's machine."""
-    db = open_for_reading(disk.path)
-    steps = 0
+async def test_sizes_are_those_of_the_files(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await commit(log, write(session=1, bodies=[b"x" * 100_000], first_seq=1))
+    sizes = log.sizes()
+    assert sizes == Sizes(os.stat(disk.path).st_size, os.stat(disk.path + "-wal").st_size)
+    assert sizes.wal_bytes > 100_000
+    await log.aclose()
+    assert log.sizes().wal_bytes == 0
 
-    def step() -> bool:
-        nonlocal steps
-        steps += 1
-        return False
 
-    db.set_progress_handler(step, 1)
-    costs: dict[str, int] = {}
-    for agent in (None, "agent1"):
-        for state in ("idle", "error", "closed", "processing", None):
-            for include_closed in (False, True):
-                steps = 0
-                queries.outlines(db, Filter(agent=agent, state=state, include_closed=include_closed))
-                costs[f"{agent} {state} {include_closed}"] = steps
-    for query in (queries.unfinished, queries.open_sessions):
-        steps = 0
-        query(db)
-        costs[query.__name__] = steps
-    db.close()
-    return costs
+async def test_large_outputs_leave_no_more_in_memory_than_the_cache_holds(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    before = apsw.memory_used()
+    await commit(log, *(write(session=s, output=Output(ref=f"{s}", body=b"%d" % s * 2**22)) for s in range(1, 5)))
+    assert apsw.memory_used() - before < (WRITER_CACHE_KIB + 1024) * 1024
+    await log.aclose()
 
 
 async def test_a_draft_that_another_version_wrote_is_no_draft_and_no_obstacle(disk: SqliteDisk) -> None:

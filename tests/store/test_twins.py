@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.stores import MemoryDisk, SqliteDisk, outcomes, write
-from walrus_protocol.content import State
+from walrus_protocol.content import State, TickOutcome
+from walrus_protocol.events import Ran, Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline, Turn
-from walrusd.store.log import Filter, Log, Queued, Sent, Write
+from walrusd.store.log import DAEMON, Filter, Log, Output, Queued, Schedule, Sent, Write
 
 small = st.integers(1, 4)
 agents = st.sampled_from(["a", "b", "ü"])
@@ -27,11 +28,38 @@ filters = st.builds(
     before=st.none() | small,
     limit=small,
 )
+outputs = st.builds(Output, ref=keys, body=st.binary(max_size=5))
+outcomes_of_ticks: st.SearchStrategy[TickOutcome] = st.sampled_from(["running", "ran", "skipped"])
+schedules = st.builds(
+    Schedule,
+    name=keys,
+    next_slot=st.floats(0, 9),
+    paused=st.booleans(),
+    failures=small,
+    closed_until=st.none() | st.just(1.5),
+    seen=st.text(max_size=3),
+    session=st.none() | small,
+)
+
+
+@st.composite
+def ticks(draw: st.DrawFn) -> Tick:
+    number = draw(st.integers(1, 9))
+    return Tick(
+        tick=number,
+        schedule=("k", "é", "")[number % 3],
+        agent=draw(agents),
+        slot=draw(st.floats(0, 9)),
+        outcome=draw(outcomes_of_ticks),
+        news=draw(st.booleans()),
+        text=draw(st.text(max_size=3)),
+        ran=draw(st.none() | st.builds(Ran, session=small, turn=small, cost_usd=st.none() | st.just(0.5))),
+    )
 
 
 @st.composite
 def writes(draw: st.DrawFn) -> Write:
-    session = draw(small)
+    session = draw(small | st.just(DAEMON))
     outlines = st.builds(
         Outline, id=st.just(session), state=st.none() | states, agent=agents, title=st.text(), turn=st.none() | turns
     )
@@ -47,7 +75,7 @@ def writes(draw: st.DrawFn) -> Write:
     )
     return write(
         session=session,
-        outline=draw(st.none() | outlines),
+        outline=draw(st.none() | outlines) if session else None,
         bodies=draw(st.lists(st.binary(min_size=1, max_size=9), max_size=3)),
         first_seq=draw(st.integers(1, 12)),
         enqueue=draw(st.lists(queued, max_size=2)),
@@ -57,6 +85,9 @@ def writes(draw: st.DrawFn) -> Write:
         turn_ended=draw(st.none() | st.tuples(small, small)),
         draft=draw(drafts),
         created_with=draw(st.none() | sents),
+        output=draw(st.none() | outputs),
+        ticks=draw(st.lists(ticks(), max_size=2)),
+        schedule=draw(st.none() | schedules),
     )
 
 
@@ -65,7 +96,11 @@ async def answers(log: Log, filters: list[Filter]) -> list[object]:
     daemon_wide: list[object] = [await log.unfinished(), await log.open_sessions()]
     daemon_wide += [await log.outlines(wanted) for wanted in filters]
     daemon_wide += [await log.created_with(key) for key in ("k", "é", "")]
-    for session in range(1, 5):
+    daemon_wide += [await log.schedules(), await log.running_ticks(), await log.last_of_daemon()]
+    for schedule in (None, "k", "é", "", "none"):
+        daemon_wide += [await log.ticks(schedule, news=news) for news in (False, True)]
+        daemon_wide += [await log.ticks(schedule, before=before, limit=2) for before in (2, 5, 9)]
+    for session in range(5):
         daemon_wide += [
             await log.outline(session),
             await log.events(session, 0, 100),
@@ -73,6 +108,7 @@ async def answers(log: Log, filters: list[Filter]) -> list[object]:
             await log.queue(session),
             await log.draft(session),
             [await log.sent(session, key) for key in ("k", "é", "")],
+            [await log.output(session, key, at, 3) for key in ("k", "é", "") for at in (0, 1, 9)],
             [await log.span(session, turn) for turn in range(1, 5)],
         ]
     return daemon_wide

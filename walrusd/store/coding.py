@@ -1,16 +1,19 @@
-"""The rows that are JSON, beside the outlines: what waits in an inbox, and drafts."""
+"""The rows that are JSON, beside the outlines: what waits in an inbox, drafts, ticks and schedules."""
 
 import msgspec
 
+from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
-from walrusd.store.log import Queued
+from walrusd.store.log import Queued, Schedule
 
 _encoder = msgspec.json.Encoder()
 _queued = msgspec.json.Decoder(Queued)
 _draft = msgspec.json.Decoder(Draft)
+_tick = msgspec.json.Decoder(Tick)
+_schedule = msgspec.json.Decoder(Schedule)
 
 
-def encode(row: Queued | Draft) -> bytes:
+def encode(row: Queued | Draft | Tick | Schedule) -> bytes:
     return _encoder.encode(row)
 
 
@@ -24,3 +27,11 @@ def decode_draft(row: bytes) -> Draft | None:
         return _draft.decode(row)
     except msgspec.MsgspecError:
         return None
+
+
+def decode_tick(row: bytes) -> Tick:
+    return _tick.decode(row)
+
+
+def decode_schedule(row: bytes) -> Schedule:
+    return _schedule.decode(row)

@@ -3,30 +3,25 @@
 Everything here blocks, a migration for long: it belongs into a thread.
 """
 
-import errno
 import os
+from contextlib import suppress
 from typing import Literal
 
 import apsw
 
-from walrusd.store.log import StorageFailed, StorageFull
+from walrusd.store.backup import keep_copy
 from walrusd.store.migrations import MIGRATIONS, migrate, schema_version
 from walrusd.store.migrations.m001_log import APPLICATION_ID
+from walrusd.store.refusals import CannotOpen, refusal
 
 Durability = Literal["full", "normal"]
 
 BUSY_MS = 5000
 """Only a foreign process makes us wait: a backup, or a person with a shell."""
 WRITER_CACHE_KIB = 4096
+WAL_BYTES = 8 * 1024 * 1024
+"""Of the write-ahead log while nothing hinders it: twice what it has before a checkpoint."""
 READER_CACHE_KIB = 1024
-
-
-class CannotOpen(StorageFailed):
-    """The database cannot be used as it is. What was in it is untouched."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 def open_for_writing(path: str, durability: Durability) -> apsw.Connection:
@@ -35,14 +30,15 @@ def open_for_writing(path: str, durability: Durability) -> apsw.Connection:
     try:
         db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=256)
     except apsw.Error as error:
-        raise _cannot_open(path, error) from error
+        raise refusal(path, error) from error
     try:
         _prepare(db, path, durability)
-    except apsw.Error as error:
-        db.close(force=True)
-        raise _cannot_open(path, error) from error
+    except (apsw.Error, OSError) as error:
+        refused = refusal(path, error, db.system_errno)
+        let_go(db)
+        raise refused from error
     except CannotOpen:
-        db.close(force=True)
+        let_go(db)
         raise
     return db
 
@@ -55,6 +51,12 @@ def open_for_reading(path: str) -> apsw.Connection:
     return db
 
 
+def let_go(db: apsw.Connection) -> None:
+    """Close it on a disk that may fail: nothing is lost by that, for what is in the write-ahead log counts."""
+    with suppress(apsw.Error):
+        db.close(force=True)
+
+
 def _make_private(path: str) -> None:
     """An empty file is a new database to SQLite, and its -wal and -shm take their mode from it.
 
@@ -63,8 +65,7 @@ def _make_private(path: str) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        message = f"cannot open {path}: {error.strerror}"
-        raise CannotOpen(message, "Make its folder, and let this user write there.") from error
+        raise refusal(path, error) from error
 
 
 def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
@@ -78,6 +79,11 @@ def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
     db.pragma("cache_size", -WRITER_CACHE_KIB)
     # The writer makes its checkpoints itself, after its outcomes are handed back.
     db.wal_autocheckpoint(0)
+    # What one large write or a long reader has made of it is given back when it starts over.
+    db.pragma("journal_size_limit", WAL_BYTES)
+    version = schema_version(db)
+    if 0 < version < len(MIGRATIONS):
+        keep_copy(db, version)
     migrate(db)
 
 
@@ -95,34 +101,3 @@ def _refuse_foreign(db: apsw.Connection, path: str) -> None:
             f"this walrusd knows {len(MIGRATIONS)}"
         )
         raise CannotOpen(message, "Install that version again, or restore the backup from before it.")
-
-
-def _cannot_open(path: str, error: apsw.Error) -> CannotOpen:
-    match error:
-        case apsw.NotADBError():
-            return CannotOpen(
-                f"{path} is no walrusd database",
-                "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
-            )
-        case apsw.CorruptError():
-            return CannotOpen(
-                f"{path} is damaged: {error}",
-                f"Restore it from a backup, or save what can be read: sqlite3 {path} .recover",
-            )
-        case apsw.BusyError():
-            return CannotOpen(f"{path} is locked by another process", "End that process, then start again.")
-        case apsw.CantOpenError() | apsw.ReadOnlyError():
-            return CannotOpen(f"cannot write beside {path}: {error}", "Let this user write to the file and its folder.")
-        case _:
-            return CannotOpen(f"cannot open {path}: {error}", "Look at the disk; then start again.")
-
-
-def write_failure(db: apsw.Connection, error: Exception) -> StorageFailed:
-    """What became of a transaction, in the words of the contract."""
-    full = isinstance(error, apsw.FullError) or (
-        isinstance(error, apsw.IOError) and db.system_errno in {errno.ENOSPC, errno.EDQUOT}
-    )
-    kind = StorageFull if full else StorageFailed
-    failure = kind(f"cannot write to {db.filename}: {str(error) or type(error).__name__}")
-    failure.__cause__ = error
-    return failure

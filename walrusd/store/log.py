@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from walrus_protocol.content import Content, MessageKind, State
+from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 
@@ -52,10 +53,40 @@ class Span(Struct, frozen=True):
     last_seq: int | None
 
 
+class Output(Struct, frozen=True, kw_only=True):
+    """A tool's whole output, kept once however often it is said: `ref` follows from its bytes, which are UTF-8."""
+
+    ref: str
+    body: bytes
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """How a schedule stands: what has to outlive a restart. `load` of the config says what it is."""
+
+    name: str
+    next_slot: float
+    paused: bool = False
+    failures: int = 0
+    """Ticks that failed, one after the other."""
+    closed_until: float | None = None
+    """Until when its breaker is open."""
+    seen: str = ""
+    """What its probe said when it last ran."""
+    session: int | None = None
+    """The one that it uses again and again."""
+
+
+LEDGER = 5_000
+"""Rows of a schedule that are kept: three days of one a minute, half a year of one an hour."""
+DAEMON = 0
+"""In the place of a session: facts of the daemon itself, with seqs of their own that nobody is told."""
+
+
 class Write(Struct, kw_only=True):
     """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
 
     session: int
+    """DAEMON for a fact of the daemon, with no outline."""
     outline: Outline | None = None
     """The session's row after `bodies`; None leaves it as it is."""
     bodies: Sequence[bytes] = ()
@@ -73,6 +104,11 @@ class Write(Struct, kw_only=True):
     draft: Draft | Literal["keep", "drop"] = "keep"
     created_with: Sent | None = None
     """The key of the `session.create` that made this session; such keys are daemon-wide."""
+    output: Output | None = None
+    """An output of this session; one that is there already is not written again."""
+    ticks: Sequence[Tick] = ()
+    """Rows of the ledger, new ones and, by their number, changed ones."""
+    schedule: Schedule | None = None
     committed: Callable[[int], None]
     """Called with the offset of the first body; the others follow without a gap. Does not raise."""
     failed: Callable[[Exception], None]
@@ -101,6 +137,13 @@ class Filter(Struct, frozen=True, kw_only=True):
     include_closed: bool = False
     before: int | None = None
     limit: int = 50
+
+
+class Sizes(Struct, frozen=True):
+    """What the files take; the write-ahead log is the part that is not in the database yet."""
+
+    db_bytes: int
+    wal_bytes: int
 
 
 class Log(Protocol):
@@ -135,6 +178,35 @@ class Log(Protocol):
 
     async def open_sessions(self) -> int:
         """How many are not closed."""
+
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        """At most `limit` bytes of an output from `offset` on; None where the session has no such output."""
+
+    async def schedules(self) -> list[Schedule]:
+        """By name."""
+
+    async def ticks(
+        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
+    ) -> list[Tick]:
+        """Rows of the ledger, newest first, from the one before `before` on.
+
+        Of each schedule the last LEDGER are kept, and those that are running.
+        """
+
+    async def running_ticks(self) -> list[Tick]:
+        """Those of outcome `running`, newest first."""
+
+    async def last_of_daemon(self) -> tuple[int, int]:
+        """The number of the last tick and the seq of the daemon's last fact; 0 where there is none."""
+
+    async def pulse(self) -> None:
+        """Return when the store has got through with what was submitted before: the proof that it lives.
+
+        It writes nothing. Raises StorageFailed where the store is closed.
+        """
+
+    def sizes(self) -> Sizes:
+        """As they are now."""
 
     async def aclose(self) -> None:
         """Finish what was submitted and release the file."""

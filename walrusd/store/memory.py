@@ -3,16 +3,19 @@
 from bisect import bisect_right, insort
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 
 import trio
 from msgspec import Struct, field
 
+from walrus_protocol.events import Tick
 from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.coding import decode_draft, decode_queued, encode
-from walrusd.store.log import Filter, Queued, Sent, Span, StorageFailed, Stored, Write
+from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick, encode
+from walrusd.store.log import DAEMON, LEDGER, Filter, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.pulse import Pulse
 
 _seq = attrgetter("seq")
 
@@ -26,6 +29,7 @@ class Kept(Struct):
     sent: dict[str, Sent] = field(default_factory=dict)
     turns: dict[int, Span] = field(default_factory=dict)
     draft: bytes | None = None
+    outputs: set[str] = field(default_factory=set)
 
 
 class Disk:
@@ -34,6 +38,9 @@ class Disk:
     def __init__(self) -> None:
         self.sessions: dict[int, Kept] = {}
         self.created: dict[str, tuple[int, bytes]] = {}
+        self.outputs: dict[str, bytes] = {}
+        self.ledgers: dict[str, dict[int, Tick]] = {}
+        self.schedules: dict[str, bytes] = {}
         self.offset = 0
         self.given = 0
         self.serves: MemoryLog | None = None
@@ -49,14 +56,17 @@ class MemoryLog:
         self.disk = disk or Disk()
         self.disk.serves = self
         self.fail_with: StorageFailed | None = None
-        self._waiting: list[Write] = []
+        self._waiting: list[Write | Pulse] = []
         self._closed = False
 
     def submit(self, write: Write) -> None:
         self.disk.given = max(self.disk.given, write.session)
+        self._take(write)
+
+    def _take(self, one: Write | Pulse) -> None:
         if not self._waiting:
             trio.lowlevel.current_trio_token().run_sync_soon(self._commit)
-        self._waiting.append(write)
+        self._waiting.append(one)
 
     def next_session(self) -> int:
         self.disk.given += 1
@@ -65,23 +75,27 @@ class MemoryLog:
     def _commit(self) -> None:
         """What waits is one batch: all of it is durable before the first is told."""
         batch, self._waiting = self._waiting, []
-        for outcome in [self._settle(write) for write in batch]:
+        for outcome in [self._settle(one) for one in batch]:
             outcome()
 
-    def _settle(self, write: Write) -> Callable[[], None]:
-        failure = self._refusal(write)
+    def _settle(self, write: Write | Pulse) -> Callable[[], None]:
+        if isinstance(write, Pulse):
+            gone = self._gone()
+            return partial(write.failed, gone) if gone else write.answered
+        failure = self._gone() or self.fail_with or self._refusal(write)
         if failure:
             return partial(write.failed, failure)
         first_offset = self.disk.offset + 1
         self._put(write)
         return partial(write.committed, first_offset)
 
-    def _refusal(self, write: Write) -> StorageFailed | None:
-        """What SQLite finds by its unique indexes: a fact is never written twice."""
+    def _gone(self) -> StorageFailed | None:
         if self.disk.serves is not self:
             return StorageFailed("another log has taken the disk over")
-        if self.fail_with or self._closed:
-            return self.fail_with or StorageFailed("the log is closed")
+        return StorageFailed("the log is closed") if self._closed else None
+
+    def _refusal(self, write: Write) -> StorageFailed | None:
+        """What SQLite finds by its unique indexes: a fact is never written twice."""
         kept = self._kept(write.session)
         places = [queued.place for queued in write.enqueue]
         known = {row.seq for row in kept.rows[bisect_right(kept.rows, write.first_seq - 1, key=_seq) :]}
@@ -110,6 +124,21 @@ class MemoryLog:
         self._put_turn(kept, write)
         if write.draft != "keep":
             kept.draft = None if write.draft == "drop" else encode(write.draft)
+        if write.output:
+            self.disk.outputs.setdefault(write.output.ref, write.output.body)
+            kept.outputs.add(write.output.ref)
+        for tick in write.ticks:
+            self._put_tick(decode_tick(encode(tick)))
+        if write.schedule:
+            self.disk.schedules[write.schedule.name] = encode(write.schedule)
+
+    def _put_tick(self, tick: Tick) -> None:
+        ledger = self.disk.ledgers.setdefault(tick.schedule, {})
+        ledger[tick.tick] = tick
+        if len(ledger) > LEDGER:
+            finished = [number for number in sorted(ledger) if ledger[number].outcome != "running"]
+            for number in finished[: len(ledger) - LEDGER]:
+                del ledger[number]
 
     def _put_turn(self, kept: Kept, write: Write) -> None:
         if write.turn_opened:
@@ -182,11 +211,50 @@ class MemoryLog:
         await self._arrive()
         return sum(row.state != "closed" for row in self._outlines())
 
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        readable = ref in (await self._read(session)).outputs
+        return self.disk.outputs[ref][offset : offset + limit] if readable else None
+
+    async def schedules(self) -> list[Schedule]:
+        await self._arrive()
+        return [decode_schedule(row) for _, row in sorted(self.disk.schedules.items())]
+
+    async def ticks(
+        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
+    ) -> list[Tick]:
+        await self._arrive()
+        ticks = self._ticks() if schedule is None else self.disk.ledgers.get(schedule, {})
+        wanted = (
+            n for n in sorted(ticks, reverse=True) if (before is None or n < before) and (ticks[n].news or not news)
+        )
+        return [ticks[number] for number in islice(wanted, limit)]
+
+    async def running_ticks(self) -> list[Tick]:
+        await self._arrive()
+        ticks = self._ticks()
+        return [ticks[n] for n in sorted(ticks, reverse=True) if ticks[n].outcome == "running"]
+
+    async def last_of_daemon(self) -> tuple[int, int]:
+        rows = (await self._read(DAEMON)).rows
+        return max(self._ticks(), default=0), rows[-1].seq if rows else 0
+
+    async def pulse(self) -> None:
+        pulse = Pulse()
+        self._take(pulse)
+        await pulse.wait()
+
+    def sizes(self) -> Sizes:
+        return Sizes(0, 0)
+
     async def aclose(self) -> None:
         """Finish what was submitted. The disk keeps it."""
         self._commit()
         self._closed = True
         await trio.lowlevel.checkpoint()
+
+    def _ticks(self) -> dict[int, Tick]:
+        """Those of all schedules, by number."""
+        return {number: tick for ledger in self.disk.ledgers.values() for number, tick in ledger.items()}
 
     def _outlines(self) -> list[Outline]:
         """Oldest first."""

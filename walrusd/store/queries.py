@@ -6,11 +6,12 @@ import apsw
 import msgspec
 
 from walrus_protocol.content import State
+from walrus_protocol.events import Tick
 from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.coding import decode_draft, decode_queued
-from walrusd.store.log import Filter, Queued, Sent, Span, Stored
+from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick
+from walrusd.store.log import DAEMON, Filter, Queued, Schedule, Sent, Span, Stored
 
 # The page in two values: where each row lies, and all bodies end to end. `upto = size` lets the first row through.
 EVENTS = """
@@ -33,6 +34,12 @@ CREATED_WITH = "SELECT session, digest FROM created_with WHERE key = ?"
 SPAN = "SELECT first_seq, last_seq FROM turn WHERE session = ? AND turn = ?"
 UNFINISHED = "SELECT id FROM session WHERE in_turn UNION SELECT session FROM inbox ORDER BY 1"
 OPEN_SESSIONS = "SELECT value FROM counter WHERE name = 'session_open'"
+# SQLite's substr of an empty blob is null.
+OUTPUT = """SELECT ifnull(substr(body, :offset + 1, :limit), x'') FROM output
+WHERE ref = :ref AND EXISTS (SELECT 1 FROM output_of WHERE session = :session AND ref = :ref)"""
+SCHEDULES = "SELECT body FROM schedule ORDER BY name"
+RUNNING_TICKS = "SELECT body FROM tick WHERE running ORDER BY tick DESC"
+LAST_OF_DAEMON = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM event WHERE session = ?)"
 
 LAST_ID = 2**53
 """Above every id: they are at most 2^53 - 1, so that any JSON reader keeps them whole."""
@@ -127,3 +134,34 @@ def unfinished(db: apsw.Connection) -> list[int]:
 def open_sessions(db: apsw.Connection) -> int:
     number: int = db.execute(OPEN_SESSIONS).get
     return number
+
+
+def output(db: apsw.Connection, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+    piece: bytes | None = db.execute(OUTPUT, {"session": session, "ref": ref, "offset": offset, "limit": limit}).get
+    return piece
+
+
+def schedules(db: apsw.Connection) -> list[Schedule]:
+    return [decode_schedule(row) for (row,) in db.execute(SCHEDULES)]
+
+
+def ticks(db: apsw.Connection, schedule: str | None, *, before: int | None, news: bool, limit: int) -> list[Tick]:
+    page = {"schedule": schedule, "before": LAST_ID if before is None else before, "limit": limit}
+    return [decode_tick(row) for (row,) in db.execute(ledger(of_one=schedule is not None, news=news), page)]
+
+
+def ledger(*, of_one: bool, news: bool) -> str:
+    """A page of the ledger, each from an index of its own."""
+    given = ("schedule = :schedule AND " if of_one else "") + ("news AND " if news else "")
+    return f"SELECT body FROM tick WHERE {given}tick < :before ORDER BY tick DESC LIMIT :limit"  # noqa: S608 - words of ours
+
+
+def running_ticks(db: apsw.Connection) -> list[Tick]:
+    return [decode_tick(row) for (row,) in db.execute(RUNNING_TICKS)]
+
+
+def last_of_daemon(db: apsw.Connection) -> tuple[int, int]:
+    tick: int | None
+    seq: int | None
+    tick, seq = db.execute(LAST_OF_DAEMON, (DAEMON,)).get
+    return tick or 0, seq or 0

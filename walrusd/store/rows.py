@@ -13,7 +13,7 @@ from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import encode
-from walrusd.store.log import Write
+from walrusd.store.log import LEDGER, Write
 
 Row = tuple[int | str | bytes | None, ...]
 
@@ -57,6 +57,18 @@ ENDED = Many(
 )
 KEEP = Many("INSERT INTO draft (session, body) VALUES", 2, "ON CONFLICT (session) DO UPDATE SET body = excluded.body")
 DROP = Many("DELETE FROM draft WHERE session IN (VALUES", 1, ")")
+OUTPUT = "INSERT INTO output (ref, body) VALUES (?, ?) ON CONFLICT (ref) DO NOTHING"
+OUTPUT_OF = Many("INSERT INTO output_of (session, ref) VALUES", 2, "ON CONFLICT (session, ref) DO NOTHING")
+TICKS = Many(
+    "INSERT INTO tick (tick, schedule, running, news, body) VALUES",
+    5,
+    "ON CONFLICT (tick) DO UPDATE SET running = excluded.running, news = excluded.news, body = excluded.body",
+)
+FORGET = """DELETE FROM tick WHERE tick IN (
+    SELECT tick FROM tick WHERE schedule = :schedule AND NOT running ORDER BY tick
+    LIMIT (SELECT max(ticks - :kept, 0) FROM ledger WHERE schedule = :schedule)
+)"""
+SCHEDULES = Many("INSERT INTO schedule (name, body) VALUES", 2, "ON CONFLICT (name) DO UPDATE SET body = excluded.body")
 
 
 def put(db: apsw.Connection, batch: Sequence[Write], first_offset: int) -> None:
@@ -66,6 +78,11 @@ def put(db: apsw.Connection, batch: Sequence[Write], first_offset: int) -> None:
         for statement, rows in _rows(writes, offsets):
             if rows:
                 statement.run(db, rows)
+    for output in [write.output for write in batch if write.output]:
+        # Not cached: a statement that is keeps what was bound to it last, megabytes here.
+        db.execute(OUTPUT, (output.ref, output.body), can_cache=False)
+    for schedule in {tick.schedule for write in batch for tick in write.ticks}:
+        db.execute(FORGET, {"schedule": schedule, "kept": LEDGER})
 
 
 def _one_each(batch: Sequence[Write]) -> Iterator[list[Write]]:
@@ -91,6 +108,9 @@ def _rows(writes: list[Write], offsets: Iterator[int]) -> Iterator[tuple[Many, l
     yield ENDED, [(w.session, *w.turn_ended) for w in writes if w.turn_ended]
     yield KEEP, [(w.session, encode(w.draft)) for w in writes if isinstance(w.draft, Draft)]
     yield DROP, [(w.session,) for w in writes if w.draft == "drop"]
+    yield OUTPUT_OF, [(w.session, w.output.ref) for w in writes if w.output]
+    yield TICKS, [(t.tick, t.schedule, t.outcome == "running", t.news, encode(t)) for w in writes for t in w.ticks]
+    yield SCHEDULES, [(w.schedule.name, encode(w.schedule)) for w in writes if w.schedule]
 
 
 def _session(row: Outline) -> Row:

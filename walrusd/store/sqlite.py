@@ -1,14 +1,18 @@
 """The log in a file: one writer thread with group commit, and a few readers beside it."""
 
+import os
+
 import apsw
 import trio
 
+from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store import queries
 from walrusd.store.database import Durability, open_for_writing
 from walrusd.store.giveway import GiveWay
-from walrusd.store.log import Filter, Queued, Sent, Span, StorageFailed, Stored, Write
+from walrusd.store.log import Filter, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.pulse import Pulse
 from walrusd.store.readers import Readers
 from walrusd.store.writer import Writer
 
@@ -72,6 +76,31 @@ class SqliteLog:
     async def open_sessions(self) -> int:
         return await self._readers.read(queries.open_sessions)
 
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        return await self._readers.read(queries.output, session, ref, offset, limit)
+
+    async def schedules(self) -> list[Schedule]:
+        return await self._readers.read(queries.schedules)
+
+    async def ticks(
+        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
+    ) -> list[Tick]:
+        return await self._readers.read(queries.ticks, schedule, before=before, news=news, limit=limit)
+
+    async def running_ticks(self) -> list[Tick]:
+        return await self._readers.read(queries.running_ticks)
+
+    async def last_of_daemon(self) -> tuple[int, int]:
+        return await self._readers.read(queries.last_of_daemon)
+
+    async def pulse(self) -> None:
+        pulse = Pulse()
+        self._writer.submit(pulse)
+        await pulse.wait()
+
+    def sizes(self) -> Sizes:
+        return Sizes(_size(self._path), _size(f"{self._path}-wal"))
+
     async def aclose(self) -> None:
         """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
         if self._closed:
@@ -85,3 +114,11 @@ class SqliteLog:
         trio.lowlevel.remove_instrument(self._give_way)
         if not ended:
             raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_S:.0f} s")
+
+
+def _size(path: str) -> int:
+    """0 where there is none: the write-ahead log goes with the last connection."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

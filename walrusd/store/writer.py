@@ -12,9 +12,11 @@ from queue import Empty, SimpleQueue
 import apsw
 import trio
 
-from walrusd.store.database import write_failure
+from walrusd.store.database import let_go
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed, Write
+from walrusd.store.pulse import Pulse
+from walrusd.store.refusals import write_failure
 from walrusd.store.rows import put
 
 BATCH = 512
@@ -39,7 +41,7 @@ class Writer:
         self._path = db.filename
         self._token = token
         self._give_way = give_way
-        self._waiting: SimpleQueue[Write | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Write | Pulse | None] = SimpleQueue()
         self._offset = _number(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
         self._given_before = _number(db, "SELECT value FROM counter WHERE name = 'session_given'")
         self.given = self._given_before
@@ -52,9 +54,9 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, write: Write) -> None:
+    def submit(self, one: Write | Pulse) -> None:
         self._give_way.submitted()
-        self._waiting.put(write)
+        self._waiting.put(one)
         if self._ended:
             self._refuse()
 
@@ -70,8 +72,10 @@ class Writer:
     def _run(self) -> None:
         try:
             while batch := self._gather():
-                self._token.run_sync_soon(self._deliver, self._settle(batch))
-                self._checkpoint()
+                writes = [one for one in batch if isinstance(one, Write)]
+                self._token.run_sync_soon(self._deliver, _in_order(batch, self._settle(writes)))
+                if writes:
+                    self._checkpoint()
         except trio.RunFinishedError:
             pass  # nobody is left to be told; what was committed stays
         finally:
@@ -79,11 +83,11 @@ class Writer:
             self._ended = True
             self._refuse()
 
-    def _gather(self) -> list[Write]:
+    def _gather(self) -> list[Write | Pulse]:
         """The next batch, waited for; empty when it is time to stop."""
-        batch: list[Write] = []
-        while write := self._waiting.get():
-            batch.append(write)
+        batch: list[Write | Pulse] = []
+        while one := self._waiting.get():
+            batch.append(one)
             if len(batch) == BATCH or self._waiting.empty():
                 return batch
         if batch:
@@ -91,6 +95,8 @@ class Writer:
         return batch
 
     def _settle(self, batch: Sequence[Write]) -> list[Outcome]:
+        if not batch:
+            return []
         try:
             return self._commit(batch)
         except apsw.BusyError as error:
@@ -142,14 +148,14 @@ class Writer:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error:
             pass  # all that was acknowledged is in the write-ahead log; the next start goes on from there
-        self._db.close(force=True)
+        let_go(self._db)
 
     def _refuse(self) -> None:
         """Fail what came too late. The thread does it when it ends, `submit` from then on: none is forgotten."""
         with suppress(Empty, trio.RunFinishedError):
             while True:
-                if write := self._waiting.get_nowait():
-                    failed: Outcome = partial(write.failed, StorageFailed(f"{self._path} is closed"))
+                if one := self._waiting.get_nowait():
+                    failed: Outcome = partial(one.failed, StorageFailed(f"{self._path} is closed"))
                     self._token.run_sync_soon(self._deliver, [failed])
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
@@ -157,6 +163,12 @@ class Writer:
         self._give_way.delivered(len(outcomes))
         for outcome in outcomes:
             outcome()
+
+
+def _in_order(batch: Sequence[Write | Pulse], settled: Sequence[Outcome]) -> list[Outcome]:
+    """A pulse is answered in its place among the writes, whatever became of them."""
+    outcomes = iter(settled)
+    return [one.answered if isinstance(one, Pulse) else next(outcomes) for one in batch]
 
 
 def _number(db: apsw.Connection, query: str) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import apsw
 
 from walrusd.store.migrations.m001_log import m001_log
+from walrusd.store.migrations.m002_daemon import m002_daemon
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_log,)
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_log, m002_daemon)
 """In order; `user_version` counts those that are done."""
 
 

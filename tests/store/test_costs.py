@@ -1,0 +1,123 @@
+"""What is asked costs the same however much there is, counted in instructions of SQLite's machine."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.fakes.stores import SqliteDisk, commit, write
+from walrus_protocol.content import State
+from walrus_protocol.events import Tick
+from walrusd.session.outline import Outline
+from walrusd.store import queries
+from walrusd.store.database import open_for_reading
+from walrusd.store.log import DAEMON, LEDGER, Filter, Output
+from walrusd.store.rows import put
+
+Questions = dict[str, Callable[[apsw.Connection], object]]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> SqliteDisk:
+    return SqliteDisk(tmp_path)
+
+
+def costs(disk: SqliteDisk, questions: Questions) -> dict[str, int]:
+    db = open_for_reading(disk.path)
+    found = {name: cost(db, question) for name, question in questions.items()}
+    db.close()
+    return found
+
+
+def cost(db: apsw.Connection, question: Callable[[apsw.Connection], object]) -> int:
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    db.set_progress_handler(step, 1)
+    question(db)
+    db.set_progress_handler(None)
+    return steps
+
+
+async def test_ten_thousand_idle_sessions_cost_what_one_thousand_do(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    states: tuple[State, ...] = ("idle", "idle", "error", "closed")
+    questions: Questions = {"unfinished": queries.unfinished, "open_sessions": queries.open_sessions}
+    for agent in (None, "agent1"):
+        for state in (*states, "processing", None):
+            for closed in (False, True):
+                wanted = Filter(agent=agent, state=state, include_closed=closed)
+                questions[f"{agent} {state} {closed}"] = partial(queries.outlines, wanted=wanted)
+
+    async def create(ids: range) -> None:
+        outlines = [Outline(id=n, agent=f"agent{n % 3}", state=states[n % 4]) for n in ids]
+        await commit(log, *(write(session=o.id, outline=o, bodies=[b"{}"], first_seq=1) for o in outlines))
+
+    await create(range(1, 1001))
+    with_few = costs(disk, questions)
+    await create(range(1001, 10_001))
+    assert costs(disk, questions) == with_few
+    assert await log.open_sessions() == 7500
+    await log.aclose()
+
+
+def tick(number: int) -> Tick:
+    return Tick(
+        tick=number,
+        schedule=f"schedule {number % 2}",
+        agent="a",
+        slot=0.0,
+        outcome="running" if number <= 4 else "ran",
+        news=number % 5 == 0,
+    )
+
+
+async def test_a_full_ledger_costs_what_a_short_one_does(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    questions: Questions = {"running": queries.running_ticks, "last": queries.last_of_daemon}
+    for schedule in (None, "schedule 0"):
+        for news in (False, True):
+            asked = partial(queries.ticks, schedule=schedule, before=None, news=news, limit=3)
+            questions[f"{schedule} {news}"] = asked
+    short, full = 100, 3 * LEDGER
+
+    async def fill(numbers: range) -> None:
+        await commit(log, *(write(session=DAEMON, ticks=[tick(number)]) for number in numbers))
+
+    await fill(range(1, short + 1))
+    with_few, one_more = costs(disk, questions), cost_of_a_tick(disk, short + 1)
+    await fill(range(short + 1, full + 1))
+    assert costs(disk, questions) == with_few
+    assert len(await log.ticks(limit=full)) == 2 * LEDGER
+    assert cost_of_a_tick(disk, full + 1) < 2 * one_more, "the last is written, and one is forgotten"
+    await log.aclose()
+
+
+def cost_of_a_tick(disk: SqliteDisk, number: int) -> int:
+    """Of the next one; it is not kept."""
+    db = apsw.Connection(disk.path)
+    db.execute("BEGIN IMMEDIATE")
+    steps = cost(db, partial(put, batch=[write(session=DAEMON, ticks=[tick(number)])], first_offset=1))
+    db.execute("ROLLBACK")
+    db.close()
+    return steps
+
+
+async def test_an_output_is_found_among_many_as_among_few(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    questions: Questions = {"output": partial(queries.output, session=1, ref="r7", offset=2, limit=3)}
+
+    async def keep(numbers: range) -> None:
+        await commit(log, *(write(session=1, output=Output(ref=f"r{n}", body=b"x" * 9)) for n in numbers))
+
+    await keep(range(10))
+    with_few = costs(disk, questions)
+    await keep(range(10, 3000))
+    assert costs(disk, questions) == with_few
+    await log.aclose()

@@ -1,0 +1,83 @@
+"""Why a database cannot be opened or written: in words for the person who can mend it, with what to do next."""
+
+import errno
+import os
+
+import apsw
+
+from walrusd.store.log import StorageFailed, StorageFull
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+class CannotOpen(StorageFailed):
+    """The database cannot be used as it is. What was in it is untouched."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def refusal(path: str, error: apsw.Error | OSError, number: int = 0) -> CannotOpen:
+    """`number` is the errno behind an error of SQLite's, if any: `system_errno` of its connection."""
+    match error:
+        case apsw.NotADBError():
+            return CannotOpen(
+                f"{path} is no walrusd database",
+                "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
+            )
+        case apsw.CorruptError():
+            return CannotOpen(
+                f"{path} is damaged: {error}",
+                f"Restore it from a backup, or save what can be read: sqlite3 {path} .recover",
+            )
+        case apsw.BusyError():
+            return CannotOpen(f"{path} is locked by another process", "End that process, then start again.")
+        case apsw.FullError():
+            return _by_the_system(path, errno.ENOSPC)
+        case apsw.ReadOnlyError():
+            return _by_the_system(path, errno.EACCES)
+        case apsw.IOError():
+            return _by_the_system(path, number or errno.EIO)
+        case apsw.CantOpenError():
+            return _by_the_system(path, number or errno.EACCES)
+        case OSError(errno=int(said)):
+            return _by_the_system(path, said)
+        case _:
+            return CannotOpen(f"cannot open {path}: {error}", "Look at the disk, then start again.")
+
+
+def _by_the_system(path: str, number: int) -> CannotOpen:
+    said = os.strerror(number)
+    match number:
+        case errno.ENOSPC | errno.EDQUOT:
+            message = f"there is no room to write {path}: {said}"
+            hint = "Free some disk space, then start again. Nothing that was in it is lost."
+        case errno.EROFS:
+            message = f"{path} lies on a disk that cannot be written: {said}"
+            hint = (
+                "Mount it for writing, or move the home (WALRUS_HOME). A disk with errors is made read-only: see dmesg."
+            )
+        case errno.EACCES | errno.EPERM:
+            message = f"this user may not write {path}, or not beside it: {said}"
+            hint = "Let this user write to the file and its folder."
+        case errno.ENOENT | errno.ENOTDIR:
+            message = f"cannot open {path}: {said}"
+            hint = "Make its folder, and let this user write there."
+        case errno.EIO:
+            message = f"the disk cannot read or write {path}: {said}"
+            hint = "See in dmesg what is wrong with the disk, and copy the home to another one before anything else."
+        case _:
+            message = f"cannot open {path}: {said}"
+            hint = "Look at the disk, then start again."
+    return CannotOpen(message, hint)
+
+
+def write_failure(db: apsw.Connection, error: Exception) -> StorageFailed:
+    """What became of a transaction, in the words of the contract."""
+    number = db.system_errno if isinstance(error, apsw.IOError) else 0
+    kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE else StorageFailed
+    why = str(error) or type(error).__name__
+    failure = kind(f"cannot write to {db.filename}: {why}" + (f" ({os.strerror(number)})" if number else ""))
+    failure.__cause__ = error
+    return failure
