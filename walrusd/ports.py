@@ -4,7 +4,7 @@ The bottom step of the stair: it knows the vocabulary of walrus_protocol and not
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -93,7 +93,9 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
     """One call on its way through the checks.
 
     `started` records the intent: it is awaited after the last check and before the first effect, and
-    never for a call that is refused.
+    never for a call that is refused. `keep` writes down an output that is longer than a model is shown, and answers
+    the ref under which it is found; it is awaited before the result is answered. `say` is told what a long tool says
+    while it runs; it never blocks and never raises.
     """
 
     session: int
@@ -104,6 +106,8 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
     """As it stood when the agent was built; None for a tool it was not offered."""
     workspace: str
     started: Callable[[Process | None], Awaitable[None]]
+    keep: Callable[[bytes], Awaitable[str]]
+    say: Callable[[str], None]
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
@@ -127,6 +131,36 @@ class Tool(Protocol):
 
     async def execute(self, run: ToolRun) -> str:
         """The output. Raises ToolFailed."""
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A process that a tool wants run. The environment is the daemon's to choose; `timeout_s` is what the call asks
+    for, and the tool's own limit holds beside it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    timeout_s: float | None = None
+
+
+@runtime_checkable
+class ProcessTool(Protocol):
+    """A tool whose work is done by a process of its own: it says which, the pipeline runs it and ends it."""
+
+    @property
+    def schema(self) -> ToolSchema: ...
+
+    def command(self, run: ToolRun) -> Command:
+        """Raises ToolFailed."""
+
+
+class WallClock(Protocol):
+    """The time of day: what a person means by eight o'clock. It may be set, forwards and backwards."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+
+    async def until(self, when: float) -> None:
+        """Wait for that time of day; return early, too, where the clock was set meanwhile: look at `now` again."""
 
 
 class ToolFailed(Exception):

@@ -1,7 +1,7 @@
 """The hook of the machine's runtimes: the puppet's tools, and every fact in the order in which it was told."""
 
 from tests.runtime.machine_puppet import LOOK, TOUCH, Puppet
-from walrus_protocol.events import AnyEvent, Durable, Live, ToolResult
+from walrus_protocol.events import AnyEvent, Durable, ToolResult
 from walrusd.ports import ToolRequest
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.schemas import ToolRegistry
@@ -17,7 +17,7 @@ class Stage(Hook):
         registry.register_tool(TOUCH)
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        if not isinstance(event, Live):
+        if isinstance(event, Durable):
             self.told.append(event)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:

@@ -8,9 +8,10 @@ from typing import Literal, Protocol, TypeVar
 import trio
 import trio.testing
 
+from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.log import Filter, Log, Queued, Sent, Span, StorageFailed, Stored, Write
+from walrusd.store.log import Filter, Log, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
 from walrusd.store.memory import Disk, MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
@@ -166,6 +167,29 @@ class Valve:
 
     async def open_sessions(self) -> int:
         return await self._read(self.log.open_sessions())
+
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        return await self._read(self.log.output(session, ref, offset, limit))
+
+    async def schedules(self) -> list[Schedule]:
+        return await self._read(self.log.schedules())
+
+    async def ticks(
+        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
+    ) -> list[Tick]:
+        return await self._read(self.log.ticks(schedule, before=before, news=news, limit=limit))
+
+    async def running_ticks(self) -> list[Tick]:
+        return await self._read(self.log.running_ticks())
+
+    async def last_of_daemon(self) -> tuple[int, int]:
+        return await self._read(self.log.last_of_daemon())
+
+    async def pulse(self) -> None:
+        await self._read(self.log.pulse())
+
+    def sizes(self) -> Sizes:
+        return self.log.sizes()
 
     async def aclose(self) -> None:
         await self.log.aclose()

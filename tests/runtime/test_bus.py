@@ -23,6 +23,7 @@ from walrus_protocol.events import (
 from walrusd.ports import TextSaid, ThinkingSaid
 from walrusd.runtime.bus import LIVE_BUFFER, PAGE, WINDOW, WINDOW_BYTES, Fact, Item, Reader
 from walrusd.runtime.drafts import Speech
+from walrusd.runtime.kept import Kept
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.store.memory import MemoryLog
 
@@ -33,7 +34,7 @@ def broken(bug: BaseException) -> None:
 
 async def new_session() -> LiveSession:
     shared = Shared(log=MemoryLog(), clock=lambda: 1.0, see=lambda agent, event: None, broken=broken)
-    return await Sessions(shared).create("walrus")
+    return await Sessions(shared, Kept(600)).create("walrus")
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_facts_that_are_too_large_for_the_window_come_from_the_store(live:
 
 async def test_a_row_that_is_durable_and_not_yet_published_is_not_told(live: LiveSession) -> None:
     log = Valve(live.shared.log)
-    fresh = await Sessions(replace(live.shared, log=log)).get(live.id)
+    fresh = await Sessions(replace(live.shared, log=log), Kept(600)).get(live.id)
     log.hold("after")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fresh.recorder.record, UserMessage(content="hi"))

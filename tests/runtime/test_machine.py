@@ -43,6 +43,8 @@ Story = Sequence[Sequence[Order]]
 PLAYS = settings.default.max_examples if settings.default else 100
 HOURS = pytest.mark.timeout(3 * 3600)
 """For a thorough run. No single story can hang: each wait in it has its own limit."""
+IDLE_S = 0.01
+"""So short that a session leaves the memory between any two orders that nobody holds it over."""
 BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -118,7 +120,7 @@ class Machine:
         stage = Stage(puppet)
         valve = Valve(log)
         valve.failing = STORAGE["storage_full"] if start.failing else None
-        runtime = Runtime(puppet, stage, log=valve, max_running_turns=2, clock=trio.current_time)
+        runtime = Runtime(puppet, stage, log=valve, max_running_turns=2, clock=trio.current_time, idle_evict_s=IDLE_S)
         runtime.add_agent(Agent(name="walrus", max_iterations=3))
         end: Restart | PowerCut | None = None
         async with runtime, trio.open_nursery() as clients:

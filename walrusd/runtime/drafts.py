@@ -68,6 +68,10 @@ class Drafts:
             await self._woken.wait()
             self._woken = trio.Event()
             await trio.sleep(INTERVAL)
-            dirty, self._dirty = self._dirty, {}
-            for save in dirty.values():
-                save()
+            self._save()
+
+    def _save(self) -> None:
+        # In a frame of its own: `keep` has to hold on to nothing of a session while it waits.
+        dirty, self._dirty = self._dirty, {}
+        for save in dirty.values():
+            save()

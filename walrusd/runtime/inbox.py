@@ -30,6 +30,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
     key: str | None = None
     when_busy: WhenBusy = "queue"
     timeout_s: float | None = None
+    kind: MessageKind = "message"
 
 
 def digest_of(content: Content) -> bytes:
@@ -125,7 +126,7 @@ async def _admit(live: LiveSession, message: Incoming, ticket: Ticket, workers: 
     _refuse_when_closing(live)
     sent = (Sent(key=message.key, digest=ticket.digest),) if message.key is not None else ()
     if workers.claim(live):
-        event = UserMessage(content=message.content, sender=message.sender, key=message.key)
+        event = UserMessage(content=message.content, sender=message.sender, key=message.key, kind=message.kind)
         try:
             await live.recorder.record(event, beside=Beside(sent=sent, applied=lambda: live.land(ticket)))
         except BaseException:
@@ -154,7 +155,7 @@ async def _enqueue(
             retry_after_ms=RETRY_AFTER_MS,
         )
     interrupts = message.when_busy == "interrupt"
-    kind: MessageKind = "steer" if message.when_busy == "steer" else "message"
+    kind: MessageKind = "steer" if message.when_busy == "steer" else message.kind
     queued = Queued(
         place=live.place(first=interrupts),
         kind=kind,

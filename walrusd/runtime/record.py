@@ -17,7 +17,7 @@ from walrusd.runtime.bus import Fact
 from walrusd.session.mend import Draft, awaited
 from walrusd.session.outline import Outline, advance, stamp
 from walrusd.session.session import Session
-from walrusd.store.log import Log, Queued, Sent, Write
+from walrusd.store.log import Log, Output, Queued, Sent, Write
 
 
 class Beside(Struct, frozen=True, kw_only=True):
@@ -29,6 +29,7 @@ class Beside(Struct, frozen=True, kw_only=True):
     """Keys; their turn is filled in where a user message is recorded with them."""
     draft: Draft | None = None
     created_with: Sent | None = None
+    output: Output | None = None
     only_if: Callable[[Outline], bool] | None = None
     """Asked right before it is written; where it does not hold, nothing is, and the recorder meets Overtaken."""
     applied: Callable[[], None] | None = None
@@ -99,6 +100,8 @@ class Recorder:
         self._broken = broken
         self._waiting: list[Recording] = []
         self._under_way = False
+        self._between_turns: float | None = None
+        """When no turn was open for the last time, on the loop's clock."""
 
     async def record(self, *events: Durable, beside: Beside = NOTHING) -> None:
         """All of it is durable, applied and published when this returns. The wait cannot be cancelled.
@@ -121,7 +124,7 @@ class Recorder:
     def _begin(self) -> None:
         if self._under_way or not self._waiting:
             return
-        batch = _Batch(self._session.outline, self._clock())
+        batch = _Batch(self._session.outline, self._clock(), self._elapsed_s())
         left: list[Recording] = []
         for group in self._waiting:
             if left or not batch.has_room_for(group):
@@ -135,6 +138,15 @@ class Recorder:
         if batch.groups:
             self._under_way = True
             self._log.submit(batch.write(lambda offset: self._committed(batch, offset), self._failed_with(batch)))
+
+    def _elapsed_s(self) -> float | None:
+        """How long the open turn has taken, whatever was done to the time of day; None for one that another process
+        began.
+        """
+        turn, now = self._session.outline.turn, trio.current_time()
+        if turn is None:
+            self._between_turns = now
+        return None if self._between_turns is None else now - self._between_turns
 
     def _committed(self, batch: "_Batch", offset: int) -> None:
         try:
@@ -170,16 +182,19 @@ class Recorder:
 class _Batch:
     """The groups of one transaction, checked one after the other against the outline they would leave."""
 
-    def __init__(self, outline: Outline, ts: float) -> None:
+    def __init__(self, outline: Outline, ts: float, elapsed_s: float | None) -> None:
         self.groups: list[Recording] = []
         self.sent: list[Sent] = []
         self._before = outline
         self._outline = outline
         self._ts = ts
+        self._elapsed_s = elapsed_s
         self._turns = 0
 
     def has_room_for(self, group: Recording) -> bool:
-        """A write opens at most one turn, and a turn's inbox entry leaves in the write that opens it."""
+        """A write opens at most one turn, whose inbox entry leaves in that write, and has at most one output."""
+        if group.beside.output and any(other.beside.output for other in self.groups):
+            return False
         return not (self._turns and any(isinstance(event, UserMessage | Done) for event in group.events))
 
     def add(self, group: Recording) -> None:
@@ -190,7 +205,7 @@ class _Batch:
         events: list[Durable] = []
         outlines: list[Outline] = []
         for event in group.events:
-            stamped = stamp(outline, event, self._ts)
+            stamped = stamp(outline, event, self._ts, self._elapsed_s)
             outline = advance(outline, stamped)
             events.append(stamped)
             outlines.append(outline)
@@ -221,6 +236,7 @@ class _Batch:
             if beside.draft and self._outline.turn and awaited(self._outline.turn, beside.draft):
                 write.draft = beside.draft
             write.created_with = beside.created_with or write.created_with
+            write.output = beside.output or write.output
         self._spans(write)
         return write
 

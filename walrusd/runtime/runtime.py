@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +23,7 @@ from walrusd.runtime.agents import Agents
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming, accept
+from walrusd.runtime.kept import Kept
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.runtime.stream import run_stream
@@ -52,14 +53,18 @@ class Runtime:
         log: Log | None = None,
         clock: Clock = time.time,
         max_running_turns: int = 64,
+        idle_evict_s: float = 600,
     ) -> None:
+        """`idle_evict_s`: how long a session that nobody uses stays in memory; asked for, it is folded anew."""
         self.hook = hook or Hook()
         self.log: Log = log or MemoryLog()
         self.stopping = False
         self._tools = ToolRegistry()
         self._agents = Agents(self._tools, self.hook)
         self._drafts = Drafts()
-        self.sessions_in_memory = Sessions(Shared(log=self.log, clock=clock, see=self._see, broken=self._broken))
+        self._kept = Kept(idle_evict_s)
+        shared = Shared(log=self.log, clock=clock, see=self._see, broken=self._broken)
+        self.sessions_in_memory = Sessions(shared, self._kept)
         self._shop = Workshop(
             model=model,
             hook=self.hook,
@@ -79,7 +84,8 @@ class Runtime:
         self._nursery = await (await self._manager.__aenter__()).start(self._house)
         self._nursery.start_soon(self._drafts.keep, name="drafts")
         self._nursery.start_soon(self._watch, name="state against disk")
-        self._workers = Workers(self._nursery, self._shop)
+        self._nursery.start_soon(self._kept.age, name="idle sessions")
+        self._workers = Workers(self._nursery, self._shop, self._kept)
         return self
 
     async def __aexit__(
@@ -105,6 +111,24 @@ class Runtime:
     def add_agent(self, agent: Agent) -> Agent:
         """The agent as it now stands, with its snapshot of the registered tools."""
         return self._agents.add(agent)
+
+    def swap(self, model: Model, hook: Hook, agents: Iterable[Agent]) -> None:
+        """Turns that start from now on have these, with the tools of this hook; those that run keep what they have.
+
+        A session whose agent is gone lives on, and says so until there is one again. What the hook raises changes
+        nothing.
+        """
+        tools = ToolRegistry()
+        hook.on_register_tools(tools)
+        known = Agents(tools, hook)
+        for agent in agents:
+            known.add(agent)
+        self.hook, self._tools, self._agents = hook, tools, known
+        self._shop.model, self._shop.hook, self._shop.agents = model, hook, known
+
+    def evict_idle_after(self, seconds: float) -> None:
+        """As `idle_evict_s`, from now on."""
+        self._kept.let_go_after(seconds)
 
     def agent(self, name: str) -> Agent:
         """Raises Problem agent_not_found."""

@@ -1,6 +1,8 @@
 """The sessions that are held in memory: made, or folded from the log when somebody asks for them."""
 
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+from weakref import WeakMethod, WeakValueDictionary
 
 import msgspec
 import trio
@@ -11,12 +13,16 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
 from walrusd.runtime.bus import PAGE, Fact, Feed, Now
 from walrusd.runtime.drafts import Speech
+from walrusd.runtime.kept import Kept
 from walrusd.runtime.record import Beside, Recorder, Recording
 from walrusd.runtime.tickets import Ticket, result_of
 from walrusd.session.mend import Draft
 from walrusd.session.session import Session
 from walrusd.session.states import Refused
 from walrusd.store.log import Log, Queued, Sent
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORCE = "force"
 """The content of a queued close that waits for no turn."""
@@ -40,13 +46,19 @@ class Opened(Struct, frozen=True):
 
 
 class LiveSession:
-    """One session in memory: its fold, its recorder, its readers, and who waits for which of its turns."""
+    """One session in memory: its fold, its recorder, its readers, and who waits for which of its turns.
 
-    def __init__(self, session: Session, shared: Shared) -> None:
+    It lives as long as somebody holds it. Its parts know it only weakly: without a cycle it is gone, and its memory
+    free, at the moment when the last holder lets it go.
+    """
+
+    def __init__(self, session: Session, shared: Shared, size: int = 0) -> None:
         self.session = session
         self.shared = shared
-        self.feed = Feed(session.id, shared.log, session.outline.last_seq, self._now)
-        self.recorder = Recorder(session, shared.log, shared.clock, self._publish, shared.broken)
+        self.size = size
+        """Bytes of its log."""
+        self.feed = Feed(session.id, shared.log, session.outline.last_seq, _weakly(self._now))
+        self.recorder = Recorder(session, shared.log, shared.clock, _weakly(self._publish), shared.broken)
         self._state = session.outline.state
         self.left_over: Draft | None = None
         """The draft of a turn that an earlier process left open."""
@@ -135,6 +147,7 @@ class LiveSession:
 
     def _publish(self, fact: Fact) -> None:
         event, outline = fact.event, self.session.outline
+        self.size += len(fact.body)
         state_before = self._state
         self._state = outline.state
         self.shared.see(outline.agent, event)
@@ -210,12 +223,28 @@ class LiveSession:
         self.keyed = {key: ticket for key, ticket in self.keyed.items() if not ticket.settled.is_set()}
 
 
-class Sessions:
-    """All sessions by id. One that is not in memory is folded from its log, once, however many ask at a time."""
+def _weakly(method: Callable[P, T]) -> Callable[P, T]:
+    """`method`, without keeping its session alive for it."""
+    known = WeakMethod(method)
 
-    def __init__(self, shared: Shared) -> None:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        there = known()
+        assert there is not None, "whoever reads or records holds the session meanwhile"
+        return there(*args, **kwargs)
+
+    return call
+
+
+class Sessions:
+    """All sessions by id. One that is not in memory is folded from its log, once, however many ask at a time.
+
+    There is never a second one beside one that somebody still holds, so none need say when he is done with it.
+    """
+
+    def __init__(self, shared: Shared, kept: Kept) -> None:
         self._shared = shared
-        self._live: dict[int, LiveSession] = {}
+        self._kept = kept
+        self._live: WeakValueDictionary[int, LiveSession] = WeakValueDictionary()
         self._loading: dict[int, trio.Event] = {}
 
     def __len__(self) -> int:
@@ -233,8 +262,14 @@ class Sessions:
         """A new session, durable. Raises StorageFailed."""
         live = LiveSession(Session(self._shared.log.next_session()), self._shared)
         created = SessionCreated(agent=agent, created_by=created_by, title=title)
-        await live.recorder.record(created, beside=Beside(created_with=created_with))
-        return self._live.setdefault(live.id, live)
+        self._loading[live.id] = trio.Event()  # it is listed a moment before this task goes on: who asks then, waits
+        try:
+            await live.recorder.record(created, beside=Beside(created_with=created_with))
+            self._live[live.id] = live
+        finally:
+            self._loading.pop(live.id).set()
+        self._kept.touch(live)
+        return live
 
     async def get(self, session: int) -> LiveSession:
         """Raises Problem session_not_found."""
@@ -244,16 +279,16 @@ class Sessions:
                 continue
             self._loading[session] = trio.Event()
             try:
-                loaded = await self._load(session)
-                # A session is listed a moment before its maker is told: there may be a first one already.
-                self._live.setdefault(session, loaded)
+                live = self._live[session] = await self._load(session)
             finally:
                 self._loading.pop(session).set()
+            break
+        self._kept.touch(live)
         return live
 
     async def _load(self, number: int) -> LiveSession:
         log = self._shared.log
-        session, since = Session(number), 0
+        session, since, size = Session(number), 0, 0
         while rows := await log.events(number, since, PAGE):
             for row in rows:
                 try:
@@ -261,9 +296,10 @@ class Sessions:
                 except (Refused, msgspec.MsgspecError) as error:
                     raise _unreadable(number, row.seq, error) from error
             since = rows[-1].seq
+            size += sum(len(row.body) for row in rows)
         if not since:
             raise session_not_found(number)
-        live = LiveSession(session, self._shared)
+        live = LiveSession(session, self._shared, size)
         live.recorder.inbox = await log.queue(number)
         if live.inbox:
             live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place

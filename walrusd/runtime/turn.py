@@ -1,10 +1,20 @@
 """The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
 
+import hashlib
+
 import trio
 from msgspec.structs import replace
 
 from walrus_protocol.content import ToolCall, TurnErrorKind
-from walrus_protocol.events import AssistantMessage, Done, Durable, TextDelta, ThinkingDelta, UserMessage
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    RunningOutput,
+    TextDelta,
+    ThinkingDelta,
+    UserMessage,
+)
 from walrusd.agent.agent import Agent
 from walrusd.agent.prompt import system_text
 from walrusd.dispatch.proposal import run_calls
@@ -16,6 +26,7 @@ from walrusd.runtime.sessions import LiveSession
 from walrusd.session.history import Extended
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
+from walrusd.store.log import Output
 
 NOT_BILLED: frozenset[TurnErrorKind] = frozenset(
     {
@@ -148,7 +159,19 @@ class LiveTurn:
             schema=agent.schema,
             dispatch=self._hook.dispatch,
             record=self.record,
+            keep=self._keep,
+            say=self._hear,
         )
+
+    async def _keep(self, body: bytes) -> str:
+        """An output, durable before the result that names it. Raises StorageFailed."""
+        output = Output(ref=hashlib.sha256(body).hexdigest()[:32], body=body)
+        await self._live.recorder.record(beside=Beside(output=output))
+        return output.ref
+
+    def _hear(self, call: str, text: str) -> None:
+        live = self._live
+        live.say(RunningOutput(ts=live.shared.clock(), session=live.id, turn=self._number, call_id=call, text=text))
 
     async def take_steers(self) -> bool:
         live = self._live

@@ -35,8 +35,8 @@ RETRY_MOST_S = 30.0
 BUG = Problem("bug", "walrusd met a bug in this session", "The daemon's log has the details; a restart folds it anew.")
 
 
-class Workshop(Struct, frozen=True, kw_only=True):
-    """What all workers of a runtime share."""
+class Workshop(Struct, kw_only=True):
+    """What all workers of a runtime share. Model, hook and agents may be replaced, all at once, between two turns."""
 
     model: Model
     hook: Hook

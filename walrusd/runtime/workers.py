@@ -2,6 +2,7 @@
 
 import trio
 
+from walrusd.runtime.kept import Kept
 from walrusd.runtime.sessions import LiveSession, Opened
 from walrusd.runtime.worker import Worker, Workshop
 
@@ -9,9 +10,10 @@ from walrusd.runtime.worker import Worker, Workshop
 class Workers:
     """Starts workers in the runtime's nursery."""
 
-    def __init__(self, nursery: trio.Nursery, shop: Workshop) -> None:
+    def __init__(self, nursery: trio.Nursery, shop: Workshop, kept: Kept) -> None:
         self._nursery = nursery
         self._shop = shop
+        self._kept = kept
         self._most = shop.slots.value
         self._running: set[int] = set()
         self._left = trio.lowlevel.ParkingLot()
@@ -60,6 +62,7 @@ class Workers:
             await Worker(live, self._shop).work(opened)
         finally:
             self._running.discard(live.id)
+            self._kept.touch(live)
             self._left.unpark_all()
 
     async def all_left(self) -> None:

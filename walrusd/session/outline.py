@@ -15,6 +15,7 @@ from walrus_protocol.events import (
     Durable,
     InterruptRequested,
     Parent,
+    Process,
     SessionClosed,
     SessionCreated,
     ToolCallsComplete,
@@ -44,6 +45,8 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
     started: tuple[str, ...] = ()
     """Ids of the unanswered calls whose intent is recorded."""
+    processes: tuple[tuple[str, Process], ...] = ()
+    """Of these calls, those that run as a process, and which."""
     finish: Finish | None = None
     text: str = ""
     """The text of the last answer."""
@@ -86,8 +89,11 @@ def decode(row: bytes) -> Outline:
     return _decoder.decode(row)
 
 
-def stamp(outline: Outline, event: Durable, ts: float) -> Durable:
-    """`event` with what follows from the log: its time, session and turn, and the totals of a `done`."""
+def stamp(outline: Outline, event: Durable, ts: float, elapsed_s: float | None = None) -> Durable:
+    """`event` with what follows from the log: its time, session and turn, and the totals of a `done`.
+
+    `elapsed_s`: how long the open turn has taken, where a clock that nobody sets has measured it.
+    """
     turn = outline.turn
     match event:
         case UserMessage() if turn is None:
@@ -102,7 +108,7 @@ def stamp(outline: Outline, event: Durable, ts: float) -> Durable:
                 rounds=turn.rounds,
                 usage=turn.usage,
                 cost_usd=turn.cost_usd,
-                duration_ms=max(0, round((ts - turn.started_at) * 1000)),
+                duration_ms=max(0, round((ts - turn.started_at if elapsed_s is None else elapsed_s) * 1000)),
             )
         case _:
             number = turn.number if turn else None
@@ -196,13 +202,15 @@ def _call(outline: Outline, turn: Turn, event: ToolCallsStart | ToolStarted | To
         case ToolStarted():
             if event.call_id not in {call.id for call in turn.calls}:
                 raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
-            return replace(turn, started=(*turn.started, event.call_id))
+            processes = turn.processes if event.process is None else (*turn.processes, (event.call_id, event.process))
+            return replace(turn, started=(*turn.started, event.call_id), processes=processes)
         case ToolResult():
             left = tuple(call for call in turn.calls if call.id != event.call_id)
             if len(left) == len(turn.calls):
                 raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
             started = tuple(call for call in turn.started if call != event.call_id)
-            return replace(turn, calls=left, started=started)
+            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
+            return replace(turn, calls=left, started=started, processes=processes)
         case ToolCallsComplete():
             if turn.calls:
                 raise Refused(outline.id, outline.state, event, "a tool call is still open")
