@@ -1,10 +1,14 @@
-"""What every test shares: a quiet log."""
+"""What every test shares: a quiet log, and that nothing runs when it is over."""
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
 from hypothesis import settings
+
+from tests.fakes.leftovers import everybody, leftovers
+from walrusd.host.killing import kill
 
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 """`pytest --hypothesis-profile=thorough`: an hour instead of a minute."""
@@ -14,3 +18,14 @@ settings.register_profile("thorough", max_examples=20_000, deadline=None)
 def quiet_log() -> None:
     """Only errors are printed, where pytest shows them beside a failure."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No process that a test has started outlives it."""
+    before = everybody()
+    yield
+    if left := leftovers(before, f"{tmp_path_factory.getbasetemp()}/"):
+        for seen in left:
+            kill(seen)
+        pytest.fail(f"left running: {left}")

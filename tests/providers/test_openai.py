@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.fakes.models import models_of
 from tests.fakes.provider import (
     STREAM_HEAD,
     Behaviour,
@@ -30,7 +31,7 @@ from tests.fakes.provider import (
 from walrus_config.schema import ModelSettings, Provider, Secret
 from walrus_protocol.content import ToolCall, TurnErrorKind, Usage, User
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid
-from walrusd.providers.registry import Models, open_models
+from walrusd.providers.registry import Models
 from walrusd.session.history import History
 
 KEY = "sk-very-secret-0123456789"
@@ -47,7 +48,7 @@ async def provider(**settings: Any) -> AsyncIterator[tuple[FakeProvider, Models]
         table = Provider(
             kind="openai", models=("m",), **{"base_url": fake.url, "api_key": Secret(KEY), "max_retries": 0, **settings}
         )
-        async with open_models({"fake": table}, {}) as models:
+        async with models_of({"fake": table}, {}) as models:
             yield fake, models
 
 
@@ -298,7 +299,7 @@ async def test_no_cap_is_sent_unless_one_is_set() -> None:
     async with open_provider() as fake:
         fake.always(says("ok"))
         table = Provider(kind="openai", base_url=fake.url, models=("m", "n"))
-        async with open_models({"fake": table}, {"n": ModelSettings(max_output_tokens=7)}) as models:
+        async with models_of({"fake": table}, {"n": ModelSettings(max_output_tokens=7)}) as models:
             for name in ("m", "n"):
                 await models.reply(ask(model=name), list[Said]().append)
     assert [request.body.get("max_tokens") for request in fake.requests] == [None, 7]

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
+from tests.fakes.models import models_of
 from tests.fakes.provider import FakeProvider, open_provider, says
-from walrus_config.schema import ModelSettings, Price, Provider
+from walrus_config.schema import ModelSettings, Price, Provider, Secret
 from walrus_protocol.content import TurnError, Usage, User
-from walrus_protocol.methods import ProviderStatus
+from walrus_protocol.housekeeping import ProviderStatus
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Said
 from walrusd.providers.catalog import Catalog, Resolved
-from walrusd.providers.registry import Models, cost_usd, open_models
+from walrusd.providers.registry import Models, cost_usd
 from walrusd.session.history import History
 
 ECHO = Provider(kind="echo")
@@ -77,7 +79,7 @@ def test_no_name_where_there_is_a_choice_is_a_failure_that_says_where_to_choose(
 
 
 async def test_status_names_every_provider_and_its_models() -> None:
-    async with open_models({"deep": openai("a", "b"), "mine": ECHO}, {}) as models:
+    async with models_of({"deep": openai("a", "b"), "mine": ECHO}, {}) as models:
         assert models.status() == (
             ProviderStatus(name="deep", kind="openai", models=("a", "b")),
             ProviderStatus(name="mine", kind="echo", models=("mine",)),
@@ -103,7 +105,7 @@ TOKENS = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_detail
 async def test_a_call_costs_its_usage_and_an_unknown_price_is_never_zero(
     settings: dict[str, ModelSettings], usage: dict[str, Any] | None, cost: float | None
 ) -> None:
-    async with open_provider() as fake, open_models({"p": openai("m", url=fake.url)}, settings) as models:
+    async with open_provider() as fake, models_of({"p": openai("m", url=fake.url)}, settings) as models:
         fake.will(says("ok", usage=usage))
         reply = await ask(models, "m")
     assert reply.cost_usd == (None if cost is None else pytest.approx(cost))
@@ -116,13 +118,31 @@ def test_what_is_written_to_a_cache_costs_as_input_unless_it_has_its_own_price()
 
 
 async def test_an_echo_is_free_unless_a_price_is_set() -> None:
-    async with open_models({"echo": ECHO}, {}) as models:
+    async with models_of({"echo": ECHO}, {}) as models:
         assert await ask(models, "echo/any") == Reply(content="hi there", model="any", provider="echo", cost_usd=0.0)
+
+
+async def test_after_a_reload_the_old_models_are_what_they_were_and_the_new_ones_what_is_configured() -> None:
+    async with open_provider() as fake:
+        fake.always(says("ok"))
+        first, second = openai("m", url=fake.url), openai("m", "n", url=fake.url)
+        old_key, new_key = Secret("old"), Secret("new")
+        async with models_of({"p": structs.replace(first, api_key=old_key)}, {}) as old:
+            prices = {"m": ModelSettings(price=Price(input=1_000_000))}
+            new = old.reloaded({"p": structs.replace(second, api_key=new_key), "echo": ECHO}, prices)
+            old.give_way_to(new)
+            assert [(await ask(models, "m")).cost_usd for models in (old, new)] == [None, 10]
+            with pytest.raises(ModelFailed):
+                await ask(old, "n")
+            assert (await ask(new, "n")).content == "ok"
+            assert [status.models for status in new.status()] == [("m", "n"), ("echo",)]
+        keys = [request.headers["authorization"] for request in fake.requests]
+    assert keys == ["Bearer old", "Bearer new", "Bearer new"]
 
 
 async def test_without_providers_the_failure_says_what_to_configure() -> None:
     environ = {"DEEPSEEK_API_KEY": "sk-secret", "PATH": "/bin"}
-    async with open_models({}, {}, environ=environ, ollama_port=1) as models:
+    async with models_of({}, {}, environ=environ, ollama_port=1) as models:
         assert models.status() == ()
         with pytest.raises(ModelFailed) as failed:
             await ask(models, "")
@@ -151,7 +171,7 @@ async def test_an_ollama_on_loopback_is_found_with_its_models(server: Any, found
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server, [listener])
         port = listener.socket.getsockname()[1]
-        async with open_models({}, {}, environ={}, ollama_port=port) as models:
+        async with models_of({}, {}, environ={}, ollama_port=port) as models:
             hint = await models.hint()
         nursery.cancel_scope.cancel()
     wanted = f'base_url = "http://127.0.0.1:{port}/v1" and models = ["llama3.2:1b"]'

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fakes.models import models_of
 from walrus_config.schema import ModelSettings, Price, Provider
 from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, Usage, User
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid, ThinkingSaid
 from walrusd.providers.echo import Echo
-from walrusd.providers.registry import open_models
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedError, ScriptedReply
 from walrusd.session.history import History
 
@@ -91,7 +91,7 @@ delay_s = 0.001
 async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> None:
     path = tmp_path / "play.toml"
     path.write_text(SCRIPT)
-    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
         said = list[Said]()
         first = await models.reply(asked(User("a")), said.append)
         second = await models.reply(asked(User("a"), CALLED, OUTPUT), said.append)
@@ -117,7 +117,7 @@ async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
     path = tmp_path / "play.toml"
     path.write_text('[[reply]]\ntext = "a"\nusage = { input = 1000000 }\ncost_usd = 5.0\n')
     prices = {"play": ModelSettings(price=Price(input=3.0))}
-    async with open_models({"play": Provider(kind="scripted", path=str(path))}, prices) as models:
+    async with models_of({"play": Provider(kind="scripted", path=str(path))}, prices) as models:
         assert (await models.reply(asked(User("a")), list[Said]().append)).cost_usd == 3.0
 
 
@@ -137,7 +137,7 @@ async def test_a_script_that_cannot_be_read_says_where_and_is_read_again(
     path = tmp_path / "play.toml"
     if text is not None:
         path.write_text(text)
-    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
             await models.reply(asked(User("a")), list[Said]().append)
         assert failed.value.error.kind == "model_not_found"
@@ -164,6 +164,6 @@ async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
     lines = itertools.takewhile(lambda line: not line or line.startswith("    "), indented)
     path = tmp_path / "play.toml"
     path.write_text("\n".join(lines))
-    async with open_models({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
         reply = await models.reply(asked(User("the weather?")), list[Said]().append)
     assert reply.content == "Sunny."

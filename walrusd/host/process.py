@@ -1,7 +1,6 @@
 """What walrusd asks the kernel about processes, itself included."""
 
 import ctypes
-import os
 import socket
 from pathlib import Path
 from struct import Struct as Layout
@@ -10,6 +9,7 @@ import trio
 from msgspec import Struct
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _ucred = Layout("iII")
 
 
@@ -46,17 +46,22 @@ def descends_from(pid: int, ancestor: int) -> bool:
 
 def undumpable() -> None:
     """Keep other processes of the same user from reading this one's memory and environment, and its core from disk."""
+    _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
+
+
+def subreaper() -> None:
+    """Become the parent of every process that descends from this one and loses its own; whoever does must reap them."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER")
+
+
+def _prctl(option: int, value: int, name: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
-
-
-def rss_bytes() -> int:
-    """The memory of this process that is in RAM now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({name})")
 
 
 def _parent(pid: int) -> int | None:
+    """0 for the first of all; None for a process that has ended or is hidden."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

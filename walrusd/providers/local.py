@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from walrus_config.schema import Provider
+from walrusd.host.spawner import Spawner
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Say
 from walrusd.providers.failures import shown
 from walrusd.providers.http import Http
@@ -36,6 +37,7 @@ class Local:
         settings: Provider,
         http: Http,
         nursery: trio.Nursery,
+        spawner: Spawner,
         *,
         context_window: int | None = None,
         max_output_tokens: Callable[[str], int | None] = lambda model: None,
@@ -45,11 +47,15 @@ class Local:
         self._settings = settings
         self._http = http
         self._nursery = nursery
+        self._spawner = spawner
         self._window = context_window or DEFAULT_WINDOW
         self._max_output_tokens = max_output_tokens
         self._command = command
         self._engine: Engine | None = None
         self._turn = trio.Lock()
+        self._retired = False
+        self._stay = trio.CancelScope()
+        """The engine's: cancelled, it ends."""
 
     @property
     def pid(self) -> int | None:
@@ -59,14 +65,35 @@ class Local:
     async def reply(self, request: ModelRequest, say: Say) -> Reply:
         """One answer; it waits for those before it, and for the engine to be ready. Raises ModelFailed."""
         async with self._turn:
-            engine = await self._ready()
             try:
-                reply = await self._model(engine).reply(replace(request, tools=()), say)
-            except ModelFailed as failed:
-                if failed.error.kind == "provider_network":
-                    await self._raise_if_dead(engine)  # noqa: ASYNC120 - who cancels wants no error, this or that
-                raise
+                reply = await self._answer(request, say)
+            finally:
+                if self._retired and not self._turn.statistics().tasks_waiting:
+                    self._end_engine()
         return replace(reply, provider=self._name, cost_usd=0.0)
+
+    def retire(self) -> None:
+        """End the engine as soon as nobody waits for its answer. Who asks nevertheless gets one of its own."""
+        self._retired = True
+        if not self._turn.locked():
+            self._end_engine()
+
+    def _end_engine(self) -> None:
+        self._engine = None  # whoever asks before it has ended shall not be told that it died
+        self._stay.cancel()
+
+    async def _answer(self, request: ModelRequest, say: Say) -> Reply:
+        engine = await self._ready()
+        try:
+            return await self._model(engine).reply(replace(request, tools=()), say)
+        except ModelFailed as failed:
+            if failed.error.kind == "provider_network":
+                await self._raise_if_dead(engine)  # noqa: ASYNC120 - who cancels wants no error, this or that
+            raise
+
+    async def _run(self, engine: Engine, stay: trio.CancelScope) -> None:
+        with stay:
+            await engine.run(self._command)
 
     def _model(self, engine: Engine) -> OpenAI:
         key = engine.order.key
@@ -89,8 +116,9 @@ class Local:
         """The engine, loaded. A caller that is cancelled leaves it loading for the next."""
         engine = self._engine
         if engine is None or engine.ended.is_set():
-            engine = self._engine = Engine(weights(self._settings.path), self._window)
-            self._nursery.start_soon(engine.run, self._command)
+            engine = self._engine = Engine(self._spawner, weights(self._settings.path), self._window)
+            self._stay = trio.CancelScope()
+            self._nursery.start_soon(self._run, engine, self._stay)
         with trio.move_on_after(self._settings.timeout_s):
             await engine.settled.wait()
         if not engine.settled.is_set():

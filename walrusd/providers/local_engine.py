@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,11 @@ from pathlib import Path
 import msgspec
 import trio
 from msgspec import Struct
+from trio.abc import ReceiveStream, SendStream
+
+from walrusd.host.child import Child
+from walrusd.host.launch import SpawnFailed
+from walrusd.host.spawner import Spawner
 
 COMMAND = (sys.executable, "-P", "-m", "walrusd.providers.local_server")
 """-P: a json.py in the folder that the daemon was started in is not the engine's."""
@@ -28,87 +32,88 @@ class Order(Struct, frozen=True, kw_only=True):
     key: str
 
 
-class _Ready(Struct):
-    url: str
+class _Answer(Struct):
+    """What the engine says of itself once it has loaded, or has failed to."""
+
+    url: str = ""
+    error: str = ""
 
 
 class Engine:
     """One process. `settled` is set once it is ready or has ended; `url` is empty until it is ready."""
 
-    def __init__(self, weights: str, context_window: int) -> None:
-        self.order = Order(weights=weights, context_window=context_window, key=secrets.token_urlsafe(24))
+    def __init__(self, spawner: Spawner, weights: str, context_window: int) -> None:
+        self._spawner = spawner
+        self.order = Order(
+            weights=os.path.abspath(weights), context_window=context_window, key=secrets.token_urlsafe(24)
+        )
         self.url = ""
         self.pid = 0
         self.settled = trio.Event()
         self.ended = trio.Event()
         self.end = ""
         """How it ended, in words."""
+        self._error = ""
         self._log = b""
 
     @property
     def last_words(self) -> str:
-        return self._log.decode(errors="replace")[-400:]
+        return self._error or self._log.decode(errors="replace")[-400:]
 
     async def run(self, command: Sequence[str] = COMMAND) -> None:
         """Start the process and stay with it until it ends; cancelling ends it. Never raises for what it does."""
         try:
-            # Starting takes a fork's time in a thread, not on the loop. No PDEATHSIG, so any thread will do.
-            process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
-            )
-        except OSError as error:
-            self._settle(str(error))
+            child = await self._spawner.spawn(command, cwd="/", env=_environment(), stdin="pipe", stderr="pipe")
+        except SpawnFailed as failed:
+            self._settle(f"{failed} {failed.hint}".strip())
             return
-        self.pid = process.pid
+        assert child.stdin is not None, "it was asked to be a pipe"
+        assert child.errors is not None, "it was asked to be a pipe"
+        self.pid = child.pid
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_log, process)
-                await self._start(process)
-                await process.wait()
+                nursery.start_soon(self._keep_log, child.errors)
+                await self._start(child, child.stdin)
+                await child.wait()
         finally:
-            await _ended(process)  # noqa: ASYNC102 - it is shielded and timed inside
-            code = process.returncode
-            self._settle(f"signal {-code}" if code is not None and code < 0 else f"exit status {code}")
+            with trio.move_on_after(END_S, shield=True):
+                await child.stdin.aclose()  # which ends it
+                await child.wait()
+            await child.aclose()  # noqa: ASYNC102 - it is shielded and timed inside
+            self._settle(_words(child.status))
 
     def _settle(self, end: str) -> None:
         self.url, self.end = "", end
         self.ended.set()
         self.settled.set()
 
-    async def _start(self, process: trio.Process) -> None:
-        assert process.stdin is not None, "it was asked to be a pipe"
-        assert process.stdout is not None, "it was asked to be a pipe"
+    async def _start(self, child: Child, stdin: SendStream) -> None:
         line = b""
         try:
-            await process.stdin.send_all(msgspec.json.encode(self.order) + b"\n")
-            while not line.endswith(b"\n") and (more := await process.stdout.receive_some()):
+            await stdin.send_all(msgspec.json.encode(self.order) + b"\n")
+            while not line.endswith(b"\n") and (more := await child.output.receive_some()):
                 line += more
-            self.url = msgspec.json.decode(line, type=_Ready).url
+            answer = msgspec.json.decode(line, type=_Answer)
         except (trio.BrokenResourceError, msgspec.DecodeError):
-            if not line.endswith(b"\n"):  # it is on its way out, and its own exit status says more than our signal
-                with trio.move_on_after(END_S):
-                    await process.wait()
-            process.kill()
+            answer = _Answer()
+        self.url, self._error = answer.url, answer.error
+        if self.url:
+            self.settled.set()
             return
-        self.settled.set()
+        if self._error or not line.endswith(b"\n"):  # on its way out: its own exit status says more than our signal
+            with trio.move_on_after(END_S):
+                await child.wait()
+        child.kill()
 
-    async def _keep_log(self, process: trio.Process) -> None:
-        assert process.stderr is not None, "it was asked to be a pipe"
-        async for chunk in process.stderr:
+    async def _keep_log(self, errors: ReceiveStream) -> None:
+        async for chunk in errors:
             self._log = (self._log + chunk)[-KEPT_LOG:]
 
 
-async def _ended(process: trio.Process) -> None:
-    """Close its stdin, which ends it, and reap it; kill it if that was not enough."""
-    with trio.move_on_after(END_S, shield=True):
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                await pipe.aclose()
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+def _words(status: int | None) -> str:
+    if status is None:
+        return "it does not end"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -1,12 +1,11 @@
 """The local model's engine, in a process of its own: `python -m walrusd.providers.local_server`.
 
-One line of JSON on stdin says what to load, one line on stdout says where it listens; what the engine logs goes to
-stderr. It speaks the OpenAI wire on loopback to whoever knows the key. It imports nothing of walrusd.
+One line of JSON on stdin says what to load, one line on stdout says where it listens, or why it does not. What the
+engine logs goes to stderr. It speaks the OpenAI wire on loopback to who knows the key. It imports nothing of walrusd.
 
 It lives as long as its stdin is open, so it ends with the daemon, however that ends. The kernel sees to that with
 SIGIO, whose default is to end the process: while the engine loads a model it holds the interpreter's lock for seconds,
-and no Python would run to notice. PDEATHSIG is no good here: it follows the thread that started the child, and the
-daemon's pool threads come and go.
+and no Python would run to notice. The death signal that the daemon asks for does the same, where there is one.
 """
 
 import fcntl
@@ -48,7 +47,9 @@ def main() -> None:
     try:
         server = xllamacpp.Server(params)  # back once the weights are loaded; it serves while it is referenced
     except RuntimeError as error:
-        raise SystemExit(f"The engine could not load {order['weights']}: {error}") from error
+        # Not on stderr: the engine's own thread goes on logging there, after this or before it.
+        print(json.dumps({"error": f"The engine could not load {order['weights']}: {error}"}), file=ready, flush=True)
+        raise SystemExit(1) from error
     print(json.dumps({"url": server.listening_address}), file=ready, flush=True)
     while True:
         signal.pause()

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import trio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from walrus_config.schema import ModelSettings, Price, Provider
 from walrus_protocol.content import Usage
-from walrus_protocol.methods import ProviderStatus
+from walrus_protocol.housekeeping import ProviderStatus
+from walrusd.host.spawner import Spawner
 from walrusd.ports import Model, ModelFailed, ModelRequest, Reply, Say
 from walrusd.providers.catalog import Catalog, Resolved
 from walrusd.providers.echo import Echo
@@ -25,6 +27,7 @@ async def open_models(
     providers: Mapping[str, Provider],
     models: Mapping[str, ModelSettings],
     *,
+    spawner: Spawner,
     environ: Mapping[str, str] = os.environ,
     ollama_port: int = OLLAMA_PORT,
 ) -> AsyncIterator["Models"]:
@@ -32,27 +35,44 @@ async def open_models(
 
     `environ` and `ollama_port` are where a hint looks for what could be configured.
     """
-    catalog, http = Catalog(providers, models), Http()
     async with trio.open_nursery() as nursery:
-        built = {name: _build(name, settings, catalog, http, nursery) for name, settings in providers.items()}
+        ground = Ground(http=Http(), nursery=nursery, spawner=spawner, environ=environ, ollama_port=ollama_port)
         try:
-            yield Models(providers, catalog, built, environ=environ, ollama_port=ollama_port)
+            yield Models(providers, models, ground)
         finally:
-            await http.aclose()
+            await ground.http.aclose()
             nursery.cancel_scope.cancel()
 
 
-def _build(name: str, settings: Provider, catalog: Catalog, http: Http, nursery: trio.Nursery) -> Model:
+class Ground(Struct, frozen=True, kw_only=True):
+    """What all models of a daemon stand on, before a reload and after it."""
+
+    http: Http
+    nursery: trio.Nursery
+    spawner: Spawner
+    environ: Mapping[str, str]
+    ollama_port: int
+
+
+def _build(name: str, settings: Provider, catalog: Catalog, ground: Ground) -> Model:
     def longest(model: str) -> int | None:
         return catalog.settings(Resolved(name, model)).max_output_tokens
 
     match settings.kind:
         case "openai":
-            return OpenAI(endpoint(name, settings), http, max_output_tokens=longest)
+            return OpenAI(endpoint(name, settings), ground.http, max_output_tokens=longest)
         case "local":
             windows = [catalog.settings(Resolved(name, model)).context_window or 0 for model in catalog.names(name)]
             window = max(windows, default=0) or None
-            return Local(name, settings, http, nursery, context_window=window, max_output_tokens=longest)
+            return Local(
+                name,
+                settings,
+                ground.http,
+                ground.nursery,
+                ground.spawner,
+                context_window=window,
+                max_output_tokens=longest,
+            )
         case "scripted":
             return ScriptFile(settings.path)
         case "echo":
@@ -60,22 +80,41 @@ def _build(name: str, settings: Provider, catalog: Catalog, http: Http, nursery:
 
 
 class Models:
-    """Fills the Model port."""
+    """Fills the Model port. What it is made of never changes: a reload makes another, and turns keep theirs."""
 
     def __init__(
         self,
         providers: Mapping[str, Provider],
-        catalog: Catalog,
-        built: Mapping[str, Model],
-        *,
-        environ: Mapping[str, str],
-        ollama_port: int,
+        models: Mapping[str, ModelSettings],
+        ground: Ground,
+        engines: Mapping[str, Local] | None = None,
     ) -> None:
+        """`engines`: local models that are taken as they are."""
         self._providers = providers
-        self._catalog = catalog
-        self._built = built
-        self._environ = environ
-        self._ollama_port = ollama_port
+        self._catalog = Catalog(providers, models)
+        self._ground = ground
+        self._built: dict[str, Model] = {
+            name: (engines or {}).get(name) or _build(name, settings, self._catalog, ground)
+            for name, settings in providers.items()
+        }
+
+    def reloaded(self, providers: Mapping[str, Provider], models: Mapping[str, ModelSettings]) -> "Models":
+        """The models of another configuration; the engine of a local one that is as it was goes on. Starts nothing."""
+        new = Catalog(providers, models)
+        same = {
+            name: built
+            for name, built in self._built.items()
+            if isinstance(built, Local)
+            and providers.get(name) == self._providers[name]
+            and _limits(new, name) == _limits(self._catalog, name)
+        }
+        return Models(providers, models, self._ground, same)
+
+    def give_way_to(self, new: "Models") -> None:
+        """End the engines that the new ones do not share, each when the last call on it has ended."""
+        for name, built in self._built.items():
+            if isinstance(built, Local) and new._built.get(name) is not built:  # noqa: SLF001 - one of its own kind
+                built.retire()
 
     async def reply(self, request: ModelRequest, say: Say) -> Reply:
         """One answer of the model that the request names, with its cost. Raises ModelFailed."""
@@ -101,7 +140,13 @@ class Models:
 
     async def hint(self) -> str:
         """What to write into walrus.toml on this machine, while no provider is configured; else ""."""
-        return "" if self._providers else await what_to_configure(self._environ, self._ollama_port)
+        return "" if self._providers else await what_to_configure(self._ground.environ, self._ground.ollama_port)
+
+
+def _limits(catalog: Catalog, provider: str) -> list[tuple[int | None, int | None]]:
+    """All that an engine is told about its models; prices are no concern of it."""
+    found = [catalog.settings(Resolved(provider, model)) for model in catalog.names(provider)]
+    return [(settings.context_window, settings.max_output_tokens) for settings in found]
 
 
 def cost_usd(price: Price, usage: Usage) -> float | None:

@@ -1,0 +1,48 @@
+"""The check that runs after every test can fail."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.fakes.leftovers import everybody, leftovers
+
+NOWHERE = "/there is no such folder/"
+
+
+def names(before: frozenset[int], folder: str = NOWHERE) -> list[tuple[int, str]]:
+    return [(seen.pid, seen.name) for seen in leftovers(before, folder, patience_s=0)]
+
+
+def test_a_child_is_found_until_it_has_ended() -> None:
+    before = everybody()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert names(before) == [(child.pid, "cat")]
+    assert names(before) == []
+
+
+def test_a_child_that_nobody_reaps_is_found() -> None:
+    before = everybody()
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert names(before) == [(child.pid, "true")]
+
+
+def test_a_process_that_has_left_us_is_found_by_the_folder_in_its_environment(tmp_path: Path) -> None:
+    before = everybody()
+    shell = subprocess.run(
+        ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"],
+        env={"PATH": os.environ["PATH"], "WALRUS_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        check=True,
+    )
+    orphan = int(shell.stdout)
+    assert [pid for pid, _ in names(before)] == []
+    assert [pid for pid, _ in names(before, f"{tmp_path}/")] == [orphan]
+    os.kill(orphan, signal.SIGKILL)
+    assert leftovers(before, f"{tmp_path}/") == []
+
+
+def test_what_was_there_before_is_not_found() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+        assert names(everybody()) == []

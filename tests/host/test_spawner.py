@@ -1,0 +1,334 @@
+"""Children as the spawner starts them: real processes, from the order to the end."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+
+from walrusd.host.child import Child
+from walrusd.host.launch import SpawnFailed
+from walrusd.host.procfs import boot_id, look
+from walrusd.host.spawner import Spawner
+
+ENV = {"PATH": os.environ["PATH"]}
+UMASK = 0o027
+
+
+@pytest.fixture
+async def spawner() -> AsyncIterator[Spawner]:
+    async with Spawner(UMASK) as spawner:
+        yield spawner
+        assert spawner.running == 0, "a test closes what it starts"
+
+
+async def shell(spawner: Spawner, script: str, **how: Any) -> Child:
+    return await spawner.spawn(["bash", "-c", script], **{"cwd": "/", "env": ENV, **how})
+
+
+async def said(child: Child) -> str:
+    """All that it says, to the end."""
+    with trio.fail_after(20):
+        return b"".join([piece async for piece in child.output]).decode()
+
+
+async def number(child: Child) -> int:
+    """The pid that it says first."""
+    with trio.fail_after(20):
+        line = b""
+        while not line.endswith(b"\n"):
+            line += await child.output.receive_some()
+    return int(line)
+
+
+async def ended(child: Child) -> int:
+    with trio.fail_after(20):
+        return await child.wait()
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that need not be our child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with trio.fail_after(20):
+        await trio.lowlevel.wait_readable(pidfd)
+    os.close(pidfd)
+
+
+async def test_a_child_runs_where_and_how_it_was_ordered_to(spawner: Spawner, tmp_path: Path) -> None:
+    ask = """
+import json, os, sys
+print(json.dumps({
+    "argv": sys.argv[1:], "cwd": os.getcwd(), "umask": os.umask(0), "stdin": sys.stdin.read(),
+    "leads": os.getpid() == os.getpgid(0) == os.getsid(0), "pid": os.getpid(),
+    "environ": sorted(os.environ.keys() - {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}),
+}))
+"""
+    argv = [sys.executable, "-I", "-c", ask, "a b", "", "$HOME *", "-n", "é"]
+    async with await spawner.spawn(argv, cwd=str(tmp_path), env={**ENV, "MINE": "1"}) as child:
+        answer = json.loads(await said(child))
+        assert await ended(child) == 0
+    assert answer == {
+        "argv": ["a b", "", "$HOME *", "-n", "é"],
+        "cwd": str(tmp_path),
+        "umask": UMASK,
+        "stdin": "",
+        "leads": True,
+        "pid": child.pid,
+        "environ": ["MINE", "PATH"],
+    }
+
+
+async def test_a_child_has_no_descriptor_but_0_1_and_2(spawner: Spawner) -> None:
+    async with await spawner.spawn(["ls", "/proc/self/fd"], cwd="/", env=ENV) as child:
+        assert (await said(child)).split() == ["0", "1", "2", "3"]  # 3: the folder that ls reads
+
+
+async def test_a_child_blocks_no_signal_and_leaves_sigpipe_alone(spawner: Spawner) -> None:
+    async with await spawner.spawn(["cat", "/proc/self/status"], cwd="/", env=ENV) as child:
+        masks = dict(line.split(":\t") for line in (await said(child)).splitlines() if line.startswith("Sig"))
+    pipe = 1 << (signal.SIGPIPE - 1)
+    assert (int(masks["SigBlk"], 16), int(masks["SigCgt"], 16), int(masks["SigIgn"], 16) & pipe) == (0, 0, 0)
+
+
+async def test_a_child_is_known_by_its_number_its_start_and_the_boot(spawner: Spawner) -> None:
+    async with await shell(spawner, "read forever", stdin="pipe") as child:
+        seen = look(child.pid)
+        assert seen
+        assert (child.process.pgid, child.process.start, child.process.boot) == (child.pid, seen.start, boot_id())
+        assert spawner.running == 1
+
+
+async def test_stdout_and_stderr_come_together_or_apart(spawner: Spawner) -> None:
+    async with await shell(spawner, "echo out; echo err >&2") as child:
+        assert (await said(child), child.errors) == ("out\nerr\n", None)
+    async with await shell(spawner, "echo out; echo err >&2", stderr="pipe") as child:
+        assert child.errors
+        assert await said(child) == "out\n"
+        assert await child.errors.receive_some() == b"err\n"
+
+
+async def test_what_is_written_to_stdin_is_all_the_programs(spawner: Spawner) -> None:
+    async with await spawner.spawn(["cat"], cwd="/", env=ENV, stdin="pipe") as child:
+        assert child.stdin
+        await child.stdin.send_all(b"first\nsecond\n")
+        await child.stdin.aclose()
+        assert await said(child) == "first\nsecond\n"
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 201", 201), ("kill -TERM $$", -15)])
+async def test_any_number_may_wait_for_the_end(spawner: Spawner, script: str, status: int) -> None:
+    async with await shell(spawner, script) as child:
+        with trio.move_on_after(0):
+            await child.wait()  # one that gives up takes nothing from the others
+        statuses = list[int]()
+
+        async def wait() -> None:
+            statuses.append(await ended(child))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(wait)
+    assert statuses == [status] * 5
+    assert await child.wait() == status
+
+
+async def test_many_at_once_each_get_their_own_status(spawner: Spawner) -> None:
+    statuses = dict[int, int]()
+
+    async def one(status: int) -> None:
+        async with await shell(spawner, f"exit {status}") as child:
+            statuses[status] = await ended(child)
+
+    async with trio.open_nursery() as nursery:
+        for status in range(100):
+            nursery.start_soon(one, status)
+    assert statuses == {status: status for status in range(100)}
+
+
+async def test_nothing_is_done_before_the_gate_is_open(spawner: Spawner, tmp_path: Path) -> None:
+    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True) as child:
+        seen = look(child.pid)
+        assert seen
+        assert seen.start == child.process.start
+        assert os.listdir(tmp_path) == []
+        child.open_gate()
+        assert await ended(child) == 0
+    assert (tmp_path / "it").read_text() == "done\n"
+
+
+async def test_a_child_that_is_killed_behind_its_gate_never_runs(spawner: Spawner, tmp_path: Path) -> None:
+    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True) as child:
+        child.kill()
+        assert await ended(child) == -signal.SIGKILL
+        child.open_gate()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_gate_that_is_never_opened_lets_nobody_through(spawner: Spawner, tmp_path: Path) -> None:
+    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", range(4))
+async def test_a_child_whose_caller_is_cancelled_does_nothing(spawner: Spawner, tmp_path: Path, moment: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: shell(spawner, "echo done > it", cwd=str(tmp_path)))
+        for _ in range(moment):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    async with await shell(spawner, "exit 0") as next_one:  # the thread takes its jobs in order
+        await ended(next_one)
+    assert spawner.running == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 1000 & echo $!; wait",
+        "sleep 1000 & echo $!",
+        "set -m; sleep 1000 & echo $!; wait",
+        "set -m; sleep 1000 & echo $!",
+    ],
+    ids=["a grandchild", "left behind", "in a group of its own", "left behind in a group of its own"],
+)
+async def test_the_end_of_a_child_is_the_end_of_its_group_and_session(spawner: Spawner, script: str) -> None:
+    async with await shell(spawner, script) as child:
+        grandchild = await number(child)
+        assert look(grandchild)
+    await gone(grandchild)
+
+
+async def test_kill_takes_the_whole_group_and_may_be_said_again(spawner: Spawner) -> None:
+    async with await shell(spawner, "sleep 1000 & echo $!; wait") as child:
+        grandchild = await number(child)
+        child.kill()
+        child.kill()
+        assert await ended(child) == -signal.SIGKILL
+        await gone(grandchild)
+        child.kill()
+    child.kill()
+    await child.aclose()
+
+
+async def test_one_that_has_left_the_session_may_keep_the_pipe_but_not_the_child(spawner: Spawner) -> None:
+    async with await shell(spawner, "setsid sh -c 'echo $$; exec sleep 1000' &") as child:
+        stray = await number(child)
+        assert await ended(child) == 0
+        with trio.move_on_after(0.01) as patience:
+            await child.output.receive_some()
+        assert patience.cancelled_caught
+    assert look(stray)
+    os.kill(stray, signal.SIGKILL)
+
+
+async def test_closing_is_not_cancelled(spawner: Spawner) -> None:
+    with trio.CancelScope() as scope:
+        async with await shell(spawner, "sleep 1000 & echo $!; wait") as child:
+            grandchild = await number(child)
+            scope.cancel()
+    assert spawner.running == 0
+    await gone(grandchild)
+
+
+async def test_leaving_kills_who_was_not_closed_and_names_them() -> None:
+    structlog.reset_defaults()
+    with capture_logs() as logs:
+        async with Spawner(UMASK) as spawner:
+            children = [await shell(spawner, "sleep 1000 & echo $!; wait") for _ in range(3)]
+            grandchildren = [await number(child) for child in children]
+    assert spawner.running == 0
+    [line] = logs
+    assert (line["log_level"], line["event"]) == ("warning", "killed what was still running")
+    # A grandchild may not have come to be called sleep yet.
+    assert sorted(re.sub("^(bash|sleep) ", "", name) for name in line["processes"]) == sorted(
+        f"({pid})" for pid in [*grandchildren, *(child.pid for child in children)]
+    )
+    for pid in grandchildren:
+        await gone(pid)
+    assert [look(child.pid) for child in children] == [None] * 3
+
+
+async def test_leaving_says_nothing_where_all_was_closed() -> None:
+    structlog.reset_defaults()
+    with capture_logs() as logs:
+        async with Spawner(UMASK) as spawner, await shell(spawner, "exit 0"):
+            pass
+    assert logs == []
+
+
+async def test_kill_all_ends_every_group_at_once(spawner: Spawner) -> None:
+    async with await shell(spawner, "read forever", gated=True) as one, await shell(spawner, "sleep 1000") as other:
+        spawner.kill_all()
+        assert [await ended(one), await ended(other)] == [-signal.SIGKILL] * 2
+
+
+async def refused(spawner: Spawner, argv: Sequence[str], **how: Any) -> tuple[str, str]:
+    with pytest.raises(SpawnFailed) as failed:
+        await spawner.spawn(argv, **{"cwd": "/", "env": ENV, **how})
+    return str(failed.value), failed.value.hint
+
+
+async def test_a_missing_program_is_named(spawner: Spawner, tmp_path: Path) -> None:
+    assert await refused(spawner, ["no-such-program"]) == (
+        "There is no program called no-such-program.",
+        "Install it, or add its folder to PATH.",
+    )
+    assert await refused(spawner, ["bash"], env={"PATH": str(tmp_path)}) == (
+        "There is no program called bash.",
+        "Install it, or add its folder to PATH.",
+    )
+    assert await refused(spawner, ["./it"], cwd=str(tmp_path)) == (
+        f"'./it' could not be started: {tmp_path}/./it: no such file or directory.",
+        f"Check that {tmp_path}/./it is there and may be used.",
+    )
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+async def test_what_cannot_be_executed_is_refused(spawner: Spawner, tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "it")
+    assert await refused(spawner, ["./it"], cwd=str(tmp_path)) == (
+        f"'./it' could not be started: {tmp_path}/./it: permission denied.",
+        f"Check that {tmp_path}/./it is there and may be used.",
+    )
+
+
+async def test_a_folder_that_is_none_is_named(spawner: Spawner, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert await refused(spawner, ["true"], cwd=f"{tmp_path}/none") == (
+        f"'true' could not be started: {tmp_path}/none: no such file or directory.",
+        f"Check that {tmp_path}/none is there and may be used.",
+    )
+    assert await refused(spawner, ["true"], cwd=f"{tmp_path}/file") == (
+        f"'true' could not be started: {tmp_path}/file: not a directory.",
+        f"Check that {tmp_path}/file is there and may be used.",
+    )
+
+
+async def test_arguments_that_no_process_can_take_are_refused(spawner: Spawner) -> None:
+    assert await refused(spawner, ["true", "x" * 4_000_000]) == (
+        "'true' could not be started: argument list too long.",
+        "Put long text into a file and pass its name.",
+    )
+    assert await refused(spawner, ["true", "a\0b"]) == (
+        "'true' could not be started: embedded null byte.",
+        "Arguments, environment and folder are text without NUL characters.",
+    )
+
+
+async def test_a_spawner_that_was_left_starts_nothing() -> None:
+    async with Spawner(UMASK) as spawner:
+        pass
+    assert await refused(spawner, ["true"]) == ("true was not started: walrusd is stopping.", "")

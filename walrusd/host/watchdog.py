@@ -1,0 +1,51 @@
+"""The sign of life that systemd waits for: given only where the loop and the store are both proved to be alive."""
+
+import faulthandler
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from walrusd.host.notify import Notify
+
+log = structlog.get_logger("walrusd")
+
+
+def tell_where_it_stood() -> None:
+    """Have the log say where each thread stands when walrusd is ended by ABRT, which is what a watchdog sends.
+
+    Lines of code and no values: no secret is among them.
+    """
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
+
+
+async def watchdog(notify: Notify, pulse: Callable[[], Awaitable[None]]) -> None:
+    """Say that walrusd lives, each half of the time after which it would be given up; without a watchdog, return.
+
+    That this task runs proves the loop; that `pulse` returns proves the store's thread. While it does not, nothing is
+    said, and systemd ends walrusd and starts it again.
+    """
+    if notify.watchdog_s is None:
+        return
+    half = notify.watchdog_s / 2
+    while True:
+        asked = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_of_silence, half)
+            await pulse()
+            nursery.cancel_scope.cancel()
+        if (took := trio.current_time() - asked) > half:
+            log.warning("the store answers again", after_s=round(took))
+        notify.alive()
+        await trio.sleep(half)
+
+
+async def _tell_of_silence(seconds: float) -> None:
+    await trio.sleep(seconds)
+    log.error(
+        "the store does not answer: systemd will restart walrusd unless it does soon",
+        for_s=round(seconds),
+        hint="Is the disk dead, or very busy? What was acknowledged is safe.",
+    )
