@@ -1,6 +1,6 @@
 """A pipeline to send calls through, and tools that do what they are given to do."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import trio
 
@@ -8,7 +8,9 @@ from walrus_config import schema as config
 from walrus_protocol.content import ToolCall, ToolSchema
 from walrus_protocol.events import Process, ToolResult
 from walrusd.dispatch.pipeline import Pipeline
-from walrusd.ports import Clock, Tool, ToolRequest, ToolRun
+from walrusd.host.spawner import Spawner
+from walrusd.ports import Clock, ProcessTool, Tool, ToolRequest, ToolRun
+from walrusd.redaction import Redaction
 
 ALLOW = config.Permissions(default="allow")
 ANYTHING: dict[str, object] = {"type": "object"}
@@ -54,12 +56,14 @@ class Counter:
 
     def __init__(
         self,
-        *tools: Tool,
+        *tools: Tool | ProcessTool,
         settings: Mapping[str, config.Tool] | None = None,
         agents: Mapping[str, config.Agent] | None = None,
         permissions: config.Permissions = ALLOW,
         workspace: str = "/nowhere",
         clock: Clock = lambda: 0.0,
+        spawner: Spawner | None = None,
+        secrets: Collection[str] = (),
     ) -> None:
         self.pipeline = Pipeline(
             {tool.schema.name: tool for tool in tools},
@@ -67,9 +71,16 @@ class Counter:
             agents=agents or {},
             permissions=permissions,
             clock=clock,
+            spawner=spawner,
+            home="/walrus",
+            redact=Redaction(secrets),
         )
         self.workspace = workspace
         self.intents = 0
+        self.processes: list[Process] = []
+        self.kept: dict[str, bytes] = {}
+        self.said: list[str] = []
+        self._heard = trio.Event()
 
     def schema(self, name: str) -> ToolSchema | None:
         return next((schema for schema in self.pipeline.schemas if schema.name == name), None)
@@ -85,10 +96,28 @@ class Counter:
                 call=ToolCall("c1", name, arguments),
                 schema=self.schema(name) if offered else None,
                 workspace=self.workspace,
-                started=self._started,
+                started=self.started,
+                keep=self.keep,
+                say=self.say,
             )
         )
 
-    async def _started(self, process: Process | None) -> None:
-        assert process is None
+    async def started(self, process: Process | None) -> None:
         self.intents += 1
+        self.processes += [process] if process else []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self._heard.set()
+        self._heard = trio.Event()
+
+    async def lines_said(self, count: int) -> list[str]:
+        """So many lines of a running tool's output, once they have been said."""
+        while len(lines := "".join(self.said).splitlines()) < count:
+            await self._heard.wait()
+        return lines
+
+    async def keep(self, body: bytes) -> str:
+        ref = f"ref{len(self.kept)}"
+        self.kept[ref] = body
+        return ref

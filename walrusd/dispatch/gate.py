@@ -7,13 +7,13 @@ from msgspec import Struct
 
 from walrus_config import schema as config
 from walrus_protocol.content import Outcome, ToolSchema
-from walrusd.ports import Tool, ToolRequest
+from walrusd.ports import ProcessTool, Tool, ToolRequest
 
 
 class Known(Struct, frozen=True, kw_only=True):
     """A tool that can be executed. `schema` has the limits that walrus.toml sets, where it sets any."""
 
-    tool: Tool
+    tool: Tool | ProcessTool
     schema: ToolSchema
     validator: Validator
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-import structlog
 import trio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from walrus_config import schema as config
@@ -12,25 +10,17 @@ from walrus_protocol.content import Outcome, ToolCall, ToolSchema
 from walrus_protocol.events import ToolResult
 from walrusd.dispatch.arguments import compiled, validate
 from walrusd.dispatch.capabilities import capabilities
-from walrusd.dispatch.gate import Gate, Known, Rules
+from walrusd.dispatch.gate import Gate, Known, Refusal, Rules
+from walrusd.dispatch.output import Output
 from walrusd.dispatch.permissions import permissions
-from walrusd.ports import Clock, Tool, ToolFailed, ToolRequest, ToolRun
-
-log = structlog.get_logger("walrusd.tool")
+from walrusd.dispatch.processes import Processes
+from walrusd.dispatch.ran import Ran, failed, milliseconds, stopped
+from walrusd.host.spawner import Spawner
+from walrusd.ports import Clock, ProcessTool, Tool, ToolRequest, ToolRun
+from walrusd.redaction import Redaction
 
 GATES: tuple[Gate, ...] = (validate, capabilities, permissions)
 """The order in which a request passes. A gate's name is that of its function."""
-
-
-MAX_OUTPUT = 64 * 1024
-"""Bytes of a result that go to the model where no tool says otherwise."""
-
-
-class Ran(Struct, frozen=True):
-    """What became of a tool that was executed."""
-
-    outcome: Outcome
-    text: str
 
 
 class Pipeline:
@@ -38,14 +28,20 @@ class Pipeline:
 
     def __init__(
         self,
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, Tool | ProcessTool],
         *,
         settings: Mapping[str, config.Tool],
         agents: Mapping[str, config.Agent],
         permissions: config.Permissions,
         clock: Clock,
+        spawner: Spawner | None,
+        home: str,
+        redact: Redaction,
     ) -> None:
-        """A tool that is not enabled is not there. Raises ValueError where a tool's schema is none."""
+        """A tool that is not enabled is not there. Raises ValueError where a tool's schema is none.
+
+        Process tools need a spawner; `home` is the walrus home, which their processes are told.
+        """
         known = {
             name: _known(tool, settings.get(name, config.Tool()))
             for name, tool in tools.items()
@@ -53,6 +49,8 @@ class Pipeline:
         }
         self._rules = Rules(tools=known, agents=agents, permissions=permissions)
         self._clock = clock
+        self._redact = redact
+        self._processes = Processes(spawner, home=home, redact=redact, clock=clock) if spawner else None
 
     @property
     def schemas(self) -> tuple[ToolSchema, ...]:
@@ -60,27 +58,44 @@ class Pipeline:
         return tuple(known.schema for known in self._rules.tools.values())
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
-        """A refusal or the tool's outcome, always for the model to read. Raises only what `request.started` raises."""
+        """A refusal or the tool's outcome, always for the model to read.
+
+        Raises only what `request.started` and `request.keep` raise.
+        """
         for gate in GATES:
             if refusal := gate(self._rules, request):
-                return _result(request.call, refusal.outcome, refusal.text, gate=gate.__name__, rule=refusal.rule)
+                return _refused(request.call, gate.__name__, refusal)
         known = self._rules.tools[request.call.name]
+        assert isinstance(request.call.arguments, dict), "validate lets no other arguments pass"
+        run = ToolRun(
+            session=request.session, agent=request.agent, arguments=request.call.arguments, workspace=request.workspace
+        )
+        if isinstance(known.tool, ProcessTool):
+            assert self._processes is not None, "process tools are given together with a spawner"
+            ran = await self._processes.run(known.tool, known.schema, request, run)
+        else:
+            ran = await self._execute(known.tool, known.schema, request, run)
+        return await _outcome(request, ran)
+
+    async def _execute(self, tool: Tool, schema: ToolSchema, request: ToolRequest, run: ToolRun) -> Ran:
+        """The work of a tool in this process. One guard decides what an exception of it means."""
         await request.started(None)
         # An interrupt may have come while the intent was written; recording cannot be cancelled, so look now.
         await trio.lowlevel.checkpoint_if_cancelled()
         began = self._clock()
-        ran = await _execute(known, request)
-        return _result(
-            request.call,
-            ran.outcome,
-            ran.text,
-            gate=None if ran.outcome == "ok" else "execute",
-            cap=known.schema.max_output_bytes,
-            duration_ms=max(0, round((self._clock() - began) * 1000)),
-        )
+        outcome: Outcome = "timeout"
+        text = stopped(schema.name, schema.timeout_s)
+        with trio.move_on_after(schema.timeout_s):
+            try:
+                outcome, text = "ok", await tool.execute(run)
+            except Exception as failure:  # noqa: BLE001 - `failed` tells a refusal from a bug, and logs that
+                outcome, text = "error", failed(request, failure)
+        said = Output(schema.max_output_bytes)
+        said.add(self._redact(text))
+        return Ran(outcome=outcome, said=said, duration_ms=milliseconds(self._clock() - began))
 
 
-def _known(tool: Tool, settings: config.Tool) -> Known:
+def _known(tool: Tool | ProcessTool, settings: config.Tool) -> Known:
     schema = replace(
         tool.schema,
         timeout_s=settings.timeout_s or tool.schema.timeout_s,
@@ -89,65 +104,32 @@ def _known(tool: Tool, settings: config.Tool) -> Known:
     return Known(tool=tool, schema=schema, validator=compiled(schema))
 
 
-async def _execute(known: Known, request: ToolRequest) -> Ran:
-    """The work, and how it ended. One guard decides here what an exception of a tool means."""
-    name, limit = known.schema.name, known.schema.timeout_s
-    assert isinstance(request.call.arguments, dict), "validate lets no other arguments pass"
-    run = ToolRun(
-        session=request.session, agent=request.agent, arguments=request.call.arguments, workspace=request.workspace
-    )
-    with trio.move_on_after(limit):
-        try:
-            return Ran("ok", await known.tool.execute(run))
-        except ToolFailed as failed:
-            return Ran("error", str(failed))
-        except Exception:
-            log.exception("tool crashed", tool=name, session=request.session, call=request.call.id)
-            return Ran("error", f"{name} failed: walrusd met a bug in it. Its effect is unknown. Try another way.")
-    return Ran(
-        "timeout",
-        f"{name} was stopped: it was not done within {limit:g} s. What it did by then is not undone. "
-        "Try a smaller step.",
-    )
-
-
-def _result(
-    call: ToolCall,
-    outcome: Outcome,
-    text: str,
-    *,
-    gate: str | None,
-    rule: str | None = None,
-    cap: int = MAX_OUTPUT,
-    duration_ms: int = 0,
-) -> ToolResult:
-    output, size = capped(text, cap)
+def _refused(call: ToolCall, gate: str, refusal: Refusal) -> ToolResult:
+    text = refusal.text.encode("utf-8", "replace").decode()
     return ToolResult(
         call_id=call.id,
         name=call.name,
-        output=output,
-        is_error=outcome != "ok",
-        outcome=outcome,
+        output=text,
+        is_error=True,
+        outcome=refusal.outcome,
         gate=gate,
-        rule=rule,
-        truncated=size > cap,
-        bytes=size,
-        duration_ms=duration_ms,
+        rule=refusal.rule,
+        bytes=len(text.encode()),
     )
 
 
-def capped(text: str, cap: int) -> tuple[str, int]:
-    """As much of `text` as fits in `cap` bytes, note of the cut included, and the bytes of the whole.
-
-    What is no UTF-8 (half of a surrogate pair, as in odd file names) becomes "?": no log or wire could carry it.
-    """
-    whole = text.encode("utf-8", "replace")
-    if len(whole) <= cap:
-        return whole.decode(), len(whole)
-    room = max(0, cap - len(_note(len(whole), len(whole))))
-    head = whole[:room].decode("utf-8", "ignore")
-    return head + _note(len(head.encode()), len(whole)), len(whole)
-
-
-def _note(shown: int, whole: int) -> str:
-    return f"\n[truncated: the first {shown:,} of {whole:,} bytes are shown]"
+async def _outcome(request: ToolRequest, ran: Ran) -> ToolResult:
+    """The result, once what the model is not shown is kept."""
+    ref = None if ran.said.fits(ran.note) else await request.keep(ran.said.kept)
+    return ToolResult(
+        call_id=request.call.id,
+        name=request.call.name,
+        output=ran.said.shown(ran.note, ref),
+        is_error=ran.outcome != "ok",
+        outcome=ran.outcome,
+        gate=None if ran.outcome == "ok" else "execute",
+        truncated=ref is not None,
+        bytes=ran.said.size,
+        ref=ref,
+        duration_ms=ran.duration_ms,
+    )

@@ -33,8 +33,12 @@ async def run_calls(
     schema: Callable[[str], ToolSchema | None],
     dispatch: Dispatch,
     record: Record,
+    keep: Callable[[bytes], Awaitable[str]],
+    say: Callable[[str, str], None],
 ) -> None:
     """Dispatch every call; record each intent and, in order of completion, each outcome.
+
+    `keep` and `say` are those of ToolRequest; `say` is also told the id of the call.
 
     Cancelling it leaves calls without an outcome, which `mend` closes. What `record` or `dispatch` raises stops
     all calls and is raised as it is: when facts cannot be written, nothing more may happen.
@@ -54,6 +58,8 @@ async def run_calls(
             schema=schema(call.name),
             workspace=workspace,
             started=started,
+            keep=keep,
+            say=partial(say, call.id),
         )
         await record(await dispatch(request))
 

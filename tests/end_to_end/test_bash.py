@@ -1,0 +1,308 @@
+"""`bash` under a real walrusd: what it may and may not do, what is seen of it, and that it never outlives its call."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.home import PATIENCE_S, WALRUSCTL, Home, Walrusd
+from tests.fakes.provider import FakeProvider, Received, calls, open_provider, says
+from walrus_protocol.aclient import Client, connect
+from walrus_protocol.client import RequestFailed
+from walrus_protocol.events import AnyEvent, Done, NewerEvent, RunningOutput, ToolResult, ToolStarted
+from walrus_protocol.methods import (
+    AttachParams,
+    CloseParams,
+    CreateParams,
+    OutputParams,
+    SendParams,
+    SessionParams,
+    WaitParams,
+)
+from walrusd.session.mend import EFFECT_UNKNOWN
+
+TOML = """
+[daemon]
+shutdown_grace_s = 0.1
+[defaults]
+model = "fake"
+[providers.fake]
+kind = "openai"
+base_url = "{url}"
+api_key = "sk-secret-of-the-home"
+models = ["fake"]
+[permissions]
+allow = ["bash"]
+[tools.bash]
+sandbox = "none"
+"""
+Events = list[AnyEvent | NewerEvent]
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    async with open_provider() as fake:
+        yield fake
+
+
+@pytest.fixture
+def home(tmp_path: Path, provider: FakeProvider) -> Home:
+    home = Home(tmp_path / "home", TOML.format(url=provider.url))
+    (home.path / "workspace").mkdir()
+    return home
+
+
+@pytest.fixture
+async def daemon(home: Home) -> AsyncIterator[Walrusd]:
+    with home.walrusd(environ={"OPENAI_API_KEY": "sk-of-another"}) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def client(daemon: Walrusd) -> AsyncIterator[Client]:
+    async with connect(daemon.socket) as client:
+        yield client
+
+
+def bash(command: str, **more: object) -> tuple[str, dict[str, object]]:
+    return "bash", {"command": command, **more}
+
+
+async def turn(client: Client, session: int, timeout_s: float | None = None) -> Events:
+    """The events of a turn, live ones too."""
+    with trio.fail_after(PATIENCE_S):
+        async with client.stream(SendParams(session=session, content="go", timeout_s=timeout_s)) as events:
+            return [event async for event in events]
+
+
+async def created(client: Client) -> int:
+    return (await client.create(CreateParams(agent="walrus"))).session
+
+
+def results(events: Events) -> list[ToolResult]:
+    return [event for event in events if isinstance(event, ToolResult)]
+
+
+async def gone(pid: int) -> None:
+    """Wait until the process has ended."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with trio.fail_after(PATIENCE_S):
+        try:
+            await trio.lowlevel.wait_readable(process)
+        finally:
+            os.close(process)
+
+
+async def lines_said(client: Client, session: int, count: int) -> list[str]:
+    """So many lines of what runs in a session, once they have been said."""
+    said = ""
+    with trio.fail_after(PATIENCE_S):
+        async with client.attach(AttachParams(session=session)) as events:
+            async for event in events:
+                if isinstance(event, RunningOutput):
+                    said += event.text
+                if len(lines := said.splitlines()) >= count:
+                    return lines
+    raise AssertionError(f"the session ended with {said}")
+
+
+async def test_a_command_is_seen_while_it_runs_and_answered_whole(
+    home: Home, client: Client, provider: FakeProvider
+) -> None:
+    provider.will(calls(bash("pwd; echo $$ >&2; env | grep -c sk-of-another")), says("done"))
+    events = await turn(client, await created(client))
+    [started] = [event for event in events if isinstance(event, ToolStarted)]
+    [result] = results(events)
+    assert started.process is not None
+    said = f"{home.path}/workspace\n{started.process.pgid}\n0\n"
+    assert (result.output, result.outcome, result.bytes) == (f"{said}[exit status 1]", "error", len(said))
+    assert "".join(event.text for event in events if isinstance(event, RunningOutput)) == said
+    assert provider.requests[1].last == result.output
+    assert isinstance(events[-1], Done)
+
+
+async def test_that_it_runs_without_a_sandbox_is_said_wherever_one_looks(
+    home: Home, daemon: Walrusd, client: Client
+) -> None:
+    for told in ((await client.status()).warnings, (await client.check_config()).warnings):
+        assert any("bash runs without a sandbox and can do whatever you can do" in warning for warning in told)
+    assert any("without a sandbox" in str(line.get("event")) for line in daemon.log)
+    assert "without a sandbox" in home.walrusctl("status").stderr
+
+
+async def test_bash_is_offered_only_where_the_user_has_written_that_it_has_no_sandbox(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    home = Home(tmp_path / "other", TOML.format(url=provider.url).replace('sandbox = "none"', ""))
+    provider.will(calls(bash("touch trace")), says("no"))
+    with home.walrusd() as daemon:
+        async with connect(daemon.socket) as client:
+            [result] = results(await turn(client, await created(client)))
+            assert any("bash is not offered" in warning for warning in (await client.status()).warnings)
+    assert (result.outcome, result.gate) == ("unknown_tool", "validate")
+    assert [tool["function"]["name"] for tool in provider.requests[0].body["tools"]] == ["read"]
+
+
+async def test_a_long_output_is_kept_whole_and_secrets_are_kept_out_of_it(
+    home: Home, client: Client, provider: FakeProvider
+) -> None:
+    provider.will(calls(bash("cat $WALRUS_HOME/walrus.toml | grep api_key; seq 100000; echo ä")), says("long"))
+    session = await created(client)
+    [result] = results(await turn(client, session))
+    whole = 'api_key = "***"\n' + "".join(f"{n}\n" for n in range(1, 100_001)) + "ä\n"
+    assert (result.truncated, result.bytes) == (True, len(whole.encode()))
+    assert len(result.output.encode()) <= 64 * 1024
+    assert result.ref is not None
+    assert f"the user has the whole as output {result.ref}]" in result.output
+    assert "sk-secret" not in str(provider.requests[1].body)
+    told, at = "", 0
+    while True:
+        page = await client.output(OutputParams(session=session, ref=result.ref, offset=at))
+        told += page.text
+        if page.next is None:
+            break
+        at = page.next
+    assert told == whole
+    assert home.walrusctl("tool", "output", str(session), result.ref).stdout == whole
+
+
+async def test_an_output_that_is_not_there_is_not_found(client: Client) -> None:
+    session = await created(client)
+    with pytest.raises(RequestFailed, match=f"session {session} has no output '0a1b'") as refused:
+        await client.output(OutputParams(session=session, ref="0a1b"))
+    assert refused.value.kind == "tool_not_found"
+    with pytest.raises(RequestFailed) as refused:
+        await client.output(OutputParams(session=99, ref="0a1b"))
+    assert refused.value.kind == "session_not_found"
+
+
+@pytest.mark.parametrize("way", ["{}", "setsid -f {}", "nohup {} &", "( ( {} & ) & )"])
+async def test_a_command_cannot_steer_the_daemon_however_it_detaches(
+    home: Home, client: Client, provider: FakeProvider, way: str
+) -> None:
+    """Each tries to close the session that it runs in; the call waits until the attempt is over."""
+    session = await created(client)
+    close = shlex.join([sys.executable, "-c", WALRUSCTL, "session", "close", str(session), "--force", "--json"])
+    path = home.environ()["PYTHONPATH"]
+    attempt = f"sh -c {shlex.quote(f'PYTHONPATH={path} {close} >answer 2>&1; echo $? >status')}"
+    provider.will(
+        calls(bash(f"{way.format(attempt)}\nwhile [ ! -s status ]; do sleep 0.01; done; cat answer status")), says("ok")
+    )
+    events = await turn(client, session)
+    [result] = results(events)
+    assert '"kind": "from_tool"' in result.output
+    assert result.output.endswith("\n5\n")
+    assert (await client.session(SessionParams(session=session))).state == "idle"
+
+
+async def interrupted(client: Client, session: int, daemon: Walrusd) -> None:
+    await client.interrupt(SessionParams(session=session))
+
+
+async def closed(client: Client, session: int, daemon: Walrusd) -> None:
+    await client.close(CloseParams(session=session, force=True))
+
+
+async def stopped(client: Client, session: int, daemon: Walrusd) -> None:
+    assert await trio.to_thread.run_sync(daemon.term) == 0
+
+
+async def timed_out(client: Client, session: int, daemon: Walrusd) -> None:
+    await client.wait(WaitParams(session=session, states=("idle",)))
+
+
+@pytest.mark.parametrize(("end", "timeout_s"), [(interrupted, None), (closed, None), (stopped, None), (timed_out, 0.5)])
+async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
+    daemon: Walrusd,
+    client: Client,
+    provider: FakeProvider,
+    end: Callable[[Client, int, Walrusd], Awaitable[None]],
+    timeout_s: float | None,
+) -> None:
+    provider.will(calls(bash("echo $$; (sleep 1000 & echo $!; wait) & wait")))
+    session = await created(client)
+    async with trio.open_nursery() as nursery:
+
+        async def sent() -> None:
+            with suppress(RequestFailed):  # told that the daemon is stopping
+                await client.send(SendParams(session=session, content="go", timeout_s=timeout_s))
+
+        nursery.start_soon(sent)
+        pids = await lines_said(client, session, 2)
+        await end(client, session, daemon)
+    for pid in map(int, pids):
+        await gone(pid)
+
+
+async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
+    home: Home, provider: FakeProvider
+) -> None:
+    trace = home.path / "workspace" / "trace"
+
+    def answer(request: Received) -> Callable[..., Awaitable[None]]:
+        if request.messages[-1]["role"] == "user" and len(request.messages) <= 2:
+            return calls(bash("echo ran >> trace; echo $$; (sleep 1000; echo again >> trace) & echo $!; wait"))
+        return says("I see.")
+
+    provider.choose = answer
+    with home.walrusd() as daemon:
+        async with connect(daemon.socket) as client:
+            session = await created(client)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send_in_vain, client, session)
+                pids = [int(line) for line in await lines_said(client, session, 2)]
+                await trio.to_thread.run_sync(daemon.kill)
+    os.kill(pids[1], 0)  # nobody was there to end it
+    with home.walrusd() as daemon:
+        for pid in pids:
+            await gone(pid)
+        async with connect(daemon.socket) as client:
+            async with client.attach(AttachParams(session=session, follow=False)) as events:
+                facts = [event async for event in events]
+            [result] = results(facts)
+            assert (result.outcome, result.output) == ("interrupted", EFFECT_UNKNOWN)
+            assert (await client.send(SendParams(session=session, content="well?"))).text == "I see."
+    assert trace.read_text() == "ran\n"
+
+
+async def _send_in_vain(client: Client, session: int) -> None:
+    with pytest.raises(Exception, match="hung up"):
+        await client.send(SendParams(session=session, content="go"))
+
+
+async def test_beside_a_flood_other_sessions_go_on(client: Client, provider: FakeProvider) -> None:
+    flooding, calm = await created(client), await created(client)
+
+    def answer(request: Received) -> Callable[..., Awaitable[None]]:
+        return calls(bash("yes")) if request.last == "flood" else says("calm")
+
+    provider.choose = answer
+    before = (await client.status()).rss_bytes
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, SendParams(session=flooding, content="flood"))
+        await lines_said(client, flooding, 10_000)
+        for _ in range(50):
+            assert (await client.send(SendParams(session=calm, content="hi"))).text == "calm"
+        await lines_said(client, flooding, 100_000)
+        assert (await client.session(SessionParams(session=flooding))).state == "executing_tool"
+        assert (await client.status()).rss_bytes < before + 50_000_000
+        await client.interrupt(SessionParams(session=flooding))
+
+
+async def test_a_command_has_the_users_umask_and_ends_by_its_own_signals(
+    client: Client, provider: FakeProvider
+) -> None:
+    provider.will(calls(bash("umask; kill -TERM $$")), says("ok"))
+    [result] = results(await turn(client, await created(client)))
+    umask = os.umask(0)
+    os.umask(umask)
+    assert result.output == f"{umask:04o}\n[killed by signal {signal.Signals.SIGTERM.name}]"

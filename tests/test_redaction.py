@@ -1,0 +1,61 @@
+"""What is known to be secret is never told, however the text that holds it is cut; and nothing else is changed."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from walrusd.redaction import REPLACED, Redacted, Redaction
+
+SECRETS = ("sk-1234", "sk-1234567", "Bearer sk-1234", "abab", "34bab", "****")
+PARTS = st.sampled_from([*SECRETS, *"ab134567 *sk-\n", "Bearer ", "sk-", "x" * 20])
+
+
+def test_secrets_become_stars_and_the_longer_of_two_counts() -> None:
+    redact = Redaction(["sk-1234", "sk-1234567", "abc"])
+    assert redact("a sk-1234567, sk-1234x and abc") == "a ***, ***x and abc"
+
+
+def test_without_secrets_nothing_is_changed_or_held_back() -> None:
+    assert Redaction()("any text") == "any text"
+    assert Redacted(Redaction()).feed("any text") == "any text"
+
+
+def test_what_cannot_become_a_secret_is_told_at_once() -> None:
+    told = Redacted(Redaction(["sk-1234567", "a-very-long-secret-of-many-characters"]))
+    assert [told.feed("compiling 3 of 9"), told.feed(" sk-12"), told.feed("x sk"), told.rest()] == [
+        "compiling 3 of 9",
+        " ",
+        "sk-12x ",
+        "sk",
+    ]
+
+
+@given(st.lists(PARTS).map("".join), st.data())
+@example("sk-1234", None)
+def test_a_text_in_pieces_is_redacted_as_it_is_whole(text: str, data: st.DataObject | None) -> None:
+    redact = Redaction(SECRETS)
+    told, left, pieces = Redacted(redact), text, []
+    while left:
+        size = data.draw(st.integers(1, len(left))) if data else 1
+        pieces.append(told.feed(left[:size]))
+        left = left[size:]
+    assert "".join([*pieces, told.rest()]) == redact(text)
+    assert not any(secret in redact(text) for secret in SECRETS if "*" not in secret)
+
+
+def test_a_secret_that_was_replaced_is_hidden_all_the_same_until_many_others_were() -> None:
+    redact = Redaction(["first-secret"])
+    redact.learn(["second-secret"])
+    assert redact("first-secret, second-secret") == "***, ***"
+    for number in range(REPLACED - 1):
+        redact.learn([f"secret-{number}"])
+    assert redact("first-secret, second-secret") == "***, ***"
+    redact.learn(["the last one"])
+    assert redact("first-secret, second-secret, the last one") == "first-secret, ***, ***"
+
+
+def test_a_text_in_pieces_is_redacted_of_what_is_learnt_in_its_midst() -> None:
+    redact = Redaction()
+    text = Redacted(redact)
+    said = text.feed("it is ")
+    redact.learn(["sk-secret"])
+    assert [said, text.feed("sk-sec"), text.feed("ret!"), text.rest()] == ["it is ", "", "***!", ""]

@@ -1,0 +1,28 @@
+"""tool.output: what a tool said, whole, where the model was shown only a part."""
+
+import codecs
+
+from walrus_protocol.methods import OutputParams, OutputText
+from walrus_protocol.problems import Problem
+from walrusd.rpc.call import Call
+
+PAGE = 160 * 1024
+"""Bytes: of control characters each takes six in JSON, and results over 1 MiB are paged."""
+
+
+async def output(call: Call, params: OutputParams) -> OutputText:
+    """A page, which ends with a whole character. Offsets are those in bytes that `next` has given."""
+    runtime = call.house.runtime
+    page = await runtime.log.output(params.session, params.ref, params.offset, PAGE)
+    if page is None:
+        await runtime.session(params.session)
+        raise Problem(
+            "tool_not_found",
+            f"session {params.session} has no output {params.ref[:40]!r}",
+            "A ref stands in the tool_result of an output that was too long to be shown; others are there whole.",
+        )
+    more = len(page) == PAGE
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(page, final=not more)
+    begun, _ = decoder.getstate()
+    return OutputText(text=text, next=params.offset + len(page) - len(begun) if more else None)
