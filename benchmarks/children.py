@@ -97,6 +97,26 @@ models = [{names}]
     return folder
 
 
+def make_echo_home(folder: Path) -> Path:
+    """A home whose model is the echo: what is measured is the daemon, and nothing beside it."""
+    folder.mkdir(mode=0o700)
+    toml = folder / "walrus.toml"
+    toml.write_text(
+        """
+[daemon]
+shutdown_grace_s = 0.1
+log_level = "warning"
+[defaults]
+model = "echo"
+[providers.echo]
+kind = "echo"
+models = ["echo"]
+"""
+    )
+    toml.chmod(0o600)
+    return folder
+
+
 @contextmanager
 def walrusd(home: Path) -> Iterator[Daemon]:
     """A daemon that is ready, on a home that was made before."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import commands, events, growth, machine, pings, request, start, tokens, turns
+from benchmarks import commands, events, growth, idle, machine, pings, request, start, tokens, turns
 from benchmarks.children import ROOT, provider
 from benchmarks.setup import Setup
 from benchmarks.table import Row, rendered
@@ -25,6 +25,7 @@ BARS: dict[str, Callable[[Setup], list[Row]]] = {
     "events": events.recorded,
     "replay": events.replayed,
     "start": start.run,
+    "idle": idle.run,
     "memory": growth.memory,
     "request": request.run,
     "commands": commands.run,
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=BARS, metavar="NAME", help=f"one of {', '.join(BARS)}")
     parser.add_argument("--quick", action="store_true", help="a quarter of the repetitions")
-    parser.add_argument("--turns", type=int, default=5000, help="for the growth of memory (5000)")
+    parser.add_argument("--turns", type=int, default=100_000, help="for the growth of memory (100000)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure (/var/tmp)")
     options = parser.parse_args()
     rows: list[Row] = []

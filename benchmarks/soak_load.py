@@ -1,0 +1,114 @@
+"""Everyday load: clients that talk in many sessions, watch, hang up in mid-sentence, come back, close, begin anew."""
+
+import random
+import time
+from typing import Literal
+
+import trio
+
+from walrus_protocol.aclient import Client, connect
+from walrus_protocol.client import RequestFailed
+from walrus_protocol.methods import (
+    AttachParams,
+    CloseParams,
+    CreateParams,
+    HistoryParams,
+    SendParams,
+    SessionParams,
+)
+
+CLIENTS = 16
+PAUSE_S = 0.05
+"""Between two requests of a client, on average: some two hundred turns a second, a month of a busy home in an hour."""
+OLD_AGE = 20
+"""Turns after which a session is closed and another one made: months bring many sessions rather than long ones."""
+WORDS = ("walrus", "tusk", "ice", "floe", "clam", "whisker", "herd", "moult", "arctic", "dive", "breath", "krill")
+
+Doing = Literal["send", "stream", "attach", "history", "interrupt", "leave"]
+ODDS: dict[Doing, float] = {"send": 60, "stream": 25, "attach": 6, "history": 5, "interrupt": 3, "leave": 1}
+"""In a hundred. Who leaves hangs up in the middle of a stream, and comes back on another connection."""
+
+
+class Load:
+    """Sixteen clients on one daemon. The same seed each time: what is done is the same from run to run."""
+
+    def __init__(self, socket: str, sessions: int) -> None:
+        self._socket = socket
+        self._most = sessions
+        self._random = random.Random(10)
+        self._turns: dict[int, int] = {}
+        """Of each open session."""
+        self._making = 0
+        self._latencies: list[float] = []
+
+    def take_latencies(self) -> list[float]:
+        """Seconds of each turn that has ended since this was last asked, from its send to its answer."""
+        taken, self._latencies = self._latencies, []
+        return taken
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(CLIENTS):
+                nursery.start_soon(self._client)
+
+    async def _client(self) -> None:
+        while True:
+            async with connect(self._socket) as client:
+                doing: Doing = "send"
+                while doing != "leave":
+                    await trio.sleep(self._random.expovariate(1 / PAUSE_S))
+                    [doing] = self._random.choices(list(ODDS), list(ODDS.values()))
+                    try:
+                        await self._do(doing, client, await self._session(client))
+                    except RequestFailed as failed:
+                        if failed.kind != "session_closed":  # by another client, while this one was about to speak
+                            raise
+
+    async def _session(self, client: Client) -> int:
+        """Any of those that are open; a new one as long as there are too few."""
+        if len(self._turns) + self._making < self._most:
+            self._making += 1
+            try:
+                session = (await client.create(CreateParams(agent="walrus", created_by="soak"))).session
+            finally:
+                self._making -= 1
+            self._turns[session] = 0
+            return session
+        return self._random.choice(list(self._turns))
+
+    async def _do(self, doing: Doing, client: Client, session: int) -> None:
+        match doing:
+            case "send":
+                began = time.perf_counter()
+                await client.send(self._message(session))
+                await self._said(client, session, time.perf_counter() - began)
+            case "stream":
+                began = time.perf_counter()
+                async with client.stream(self._message(session)) as events:
+                    async for _ in events:
+                        pass
+                await self._said(client, session, time.perf_counter() - began)
+            case "attach":
+                async with client.attach(AttachParams(session=session, follow=False)) as events:
+                    async for _ in events:
+                        pass
+            case "history":
+                await client.history(HistoryParams(session=session))
+            case "interrupt":
+                await client.interrupt(SessionParams(session=session))
+            case "leave":
+                async with client.stream(self._message(session)) as events:
+                    await anext(events)
+
+    def _message(self, session: int) -> SendParams:
+        words = self._random.choices(WORDS, k=self._random.randint(3, 60))
+        return SendParams(session=session, content=" ".join(words))
+
+    async def _said(self, client: Client, session: int, took: float) -> None:
+        self._latencies.append(took)
+        if session in self._turns:
+            self._turns[session] += 1
+            if self._turns[session] >= OLD_AGE:
+                del self._turns[session]
+                await client.close(CloseParams(session=session))

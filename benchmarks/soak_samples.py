@@ -1,0 +1,70 @@
+"""What a soak has seen, second by second, and what is to be thought of it."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from msgspec import Struct
+
+from walrusd.store.writer import TRUNCATE_PAGES
+
+WARM = 0.2
+WARM_S = 60
+"""A fifth of the whole time, and not less than a minute: pools, caches and the sessions at rest have filled by then."""
+LEAST_S = 3 * WARM_S
+SOME = 0.05
+"""Of the whole time: a level is the median of so many samples, at its beginning and at its end."""
+MOST_GROWTH = 1.1
+MORE_FDS = 8
+"""Connections that come and go, and the readers of the store that are open only while they are needed."""
+MOST_WAL_MB = TRUNCATE_PAGES * 4096 / 2**20 * 1.1
+"""Where the store stops everything to shorten it, and a tenth for the batch that led there."""
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    second: float
+    turns: int
+    rss_mb: float
+    p50_ms: float
+    """Of the turns that ended in the second before."""
+    p99_ms: float
+    wal_mb: float
+    db_mb: float
+    fds: int
+    tasks: int
+    threads: int
+    sessions_live: int
+    sessions_open: int
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    good: bool
+    text: str
+    warm_s: float
+    """From here on it counts."""
+    warm_rss_mb: float
+    warm_fds: float
+
+
+def judged(samples: Sequence[Sample]) -> Verdict:
+    """Whether the end is as the beginning was, once that was warm. There is one for each of at least LEAST_S."""
+    few = max(1, int(SOME * len(samples)))
+    start = max(int(WARM * len(samples)), WARM_S)
+    warm, end = samples[start : start + few], samples[-few:]
+    rss_then, rss = median(one.rss_mb for one in warm), median(one.rss_mb for one in end)
+    grown = rss / rss_then
+    fds_then, fds = median(one.fds for one in warm), median(one.fds for one in end)
+    wal = max(one.wal_mb for one in samples)
+    bars = {
+        f"RSS {rss:.1f} MB, {grown:.2f} of {rss_then:.1f} when warm (≤ {MOST_GROWTH})": grown <= MOST_GROWTH,
+        f"files {fds:.0f}, {fds_then:.0f} when warm (≤ {MORE_FDS} more)": fds <= fds_then + MORE_FDS,
+        f"WAL at most {wal:.1f} MB (≤ {MOST_WAL_MB:.0f})": wal <= MOST_WAL_MB,
+    }
+    good = all(bars.values())
+    told = "; ".join(f"{what}{'' if met else ' NOT MET'}" for what, met in bars.items())
+    return Verdict(
+        good=good,
+        text=f"{'good' if good else 'NOT GOOD'}: {samples[-1].turns:,} turns in {samples[-1].second:.0f} s; {told}",
+        warm_s=samples[start].second,
+        warm_rss_mb=rss_then,
+        warm_fds=fds_then,
+    )

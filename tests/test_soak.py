@@ -1,0 +1,45 @@
+"""The verdict on a soak: what it lets pass, and what it does not."""
+
+import pytest
+from msgspec.structs import replace
+
+from benchmarks.soak_samples import MOST_WAL_MB, Sample, judged
+
+STEADY = [
+    Sample(
+        second=second,
+        turns=200 * second,
+        rss_mb=min(50.0 + second, 64.0),
+        p50_ms=2.0,
+        p99_ms=9.0,
+        wal_mb=4.0,
+        db_mb=0.2 * second,
+        fds=37 + second % 3,
+        tasks=60,
+        threads=5,
+        sessions_live=256,
+        sessions_open=500,
+    )
+    for second in range(1, 201)
+]
+
+
+def test_what_is_level_once_it_is_warm_is_good() -> None:
+    verdict = judged(STEADY)
+    assert (verdict.good, verdict.warm_s, verdict.warm_rss_mb) == (True, 61, 64.0)
+    assert verdict.text.startswith("good: 40,000 turns in 200 s; RSS 64.0 MB, 1.00 of 64.0")
+
+
+@pytest.mark.parametrize(
+    ("leaking", "told"),
+    [
+        ([replace(one, rss_mb=50 + one.second / 8) for one in STEADY], "RSS 74.4 MB, 1.28 of 58.2"),
+        ([replace(one, fds=37 + int(one.second / 5)) for one in STEADY], "files 76, 50 when warm"),
+        ([replace(one, wal_mb=MOST_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 69.8 MB"),
+    ],
+)
+def test_what_goes_on_growing_is_named(leaking: list[Sample], told: str) -> None:
+    verdict = judged(leaking)
+    assert not verdict.good
+    [not_met] = [part for part in verdict.text.split("; ") if "NOT MET" in part]
+    assert not_met.startswith(told)
