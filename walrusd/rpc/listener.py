@@ -1,7 +1,8 @@
 """The socket that clients connect to, and the lock that makes this walrusd the only one of its home.
 
 Start: `hold_home`, then whatever needs the home, then `listening`. Both undo themselves on the way out. Nothing is
-ever removed that is not provably ours: a socket that nobody answers, or the very one that was bound here.
+ever removed that is not provably ours: a socket that nobody answers, or the very one that was bound here. One that was
+inherited belongs to who made it, and outlives us.
 """
 
 import errno
@@ -9,19 +10,27 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import structlog
 import trio
 
 from walrus_config.paths import SOCKET_PATH_LIMIT
+from walrusd.host.activation import Inherited
 from walrusd.host.process import peer_of
+from walrusd.host.surroundings import what_to_do
+
+log = structlog.get_logger("walrusd")
 
 BACKLOG = 1024
 """Connections that wait to be accepted: five hundred clients may come at once."""
 LOCK_WAIT_S = 5.0
 """For another walrusd that binds in the same folder at this moment; it needs microseconds."""
+GLANCE_S = 0.1
+"""For who only looks whether the home is held, as `walrusctl service` does: that takes microseconds, too."""
 
 
 class AlreadyRunning(Exception):
@@ -37,11 +46,14 @@ class AlreadyRunning(Exception):
 
 
 class ListenerRefused(Exception):
-    """The home or the socket cannot be used. `hint` tells a person what to do."""
+    """The home or the socket cannot be used. `hint` tells a person what to do; `passing` is true where it is not for
+    a wrong place, but for the state of the machine: another start may go well.
+    """
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.hint = hint
+        self.passing = passing
 
 
 @contextmanager
@@ -60,7 +72,7 @@ def hold_home(home: Path, socket_path: Path) -> Iterator[None]:
         _lock(lock, home)
         try:
             # Written before it is cut to size: whoever looks never finds it empty.
-            os.truncate(lock, os.pwrite(lock, f"{os.getpid()}\n{socket_path}\n".encode(), 0))
+            os.truncate(lock, os.pwrite(lock, os.fsencode(f"{os.getpid()}\n{socket_path}\n"), 0))
         except OSError as error:
             raise _refused(f"the lock {path} cannot be written", error) from error
         yield
@@ -72,10 +84,19 @@ def _lock(lock: int, home: Path) -> None:
     if not stat.S_ISREG(os.fstat(lock).st_mode):
         raise ListenerRefused(f"walrusd.lock in {home} is no regular file", "Move it away; walrusd makes its own.")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_at_once(lock)
     except BlockingIOError:
         pid, _, socket_path = os.pread(lock, 4096, 0).decode(errors="replace").strip().partition("\n")
         raise AlreadyRunning(home, int(pid) if pid.isdigit() else None, socket_path or None) from None
+
+
+def _lock_at_once(lock: int) -> None:
+    """Raises BlockingIOError where it is held, and not for a moment only."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(GLANCE_S)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def check_folder(folder: Path) -> None:
@@ -101,11 +122,17 @@ def check_folder(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def listening(path: Path) -> AsyncIterator[trio.SocketListener]:
+async def listening(path: Path, inherited: Inherited | None = None) -> AsyncIterator[trio.SocketListener]:
     """A listener bound to `path`, which is unlinked at the end if it is still ours. Raises ListenerRefused.
 
-    Only for one who holds its home. A socket file that nobody answers is taken over.
+    Only for one who holds its home. A socket file that nobody answers is taken over. One that was `inherited` is
+    listened on as it is, and left to who made it.
     """
+    if inherited:
+        with inherited:
+            _check_found(inherited, path)
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(inherited))
+        return
     _check_path(path)
     with ExitStack() as held:
         bound = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -114,6 +141,22 @@ async def listening(path: Path) -> AsyncIterator[trio.SocketListener]:
             _bind(bound, path)
             held.callback(_unlink, path, os.open(path, os.O_PATH | os.O_NOFOLLOW))
         yield trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+
+
+def _check_found(inherited: Inherited, path: Path) -> None:
+    """Say so where clients will not find what walrusd listens on: it is of no use, but somebody may know better."""
+    at = inherited.getsockname()
+    try:
+        found = os.path.samefile(at, path)
+    except (OSError, ValueError):  # there is no such file, and an abstract address is the name of none
+        found = False
+    if not found:
+        log.warning(
+            "clients will not find the socket that systemd handed over",
+            handed_over=os.fsdecode(at),
+            looked_for=str(path),
+            hint="`walrusctl service install` writes the units anew; restart walrusd.socket then.",
+        )
 
 
 def _check_path(path: Path) -> None:
@@ -201,5 +244,6 @@ def _unlink(path: Path, ours: int) -> None:
 
 
 def _refused(what: str, error: OSError) -> ListenerRefused:
-    hint = "Name another place with --home or --socket, or free this one for your user."
-    return ListenerRefused(f"{what}: {error.strerror}", hint)
+    mend = what_to_do(error)
+    hint = mend or "Name another place with --home or --socket, or free this one for your user."
+    return ListenerRefused(f"{what}: {error.strerror}", hint, passing=bool(mend))

@@ -1,0 +1,74 @@
+"""A systemctl and a loginctl for the PATH: shell scripts that keep what they were asked, and a service in a file."""
+
+from pathlib import Path
+
+_SYSTEMCTL = """#!/bin/sh
+echo "$*" >> "{folder}/asked"
+[ -z "$XDG_RUNTIME_DIR" ] && {{ echo "Failed to connect to bus: No medium found" >&2; exit 1; }}
+shift 2
+if [ -e "{folder}/$1.refused" ]; then cat "{folder}/$1.refused" >&2; exit 1; fi
+case "$1" in
+show-environment) cat "{folder}/environment" ;;
+show) cat "{folder}/service" ;;
+start) cat "{folder}/running" > "{folder}/service" ;;
+esac
+"""
+_LOGINCTL = """#!/bin/sh
+echo "loginctl $*" >> "{folder}/asked"
+cat "{folder}/linger"
+"""
+RUNNING = """\
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+MainPID=4711
+Result=success
+ExecMainStatus=0
+NRestarts=0
+"""
+STOPPED = """\
+ActiveState=inactive
+SubState=dead
+UnitFileState=disabled
+MainPID=0
+Result=success
+ExecMainStatus=0
+NRestarts=0
+"""
+
+
+class FakeSystemd:
+    """Both programs in `path`. The service stops at nothing; `service` is set to what systemctl is to show of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "bin"
+        self.path.mkdir(parents=True)
+        for name, text in (("systemctl", _SYSTEMCTL), ("loginctl", _LOGINCTL)):
+            (self.path / name).write_text(text.format(folder=folder))
+            (self.path / name).chmod(0o755)
+        self.gives("HOME=/home/ann")
+        (folder / "running").write_text(RUNNING)
+        self.service(STOPPED)
+        self.linger("Linger=yes")
+
+    @property
+    def asked(self) -> list[str]:
+        """What was done through it: every command but those that only look."""
+        file = self.folder / "asked"
+        lines = file.read_text().splitlines() if file.exists() else []
+        told = [line.removeprefix("--user --no-ask-password ") for line in lines]
+        return [line for line in told if line.split()[0] not in ("show", "show-environment", "loginctl")]
+
+    def gives(self, *pairs: str) -> None:
+        """The environment of services."""
+        (self.folder / "environment").write_text("\n".join(pairs))
+
+    def service(self, properties: str) -> None:
+        (self.folder / "service").write_text(properties)
+
+    def linger(self, answer: str) -> None:
+        (self.folder / "linger").write_text(answer)
+
+    def refuses(self, verb: str, why: str) -> None:
+        (self.folder / f"{verb}.refused").write_text(why)

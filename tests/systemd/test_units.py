@@ -1,0 +1,134 @@
+"""The units themselves: what systemd says of them, what they must hold, and that an installed walrusctl has them."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG
+from walrusctl.units import NAMES, Installation, state_of, units, write
+from walrusd.daemon import EXIT_AT_ONCE, LAST_STEPS_S
+
+ROOT = Path(__file__).parents[2]
+PLAIN = Installation(
+    walrusd="/usr/bin/true",
+    home="/home/ann/.openwalrus",
+    socket="/home/ann/.openwalrus/walrus.sock",
+    named_socket=False,
+    grace_s=10.0,
+    umask=0o022,
+)
+STRANGE = PLAIN._replace(
+    home='/home/ann/50% "off" $HOME \\ [x]', socket="/tmp/a % b.sock", named_socket=True, umask=0o077
+)
+
+
+def parsed(text: str) -> ConfigParser:
+    unit = ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]  # how the standard library has it be told
+    unit.read_string(text)
+    return unit
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+@pytest.mark.parametrize("installation", [PLAIN, STRANGE], ids=["plain", "strange"])
+def test_systemd_has_nothing_to_say_against_them(tmp_path: Path, installation: Installation) -> None:
+    paths = [write(str(tmp_path), name, text) for name, text in units(installation).items()]
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    looked = subprocess.run(
+        ["systemd-analyze", "--user", "verify", *paths],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (looked.returncode, looked.stdout, looked.stderr) == (0, "", "")
+
+
+def test_the_service_is_what_the_daemon_is_built_for() -> None:
+    service = parsed(units(PLAIN)["walrusd.service"])["Service"]
+    assert (service["Type"], service["NotifyAccess"], service["KillMode"]) == ("notify", "main", "mixed")
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["Restart"] == "on-failure"
+    assert service["RestartPreventExitStatus"] == f"{EXIT_ALREADY_RUNNING} {EXIT_BAD_CONFIG}"
+    assert service["SuccessExitStatus"] == str(EXIT_AT_ONCE)
+    assert service["OOMPolicy"] == "continue"
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 10.0, 0.5, 86_400.0])
+def test_a_stop_has_more_time_than_the_grace(grace_s: float) -> None:
+    service = parsed(units(PLAIN._replace(grace_s=grace_s))["walrusd.service"])["Service"]
+    assert int(service["TimeoutStopSec"]) >= grace_s + LAST_STEPS_S
+
+
+def test_a_restart_that_fails_at_the_pace_of_restarts_never_meets_the_start_limit() -> None:
+    service = parsed(units(PLAIN)["walrusd.service"])
+    pace, window = float(service["Service"]["RestartSec"]), float(service["Unit"]["StartLimitIntervalSec"])
+    assert window / pace + 1 < int(service["Unit"]["StartLimitBurst"])
+
+
+def test_the_socket_is_private() -> None:
+    socket = parsed(units(PLAIN)["walrusd.socket"])["Socket"]
+    assert (socket["SocketMode"], socket["DirectoryMode"]) == ("0600", "0700")
+    assert socket["ListenStream"] == PLAIN.socket
+
+
+def test_nothing_in_the_service_takes_sudo_or_a_sandbox_from_tools() -> None:
+    """Each of these implies no_new_privs or a user namespace where the manager is a user's."""
+    service = parsed(units(PLAIN)["walrusd.service"])["Service"]
+    kept_out = ("NoNew", "Protect", "Private", "Restrict", "SystemCall", "Lock", "MemoryDeny", "Capabil", "ReadOnly")
+    assert not [key for key in service if key.startswith(kept_out)]
+
+
+def test_a_unit_tells_whether_it_is_as_it_was_written(tmp_path: Path) -> None:
+    older, newer = units(PLAIN)["walrusd.socket"], units(STRANGE)["walrusd.socket"]
+    path = tmp_path / "units" / "walrusd.socket"
+    assert state_of(str(path), newer) == "absent"
+    write(str(path.parent), "walrusd.socket", older)
+    assert os.listdir(path.parent) == ["walrusd.socket"]
+    assert not stat.S_IMODE(path.stat().st_mode) & 0o022
+    assert (state_of(str(path), older), state_of(str(path), newer)) == ("current", "outdated")
+    with open(path, "a") as file:
+        file.write("# mine\n")
+    assert state_of(str(path), newer) == "edited"
+    path.write_text("[Socket]\n")
+    assert state_of(str(path), newer) == "foreign"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """The packages and files as the wheel lays them out."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    site = tmp_path / "site"
+    for package in wheel["packages"]:
+        shutil.copytree(ROOT / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
+    for source, target in wheel["force-include"].items():
+        (site / target).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / source, site / target)
+    return site
+
+
+def test_an_installed_walrusctl_writes_the_same_units_as_a_checkout(site: Path) -> None:
+    program = (
+        f"import walrusctl.units as u; print(u.__file__); print(*u.units(u.Installation(*{tuple(PLAIN)})).values())"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(site), *sys.path]!r}; {program}"],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    where, _, said = asked.stdout.partition("\n")
+    assert where == f"{site}/walrusctl/units.py"
+    assert said == " ".join(units(PLAIN).values()) + "\n"
+    assert sorted(os.listdir(site / "walrusctl" / "systemd")) == sorted(NAMES)

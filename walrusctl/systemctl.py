@@ -1,0 +1,102 @@
+"""The user's systemd, asked and told through systemctl; and what may be missing of it."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import NamedTuple
+
+QUICK_S = 10.0
+"""For what the manager knows or notes."""
+
+
+class ManagerFailed(Exception):
+    """systemctl refused. `hint` tells a person what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Manager(NamedTuple):
+    """A running `systemd --user`."""
+
+    environ: Mapping[str, str]
+    """For systemctl to find it."""
+    gives: Mapping[str, str]
+    """What it gives its services as their environment."""
+
+    def tell(self, *words: str, within_s: float = QUICK_S) -> str:
+        """What systemctl printed. Raises ManagerFailed."""
+        typed = f"systemctl --user {' '.join(words)}"
+        try:
+            done = _systemctl(self.environ, *words, within_s=within_s)
+        except subprocess.TimeoutExpired:
+            raise ManagerFailed(
+                f"`{typed}` was not done within {within_s:.0f} s", "it may still come: `walrusctl service status`"
+            ) from None
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+            raise ManagerFailed(f"`{typed}` failed: {said}", "`walrusctl logs` may tell why")
+        return done.stdout
+
+    def properties(self, unit: str, *names: str) -> dict[str, str]:
+        """Raises ManagerFailed."""
+        lines = self.tell("show", unit, f"--property={','.join(names)}").splitlines()
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def find_manager(environ: Mapping[str, str]) -> Manager | str:
+    """The manager, or why there is none."""
+    if shutil.which("systemctl", path=environ.get("PATH")) is None:
+        return "there is no systemctl here"
+    runtime = f"/run/user/{os.geteuid()}"
+    if not environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
+        environ = {**environ, "XDG_RUNTIME_DIR": runtime}  # by su and sudo one comes without it
+    try:
+        asked = _systemctl(environ, "show-environment", within_s=QUICK_S)
+    except subprocess.TimeoutExpired:
+        return f"the user's systemd has not answered for {QUICK_S:.0f} s"
+    if asked.returncode != 0:
+        return f"no systemd runs for this user ({' '.join(asked.stderr.split()) or 'systemctl does not say why'})"
+    pairs = (line.partition("=") for line in asked.stdout.splitlines())
+    return Manager(environ, {name: value for name, _, value in pairs})
+
+
+def lingers(environ: Mapping[str, str]) -> bool | None:
+    """Whether the user's services run without a login; None where nobody can say."""
+    name = _user()
+    try:
+        asked = subprocess.run(  # noqa: S603 - no shell, and the name is the system's
+            ["loginctl", "show-user", name, "--property=Linger"],  # noqa: S607 - the user's own PATH decides
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=QUICK_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    known = {"Linger=yes": True, "Linger=no": False}.get(asked.stdout.strip())
+    # Of who is not logged in loginctl may know nothing; what it keeps is a file.
+    return True if known is None and os.path.exists(f"/var/lib/systemd/linger/{name}") else known
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _systemctl(environ: Mapping[str, str], *words: str, within_s: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - no shell, and the words are ours
+        ["systemctl", "--user", "--no-ask-password", *words],  # noqa: S607 - the user's own PATH decides
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )

@@ -1,0 +1,130 @@
+"""The units of this installation: the templates of systemd/ filled in, and what lies of them in the user's folder."""
+
+import glob
+import hashlib
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import click
+
+SOCKET, SERVICE = "walrusd.socket", "walrusd.service"
+NAMES = (SOCKET, SERVICE)
+LAST_STEPS_S = 60
+"""What a stop may take beyond the grace: the last words to clients, the ends of tools, the store's last writes."""
+
+State = Literal["absent", "current", "outdated", "edited", "foreign"]
+"""outdated: written by an installation that differed; edited: by a hand since; foreign: not written by walrusctl."""
+
+_MARK = """\
+# Written by `walrusctl service install`. Change it with `systemctl --user edit {name}`, which install leaves alone.
+# sha256 of what follows: {digest}
+"""
+_MARKED = re.compile(r"# Written by `walrusctl service install`.*\n# sha256 of what follows: ([0-9a-f]{64})\n")
+
+
+class Installation(NamedTuple):
+    """What the templates lack."""
+
+    walrusd: str
+    home: str
+    socket: str
+    named_socket: bool
+    """Whether walrusd has to be told of the socket: neither its home nor walrus.toml says it."""
+    grace_s: float
+    umask: int
+
+    @property
+    def environment(self) -> str:
+        """The file with keys that the service reads."""
+        return os.path.join(self.home, "environment")
+
+
+def folder(environ: Mapping[str, str]) -> str:
+    """Where a user's own units lie."""
+    config = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(config, "systemd", "user")
+
+
+def units(installation: Installation) -> dict[str, str]:
+    """The text of each unit, by its name. Raises click.UsageError for a path that no unit can carry."""
+    for path in (installation.walrusd, installation.home, installation.socket):
+        if not path.isprintable() or path != path.strip() or path.endswith("\\"):
+            raise click.UsageError(f"{path!r} cannot stand in a unit of systemd; choose a plainer path")
+    told = ["--home", installation.home, *(["--socket", installation.socket] if installation.named_socket else [])]
+    values = {
+        # A variable is looked for in arguments, and not in the program's own path.
+        "EXEC": " ".join([_quoted(installation.walrusd), *(_quoted(word).replace("$", "$$") for word in told)]),
+        "SOCKET": _plain(installation.socket),
+        "ENVIRONMENT": _plain(glob.escape(installation.environment)),
+        "STOP_S": str(math.ceil(installation.grace_s) + LAST_STEPS_S),
+        "UMASK": f"{installation.umask:04o}",
+    }
+    return {name: _filled(name, values) for name in NAMES}
+
+
+def state_of(path: str, wanted: str | None) -> State:
+    """What lies at `path`, where `wanted` is the text that install would write; None where that cannot be said."""
+    if not os.path.lexists(path):
+        return "absent"
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError:
+        return "foreign"
+    marked = None if os.path.islink(path) else _MARKED.match(text)
+    if marked is None:
+        return "foreign"
+    if _digest(text[marked.end() :]) != marked[1]:
+        return "edited"
+    return "current" if wanted is None or text == wanted else "outdated"
+
+
+def write(folder: str, name: str, text: str) -> str:
+    """Put a unit into the folder, whole or not at all; its path. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, name)
+    new = f"{path}.{os.getpid()}"  # no suffix of a unit: systemd does not read it
+    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+    os.replace(new, path)
+    return path
+
+
+def remove(folder: str, name: str) -> str:
+    """Take a unit out of the folder, and the links that enabled it; its path. Raises OSError."""
+    path = os.path.join(folder, name)
+    for link in glob.glob(os.path.join(glob.escape(folder), "*.wants", name)):
+        if os.path.islink(link):
+            os.unlink(link)
+    os.unlink(path)
+    return path
+
+
+def _filled(name: str, values: Mapping[str, str]) -> str:
+    text = re.sub(r"@([A-Z_]+)@", lambda found: values[found[1]], _template(name))
+    return _MARK.format(name=name, digest=_digest(text)) + text
+
+
+def _template(name: str) -> str:
+    here = os.path.dirname(os.path.abspath(__file__))
+    # Beside this file where it was installed, one folder up in a checkout.
+    installed = os.path.join(here, "systemd", name)
+    path = installed if os.path.exists(installed) else os.path.join(os.path.dirname(here), "systemd", name)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _plain(path: str) -> str:
+    return path.replace("%", "%%")
+
+
+def _quoted(word: str) -> str:
+    escaped = _plain(word).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
