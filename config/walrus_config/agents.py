@@ -15,7 +15,7 @@ from walrus_config.problems import did_you_mean
 from walrus_config.prompts import AGENT_NAME, AGENT_NAME_RULE, Prompt
 from walrus_config.providers import models_of, nearest_model, provider_of
 from walrus_config.scaffold import BUILT_IN_AGENT, BUILT_IN_DESCRIPTION, BUILT_IN_PROMPT
-from walrus_config.schema import KNOWN_TOOLS, Agent, AgentKeys, Permissions, Section, Tables
+from walrus_config.schema import KNOWN_TOOLS, Agent, AgentKeys, Permissions, Section, Tables, offers_bash
 
 S = TypeVar("S", bound=Section)
 
@@ -115,8 +115,11 @@ def check_models_of_agents(tables: Tables, agents: Mapping[str, Agent], notes: N
 
 def check_tools(tables: Tables, notes: Notes) -> None:
     """Tools are called by names that can be a tool's; one that walrusd does not know is taken with a warning."""
-    for name in tables.tools:
+    for name, tool in tables.tools.items():
         _check_tool(name, ("tools", name), notes)
+        if tool.sandbox and name != "bash":
+            notes.refuse(("tools", name, "sandbox"), "only bash has one", "take it out")
+    _check_bash(tables, notes)
     tiers: dict[KeyPath, Permissions] = {("permissions",): tables.permissions}
     keys: dict[KeyPath, AgentKeys] = {("defaults",): tables.defaults}
     keys |= {("agents", name): table for name, table in tables.agents.items()}
@@ -129,6 +132,20 @@ def check_tools(tables: Tables, notes: Notes) -> None:
     for at, names in lists.items():
         for index, name in enumerate(names):
             _check_tool(name, (*at, index), notes)
+            if name == "bash" and at[-1] in ("tools", "allow") and "bash" not in tables.tools:
+                notes.warn(
+                    (*at, index), "bash is not offered", 'it needs [tools.bash] sandbox = "none": see the sample'
+                )
+
+
+def _check_bash(tables: Tables, notes: Notes) -> None:
+    """It is never offered in silence, and never left out in silence."""
+    if offers_bash(tables.tools):
+        message = "bash runs without a sandbox and can do whatever you can do"
+        notes.warn(("tools", "bash", "sandbox"), message, "so may the agents that are permitted to use it")
+    elif "bash" in tables.tools and tables.tools["bash"].enabled:
+        message = "bash is not offered: there is no sandbox for it yet"
+        notes.warn(("tools", "bash"), message, 'sandbox = "none" offers it without one')
 
 
 def _check_tool(name: str, at: KeyPath, notes: Notes) -> None:

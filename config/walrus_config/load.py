@@ -3,16 +3,16 @@
 All that is wrong is said at once, in two steps: first what is not well written, then what does not fit together.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from walrus_config.agents import check_models_of_agents, check_tools, settle_agents, with_front_matter
+from walrus_config.heartbeats import check_heartbeats
 from walrus_config.lines import key_lines
 from walrus_config.notes import Notes, Source
-from walrus_config.paths import expand, paths, socket_path
+from walrus_config.paths import expand, home_path, paths, socket_path
 from walrus_config.problems import ConfigError, ConfigProblem, refusal
 from walrus_config.prompts import read_prompts
 from walrus_config.providers import check_models, settle_provider
@@ -32,7 +32,7 @@ _KEYS_IN_ENVIRONMENT = ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "OPENROUTER_API_KE
 
 def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
     """The Config of a home. Writes nothing. Raises ConfigError, with all that is wrong."""
-    where = paths(expand(str(home), environ, base=os.getcwd()))
+    where = paths(home_path(str(home), environ))
     try:
         text = read_text(where.toml, limit=MAX_TOML)
     except FileNotFoundError as error:
@@ -60,6 +60,7 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
     check_models(providers, tables.models, notes)
     check_models_of_agents(tables, agents, notes)
     check_tools(tables, notes)
+    check_heartbeats(tables, written, agents, notes)
     daemon = _settle_daemon(tables.daemon, where.home, environ, notes)
     if not providers:
         notes.warn(("providers",), NO_PROVIDER, _what_to_configure(environ))

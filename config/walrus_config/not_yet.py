@@ -5,21 +5,18 @@ They are refused, not ignored: a budget or a rule that silently does nothing is 
 
 from walrus_config.lines import KeyPath
 
-_OF_AN_AGENT = ("compact_threshold", "heartbeat", "budget", "permissions.ask")
+_OF_AN_AGENT = ("compact_threshold", "budget", "permissions.ask")
 
 KEYS = (
-    "daemon.idle_evict_s",
     "providers.*.rate_limit",
     "models.*.fallback",
     *(f"defaults.{key}" for key in _OF_AN_AGENT),
     *(f"agents.*.{key}" for key in _OF_AN_AGENT),
     "budget",
     "permissions.ask",
-    "tools.bash",
     "tools.*.rate_limit",
     "tools.*.cache_ttl_s",
     "tools.*.idempotent",
-    "tools.*.sandbox",
     "tools.*.network",
     "mcps",
     "schedule",
@@ -30,11 +27,12 @@ KEYS = (
 )
 
 VALUES = {
-    "providers.*.kind": "anthropic",
-    "permissions.default": "ask",
-    "defaults.permissions.default": "ask",
-    "agents.*.permissions.default": "ask",
-    "sessions.on_restart": "continue",
+    "providers.*.kind": ("anthropic",),
+    "permissions.default": ("ask",),
+    "defaults.permissions.default": ("ask",),
+    "agents.*.permissions.default": ("ask",),
+    "tools.*.sandbox": ("auto", "bwrap"),
+    "sessions.on_restart": ("continue",),
 }
 
 TAKEN = tuple(f"{table}.{key}" for table in ("defaults", "agents.*") for key in ("members", "skills", "mcps"))
@@ -43,7 +41,9 @@ TAKEN = tuple(f"{table}.{key}" for table in ("defaults", "agents.*") for key in 
 
 def refused(path: KeyPath, value: object) -> bool:
     """Whether the key, or this value of it, is not available yet."""
-    return any(_is(path, key) for key in KEYS) or any(_is(path, key) and value == v for key, v in VALUES.items())
+    return any(_is(path, key) for key in KEYS) or any(
+        _is(path, key) and value in values for key, values in VALUES.items()
+    )
 
 
 def ignored(path: KeyPath) -> bool:

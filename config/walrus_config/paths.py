@@ -109,22 +109,34 @@ def prepare_home(home: str) -> bool:
     return made
 
 
-def check_home(home: str) -> None:
-    """Raises ConfigError for a home that is not there, is not a folder, is another user's, may be written by group or
-    others, or cannot be written by us.
+def check_home(home: str, uid: int | None = None) -> None:
+    """Raises ConfigError for a home that is not there, is not a folder, is not of user `uid` (of this process's where
+    None), may be written by group or others, cannot be written by us, or has a name that cannot be told.
     """
+    uid = os.geteuid() if uid is None else uid
+    if not _is_text(home):
+        raise refusal(
+            home,
+            "the path of the home is no text in UTF-8, as clients and the database have to be told it",
+            "choose another with WALRUS_HOME; where it is UTF-8, LC_ALL=C.UTF-8 tells Python so",
+        )
     try:
         status = os.stat(home)
     except FileNotFoundError as error:
+        if os.path.islink(home):
+            to = os.readlink(home)
+            raise refusal(
+                home, f"there is no such folder: it is a link to {to}", f"make {to}, or remove the link"
+            ) from error
         raise refusal(home, "there is no such folder", "`make run` or `walrusd --init` makes it") from error
     except OSError as error:
         raise refusal(home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME") from error
     if not stat.S_ISDIR(status.st_mode):
         raise refusal(home, "the home is not a folder", "choose another with WALRUS_HOME")
-    if status.st_uid != os.geteuid():
+    if status.st_uid != uid:
         raise refusal(
             home,
-            f"the home belongs to {_user(status.st_uid)}, and walrusd runs as {_user(os.geteuid())}",
+            f"the home belongs to {user_name(status.st_uid)}, and walrusd runs as {user_name(uid)}",
             "run walrusd as its owner, or choose another with WALRUS_HOME",
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -132,6 +144,12 @@ def check_home(home: str) -> None:
             home,
             f"group or others may write the home (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod 700 {home}",
+        )
+    if os.statvfs(home).f_flag & os.ST_RDONLY:
+        raise refusal(
+            home,
+            "the home is on a file system that may only be read",
+            "mount it for writing (where it was so before, `dmesg` says what happened), or choose another home",
         )
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise refusal(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
@@ -173,7 +191,16 @@ def _users_folder(path: str) -> str:
         raise refusal(path, f"no home is known for uid {uid}", "set HOME or WALRUS_HOME") from None
 
 
-def _user(uid: int) -> str:
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def user_name(uid: int) -> str:
+    """As a person knows the user; the number where it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,6 +1,7 @@
 """What a new home is given: the commented sample, the agent that is always there as a file to edit, empty folders."""
 
 import os
+from contextlib import suppress
 
 from walrus_config.paths import make_folder, paths
 from walrus_config.problems import refusal
@@ -53,5 +54,8 @@ def _write(path: str, text: str) -> str:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
+        if not isinstance(error, FileExistsError):
+            with suppress(OSError):
+                os.unlink(path)  # half of it would be taken for the user's own wish
         raise refusal(path, f"cannot be written: {error.strerror}", "make room, or choose another home") from error
     return path

@@ -13,9 +13,10 @@ _MOST = 1_000_000_000
 """Above every number that means something here (thirty years of seconds); it keeps infinity out."""
 Seconds = Annotated[float, Meta(gt=0, le=_MOST)]
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
+_MINUTES_OF_A_YEAR = 525_600
 Price_ = Annotated[float, Meta(ge=0, le=_MOST)]
 
-KNOWN_TOOLS = frozenset({"read"})
+KNOWN_TOOLS = frozenset({"bash", "read"})
 """The tools that walrusd brings along; another name in a list of tools is taken with a warning."""
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -52,6 +53,8 @@ class Daemon(Section, frozen=True, kw_only=True):
     """Empty: walrus.sock in the home."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    idle_evict_s: Seconds = 600.0
+    """How long a session that nobody uses stays in memory."""
     shutdown_grace_s: Annotated[float, Meta(ge=0, le=_MOST)] = 10.0
     max_connections: Count = 512
     max_running_turns: Count = 64
@@ -103,6 +106,21 @@ class Permissions(Section, frozen=True, kw_only=True):
     """None: as the tier above says; deny where none does."""
 
 
+class Heartbeat(Section, frozen=True, kw_only=True):
+    """When an agent is woken without being asked, and what it is told."""
+
+    interval: Annotated[float, Meta(ge=0, le=_MINUTES_OF_A_YEAR)] = 0.0
+    """Minutes; 0 is off."""
+    prompt: str = ""
+    """Empty: walrusd's own."""
+    session: Literal["new", "same"] = "new"
+    probe: str = ""
+    """A shell command; the model is called only where it says something else than before."""
+    quiet_hours: tuple[str, ...] = ()
+    """From and until, as HH:MM of the local time; none where empty."""
+    jitter_s: Annotated[float, Meta(ge=0, le=_MOST)] = 0.0
+
+
 class AgentKeys(Section, frozen=True, kw_only=True):
     """What may stand in [defaults], in [agents.NAME] and in the front matter of agents/NAME.md."""
 
@@ -118,6 +136,7 @@ class AgentKeys(Section, frozen=True, kw_only=True):
     workspace: str = ""
     """Absolute after loading; the default is workspace/ in the home."""
     permissions: Permissions = Permissions()
+    heartbeat: Heartbeat = Heartbeat()
 
 
 class Agent(AgentKeys, frozen=True, kw_only=True):
@@ -132,6 +151,8 @@ class Tool(Section, frozen=True, kw_only=True):
     timeout_s: Seconds | None = None
     """None: as the tool says."""
     max_output_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] | None = None
+    sandbox: Literal["none"] | None = None
+    """Of bash, which is offered only where the user has written that it runs without one."""
 
 
 class Sessions(Section, frozen=True, kw_only=True):
@@ -171,3 +192,7 @@ class Config(Section, frozen=True, kw_only=True):
     sessions: Sessions = Sessions()
     storage: Storage = Storage()
     warnings: tuple[str, ...] = ()
+
+
+def offers_bash(tools: Mapping[str, Tool]) -> bool:
+    return "bash" in tools and tools["bash"].enabled and tools["bash"].sandbox == "none"

@@ -78,7 +78,7 @@ def _leaf(annotation: object, value: object, at: KeyPath, notes: Notes) -> objec
             notes.refuse(path, "holds a control character")
         return None
     for text, path in _texts(taken, at):
-        if _VARIABLE.search(text):
+        if _VARIABLE.search(text) and path[-1] != "probe":  # in which the shell sees to it
             hint = "only api_key and headers are filled from the environment"
             notes.warn(path, "${…} is taken as it is written", hint)
     return taken

@@ -134,7 +134,7 @@ def test_front_matter_carries_the_same_keys_in_toml_and_in_yaml(home: Path, load
         ("---\nmodel: !!python/object:os.system x\n---\n", ":2: could not determine a constructor for the tag "),
         ("---\npermissions: {2: 3}\n---\n", ":2: permissions.2: unknown key; known here: allow, default, deny"),
         ('---\ndescription: "a\\uD800"\n---\n', ":2: description: holds a control character"),
-        ("---\nheartbeat: {interval: 1}\n---\n", ":2: heartbeat: not available yet; take it out until it is"),
+        ("---\nbudget: {usd_per_turn: 1}\n---\n", ":2: budget: not available yet; take it out until it is"),
         ("a\x00b", ": holds a NUL character; a prompt is plain text"),
         ("x" * 262_145, ": larger than 262,144 bytes; nothing that is meant to be read here is that large"),
     ],
@@ -252,7 +252,33 @@ enabled = false
     place = f"{home}/walrus.toml"
     assert set(config.warnings) == {
         f"{place}:7: permissions.deny[0]: no tool is called raed; did you mean read?",
-        f"{place}:9: agents.walrus.deny_tools[1]: no tool is called write; known here: read",
-        f"{place}:10: agents.walrus.permissions.allow[0]: no tool is called frob; known here: read",
-        f"{place}:13: tools.grep: no tool is called grep; known here: read",
+        f"{place}:9: agents.walrus.deny_tools[1]: no tool is called write; known here: bash, read",
+        f"{place}:10: agents.walrus.permissions.allow[0]: no tool is called frob; known here: bash, read",
+        f"{place}:13: tools.grep: no tool is called grep; known here: bash, read",
     }
+
+
+def test_bash_is_never_offered_in_silence_and_never_left_out_in_silence(home: Path, loaded: Load) -> None:
+    start, place = ECHO + '[defaults]\nmodel = "m"\n', f"{home}/walrus.toml"
+    assert loaded(start + '[tools.bash]\nsandbox = "none"\n[permissions]\nallow = ["bash"]').warnings == (
+        (
+            f"{place}:7: tools.bash.sandbox: bash runs without a sandbox and can do whatever you can do; "
+            "so may the agents that are permitted to use it"
+        ),
+    )
+    assert loaded(start + '[tools.bash]\ntimeout_s = 5\n[permissions]\nallow = ["bash"]').warnings == (
+        (
+            f"{place}:6: tools.bash: bash is not offered: there is no sandbox for it yet; "
+            'sandbox = "none" offers it without one'
+        ),
+    )
+    assert loaded(start + '[permissions]\nallow = ["bash"]\ndeny = ["bash"]').warnings == (
+        f'{place}:7: permissions.allow[0]: bash is not offered; it needs [tools.bash] sandbox = "none": see the sample',
+    )
+    assert loaded(start + "[tools.bash]\nenabled = false").warnings == ()
+
+
+def test_only_bash_has_a_sandbox_to_do_without(refused: Refused) -> None:
+    assert refused('[tools.read]\nsandbox = "none"') == [
+        "walrus.toml:2: tools.read.sandbox: only bash has one; take it out"
+    ]

@@ -11,8 +11,8 @@ from walrus_config.problems import ConfigError, ConfigProblem
 
 ECHO = '[providers.echo]\nkind = "echo"\nmodels = ["m"]\n'
 EVERY_AGENT_KEY = (
-    "known here: deny_tools, description, max_iterations, mcps, members, model, permissions, skills, thinking, "
-    "tools, workspace"
+    "known here: deny_tools, description, heartbeat, max_iterations, mcps, members, model, permissions, skills, "
+    "thinking, tools, workspace"
 )
 
 
@@ -79,13 +79,21 @@ EVERY_AGENT_KEY = (
             "2: models.m.price.inptu: unknown key; did you mean input?",
         ),
         ("[models.'a/b c']\nfallback = []", '2: models."a/b c".fallback: not available yet; take it out until it is'),
-        ("[agents.x.heartbeat]\ninterval = 1", "1: agents.x.heartbeat: not available yet; take it out until it is"),
+        ("[agents.x]\nbudget = {}", "2: agents.x.budget: not available yet; take it out until it is"),
         ("budget.usd_per_day = 1", "1: budget: not available yet; take it out until it is"),
         (
             "[permissions]\ndefault = 'ask'",
             '2: permissions.default: "ask" is not available yet; take it out until it is',
         ),
-        ("[tools.bash]", "1: tools.bash: not available yet; take it out until it is"),
+        *(
+            (
+                f"[tools.bash]\nsandbox = '{sandbox}'",
+                f'2: tools.bash.sandbox: "{sandbox}" is not available yet; take it out until it is',
+            )
+            for sandbox in ("auto", "bwrap")
+        ),
+        ("[tools.bash]\nsandbox = 'nome'", '2: tools.bash.sandbox: "nome" is not one of none; did you mean none?'),
+        ("[tools.bash]\nnetwork = true", "2: tools.bash.network: not available yet; take it out until it is"),
         ("[mcps.github]", "1: mcps: not available yet; take it out until it is"),
     ],
 )
@@ -179,6 +187,10 @@ def test_what_is_no_toml_is_refused_with_its_line(refused: Refused, text: str, s
         (
             '[permissions]\ndeny = ["read", "read(src/**)"]',
             '2: permissions.deny[1]: "read(src/**)" is not the name of a tool; patterns are not available yet',
+        ),
+        (
+            '[permissions]\nallow = ["bash(git *)"]',
+            '2: permissions.allow[0]: "bash(git *)" is not the name of a tool; patterns are not available yet',
         ),
         (
             '[agents.x.permissions]\nallow = ["*"]',

@@ -1,0 +1,62 @@
+"""Two Configs → what has changed, as keys of walrus.toml, and which of that can be in force without a new start.
+
+Pure. Secrets are compared and never shown: a change is a key, not a value.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec.structs import fields, replace
+
+from walrus_config.lines import KeyPath
+from walrus_config.notes import dotted
+from walrus_config.schema import Config, Section
+
+AT_RESTART = (
+    "daemon.socket",  # whoever waits at the old one would never know
+    "daemon.log_format",  # one file, one format
+    "daemon.max_connections",
+    "daemon.max_running_turns",
+    "sessions.on_restart",
+    "storage.durability",  # of a database that is open
+)
+"""The keys that are read once, at the start. Every other is in force as soon as it is reloaded."""
+_NOT_KEYS = frozenset({"home", "path", "warnings"})
+
+
+def changes(before: Config, after: Config) -> tuple[str, ...]:
+    """The keys that differ. What is new or gone is named as a whole: `agents.scout`, `providers.deepseek`.
+
+    An agent's `system_prompt` stands for its prompt file.
+    """
+    return tuple(sorted(map(dotted, _changes(before, after, ()))))
+
+
+def split(changed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of `changes` that take effect at once, and those that do at the next start."""
+    at_once = tuple(key for key in changed if key not in AT_RESTART)
+    return at_once, tuple(key for key in changed if key in AT_RESTART)
+
+
+def without_restart(running: Config, candidate: Config) -> Config:
+    """The candidate as a process that has started with `running` can have it."""
+    kept: dict[str, dict[str, object]] = {}
+    for key in AT_RESTART:
+        table, _, name = key.partition(".")
+        kept.setdefault(table, {})[name] = getattr(getattr(running, table), name)
+    return replace(candidate, **{table: replace(getattr(candidate, table), **values) for table, values in kept.items()})
+
+
+def _changes(before: object, after: object, at: KeyPath) -> Iterator[KeyPath]:
+    match before, after:
+        case (Section(), Section()):
+            for field in fields(before):
+                if at or field.name not in _NOT_KEYS:
+                    yield from _changes(getattr(before, field.name), getattr(after, field.name), (*at, field.name))
+        case (Mapping(), Mapping()):
+            for name in before.keys() | after.keys():
+                if name in before and name in after:
+                    yield from _changes(before[name], after[name], (*at, name))
+                else:
+                    yield (*at, name)
+        case _ if before != after:
+            yield at
