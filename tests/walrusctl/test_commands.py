@@ -46,12 +46,26 @@ def test_status_shows_what_the_daemon_does_and_its_warnings_beside(daemon: FakeD
         "agents       walrus\n"
         "provider     echo (echo): echo\n"
         "memory       50 MB\n"
+        "holds        files 24, tasks 31, threads 4, children 1\n"
         "connections  1\n"
     )
     assert result.stderr == "walrusctl: tools run without a sandbox\n"
     (status,) = terminal.lines("status")
     assert isinstance(status, dict)
     assert status["warnings"] == ["tools run without a sandbox"]
+
+
+def test_metrics_are_shown_where_there_is_something_and_whole_for_prometheus(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    shown = "walrusd_open_fds        24\nwalrusd_uptime_seconds  61.5\n"
+    text = 'walrusd_turns_total{stop_reason="error"} 0\n'
+    assert terminal.types("metrics").stdout == shown
+    assert terminal.types("metrics", "--prometheus").stdout == text
+    assert terminal.lines("metrics", "--prometheus") == [{"metrics": {}, "text": text}]
+    [found] = terminal.lines("metrics")
+    assert isinstance(found, dict)
+    assert found["metrics"]['walrusd_turns_total{stop_reason="error"}'] == 0
 
 
 def test_agents_are_listed_and_shown(daemon: FakeDaemon, terminal: Terminal) -> None:

@@ -1,0 +1,136 @@
+"""walrusctl doctor on the database and the machine: damage, versions, room, the clock, limits, programs."""
+
+import json
+import resource
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.home import ECHO, Home
+from tests.walrusctl.examined import examined, of
+from walrusctl.doctor.database import APPLICATION_ID, known_schema
+from walrusd.store.migrations import MIGRATIONS
+from walrusd.store.migrations.m001_log import APPLICATION_ID as OURS
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def used(home: Home) -> Home:
+    """A home whose database has been written by a real walrusd, which has ended."""
+    with home.walrusd():
+        assert home.walrusctl("run", "walrus", "hi").returncode == 0
+    return home
+
+
+def test_a_damaged_database_is_told(used: Home) -> None:
+    database = used.path / "walrus.db"
+    data = bytearray(database.read_bytes())
+    for page in range(4096, len(data), 4096):
+        data[page : page + 8] = b"\xff" * 8
+    database.write_bytes(data)
+    status, message, hint = of(used, "database")
+    assert (status, message.startswith(f"{database} is damaged")) == ("broken", True)
+    assert ".recover" in hint
+
+
+def test_a_file_that_is_no_database_or_another_programs_is_told(home: Home) -> None:
+    database = home.write("walrus.db", "this is not SQLite " * 100)
+    assert of(home, "database")[:2] == ("broken", f"{database} is no database")
+    database.unlink()
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+        db.execute("PRAGMA application_id = 7")
+    assert of(home, "database")[:2] == ("broken", f"{database} is a database of another program")
+
+
+def test_a_database_of_a_newer_walrusd_is_told(used: Home) -> None:
+    database = used.path / "walrus.db"
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("PRAGMA user_version = 99")
+    status, message, _ = of(used, "database")
+    assert status == "broken"
+    assert f"its schema is version 99, known here is {len(MIGRATIONS)}" in message
+
+
+def test_what_is_known_of_the_database_is_what_walrusd_makes() -> None:
+    assert (known_schema(), APPLICATION_ID) == (len(MIGRATIONS), OURS)
+
+
+def test_a_clock_that_is_behind_the_newest_event_is_told(used: Home) -> None:
+    assert of(used, "clock")[0] != "broken"
+    with closing(sqlite3.connect(used.path / "walrus.db")) as db, db:
+        body = json.dumps({"ts": time.time() + 7200}).encode()
+        db.execute("INSERT INTO event (session, seq, body) VALUES (1, 999, ?)", [body])
+    status, message, hint = of(used, "clock")
+    assert status == "warning"
+    assert "but the last event was written at" in message
+    assert "timedatectl" in hint
+
+
+def test_a_low_limit_of_open_files_is_told(home: Home) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with home.walrusd() as daemon:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (100, before[1]))
+        status, message, hint = of(home, "limits")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+    assert (status, message) == ("warning", "walrusd may open 100 files: that is enough for 40 of 512 connections")
+    assert "LimitNOFILE=808" in hint
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Home]:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", folder], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small file system")
+    yield Home(folder / "home")
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_room_is_told(full: Home) -> None:
+    status, message, hint = of(full, "disk")
+    assert (status, message.partition(" free")[0]) == ("broken", "1.0 MiB of 1.0 MiB")
+    assert "make room" in hint
+
+
+def test_programs_that_tools_need_are_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(home.path))
+    assert [message for _, message, _ in examined(home.path)["programs"]] == [
+        "bash is not on the PATH",
+        "setpriv is not on the PATH",
+    ]
+
+
+def test_bash_without_a_sandbox_is_told_once(home: Home) -> None:
+    home.write("walrus.toml", f'{ECHO}\n[tools.bash]\nsandbox = "none"\n')
+    found = examined(home.path)
+    assert found["sandbox"][0][:2] == (
+        "warning",
+        "bash runs without one: a permitted command can do whatever you can",
+    )
+    assert found["configuration"][0][0] == "fine"
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [("", "is not set"), ("/no/such/folder", "No such file or directory"), ("/tmp", "open to others")],
+)
+def test_a_runtime_folder_that_is_not_right_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch, folder: str, told: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+    status, message, _ = of(home, "runtime folder")
+    assert (status, told in message) == ("warning", True)

@@ -1,0 +1,180 @@
+"""walrusctl schedule: what is done by the clock, for people and for programs, and what its exit codes say."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
+from tests.fakes.terminal import Terminal
+from walrus_protocol.schedules import (
+    ScheduleInfo,
+    ScheduleList,
+    ScheduleParams,
+    TickHistory,
+    TickHistoryParams,
+    TickInfo,
+    TickRan,
+)
+from walrusctl.render import when
+
+SLOT = 1_793_577_600.0
+RAN = TickInfo(
+    tick=3,
+    schedule="heartbeat:clerk",
+    agent="clerk",
+    slot=SLOT,
+    by="clock",
+    outcome="ran",
+    ran=TickRan(session=7, turn=1, cost_usd=0.25),
+    text="The roof leaks.",
+    news=True,
+)
+MISSED = TickInfo(
+    tick=2, schedule="heartbeat:clerk", agent="clerk", slot=SLOT, by="clock", outcome="missed", reason="off", count=23
+)
+FAILED = replace(RAN, tick=1, outcome="failed", reason="provider_auth: The key is refused.", text="")
+CLERK = ScheduleInfo(
+    name="heartbeat:clerk", agent="clerk", kind="heartbeat", every_s=5400.0, next_slot=SLOT + 5400, last=RAN
+)
+POET = ScheduleInfo(
+    name="heartbeat:poet", agent="poet", kind="heartbeat", every_s=86_400.0, paused=True, closed_until=SLOT
+)
+
+
+def pages(call: Call) -> TickHistory:
+    """A row a page."""
+    params = call.request.params
+    assert isinstance(params, TickHistoryParams)
+    at = int(params.cursor or 0)
+    return TickHistory(ticks=((RAN, MISSED, FAILED)[at],), cursor=str(at + 1) if at < 2 else None)
+
+
+SCRIPT = {
+    "schedule.list": answers(ScheduleList(schedules=(CLERK, POET))),
+    "schedule.run": answers(RAN),
+    "schedule.pause": answers(replace(CLERK, paused=True, next_slot=None)),
+    "schedule.resume": answers(CLERK),
+    "schedule.history": pages,
+}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> FakeDaemon:
+    return FakeDaemon(tmp_path / "walrus.sock", SCRIPT)
+
+
+def test_schedules_are_listed_with_what_comes_next_and_what_came_last(daemon: FakeDaemon, terminal: Terminal) -> None:
+    opened, running = replace(CLERK, closed_until=SLOT), replace(CLERK, running=True, every_s=7.5, last=MISSED)
+    daemon.script["schedule.list"] = answers(ScheduleList(schedules=(CLERK, POET, opened, running)))
+    with daemon:
+        heads, *rows = terminal.types("schedule", "list").stdout.splitlines()
+    assert heads.split() == ["NAME", "EVERY", "NEXT", "STATE", "LAST"]
+    following = when(SLOT + 5400)
+    assert [" ".join(row.split()) for row in rows] == [
+        f"heartbeat:clerk 90 min {following} waiting ran, {when(SLOT)}",
+        "heartbeat:poet 1 d - paused -",
+        f"heartbeat:clerk 90 min {following} breaker open until {when(SLOT)} ran, {when(SLOT)}",
+        f"heartbeat:clerk 7.5 s {following} running missed 23, {when(SLOT)}",
+    ]
+
+
+def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("schedule", "run", "heartbeat:clerk")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "The roof leaks.\n", "")
+        (told,) = terminal.lines("schedule", "run", "heartbeat:clerk")
+        assert isinstance(told, dict)
+        assert told["ran"] == {"session": 7, "turn": 1, "cost_usd": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("provider_auth: The key is refused.", 9),
+        ("timeout: It took too long.", 7),
+        ("interrupted: the turn was interrupted", 8),
+        ("max_iterations: the agent used up its rounds", 10),
+        ("no_action: nothing", 11),
+        ("budget_exceeded: too dear", 6),
+        ("agent_not_found: there is no agent named 'x'", 3),
+        ("storage_full: no space left", 1),
+        ("internal: a bug", 1),
+        ("probe: it had not ended after 60 s, and was killed", 1),
+    ],
+)
+def test_a_failed_tick_exits_as_a_turn_that_failed_so(
+    daemon: FakeDaemon, terminal: Terminal, reason: str, code: int
+) -> None:
+    daemon.script["schedule.run"] = answers(replace(FAILED, reason=reason))
+    with daemon:
+        result = terminal.types("schedule", "run", "heartbeat:clerk")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"walrusctl: {reason}\n")
+
+
+def test_a_tick_that_had_no_reason_to_run_says_so_and_is_no_failure(daemon: FakeDaemon, terminal: Terminal) -> None:
+    reason = "the probe says what it said before"
+    daemon.script["schedule.run"] = answers(replace(FAILED, outcome="skipped", reason=reason, ran=None))
+    with daemon:
+        result = terminal.types("schedule", "run", "heartbeat:clerk")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"skipped: {reason}\n")
+
+
+def test_an_answer_that_was_cut_says_where_the_whole_is(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["schedule.run"] = answers(replace(RAN, text="x" * 500, reason="the list cannot be read"))
+    with daemon:
+        result = terminal.types("schedule", "run", "heartbeat:clerk")
+    assert result.stderr == "the list cannot be read\nthe whole answer: walrusctl session history 7\n"
+
+
+def test_one_that_is_under_way_is_busy(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["schedule.run"] = refuses("session_busy", "heartbeat:clerk has a tick under way", "Wait.")
+    with daemon:
+        assert terminal.types("schedule", "run", "heartbeat:clerk").exit_code == 12
+
+
+def test_pause_and_resume_say_what_comes_of_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        assert terminal.types("schedule", "pause", "heartbeat:clerk").stdout == "heartbeat:clerk is paused\n"
+        resumed = terminal.types("schedule", "resume", "heartbeat:clerk").stdout
+        assert resumed == f"heartbeat:clerk ticks at {when(SLOT + 5400)}\n"
+        (told,) = terminal.lines("schedule", "pause", "heartbeat:clerk")
+        assert isinstance(told, dict)
+        assert told["paused"]
+
+
+def test_the_name_of_an_agent_stands_for_what_is_done_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        for command in ("run", "pause", "resume", "history"):
+            assert terminal.types("schedule", command, "clerk").exit_code == 0
+            asked = daemon.params(f"schedule.{command}")[0]
+            assert isinstance(asked, ScheduleParams | TickHistoryParams)
+            assert asked.schedule == "heartbeat:clerk"
+        terminal.types("schedule", "pause", "ghost")
+        assert daemon.params("schedule.pause")[-1] == ScheduleParams(schedule="ghost")
+        both = (CLERK, replace(CLERK, name="digest:clerk"))
+        daemon.script["schedule.list"] = answers(ScheduleList(schedules=both))
+        result = terminal.types("schedule", "pause", "clerk")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "Error: clerk may be heartbeat:clerk or digest:clerk",
+    )
+
+
+def test_the_history_follows_cursors_up_to_the_limit(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        heads, *rows = terminal.types("schedule", "history").stdout.splitlines()
+        assert heads.split() == ["TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT"]
+        assert [" ".join(row.split()) for row in rows] == [
+            f"3 {when(SLOT)} heartbeat:clerk ran 7 $0.2500 The roof leaks.",
+            f"2 {when(SLOT)} heartbeat:clerk missed 23 - - off",
+            f"1 {when(SLOT)} heartbeat:clerk failed 7 $0.2500 provider_auth: The key is refused.",
+        ]
+        cut = terminal.types("schedule", "history", "heartbeat:clerk", "--news", "--limit", 2)
+        assert (len(cut.stdout.splitlines()), cut.stderr) == (3, "there are more: raise --limit, or give --all\n")
+        assert daemon.params("schedule.history")[-1] == TickHistoryParams(
+            schedule="heartbeat:clerk", news=True, limit=1, cursor="1"
+        )
+        (told,) = terminal.lines("schedule", "history", "--all")
+        assert isinstance(told, dict)
+        assert ([one["tick"] for one in told["ticks"]], told["cursor"]) == ([3, 2, 1], None)

@@ -1,0 +1,55 @@
+"""Whom the doctor looks at: a home, what its configuration says, and what its daemon has answered."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from walrus_config import paths
+from walrus_config.problems import ConfigError
+from walrusctl.doctor.check import Check
+
+if TYPE_CHECKING:
+    from walrus_config.schema import Config
+
+
+class Daemon(NamedTuple):
+    """What a walrusd says of itself."""
+
+    pid: int
+    version: str
+    home: str
+    uptime_s: float
+    warnings: tuple[str, ...] = ()
+    refusal: str | None = None
+    """Why it could not start with the files as they are now; "" where it could, None where it was not asked."""
+
+
+class Patient(NamedTuple):
+    home: str
+    environ: Mapping[str, str]
+    socket: str
+    """Where walrusd listens, or would; empty where there can be no such path."""
+    config: "Config | ConfigError"
+    daemon: Daemon | None = None
+    unreachable: str = ""
+    """Why there is no daemon's word, where something holds the socket that should give it."""
+
+    @property
+    def uid(self) -> int:
+        """Who walrusd runs as: who asks, or the owner of the home where root asks."""
+        try:
+            return os.geteuid() or os.stat(self.home).st_uid
+        except OSError:
+            return os.geteuid()
+
+    @property
+    def paths(self) -> paths.Paths:
+        return paths.paths(self.home)
+
+    @property
+    def is_there(self) -> bool:
+        return os.path.isdir(self.home)
+
+
+Look = Callable[[Patient], Iterator[Check]]
+"""Sees one thing and changes nothing. It may take its time: it runs in a thread, and is not waited for without end."""

