@@ -67,6 +67,7 @@ def test_every_dependency_has_its_reason() -> None:
     wanted = [
         *project["project"]["dependencies"],
         *extras["local"],
+        *extras["soak"],
         *extras["dev"],
         *project["build-system"]["requires"],
     ]

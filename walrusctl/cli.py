@@ -12,12 +12,19 @@ from walrusctl.output import complain, silence
 COMMANDS = {
     "ping": "walrusctl.commands.daemon:ping",
     "status": "walrusctl.commands.daemon:status",
+    "metrics": "walrusctl.commands.daemon:metrics",
     "agent": "walrusctl.commands.agent:agent",
     "session": "walrusctl.commands.session:session",
     "send": "walrusctl.commands.turn:send",
     "stream": "walrusctl.commands.turn:stream",
     "run": "walrusctl.commands.turn:run",
+    "tool": "walrusctl.commands.tool:tool",
+    "schedule": "walrusctl.commands.schedule:schedule",
     "config": "walrusctl.commands.config:config",
+    "doctor": "walrusctl.commands.doctor:doctor",
+    "service": "walrusctl.commands.service:service",
+    "logs": "walrusctl.commands.logs:logs",
+    "reload": "walrusctl.commands.reload:reload",
 }
 
 EXIT_CODES = """\

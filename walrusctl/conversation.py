@@ -1,5 +1,9 @@
-"""A conversation as its events tell it: text to stdout as it comes, the rest as dim lines beside it."""
+"""A conversation as its events tell it: text to stdout as it comes, the rest as dim lines beside it.
 
+What a tool says while it runs goes to stderr.
+"""
+
+import sys
 from collections.abc import Callable
 from typing import TextIO
 
@@ -47,12 +51,18 @@ class Shown:
     """Shows a turn, or with `everything` a whole session: then who spoke, and how each turn ended."""
 
     def __init__(self, notes: TextIO, *, everything: bool) -> None:
-        self._flow = Flow()
+        self._flow = Flow(sys.stdout)
+        self._running = Flow(sys.stderr)
         self._speech = Speech(self._flow, "assistant: " if everything else "")
         self._notes = notes
         self._everything = everything
 
     def __call__(self, event: Json) -> None:
+        if event.get("type") == "tool_output":
+            self._flow.end_line()
+            self._running.write(event["text"])
+            return
+        self._running.end_line()
         self._speech.hear(event)
         if self._everything and event.get("type") == "user_message":
             self._flow.end_line()
@@ -65,4 +75,5 @@ class Shown:
 
     def end(self) -> None:
         """Nothing more comes; a line that has begun is ended."""
+        self._running.end_line()
         self._flow.end_line()

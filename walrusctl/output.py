@@ -47,10 +47,11 @@ def complain(message: str, hint: str = "") -> None:
 
 
 class Flow:
-    """Text to stdout as it comes, piece by piece; a sequence cut in two is cleaned all the same."""
+    """Text to a stream as it comes, piece by piece; a sequence cut in two is cleaned all the same."""
 
-    def __init__(self) -> None:
-        self._cleaner = Cleaner() if sys.stdout.isatty() else None
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._cleaner = Cleaner() if stream.isatty() else None
         self._at_line_start = True
 
     def write(self, piece: str) -> None:
@@ -65,8 +66,8 @@ class Flow:
     def _show(self, text: str) -> None:
         if text:
             self._at_line_start = text.endswith("\n")  # first: Ctrl-C may come between any two lines
-            write(text)
-            sys.stdout.flush()
+            _write(self._stream, text)
+            self._stream.flush()
 
 
 def silence() -> None:

@@ -75,11 +75,13 @@ def event_line(event: Json) -> str:
 def _result_line(event: Json) -> str:
     outcome = event.get("outcome", "ok")
     took = f"{event.get('bytes', 0):,} bytes, {event.get('duration_ms', 0)} ms"
+    ref = event.get("ref")
+    whole = f"\n  more of it: walrusctl tool output {event['session']} {ref}" if ref else ""
     if not event.get("is_error"):
-        return f"← {event['name']} {outcome}, {took}"
+        return f"← {event['name']} {outcome}, {took}{whole}"
     gate = event.get("gate")
     by = f" by {gate}" if gate not in (None, "execute") else ""  # what failed at work was refused by nobody
-    return f"← {event['name']} {'failed' if outcome == 'error' else outcome}{by}: {one_line(event['output'])}"
+    return f"← {event['name']} {'failed' if outcome == 'error' else outcome}{by}: {one_line(event['output'])}{whole}"
 
 
 def _done_line(event: Json) -> str:
@@ -109,6 +111,7 @@ _LINES: dict[str, Callable[[Json], str]] = {
             "thinking_delta",
             "assistant_message",
             "tool_started",
+            "tool_output",
             "tool_calls_complete",
             "state_changed",
         ),

@@ -15,7 +15,11 @@ from walrus_config.scaffold import scaffold
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG, EXIT_INTERNAL
 from walrusd import __version__
 from walrusd.daemon import serve
-from walrusd.log import configure
+from walrusd.host.activation import BadInheritance, inherited
+from walrusd.host.notify import Notify
+from walrusd.host.surroundings import TooFewFiles, what_to_do
+from walrusd.host.watchdog import tell_where_it_stood
+from walrusd.log import Stderr, configure
 from walrusd.rpc.listener import AlreadyRunning, ListenerRefused
 from walrusd.store.log import StorageFailed
 
@@ -32,21 +36,30 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
 
     Exit status: 0 stopped, 75 already running on this home, 78 a configuration that cannot be used, 1 anything else.
     """
-    started = time.time()
+    started = time.monotonic()
+    tell_where_it_stood()
+    notify = Notify.from_environ(os.environ)
     try:
+        given = inherited(os.environ)
         where = home_path(home, os.environ)
         if init:
             prepare_home(where)
             for made in scaffold(where):
-                click.echo(f"walrusd: made {made}", err=True)
+                Stderr().msg(f"walrusd: made {made}")
         check_home(where)
         config = load(where, environ=os.environ)
         at = socket_path(socket, os.environ, where, configured=config.daemon.socket)
-    except ConfigError as error:
+    except (ConfigError, BadInheritance) as error:
         sys.exit(_say(error, EXIT_BAD_CONFIG))
-    os.umask(0o077)
-    configure(config)
-    sys.exit(_run(lambda: serve(config, socket=at, started=started)))
+    umask = os.umask(0o077)
+    redact = configure(config)
+    sys.exit(
+        _run(
+            lambda: serve(
+                config, socket=at, started=started, redact=redact, umask=umask, notify=notify, inherited=given
+            )
+        )
+    )
 
 
 def _run(daemon: Callable[[], Awaitable[None]]) -> int:
@@ -55,20 +68,32 @@ def _run(daemon: Callable[[], Awaitable[None]]) -> int:
     try:
         trio.run(daemon)
     except* AlreadyRunning as running:
-        status = _say(running.exceptions[0], EXIT_ALREADY_RUNNING)
-    except* ListenerRefused as refused:
-        status = _say(refused.exceptions[0], EXIT_BAD_CONFIG)
-    except* StorageFailed as failed:
-        status = _say(failed.exceptions[0], EXIT_INTERNAL)
+        status = _say(_first(running), EXIT_ALREADY_RUNNING)
+    except* ListenerRefused as group:
+        refused = _first(group)
+        # What passes by itself is worth another start; a service gives up at once where the configuration is at fault.
+        status = _say(refused, EXIT_INTERNAL if getattr(refused, "passing", False) else EXIT_BAD_CONFIG)
+    except* (StorageFailed, TooFewFiles) as failed:
+        status = _say(_first(failed), EXIT_INTERNAL)
+    except* OSError as failed:
+        error = _first(failed)
+        assert isinstance(error, OSError), "nothing else is caught here"
+        if not (hint := what_to_do(error)):
+            raise
+        status = _say(error, EXIT_INTERNAL, hint)
     return status
 
 
-def _say(error: BaseException, status: int) -> int:
-    """Name what is wrong and what to do, on stderr."""
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    hint = getattr(error, "hint", "")
-    click.echo(f"walrusd: {error}" + (f"\n  {hint}" if hint else ""), err=True)
+    return error
+
+
+def _say(error: BaseException, status: int, hint: str = "") -> int:
+    """Name what is wrong and what to do, on stderr where there is one."""
+    hint = hint or getattr(error, "hint", "")
+    Stderr().msg(f"walrusd: {error}" + (f"\n  {hint}" if hint else ""))
     return status
 
 

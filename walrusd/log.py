@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Collection
+import time
 from contextlib import suppress
 
 import structlog
@@ -11,14 +11,21 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from walrus_config.schema import Config
 from walrus_protocol.events import Done
+from walrusd.host.surroundings import what_to_do
+from walrusd.redaction import Redaction
 
-STARS = "***"
+ACCEPT_LINE_S = 60.0
+"""Between two lines about connections that cannot be taken: it is tried ten times a second."""
+daemon = structlog.get_logger("walrusd")
 turns = structlog.get_logger("walrusd.turn")
 
 
-def configure(config: Config) -> None:
-    """Set up structlog for the process. `auto` is for people on a terminal, and JSON elsewhere."""
-    settings, secrets = config.daemon, secrets_of(config)
+def configure(config: Config) -> Redaction:
+    """Set up structlog for the process, and answer what hides its secrets: it may learn more of them.
+
+    `auto` is for people on a terminal, and JSON elsewhere.
+    """
+    settings, redact = config.daemon, Redaction(secrets_of(config))
     stderr = Stderr()
     human = settings.log_format == "console" or (settings.log_format == "auto" and stderr.is_terminal)
     renderer: Processor = (
@@ -31,13 +38,37 @@ def configure(config: Config) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=not human, key="ts" if not human else "timestamp"),
             structlog.processors.format_exc_info,  # before redacting: a traceback may quote a secret
-            redacting(secrets),
+            redacting(redact),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         logger_factory=lambda *_: stderr,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a microsecond a line, and the level may change
     )
+    tell_from(settings.log_level)
+    accepting = logging.getLogger("trio.serve_listeners")
+    accepting.handlers, accepting.propagate = [Accepting()], False
+    return redact
+
+
+def tell_from(level: str) -> None:
+    """Log what is of this level or above, from now on."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+
+
+class Accepting(logging.Handler):
+    """What trio says, traceback and all, of each failed try to take a connection: one line of ours a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at = -ACCEPT_LINE_S
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if time.monotonic() - self._said_at >= ACCEPT_LINE_S:
+            self._said_at = time.monotonic()
+            error = record.exc_info[1] if record.exc_info else None
+            hint = what_to_do(error) if isinstance(error, OSError) else ""
+            daemon.warning("no connection can be taken", error=str(error), hint=hint)
 
 
 class Stderr:
@@ -66,19 +97,13 @@ def secrets_of(config: Config) -> frozenset[str]:
     return frozenset(secret.reveal() for secret in (*keys, *headers) if secret is not None)
 
 
-def redacting(secrets: Collection[str]) -> Processor:
+def redacting(redact: Redaction) -> Processor:
     """Put stars where a known secret stands, whatever brought it there."""
-    known = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
 
-    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {name: clean(value) if isinstance(value, str) else value for name, value in event.items()}
+    def processor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
 
-    def clean(text: str) -> str:
-        for secret in known:
-            text = text.replace(secret, STARS)
-        return text
-
-    return redact
+    return processor
 
 
 def log_turn(agent: str, done: Done) -> None:

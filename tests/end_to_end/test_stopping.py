@@ -184,10 +184,3 @@ async def test_watchers_are_told_that_it_stops(tmp_path: Path) -> None:
             )
             assert await line.next() is None
             assert await trio.to_thread.run_sync(daemon.ended) == 0
-
-
-def test_hup_is_no_end(tmp_path: Path) -> None:
-    with Home(tmp_path / "home").walrusd() as daemon:
-        daemon.signal(signal.SIGHUP)
-        daemon.wait_for(lambda daemon: any(line.get("signal") == "SIGHUP" for line in daemon.log))
-        assert daemon.process.poll() is None

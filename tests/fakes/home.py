@@ -50,7 +50,13 @@ class Walrusd:
     def __init__(self, command: Sequence[str], socket: Path, environ: Mapping[str, str]) -> None:
         self.socket = socket
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            close_fds=False,  # what a test has made inheritable is meant for it
         )
         self.stderr = ""
         self.log: list[Line] = []

@@ -24,6 +24,7 @@ from walrus_protocol.events import (
     ToolStarted,
     UserMessage,
 )
+from walrus_protocol.housekeeping import Metrics, MetricsParams, Pong, ProviderStatus, SessionCounts, Status
 from walrus_protocol.methods import (
     AgentInfo,
     AgentList,
@@ -35,12 +36,8 @@ from walrus_protocol.methods import (
     HistoryParams,
     Interrupted,
     ListParams,
-    Pong,
-    ProviderStatus,
-    SessionCounts,
     SessionInfo,
     SessionList,
-    Status,
     TurnResult,
     Waited,
 )
@@ -92,6 +89,15 @@ def list_of_three(call: Call) -> Struct:
     return SessionList(sessions=page, cursor=str(page[-1].id) if left else None)
 
 
+def numbers(call: Call) -> Struct:
+    params = call.request.params
+    assert isinstance(params, MetricsParams)
+    if params.format == "prometheus":
+        return Metrics(metrics={}, text='walrusd_turns_total{stop_reason="error"} 0\n')
+    named = {"walrusd_open_fds": 24, 'walrusd_turns_total{stop_reason="error"}': 0, "walrusd_uptime_seconds": 61.5}
+    return Metrics(metrics=named)
+
+
 def history_of_three(call: Call) -> Struct:
     params = call.request.params
     assert isinstance(params, HistoryParams)
@@ -117,10 +123,15 @@ SCRIPT: Mapping[str, Handler] = {
             agents=("walrus",),
             providers=(ProviderStatus(name="echo", kind="echo", models=("echo",)),),
             rss_bytes=50_000_000,
+            fds=24,
+            tasks=31,
+            threads=4,
+            children=1,
             connections=1,
             warnings=("tools run without a sandbox",),
         )
     ),
+    "daemon.metrics": numbers,
     "agent.list": answers(AgentList(agents=(WALRUS,))),
     "agent.get": answers(WALRUS),
     "agent.run": one_turn,

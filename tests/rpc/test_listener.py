@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -75,6 +76,18 @@ def test_a_lock_that_is_held_and_not_written_yet_is_still_held(home: Path) -> No
         os.truncate(home / "walrusd.lock", 0)
         with pytest.raises(AlreadyRunning, match=r"pid not known yet, socket not known yet"), hold_home(home, home):
             pass
+
+
+def test_a_glance_at_the_lock_keeps_no_walrusd_from_starting(home: Path) -> None:
+    with open(home / "walrusd.lock", "w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        before = signal.signal(signal.SIGALRM, lambda *_: fcntl.flock(looking, fcntl.LOCK_UN))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            with hold_home(home, home / "walrus.sock"):
+                pass
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:

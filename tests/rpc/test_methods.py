@@ -1,13 +1,17 @@
 """Every method once, as a program would use it: its answer is exactly what the protocol says."""
 
+from pathlib import Path
+
 import pytest
 from msgspec import convert, json
+from prometheus_client.parser import text_string_to_metric_families
 
 import walrusd
 from tests.fakes.home import Home, Walrusd
-from tests.rpc.raw import Json, Raw
+from tests.rpc.raw import Json, Raw, raw
 from walrus_protocol.aclient import Client
-from walrus_protocol.methods import METHODS, STREAMING, Hello, ProviderStatus, Status
+from walrus_protocol.housekeeping import Hello, ProviderStatus, Status
+from walrus_protocol.methods import METHODS, STREAMING
 from walrusd.rpc.handlers import INLINE, WAITING
 
 NOTHING_USED = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoning": 0}
@@ -71,7 +75,50 @@ async def test_status_counts(line: Raw, client: Client, daemon: Walrusd, home: H
     assert after.sessions.running == 0
     assert after.connections >= 2
     assert 10e6 < after.rss_bytes < 300e6
+    assert 8 <= after.fds < 100
+    assert after.tasks >= 8
+    assert after.threads >= 2  # the loop and the store's writer
+    assert after.children >= 0
     assert after.uptime_s >= before.uptime_s > 0
+
+
+async def test_metrics_count_from_the_start_on(tmp_path: Path, patience: None) -> None:
+    with Home(tmp_path / "home").walrusd() as daemon:
+        async with raw(daemon.socket) as line:
+            session = await new_session(line, "walrus")
+            await answered(line, "session.send", {"session": session, "content": "one two"})
+            await line.call("session.get", {"session": 999})
+            found = (await answered(line, "daemon.metrics"))["metrics"]
+    assert {name: value for name, value in found.items() if "_total" in name and value} == {
+        'walrusd_turns_total{stop_reason="text_response"}': 1,
+        'walrusd_agent_turns_total{agent="walrus"}': 1,
+        'walrusd_model_rounds_total{provider="echo",model="echo"}': 1,
+        'walrusd_events_total{type="session_created"}': 1,
+        'walrusd_events_total{type="user_message"}': 1,
+        'walrusd_events_total{type="assistant_message"}': 1,
+        'walrusd_events_total{type="done"}': 1,
+        'walrusd_events_total{type="text_delta"}': 2,
+        'walrusd_events_total{type="state_changed"}': 3,
+        'walrusd_requests_total{method="session.create"}': 1,
+        'walrusd_requests_total{method="session.send"}': 1,
+        'walrusd_requests_total{method="session.get"}': 1,
+        'walrusd_request_errors_total{kind="session_not_found"}': 1,
+        "walrusd_connections_total": 1,
+    }
+    assert found["walrusd_turn_seconds_count"] == found["walrusd_sessions_open"] == found["walrusd_connections"] == 1
+    assert found["walrusd_wal_bytes"] > 0
+    assert found["walrusd_db_bytes"] > 0
+
+
+async def test_metrics_are_also_the_text_that_prometheus_reads(line: Raw) -> None:
+    found = await answered(line, "daemon.metrics", {"format": "prometheus"})
+    assert found["metrics"] == {}
+    families = {family.name: family for family in text_string_to_metric_families(found["text"])}
+    assert families["walrusd_turns"].type == "counter"
+    [info] = families["walrusd_info"].samples
+    assert info.labels == {"version": walrusd.__version__}
+    [fds] = families["walrusd_open_fds"].samples
+    assert fds.value >= 8
 
 
 async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_result(line: Raw) -> None:

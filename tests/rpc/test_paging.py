@@ -16,7 +16,7 @@ from walrus_protocol.methods import (
     SessionParams,
     TurnResult,
 )
-from walrusd.rpc.handlers.session import MOST_BYTES
+from walrusd.rpc.handlers.paging import MOST_BYTES
 
 AGENT = "lost"
 """An agent that other tests make no lists of."""

@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.fakes.home import ECHO, ROOT, Home
 from tests.rpc.raw import raw
-from walrus_protocol.methods import METHODS, Params
+from walrus_protocol.fields import Params
+from walrus_protocol.methods import METHODS
 
 FORK_AND_BECOME = """
 import os, sys
@@ -77,7 +79,7 @@ async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Pat
 
 
 def needs_params(params: type[Params]) -> bool:
-    return not {"agent", "session"}.isdisjoint(params.__struct_fields__)
+    return any(field.required for field in structs.fields(params))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

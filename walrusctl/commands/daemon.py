@@ -1,4 +1,4 @@
-"""walrusctl ping, status: is walrusd there, and how is it?"""
+"""walrusctl ping, status, metrics: is walrusd there, how is it, and what has it done?"""
 
 import time
 
@@ -43,11 +43,31 @@ def status(asked: Invocation) -> None:
                 ("home", now["home"]),
                 ("sessions", f"{sessions['open']} open, {sessions['live']} in memory, {sessions['running']} running"),
                 ("agents", ", ".join(now["agents"])),
+                ("schedule", ", ".join(now["schedule"])),
                 *(("provider", provider) for provider in providers),
                 ("memory", f"{now['rss_bytes'] / 1e6:.0f} MB"),
+                (
+                    "holds",
+                    f"files {now['fds']}, tasks {now['tasks']}, threads {now['threads']}, children {now['children']}",
+                ),
                 ("connections", now["connections"]),
             ]
         )
     )
     for warning in now["warnings"]:
         complain(warning)
+
+
+@click.command()
+@click.option("--prometheus", is_flag=True, help="Print them as Prometheus reads them, zeros too.")
+@common_options
+@pass_invocation
+def metrics(asked: Invocation, *, prometheus: bool) -> None:
+    """Count what walrusd has done since its start, and what it holds now."""
+    found = asked.call("daemon.metrics", {"format": "prometheus" if prometheus else "json"})
+    if asked.json:
+        say_json(found)
+    elif prometheus:
+        say(found["text"])
+    else:
+        say(fields((name, value) for name, value in found["metrics"].items() if value))

@@ -4,16 +4,14 @@ import sys
 
 import click
 
-from walrus_protocol.client import Json
 from walrusctl.conversation import Shown
 from walrusctl.groups import SESSION, LazyGroup, common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import note, say, say_json
+from walrusctl.paging import paged
 from walrusctl.render import fields, message, money, table, when
 
 HERE = "walrusctl.commands.session"
-_PAGE = 500
-"""The most that one page of a list holds."""
 _FINISHING_S = 60
 """How long a turn may take until it has stopped and is written down."""
 STATES = (
@@ -73,7 +71,7 @@ def create(asked: Invocation, agent: str, title: str, key: str | None, created_b
 def list_(asked: Invocation, agent: str | None, state: str | None, limit: int, *, include_closed: bool) -> None:
     """List sessions, the newest first."""
     params = {"agent": agent, "state": state, "include_closed": include_closed}
-    found, cursor = _paged(asked, "session.list", "sessions", params, limit)
+    found, cursor = paged(asked, "session.list", "sessions", params, limit)
     if asked.json:
         say_json({"sessions": found, "cursor": cursor})
         return
@@ -115,7 +113,7 @@ def show(asked: Invocation, session: int) -> None:
 @pass_invocation
 def history(asked: Invocation, session: int, limit: int | None) -> None:
     """Print the messages of SESSION as the model sees them."""
-    messages, cursor = _paged(asked, "session.history", "messages", {"session": session}, limit)
+    messages, cursor = paged(asked, "session.history", "messages", {"session": session}, limit)
     if asked.json:
         say_json({"messages": messages, "cursor": cursor})
         return
@@ -197,18 +195,3 @@ def wait(asked: Invocation, session: int, state: str) -> None:
         say_json(answer)
     else:
         say(answer["state"])
-
-
-def _paged(asked: Invocation, method: str, name: str, params: Json, limit: int | None) -> tuple[list[Json], str | None]:
-    """The first `limit` items of a paged list, None for all; and the cursor of what was left."""
-    items: list[Json] = []
-    cursor: str | None = None
-    with asked.client() as client:
-        while limit is None or len(items) < limit:
-            page = _PAGE if limit is None else min(_PAGE, limit - len(items))
-            answer = client.call(method, {**params, "limit": page, "cursor": cursor})
-            items += answer[name]
-            cursor = answer["cursor"]
-            if cursor is None:
-                break
-    return items, cursor

@@ -1,6 +1,6 @@
 """One request on its way to its handler: what the handler may use."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
@@ -9,27 +9,55 @@ from msgspec import Struct
 
 from walrus_config.schema import Config
 from walrus_protocol.events import Live, encode
+from walrus_protocol.housekeeping import ProviderStatus, Reloaded
 from walrus_protocol.messages import RequestId, encode_event
-from walrus_protocol.methods import ProviderStatus
+from walrusd.host.usage import usage
+from walrusd.metrics import Gauges, Metrics
 from walrusd.rpc.outbox import Outbox
 from walrusd.runtime.bus import Item, Passing, Reader
 from walrusd.runtime.runtime import Runtime
+from walrusd.schedule.schedules import Schedules
 
 
 class House(Struct, frozen=True, kw_only=True):
     """What all handlers share: the runtime, and what the daemon knows of itself."""
 
     runtime: Runtime
-    config: Config
+    config: Callable[[], Config]
+    """What is in force."""
     version: str
     socket: str
     uptime: Callable[[], float]
     """Seconds since the daemon was ready to serve."""
+    metrics: Metrics
     providers: Callable[[], tuple[ProviderStatus, ...]]
     connections: Callable[[], int]
     warnings: Callable[[], tuple[str, ...]]
+    schedules: Schedules
+    reload: Callable[[], Awaitable[Reloaded]]
+    """Raises Problem."""
     stop: Callable[[], None]
     """Ask the daemon to stop, as a signal would."""
+
+    async def gauges(self) -> Gauges:
+        """Raises StorageFailed."""
+        runtime, sizes = self.runtime, self.runtime.log.sizes()
+        sessions_open = await runtime.log.open_sessions()
+        used = await trio.to_thread.run_sync(usage)
+        return Gauges(
+            uptime_s=self.uptime(),
+            sessions_open=sessions_open,
+            sessions_live=len(runtime.sessions_in_memory),
+            sessions_running=runtime.running,
+            connections=self.connections(),
+            rss_bytes=used.rss_bytes,
+            fds=used.fds,
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            threads=used.threads,
+            children=used.children,
+            db_bytes=sizes.db_bytes,
+            wal_bytes=sizes.wal_bytes,
+        )
 
 
 class Call(Struct, frozen=True):

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -73,13 +74,18 @@ class Outbox:
                 return
         self._drained.unpark_all()
 
-    async def flush(self) -> None:
-        """Send what `push` could not, until cancelled. Raises trio.BrokenResourceError where the peer is gone."""
+    async def flush(self, all_sent: Callable[[], object]) -> None:
+        """Send what `push` could not, until cancelled, and tell when nothing is left.
+
+        Raises trio.BrokenResourceError where the peer is gone.
+        """
         while True:
             await self._stuck.wait()
             self._stuck = trio.Event()
             await trio.lowlevel.wait_writable(self._fd)
             self.push()
+            if not self._frames:
+                all_sent()
 
     @property
     def waiting(self) -> bool:

@@ -85,11 +85,14 @@ class Server:
             peer = peer_of(stream.socket)
             if peer.uid not in {os.getuid(), 0}:
                 log.warning("connection refused", reason="another user's", uid=peer.uid)
+                self._house.metrics.on_connection(refused="another_user")
                 return
             outbox = Outbox(stream.socket.fileno())
             if self.connections >= self._most:
+                self._house.metrics.on_connection(refused="too_many")
                 await self._turn_away(outbox)
                 return
+            self._house.metrics.on_connection()
             from_tool = descends_from(peer.pid, os.getpid())
             serving = _Serving(self._house, stream, outbox, from_tool=from_tool, answered=self._answered.unpark_all)
             self._serving.add(serving)
@@ -154,7 +157,7 @@ class _Serving:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._outbox.flush)
+            nursery.start_soon(self._outbox.flush, self._answered)
             problem = await self._read(nursery)
             nursery.cancel_scope.cancel()
         if problem:
@@ -198,12 +201,13 @@ class _Serving:
                     scope.cancel()
             case Refusal(request, problem):
                 log.info("request refused", error=problem.kind, message=problem.message)
+                self._house.metrics.on_refusal(problem.kind)
                 self._outbox.put(encode_error(request, problem))
 
     def _take(self, request: Request, nursery: trio.Nursery) -> None:
         problem = self._refusal_of(request)
         if problem:
-            log_request(request, problem.kind)
+            self._tell(request, problem.kind)
             self._answer(request, encode_error(request.id, problem))
             return
         inline = INLINE.get(request.method)
@@ -216,7 +220,7 @@ class _Serving:
         except Problem as refused:
             outcome = refused
         answer, kind = _framed(request.id, outcome)
-        log_request(request, kind)
+        self._tell(request, kind)
         self._answer(request, answer)
 
     def _refusal_of(self, request: Request) -> Problem | None:
@@ -249,7 +253,7 @@ class _Serving:
         self._answer(request, answer)
         self._outbox.push()
         self._answered()
-        log_request(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
+        self._tell(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
 
     async def _outcome(self, request: Request, call: Call) -> Struct | Problem:
         """What is answered. The guard that turns a bug into an answer."""
@@ -272,6 +276,12 @@ class _Serving:
         self._connection.answered(request.id)
         self._outbox.put(frame)
 
+    def _tell(self, request: Request, error: str | None, *, ms: float = 0.0) -> None:
+        """Count a request, and say its canonical line. What keeps a connection alive is only seen at debug."""
+        self._house.metrics.on_request(request.method, error)
+        say = log.debug if request.method in TOOLS_MAY else log.info
+        say("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
+
     async def _send_last(self, refusal: Refusal) -> None:
         self._outbox.put(encode_error(refusal.id, refusal.problem))
         while True:
@@ -279,12 +289,6 @@ class _Serving:
             if not self._outbox.waiting:
                 return
             await trio.lowlevel.wait_writable(self._stream.socket.fileno())
-
-
-def log_request(request: Request, error: str | None, *, ms: float = 0.0) -> None:
-    """The canonical line of a request. What keeps a connection alive is only seen at debug."""
-    say = log.debug if request.method in TOOLS_MAY else log.info
-    say("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
 
 
 def _framed(request: RequestId, outcome: Struct | Problem) -> tuple[bytes, str | None]:

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from walrusd.rpc.call import Call, House
-from walrusd.rpc.handlers import agent, config, daemon, send, session, watch
+from walrusd.rpc.handlers import agent, config, daemon, schedule, send, session, tool, watch
 
 # Any: each handler takes the params that METHODS names for it; the table is where that is known.
 INLINE: dict[str, Callable[[House, Any], Struct]] = {
@@ -15,12 +15,15 @@ INLINE: dict[str, Callable[[House, Any], Struct]] = {
     "daemon.shutdown": daemon.shutdown,
     "agent.list": agent.list_agents,
     "agent.get": agent.get,
+    "schedule.list": schedule.list_schedules,
     "config.get": config.get,
 }
 """Answered where they are read: they wait for nothing."""
 WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "rpc.discover": daemon.discover,
     "daemon.status": daemon.status,
+    "daemon.metrics": daemon.metrics,
+    "daemon.reload": daemon.reload,
     "agent.run": send.run,
     "session.create": session.create,
     "session.list": session.list_sessions,
@@ -32,6 +35,11 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "session.history": session.history,
     "session.interrupt": session.interrupt,
     "session.close": session.close,
+    "tool.output": tool.output,
+    "schedule.run": schedule.run,
+    "schedule.pause": schedule.pause,
+    "schedule.resume": schedule.resume,
+    "schedule.history": schedule.history,
     "config.check": config.check,
 }
 """Served in a task of their own."""

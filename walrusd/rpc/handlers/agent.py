@@ -1,6 +1,7 @@
 """agent.list and agent.get; agent.run is a send."""
 
-from walrus_protocol.methods import AgentInfo, AgentList, AgentParams, NoParams
+from walrus_protocol.fields import NoParams
+from walrus_protocol.methods import AgentInfo, AgentList, AgentParams
 from walrusd.agent.agent import Agent
 from walrusd.rpc.call import House
 

@@ -5,19 +5,22 @@ import os
 import trio
 
 from walrus_protocol import discover as protocol_discover
-from walrus_protocol.methods import (
-    Discovery,
+from walrus_protocol.fields import NoParams
+from walrus_protocol.housekeeping import (
     Hello,
     HelloParams,
-    NoParams,
+    Metrics,
+    MetricsParams,
     Pong,
+    Reloaded,
     SessionCounts,
     Status,
     Stopping,
 )
+from walrus_protocol.methods import Discovery
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import PROTOCOL
-from walrusd.host.process import rss_bytes
+from walrusd.exposition import as_text, by_name
 from walrusd.rpc.call import Call, House
 
 
@@ -33,7 +36,7 @@ def hello(house: House, params: HelloParams) -> Hello:
             "Use a client and a daemon of the same release.",
         )
     return Hello(
-        protocol=PROTOCOL, version=house.version, pid=os.getpid(), home=house.config.home, uptime_s=house.uptime()
+        protocol=PROTOCOL, version=house.version, pid=os.getpid(), home=house.config().home, uptime_s=house.uptime()
     )
 
 
@@ -43,21 +46,37 @@ def shutdown(house: House, _: NoParams) -> Stopping:
 
 
 async def status(call: Call, _: NoParams) -> Status:
-    house, runtime = call.house, call.house.runtime
+    house, now = call.house, await call.house.gauges()
     return Status(
         version=house.version,
         pid=os.getpid(),
         uptime_s=house.uptime(),
-        home=house.config.home,
-        sessions=SessionCounts(
-            open=await runtime.log.open_sessions(), live=len(runtime.sessions_in_memory), running=runtime.running
-        ),
-        agents=tuple(agent.name for agent in runtime.agents()),
+        home=house.config().home,
+        sessions=SessionCounts(open=now.sessions_open, live=now.sessions_live, running=now.sessions_running),
+        agents=tuple(agent.name for agent in house.runtime.agents()),
         providers=house.providers(),
-        rss_bytes=rss_bytes(),
-        connections=house.connections(),
+        schedule=house.schedules.names,
+        rss_bytes=now.rss_bytes,
+        fds=now.fds,
+        tasks=now.tasks,
+        threads=now.threads,
+        children=now.children,
+        connections=now.connections,
         warnings=house.warnings(),
     )
+
+
+async def metrics(call: Call, params: MetricsParams) -> Metrics:
+    families = call.house.metrics.families(await call.house.gauges())
+    match params.format:
+        case "json":
+            return Metrics(metrics=by_name(families))
+        case "prometheus":
+            return Metrics(metrics={}, text=as_text(families))
+
+
+async def reload(call: Call, _: NoParams) -> Reloaded:
+    return await call.house.reload()
 
 
 async def discover(_: Call, __: NoParams) -> Discovery:
