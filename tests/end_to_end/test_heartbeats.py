@@ -1,0 +1,112 @@
+"""Heartbeats of a real walrusd: by the clock and by hand, over a crash and a stop, and never by each other."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.home import ECHO, PATIENCE_S, ROOT, WALRUSCTL, Home
+
+HEARTBEAT = """
+[agents.clerk.heartbeat]
+interval = {interval}
+prompt = "Look around."
+"""
+FIVE_S = 5.004 / 60
+HANGING = """
+[daemon]
+shutdown_grace_s = 0.1
+[providers.script]
+kind = "scripted"
+path = "script.toml"
+"""
+
+
+def ctl(home: Home, *words: str) -> Any:
+    done = home.walrusctl("schedule", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_agent_is_woken_by_the_clock_and_a_crash_moves_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO + HEARTBEAT.format(interval=FIVE_S))
+    home.write("agents/clerk.todo", "- mend the roof\n")
+    with home.walrusd() as daemon:
+        daemon.wait_for(lambda daemon: bool(daemon.lines("tick")))
+        [line] = daemon.lines("tick")
+        assert (line["schedule"], line["outcome"], line["session"], line["level"]) == (
+            "heartbeat:clerk",
+            "ran",
+            1,
+            "info",
+        )
+        assert json.loads(home.walrusctl("status", "--json").stdout)["schedule"] == ["heartbeat:clerk"]
+        [first] = ctl(home, "history")["ticks"]
+        todo = home.path / "agents" / "clerk.todo"
+        assert first["text"] == f"Look around.\n\nThings to do, from {todo}:\n\n- mend the roof"
+        daemon.kill()
+    with home.walrusd():
+        [schedule] = ctl(home, "list")["schedules"]
+        slots = (schedule["next_slot"] - first["slot"]) / 5.004
+        assert slots == pytest.approx(round(slots), abs=1e-3), "a crash moves no slot"
+        assert ctl(home, "history")["ticks"][-1] == first
+
+
+def test_a_tick_that_a_stop_cuts_off_is_told_at_the_next_start_with_its_turn(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", HANGING + HEARTBEAT.format(interval=60))
+    home.write("script.toml", '[[reply]]\ntext = "I am look"\nhang = true\n')
+    with (
+        home.walrusd() as daemon,
+        subprocess.Popen(
+            home.command_line("schedule", "run", "heartbeat:clerk"),
+            env=home.environ(),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        ) as waiting,
+    ):
+        while home.walrusctl("session", "wait", "1", "--state", "processing").returncode:
+            assert waiting.poll() is None
+        assert daemon.term() == 0
+        assert waiting.wait(PATIENCE_S) == 4, "it is told that walrusd stops"
+    with home.walrusd():
+        [row] = ctl(home, "history")["ticks"]
+        assert (row["outcome"], row["reason"]) == ("interrupted", "walrusd ended while it ran")
+        assert row["ran"] == {"session": 1, "turn": 1, "cost_usd": None}
+        [session] = json.loads(home.walrusctl("session", "list", "--all", "--json").stdout)["sessions"]
+        assert (session["state"], session["created_by"]) == ("closed", "heartbeat")
+
+
+def test_a_heartbeat_comes_with_a_reload_and_is_run_paused_and_resumed_by_hand(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO)
+    with home.walrusd():
+        assert ctl(home, "list") == {"schedules": []}
+        home.write("walrus.toml", ECHO + HEARTBEAT.format(interval=60))
+        assert home.walrusctl("reload").returncode == 0
+        [schedule] = ctl(home, "list")["schedules"]
+        assert (schedule["name"], schedule["every_s"], schedule["last"]) == ("heartbeat:clerk", 3600.0, None)
+        assert ctl(home, "pause", "clerk")["next_slot"] is None
+        done = home.walrusctl("schedule", "run", "clerk")
+        assert (done.returncode, done.stdout) == (0, "Look around.\n")
+        assert ctl(home, "resume", "clerk")["next_slot"] == schedule["next_slot"]
+        [row] = ctl(home, "history", "clerk")["ticks"]
+        assert (row["by"], row["outcome"], row["ran"]["session"], row["ran"]["turn"]) == ("hand", "ran", 1, 1)
+        lost = home.walrusctl("schedule", "run", "clark")
+        assert (lost.returncode, "hint: `walrusctl schedule list` shows those there are." in lost.stderr) == (3, True)
+
+
+def test_ticks_cannot_create_ticks(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO)
+    inner = shlex.join([sys.executable, "-c", WALRUSCTL, "--home", str(home.path), "schedule", "run", "clerk"])
+    path = os.pathsep.join(str(ROOT / folder) for folder in (".", "protocol", "config"))
+    (home.path / "workspace").mkdir()
+    probe = json.dumps(f"PYTHONPATH={path} {inner} 2>&1")
+    home.write("walrus.toml", f"{ECHO}{HEARTBEAT.format(interval=60)}probe = {probe}\n")
+    with home.walrusd():
+        done = home.walrusctl("schedule", "run", "clerk")
+        assert "exit status 5:\n\nwalrusctl: this process was started by walrusd's own tools" in done.stdout
+        assert len(ctl(home, "history")["ticks"]) == 1

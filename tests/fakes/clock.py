@@ -1,0 +1,29 @@
+"""A time of day in the test's hand: it goes on with trio's clock, and can be set."""
+
+import trio
+
+
+class FakeWallClock:
+    """Fills WallClock. With `autojump_clock` a week passes in an instant."""
+
+    def __init__(self, now: float) -> None:
+        self._ahead = now - trio.current_time()
+        self._waits: set[trio.CancelScope] = set()
+
+    def now(self) -> float:
+        # To the microsecond: trio's clock begins at a large number, and a slot should have a round time.
+        return round(trio.current_time() + self._ahead, 6)
+
+    async def until(self, when: float) -> None:
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                await trio.sleep(max(0.0, when - self.now()))
+            finally:
+                self._waits.discard(scope)
+
+    def set(self, now: float) -> None:
+        """Somebody sets the clock: whoever waits for a time of day looks again."""
+        self._ahead = now - trio.current_time()
+        for scope in self._waits:
+            scope.cancel()

@@ -1,0 +1,152 @@
+"""The ledger: what became of every slot, written down before and after it, and what a crash left open.
+
+A row is `running` before anything is done for its slot, and the schedule's next slot is past it in that same
+transaction: what was begun once is not begun again. Its end comes with the schedule's new state and the fact `tick`.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import structlog
+import trio
+from msgspec.structs import replace
+
+from walrus_protocol.events import AnyEvent, Done, Ran, Tick, decode_row
+from walrus_protocol.problems import Problem
+from walrusd.ports import WallClock
+from walrusd.runtime.facts import DaemonFacts
+from walrusd.runtime.runtime import Runtime
+from walrusd.schedule.job import Job
+from walrusd.store.log import Schedule, StorageFailed
+
+log = structlog.get_logger("walrusd.schedule")
+
+RETRY_S = 30.0
+"""How long a store that could not write is left alone."""
+CUT_OFF = "walrusd ended while it ran"
+
+See = Callable[[str, AnyEvent], None]
+"""Shown every fact of an agent's ticks. Does not raise."""
+
+
+class Standing:
+    """A schedule as it stands: what is to be done, its row in the store, and its last tick."""
+
+    def __init__(self, job: Job, row: Schedule, last: Tick | None) -> None:
+        self.job = job
+        self.row = row
+        self.last = last
+        self.running = False
+        """A tick has been begun and has not ended."""
+        self.door = trio.Lock()
+        """One change at a time: each begins with what the one before it has left."""
+
+
+def going_on_at(next_slot: float) -> Callable[[Schedule], Schedule]:
+    return lambda row: replace(row, next_slot=next_slot)
+
+
+class Ledger:
+    """Writes for all schedules."""
+
+    def __init__(self, runtime: Runtime, facts: DaemonFacts, clock: WallClock, see: See) -> None:
+        self._runtime = runtime
+        self._facts = facts
+        self._clock = clock
+        self._see = see
+
+    def row(self, standing: Standing, slot: float) -> Tick:
+        """A new one, not written yet."""
+        job, now = standing.job, self._clock.now()
+        number = self._facts.next_tick()
+        return Tick(ts=now, tick=number, schedule=job.name, agent=job.agent, slot=slot, outcome="running")
+
+    async def write(self, standing: Standing, change: Callable[[Schedule], Schedule], tick: Tick | None = None) -> None:
+        """The schedule changed, and with it what became of a tick, in one transaction; a tick that is over is a fact.
+
+        Raises StorageFailed, with nothing changed.
+        """
+        async with standing.door:
+            row = change(standing.row)
+            await self._record(tick, row)
+            standing.row = row
+            if tick and (standing.last is None or tick.tick >= standing.last.tick):
+                standing.last = tick
+
+    async def write_in_the_end(self, standing: Standing, change: Callable[[Schedule], Schedule], tick: Tick) -> None:
+        """As `write`, and again and again where the store cannot."""
+        await self._until_written(tick, partial(self.write, standing, change, tick))
+
+    async def end_what_was_cut_off(self, running: list[Tick], standing: Callable[[str], Standing | None]) -> None:
+        """Close the rows that an earlier process left open, with what the log knows of their turns."""
+        for tick in running:
+            await self._until_written(tick, partial(self._end, tick, standing(tick.schedule)))
+
+    async def _until_written(self, tick: Tick, write: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await write()
+            except StorageFailed as failure:
+                self.complain(failure, tick.schedule)
+                await trio.sleep(RETRY_S)
+            else:
+                return
+
+    async def save(self, row: Schedule) -> None:
+        """Write the state of a schedule that nothing stands for; where that cannot be done now, leave it."""
+        try:
+            await self._record(None, row)
+        except StorageFailed as failure:
+            self.complain(failure, row.name)
+
+    def complain(self, failure: StorageFailed, schedule: str) -> None:
+        log.error("ledger not written", schedule=schedule, kind=failure.kind, error=str(failure), retry_s=RETRY_S)
+
+    async def _end(self, tick: Tick, standing: Standing | None) -> None:
+        if tick.ran and not (standing and standing.row.session == tick.ran.session):
+            # Made for this tick. It is closed, or about to be, unless nobody has spoken in it, or the turn still waits.
+            with suppress(Problem):
+                await self._runtime.close_session(tick.ran.session, force=True, by="heartbeat")
+        ran = tick.ran and await self._paid(tick.ran)
+        now = self._clock.now()
+        over = replace(tick, outcome="interrupted", reason=CUT_OFF, ran=ran, news=True, ts=now, ended_at=now)
+        await self._record(over, None)
+        if standing and standing.last and standing.last.tick == tick.tick:
+            standing.last = over
+
+    async def _paid(self, ran: Ran) -> Ran | None:
+        """The turn with what it cost, once it has ended; None where there is none, and none to come."""
+        log = self._runtime.log
+        span = await log.span(ran.session, ran.turn)
+        if span is None:
+            return ran if await log.queue(ran.session) else None
+        if span.last_seq is None:
+            return ran
+        [row] = await log.events(ran.session, span.last_seq - 1, 1)
+        done = decode_row(row.body)
+        return replace(ran, cost_usd=done.cost_usd) if isinstance(done, Done) else ran
+
+    async def _record(self, tick: Tick | None, row: Schedule | None) -> None:
+        over = tick if tick and tick.outcome != "running" else None
+        await self._facts.record(*([over] if over else []), ticks=[tick] if tick else [], schedule=row)
+        if over:
+            self._see(over.agent, over)
+            _say(over)
+
+
+def _say(tick: Tick) -> None:
+    """The canonical line of a tick. Where there is no news, it is only seen at debug."""
+    say = log.info if tick.news else log.debug
+    say(
+        "tick",
+        schedule=tick.schedule,
+        tick=tick.tick,
+        outcome=tick.outcome,
+        reason=tick.reason,
+        count=tick.count,
+        by=tick.by,
+        session=tick.ran and tick.ran.session,
+        turn=tick.ran and tick.ran.turn,
+        cost_usd=tick.ran and tick.ran.cost_usd,
+    )
