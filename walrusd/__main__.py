@@ -17,9 +17,11 @@ from walrusd import __version__
 from walrusd.daemon import serve
 from walrusd.host.activation import BadInheritance, inherited
 from walrusd.host.notify import Notify
+from walrusd.host.signals import outlive_early_hups
 from walrusd.host.surroundings import TooFewFiles, what_to_do
 from walrusd.host.watchdog import tell_where_it_stood
 from walrusd.log import Stderr, configure
+from walrusd.parts import Given
 from walrusd.rpc.listener import AlreadyRunning, ListenerRefused
 from walrusd.store.log import StorageFailed
 
@@ -38,9 +40,10 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
     """
     started = time.monotonic()
     tell_where_it_stood()
+    outlive_early_hups()
     notify = Notify.from_environ(os.environ)
     try:
-        given = inherited(os.environ)
+        socket_given = inherited(os.environ)
         where = home_path(home, os.environ)
         if init:
             prepare_home(where)
@@ -53,13 +56,10 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
         sys.exit(_say(error, EXIT_BAD_CONFIG))
     umask = os.umask(0o077)
     redact = configure(config)
-    sys.exit(
-        _run(
-            lambda: serve(
-                config, socket=at, started=started, redact=redact, umask=umask, notify=notify, inherited=given
-            )
-        )
+    given = Given(
+        config=config, socket=at, started=started, redact=redact, umask=umask, notify=notify, inherited=socket_given
     )
+    sys.exit(_run(lambda: serve(given)))
 
 
 def _run(daemon: Callable[[], Awaitable[None]]) -> int:

@@ -19,9 +19,9 @@ import trio
 
 from tests.dispatch.doubles import ALLOW, Doing
 from walrusd.agent.agent import Agent
-from walrusd.daemon import DaemonHook
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.metrics import Metrics
+from walrusd.outfit import DaemonHook
 from walrusd.ports import ToolRun
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedReply
 from walrusd.redaction import Redaction

@@ -14,7 +14,7 @@ import trio
 from tests.fakes.home import PATIENCE_S, WALRUSCTL, Home, Walrusd
 from tests.fakes.provider import FakeProvider, Received, calls, open_provider, says
 from walrus_protocol.aclient import Client, connect
-from walrus_protocol.client import RequestFailed
+from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, RunningOutput, ToolResult, ToolStarted
 from walrus_protocol.methods import (
     AttachParams,
@@ -239,6 +239,27 @@ async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
         nursery.start_soon(sent)
         pids = await lines_said(client, session, 2)
         await end(client, session, daemon)
+    for pid in map(int, pids):
+        await gone(pid)
+
+
+async def test_a_second_term_leaves_nothing_of_a_command_running(home: Home, provider: FakeProvider) -> None:
+    home.write("walrus.toml", home.toml.read_text().replace("grace_s = 0.1", "grace_s = 600"))
+    provider.will(calls(bash("echo $$; (setsid sleep 1000 & echo $!; wait) & wait")))
+    with home.walrusd() as daemon:
+        async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
+            session = await created(client)
+
+            async def sent() -> None:
+                with suppress(Unreachable):  # it hangs up
+                    await client.send(SendParams(session=session, content="go"))
+
+            nursery.start_soon(sent)
+            pids = await lines_said(client, session, 2)
+            for _ in range(2):
+                daemon.signal(signal.SIGTERM)
+                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
+            assert await trio.to_thread.run_sync(daemon.ended) == 130
     for pid in map(int, pids):
         await gone(pid)
 

@@ -19,7 +19,8 @@ from walrusd.host.procfs import boot_id, look
 from walrusd.host.survivors import MARK, end_survivors, mark_of
 
 OURS = mark_of(7, 2, "call_1")
-HOME = "/somewhere/walrus"
+HOME = f"/somewhere/walrus-{os.getpid()}"
+"""Not that of a test that runs beside this one."""
 Start = Callable[..., "Started"]
 
 

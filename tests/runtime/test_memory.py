@@ -152,6 +152,7 @@ class Large:
 
 
 async def test_large_sessions_push_out_more_than_one_but_never_the_latest() -> None:
+    await trio.lowlevel.checkpoint()
     kept = Kept(IDLE_S)
     for number in range(4):
         kept.touch(Large(number, MOST_BYTES // 4))
@@ -163,6 +164,7 @@ async def test_large_sessions_push_out_more_than_one_but_never_the_latest() -> N
 
 
 async def test_a_session_that_has_grown_weighs_what_it_has_become() -> None:
+    await trio.lowlevel.checkpoint()
     kept, growing = Kept(IDLE_S), Large(1, 10)
     kept.touch(Large(2, 10))
     kept.touch(growing)

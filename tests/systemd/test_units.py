@@ -13,7 +13,8 @@ import pytest
 
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG
 from walrusctl.units import NAMES, Installation, state_of, units, write
-from walrusd.daemon import EXIT_AT_ONCE, LAST_STEPS_S
+from walrusd.daemon import LAST_STEPS_S
+from walrusd.host.signals import EXIT_AT_ONCE
 
 ROOT = Path(__file__).parents[2]
 PLAIN = Installation(

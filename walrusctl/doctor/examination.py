@@ -90,7 +90,7 @@ def _begun(work: Callable[[], T]) -> "Future[T]":
     def run() -> None:
         try:
             answer.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - a thread, not a task; raised where it is waited for
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

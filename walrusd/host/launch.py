@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -80,12 +80,12 @@ def dying_with_parent() -> tuple[str, ...]:
     return prefix if tried.returncode == 0 else ()  # that of busybox does not know the option
 
 
-def launch(order: Order, prefix: Sequence[str]) -> Launched:
-    """`prefix` is a command that execs what follows it. Raises SpawnFailed."""
+def launch(order: Order, prefix: Callable[[], Sequence[str]]) -> Launched:
+    """`prefix` finds a command that execs what follows it. Raises SpawnFailed."""
     try:
         _check_program(order)
         os.stat(order.cwd)  # a file system that hangs does so here, and not between fork and exec, where all would wait
-        return _launch(order, prefix)
+        return _launch(order, prefix())
     except (OSError, ValueError) as error:
         raise _explained(order, error) from error
 

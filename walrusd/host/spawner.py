@@ -163,15 +163,18 @@ class Spawner:
     def _start(self, start: "_Start") -> None:
         if not start.wanted:
             return
-        if self._dying is None:
-            self._dying = dying_with_parent()
         try:
-            launched = launch(start.order, self._dying if start.dies_with_us else ())
+            launched = launch(start.order, self._dying_with_us if start.dies_with_us else tuple)
         except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: somebody waits for one
             self._tell(partial(start.settle, error))
             return
         group = self._groups[launched.popen.pid] = Group(launched.popen, launched.process)
         self._tell(partial(self._deliver, start, launched, group))
+
+    def _dying_with_us(self) -> tuple[str, ...]:
+        if self._dying is None:
+            self._dying = dying_with_parent()
+        return self._dying
 
     def _deliver(self, start: "_Start", launched: Launched, group: Group) -> None:
         child = Child(launched, group, end=self._end, bury=self._bury)

@@ -1,0 +1,18 @@
+"""The models of a configuration, with a spawner of their own for the engines of local ones."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from walrus_config.schema import ModelSettings, Provider
+from walrusd.host.spawner import Spawner
+from walrusd.providers.registry import Models, open_models
+
+
+@asynccontextmanager
+async def models_of(
+    providers: Mapping[str, Provider], models: Mapping[str, ModelSettings], **around: Any
+) -> AsyncIterator[Models]:
+    """`around`: what else open_models takes."""
+    async with Spawner(0o077) as spawner, open_models(providers, models, spawner=spawner, **around) as opened:
+        yield opened

@@ -1,0 +1,135 @@
+"""Every part of the daemon by name, each built once, in the order in which they need each other."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import trio
+from msgspec import Struct
+
+from walrus_config.paths import paths
+from walrus_config.schema import Config
+from walrusd import __version__
+from walrusd.host.activation import Inherited
+from walrusd.host.clock import SystemClock
+from walrusd.host.notify import Notify, extending
+from walrusd.host.spawner import Spawner
+from walrusd.host.survivors import end_survivors, mark_of
+from walrusd.metrics import Metrics
+from walrusd.outfit import Outfit
+from walrusd.providers.registry import open_models
+from walrusd.redaction import Redaction
+from walrusd.reload import InForce, Reload, in_force_with
+from walrusd.runtime.facts import DaemonFacts
+from walrusd.runtime.runtime import Runtime
+from walrusd.schedule.heartbeat import Heartbeat, Means, heartbeats
+from walrusd.schedule.pending import TodoFile
+from walrusd.schedule.probe import Probes
+from walrusd.schedule.schedules import Schedules
+from walrusd.store.sqlite import SqliteLog
+
+log = structlog.get_logger("walrusd")
+
+STORE_CLOSES_S = 10.0
+"""How long the store may take for its last writes and checkpoint."""
+
+
+class Given(Struct, frozen=True, kw_only=True):
+    """What a daemon is started with."""
+
+    config: Config
+    socket: str
+    started: float
+    """When the process was, on the monotonic clock."""
+    redact: Redaction
+    umask: int
+    """The user's, for what tools start; the daemon's own files are private."""
+    notify: Notify
+    inherited: Inherited | None = None
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    store: SqliteLog
+    spawner: Spawner
+    runtime: Runtime
+    metrics: Metrics
+    schedules: Schedules
+    heartbeats: Callable[[InForce], list[Heartbeat]]
+    reload: Reload
+
+
+@asynccontextmanager
+async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIterator[Parts]:
+    """All of it, what the last daemon left running ended; the runtime has not recovered yet.
+
+    Only for one who holds the home. Raises StorageFailed.
+    """
+    config, home = given.config, paths(given.config.home)
+    metrics = Metrics(__version__)
+    async with (
+        _store(home.database, given) as store,
+        _spawner(store, given) as spawner,
+        open_models(config.providers, config.models, spawner=spawner) as models,
+        Runtime(models, log=store, max_running_turns=config.daemon.max_running_turns) as runtime,
+    ):
+        outfit = Outfit(runtime=runtime, metrics=metrics, spawner=spawner, redact=given.redact)
+        now = await in_force_with(config, models)
+        outfit.put(now)
+        facts = await DaemonFacts.open(store)
+        probes = Probes(spawner, home=config.home, redact=given.redact)
+        means = Means(runtime=runtime, probe=probes, sources=(TodoFile(home.agents),))
+        schedules = Schedules(runtime, facts, SystemClock(), metrics.on_event)
+        yield Parts(
+            store=store,
+            spawner=spawner,
+            runtime=runtime,
+            metrics=metrics,
+            schedules=schedules,
+            heartbeats=lambda now: heartbeats(now.config, means),
+            reload=Reload(
+                now,
+                put=outfit.put,
+                follow=lambda now: schedules.configure(heartbeats(now.config, means)),
+                facts=facts,
+                see=partial(metrics.on_event, ""),
+                notify=given.notify,
+                clock=time.time,
+                stopping=stopping,
+            ),
+        )
+
+
+@asynccontextmanager
+async def _store(path: str, given: Given) -> AsyncIterator[SqliteLog]:
+    async with extending(given.notify):  # migrating may take its time
+        store = await SqliteLog.open(path, durability=given.config.storage.durability)
+    try:
+        yield store
+    finally:
+        with trio.move_on_after(STORE_CLOSES_S, shield=True):
+            await store.aclose()
+
+
+@asynccontextmanager
+async def _spawner(store: SqliteLog, given: Given) -> AsyncIterator[Spawner]:
+    async with extending(given.notify):
+        await _end_survivors(store, given.config.home)
+    async with Spawner(given.umask) as spawner, trio.open_nursery() as nursery:
+        # Before any turn goes on: what a tool leaves behind is walrusd's from the first one on.
+        await nursery.start(spawner.reap)
+        yield spawner
+        nursery.cancel_scope.cancel()
+
+
+async def _end_survivors(store: SqliteLog, home: str) -> None:
+    """End what the daemon before this one has left running: `mend` tells what became of its calls."""
+    started = [
+        (process, mark_of(outline.id, outline.turn.number, call))
+        for number in await store.unfinished()
+        if (outline := await store.outline(number)) and outline.turn
+        for call, process in outline.turn.processes
+    ]
+    if started and (ended := await trio.to_thread.run_sync(end_survivors, started, home)):
+        log.warning("survivors ended", pids=ended)
