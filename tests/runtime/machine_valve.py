@@ -11,7 +11,7 @@ import trio.testing
 from walrus_protocol.events import Tick
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.log import Filter, Log, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.log import Filter, Log, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
 from walrusd.store.memory import Disk, MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
@@ -140,6 +140,9 @@ class Valve:
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         return await self._read(self.log.events(session, since, limit, max_bytes))
+
+    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
+        return await self._read(self.log.opening(session, limit, max_bytes))
 
     async def outline(self, session: int) -> Outline | None:
         return await self._read(self.log.outline(session))

@@ -7,7 +7,7 @@ from tests.fakes.stores import LogDisk, commit, outcomes, write
 from walrus_protocol.content import ImagePart, TextPart
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline, Turn
-from walrusd.store.log import Filter, Log, Queued, Sent, Span, StorageFailed, Stored
+from walrusd.store.log import Filter, Log, Opening, Queued, Sent, Span, StorageFailed, Stored
 
 
 async def test_events_are_read_back_with_their_seq_and_offset(log: Log) -> None:
@@ -56,6 +56,20 @@ async def test_the_inbox_is_read_in_the_order_of_place_and_gives_up_what_is_take
     await commit(log, write(session=1, dequeue=[-1, 2, 77]))
     assert await log.queue(1) == [first, close]
     assert await log.queue(2) == []
+
+
+async def test_a_session_is_opened_in_one_look(log: Log) -> None:
+    said = Draft(turn=1, round=1, text="Once")
+    waits = Queued(place=1, kind="message", content="next")
+    outline = Outline(id=1, state="processing", last_seq=3, turn=Turn(number=1, first_seq=2, started_at=0.0))
+    await commit(
+        log,
+        write(session=1, outline=outline, bodies=[b"1", b"2", b"3"], first_seq=1, enqueue=[waits], draft=said),
+    )
+    rows = await log.events(1, 0, 10)
+    assert await log.opening(1, 10) == Opening(rows=rows, last_seq=3, inbox=[waits], draft=said)
+    assert await log.opening(1, 2) == Opening(rows=rows[:2], last_seq=3, inbox=[waits], draft=said)
+    assert await log.opening(2, 10) is None
 
 
 async def test_a_place_may_be_taken_again_at_once(log: Log) -> None:

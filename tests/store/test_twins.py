@@ -103,6 +103,8 @@ async def answers(log: Log, filters: list[Filter]) -> list[object]:
     for session in range(5):
         daemon_wide += [
             await log.outline(session),
+            await log.opening(session, 2),
+            await log.opening(session, 100, 10),
             await log.events(session, 0, 100),
             await log.events(session, 2, 3, 10),
             await log.queue(session),

@@ -288,23 +288,25 @@ class Sessions:
 
     async def _load(self, number: int) -> LiveSession:
         log = self._shared.log
-        session, since, size = Session(number), 0, 0
-        while rows := await log.events(number, since, PAGE):
+        opening = await log.opening(number, PAGE)
+        if opening is None:
+            raise session_not_found(number)
+        session, size, rows = Session(number), 0, opening.rows
+        while rows:
             for row in rows:
                 try:
                     session.apply(decode_row(row.body))
                 except (Refused, msgspec.MsgspecError) as error:
                     raise _unreadable(number, row.seq, error) from error
+                size += len(row.body)
             since = rows[-1].seq
-            size += sum(len(row.body) for row in rows)
-        if not since:
-            raise session_not_found(number)
+            rows = await log.events(number, since, PAGE) if since < opening.last_seq else []
         live = LiveSession(session, self._shared, size)
-        live.recorder.inbox = await log.queue(number)
+        live.recorder.inbox = opening.inbox
         if live.inbox:
             live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
         if session.turn:
-            live.left_over = await log.draft(number)
+            live.left_over = opening.draft
         for position, queued in enumerate(live.inbox, 1):
             ticket = live.queued[queued.place] = Ticket(number)
             ticket.enter(position)

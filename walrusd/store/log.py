@@ -82,6 +82,15 @@ DAEMON = 0
 """In the place of a session: facts of the daemon itself, with seqs of their own that nobody is told."""
 
 
+class Opening(Struct, frozen=True, kw_only=True):
+    """What a session is folded from, in one look: its first page of rows and where they end, its inbox, its draft."""
+
+    rows: list[Stored]
+    last_seq: int
+    inbox: list[Queued]
+    draft: Draft | None
+
+
 class Write(Struct, kw_only=True):
     """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
 
@@ -155,6 +164,9 @@ class Log(Protocol):
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         """Rows with seq > since in order: at most `limit` and `max_bytes`, yet one if there is any."""
+
+    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
+        """None where there is no such session. Pages of rows are as those of `events`."""
 
     async def outline(self, session: int) -> Outline | None: ...
 

@@ -14,7 +14,20 @@ from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick, encode
-from walrusd.store.log import DAEMON, LEDGER, Filter, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.log import (
+    DAEMON,
+    LEDGER,
+    Filter,
+    Opening,
+    Queued,
+    Schedule,
+    Sent,
+    Sizes,
+    Span,
+    StorageFailed,
+    Stored,
+    Write,
+)
 from walrusd.store.pulse import Pulse
 
 _seq = attrgetter("seq")
@@ -170,6 +183,14 @@ class MemoryLog:
                 break
             page.append(row)
         return page
+
+    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
+        row = await self.outline(session)
+        if row is None:
+            return None
+        rows = await self.events(session, 0, limit, max_bytes)
+        inbox, draft = await self.queue(session), await self.draft(session)
+        return Opening(rows=rows, last_seq=row.last_seq, inbox=inbox, draft=draft)
 
     async def outline(self, session: int) -> Outline | None:
         row = (await self._read(session)).outline

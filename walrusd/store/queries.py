@@ -11,7 +11,7 @@ from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick
-from walrusd.store.log import DAEMON, Filter, Queued, Schedule, Sent, Span, Stored
+from walrusd.store.log import DAEMON, Filter, Opening, Queued, Schedule, Sent, Span, Stored
 
 # The page in two values: where each row lies, and all bodies end to end. `upto = size` lets the first row through.
 EVENTS = """
@@ -58,6 +58,14 @@ def events(db: apsw.Connection, session: int, since: int, limit: int, max_bytes:
         rows.append(Stored(seq, offset, bodies[start : start + size]))
         start += size
     return rows
+
+
+def opening(db: apsw.Connection, session: int, limit: int, max_bytes: int) -> Opening | None:
+    row = one_outline(db, session)
+    if row is None:
+        return None
+    rows = events(db, session, 0, limit, max_bytes)
+    return Opening(rows=rows, last_seq=row.last_seq, inbox=queue(db, session), draft=draft(db, session))
 
 
 def one_outline(db: apsw.Connection, session: int) -> Outline | None:

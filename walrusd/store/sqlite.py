@@ -11,7 +11,7 @@ from walrusd.session.outline import Outline
 from walrusd.store import queries
 from walrusd.store.database import Durability, open_for_writing
 from walrusd.store.giveway import GiveWay
-from walrusd.store.log import Filter, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.log import Filter, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
 from walrusd.store.pulse import Pulse
 from walrusd.store.readers import Readers
 from walrusd.store.writer import Writer
@@ -48,6 +48,9 @@ class SqliteLog:
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         return await self._readers.read(queries.events, session, since, limit, max_bytes)
+
+    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
+        return await self._readers.read(queries.opening, session, limit, max_bytes)
 
     async def outline(self, session: int) -> Outline | None:
         return await self._readers.read(queries.one_outline, session)
