@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import commands, events, growth, idle, machine, pings, request, start, tokens, turns
+from benchmarks import branches, commands, events, growth, idle, machine, pings, request, search, start, tokens, turns
 from benchmarks.children import ROOT, provider
 from benchmarks.setup import Setup
 from benchmarks.table import Row, rendered
@@ -24,6 +24,8 @@ BARS: dict[str, Callable[[Setup], list[Row]]] = {
     "pings": pings.run,
     "events": events.recorded,
     "replay": events.replayed,
+    "branches": branches.run,
+    "search": search.run,
     "start": start.run,
     "idle": idle.run,
     "memory": growth.memory,

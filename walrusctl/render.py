@@ -72,6 +72,12 @@ def event_line(event: Json) -> str:
     return said(event) if said else f"({kind})"
 
 
+def _created_line(event: Json) -> str:
+    parent = event.get("parent")
+    forked = f", forked from session {parent['session']} at seq {parent['seq']}" if parent else ""
+    return f"session {event['session']} of agent {event['agent']} created{forked}"
+
+
 def _result_line(event: Json) -> str:
     outcome = event.get("outcome", "ok")
     took = f"{event.get('bytes', 0):,} bytes, {event.get('duration_ms', 0)} ms"
@@ -96,11 +102,14 @@ def _done_line(event: Json) -> str:
 
 
 _LINES: dict[str, Callable[[Json], str]] = {
-    "session_created": lambda event: f"session {event['session']} of agent {event['agent']} created",
+    "session_created": _created_line,
     "message_queued": lambda event: f"queued at position {event['position']}: the session is busy",
     "tool_calls_start": lambda event: "\n".join(map(call_line, event["calls"])),
     "tool_result": _result_line,
     "interrupt_requested": lambda event: f"interrupt requested ({event['reason']})",
+    "turn_resumed": lambda event: f"turn resumed after a {event['reason']}, attempt {event['attempt']}",
+    "checkpoint_created": lambda event: f"checkpoint {one_line(event['name'])} at seq {event['at']}",
+    "rewound": lambda event: f"rewound to seq {event['to']}",
     "lagged": lambda event: f"({event['dropped']} pieces of text came too fast; the whole message follows)",
     "done": _done_line,
     "session_closed": lambda _: "session closed",

@@ -14,11 +14,13 @@ from walrus_protocol.content import StopReason, TickOutcome, TurnErrorKind
 from walrus_protocol.events import (
     AnyEvent,
     AssistantMessage,
+    CheckpointCreated,
     ConfigReloaded,
     Done,
     InterruptRequested,
     Lagged,
     MessageQueued,
+    Rewound,
     RunningOutput,
     SessionClosed,
     SessionCreated,
@@ -30,6 +32,7 @@ from walrus_protocol.events import (
     ToolCallsStart,
     ToolResult,
     ToolStarted,
+    TurnResumed,
     UserMessage,
 )
 from walrus_protocol.methods import METHODS
@@ -144,6 +147,9 @@ class Metrics:
                 | ToolStarted()
                 | ToolCallsComplete()
                 | InterruptRequested()
+                | TurnResumed()
+                | CheckpointCreated()
+                | Rewound()
                 | SessionClosed()
                 | ConfigReloaded()
                 | MessageQueued()

@@ -72,7 +72,12 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
         _store(home.database, given) as store,
         _spawner(store, given) as spawner,
         open_models(config.providers, config.models, spawner=spawner) as models,
-        Runtime(models, log=store, max_running_turns=config.daemon.max_running_turns) as runtime,
+        Runtime(
+            models,
+            log=store,
+            max_running_turns=config.daemon.max_running_turns,
+            on_restart=config.sessions.on_restart,
+        ) as runtime,
     ):
         outfit = Outfit(runtime=runtime, metrics=metrics, spawner=spawner, redact=given.redact)
         now = await in_force_with(config, models)

@@ -22,7 +22,7 @@ from walrusd.host.notify import Notify
 from walrusd.ports import Clock
 from walrusd.providers.registry import Models
 from walrusd.runtime.facts import DaemonFacts
-from walrusd.runtime.runtime import storage_told
+from walrusd.runtime.told import storage_told
 
 log = structlog.get_logger("walrusd")
 

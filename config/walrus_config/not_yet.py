@@ -32,7 +32,6 @@ VALUES = {
     "defaults.permissions.default": ("ask",),
     "agents.*.permissions.default": ("ask",),
     "tools.*.sandbox": ("auto", "bwrap"),
-    "sessions.on_restart": ("continue",),
 }
 
 TAKEN = tuple(f"{table}.{key}" for table in ("defaults", "agents.*") for key in ("members", "skills", "mcps"))

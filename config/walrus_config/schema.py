@@ -156,7 +156,7 @@ class Tool(Section, frozen=True, kw_only=True):
 
 
 class Sessions(Section, frozen=True, kw_only=True):
-    on_restart: Literal["close"] = "close"
+    on_restart: Literal["continue", "close"] = "continue"
 
 
 class Storage(Section, frozen=True, kw_only=True):

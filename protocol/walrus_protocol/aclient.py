@@ -19,9 +19,11 @@ from typing import Generic, Self
 import trio
 from msgspec import Struct
 
+from walrus_protocol import branches as b
 from walrus_protocol import housekeeping as h
 from walrus_protocol import methods as m
 from walrus_protocol import schedules as s
+from walrus_protocol import searching
 from walrus_protocol.connection import Cancel, EventNotification, Failure, FromServer, Request, RequestId, Response
 from walrus_protocol.events import AnyEvent, NewerEvent, decode
 from walrus_protocol.fields import NoParams, Params
@@ -115,11 +117,29 @@ class Client:
     async def history(self, params: m.HistoryParams) -> m.History:
         return await self._call("session.history", params, m.History)
 
+    async def search(self, params: searching.SearchParams) -> searching.Hits:
+        return await self._call("session.search", params, searching.Hits)
+
     async def interrupt(self, params: m.SessionParams) -> m.Interrupted:
         return await self._call("session.interrupt", params, m.Interrupted)
 
     async def close(self, params: m.CloseParams) -> m.Closed:
         return await self._call("session.close", params, m.Closed)
+
+    async def resume(self, params: m.SessionParams) -> m.TurnResult:
+        return await self._call("session.resume", params, m.TurnResult)
+
+    async def fork(self, params: b.ForkParams) -> b.Forked:
+        return await self._call("session.fork", params, b.Forked)
+
+    async def rewind(self, params: b.RewindParams) -> b.WentBack:
+        return await self._call("session.rewind", params, b.WentBack)
+
+    async def checkpoint(self, params: b.CheckpointParams) -> b.CheckpointMade:
+        return await self._call("session.checkpoint", params, b.CheckpointMade)
+
+    async def checkpoints(self, params: b.CheckpointsParams) -> b.CheckpointList:
+        return await self._call("session.checkpoints", params, b.CheckpointList)
 
     async def output(self, params: m.OutputParams) -> m.OutputText:
         return await self._call("tool.output", params, m.OutputText)

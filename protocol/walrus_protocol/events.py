@@ -40,10 +40,11 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake):
 
 
 class Parent(Struct, frozen=True):
-    """Where a forked session left its parent."""
+    """Where a forked session left its parent, and how many messages it has from there."""
 
     session: int
     seq: int
+    messages: int = 0
 
 
 class Process(Struct, frozen=True):
@@ -66,6 +67,8 @@ class UserMessage(Event, frozen=True, kw_only=True):
     sender: str = ""
     key: str | None = None
     kind: MessageKind = "message"
+    timeout_s: float | None = None
+    """Of the turn that it opens, from its start."""
 
 
 class MessageQueued(Event, frozen=True, kw_only=True):
@@ -151,8 +154,36 @@ class InterruptRequested(Event, frozen=True, kw_only=True):
     reason: Literal["user", "timeout", "close", "shutdown"] = "user"
 
 
+class TurnResumed(Event, frozen=True, kw_only=True):
+    """A turn that the end of the daemon had cut off goes on.
+
+    `attempt` counts the times it was begun, from 1: an orderly stop adds nothing to it, and a completed round makes it
+    1 again.
+    """
+
+    attempt: int = 1
+    reason: Literal["shutdown", "crash"] = "crash"
+
+
+class CheckpointCreated(Event, frozen=True, kw_only=True):
+    """A name for the point `at`; the latest use of a name counts."""
+
+    name: str
+    at: int
+
+
+class Rewound(Event, frozen=True, kw_only=True):
+    """What the model sees is from here on what it saw at `to`: so many messages. Nothing is erased."""
+
+    to: int
+    messages: int = 0
+
+
 class Done(Event, frozen=True, kw_only=True):
-    """The end of a turn; there is exactly one. `text` is the final answer, "" if there is none."""
+    """The end of a turn; there is exactly one. `text` is the final answer, "" if there is none.
+
+    `messages` is how many the session has by then, null in a log that was written before they were counted here.
+    """
 
     stop_reason: StopReason
     error: TurnError | None = None
@@ -161,6 +192,7 @@ class Done(Event, frozen=True, kw_only=True):
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
     duration_ms: int = 0
+    messages: int | None = None
 
 
 class SessionClosed(Event, frozen=True, kw_only=True):
@@ -228,6 +260,9 @@ Durable = (
     | ToolResult
     | ToolCallsComplete
     | InterruptRequested
+    | TurnResumed
+    | CheckpointCreated
+    | Rewound
     | Done
     | SessionClosed
 )

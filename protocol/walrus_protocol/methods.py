@@ -7,6 +7,16 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from walrus_protocol.branches import (
+    CheckpointList,
+    CheckpointMade,
+    CheckpointParams,
+    CheckpointsParams,
+    Forked,
+    ForkParams,
+    RewindParams,
+    WentBack,
+)
 from walrus_protocol.content import (
     Message,
     State,
@@ -25,6 +35,7 @@ from walrus_protocol.schedules import (
     TickHistoryParams,
     TickInfo,
 )
+from walrus_protocol.searching import Hits, SearchParams
 
 
 class AgentInfo(Struct, frozen=True, kw_only=True):
@@ -85,7 +96,10 @@ class ParentInfo(Struct, frozen=True, kw_only=True):
 
 
 class SessionInfo(Struct, frozen=True, kw_only=True):
-    """`messages` counts user and assistant messages; `cost_usd` is null when the price of any call is unknown."""
+    """`messages` counts those of users and assistants that the model sees.
+
+    `cost_usd` is null when the price of any call is unknown.
+    """
 
     id: int
     agent: str
@@ -242,8 +256,14 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "session.attach": (AttachParams, Attached),
     "session.wait": (WaitParams, Waited),
     "session.history": (HistoryParams, History),
+    "session.search": (SearchParams, Hits),
     "session.interrupt": (SessionParams, Interrupted),
     "session.close": (CloseParams, Closed),
+    "session.resume": (SessionParams, TurnResult),
+    "session.fork": (ForkParams, Forked),
+    "session.rewind": (RewindParams, WentBack),
+    "session.checkpoint": (CheckpointParams, CheckpointMade),
+    "session.checkpoints": (CheckpointsParams, CheckpointList),
     "tool.output": (OutputParams, OutputText),
     "schedule.list": (NoParams, ScheduleList),
     "schedule.run": (ScheduleParams, TickInfo),

@@ -48,6 +48,7 @@ KINDS: dict[str, int] = {
     "agent_not_found": NOT_FOUND,
     "model_not_found": NOT_FOUND,
     "tool_not_found": NOT_FOUND,
+    "checkpoint_not_found": NOT_FOUND,
     "schedule_not_found": NOT_FOUND,
     "session_closed": CONFLICT,
     "key_reused": CONFLICT,

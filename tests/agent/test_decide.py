@@ -41,14 +41,14 @@ def test_a_user_message_is_owed_a_model_call() -> None:
 
 
 def test_calls_are_owed_their_dispatch_until_all_are_answered() -> None:
-    assert owed(*CALLED) == CallTools((CALL,), announced=False)
-    assert owed(*RUNNING) == CallTools((CALL,), announced=True)
-    assert owed(*ANSWERED) == CallTools((), announced=True)
+    assert owed(*CALLED) == CallTools((CALL,), announced=False, asked=1)
+    assert owed(*RUNNING) == CallTools((CALL,), announced=True, asked=1)
+    assert owed(*ANSWERED) == CallTools((), announced=True, asked=1)
     assert owed(*CALLS_DONE) == AskModel(2)
 
 
 def test_the_calls_of_the_last_round_are_run_before_the_turn_rests() -> None:
-    assert owed(*CALLED, max_iterations=1) == CallTools((CALL,), announced=False)
+    assert owed(*CALLED, max_iterations=1) == CallTools((CALL,), announced=False, asked=1)
     assert owed(*CALLS_DONE, max_iterations=1) == Rest("max_iterations")
 
 

@@ -27,6 +27,7 @@ from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedReply
 from walrusd.redaction import Redaction
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
+from walrusd.session.mend import OnRestart
 from walrusd.store.log import Write
 from walrusd.store.sqlite import SqliteLog
 
@@ -62,7 +63,7 @@ def touching(touched: int) -> Callable[[ToolRun], Awaitable[str]]:
     return touch
 
 
-async def live(folder: Path, dies: int, *, after: bool) -> None:
+async def live(folder: Path, dies: int, *, after: bool, on_restart: OnRestart) -> None:
     touched, accepted, results = (
         os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("touched", "accepted", "results")
     )
@@ -80,7 +81,8 @@ async def live(folder: Path, dies: int, *, after: bool) -> None:
     log = await MortalLog.open(str(folder / "walrus.db"), durability="normal")
     assert isinstance(log, MortalLog)
     log.dies, log.after = dies, after
-    async with Runtime(Scripted(SCRIPT), DaemonHook(pipeline, Metrics("mortal")), log=log) as runtime:
+    hook = DaemonHook(pipeline, Metrics("mortal"))
+    async with Runtime(Scripted(SCRIPT), hook, log=log, on_restart=on_restart) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         await runtime.recover()
         session = await runtime.create_session("walrus", key="the only one")
@@ -106,17 +108,21 @@ def fork(life: Callable[[], Awaitable[None]]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def main(folder: Path, *, after: bool) -> None:
+def main(folder: Path, *, after: bool, on_restart: OnRestart) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for n in count(1):
         here = folder / str(n)
         here.mkdir()
-        killed = fork(partial(live, here, n, after=after))
-        again = fork(partial(live, here, 0, after=after))
+        killed = fork(partial(live, here, n, after=after, on_restart=on_restart))
+        again = fork(partial(live, here, 0, after=after, on_restart=on_restart))
         if again or not os.WIFSIGNALED(killed):
             sys.stdout.write(str(n))
             sys.exit(os.waitstatus_to_exitcode(again or killed))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), after=sys.argv[2] == "after")
+    main(
+        Path(sys.argv[1]),
+        after=sys.argv[2] == "after",
+        on_restart="continue" if sys.argv[3] == "continue" else "close",
+    )

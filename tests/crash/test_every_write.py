@@ -22,10 +22,13 @@ from walrusd.session.session import Session
 from walrusd.store.log import Filter
 
 
+@pytest.mark.parametrize("on_restart", ["continue", "close"])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_killed_at_any_write_a_daemon_loses_nothing_and_runs_no_tool_twice(when: str, tmp_path: Path) -> None:
+async def test_killed_at_any_write_a_daemon_loses_nothing_and_runs_no_tool_twice(
+    when: str, on_restart: str, tmp_path: Path
+) -> None:
     child = subprocess.run(  # noqa: ASYNC221 - nothing else happens in this test meanwhile
-        [sys.executable, mortal_daemon.__file__, str(tmp_path), when],
+        [sys.executable, mortal_daemon.__file__, str(tmp_path), when, on_restart],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         check=True,
@@ -34,10 +37,10 @@ async def test_killed_at_any_write_a_daemon_loses_nothing_and_runs_no_tool_twice
     survived = int(child.stdout)
     assert survived > 10
     for n in range(1, survived + 1):
-        await check(tmp_path / str(n))
+        await check(tmp_path / str(n), on_restart)
 
 
-async def check(folder: Path) -> None:
+async def check(folder: Path, on_restart: str) -> None:
     log = await SqliteDisk(folder).open()
     ((outline, queued),) = await log.outlines(Filter())
     session = Session(outline.id)
@@ -47,9 +50,15 @@ async def check(folder: Path) -> None:
     assert (outline, queued) == (session.outline, 0)
     assert decide(Agent(name="walrus"), session.outline) is None
     assert calls_are_paired(session.history.messages)
-    assert [plain_text(event.content) for event in events if isinstance(event, UserMessage)] == [*MESSAGES]
+    heard = [event for event in events if isinstance(event, UserMessage)]
+    assert [plain_text(event.content) for event in heard if event.kind != "resume"] == [*MESSAGES]
     dones = [event for event in events if isinstance(event, Done)]
     assert [done.turn for done in dones] == [1, 2]
+    if on_restart == "continue":
+        assert [(done.stop_reason, done.text) for done in dones] == [
+            ("text_response", "Touched."),
+            ("text_response", "Yes."),
+        ]
     results = [msgspec.json.decode(line, type=tuple[str, TurnResult]) for line in lines(folder / "results")]
     for key, result in results:
         done = dones[MESSAGES.index(key)]

@@ -29,6 +29,9 @@ when = "hang"
 text = "half a sentence"
 hang = true
 [[reply]]
+when = "cut off"
+text = "a whole sentence"
+[[reply]]
 when = "look"
 text = "I look."
 calls = [{ name = "read", arguments = { path = "note" } }]
@@ -114,6 +117,7 @@ def test_every_answer_that_was_given_is_given_again_and_nothing_is_there_twice(h
 
 
 def check(client: Client, sender: Sender) -> None:
+    client.call("session.wait", {"session": sender.session, "states": ["idle"]})  # the turn that was cut off goes on
     before = client.call("session.get", {"session": sender.session})["last_seq"]
     for key, result in sender.acknowledged.items():
         assert client.call("session.send", message(sender.session, key)) == result
@@ -122,7 +126,7 @@ def check(client: Client, sender: Sender) -> None:
         client.call("session.send", message(sender.session, key))
     log = events(client, sender.session)
     assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
-    sent = [event["key"] for event in log if event["type"] == "user_message"]
+    sent = [event["key"] for event in log if event["type"] == "user_message" and event["kind"] == "message"]
     assert sent == [*sender.acknowledged, *sender.unsure]
     turns = [event["turn"] for event in log if event["type"] == "done"]
     assert turns == list(range(1, len(sent) + 1))
@@ -152,8 +156,12 @@ def alone(home: Home) -> Iterator[tuple[Walrusd, int]]:
         yield daemon, session
 
 
-def test_a_killed_turn_is_closed_with_its_words_and_those_behind_it_are_answered(
-    home: Home, alone: tuple[Walrusd, int]
+@pytest.mark.parametrize(
+    ("on_restart", "first"),
+    [("continue", ("text_response", "a whole sentence")), ("close", ("interrupted", "half a sentence"))],
+)
+def test_a_killed_turn_goes_on_or_is_closed_with_its_words_and_those_behind_it_are_answered(
+    home: Home, alone: tuple[Walrusd, int], on_restart: str, first: tuple[str, str]
 ) -> None:
     daemon, session = alone
     with (
@@ -169,13 +177,14 @@ def test_a_killed_turn_is_closed_with_its_words_and_those_behind_it_are_answered
             assert queued["type"] == "message_queued"
         drafted(home)
         daemon.kill()
+    home.write("walrus.toml", f'{TOML}[sessions]\non_restart = "{on_restart}"\n')
     with home.walrusd() as again, Client(str(again.socket), timeout=PATIENCE_S) as client:
         results = [
             client.call("session.send", {"session": session, "content": text, "key": key})
             for text, key in (("hang", "first"), ("second", "second"), ("third", "third"))
         ]
         assert [(result["turn"], result["stop_reason"], result["text"]) for result in results] == [
-            (1, "interrupted", "half a sentence"),
+            (1, *first),
             (2, "text_response", "Yes."),
             (3, "text_response", "Yes."),
         ]

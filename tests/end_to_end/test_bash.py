@@ -287,6 +287,7 @@ async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
         for pid in pids:
             await gone(pid)
         async with connect(daemon.socket) as client:
+            await client.wait(WaitParams(session=session, states=("idle",)))
             async with client.attach(AttachParams(session=session, follow=False)) as events:
                 facts = [event async for event in events]
             [result] = results(facts)

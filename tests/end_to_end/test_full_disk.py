@@ -162,7 +162,9 @@ async def test_a_full_disk_suspends_the_turn_and_when_there_is_room_the_session_
             await suspends_and_goes_on(daemon, fake, filled(small), "storage_full")
 
 
-async def test_a_daemon_that_is_stopped_on_a_full_disk_closes_the_turn_when_it_starts_with_room(small: Path) -> None:
+async def test_a_daemon_that_is_stopped_on_a_full_disk_goes_on_with_the_turn_when_it_starts_with_room(
+    small: Path,
+) -> None:
     async with speaking(small / "home") as (home, fake):
         with home.walrusd() as daemon:
             async with raw(daemon.socket) as line, connect(daemon.socket) as client:
@@ -174,9 +176,10 @@ async def test_a_daemon_that_is_stopped_on_a_full_disk_closes_the_turn_when_it_s
         fake.always(says("I am back"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
-                [done] = await ends(client, session)
-                assert (done.turn, done.stop_reason, done.error) == (1, "interrupted", None)
                 assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
+                first, second = await ends(client, session)
+                assert (first.turn, first.stop_reason, first.text) == (1, "text_response", "I am back")
+                assert (second.turn, second.stop_reason) == (2, "text_response")
 
 
 async def test_a_start_on_a_full_disk_says_so(small: Path) -> None:

@@ -13,9 +13,10 @@ from tests.fakes.provider import FakeProvider, hangs, open_provider, says
 from tests.rpc.raw import Json, Raw, raw, request
 from walrus_protocol.aclient import connect
 from walrus_protocol.client import Unreachable
-from walrus_protocol.content import Assistant, User
-from walrus_protocol.events import Done, UserMessage
+from walrus_protocol.content import Assistant, State, User
+from walrus_protocol.events import Done, TurnResumed, UserMessage
 from walrus_protocol.methods import AttachParams, CreateParams, HistoryParams, SendParams, WaitParams
+from walrusd.session.mend import CUT_OFF
 
 TOML = """
 [daemon]
@@ -79,7 +80,7 @@ async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answer
 
 
 @pytest.mark.parametrize("method", ["session.stream", "agent.run"])
-async def test_after_the_grace_clients_are_told_and_the_next_start_closes_the_turn_with_what_was_said(
+async def test_after_the_grace_clients_are_told_and_the_next_start_goes_on_with_the_turn(
     tmp_path: Path, method: str
 ) -> None:
     async with speaking(tmp_path, grace=0.05) as (home, fake):
@@ -95,16 +96,21 @@ async def test_after_the_grace_clients_are_told_and_the_next_start_closes_the_tu
         fake.always(says("on we go"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
+                ended: State = "closed" if method == "agent.run" else "idle"
+                await client.wait(WaitParams(session=session, states=(ended,)))
                 async with client.attach(AttachParams(session=session, follow=False)) as events:
                     facts = [event async for event in events]
                 [done] = [event for event in facts if isinstance(event, Done)]
-                assert (done.turn, done.stop_reason, done.error, done.text) == (1, "interrupted", None, "so far ")
+                assert (done.turn, done.stop_reason, done.error, done.text) == (1, "text_response", None, "on we go")
+                [resumed] = [event for event in facts if isinstance(event, TurnResumed)]
+                assert (resumed.attempt, resumed.reason) == (1, "shutdown")
                 history = (await client.history(HistoryParams(session=session))).messages
-                assert history == (User("hi"), Assistant(content="so far "))
-                if method == "agent.run":
-                    await client.wait(WaitParams(session=session, states=("closed",)))
-                else:
-                    assert (await client.send(SendParams(session=session, content="go on"))).text == "on we go"
+                assert history == (
+                    User("hi"),
+                    Assistant(content="so far "),
+                    User(f"From walrusd:\n{CUT_OFF}"),
+                    Assistant(content="on we go"),
+                )
 
 
 async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) -> None:
@@ -137,8 +143,8 @@ async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) 
                         messages.append(event.content)
                     if isinstance(event, Done):
                         ends.append((event.turn, event.stop_reason, event.text))
-        assert messages == ["hi", "next"]
-        assert ends == [(1, "interrupted", "so far "), (2, "text_response", "answered")]
+        assert messages == ["hi", CUT_OFF, "next"]
+        assert ends == [(1, "text_response", "answered"), (2, "text_response", "answered")]
 
 
 async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -1,21 +1,27 @@
 """Random but lawful logs: hypothesis chooses at each step among the events that may follow."""
 
+from collections.abc import Iterator, Sequence
+
 from hypothesis import strategies as st
 
-from walrus_protocol.content import ToolCall, Usage
+from walrus_protocol.content import Outcome, ToolCall, Usage
 from walrus_protocol.events import (
     AssistantMessage,
+    CheckpointCreated,
     Done,
     Durable,
     InterruptRequested,
+    Rewound,
     SessionClosed,
     SessionCreated,
     ToolCallsComplete,
     ToolCallsStart,
     ToolResult,
     ToolStarted,
+    TurnResumed,
     UserMessage,
 )
+from walrusd.session.branch import Descent, Footing
 from walrusd.session.outline import Outline, advance, stamp
 
 texts = st.text(max_size=20)
@@ -33,8 +39,25 @@ def lawful_logs(draw: st.DrawFn, most: int = 40) -> list[Durable]:
         outline = advance(outline, stamped)
         log.append(stamped)
         choices = may_follow(outline, draw)
+        if choices:
+            choices += [*branching(outline, log, draw)]
         event = draw(st.sampled_from(choices)) if choices else None
     return log
+
+
+def branching(outline: Outline, log: list[Durable], draw: st.DrawFn) -> Iterator[Durable]:
+    """A checkpoint and, between turns, a rewind, each to any point that there was."""
+    found = footing(log, draw(st.integers(1, len(log))))
+    assert found is not None, "a log begins with its creation"
+    yield CheckpointCreated(name=draw(st.sampled_from("abc")), at=found.seq)
+    if outline.turn is None:
+        yield Rewound(to=found.seq, messages=found.messages)
+
+
+def footing(log: Sequence[Durable], at: int, down_to: int = 1) -> Footing | None:
+    """What a descent finds that begins at `at`, looking no further than `down_to`."""
+    descent = Descent(at)
+    return next((found for seq in range(at, down_to - 1, -1) if (found := descent.see(seq, log[seq - 1]))), None)
 
 
 def may_follow(outline: Outline, draw: st.DrawFn) -> list[Durable]:
@@ -48,13 +71,15 @@ def may_follow(outline: Outline, draw: st.DrawFn) -> list[Durable]:
         if not turn.calls:
             return [ToolCallsComplete(count=1)]
         call = draw(st.sampled_from(turn.calls))
-        result = ToolResult(call_id=call.id, name=call.name, output=draw(texts))
-        started = [] if call.id in turn.started else [ToolStarted(call_id=call.id, name=call.name)]
-        return [result, InterruptRequested(), *started]
+        outcome: Outcome = draw(st.sampled_from(["ok", "ok", "interrupted"]))
+        result = ToolResult(call_id=call.id, name=call.name, output=draw(texts), outcome=outcome)
+        started = ToolStarted(call_id=call.id, name=call.name, attempt=1 + turn.started.count(call.id))
+        return [result, InterruptRequested(), TurnResumed(attempt=turn.attempt + 1), started]
     if turn.calls:
         return [ToolCallsStart(calls=turn.calls), InterruptRequested()]
     if not turn.heard:
-        return [Done(stop_reason="text_response"), UserMessage(content=draw(texts), kind="steer")]
+        resumed = [TurnResumed(attempt=turn.attempt)] if turn.finish == "interrupted" else []
+        return [Done(stop_reason="text_response"), UserMessage(content=draw(texts), kind="steer"), *resumed]
     calls = tuple(
         ToolCall(f"c{n}", draw(st.sampled_from(["read", "bash"])), {"path": draw(texts)})
         for n in range(draw(st.integers(0, 3)))
@@ -63,4 +88,13 @@ def may_follow(outline: Outline, draw: st.DrawFn) -> list[Durable]:
     answer = AssistantMessage(
         round=turn.rounds + 1, content=draw(texts), calls=calls, usage=Usage(input=3, output=2), cost_usd=cost
     )
-    return [answer, answer, Done(stop_reason="error"), InterruptRequested(), UserMessage(content="x", kind="steer")]
+    cut_off = AssistantMessage(round=turn.rounds + 1, content=draw(texts), finish="interrupted")
+    return [
+        answer,
+        answer,
+        cut_off,
+        Done(stop_reason="error"),
+        InterruptRequested(),
+        TurnResumed(attempt=turn.attempt + 1),
+        UserMessage(content="x", kind="steer"),
+    ]

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
 from walrus_protocol.aclient import Client, Events, connect
+from walrus_protocol.branches import CheckpointParams, CheckpointsParams, ForkParams, RewindParams
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.connection import encode_error
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, TextDelta
@@ -37,6 +38,7 @@ from walrus_protocol.methods import (
 )
 from walrus_protocol.problems import Problem
 from walrus_protocol.schedules import ScheduleParams, TickHistoryParams
+from walrus_protocol.searching import SearchParams
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response")
 HI = SendParams(session=1, content="hi")
@@ -260,7 +262,12 @@ SAMPLES: tuple[Params, ...] = (
     AttachParams(session=1),
     WaitParams(session=1, states=("idle",)),
     HistoryParams(session=1),
+    SearchParams(query="walrus"),
     CloseParams(session=1),
+    ForkParams(session=1),
+    RewindParams(session=1, to=1),
+    CheckpointParams(session=1, name="here"),
+    CheckpointsParams(session=1),
     MetricsParams(),
     OutputParams(session=1, ref="r"),
     ScheduleParams(schedule="heartbeat:walrus"),

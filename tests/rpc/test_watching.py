@@ -67,6 +67,7 @@ async def test_without_follow_the_log_is_read_to_its_end(line: Raw, client: Clie
         "sender": "",
         "key": "k",
         "kind": "message",
+        "timeout_s": None,
     }
     assert (events[3]["stop_reason"], events[3]["text"], events[3]["turn"]) == ("text_response", "hi", 1)
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from tests.runtime.machine_turns import by_a_client, check_turns
 from walrus_protocol.content import WhenBusy, plain_text
 from walrus_protocol.events import Done, Durable, InterruptRequested, ToolStarted, UserMessage
 from walrus_protocol.methods import TurnResult
 from walrusd.runtime.tickets import result_of
+from walrusd.session.mend import RUNS
 from walrusd.store.log import Queued
 
 
@@ -67,7 +69,7 @@ class Claims:
     def check(self, session: int, log: Sequence[Durable], inbox: Sequence[Queued]) -> None:
         """That the log of a session, and what waits beside it, are what its clients were told."""
         sends = [claim for claim in self.sends if claim.session == session]
-        heard = [(seq, event) for seq, event in enumerate(log, 1) if isinstance(event, UserMessage)]
+        heard = [(n, event) for n, event in enumerate(log, 1) if isinstance(event, UserMessage) and by_a_client(event)]
         places = [plain_text(event.content) for _, event in heard]
         places += [plain_text(queued.content) for queued in inbox if queued.kind != "close"]
         self._exactly_once(sends, places)
@@ -80,7 +82,7 @@ class Claims:
             done = next(event for event in log if isinstance(event, Done) and event.turn == turn)
             assert done.stop_reason == "interrupted"
             assert any(isinstance(event, InterruptRequested) and event.turn == turn for event in log)
-        assert all(event.kind in {"message", "steer"} for _, event in heard)
+        check_turns(log)
 
     def _exactly_once(self, sends: Sequence[Claim], places: Sequence[str]) -> None:
         counted = Counter(places)
@@ -141,6 +143,7 @@ class Claims:
         started = [event.call_id for event in events if isinstance(event, ToolStarted)]
         assert max(Counter(self.effects).values(), default=1) == 1
         assert set(self.effects) <= set(started)
+        assert max(Counter(started).values(), default=1) <= RUNS
         bugs = [event for event in events if isinstance(event, Done) and event.error and event.error.kind == "internal"]
         assert len(bugs) <= self.crashes, f"a turn crashed without an order: {bugs}"
 

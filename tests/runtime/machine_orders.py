@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from walrus_protocol.content import WhenBusy
+from walrusd.session.mend import OnRestart
 
 
 class Create(Struct, frozen=True):
@@ -97,13 +98,17 @@ class Pass(Struct, frozen=True):
 
 
 class Restart(Struct, frozen=True):
+    """`on_restart`: what the next life does with the turns that this one leaves open."""
+
     grace_s: float
     failing: bool
+    on_restart: OnRestart = "continue"
 
 
 class PowerCut(Struct, frozen=True):
     failing: bool
     steps: int
+    on_restart: OnRestart = "continue"
 
 
 Order = (
@@ -127,6 +132,7 @@ Order = (
 
 some = st.integers(0, 3)
 few = st.integers(0, 12)
+either: st.SearchStrategy[OnRestart] = st.sampled_from(["continue", "continue", "close"])
 storage = st.sampled_from(["storage_full", "storage_failed"])
 builds: list[tuple[int, st.SearchStrategy[Order]]] = [
     (
@@ -163,8 +169,8 @@ builds: list[tuple[int, st.SearchStrategy[Order]]] = [
     (5, st.builds(Release)),
     (3, st.builds(Fail, kind=storage, steps=few)),
     (4, st.builds(Mend)),
-    (2, st.builds(Restart, grace_s=st.sampled_from([0.0, 5.0]), failing=st.booleans())),
-    (3, st.builds(PowerCut, failing=st.booleans(), steps=few)),
+    (2, st.builds(Restart, grace_s=st.sampled_from([0.0, 5.0]), failing=st.booleans(), on_restart=either)),
+    (3, st.builds(PowerCut, failing=st.booleans(), steps=few, on_restart=either)),
 ]
 orders = st.sampled_from([build for weight, build in builds for _ in range(weight)]).flatmap(lambda build: build)
 stories = st.lists(st.lists(orders, max_size=4), min_size=8, max_size=40)

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from tests.fakes.pairing import calls_are_paired
+from tests.fakes.validators import complaints
 from tests.runtime.machine_orders import Speak, Work
-from walrus_protocol.content import Message, ToolCall, ToolOutput, ToolSchema, User, plain_text
+from walrus_protocol.content import Message, ToolCall, ToolSchema, User, plain_text
 from walrus_protocol.events import ToolResult
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Say, TextSaid, ThinkingSaid, ToolRequest
 
-LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True)
+LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True, idempotent=True)
 TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
 
 
@@ -39,7 +39,7 @@ class Puppet:
         self.alone = False
         """It answers by itself."""
         self.effects: list[str] = []
-        """The ids of the calls that took effect."""
+        """The ids of the calls of tools that are not idempotent, each time they took effect."""
         self.crashes = 0
         self.wrongs: list[str] = []
         """What a model or a tool should never see. Raised here it would be taken for a crash."""
@@ -77,8 +77,7 @@ class Puppet:
     async def reply(self, request: ModelRequest, say: Say) -> Reply:
         messages = request.history.messages
         session = session_of(messages)
-        if not calls_are_paired(messages) or not isinstance(messages[-1], User | ToolOutput):
-            self.wrongs.append(f"providers refuse this history: {messages}")
+        self.wrongs += [f"{refused} in {messages}" for refused in complaints(messages)]
         if session in self._speaking:
             self.wrongs.append(f"session {session} runs two turns at a time")
         call = Call()
@@ -110,7 +109,8 @@ class Puppet:
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         await request.started(None)
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.effects.append(request.call.id)
+        if request.call.name == TOUCH.name:
+            self.effects.append(request.call.id)
         call = Call()
         self._working.append(call)
         try:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from walrus_protocol.events import Tick
+from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.log import Filter, Log, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
@@ -66,14 +67,25 @@ class Valve:
     """A `Log` before another one. What it holds back goes on, in order, when it is released."""
 
     def __init__(self, log: Log) -> None:
-        self.failing: StorageFailed | None = None
+        self.has_failed = False
+        """At least once in its life."""
         self.holds: Literal["before", "after"] | None = None
         self._open_for_good = False
         self.log = log
         self._kept: list[Callable[[], None]] = []
         self._under_way = 0
+        self._failing: StorageFailed | None = None
         self._moved = trio.Event()
         self._released = trio.Event()
+
+    @property
+    def failing(self) -> StorageFailed | None:
+        return self._failing
+
+    @failing.setter
+    def failing(self, failure: StorageFailed | None) -> None:
+        self._failing = failure
+        self.has_failed = self.has_failed or failure is not None
 
     def hold(self, where: Literal["before", "after"]) -> None:
         if not self._open_for_good:
@@ -173,6 +185,9 @@ class Valve:
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         return await self._read(self.log.output(session, ref, offset, limit))
+
+    async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
+        return await self._read(self.log.search(query, before=before, limit=limit))
 
     async def schedules(self) -> list[Schedule]:
         return await self._read(self.log.schedules())

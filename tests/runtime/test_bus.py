@@ -34,7 +34,7 @@ def broken(bug: BaseException) -> None:
 
 async def new_session() -> LiveSession:
     shared = Shared(log=MemoryLog(), clock=lambda: 1.0, see=lambda agent, event: None, broken=broken)
-    return await Sessions(shared, Kept(600)).create("walrus")
+    return await Sessions(shared, Kept(600)).create(SessionCreated(agent="walrus"))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from tests.runtime.machine_orders import (
 )
 from tests.runtime.machine_puppet import Puppet
 from tests.runtime.machine_stage import Stage
+from tests.runtime.machine_turns import check_restart
 from tests.runtime.machine_valve import InFiles, InMemory, MachineDisk, Valve
 from walrus_protocol.content import WhenBusy
 from walrus_protocol.events import Durable, decode_row
@@ -102,6 +103,8 @@ class Machine:
         """As they were at the start of the last life."""
         self._told: list[Durable] = []
         """What it told since."""
+        self._crashed = False
+        """The power was cut once, or a stop could not be written down."""
 
     async def play(self, story: Story) -> None:
         moments = [list(moment) for moment in story]
@@ -120,7 +123,15 @@ class Machine:
         stage = Stage(puppet)
         valve = Valve(log)
         valve.failing = STORAGE["storage_full"] if start.failing else None
-        runtime = Runtime(puppet, stage, log=valve, max_running_turns=2, clock=trio.current_time, idle_evict_s=IDLE_S)
+        runtime = Runtime(
+            puppet,
+            stage,
+            log=valve,
+            max_running_turns=2,
+            clock=trio.current_time,
+            idle_evict_s=IDLE_S,
+            on_restart=start.on_restart,
+        )
         runtime.add_agent(Agent(name="walrus", max_iterations=3))
         end: Restart | PowerCut | None = None
         async with runtime, trio.open_nursery() as clients:
@@ -136,6 +147,8 @@ class Machine:
                     valve.failing = STORAGE["storage_failed"]
                 life.end()
                 self._told = list(stage.told)
+                check_restart(self._told, start.on_restart, crashed=self._crashed)
+                self._crashed = self._crashed or isinstance(end, PowerCut) or valve.has_failed
                 self._claims.effects += puppet.effects
                 self._claims.crashes += puppet.crashes
                 valve.release(for_good=True)

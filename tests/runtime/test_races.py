@@ -16,7 +16,7 @@ from walrusd.runtime.inbox import INBOX, Incoming
 from walrusd.runtime.record import Beside
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.tickets import Ticket
-from walrusd.session.mend import Draft
+from walrusd.session.mend import Draft, OnRestart
 from walrusd.store.log import StorageFull, Write
 from walrusd.store.memory import MemoryLog
 
@@ -219,6 +219,7 @@ async def test_a_send_that_is_accepted_as_the_last_is_told_of_the_stop(
     with trio.fail_after(5), pytest.raises(Problem) as refused:
         await tickets[0].outcome()
     assert refused.value.kind == "shutting_down"
+    assert await log.draft(session) == Draft(turn=1, round=0, suspended=True), "its turn is not to blame for the end"
 
 
 async def test_waiting_for_a_state_that_can_no_longer_come_is_refused(runtime: Runtime) -> None:
@@ -229,16 +230,21 @@ async def test_waiting_for_a_state_that_can_no_longer_come_is_refused(runtime: R
     assert refused.value.kind == "session_closed"
 
 
-async def test_a_turn_left_open_by_an_agent_that_is_gone_is_interrupted_and_its_key_still_answers() -> None:
+@pytest.mark.parametrize(
+    ("on_restart", "ended"), [("continue", ("error", "internal")), ("close", ("interrupted", None))]
+)
+async def test_a_turn_left_open_by_an_agent_that_is_gone_ends_and_its_key_still_answers(
+    on_restart: OnRestart, ended: tuple[str, str | None]
+) -> None:
     model, log = FakeModel(Gate()), MemoryLog()
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="gone"))
         session = await runtime.create_session("gone")
         await runtime.send(session, Incoming(content="hi", key="k"))
-    async with Runtime(model, log=MemoryLog(log.disk)) as runtime:
+    async with Runtime(model, log=MemoryLog(log.disk), on_restart=on_restart) as runtime:
         await runtime.recover()
         result = await (await runtime.send(session, Incoming(content="hi", key="k"))).outcome()
-        assert (result.stop_reason, result.error) == ("interrupted", None)
+        assert (result.stop_reason, result.error and result.error.kind) == ended
         with pytest.raises(Problem) as refused:
             await runtime.send(session, Incoming(content="more"))
         assert refused.value.kind == "agent_not_found"

@@ -19,6 +19,7 @@ from walrus_protocol.events import (
     InterruptRequested,
     Live,
     SessionClosed,
+    SessionCreated,
     UserMessage,
     decode_row,
 )
@@ -78,7 +79,7 @@ def office(log: Counted) -> Office:
 
 @pytest.fixture
 async def live(office: Office, log: Counted) -> LiveSession:
-    live = await office.sessions.create("walrus")
+    live = await office.sessions.create(SessionCreated(agent="walrus"))
     log.writes.clear()
     return live
 
@@ -234,7 +235,7 @@ async def test_events_of_many_sessions_are_published_in_the_order_of_their_offse
     office = Office(log)
 
     async def talk() -> None:
-        live = await office.sessions.create("walrus")
+        live = await office.sessions.create(SessionCreated(agent="walrus"))
         for n in range(5):
             await live.recorder.record(UserMessage(content=f"{n}"))
             await live.recorder.record(AssistantMessage(round=1, content="yes"), Done(stop_reason="text_response"))
@@ -249,7 +250,7 @@ async def test_events_of_many_sessions_are_published_in_the_order_of_their_offse
 
 
 async def test_recorders_wake_when_all_that_became_durable_with_theirs_is_published(office: Office) -> None:
-    lives = [await office.sessions.create("walrus") for _ in range(20)]
+    lives = [await office.sessions.create(SessionCreated(agent="walrus")) for _ in range(20)]
     office.published.clear()
     seen: list[int] = []
 

@@ -1,7 +1,7 @@
 """Power that is cut at any write of a turn, and again at any write of the recovery: nothing is lost or done twice."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -23,6 +23,7 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.schemas import ToolRegistry
+from walrusd.session.mend import OnRestart
 from walrusd.session.session import Session
 from walrusd.store.log import Filter, StorageFailed, Write
 from walrusd.store.memory import Disk, MemoryLog
@@ -63,6 +64,7 @@ class MortalLog(MemoryLog):
 class Story:
     """What outlives the daemon: the disk, what tools have done to the world, and what clients were told."""
 
+    on_restart: OnRestart = "continue"
     disk: Disk = field(default_factory=Disk)
     touched: Counter[str] = field(default_factory=Counter)
     accepted: set[str] = field(default_factory=set)
@@ -77,7 +79,8 @@ class Story:
         log = MortalLog(self.disk, writes, when)
         tools = [ToolCall(f"c{next(self.ids)}", "touch", {}) for _ in range(2)]
         model = FakeModel(in_turn(calls(*tools), *[says("done")] * 9))
-        async with Runtime(model, Touching(self, log), log=log, clock=trio.current_time) as runtime:
+        touching = Touching(self, log)
+        async with Runtime(model, touching, log=log, clock=trio.current_time, on_restart=self.on_restart) as runtime:
             runtime.add_agent(WALRUS)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._clients, runtime, log, nursery.cancel_scope)
@@ -124,7 +127,7 @@ class Story:
             session.apply(event)
         assert outline == session.outline
         assert decide(WALRUS, outline) == decide(WALRUS, session.outline)
-        heard = [plain_text(event.content) for event in events if isinstance(event, UserMessage)]
+        heard = texts(events)
         there = Counter([*heard, *[plain_text(queued.content) for queued in await log.queue(session.id)]])
         assert set(there) <= {"first", "second"}
         assert all(there[key] == 1 for key in self.accepted)
@@ -139,13 +142,19 @@ class Story:
         session, events = await self.check()
         assert session.turn is None
         assert calls_are_paired(session.history.messages)
-        assert [plain_text(event.content) for event in events if isinstance(event, UserMessage)] == ["first", "second"]
+        assert texts(events) == ["first", "second"]
         assert sum(isinstance(event, Done) for event in events) == 2
         assert set(self.results) == {"first", "second"}
         for event in events:
             if isinstance(event, ToolResult) and event.outcome == "interrupted":
                 told = "unknown" in event.output
                 assert told or not self.touched[event.call_id], "an effect is not denied"
+
+
+def texts(events: Sequence[Durable]) -> list[str]:
+    """What clients have said."""
+    heard = [event for event in events if isinstance(event, UserMessage) and event.kind != "resume"]
+    return [plain_text(event.content) for event in heard]
 
 
 class Touching(Hook):
@@ -168,9 +177,9 @@ async def writes_of_a_life() -> int:
     return await Story().live()
 
 
-async def killed_twice(first: int, second: int, when: When) -> bool:
+async def killed_twice(first: int, second: int, when: When, on_restart: OnRestart) -> bool:
     """Whether the second life was killed as well."""
-    story = Story()
+    story = Story(on_restart)
     await story.live(first, when)
     await story.check()
     needed = await story.live(second, when)
@@ -180,14 +189,15 @@ async def killed_twice(first: int, second: int, when: When) -> bool:
     return needed >= second
 
 
+@pytest.mark.parametrize("on_restart", ["continue", "close"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_killed_at_any_write_and_at_any_write_of_the_recovery_it_keeps_every_promise(
-    when: When, autojump_clock: trio.abc.Clock
+    when: When, on_restart: OnRestart, autojump_clock: trio.abc.Clock
 ) -> None:
     deaths = 0
     for first in range(1, await writes_of_a_life() + 1):
         for second in count(1):
             deaths += 1
-            if not await killed_twice(first, second, when):
+            if not await killed_twice(first, second, when, on_restart):
                 break
     assert deaths > 100

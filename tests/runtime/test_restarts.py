@@ -10,12 +10,12 @@ from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
-from walrusd.session.mend import Draft
+from walrusd.session.mend import Draft, OnRestart
 from walrusd.store.memory import MemoryLog
 
 
-def running(model: FakeModel, log: MemoryLog) -> Runtime:
-    runtime = Runtime(model, log=log)
+def running(model: FakeModel, log: MemoryLog, on_restart: OnRestart = "continue") -> Runtime:
+    runtime = Runtime(model, log=log, on_restart=on_restart)
     runtime.add_agent(Agent(name="walrus"))
     return runtime
 
@@ -33,7 +33,7 @@ async def test_a_conversation_goes_on_after_a_restart() -> None:
     assert model.asked[1] == [User("one"), Assistant(content="ok"), User("two")]
 
 
-async def test_a_turn_that_was_cut_off_by_a_stop_is_closed_at_the_next_start_with_what_was_said(
+async def test_a_turn_that_was_cut_off_by_a_stop_is_closed_at_the_next_start_where_that_is_wanted(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     gate = Gate("half a sent")
@@ -47,7 +47,7 @@ async def test_a_turn_that_was_cut_off_by_a_stop_is_closed_at_the_next_start_wit
             await ticket.outcome()
         assert (refused.value.kind, refused.value.data) == ("shutting_down", {"session": session, "turn": 1})
     model.speak = says("and on")
-    async with running(model, MemoryLog(log.disk)) as runtime:
+    async with running(model, MemoryLog(log.disk), "close") as runtime:
         await runtime.recover()
         info = await runtime.session(session)
         assert (info.state, info.messages) == ("idle", 2)
@@ -79,7 +79,8 @@ async def test_queued_messages_are_answered_after_a_restart_and_a_close_among_th
     async with running(model, MemoryLog(log.disk)) as runtime:
         await runtime.recover()
         assert await runtime.wait(session, {"closed"}) == "closed"
-    assert [asked[-1] for asked in model.asked] == [User("a"), User("b"), User("c")]
+    # The first is asked for again.
+    assert [asked[-1] for asked in model.asked] == [User("a"), User("a"), User("b"), User("c")]
 
 
 async def test_what_a_model_says_is_kept_beside_the_log_while_it_speaks(autojump_clock: trio.abc.Clock) -> None:

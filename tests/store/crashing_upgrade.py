@@ -1,10 +1,11 @@
 """A process that opens a database of version 1, and dies (see `deaths`)."""
 
+from functools import partial
 from pathlib import Path
 
 from tests.fakes.deaths import die_at_every_step
 from tests.fakes.stores import SqliteDisk
-from tests.store.old_database import leave_version_1
+from tests.store.old_database import leave
 
 
 async def live(folder: Path) -> None:
@@ -13,4 +14,4 @@ async def live(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_at_every_step(live, prepare=leave_version_1)
+    die_at_every_step(live, prepare=partial(leave, 1))

@@ -12,7 +12,7 @@ import trio
 from tests.fakes.deaths import die_at_every_step
 from tests.fakes.stores import SqliteDisk, commit, write
 from walrus_protocol.content import TickOutcome
-from walrus_protocol.events import Tick
+from walrus_protocol.events import Tick, UserMessage, encode
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.log import Log, Output, Queued, Schedule, Sent, Write
@@ -27,7 +27,7 @@ def fact(session: int, number: int) -> Write:
     return write(
         session=session,
         outline=Outline(id=session, state="idle", last_seq=seq + 1, turns=number),
-        bodies=[b"%d" % seq, b"%d" % (seq + 1)],
+        bodies=[b"%d" % seq, encode(UserMessage(content=f"said {session} {number}"))],
         first_seq=seq,
         enqueue=[Queued(place=number, kind="message")],
         dequeue=[number - 1],

@@ -9,9 +9,9 @@ import pytest
 
 from tests.fakes.stores import SqliteDisk, commit, write
 from walrus_protocol.content import State
-from walrus_protocol.events import Tick
+from walrus_protocol.events import Tick, UserMessage, encode
 from walrusd.session.outline import Outline
-from walrusd.store import queries
+from walrusd.store import queries, search
 from walrusd.store.database import open_for_reading
 from walrusd.store.log import DAEMON, LEDGER, Filter, Output
 from walrusd.store.rows import put
@@ -107,6 +107,25 @@ def cost_of_a_tick(disk: SqliteDisk, number: int) -> int:
     db.execute("ROLLBACK")
     db.close()
     return steps
+
+
+async def test_what_was_said_last_is_found_among_much_as_among_little(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    questions: Questions = {
+        query: partial(search.search, query=query, before=queries.LAST_ID, limit=5)
+        for query in ("word", "7 word", '"word 7"', "nothing")
+    }
+
+    async def say(numbers: range) -> None:
+        bodies = [encode(UserMessage(content=f"word {n % 10}")) for n in numbers]
+        await commit(log, write(session=1, bodies=bodies, first_seq=numbers.start))
+
+    await say(range(1, 101))
+    with_few = costs(disk, questions)
+    await say(range(101, 5001))
+    with_many = costs(disk, questions)
+    assert all(with_many[query] < 2 * with_few[query] for query in questions), "the index is deeper, and that is all"
+    await log.aclose()
 
 
 async def test_an_output_is_found_among_many_as_among_few(disk: SqliteDisk) -> None:

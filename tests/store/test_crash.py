@@ -53,6 +53,7 @@ async def facts_of(log: Log, session: int) -> list[list[object]]:
             await log.output(session, f"key {session} {number}", 0, 9999),
             ledger.get(100 * session + number),
             schedules.get(f"schedule {session}") == fact(session, number).schedule,
+            [hit.seq for hit in await log.search(f'"said {session} {number}"')],
         ]
         for number in range(1, ROUNDS + 1)
     ]
@@ -71,4 +72,5 @@ def fact_of(session: int, number: int, done: int) -> list[object]:
         b"%d" % number * 5000 if there else None,
         tick(session, number, "running" if last else "ran") if there else None,
         last,
+        [2 * number] if there else [],
     ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.stores import MemoryDisk, SqliteDisk, outcomes, write
 from walrus_protocol.content import State, TickOutcome
-from walrus_protocol.events import Ran, Tick
+from walrus_protocol.events import AssistantMessage, Ran, Tick, UserMessage, encode
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline, Turn
 from walrusd.store.log import DAEMON, Filter, Log, Output, Queued, Schedule, Sent, Write
@@ -30,6 +30,10 @@ filters = st.builds(
 )
 outputs = st.builds(Output, ref=keys, body=st.binary(max_size=5))
 outcomes_of_ticks: st.SearchStrategy[TickOutcome] = st.sampled_from(["running", "ran", "skipped"])
+texts = st.text("ab é漢字", min_size=1, max_size=9)
+messages = st.builds(UserMessage, content=texts) | st.builds(AssistantMessage, round=small, content=texts)
+bodies = st.binary(min_size=1, max_size=9) | messages.map(encode)
+QUERIES = ("a", "é b", "a*", '"a b"', "漢", "字漢 ab", "-")
 schedules = st.builds(
     Schedule,
     name=keys,
@@ -76,7 +80,7 @@ def writes(draw: st.DrawFn) -> Write:
     return write(
         session=session,
         outline=draw(st.none() | outlines) if session else None,
-        bodies=draw(st.lists(st.binary(min_size=1, max_size=9), max_size=3)),
+        bodies=draw(st.lists(bodies, max_size=3)),
         first_seq=draw(st.integers(1, 12)),
         enqueue=draw(st.lists(queued, max_size=2)),
         dequeue=draw(st.lists(small, max_size=2)),
@@ -100,6 +104,8 @@ async def answers(log: Log, filters: list[Filter]) -> list[object]:
     for schedule in (None, "k", "é", "", "none"):
         daemon_wide += [await log.ticks(schedule, news=news) for news in (False, True)]
         daemon_wide += [await log.ticks(schedule, before=before, limit=2) for before in (2, 5, 9)]
+    for query in QUERIES:
+        daemon_wide += [await log.search(query), await log.search(query, before=4, limit=2)]
     for session in range(5):
         daemon_wide += [
             await log.outline(session),

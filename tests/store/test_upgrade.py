@@ -13,7 +13,7 @@ from tests.fakes.model import FakeModel
 from tests.fakes.numbered_disk import Before, numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_upgrade
-from tests.store.old_database import content, leave_version_1, version
+from tests.store.old_database import VERSIONS, content, leave, version
 from walrus_protocol.content import User
 from walrusd.agent.agent import Agent
 from walrusd.runtime.inbox import Incoming
@@ -23,9 +23,15 @@ from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.refusals import CannotOpen
 
 
+@pytest.fixture(params=VERSIONS)
+def old(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
-def disk(tmp_path: Path) -> SqliteDisk:
-    leave_version_1(tmp_path)
+def disk(tmp_path: Path, old: int) -> SqliteDisk:
+    leave(old, tmp_path)
     return SqliteDisk(tmp_path)
 
 
@@ -37,7 +43,7 @@ def copies(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if "backup" in name)
 
 
-async def test_the_sessions_of_version_1_go_on(disk: SqliteDisk) -> None:
+async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk) -> None:
     log = await disk.open()
     model = FakeModel()
     async with Runtime(model, log=log) as runtime:
@@ -51,10 +57,10 @@ async def test_the_sessions_of_version_1_go_on(disk: SqliteDisk) -> None:
         assert await runtime.create_session("walrus") == 4
     assert [(result.turn, result.stop_reason, result.text) for result in said] == [
         (1, "text_response", "Hello."),
-        (1, "interrupted", "Once upon a"),
+        (1, "text_response", "ok"),
         (3, "text_response", "ok"),
     ]
-    assert [asked[-1] for asked in model.asked] == [User(content="From ann:\nAnd then?"), User(content="The end?")]
+    assert [asked[-1] for asked in model.asked[1:]] == [User(content="From ann:\nAnd then?"), User(content="The end?")]
     assert await commit(log, write(session=4, output=Output(ref="r", body=b"new")))
     assert await log.output(4, "r", 0, 9) == b"new"
     listed = await log.outlines(Filter(include_closed=True))
@@ -67,34 +73,45 @@ async def test_the_sessions_of_version_1_go_on(disk: SqliteDisk) -> None:
     await log.aclose()
 
 
-async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk) -> None:
-    was = content(Path(disk.path))
+async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    found = [[(hit.session, hit.seq) for hit in await log.search(words)] for words in ("hello", "bye", "story", "h*")]
+    assert found == [[(1, 3)], [(2, 3)], [(3, 2)], [(1, 3), (1, 2)]]
+    body = b'{"type":"user_message","content":"Hello again"}'
+    await commit(log, write(session=1, bodies=[body], first_seq=5))
+    assert [hit.seq for hit in await log.search("hello")] == [5, 3]
+    await log.aclose()
+
+
+async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old: int) -> None:
+    was = content(Path(disk.path), old)
     await open_and_close(disk)
-    assert copies(disk.folder) == ["walrus.db.v1.backup"]
-    copy = disk.folder / "walrus.db.v1.backup"
-    assert (version(copy), content(copy)) == (1, was)
+    assert copies(disk.folder) == [f"walrus.db.v{old}.backup"]
+    copy = disk.folder / f"walrus.db.v{old}.backup"
+    assert (version(copy), content(copy, old)) == (old, was)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert (version(Path(disk.path)), content(Path(disk.path))) == (len(MIGRATIONS), was)
+    assert (version(Path(disk.path)), content(Path(disk.path), old)) == (len(MIGRATIONS), was)
 
 
-async def test_a_copy_replaces_no_other(disk: SqliteDisk) -> None:
-    (disk.folder / "walrus.db.v1.backup").write_bytes(b"of another time")
+async def test_a_copy_replaces_no_other(disk: SqliteDisk, old: int) -> None:
+    name = f"walrus.db.v{old}.backup"
+    (disk.folder / name).write_bytes(b"of another time")
     await open_and_close(disk)
-    assert copies(disk.folder) == ["walrus.db.v1.backup", "walrus.db.v1.backup.2"]
-    assert (disk.folder / "walrus.db.v1.backup").read_bytes() == b"of another time"
-    assert version(disk.folder / "walrus.db.v1.backup.2") == 1
+    assert copies(disk.folder) == [name, f"{name}.2"]
+    assert (disk.folder / name).read_bytes() == b"of another time"
+    assert version(disk.folder / f"{name}.2") == old
 
 
 async def test_killed_at_any_step_of_the_upgrade_nothing_is_lost_and_the_next_start_makes_it(tmp_path: Path) -> None:
     survived = await lives_of(crashing_upgrade.__file__, tmp_path)
-    leave_version_1(tmp_path)
-    was = content(tmp_path / "walrus.db")
+    leave(1, tmp_path)
+    was = content(tmp_path / "walrus.db", 1)
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
         await open_and_close(SqliteDisk(folder))
-        assert (version(folder / "walrus.db"), content(folder / "walrus.db")) == (len(MIGRATIONS), was)
+        assert (version(folder / "walrus.db"), content(folder / "walrus.db", 1)) == (len(MIGRATIONS), was)
         assert copies(folder) == ["walrus.db.v1.backup"]
-        assert (version(folder / "walrus.db.v1.backup"), content(folder / "walrus.db.v1.backup")) == (1, was)
+        assert (version(folder / "walrus.db.v1.backup"), content(folder / "walrus.db.v1.backup", 1)) == (1, was)
     assert survived > 30
 
 
@@ -106,12 +123,12 @@ async def test_a_disk_that_fails_at_any_step_of_the_upgrade_is_named_and_what_wa
     for step in count(1):
         folder = tmp_path / str(step)
         folder.mkdir()
-        leave_version_1(folder)
-        was = content(folder / "walrus.db")
+        leave(1, folder)
+        was = content(folder / "walrus.db", 1)
         refused = await refusal(SqliteDisk(folder), failing_from(step, number))
         assert set(copies(folder)) <= {"walrus.db.v1.backup"}
         await open_and_close(SqliteDisk(folder))
-        assert content(folder / "walrus.db") == was
+        assert content(folder / "walrus.db", 1) == was
         assert copies(folder) == ["walrus.db.v1.backup"]
         if not refused:
             break

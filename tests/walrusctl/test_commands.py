@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tests.fakes.daemon import Call, FakeDaemon, answers
 from tests.fakes.terminal import ANSWERED, Terminal
-from walrus_protocol.content import State, WhenBusy
+from walrus_protocol.content import State, TurnError, WhenBusy
 from walrus_protocol.events import ToolResult
 from walrus_protocol.methods import (
     AgentParams,
@@ -22,6 +22,7 @@ from walrus_protocol.methods import (
     SendParams,
     SessionInfo,
     SessionList,
+    SessionParams,
     TurnResult,
     WaitParams,
 )
@@ -189,6 +190,16 @@ def test_send_passes_on_its_options_and_only_those_given(daemon: FakeDaemon, ter
         SendParams(session=1, content="hi", key="k", when_busy="steer", sender="me", timeout_s=2.5),
     ]
     assert get_args(WhenBusy) == WHEN_BUSY
+
+
+def test_session_resume_prints_the_answer_alone_as_send_does(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.resume"] = answers(ANSWERED)
+    result = terminal.types("session", "resume", 1)
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{ANSWERED.text}\n", "", 0)
+    assert daemon.params("session.resume") == [SessionParams(session=1)]
+    given_up = TurnError("crashed_repeatedly", "Twice.", "By hand.")
+    daemon.script["session.resume"] = answers(replace(ANSWERED, stop_reason="error", error=given_up, text=""))
+    assert terminal.types("session", "resume", 1).exit_code == 1
 
 
 def test_stream_prints_the_text_once_and_the_tools_beside_it(daemon: FakeDaemon, terminal: Terminal) -> None:

@@ -33,9 +33,15 @@ STATES = (
         "list": f"{HERE}:list_",
         "show": f"{HERE}:show",
         "history": f"{HERE}:history",
+        "search": "walrusctl.commands.search:search",
         "attach": f"{HERE}:attach",
         "interrupt": f"{HERE}:interrupt",
         "close": f"{HERE}:close",
+        "fork": "walrusctl.commands.branch:fork",
+        "rewind": "walrusctl.commands.branch:rewind",
+        "checkpoint": "walrusctl.commands.branch:checkpoint",
+        "checkpoints": "walrusctl.commands.branch:checkpoints",
+        "resume": "walrusctl.commands.turn:resume",
         "wait": f"{HERE}:wait",
     },
 )
@@ -91,12 +97,13 @@ def show(asked: Invocation, session: int) -> None:
     if asked.json:
         say_json(one)
         return
-    usage = one["usage"]
+    usage, parent = one["usage"], one["parent"]
     pairs = [(key, one[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
     say(
         fields(
             [
                 *pairs,
+                ("forked from", parent and f"session {parent['session']} at seq {parent['seq']}"),
                 ("created", when(one["created_at"])),
                 ("updated", when(one["updated_at"])),
                 ("last seq", one["last_seq"]),

@@ -1,4 +1,4 @@
-"""walrusctl send, stream, run: one message, one turn, and its answer."""
+"""walrusctl send, stream, run and session resume: one message, one turn, and its answer."""
 
 import sys
 from collections.abc import Callable
@@ -109,6 +109,27 @@ def run(asked: Invocation, /, agent: str, text: str | None, *, detach: bool, **o
     if asked.json or not sys.stdout.isatty():
         _print_answer(asked, take_turn(asked, "agent.run", params, _unheard, detach=detach))
     _stream(asked, "agent.run", params, detach=detach)
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn goes on.")
+@common_options
+@pass_invocation
+def resume(asked: Invocation, session: int, *, detach: bool) -> None:
+    """Have the agent of SESSION go on where its last turn ended, and print the answer alone.
+
+    For a turn that failed, was interrupted, or was given up because walrusd went down twice while it ran.
+    """
+    try:
+        result = asked.call("session.resume", {"session": session}, within=None)
+    except KeyboardInterrupt:
+        if detach:
+            note("not waiting any longer; the turn goes on")
+        else:
+            _interrupt(asked, session)
+        raise
+    _print_answer(asked, result)
 
 
 def take_turn(asked: Invocation, method: str, params: Json, hear: Listener, *, detach: bool) -> Json:

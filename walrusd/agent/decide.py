@@ -12,10 +12,11 @@ class AskModel(Struct, frozen=True):
 
 
 class CallTools(Struct, frozen=True):
-    """`announced`: their `tool_calls_start` is recorded already."""
+    """`announced`: their `tool_calls_start` is recorded already. `asked`: how many there are with those answered."""
 
     calls: tuple[ToolCall, ...]
     announced: bool
+    asked: int
 
 
 class Rest(Struct, frozen=True):
@@ -37,12 +38,17 @@ def decide(agent: Agent, session: Outline) -> Debt | None:
     if turn.interrupt is not None:
         return Rest("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
     if turn.calls or turn.executing:
-        return CallTools(turn.calls, announced=turn.executing)
+        return CallTools(turn.calls, announced=turn.executing, asked=turn.asked)
     if not turn.heard:
         return _rest(turn)
-    if turn.rounds >= agent.max_iterations:
+    if used_up(agent, turn):
         return Rest("max_iterations")
     return AskModel(turn.rounds + 1)
+
+
+def used_up(agent: Agent, turn: Turn) -> bool:
+    """Whether the turn has had its rounds. One whose answer was cut off was not the agent's."""
+    return turn.rounds - turn.cut_off >= agent.max_iterations
 
 
 def _rest(turn: Turn) -> Rest:

@@ -6,7 +6,7 @@ from typing import Protocol
 from walrus_protocol.content import StopReason, ToolCall, TurnError
 from walrus_protocol.events import AssistantMessage, Done, Durable, ToolCallsComplete, ToolCallsStart
 from walrusd.agent.agent import Agent, AgentResponse
-from walrusd.agent.decide import AskModel, CallTools, Rest, decide
+from walrusd.agent.decide import AskModel, CallTools, Rest, decide, used_up
 from walrusd.ports import ModelFailed
 from walrusd.session.mend import Draft, mend
 from walrusd.session.outline import Outline, advance, stamp
@@ -52,11 +52,11 @@ async def step(agent: Agent, turn: TurnPorts) -> bool:
         case AskModel(round_):
             if not await turn.take_steers():
                 await _ask(agent, turn, round_)
-        case CallTools(calls, announced):
+        case CallTools(calls, announced, asked):
             if not announced:
                 await turn.record(ToolCallsStart(calls=calls))
             await turn.call(calls)
-            await turn.record(ToolCallsComplete(count=len(calls)))
+            await turn.record(ToolCallsComplete(count=asked))
         case Rest() as rest:
             if not await _hears_more(agent, turn, rest):
                 await turn.record(*_ending(turn, rest.stop_reason, rest.error))
@@ -108,6 +108,6 @@ def _ending(turn: TurnPorts, stop_reason: StopReason, error: TurnError | None) -
 async def _hears_more(agent: Agent, turn: TurnPorts, rest: Rest) -> bool:
     """Whether a steer that waited for the final answer makes one more round."""
     now = turn.outline.turn
-    if rest.stop_reason not in {"text_response", "no_action"} or now is None or now.rounds >= agent.max_iterations:
+    if rest.stop_reason not in {"text_response", "no_action"} or now is None or used_up(agent, now):
         return False
     return await turn.take_steers()

@@ -35,10 +35,12 @@ async def run_calls(
     record: Record,
     keep: Callable[[bytes], Awaitable[str]],
     say: Callable[[str, str], None],
+    begun: Sequence[str] = (),
 ) -> None:
     """Dispatch every call; record each intent and, in order of completion, each outcome.
 
-    `keep` and `say` are those of ToolRequest; `say` is also told the id of the call.
+    `keep` and `say` are those of ToolRequest; `say` is also told the id of the call. `begun`: the ids of calls that an
+    earlier process has begun and not finished, once for each time.
 
     Cancelling it leaves calls without an outcome, which `mend` closes. What `record` or `dispatch` raises stops
     all calls and is raised as it is: when facts cannot be written, nothing more may happen.
@@ -46,7 +48,8 @@ async def run_calls(
 
     async def one(call: ToolCall) -> None:
         async def started(process: Process | None) -> None:
-            await record(ToolStarted(call_id=call.id, name=call.name, process=process))
+            attempt = 1 + begun.count(call.id)
+            await record(ToolStarted(call_id=call.id, name=call.name, attempt=attempt, process=process))
 
         # Recording cannot be cancelled: without a look here an interrupt would let one call after another begin.
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -7,6 +7,7 @@ import structlog
 import trio
 from msgspec import Struct
 
+from walrus_protocol.branches import CheckpointParams, ForkParams, RewindParams
 from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, Refusal, Request, RequestId, encode_error, encode_result
 from walrus_protocol.methods import CloseParams, SendParams, SessionParams
@@ -38,7 +39,18 @@ STOPPING = Problem(
 IN_FLIGHT_FULL = Problem(
     "invalid_request", f"{IN_FLIGHT} requests of this connection are under way", "Await some of the answers first."
 )
-IN_ORDER = frozenset({"session.send", "session.stream", "session.interrupt", "session.close"})
+Ordered = SessionParams | SendParams | CloseParams | ForkParams | RewindParams | CheckpointParams
+IN_ORDER = frozenset(
+    {
+        "session.send",
+        "session.stream",
+        "session.interrupt",
+        "session.close",
+        "session.fork",
+        "session.rewind",
+        "session.checkpoint",
+    }
+)
 """What one connection asks of one session takes effect in the order in which it was sent. Trio's tasks have none."""
 FROM_TOOL = Problem(
     "from_tool",
@@ -233,13 +245,9 @@ class _Serving:
     def _call(self, request: Request) -> Call:
         """Made where the request is read: its place in the order is that of its bytes."""
         before, taken = None, trio.Event()
-        match request.params:
-            case SessionParams(session=session) | SendParams(session=session) | CloseParams(session=session) if (
-                request.method in IN_ORDER
-            ):
-                before, self._latest[session] = self._latest.get(session), taken
-            case _:
-                pass
+        params = request.params
+        if request.method in IN_ORDER and isinstance(params, Ordered):
+            before, self._latest[params.session] = self._latest.get(params.session), taken
         return Call(request.id, self._house, self._outbox, before, taken)
 
     async def _serve(self, request: Request, call: Call) -> None:

@@ -27,6 +27,8 @@ async def request_interrupt(
             beside.applied()
         if live.scope:
             live.scope.cancel()
+        if live.parked:
+            live.parked.cancel()  # one that was to go on after a restart needs no slot to end
 
     number = outline.turn.number if outline.turn else outline.turns + 1
     try:

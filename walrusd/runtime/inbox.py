@@ -126,7 +126,13 @@ async def _admit(live: LiveSession, message: Incoming, ticket: Ticket, workers: 
     _refuse_when_closing(live)
     sent = (Sent(key=message.key, digest=ticket.digest),) if message.key is not None else ()
     if workers.claim(live):
-        event = UserMessage(content=message.content, sender=message.sender, key=message.key, kind=message.kind)
+        event = UserMessage(
+            content=message.content,
+            sender=message.sender,
+            key=message.key,
+            kind=message.kind,
+            timeout_s=message.timeout_s,
+        )
         try:
             await live.recorder.record(event, beside=Beside(sent=sent, applied=lambda: live.land(ticket)))
         except BaseException:

@@ -1,7 +1,8 @@
 """What is told of sessions: from memory where they are there, else from the rows that the store lists."""
 
 from walrus_protocol.methods import ParentInfo, SessionInfo
-from walrusd.runtime.sessions import Sessions, session_not_found
+from walrusd.runtime.sessions import Sessions
+from walrusd.runtime.told import session_not_found
 from walrusd.session.outline import Outline
 from walrusd.store.log import Filter, Log
 

@@ -11,7 +11,7 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from walrus_protocol.events import AssistantMessage, Done, Durable, UserMessage, encode
+from walrus_protocol.events import AssistantMessage, Done, Durable, TurnResumed, UserMessage, encode
 from walrusd.ports import Clock
 from walrusd.runtime.bus import Fact
 from walrusd.session.mend import Draft, awaited
@@ -233,12 +233,16 @@ class _Batch:
             failed=failed,
         )
         for beside in besides:
-            if beside.draft and self._outline.turn and awaited(self._outline.turn, beside.draft):
+            if beside.draft and self._is_kept(beside.draft):
                 write.draft = beside.draft
             write.created_with = beside.created_with or write.created_with
             write.output = beside.output or write.output
         self._spans(write)
         return write
+
+    def _is_kept(self, draft: Draft) -> bool:
+        turn = self._outline.turn
+        return turn is not None and draft.turn == turn.number and (draft.suspended or awaited(turn, draft))
 
     def _spans(self, write: Write) -> None:
         events = (event for group in self.groups for event in group.events)
@@ -251,7 +255,7 @@ class _Batch:
                 case Done():
                     write.turn_ended = (event.turn, seq)
                     write.draft = "drop"
-                case AssistantMessage():
+                case AssistantMessage() | TurnResumed():
                     write.draft = "drop"
                 case _:
                     pass

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -13,13 +13,14 @@ import trio
 from msgspec.structs import replace
 
 from walrus_protocol.content import Content, State, ToolSchema, TurnError
-from walrus_protocol.events import AnyEvent, AssistantMessage, Done, ToolCallsComplete, decode_row
+from walrus_protocol.events import AnyEvent, AssistantMessage, Done, SessionCreated, ToolCallsComplete, decode_row
 from walrus_protocol.methods import Interrupted, SessionInfo, TurnResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.ports import Clock, Model
 from walrusd.runtime import ending, listing
 from walrusd.runtime.agents import Agents
+from walrusd.runtime.branching import Branching
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming, accept
@@ -28,9 +29,11 @@ from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.runtime.stream import run_stream
 from walrusd.runtime.tickets import Ticket
+from walrusd.runtime.told import storage_told
 from walrusd.runtime.worker import Workshop
 from walrusd.runtime.workers import Workers
-from walrusd.store.log import Filter, Log, Sent, StorageFailed
+from walrusd.session.mend import OnRestart, fate
+from walrusd.store.log import Filter, Log, Sent
 from walrusd.store.memory import MemoryLog
 
 logger = structlog.get_logger("walrusd.runtime")
@@ -54,11 +57,17 @@ class Runtime:
         clock: Clock = time.time,
         max_running_turns: int = 64,
         idle_evict_s: float = 600,
+        on_restart: OnRestart = "continue",
     ) -> None:
-        """`idle_evict_s`: how long a session that nobody uses stays in memory; asked for, it is folded anew."""
+        """`idle_evict_s`: how long a session that nobody uses stays in memory; asked for, it is folded anew.
+
+        `on_restart`: whether turns that an earlier process left open go on, or end as interrupted.
+        """
         self.hook = hook or Hook()
         self.log: Log = log or MemoryLog()
         self.stopping = False
+        self._falling = False
+        """It is left because of an error: of its turns nobody can say that none of them brought that about."""
         self._tools = ToolRegistry()
         self._agents = Agents(self._tools, self.hook)
         self._drafts = Drafts()
@@ -72,6 +81,8 @@ class Runtime:
             drafts=self._drafts,
             slots=trio.Semaphore(max_running_turns),
             stopping=lambda: self.stopping,
+            in_order=lambda: self.stopping and not self._falling,
+            on_restart=on_restart,
         )
         self._bug: BaseException | None = None
         self._broke = trio.Event()
@@ -86,11 +97,13 @@ class Runtime:
         self._nursery.start_soon(self._watch, name="state against disk")
         self._nursery.start_soon(self._kept.age, name="idle sessions")
         self._workers = Workers(self._nursery, self._shop, self._kept)
+        self.branches = Branching(self.log, self.sessions_in_memory, self._workers, self._refuse_when_stopping)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        self._falling = isinstance(error, Exception)
         with trio.move_on_after(2 * LAST_WRITES_S, shield=True):
             await self.stop(grace_s=0)
         return await self._manager.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
@@ -152,10 +165,11 @@ class Runtime:
         """
         self._refuse_when_stopping()
         self.agent(agent)
+        created = SessionCreated(agent=agent, created_by=created_by, title=title)
         with storage_told():
             if key is None:
-                return (await self.sessions_in_memory.create(agent, created_by=created_by, title=title)).id
-            return await self._create_once(agent, created_by, title, key)
+                return (await self.sessions_in_memory.create(created)).id
+            return await self._create_once(created, key)
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """False where it was closed before. Raises Problem session_not_found."""
@@ -251,7 +265,7 @@ class Runtime:
             await live.feed.change()
 
     async def recover(self) -> None:
-        """End the turns that an earlier process left open, then take up what is queued."""
+        """Take up the turns that an earlier process left open, and what is queued; those that only end have ended."""
         tickets = []
         for number in await self.log.unfinished():
             try:
@@ -259,7 +273,7 @@ class Runtime:
             except Problem as unreadable:
                 logger.error("session left alone", session=number, error=unreadable.message, hint=unreadable.hint)
                 continue
-            if live.session.turn:
+            if (turn := live.session.turn) and fate(turn, live.draft, self._shop.on_restart) != "go on":
                 tickets.append(live.wait_for_turn())
             self._workers.rouse(live)
         for ticket in tickets:
@@ -282,8 +296,8 @@ class Runtime:
         for live in self.sessions_in_memory.live():
             live.refuse_all(self._stopped)
 
-    async def _create_once(self, agent: str, created_by: str, title: str, key: str) -> int:
-        digest = hashlib.sha256(msgspec.json.encode([agent, created_by, title])).digest()
+    async def _create_once(self, created: SessionCreated, key: str) -> int:
+        digest = hashlib.sha256(msgspec.json.encode([created.agent, created.created_by, created.title])).digest()
         while (twin := self._creating.get(key)) is not None:
             await twin.wait()
         self._creating[key] = trio.Event()
@@ -293,9 +307,7 @@ class Runtime:
                 if digest_then != digest:
                     raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
                 return session
-            sent = Sent(key=key, digest=digest)
-            live = await self.sessions_in_memory.create(agent, created_by=created_by, title=title, created_with=sent)
-            return live.id
+            return (await self.sessions_in_memory.create(created, Sent(key=key, digest=digest))).id
         finally:
             self._creating.pop(key).set()
 
@@ -318,12 +330,3 @@ class Runtime:
         """End the runtime, loudly, when its state is no longer what the disk says: a restart folds it anew."""
         await self._broke.wait()
         raise RuntimeError("the state of a session differs from its log") from self._bug
-
-
-@contextlib.contextmanager
-def storage_told(**data: object) -> Iterator[None]:
-    """A store that fails, as the Problem that a caller meets."""
-    try:
-        yield
-    except StorageFailed as failure:
-        raise Problem(failure.kind, str(failure), failure.hint, **data) from failure

@@ -8,15 +8,27 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from walrus_protocol.events import AnyEvent, AssistantMessage, Done, Live, SessionCreated, StateChanged, decode_row
+from walrus_protocol.events import (
+    AnyEvent,
+    AssistantMessage,
+    Done,
+    Live,
+    SessionCreated,
+    StateChanged,
+    TurnResumed,
+    decode_row,
+)
 from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
 from walrusd.runtime.bus import PAGE, Fact, Feed, Now
 from walrusd.runtime.drafts import Speech
+from walrusd.runtime.inherited import inherited
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.record import Beside, Recorder, Recording
 from walrusd.runtime.tickets import Ticket, result_of
-from walrusd.session.mend import Draft
+from walrusd.runtime.told import session_not_found, unreadable
+from walrusd.session.history import History
+from walrusd.session.mend import Draft, left_over
 from walrusd.session.session import Session
 from walrusd.session.states import Refused
 from walrusd.store.log import Log, Queued, Sent
@@ -56,12 +68,13 @@ class LiveSession:
         self.session = session
         self.shared = shared
         self.size = size
-        """Bytes of its log."""
+        """Bytes of its log, and of what it inherits once that has been read."""
         self.feed = Feed(session.id, shared.log, session.outline.last_seq, _weakly(self._now))
         self.recorder = Recorder(session, shared.log, shared.clock, _weakly(self._publish), shared.broken)
         self._state = session.outline.state
+        self._inheriting = trio.Lock()
         self.left_over: Draft | None = None
-        """The draft of a turn that an earlier process left open."""
+        """The round under way of a turn that an earlier process left open."""
         self.speech: Speech | None = None
         self.draft_under_way: Recording | None = None
         self.parked: trio.CancelScope | None = None
@@ -135,6 +148,17 @@ class LiveSession:
     def draft(self) -> Draft | None:
         return self.speech.draft() if self.speech else self.left_over
 
+    async def history(self) -> History:
+        """What the model sees. A fork reads what it inherits when it is first asked. Raises Problem, StorageFailed."""
+        conversation = self.session.conversation
+        if conversation.missing is not None:
+            async with self._inheriting:
+                if conversation.missing is not None:
+                    messages, size = await inherited(self.shared.log, conversation.missing)
+                    conversation.inherit(messages)
+                    self.size += size
+        return self.session.history
+
     def say(self, event: Live) -> None:
         """Pass a live event to the hook and to whoever listens."""
         self.shared.see(self.session.outline.agent, event)
@@ -151,7 +175,7 @@ class LiveSession:
         state_before = self._state
         self._state = outline.state
         self.shared.see(outline.agent, event)
-        if isinstance(event, AssistantMessage):
+        if isinstance(event, AssistantMessage | TurnResumed):
             self.speech = self.left_over = None
         self.feed.publish(fact)
         if outline.state and outline.state != state_before:
@@ -256,12 +280,9 @@ class Sessions:
     def in_memory(self, session: int) -> LiveSession | None:
         return self._live.get(session)
 
-    async def create(
-        self, agent: str, *, created_by: str = "", title: str = "", created_with: Sent | None = None
-    ) -> LiveSession:
+    async def create(self, created: SessionCreated, created_with: Sent | None = None) -> LiveSession:
         """A new session, durable. Raises StorageFailed."""
         live = LiveSession(Session(self._shared.log.next_session()), self._shared)
-        created = SessionCreated(agent=agent, created_by=created_by, title=title)
         self._loading[live.id] = trio.Event()  # it is listed a moment before this task goes on: who asks then, waits
         try:
             await live.recorder.record(created, beside=Beside(created_with=created_with))
@@ -286,6 +307,13 @@ class Sessions:
         self._kept.touch(live)
         return live
 
+    async def history(self, session: int) -> History:
+        """What its model sees. Raises Problem and StorageFailed."""
+        live = await self.get(session)
+        history = await live.history()
+        self._kept.touch(live)  # it may have grown by what it inherits
+        return history
+
     async def _load(self, number: int) -> LiveSession:
         log = self._shared.log
         opening = await log.opening(number, PAGE)
@@ -297,7 +325,7 @@ class Sessions:
                 try:
                     session.apply(decode_row(row.body))
                 except (Refused, msgspec.MsgspecError) as error:
-                    raise _unreadable(number, row.seq, error) from error
+                    raise unreadable(number, row.seq, error) from error
                 size += len(row.body)
             since = rows[-1].seq
             rows = await log.events(number, since, PAGE) if since < opening.last_seq else []
@@ -306,7 +334,7 @@ class Sessions:
         if live.inbox:
             live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
         if session.turn:
-            live.left_over = opening.draft
+            live.left_over = left_over(session.turn, opening.draft)
         for position, queued in enumerate(live.inbox, 1):
             ticket = live.queued[queued.place] = Ticket(number)
             ticket.enter(position)
@@ -314,18 +342,3 @@ class Sessions:
                 ticket.digest = sent.digest
                 live.keyed[queued.key] = ticket
         return live
-
-
-def _unreadable(session: int, seq: int, error: Exception) -> Problem:
-    return Problem(
-        "storage_failed",
-        f"the log of session {session} cannot be read on from seq {seq}: {error}",
-        "Other sessions are not harmed. Was it written by a newer walrusd, or by hand?",
-        session=session,
-    )
-
-
-def session_not_found(session: int) -> Problem:
-    return Problem(
-        "session_not_found", f"there is no session {session}", "`walrusctl session list --all` shows those there are."
-    )

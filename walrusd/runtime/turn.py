@@ -87,7 +87,7 @@ class LiveTurn:
 
     async def ask(self, round_: int) -> AssistantMessage:
         live, agent = self._live, self._agent
-        history = live.session.history
+        history = await live.history()
         more = await self._hook.on_before_run(agent, history.messages)
         request = ModelRequest(
             model=agent.model,
@@ -161,6 +161,7 @@ class LiveTurn:
             record=self.record,
             keep=self._keep,
             say=self._hear,
+            begun=turn.started,
         )
 
     async def _keep(self, body: bytes) -> str:

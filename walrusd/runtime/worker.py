@@ -7,9 +7,10 @@ from typing import Literal
 import structlog
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from walrus_protocol.content import MessageKind, TurnError
-from walrus_protocol.events import Done, InterruptRequested, SessionClosed, UserMessage
+from walrus_protocol.events import Done, InterruptRequested, SessionClosed, TurnResumed, UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.agent.decide import Rest, decide
@@ -21,7 +22,8 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.record import NOTHING, Beside, Overtaken
 from walrusd.runtime.sessions import LiveSession, Opened
 from walrusd.runtime.turn import LiveTurn, uninterrupted
-from walrusd.session.mend import mend
+from walrusd.session.mend import Draft, OnRestart, fate, mend, resume
+from walrusd.session.outline import Turn
 from walrusd.store.log import StorageFailed
 
 log = structlog.get_logger("walrusd.turn")
@@ -35,6 +37,21 @@ RETRY_MOST_S = 30.0
 BUG = Problem("bug", "walrusd met a bug in this session", "The daemon's log has the details; a restart folds it anew.")
 
 
+def crashed_repeatedly(session: int) -> TurnError:
+    return TurnError(
+        "crashed_repeatedly",
+        "walrusd went down twice while this turn ran.",
+        f"It is not tried again by itself; `walrusctl session resume {session}` does. `walrusctl logs` may say why.",
+    )
+
+
+def set_aside(live: LiveSession) -> None:
+    """Have it written that the open turn was never begun: the daemon stops, and nobody waits for this."""
+    turn = live.session.turn
+    assert turn is not None, "it was opened"
+    live.recorder.submit(beside=Beside(draft=Draft(turn=turn.number, round=0, suspended=True)))
+
+
 class Workshop(Struct, kw_only=True):
     """What all workers of a runtime share. Model, hook and agents may be replaced, all at once, between two turns."""
 
@@ -44,7 +61,10 @@ class Workshop(Struct, kw_only=True):
     drafts: Drafts
     slots: trio.Semaphore
     """Running turns."""
+    on_restart: OnRestart
     stopping: Callable[[], bool]
+    in_order: Callable[[], bool]
+    """Whether it is stopping because somebody wants that, and not by an error of its own."""
 
 
 class Worker:
@@ -73,7 +93,8 @@ class Worker:
                         return  # whoever opens the next turn sees to its worker
                     elif left_over:
                         left_over = False  # also where this cannot be recorded: then it ends for that reason
-                        await self._interrupt("shutdown")
+                        if not await self._take_up():
+                            continue
                     elif live.session.turn is None and not await self._take():
                         return
                     await self._turn()
@@ -86,8 +107,63 @@ class Worker:
                     return
                 finally:
                     self._give_slot_back()
+            if live.handed:
+                set_aside(live)
         finally:
             live.working = False
+
+    async def _take_up(self) -> bool:
+        """See what becomes of the turn that an earlier process has left open; False where it is not to be run."""
+        live, turn = self._live, self._live.session.turn
+        assert turn is not None, "it was left open"
+        then = fate(turn, live.draft, self._shop.on_restart)
+        if then == "go on" and not live.forced:
+            await self._take_slot()
+            if self._shop.stopping():
+                return False
+        if live.interrupted:
+            return True  # before, or while it waited
+        if live.forced:
+            await self._interrupt("close")
+        elif then == "go on":
+            await self._resume(turn)
+        elif then == "give up":
+            log.error("turn given up", session=live.id, turn=turn.number, attempts=turn.attempt)
+            await self._end(crashed_repeatedly(live.id))
+            return False
+        else:
+            await self._interrupt("shutdown")
+        return True
+
+    async def _resume(self, turn: Turn) -> None:
+        """Record that the turn goes on; unless it is interrupted meanwhile, or its time is over."""
+        live = self._live
+        if turn.timeout_s is not None:
+            left_s = turn.started_at + turn.timeout_s - live.shared.clock()
+            if left_s <= 0:
+                await self._interrupt("timeout")
+                return
+            self._timeout_s = min(left_s, turn.timeout_s)  # the time of day may have been set back
+        events = resume(live.session.outline, live.draft, self._is_idempotent)
+        with contextlib.suppress(Overtaken):
+            await live.recorder.record(*events, beside=Beside(only_if=uninterrupted))
+            [resumed] = [event for event in events if isinstance(event, TurnResumed)]
+            log.info("turn resumed", session=live.id, turn=turn.number, attempt=resumed.attempt, reason=resumed.reason)
+
+    def _is_idempotent(self, tool: str) -> bool:
+        """As the agent has it now. Where that is gone, nothing is."""
+        with contextlib.suppress(Problem):
+            schema = self._shop.agents.get(self._live.session.outline.agent).schema(tool)
+            return schema is not None and schema.idempotent
+        return False
+
+    async def _take_slot(self) -> None:
+        """Wait for one, or until the turn is not to be run any more."""
+        live = self._live
+        with trio.CancelScope() as live.parked:
+            await self._shop.slots.acquire()
+            self._has_slot = True
+        live.parked = None
 
     async def _take(self) -> bool:
         """Open a turn from the inbox; False when it is empty or the session is closed."""
@@ -99,10 +175,7 @@ class Worker:
             await live.recorder.record(beside=Beside(dequeue=tuple(queued.place for queued in live.inbox)))
             return False
         if live.inbox[0].kind != "close" and not live.forced:
-            with trio.CancelScope() as live.parked:
-                await self._shop.slots.acquire()
-                self._has_slot = True
-            live.parked = None
+            await self._take_slot()
             if self._shop.stopping():
                 return False
         queued = live.inbox[0]  # chosen only now: what was sent to interrupt goes first
@@ -114,7 +187,9 @@ class Worker:
                 kind: MessageKind = "message"  # it missed the turn that it was to steer
             case _:
                 kind = queued.kind
-        message = UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind=kind)
+        message = UserMessage(
+            content=queued.content, sender=queued.sender, key=queued.key, kind=kind, timeout_s=queued.timeout_s
+        )
         await live.recorder.record(message, beside=live.taking(queued))
         self._timeout_s = queued.timeout_s
         if live.forced:
@@ -131,10 +206,6 @@ class Worker:
             await self._run(agent, LiveTurn(live, agent, self._shop.model, self._shop.hook, self._shop.drafts))
         except StorageFailed:
             raise
-        except trio.Cancelled:
-            with trio.move_on_after(LAST_DRAFT_S, shield=True):
-                await self._keep_draft()
-            raise
         except Problem as gone:
             await self._end(TurnError("internal", gone.message, gone.hint))
         except Exception:
@@ -142,6 +213,10 @@ class Worker:
             await self._end(
                 TurnError("internal", "walrusd met a bug in this turn.", "The daemon's log has the details.")
             )
+        except BaseException:  # cancelled: of calls side by side that is told in a group
+            with trio.move_on_after(LAST_DRAFT_S, shield=True):
+                await self._keep_draft()
+            raise
 
     def _is_open(self) -> bool:
         """Whether the turn that it runs is; the next may have been opened, for it to run after this."""
@@ -183,11 +258,16 @@ class Worker:
             await live.recorder.record(*mend(live.session.outline, None), done, beside=beside)
 
     async def _keep_draft(self) -> None:
-        """The daemon stops in mid-turn: what was said stays beside the log for the next start."""
+        """The daemon ends in mid-turn: what was said stays beside the log for the next start.
+
+        And so does that it was set aside, where that is so: a daemon that falls over does not say it.
+        """
+        if not self._is_open():
+            return
         live = self._live
-        if live.speech and (draft := live.draft):
-            with contextlib.suppress(StorageFailed):  # the log has it; there is nothing more to be done now
-                await live.recorder.record(beside=Beside(draft=draft))
+        draft = replace(live.draft or Draft(turn=self._number, round=0), suspended=self._shop.in_order())
+        with contextlib.suppress(StorageFailed):  # the log has it; there is nothing more to be done now
+            await live.recorder.record(beside=Beside(draft=draft))
 
     async def _suspended(self, failure: StorageFailed) -> None:
         """Nothing more is published as fact until the store can record how the turn ended."""

@@ -4,7 +4,7 @@ import trio
 
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.sessions import LiveSession, Opened
-from walrusd.runtime.worker import Worker, Workshop
+from walrusd.runtime.worker import Worker, Workshop, set_aside
 
 
 class Workers:
@@ -43,6 +43,7 @@ class Workers:
         """Run the turn that the claimer has opened; one opened while the runtime stops waits in the log."""
         live.claimed = False
         if self._shop.stopping():
+            set_aside(live)
             return
         if live.working:
             live.handed = Opened(timeout_s)

@@ -1,12 +1,14 @@
 """The conversation as the model sees it, in order, with each message encoded once for each wire."""
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
+from operator import is_
 
 from walrus_protocol.content import Message
 
 
 class History:
-    """An append-only list of messages. What replaces messages (a summary, a rewind) makes a new History."""
+    """A list of messages that grows at its end, or becomes another one."""
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         self._messages = list(messages)
@@ -18,6 +20,12 @@ class History:
 
     def append(self, message: Message) -> None:
         self._messages.append(message)
+
+    def become(self, messages: Sequence[Message]) -> None:
+        """Have these messages. What both have in front stays encoded; who holds the old list sees no change."""
+        same = sum(takewhile(bool, map(is_, self._messages, messages)))
+        self._messages = list(messages)
+        self._rendered = {wire: done[:same] for wire, done in self._rendered.items()}
 
     def rendered(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
         """All messages as `encode` gives them; those encoded before under the name `wire` are not encoded again."""

@@ -1,14 +1,38 @@
-"""What a cut-off turn needs to be whole again: a pure answer in events, the same after an interrupt and a crash."""
+"""What a cut-off turn needs to be whole again, or to go on: a pure answer in events."""
+
+from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 
-from walrus_protocol.events import AssistantMessage, Durable, ToolCallsComplete, ToolCallsStart, ToolResult
+from walrus_protocol.content import MessageKind, ToolCall
+from walrus_protocol.events import (
+    AssistantMessage,
+    Durable,
+    ToolCallsComplete,
+    ToolCallsStart,
+    ToolResult,
+    TurnResumed,
+    UserMessage,
+)
+from walrusd.session.branch import silent
 from walrusd.session.outline import Outline, Turn
+
+ATTEMPTS = 2
+"""How often walrusd may go down while a turn runs: once may be chance, the second time it is taken for the cause."""
+RUNS = 2
+"""How often a call is begun whose tool is idempotent."""
+BY_THE_CLOCK: frozenset[MessageKind] = frozenset({"heartbeat", "schedule"})
+"""Turns that do not go on: the ledger tells their tick as cut off, and the next comes by itself."""
 
 EFFECT_UNKNOWN = (
     "Interrupted while it ran: whether it took effect is unknown. Check the state of things before doing it again."
 )
 NOT_RUN = "Not run: the turn was interrupted before this call started."
+CUT_OFF = "Your answer was cut off here: walrusd was started anew. Give it again, whole. What tools have done is done."
+"""Whole: it is then the answer of the turn, and not its last part."""
+GO_ON = "The last turn ended before its work was done. Go on with it from where it stands."
+"""What a model is told where a person asks for another try."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -16,9 +40,12 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     turn: int
     round: int
+    """0 where no model is being asked."""
     text: str = ""
     thinking: str = ""
     model: str = ""
+    suspended: bool = False
+    """The daemon was stopped in good order and has set the turn aside: whatever comes then is not the turn's fault."""
 
 
 def mend(outline: Outline, draft: Draft | None) -> list[Durable]:
@@ -33,6 +60,51 @@ def mend(outline: Outline, draft: Draft | None) -> list[Durable]:
     if draft and awaited(turn, draft):
         return [said_so_far(draft)]
     return []
+
+
+OnRestart = Literal["continue", "close"]
+Fate = Literal["end", "give up", "go on"]
+
+
+def fate(turn: Turn, left: Draft | None, on_restart: OnRestart) -> Fate:
+    """What becomes of a turn that an earlier process has left open, together with `left`."""
+    if turn.interrupt is not None or on_restart == "close" or turn.kind in BY_THE_CLOCK:
+        return "end"
+    if turn.attempt >= ATTEMPTS and not _set_aside(left):
+        return "give up"
+    return "go on"
+
+
+def resume(outline: Outline, left: Draft | None, idempotent: Callable[[str], bool]) -> list[Durable]:
+    """The events after which a turn that was left open can go on, as `fate` has it.
+
+    Calls that had begun are closed, and those behind them; what tools that are `idempotent` had begun stays open, and
+    so do the calls of a round of which nothing is unsure.
+    """
+    turn = outline.turn
+    assert turn is not None, "only a turn that is open can go on"
+    clean = _set_aside(left)
+    resumed = TurnResumed(attempt=turn.attempt if clean else turn.attempt + 1, reason="shutdown" if clean else "crash")
+    if left is None or not awaited(turn, left):
+        return [*_close_unsure(turn, idempotent), resumed]
+    said = said_so_far(left)
+    # Providers refuse a conversation that ends with the assistant.
+    asked_again = [] if silent(said) else [UserMessage(content=CUT_OFF, sender="walrusd", kind="resume")]
+    return [said, resumed, *asked_again]
+
+
+def _set_aside(left: Draft | None) -> bool:
+    return left is not None and left.suspended
+
+
+def left_over(turn: Turn, kept: Draft | None) -> Draft | None:
+    """What an earlier process has left of the round under way.
+
+    Without a draft the model may have been asked all the same, and what that has cost nobody knows.
+    """
+    if kept is None and turn.heard:
+        return Draft(turn=turn.number, round=turn.rounds + 1)
+    return kept
 
 
 def awaited(turn: Turn, draft: Draft) -> bool:
@@ -53,17 +125,26 @@ def said_so_far(draft: Draft) -> AssistantMessage:
 
 def _close_calls(turn: Turn) -> list[Durable]:
     events: list[Durable] = [] if turn.executing else [ToolCallsStart(calls=turn.calls)]
-    for call in turn.calls:
-        text = EFFECT_UNKNOWN if call.id in turn.started else NOT_RUN
-        events.append(
-            ToolResult(
-                call_id=call.id,
-                name=call.name,
-                output=text,
-                is_error=True,
-                outcome="interrupted",
-                bytes=len(text.encode()),
-            )
-        )
+    events += [_unanswered(turn, call) for call in turn.calls]
     events.append(ToolCallsComplete(count=turn.asked))
     return events
+
+
+def _close_unsure(turn: Turn, idempotent: Callable[[str], bool]) -> list[Durable]:
+    """Those calls answered whose effect is unknown, and with them those that had not begun: they may build on it."""
+    again = {call.id for call in turn.calls if idempotent(call.name) and 0 < turn.started.count(call.id) < RUNS}
+    if again.issuperset(turn.started):
+        return []
+    return [_unanswered(turn, call) for call in turn.calls if call.id not in again]
+
+
+def _unanswered(turn: Turn, call: ToolCall) -> ToolResult:
+    text = EFFECT_UNKNOWN if call.id in turn.started else NOT_RUN
+    return ToolResult(
+        call_id=call.id,
+        name=call.name,
+        output=text,
+        is_error=True,
+        outcome="interrupted",
+        bytes=len(text.encode()),
+    )

@@ -11,19 +11,23 @@ from msgspec.structs import replace
 from walrus_protocol.content import Finish, MessageKind, State, StopReason, ToolCall, Usage, plain_text
 from walrus_protocol.events import (
     AssistantMessage,
+    CheckpointCreated,
     Done,
     Durable,
     InterruptRequested,
     Parent,
     Process,
+    Rewound,
     SessionClosed,
     SessionCreated,
     ToolCallsComplete,
     ToolCallsStart,
     ToolResult,
     ToolStarted,
+    TurnResumed,
     UserMessage,
 )
+from walrusd.session.branch import silent
 from walrusd.session.states import Refused, after
 
 
@@ -34,7 +38,12 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_seq: int
     started_at: float
     kind: MessageKind = "message"
+    timeout_s: float | None = None
+    attempt: int = 1
+    """How often it was begun since its last complete round; orderly stops do not count."""
     rounds: int = 0
+    cut_off: int = 0
+    """Of these rounds, those whose answer was cut off: an agent's limit does not count them."""
     heard: bool = True
     """Something new for the model has come since its last answer."""
     calls: tuple[ToolCall, ...] = ()
@@ -44,7 +53,9 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     executing: bool = False
     """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
     started: tuple[str, ...] = ()
-    """Ids of the unanswered calls whose intent is recorded."""
+    """Ids of the unanswered calls whose intent is recorded, once for each time."""
+    unsure: bool = False
+    """A call of this round was closed without its outcome."""
     processes: tuple[tuple[str, Process], ...] = ()
     """Of these calls, those that run as a process, and which."""
     finish: Finish | None = None
@@ -70,6 +81,7 @@ class Outline(Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seq: int = 0
     turns: int = 0
     messages: int = 0
+    """Those of users and assistants that the model sees."""
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
     turn: Turn | None = None
@@ -109,6 +121,7 @@ def stamp(outline: Outline, event: Durable, ts: float, elapsed_s: float | None =
                 usage=turn.usage,
                 cost_usd=turn.cost_usd,
                 duration_ms=max(0, round((ts - turn.started_at if elapsed_s is None else elapsed_s) * 1000)),
+                messages=outline.messages,
             )
         case _:
             number = turn.number if turn else None
@@ -128,6 +141,7 @@ def advance(outline: Outline, event: Durable) -> Outline:
                 title=event.title,
                 parent=event.parent,
                 created_at=event.ts,
+                messages=event.parent.messages if event.parent else 0,
             )
         case UserMessage():
             return _hear(outline, event)
@@ -135,9 +149,10 @@ def advance(outline: Outline, event: Durable) -> Outline:
             return _answer(outline, event)
         case ToolCallsStart() | ToolStarted() | ToolResult() | ToolCallsComplete():
             return replace(outline, turn=_call(outline, _open(outline, event), event))
-        case InterruptRequested():
-            turn = _open(outline, event)
-            return replace(outline, turn=replace(turn, interrupt=turn.interrupt or event.reason))
+        case InterruptRequested() | TurnResumed():
+            return replace(outline, turn=_redirect(_open(outline, event), event))
+        case CheckpointCreated() | Rewound():
+            return _branch(outline, event)
         case Done():
             if _open(outline, event).calls:
                 raise Refused(outline.id, state, event, "a tool call is still open")
@@ -152,11 +167,24 @@ def _open(outline: Outline, event: Durable) -> Turn:
     return outline.turn
 
 
+def _branch(outline: Outline, event: CheckpointCreated | Rewound) -> Outline:
+    point = event.to if isinstance(event, Rewound) else event.at
+    if not 1 <= point < outline.last_seq:
+        raise Refused(outline.id, outline.state, event, f"seq {point} does not come before it")
+    return replace(outline, messages=event.messages) if isinstance(event, Rewound) else outline
+
+
 def _hear(outline: Outline, event: UserMessage) -> Outline:
     outline = replace(outline, messages=outline.messages + 1)
     if outline.turn is None:
         number = outline.turns + 1
-        turn = Turn(number=number, first_seq=outline.last_seq, started_at=event.ts, kind=event.kind)
+        turn = Turn(
+            number=number,
+            first_seq=outline.last_seq,
+            started_at=event.ts,
+            kind=event.kind,
+            timeout_s=event.timeout_s,
+        )
         return replace(outline, turns=number, turn=turn)
     if event.kind not in {"steer", "resume"} or outline.turn.calls:
         raise Refused(outline.id, outline.state, event, "a turn is open")
@@ -171,6 +199,7 @@ def _answer(outline: Outline, event: AssistantMessage) -> Outline:
     turn = replace(
         turn,
         rounds=turn.rounds + 1,
+        cut_off=turn.cut_off + (event.finish == "interrupted"),
         heard=False,
         calls=event.calls,
         asked=len(event.calls),
@@ -181,11 +210,22 @@ def _answer(outline: Outline, event: AssistantMessage) -> Outline:
     )
     return replace(
         outline,
-        messages=outline.messages + 1,
+        messages=outline.messages + (not silent(event)),
         usage=outline.usage + event.usage,
         cost_usd=_sum(outline.cost_usd, event.cost_usd),
         turn=turn,
     )
+
+
+def _redirect(turn: Turn, event: InterruptRequested | TurnResumed) -> Turn:
+    match event:
+        case InterruptRequested():
+            return replace(turn, interrupt=turn.interrupt or event.reason)
+        case TurnResumed():
+            # An answer that was cut off before its first word is none: the model is asked again. Where it had said
+            # something, a message asks it.
+            nothing_said = turn.finish == "interrupted" and not turn.text.strip()
+            return replace(turn, attempt=event.attempt, heard=turn.heard or nothing_said)
 
 
 def _sum(total: float | None, cost: float | None) -> float | None:
@@ -202,7 +242,9 @@ def _call(outline: Outline, turn: Turn, event: ToolCallsStart | ToolStarted | To
         case ToolStarted():
             if event.call_id not in {call.id for call in turn.calls}:
                 raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
-            processes = turn.processes if event.process is None else (*turn.processes, (event.call_id, event.process))
+            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
+            if event.process is not None:
+                processes = (*processes, (event.call_id, event.process))
             return replace(turn, started=(*turn.started, event.call_id), processes=processes)
         case ToolResult():
             left = tuple(call for call in turn.calls if call.id != event.call_id)
@@ -210,8 +252,10 @@ def _call(outline: Outline, turn: Turn, event: ToolCallsStart | ToolStarted | To
                 raise Refused(outline.id, outline.state, event, f"call {event.call_id} is not open")
             started = tuple(call for call in turn.started if call != event.call_id)
             processes = tuple(running for running in turn.processes if running[0] != event.call_id)
-            return replace(turn, calls=left, started=started, processes=processes)
+            unsure = turn.unsure or event.outcome == "interrupted"
+            return replace(turn, calls=left, started=started, processes=processes, unsure=unsure)
         case ToolCallsComplete():
             if turn.calls:
                 raise Refused(outline.id, outline.state, event, "a tool call is still open")
-            return replace(turn, executing=False, heard=True)
+            attempt = turn.attempt if turn.unsure else 1
+            return replace(turn, executing=False, heard=True, unsure=False, attempt=attempt)

@@ -6,16 +6,19 @@ States that wait for a person or a subagent enter the table with the events that
 from walrus_protocol.content import State
 from walrus_protocol.events import (
     AssistantMessage,
+    CheckpointCreated,
     Done,
     Durable,
     Event,
     InterruptRequested,
+    Rewound,
     SessionClosed,
     SessionCreated,
     ToolCallsComplete,
     ToolCallsStart,
     ToolResult,
     ToolStarted,
+    TurnResumed,
     UserMessage,
 )
 
@@ -31,7 +34,15 @@ TABLE: dict[tuple[State | None, type[Event]], State] = {
     ("executing_tool", ToolCallsComplete): "processing",
     ("processing", InterruptRequested): "processing",
     ("executing_tool", InterruptRequested): "executing_tool",
+    ("processing", TurnResumed): "processing",
+    ("executing_tool", TurnResumed): "executing_tool",
     ("processing", Done): "idle",
+    ("idle", CheckpointCreated): "idle",
+    ("error", CheckpointCreated): "error",
+    ("processing", CheckpointCreated): "processing",
+    ("executing_tool", CheckpointCreated): "executing_tool",
+    ("idle", Rewound): "idle",
+    ("error", Rewound): "error",
     ("idle", SessionClosed): "closed",
     ("error", SessionClosed): "closed",
 }

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from walrus_protocol.content import Content, MessageKind, State
 from walrus_protocol.events import Tick
+from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 
@@ -193,6 +194,13 @@ class Log(Protocol):
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         """At most `limit` bytes of an output from `offset` on; None where the session has no such output."""
+
+    async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
+        """Where people and models have said all of the query's words, whatever their order, case and accents.
+
+        Newest first, from the event before the one at the offset `before` on. "Words in quotes" stand in a row, and
+        a `beginning*` stands for every word that begins so; there is no other sign.
+        """
 
     async def schedules(self) -> list[Schedule]:
         """By name."""

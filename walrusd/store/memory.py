@@ -10,6 +10,7 @@ import trio
 from msgspec import Struct, field
 
 from walrus_protocol.events import Tick
+from walrus_protocol.searching import Hit
 from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
@@ -29,6 +30,7 @@ from walrusd.store.log import (
     Write,
 )
 from walrusd.store.pulse import Pulse
+from walrusd.store.search import Row, search_among
 
 _seq = attrgetter("seq")
 
@@ -235,6 +237,17 @@ class MemoryLog:
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         readable = ref in (await self._read(session)).outputs
         return self.disk.outputs[ref][offset : offset + limit] if readable else None
+
+    async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
+        await self._arrive()
+        agents = {row.id: row.agent for row in self._outlines()}
+        rows = [
+            Row(row.offset, session, row.seq, row.body, agents.get(session, ""))
+            for session, kept in self.disk.sessions.items()
+            for row in kept.rows
+            if before is None or row.offset < before
+        ]
+        return search_among(sorted(rows, reverse=True), query, limit)
 
     async def schedules(self) -> list[Schedule]:
         await self._arrive()

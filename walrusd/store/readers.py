@@ -21,11 +21,12 @@ T = TypeVar("T")
 class Readers:
     """A query sees every commit that came before it. One that is cancelled ends first: it is a page at most."""
 
-    def __init__(self, path: str, give_way: GiveWay) -> None:
+    def __init__(self, path: str, give_way: GiveWay, most: int) -> None:
+        """`most` queries run at once; the others wait."""
         self._path = path
         self._give_way = give_way
         self._idle: list[apsw.Connection] = []
-        self._limiter = trio.CapacityLimiter(READERS)
+        self._limiter = trio.CapacityLimiter(most)
         self._closed = False
 
     async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

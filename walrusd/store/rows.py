@@ -14,6 +14,8 @@ from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import encode
 from walrusd.store.log import LEDGER, Write
+from walrusd.store.said import said
+from walrusd.store.words import apart
 
 Row = tuple[int | str | bytes | None, ...]
 
@@ -34,6 +36,7 @@ class Many:
 
 
 EVENTS = Many('INSERT INTO event ("offset", session, seq, body) VALUES', 4)
+SAID = Many("INSERT INTO said (rowid, text) VALUES", 2)
 SESSIONS = Many(
     "INSERT INTO session (id, agent, state, in_turn, outline) VALUES",
     5,
@@ -97,8 +100,9 @@ def _one_each(batch: Sequence[Write]) -> Iterator[list[Write]]:
 
 
 def _rows(writes: list[Write], offsets: Iterator[int]) -> Iterator[tuple[Many, list[Row]]]:
-    bodies = [(w.session, seq, body) for w in writes for seq, body in enumerate(w.bodies, w.first_seq)]
-    yield EVENTS, [(next(offsets), *row) for row in bodies]
+    bodies = [(next(offsets), w.session, seq, body) for w in writes for seq, body in enumerate(w.bodies, w.first_seq)]
+    yield EVENTS, [*bodies]
+    yield SAID, [(offset, apart(one.text)) for offset, _, _, body in bodies if (one := said(body))]
     yield SESSIONS, [_session(w.outline) for w in writes if w.outline]
     yield ENQUEUE, [(w.session, q.place, q.kind, encode(q)) for w in writes for q in w.enqueue]
     yield DEQUEUE, [(w.session, place) for w in writes for place in w.dequeue]

@@ -6,6 +6,7 @@ import apsw
 import trio
 
 from walrus_protocol.events import Tick
+from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store import queries
@@ -13,9 +14,12 @@ from walrusd.store.database import Durability, open_for_writing
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import Filter, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
 from walrusd.store.pulse import Pulse
-from walrusd.store.readers import Readers
+from walrusd.store.readers import READERS, Readers
+from walrusd.store.search import search
 from walrusd.store.writer import Writer
 
+SEARCHERS = 1
+"""Searches wait for each other, and no turn waits for one: what is sought badly may take a tenth of a second."""
 CLOSE_S = 30.0
 """Longer than any commit on a disk that lives."""
 
@@ -27,7 +31,8 @@ class SqliteLog:
         self._path = path
         self._give_way = GiveWay()
         self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._give_way)
-        self._readers = Readers(path, self._give_way)
+        self._readers = Readers(path, self._give_way, READERS)
+        self._searchers = Readers(path, self._give_way, SEARCHERS)
         self._closed = False
         self._writer.start()
         trio.lowlevel.add_instrument(self._give_way)
@@ -82,6 +87,9 @@ class SqliteLog:
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         return await self._readers.read(queries.output, session, ref, offset, limit)
 
+    async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
+        return await self._searchers.read(search, query, queries.LAST_ID if before is None else before, limit)
+
     async def schedules(self) -> list[Schedule]:
         return await self._readers.read(queries.schedules)
 
@@ -110,6 +118,7 @@ class SqliteLog:
             return
         self._closed = True
         self._readers.close()
+        self._searchers.close()
         self._writer.stop()
         # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
         with trio.CancelScope(shield=True):

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from walrusd.rpc.call import Call, House
-from walrusd.rpc.handlers import agent, config, daemon, schedule, send, session, tool, watch
+from walrusd.rpc.handlers import agent, branch, config, daemon, schedule, search, send, session, tool, watch
 
 # Any: each handler takes the params that METHODS names for it; the table is where that is known.
 INLINE: dict[str, Callable[[House, Any], Struct]] = {
@@ -33,8 +33,14 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "session.attach": watch.attach,
     "session.wait": watch.wait,
     "session.history": session.history,
+    "session.search": search.search,
     "session.interrupt": session.interrupt,
     "session.close": session.close,
+    "session.fork": branch.fork,
+    "session.rewind": branch.rewind,
+    "session.checkpoint": branch.checkpoint,
+    "session.checkpoints": branch.checkpoints,
+    "session.resume": send.resume,
     "tool.output": tool.output,
     "schedule.run": schedule.run,
     "schedule.pause": schedule.pause,

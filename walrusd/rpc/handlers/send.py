@@ -1,14 +1,15 @@
-"""session.send, session.stream and agent.run: one message, and the turn that it becomes."""
+"""session.send, session.stream, session.resume and agent.run: one message, and the turn that it becomes."""
 
 import trio
 
 from walrus_protocol.content import MessageKind
 from walrus_protocol.events import MessageQueued
-from walrus_protocol.methods import AgentRunParams, SendParams, TurnResult
+from walrus_protocol.methods import AgentRunParams, SendParams, SessionParams, TurnResult
 from walrusd.rpc.call import Call
 from walrusd.runtime.inbox import Incoming, digest_of
 from walrusd.runtime.sessions import LiveSession
 from walrusd.runtime.tickets import Ticket
+from walrusd.session.mend import GO_ON
 
 CLOSE_S = 10.0
 """How long the close of a run's session may take to be durable, also where its client has gone."""
@@ -32,6 +33,14 @@ async def stream(call: Call, params: SendParams) -> TurnResult:
         )
         await call.say(queued)
     return await _stream(call, live, ticket)
+
+
+async def resume(call: Call, params: SessionParams) -> TurnResult:
+    """Another try, in a turn of its own: the model goes on with the conversation as it stands."""
+    async with call.in_order():
+        message = Incoming(content=GO_ON, when_busy="reject", kind="resume")
+        ticket = await call.house.runtime.send(params.session, message)
+    return await ticket.outcome()
 
 
 async def run(call: Call, params: AgentRunParams) -> TurnResult:

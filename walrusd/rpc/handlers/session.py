@@ -44,8 +44,7 @@ async def get(call: Call, params: SessionParams) -> SessionInfo:
 
 async def history(call: Call, params: HistoryParams) -> History:
     """A page of the messages as the model sees them, oldest first: at least one where there is one."""
-    live = await call.house.runtime.live(params.session)
-    messages = live.session.history.messages
+    messages = await call.house.runtime.branches.history(params.session)
     first = 0 if params.cursor is None else position(params.cursor)
     last = first + fitting(messages[first : first + params.limit], params.limit)
     return History(messages=tuple(messages[first:last]), cursor=str(last) if last < len(messages) else None)

@@ -6,18 +6,19 @@ import apsw
 
 from walrusd.store.migrations.m001_log import m001_log
 from walrusd.store.migrations.m002_daemon import m002_daemon
+from walrusd.store.migrations.m003_search import m003_search
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_log, m002_daemon)
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_log, m002_daemon, m003_search)
 """In order; `user_version` counts those that are done."""
 
 
 def migrate(db: apsw.Connection) -> None:
-    """Run what is missing, each step whole or not at all."""
-    for version, step in enumerate(MIGRATIONS, start=1):
-        if version > schema_version(db):
-            with db:
+    """Run what is missing: all of it or nothing, so that there is no version between of which a copy would be kept."""
+    if missing := MIGRATIONS[schema_version(db) :]:
+        with db:
+            for step in missing:
                 step(db)
-                db.pragma("user_version", version)
+            db.pragma("user_version", len(MIGRATIONS))
 
 
 def schema_version(db: apsw.Connection) -> int:

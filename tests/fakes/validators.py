@@ -1,0 +1,167 @@
+"""What providers insist on of the messages of a request, each rule said in words where it is broken.
+
+They are stricter than any one server: what passes here is refused by none.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from walrus_protocol.content import Assistant, Content, Message, TextPart, ToolCall, ToolOutput, User, plain_text
+from walrusd.providers.openai_wire import message_encoder
+
+Json = Mapping[str, Any]
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+ID = re.compile(r"[a-zA-Z0-9_-]+")
+
+
+def openai_complaints(messages: Sequence[Json]) -> list[str]:
+    """Of the `messages` of a chat-completions request."""
+    said = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    return [*_order(said, ends_with={"user", "tool"}), *_openai_pairing(said), *_openai_contents(said)]
+
+
+def _order(said: Sequence[Json], ends_with: set[str]) -> Iterator[str]:
+    if not said or said[0]["role"] != "user":
+        yield "the first is not a user's"
+    elif said[-1]["role"] not in ends_with:
+        yield f"the last is {said[-1]['role']}'s"
+    for before, message in pairwise(said):
+        if before["role"] == message["role"] == "assistant":
+            yield "the assistant speaks twice"
+
+
+def _openai_pairing(said: Sequence[Json]) -> Iterator[str]:
+    waiting: list[str] = []
+    for message in said:
+        if message["role"] == "tool":
+            if not waiting or message["tool_call_id"] != waiting.pop(0):
+                yield f"an answer to no call, or out of turn: {message['tool_call_id']}"
+            continue
+        if waiting:
+            yield f"calls without an answer: {waiting}"
+        waiting = [call["id"] for call in message.get("tool_calls") or ()]
+        if len(set(waiting)) < len(waiting):
+            yield f"an id twice: {waiting}"
+    if waiting:
+        yield f"calls without an answer: {waiting}"
+
+
+def _openai_contents(said: Sequence[Json]) -> Iterator[str]:
+    for message in said:
+        match message:
+            case {"role": "assistant", "tool_calls": [_, *_] as calls}:
+                for call in calls:
+                    yield from _openai_call(call)
+            case {"role": "user" | "assistant", "content": str(text)} if text.strip():
+                pass
+            case {"role": "user", "content": [_, *_]}:
+                pass
+            case {"role": "tool", "content": str(), "tool_call_id": str()}:
+                pass
+            case _:
+                yield f"no content: {message}"
+
+
+def _openai_call(call: Json) -> Iterator[str]:
+    match call:
+        case {"id": str(id_), "type": "function", "function": {"name": str(name), "arguments": str(arguments)}} if (
+            id_ and NAME.fullmatch(name)
+        ):
+            try:
+                is_object = isinstance(json.loads(arguments), dict)
+            except ValueError:
+                is_object = False
+            if not is_object:
+                yield f"arguments that are no JSON object: {arguments}"
+        case _:
+            yield f"no call: {call}"
+
+
+def anthropic_complaints(messages: Sequence[Json]) -> list[str]:
+    """Of the `messages` of a messages request."""
+    return [*_order(messages, ends_with={"user"}), *_anthropic_pairing(messages), *_anthropic_contents(messages)]
+
+
+def _anthropic_pairing(messages: Sequence[Json]) -> Iterator[str]:
+    waiting: list[str] = []
+    given: set[str] = set()
+    for message in messages:
+        kinds = [block["type"] for block in message["content"]]
+        answers = [block["tool_use_id"] for block in message["content"] if block["type"] == "tool_result"]
+        if sorted(answers) != sorted(waiting):
+            yield f"calls {waiting} are answered by {answers}"
+        if kinds[: len(answers)] != ["tool_result"] * len(answers):
+            yield f"answers come first: {kinds}"
+        if message["role"] == "assistant" and answers:
+            yield "the assistant answers itself"
+        waiting = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
+        if waiting and message["role"] != "assistant":
+            yield "a user calls tools"
+        if given.intersection(waiting) or len(set(waiting)) < len(waiting):
+            yield f"an id twice: {waiting}"
+        given.update(waiting)
+    if waiting:
+        yield f"calls without an answer: {waiting}"
+
+
+def _anthropic_contents(messages: Sequence[Json]) -> Iterator[str]:
+    for before, message in pairwise(messages):
+        if before["role"] == message["role"]:
+            yield f"two of the {message['role']}'s in a row"
+    for message in messages:
+        if not message["content"]:
+            yield f"no content: {message}"
+        for block in message["content"]:
+            match block:
+                case {"type": "text", "text": str(text)} if text.strip():
+                    pass
+                case {"type": "tool_use", "id": str(id_), "name": str(name), "input": dict()} if ID.fullmatch(
+                    id_
+                ) and NAME.fullmatch(name):
+                    pass
+                case {"type": "tool_result", "tool_use_id": str(), "content": str()}:
+                    pass
+                case _:
+                    yield f"no block: {block}"
+
+
+def as_anthropic(messages: Sequence[Message]) -> list[Json]:
+    """A history as that wire has it: answers are a user's, and what one role says in a row is one message."""
+    said: list[dict[str, Any]] = []
+    for message in messages:
+        role, blocks = _blocks(message)
+        if said and said[-1]["role"] == role:
+            said[-1]["content"] += blocks
+        else:
+            said.append({"role": role, "content": blocks})
+    return [*said]
+
+
+def _blocks(message: Message) -> tuple[str, list[Json]]:
+    match message:
+        case User(content=content):
+            return "user", _texts(content)
+        case Assistant(content=content, calls=calls):
+            text = _texts(content) if plain_text(content).strip() else []
+            return "assistant", [*text, *map(_tool_use, calls)]
+        case ToolOutput(call_id=call, output=output):
+            return "user", [{"type": "tool_result", "tool_use_id": call, "content": output}]
+
+
+def _texts(content: Content) -> list[Json]:
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    return [{"type": "text", "text": plain_text((part,))} for part in parts]
+
+
+def _tool_use(call: ToolCall) -> Json:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+
+
+def complaints(messages: Sequence[Message]) -> list[str]:
+    """Of a history that a model is asked with, whatever the provider."""
+    encode = message_encoder("any")
+    openai = [json.loads(encode(message)) for message in messages]
+    return [*openai_complaints(openai), *anthropic_complaints(as_anthropic(messages))]

@@ -1,0 +1,154 @@
+"""session.fork, rewind, checkpoint and checkpoints over the wire: strict answers, refusals with hints, order."""
+
+import pytest
+
+from tests.rpc.raw import Json, Raw, request
+from tests.rpc.test_methods import NOTHING_USED, answered, new_session
+from walrus_protocol.aclient import Client
+from walrus_protocol.branches import CheckpointParams, CheckpointsParams
+
+ONE_TURN = 3
+"""Events of a turn of the echo."""
+
+
+async def talk(line: Raw, session: int, *texts: str) -> None:
+    for text in texts:
+        await answered(line, "session.send", {"session": session, "content": text})
+
+
+async def said(line: Raw, session: int) -> list[str]:
+    """What the user said of what the model sees."""
+    messages = (await answered(line, "session.history", {"session": session}))["messages"]
+    return [message["content"] for message in messages if message["role"] == "user"]
+
+
+async def test_a_fork_is_a_session_of_its_own_that_begins_with_its_parents_conversation(line: Raw) -> None:
+    parent = await new_session(line)
+    await talk(line, parent, "one", "two")
+    forked = await answered(line, "session.fork", {"session": parent, "at": 1 + ONE_TURN})
+    assert forked == {"session": forked["session"], "at": 4}
+    child = forked["session"]
+    await talk(line, child, "zwei")
+    assert (await said(line, child), await said(line, parent)) == (["one", "zwei"], ["one", "two"])
+    shown = await answered(line, "session.get", {"session": child})
+    assert {name: shown[name] for name in ("parent", "messages", "last_seq", "created_by", "state", "usage")} == {
+        "parent": {"session": parent, "seq": 4},
+        "messages": 4,
+        "last_seq": 4,
+        "created_by": "client",
+        "state": "idle",
+        "usage": NOTHING_USED,
+    }
+
+
+async def test_attaching_to_a_fork_shows_its_own_log(line: Raw) -> None:
+    parent = await new_session(line)
+    await talk(line, parent, "one")
+    child = (await answered(line, "session.fork", {"session": parent}))["session"]
+    await line.ask("session.attach", {"session": child, "follow": False})
+    events, _ = await line.events()
+    assert [event["type"] for event in events] == ["session_created"]
+    assert events[0]["parent"] == {"session": parent, "seq": 4, "messages": 2}
+
+
+async def test_a_rewind_is_an_event_and_can_be_rewound(line: Raw) -> None:
+    session = await new_session(line)
+    await talk(line, session, "one", "two")
+    assert await answered(line, "session.rewind", {"session": session, "to": 4}) == {"last_seq": 8, "to": 4}
+    assert await said(line, session) == ["one"]
+    assert await answered(line, "session.rewind", {"session": session, "to": 7}) == {"last_seq": 9, "to": 7}
+    assert await said(line, session) == ["one", "two"]
+    await line.ask("session.attach", {"session": session, "since": 7, "follow": False})
+    events, _ = await line.events()
+    assert [(event["type"], event["turn"], event["to"], event["messages"]) for event in events] == [
+        ("rewound", None, 4, 2),
+        ("rewound", None, 7, 4),
+    ]
+
+
+async def test_checkpoints_are_made_and_listed_page_by_page(client: Client, line: Raw) -> None:
+    session = await new_session(line)
+    for name in ("a", "b", "c", "a"):
+        await client.checkpoint(CheckpointParams(session=session, name=name))
+    await talk(line, session, "one")
+    assert await answered(line, "session.checkpoint", {"session": session, "name": "b"}) == {"at": 8}
+    first = await client.checkpoints(CheckpointsParams(session=session, limit=2))
+    rest = await client.checkpoints(CheckpointsParams(session=session, limit=2, cursor=first.cursor))
+    assert [[(one.name, one.at) for one in page.checkpoints] for page in (first, rest)] == [
+        [("c", 3), ("a", 4)],
+        [("b", 8)],
+    ]
+    assert rest.cursor is None
+    assert rest.checkpoints[0].ts > first.checkpoints[0].ts
+
+
+async def test_many_long_names_come_in_pages_that_fit(client: Client, line: Raw) -> None:
+    session = await new_session(line)
+    names = [f"{number} " + "\x01" * 250 for number in range(900)]
+    await line.send(
+        *(
+            request("session.checkpoint", {"session": session, "name": name}, number)
+            for number, name in enumerate(names, 1)
+        )
+    )
+    for _ in names:
+        assert "result" in await line.receive()
+    found: list[str] = []
+    params = CheckpointsParams(session=session, limit=500)
+    while True:
+        page = await client.checkpoints(params)
+        found += [one.name for one in page.checkpoints]
+        if page.cursor is None:
+            break
+        params = CheckpointsParams(session=session, limit=500, cursor=page.cursor)
+    assert found == names
+
+
+async def test_what_one_connection_asks_of_a_session_takes_effect_in_order(line: Raw) -> None:
+    session = await new_session(line)
+    await talk(line, session, "one")
+    await line.send(
+        request("session.checkpoint", {"session": session, "name": "here"}, 11),
+        request("session.rewind", {"session": session, "to": 1}, 12),
+        request("session.fork", {"session": session}, 13),
+        request("session.send", {"session": session, "content": "eins"}, 14),
+        request("session.checkpoint", {"session": session, "name": "there"}, 15),
+        request("session.close", {"session": session}, 16),
+        request("session.rewind", {"session": session, "to": 1}, 17),
+    )
+    answers = {answer["id"]: answer for answer in [await line.receive() for _ in range(7)]}
+    assert (answers[11]["result"], answers[12]["result"]) == ({"at": 4}, {"last_seq": 6, "to": 1})
+    assert answers[13]["result"]["at"] == 6
+    assert await said(line, answers[13]["result"]["session"]) == []
+    assert answers[14]["result"]["first_seq"] == 7
+    assert 7 <= answers[15]["result"]["at"] <= 9
+    assert (answers[16]["result"], answers[17]["error"]["data"]["kind"]) == ({"closed": True}, "session_closed")
+    assert await said(line, session) == ["eins"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "kind", "says", "hints"),
+    [
+        ("session.fork", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.rewind", {"session": 999_999, "to": 1}, "session_not_found", "999999", "session list"),
+        ("session.checkpoint", {"session": 999_999, "name": "x"}, "session_not_found", "999999", "session list"),
+        ("session.checkpoints", {"session": 999_999}, "session_not_found", "999999", "session list"),
+        ("session.fork", {"at": 2}, "offset_in_future", "ends at seq 1, before 2", "session attach"),
+        ("session.rewind", {"to": 2}, "offset_in_future", "ends at seq 1, before 2", "session attach"),
+        ("session.rewind", {"to": 0}, "invalid_params", "to: ", "session.rewind takes"),
+        ("session.rewind", {}, "invalid_params", "to", "session, to"),
+        ("session.fork", {"at": "start"}, "invalid_params", "at: expected integer or null", "session.fork takes"),
+        ("session.fork", {"to": 1}, "invalid_params", "unknown param 'to'", "session, at"),
+        ("session.checkpoint", {"name": ""}, "invalid_params", "name: ", "session.checkpoint takes"),
+        ("session.checkpoint", {"name": "12"}, "invalid_params", "'12' is a number", "seqs"),
+        ("session.checkpoints", {"cursor": "x"}, "invalid_params", "cursor: 'x'", "as it was given"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_a_hint(
+    line: Raw, method: str, params: Json, kind: str, says: str, hints: str
+) -> None:
+    session = await new_session(line)
+    error = (await line.call(method, {"session": session, **params}))["error"]
+    assert (error["data"]["kind"], says in error["message"], hints in error["data"]["hint"]) == (kind, True, True), (
+        error
+    )

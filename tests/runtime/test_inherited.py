@@ -1,0 +1,187 @@
+"""What a fork inherits: read late, weighed, let go with it, and encoded no more often than any other message."""
+
+from collections.abc import AsyncIterator
+from weakref import ref
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes.model import FakeModel
+from walrus_protocol.content import Assistant, Message, ToolOutput, User
+from walrus_protocol.events import Done, Parent, decode_row
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelRequest, Reply, Say
+from walrusd.runtime.runtime import Runtime
+from walrusd.store.log import StorageFull, Stored
+from walrusd.store.memory import MemoryLog
+
+IDLE_S = 60.0
+
+
+class Encoding:
+    """A model whose wire counts what it encodes."""
+
+    def __init__(self) -> None:
+        self.encoded: list[Message] = []
+        self.sent: list[list[bytes]] = []
+
+    async def reply(self, request: ModelRequest, _: Say) -> Reply:
+        await trio.lowlevel.checkpoint()
+        self.sent.append([*request.history.rendered("w", self._encode)])
+        return Reply(content=f"{len(self.sent)}.")
+
+    def _encode(self, message: Message) -> bytes:
+        assert not isinstance(message, ToolOutput)
+        self.encoded.append(message)
+        return str(message.content).encode()
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+async def runtime(model: FakeModel, log: MemoryLog) -> AsyncIterator[Runtime]:
+    async with Runtime(model, log=log, idle_evict_s=IDLE_S) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        yield runtime
+
+
+async def talk(runtime: Runtime, *texts: str) -> int:
+    session = await runtime.create_session("walrus")
+    for text in texts:
+        await runtime.send_to(session, text)
+    return session
+
+
+async def test_a_fork_costs_nothing_until_it_is_used_and_its_parent_is_never_loaded_for_it(log: MemoryLog) -> None:
+    async with Runtime(FakeModel(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        parent = await talk(runtime, "one")
+    async with Runtime(FakeModel(), log=MemoryLog(log.disk)) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        child = await runtime.live((await runtime.branches.fork(parent)).session)
+        size = child.size
+        assert child.session.conversation.missing == Parent(session=parent, seq=4, messages=2)
+        await runtime.send_to(child.id, "two")
+        assert child.session.history.messages[:2] == [User("one"), Assistant(content="ok")]
+        rows = [*await runtime.log.events(child.id, 0, 100), *await runtime.log.events(parent, 0, 100)]
+        assert child.size == sum(len(row.body) for row in rows) > size
+        assert runtime.sessions_in_memory.in_memory(parent) is None
+
+
+async def test_many_who_ask_at_once_for_what_a_fork_inherits_see_the_same(runtime: Runtime, model: FakeModel) -> None:
+    child = (await runtime.branches.fork(await talk(runtime, "one", "two"))).session
+    found: list[list[Message]] = []
+
+    async def look() -> None:
+        found.append([*await runtime.branches.history(child)][:4])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runtime.send_to, child, "three")
+        for _ in range(5):
+            nursery.start_soon(look)
+    assert found == [model.asked[-1][:4]] * 5
+    assert len(model.asked[-1]) == 5
+
+
+async def test_parents_and_forks_leave_the_memory_each_by_itself(
+    runtime: Runtime, model: FakeModel, autojump_clock: trio.testing.MockClock
+) -> None:
+    parent = await talk(runtime, "one")
+    child = (await runtime.branches.fork(parent)).session
+    await runtime.send_to(child, "two")
+    gone = ref(await runtime.live(child)), ref(await runtime.live(parent))
+    held = await runtime.live(child)
+    await trio.sleep(3 * IDLE_S)
+    assert [one() is None for one in gone] == [False, True]
+    await runtime.send_to(child, "three")
+    del held
+    await trio.sleep(3 * IDLE_S)
+    assert gone[0]() is None
+    await runtime.branches.rewind(child, 4)
+    await trio.sleep(3 * IDLE_S)
+    await runtime.send_to(child, "drei")
+    assert [str(message.content) for message in model.asked[-1] if isinstance(message, User)] == ["one", "two", "drei"]
+
+
+async def test_what_a_fork_inherits_is_encoded_once_and_what_a_rewind_leaves_is_not_encoded_again(
+    log: MemoryLog,
+) -> None:
+    model = Encoding()
+    async with Runtime(model, log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        child = (await runtime.branches.fork(await talk(runtime, "one"))).session
+        model.encoded.clear()
+        await runtime.send_to(child, "two")
+        await runtime.send_to(child, "three")
+        await runtime.branches.rewind(child, 4)
+        await runtime.send_to(child, "drei")
+    assert model.sent[1:] == [
+        [b"one", b"1.", b"two"],
+        [b"one", b"1.", b"two", b"2.", b"three"],
+        [b"one", b"1.", b"two", b"2.", b"drei"],
+    ]
+    said = [User("one"), Assistant(content="1."), User("two"), Assistant(content="2."), User("three"), User("drei")]
+    assert model.encoded == said
+
+
+async def test_a_fork_whose_parents_log_cannot_be_read_says_so_and_harms_nobody(
+    runtime: Runtime, log: MemoryLog
+) -> None:
+    parent = await talk(runtime, "one")
+    child = (await runtime.branches.fork(parent)).session
+    rows = log.disk.sessions[parent].rows
+    rows[1] = Stored(rows[1].seq, rows[1].offset, b'{"type":"of_tomorrow"}')
+    await runtime.send_to(child, "two")
+    done = decode_row((await log.events(child, 2, 1))[0].body)
+    assert isinstance(done, Done)
+    assert done.error is not None
+    assert (done.error.kind, "session 1 cannot be read on from seq 2" in done.error.message) == ("internal", True)
+    with pytest.raises(Problem) as refused:
+        await runtime.branches.history(child)
+    assert refused.value.kind == "storage_failed"
+    del rows[:]
+    with pytest.raises(Problem, match="from seq 1: it ends there"):
+        await runtime.branches.history(child)
+    assert (await runtime.send_to(parent, "more")).final_response == "ok"
+
+
+async def test_a_full_disk_refuses_all_three_and_leaves_everything_as_it_was(runtime: Runtime, log: MemoryLog) -> None:
+    session = await talk(runtime, "one")
+    before = await runtime.session(session)
+    log.fail_with = StorageFull("full")
+    branches = runtime.branches
+    for asked in (branches.fork(session), branches.rewind(session, 1), branches.checkpoint(session, "x")):
+        with pytest.raises(Problem) as refused:
+            await asked
+        assert refused.value.kind == "storage_full"
+    log.fail_with = None
+    assert await runtime.session(session) == before
+    assert await branches.checkpoints(session) == []
+    assert [info.id for info in await runtime.sessions()] == [session]
+    assert (await runtime.send_to(session, "two")).final_response == "ok"
+
+
+async def test_who_goes_away_in_mid_rewind_leaves_the_session_free(runtime: Runtime) -> None:
+    session = await talk(runtime, "one", "two")
+    for steps in range(6):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.branches.rewind, session, 4)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert not (await runtime.live(session)).busy
+        messages = (await runtime.session(session)).messages
+        assert messages == len(await runtime.branches.history(session))
+        assert messages in {2, 4}
+    assert (await runtime.send_to(session, "three")).final_response == "ok"

@@ -1,0 +1,106 @@
+"""walrusctl session search: what was found, for people and for programs."""
+
+import os
+import pty
+from pathlib import Path
+
+import pytest
+from msgspec import convert
+from msgspec.structs import replace
+
+from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
+from tests.fakes.home import PATIENCE_S
+from tests.fakes.terminal import Terminal
+from walrus_protocol.searching import Hit, Hits, Mark, SearchParams
+from walrusctl.render import when
+
+TS = 1_793_577_600.0
+SEA = Hit(
+    session=12,
+    seq=3,
+    offset=90,
+    agent="poet",
+    role="assistant",
+    ts=TS + 60,
+    snippet="…why the sea is boiling hot, said the Walrus",
+    marks=(Mark(9, 12), Mark(38, 44)),
+)
+CLERK = Hit(session=7, seq=2, offset=41, agent="clerk", role="user", ts=TS, snippet="a walrus at sea", marks=())
+
+
+def pages(call: Call) -> Hits:
+    """A hit a page."""
+    params = call.request.params
+    assert isinstance(params, SearchParams)
+    return Hits(hits=(SEA,), cursor="90") if params.cursor is None else Hits(hits=(CLERK,))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> FakeDaemon:
+    return FakeDaemon(tmp_path / "walrus.sock", {"session.search": pages})
+
+
+def test_hits_are_a_line_each_from_all_pages(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("session", "search", "walrus", "sea")
+    assert (result.exit_code, result.stderr) == (0, "")
+    heads, *rows = result.stdout.splitlines()
+    assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
+    assert rows == [
+        f"12       3    poet   {when(TS + 60)}  assistant  {SEA.snippet}",
+        f"7        2    clerk  {when(TS)}  user       {CLERK.snippet}",
+    ]
+    assert daemon.params("session.search")[0] == SearchParams(query="walrus sea", limit=50)
+
+
+def test_with_a_limit_what_is_left_is_said_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("session", "search", "walrus", "--limit", 1)
+        assert len(result.stdout.splitlines()) == 2
+        assert result.stderr == "there are more: raise --limit\n"
+        [found] = terminal.lines("session", "search", "walrus", "--limit", 1)
+    assert convert(found, Hits) == Hits(hits=(SEA,), cursor="90")
+
+
+def test_words_in_quotes_reach_the_daemon_in_quotes(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        terminal.types("session", "search", '"boiling hot"', "wal*", "--limit", 1)
+    assert daemon.params("session.search") == [SearchParams(query='"boiling hot" wal*', limit=1)]
+
+
+def test_nothing_found_is_a_table_without_rows(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.search"] = answers(Hits(hits=()))
+    with daemon:
+        result = terminal.types("session", "search", "x")
+    assert (result.exit_code, result.stdout) == (0, "SESSION  SEQ  AGENT  SAID  BY  TEXT\n")
+
+
+def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.search"] = refuses(
+        "invalid_params", "query: there is no word in '?'", "Words are of letters."
+    )
+    with daemon:
+        result = terminal.types("session", "search", "?")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "walrusctl: query: there is no word in '?'\n  hint: Words are of letters.\n"
+    assert terminal.types("session", "search").exit_code == 2
+
+
+@pytest.mark.parametrize(("no_color", "bold", "plain"), [("", "\x1b[1m", "\x1b[0m"), ("1", "", "")])
+def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
+    daemon: FakeDaemon, terminal: Terminal, no_color: str, bold: str, plain: str
+) -> None:
+    rude = replace(CLERK, snippet="\x1b[31mred\x07 w\ufdd0alrus\ufdd1 \x1b]0;x", marks=(Mark(10, 17), Mark(19, 23)))
+    daemon.script["session.search"] = answers(Hits(hits=(SEA, rude)))
+    terminal.environ["NO_COLOR"] = no_color
+    ours, theirs = pty.openpty()
+    with daemon, terminal.child("session", "search", "walrus", stdout=theirs) as child:
+        os.close(theirs)
+        assert child.wait(PATIENCE_S) == 0
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert f"why the {bold}sea{plain} is boiling hot, said the {bold}Walrus{plain}" in shown
+    assert f"red {bold}w alrus{plain}" in shown
+    assert "\x1b[31m" not in shown
+    assert "\x1b]" not in shown
+    assert "\ufdd0" not in shown

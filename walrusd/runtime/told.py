@@ -1,0 +1,31 @@
+"""What a caller is told where the store fails, a log of it cannot be read, or there is none."""
+
+import contextlib
+from collections.abc import Iterator
+
+from walrus_protocol.problems import Problem
+from walrusd.store.log import StorageFailed
+
+
+@contextlib.contextmanager
+def storage_told(**data: object) -> Iterator[None]:
+    """A store that fails, as the Problem that a caller meets."""
+    try:
+        yield
+    except StorageFailed as failure:
+        raise Problem(failure.kind, str(failure), failure.hint, **data) from failure
+
+
+def unreadable(session: int, seq: int, why: object) -> Problem:
+    return Problem(
+        "storage_failed",
+        f"the log of session {session} cannot be read on from seq {seq}: {why}",
+        "Other sessions are not harmed. Was it written by a newer walrusd, or by hand?",
+        session=session,
+    )
+
+
+def session_not_found(session: int) -> Problem:
+    return Problem(
+        "session_not_found", f"there is no session {session}", "`walrusctl session list --all` shows those there are."
+    )

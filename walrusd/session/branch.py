@@ -1,0 +1,118 @@
+"""What the model sees at any point of a log. A rewind erases nothing: it lets the conversation go on from an earlier
+point, so the messages of a log are a tree, and going back to a point before a rewind brings back what that took away.
+"""
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from walrus_protocol.content import Message
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    Rewound,
+    SessionClosed,
+    SessionCreated,
+    ToolCallsComplete,
+    UserMessage,
+)
+
+
+class Stretch(NamedTuple):
+    """Messages that came one after the other: those from `start` to before `stop`, on top of what is `below`."""
+
+    below: "Stretch | None"
+    start: int
+    stop: int
+
+
+class Branches:
+    """All messages of a log in order of their seqs, and what each rewind went back to."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._seqs: list[int] = []
+        self._rewinds: list[int] = []
+        self._grounds: list[Stretch | None] = []
+        """What was seen right after each rewind."""
+
+    def add(self, seq: int, message: Message) -> None:
+        self._seqs.append(seq)
+        self._messages.append(message)
+
+    def rewind(self, seq: int, to: int) -> None:
+        """From the event `seq` on, what is seen is what was seen after the event `to`, which came before it."""
+        self._grounds.append(self._seen(to))
+        self._rewinds.append(seq)
+
+    def at(self, seq: int) -> list[Message]:
+        """What is seen after the event `seq`."""
+        top, stretches = self._seen(seq), []
+        while top is not None:
+            stretches.append(self._messages[top.start : top.stop])
+            top = top.below
+        return [message for stretch in reversed(stretches) for message in stretch]
+
+    def _seen(self, seq: int) -> Stretch | None:
+        rewinds = bisect_right(self._rewinds, seq)
+        below, since = (self._grounds[rewinds - 1], self._rewinds[rewinds - 1]) if rewinds else (None, 0)
+        start, stop = bisect_right(self._seqs, since), bisect_right(self._seqs, seq)
+        return below if start == stop else Stretch(below, start, stop)
+
+
+class Footing(Struct, frozen=True):
+    """A point with no open call, from which a conversation may go on. `messages`: how many it has there."""
+
+    seq: int
+    messages: int
+
+
+class Descent:
+    """Finds the last footing up to `at`, on the way down a log from there.
+
+    How far down that is does not grow with the log: to the beginning of the turn at most.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._seq: int | None = None
+        self._said = 0
+        """Messages between the footing and where it has come to."""
+
+    def see(self, seq: int, event: Durable) -> Footing | None:
+        """The next event down; None where it does not tell."""
+        match event:
+            case AssistantMessage(calls=calls) if calls and self._seq is None:
+                self._seq = seq - 1  # a history that ends with calls nobody has answered is refused by every provider
+            case AssistantMessage():
+                self._stand()
+                self._said += not silent(event)
+            case UserMessage():
+                self._stand()
+                self._said += 1
+            case SessionCreated(parent=parent):
+                return Footing(self._stand(), self._said + (parent.messages if parent else 0))
+            case Rewound(messages=known) | Done(messages=int(known)):
+                return Footing(self._stand(), self._said + known)
+            case ToolCallsComplete() | Done() | SessionClosed():
+                self._stand()
+            case _:
+                pass  # it may stand within a round as well as outside
+        return None
+
+    def _stand(self) -> int:
+        """No call is open here, nor from here up to where it began."""
+        if self._seq is None:
+            self._seq = self._at
+        return self._seq
+
+
+def silent(event: AssistantMessage) -> bool:
+    """It says nothing and asks for nothing. Providers refuse such a message, so no model is shown it.
+
+    White space is nothing: a reply that is cut off may have begun with a line feed.
+    """
+    said = event.content.strip() if isinstance(event.content, str) else event.content
+    return not said and not event.calls

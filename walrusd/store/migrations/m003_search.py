@@ -1,0 +1,27 @@
+"""The index of what was said, filled with what is there: the one step that takes long in a large log."""
+
+from collections.abc import Iterator
+
+import apsw
+
+from walrusd.store.said import said
+from walrusd.store.words import apart
+
+TOKENIZER = "unicode61 remove_diacritics 2"
+"""Words whatever their case and their accents."""
+
+# The text itself stays in the event and nowhere else; a row's id is the offset of its event. Deleting is by that id.
+TABLES = f"""
+CREATE VIRTUAL TABLE said USING fts5 (text, content='', contentless_delete=1, tokenize='{TOKENIZER}');
+"""
+
+
+def m003_search(db: apsw.Connection) -> None:
+    db.execute(TABLES)
+    db.executemany("INSERT INTO said (rowid, text) VALUES (?, ?)", _all_said(db))
+
+
+def _all_said(db: apsw.Connection) -> Iterator[tuple[int, str]]:
+    for offset, body in db.execute('SELECT "offset", body FROM event ORDER BY "offset"'):
+        if one := said(body):
+            yield offset, apart(one.text)

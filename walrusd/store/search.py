@@ -1,0 +1,127 @@
+"""Searching what was said: the places from the index, the newest first, and a piece of each text from its event.
+
+Newest first and not by weight: the index is walked backwards and left when the page is full, which takes a millisecond
+for any word of a million messages; to weigh them takes 370 of those for one that is in half of them. Slow is only what
+cannot be left early: words in a row that never stand so (50 ms) and the beginning of very many words (w*: 200 ms).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import starmap
+from typing import NamedTuple
+
+import apsw
+
+from walrus_protocol.searching import Hit, Mark
+from walrusd.store.migrations.m003_search import TOKENIZER
+from walrusd.store.said import Said, said
+from walrusd.store.words import APART, apart, terms
+
+PLACES = """
+SELECT event."offset", session, seq, body, ifnull((SELECT agent FROM session WHERE id = event.session), '')
+FROM (SELECT rowid FROM said WHERE said MATCH :words AND rowid < :before ORDER BY rowid DESC LIMIT :limit) AS hit
+CROSS JOIN event ON event."offset" = hit.rowid ORDER BY hit.rowid DESC
+"""
+LOOKED_AT = 100_000
+"""Characters of a text in which the words are looked for to be shown. A hit beyond them is a hit all the same."""
+SHOWN_WORDS = 24
+SHOWN = 240
+"""Characters of a snippet: a word may be as long as a text."""
+LEAD = 80
+"""Of these, in front of what was found."""
+
+_OPEN, _CLOSE = "\x02", "\x03"
+_OURS = re.compile(f"[\0{APART}{_OPEN}{_CLOSE}]")
+"""And what would end a text in SQLite's snippets."""
+_PIECES = re.compile(f"([{_OPEN}{_CLOSE}])")
+_TABLE = f"CREATE VIRTUAL TABLE text USING fts5 (said, tokenize='{TOKENIZER}')"
+_MATCHING = "SELECT rowid FROM text WHERE text MATCH ? ORDER BY rowid DESC LIMIT ?"
+_MARKED = "SELECT rowid, snippet(text, 0, :open, :close, '…', :most) FROM text WHERE text MATCH :words"
+
+
+class Row(NamedTuple):
+    """An event, and whose."""
+
+    offset: int
+    session: int
+    seq: int
+    body: bytes
+    agent: str
+
+
+def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit]:
+    """What says all of the query's words, newest first, from the event before the one at offset `before` on."""
+    words = terms(query)
+    if not words:
+        return []
+    rows = db.execute(PLACES, {"words": " ".join(words), "before": before, "limit": limit})
+    return _shown(starmap(Row, rows), words)
+
+
+def search_among(rows: Sequence[Row], query: str, limit: int) -> list[Hit]:
+    """As `search`, in events that have no index yet; they come newest first."""
+    words = terms(query)
+    if not words:
+        return []
+    with _indexed((row.offset, one.text) for row in rows if (one := said(row.body))) as db:
+        found = {offset for (offset,) in db.execute(_MATCHING, (" ".join(words), limit))}
+    return _shown((row for row in rows if row.offset in found), words)
+
+
+def _shown(rows: Iterable[Row], words: Sequence[str]) -> list[Hit]:
+    """The texts go through an index of their own, which marks the words and is gone with the page."""
+    found = [(row._replace(body=b""), _looked_at(one)) for row in rows if (one := said(row.body))]
+    with _indexed((row.offset, one.text) for row, one in found) as db:
+        asked = {"words": " OR ".join(words), "open": _OPEN, "close": _CLOSE, "most": SHOWN_WORDS}
+        marked: dict[int, str] = dict(db.execute(_MARKED, asked))
+    return [_hit(row, one, *_cut(marked.get(row.offset, one.text))) for row, one in found]
+
+
+def _hit(row: Row, one: Said, snippet: str, marks: tuple[Mark, ...]) -> Hit:
+    return Hit(
+        session=row.session,
+        seq=row.seq,
+        offset=row.offset,
+        agent=row.agent,
+        role=one.role,
+        ts=one.ts,
+        snippet=snippet,
+        marks=marks,
+    )
+
+
+def _looked_at(one: Said) -> Said:
+    return Said(one.role, one.ts, " ".join(_OURS.sub(" ", one.text[:LOOKED_AT]).split()))
+
+
+@contextmanager
+def _indexed(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connection]:
+    """An index in memory of some texts by their offsets."""
+    db = apsw.Connection(":memory:")
+    try:
+        db.execute(_TABLE)
+        db.executemany(
+            "INSERT INTO text (rowid, said) VALUES (?, ?)", ((offset, apart(text)) for offset, text in texts)
+        )
+        yield db
+    finally:
+        db.close()
+
+
+def _cut(marked: str) -> tuple[str, tuple[Mark, ...]]:
+    """The text without the signs for the marks, and these as numbers; of a long one, what is around the first."""
+    text, marks, begun = "", [], 0
+    for piece in _PIECES.split(marked.replace(APART, "")):
+        if piece == _OPEN:
+            begun = len(text)
+        elif piece == _CLOSE:
+            marks.append(Mark(begun, len(text)))
+        else:
+            text += piece
+    first = max(0, marks[0].start - LEAD) if marks and len(text) > SHOWN else 0
+    last = min(len(text), first + SHOWN)
+    snippet = ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
+    moved = len("…") - first if first else 0
+    shown = ((max(mark.start, first), min(mark.end, last)) for mark in marks)
+    return snippet, tuple(Mark(start + moved, end + moved) for start, end in shown if start < end)
