@@ -11,9 +11,11 @@ from tests.schedule.house import HOUR, MONDAY, NAME, Probe, open_house
 from walrus_config.schema import Heartbeat
 from walrus_protocol.events import Ran
 from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, Reply, Say, TextSaid
+from walrusd.runtime.inbox import Incoming
 from walrusd.schedule.probe import Probed
-from walrusd.store.log import StorageFailed, StorageFull, Write
+from walrusd.store.log import Filter, StorageFailed, StorageFull, Write
 from walrusd.store.memory import Disk, MemoryLog
 
 HOURLY = Heartbeat(interval=60, prompt="Look around.")
@@ -75,6 +77,41 @@ async def test_a_tick_whose_turn_still_waited_for_a_slot_is_not_paid_unseen_afte
         assert (await house.runtime.session(2)).state == "closed"
         await trio.sleep(60)
     assert len(model.asked) <= 1, "what had begun before the row was closed was cut off"
+
+
+@pytest.mark.parametrize("after", [{}, {"clerk": Heartbeat(interval=60)}], ids=["taken out", "another session"])
+async def test_a_session_that_is_used_again_is_a_persons_too_and_outlives_the_heartbeat_that_was_cut_off(
+    autojump_clock: Autojump, after: dict[str, Heartbeat]
+) -> None:
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+    async with open_house(log, FakeModel(Gate()), clock, beats={"clerk": SAME}) as house:
+        await trio.sleep(HOUR + 1)
+        await house.runtime.send(1, Incoming(content="A question of a person's"))
+    async with open_house(MemoryLog(log.disk), FakeModel(says("An answer")), clock, beats={}) as house:
+        house.runtime.add_agent(Agent(name="clerk"))
+        await house.set(after)
+        await house.runtime.wait(1, {"idle"})
+        await trio.sleep(60)
+        assert await house.told() == [("interrupted", "walrusd ended while it ran")]
+        assert (await house.runtime.session(1)).state == "idle"
+
+
+async def test_a_turn_that_is_taken_up_after_a_restart_has_its_cost_in_its_row(autojump_clock: Autojump) -> None:
+    async def slow(_: ModelRequest, __: Say) -> Reply:
+        await trio.sleep(HOUR / 2)
+        return Reply(content="done", cost_usd=0.25)
+
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+    beats = {"poet": Heartbeat(interval=59), "clerk": SAME}
+    async with open_house(log, FakeModel(Gate()), clock, beats=beats, max_running_turns=1):
+        await trio.sleep(HOUR + 1)
+    async with open_house(MemoryLog(log.disk), FakeModel(slow), clock, beats=beats, max_running_turns=1) as house:
+        await trio.sleep(60)
+        [row] = await house.rows()
+        assert (row.outcome, row.ran) == ("running", Ran(session=2, turn=1))
+        await trio.sleep(HOUR / 2)
+        [row] = await house.rows()
+        assert (row.outcome, row.ran) == ("interrupted", Ran(session=2, turn=1, cost_usd=0.25))
 
 
 async def test_a_turn_that_ends_within_the_grace_has_its_row(autojump_clock: Autojump) -> None:
@@ -199,6 +236,33 @@ async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_once_there
             "storage_full: no space left",
             Ran(session=1, turn=1, cost_usd=None),
         )
+
+
+async def test_the_session_of_a_tick_that_a_full_disk_kept_open_is_closed_once_there_is_space(
+    autojump_clock: Autojump,
+) -> None:
+    class FullSoon(MemoryLog):
+        """There is space for so many writes more."""
+
+        left = 100
+
+        def submit(self, write: Write) -> None:
+            self.left -= 1
+            self.fail_with = StorageFull("no space left") if self.left < 0 else None
+            super().submit(write)
+
+    for writes in range(1, 6):
+        log = FullSoon()
+        async with open_house(log, FakeModel(Gate()), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+            await trio.sleep(HOUR / 2)
+            log.left = writes
+            await trio.sleep(HOUR)
+            log.left = 100
+            await trio.sleep(60)
+            sessions = await house.runtime.sessions(Filter(include_closed=True))
+            [row] = await house.rows()
+        assert len(sessions) <= 1
+        assert [info.state for info in sessions if info.id != (row.outcome == "running" and row.ran and row.ran.session)] in ([], ["closed"]), f"after {writes} writes"
 
 
 async def test_a_daemon_that_starts_on_a_full_disk_ticks_when_there_is_space(autojump_clock: Autojump) -> None:

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
+import structlog
 import trio
 from msgspec.structs import replace
 
@@ -27,6 +28,8 @@ LAST_ROWS_S = 5.0
 """How long ticks may take to write their last row once their turns are over."""
 RETRY_AFTER_MS = 1000
 Ready = trio.TaskStatus[None]
+
+log = structlog.get_logger("walrusd.schedule")
 
 
 class Schedules:
@@ -52,8 +55,10 @@ class Schedules:
         try:
             async with trio.open_nursery() as self._nursery:
                 left_open = await self._store.running_ticks()
+                used_again = {row.session for row in await self._store.schedules() if row.session}
                 await self.configure(jobs)
-                self._nursery.start_soon(self._ledger.end_what_was_cut_off, left_open, self._standing.get)
+                end = self._ledger.end_what_was_cut_off
+                self._nursery.start_soon(end, left_open, self._standing.get, used_again)
                 task_status.started()
                 with self._keeping:
                     await self._sleep_and_see()
@@ -77,8 +82,10 @@ class Schedules:
         """From now on these are the schedules. What is known of those that stay, stays; running ticks end as they
         began. Raises StorageFailed where the store cannot be read; one that cannot write is waited out.
         """
+        # One that was taken out, and has a tick under way still, goes on where it is put back.
+        before = {one.standing.row.name: one.standing for one in self._firing if not one.over.is_set()} | self._standing
         rows = {row.name: row for row in await self._store.schedules()}
-        before, after = self._standing, dict[str, Standing]()
+        after = dict[str, Standing]()
         for job in jobs:
             after[job.name] = await self._stands(job, before.get(job.name), rows.get(job.name))
         self._standing = after
@@ -92,12 +99,13 @@ class Schedules:
                 await self._ledger.save(replace(row, next_slot=RETIRED))
 
     async def _stands(self, job: Job, standing: Standing | None, row: Schedule | None) -> Standing:
-        now = self._clock.now()
         if standing is None:
             last = await self._store.ticks(job.name, limit=1)
             standing = Standing(job, row or Schedule(name=job.name, next_slot=RETIRED), last[0] if last else None)
-            if standing.row.next_slot == RETIRED:
-                await self._place(standing, job.first_slot(now))
+        await standing.still()
+        now = self._clock.now()
+        if standing.row.next_slot == RETIRED:
+            await self._place(standing, job.first_slot(now))
         elif standing.job.every_s != job.every_s:
             moved = at_new_interval(standing.row.next_slot, standing.job.every_s, job.every_s, now)
             await self._place(standing, moved)
@@ -118,9 +126,17 @@ class Schedules:
             nexts = [await self._see_to_in_time(standing) for standing in self._standing.values()]
             when = min(nexts, default=math.inf)
             with self._nap:
-                if when == math.inf:
-                    await trio.sleep_forever()
-                await self._clock.until(when)
+                await self._wait_until(when)
+
+    async def _wait_until(self, when: float) -> None:
+        """Or not so long."""
+        if when == math.inf:
+            await trio.sleep_forever()
+        try:
+            await self._clock.until(when)
+        except OSError as error:  # no descriptor is free for it
+            log.warning("the clock cannot be waited for", error=str(error))
+            await trio.sleep(min(max(when - self._clock.now(), 0.0), RETRY_S))
 
     async def _see_to_in_time(self, standing: Standing) -> float:
         """When to look at it again."""
@@ -132,7 +148,7 @@ class Schedules:
 
     async def _see_to(self, standing: Standing) -> float:
         """Do what is due; when to look at it again. Raises StorageFailed, with what is left of it not done."""
-        while self._standing.get(standing.row.name) is standing:
+        while await standing.still() and self._standing.get(standing.row.name) is standing:
             match standing.job.look(standing.row, self._clock.now(), running=standing.running):
                 case Wait(until):
                     return until
