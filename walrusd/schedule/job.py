@@ -25,6 +25,8 @@ class Ended(Struct, frozen=True, kw_only=True):
     """It failed in a way that the next tick would only repeat."""
 
 
+RETRY_S = 30.0
+"""How long a store that could not write is left alone."""
 STOPPING = "walrusd is stopping"
 """Why a tick was not begun."""
 Begun = Callable[[Ran, int | None], Awaitable[None]]

@@ -18,13 +18,11 @@ from walrusd.ports import WallClock
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions import LiveSession
-from walrusd.schedule.job import Job
+from walrusd.schedule.job import RETRY_S, Job
 from walrusd.store.log import Schedule, StorageFailed
 
 log = structlog.get_logger("walrusd.schedule")
 
-RETRY_S = 30.0
-"""How long a store that could not write is left alone."""
 CUT_OFF = "walrusd ended while it ran"
 
 See = Callable[[str, AnyEvent], None]

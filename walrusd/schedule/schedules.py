@@ -16,8 +16,8 @@ from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule import breaker
 from walrusd.schedule.firing import Firing, stopping
-from walrusd.schedule.job import Job
-from walrusd.schedule.ledger import RETRY_S, Ledger, See, Standing, going_on_at
+from walrusd.schedule.job import RETRY_S, Job
+from walrusd.schedule.ledger import Ledger, See, Standing, going_on_at
 from walrusd.schedule.slots import Missed, Move, Run, Skip, Wait, at_new_interval
 from walrusd.store.log import Schedule, StorageFailed
 
