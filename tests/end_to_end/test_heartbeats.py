@@ -76,7 +76,7 @@ def test_a_tick_that_a_stop_cuts_off_is_told_at_the_next_start_with_its_turn(tmp
     with home.walrusd():
         while (row := ctl(home, "history")["ticks"][0])["outcome"] == "running":
             pass  # it is closed beside the serving, and each look takes a process's time
-        assert (row["outcome"], row["reason"]) == ("interrupted", "walrusd ended while it ran")
+        assert (row["outcome"], row["reason"]) == ("interrupted", "walrusd was stopped while it ran")
         assert row["ran"] == {"session": 1, "turn": 1, "cost_usd": None}
         assert home.walrusctl("session", "wait", "1", "--state", "closed").returncode == 0
         [session] = json.loads(home.walrusctl("session", "list", "--all", "--json").stdout)["sessions"]

@@ -56,6 +56,8 @@ class Firing:
             ended = await self._ended()
             if ended:
                 await self._write_down(ended)
+            else:
+                await self._ledger.note_the_stop(self.tick)
         finally:
             self._leave()
 
@@ -91,8 +93,9 @@ class Firing:
         def goes_on(row: Schedule) -> Schedule:
             return row if session is None else replace(row, session=session)
 
+        self.tick = replace(self.tick, ran=ran)
         try:
-            await self._ledger.write(self.standing, goes_on, replace(self.tick, ran=ran))
+            await self._ledger.write(self.standing, goes_on, self.tick)
         except StorageFailed as failure:
             raise Problem(failure.kind, str(failure), failure.hint) from failure
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -17,7 +17,7 @@ from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.tickets import Ticket
 from walrusd.schedule import breaker, wording
-from walrusd.schedule.job import RETRY_S, STOPPING, Begun, Ended
+from walrusd.schedule.job import RETRY_S, STOPPING, Begun, Ended, key_of
 from walrusd.schedule.pending import Source, Unreadable
 from walrusd.schedule.probe import Probed, ProbeFailed
 from walrusd.schedule.slots import Decision, Quiet, Rhythm, look
@@ -113,7 +113,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
         slot = datetime.fromtimestamp(tick.slot, self.means.zone)
         try:
             session = await self.means.runtime.create_session(
-                self.agent, BY, title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}"
+                self.agent, BY, title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}", key=key_of(tick)
             )
         except Problem as refused:
             return _refused(refused)

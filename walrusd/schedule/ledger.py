@@ -18,12 +18,15 @@ from walrusd.ports import WallClock
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions import LiveSession
-from walrusd.schedule.job import RETRY_S, Job
+from walrusd.schedule import breaker
+from walrusd.schedule.job import RETRY_S, Job, key_of
 from walrusd.store.log import Schedule, StorageFailed
 
 log = structlog.get_logger("walrusd.schedule")
 
-CUT_OFF = "walrusd ended while it ran"
+CRASHED = "walrusd ended while it ran"
+STOPPED = "walrusd was stopped while it ran"
+"""Written into the row by the stop itself: a tick that says nothing of the kind may be what walrusd died of."""
 
 See = Callable[[str, AnyEvent], None]
 """Shown every fact of an agent's ticks. Does not raise."""
@@ -121,17 +124,34 @@ class Ledger:
     def complain(self, failure: StorageFailed, schedule: str) -> None:
         log.error("ledger not written", schedule=schedule, kind=failure.kind, error=str(failure), retry_s=RETRY_S)
 
+    async def note_the_stop(self, tick: Tick) -> None:
+        """For the next start: a tick that is cut off by a stop has failed in nothing."""
+        try:
+            await self._record(replace(tick, reason=STOPPED), None)
+        except StorageFailed as failure:
+            self.complain(failure, tick.schedule)
+
     async def _end(self, tick: Tick, standing: Standing | None, used_again: Collection[int]) -> None:
-        if tick.ran and tick.ran.session not in used_again:
+        made = tick.ran.session if tick.ran else await self._made_for(tick)
+        if made and made not in used_again:
             # It is closed, or about to be, unless nobody has spoken in it, or the turn still waits.
             with suppress(Problem):
-                await self._runtime.close_session(tick.ran.session, force=True, by="heartbeat")
+                await self._runtime.close_session(made, force=True, by="heartbeat")
         ran = tick.ran and await self._paid(tick.ran)
-        now = self._clock.now()
-        over = replace(tick, outcome="interrupted", reason=CUT_OFF, ran=ran, news=True, ts=now, ended_at=now)
-        await self._record(over, None)
+        now, reason = self._clock.now(), tick.reason or CRASHED
+        over = replace(tick, outcome="interrupted", reason=reason, ran=ran, news=True, ts=now, ended_at=now)
+        if standing and reason == CRASHED:
+            failed = partial(breaker.after_failure, every_s=standing.job.every_s, now=now, at_once=False)
+            await self.write(standing, failed, over)
+        else:
+            await self._record(over, None)
         if standing and standing.last and standing.last.tick == tick.tick:
             standing.last = over
+
+    async def _made_for(self, tick: Tick) -> int | None:
+        """The session of its own that it had made when it was cut off, before its row could name it."""
+        made = await self._runtime.log.created_with(key_of(tick))
+        return made[0] if made else None
 
     async def _paid(self, ran: Ran) -> Ran | None:
         """The turn with what it cost, once it has ended; None where there is none, and none to come."""
