@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import click
@@ -87,9 +88,14 @@ def write(folder: str, name: str, text: str) -> str:
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
     new = f"{path}.{os.getpid()}"  # no suffix of a unit: systemd does not read it
-    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-    os.replace(new, path)
+    try:
+        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
     return path
 
 

@@ -26,7 +26,9 @@ def command(scenario: str) -> list[str]:
 
 def played(scenario: str, by: tuple[str, ...] = ()) -> tuple[Any, list[dict[str, Any]], list[int]]:
     """What it told, what was logged, and the children it was left with. `by`: a command that execs what it is given."""
-    done = subprocess.run([*by, *command(scenario)], env=ENVIRON, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True)
+    done = subprocess.run(
+        [*by, *command(scenario)], env=ENVIRON, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True
+    )
     told, logs, left = json.loads(done.stdout)
     return told, logs, left
 

@@ -117,6 +117,13 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
+def test_a_unit_that_cannot_be_put_in_place_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "walrusd.socket").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(str(tmp_path), "walrusd.socket", "[Socket]\n")
+    assert os.listdir(tmp_path) == ["walrusd.socket"]
+
+
 def test_an_installed_walrusctl_writes_the_same_units_as_a_checkout(site: Path) -> None:
     program = (
         f"import walrusctl.units as u; print(u.__file__); print(*u.units(u.Installation(*{tuple(PLAIN)})).values())"

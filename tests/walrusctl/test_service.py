@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,6 +282,27 @@ def test_uninstall_works_without_systemd_and_tells_of_what_still_runs(desk: Desk
     assert done.exit_code == 0
     assert "walrusd still runs" in done.stderr
     assert os.listdir(desk.units) == []
+
+
+AS_NOBODY = """
+import os
+import walrus_config.load, walrusctl.commands.service
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+"""
+"""All that is needed is imported before: it may not be theirs to read."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_unit_that_cannot_be_removed_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        desk = Desk(Path(folder))
+        desk.types("service", "install")
+        child = desk.child("service", "uninstall", before=AS_NOBODY)
+        _, stderr = child.communicate(timeout=30)
+        assert (child.returncode, b"Traceback" in stderr) == (1, False)
+        assert f"{desk.units}/walrusd.socket: Permission denied" in stderr.decode()
+        assert sorted(os.listdir(desk.units)) == ["walrusd.service", "walrusd.socket"]
 
 
 def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeSystemd) -> None:

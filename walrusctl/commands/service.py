@@ -131,6 +131,8 @@ def uninstall(asked: Invocation, *, force: bool) -> None:
             manager.tell("daemon-reload")
     except ManagerFailed as failed:
         _fail(asked, str(failed), failed.hint)
+    except OSError as error:
+        _fail(asked, f"{error.filename}: {error.strerror}", "let your own user write there, and do it again")
     others = [name for name, state in states.items() if state == "foreign"]
     beside = [*others, *(f"{name}.d" for name in units.NAMES)]
     kept = [path for path in (*(os.path.join(folder, name) for name in beside), home) if os.path.lexists(path)]
