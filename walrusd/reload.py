@@ -65,6 +65,8 @@ class Reload:
         raises StorageFailed where it cannot. `see` is shown the fact. Nothing else is raised.
         """
         self.now = now
+        self.refused = ""
+        """Why the last reload was; empty where it was not."""
         self._put = put
         self._follow = follow
         self._facts = facts
@@ -83,7 +85,13 @@ class Reload:
                 raise Problem("shutting_down", "walrusd is stopping", "Its next start reads the files.")
             self._notify.reloading()
             try:
-                return await self._reload()
+                told = await self._reload()
+            except Problem as problem:
+                self.refused = problem.message
+                raise
+            else:
+                self.refused = ""
+                return told
             finally:
                 if not self._stopping():
                     self._notify.ready()

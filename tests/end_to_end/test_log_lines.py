@@ -181,4 +181,4 @@ def test_the_daemon_needs_no_stderr(tmp_path: Path) -> None:
     with logging_to(home, subprocess.DEVNULL, by=["sh", "-c", 'exec "$@" 2>&-', "sh"]):
         home.wait_until_served()
         answers(home)
-    assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2
+        assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2

@@ -65,6 +65,8 @@ class Ledger:
         self._facts = facts
         self._clock = clock
         self._see = see
+        self.failure: StorageFailed | None = None
+        """Why it could not be written, or read, when that was tried last; None where it could."""
 
     def row(self, standing: Standing, slot: float) -> Tick:
         """A new one, not written yet."""
@@ -122,6 +124,7 @@ class Ledger:
             self.complain(failure, row.name)
 
     def complain(self, failure: StorageFailed, schedule: str) -> None:
+        self.failure = failure
         log.error("ledger not written", schedule=schedule, kind=failure.kind, error=str(failure), retry_s=RETRY_S)
 
     async def note_the_stop(self, tick: Tick) -> None:
@@ -172,6 +175,7 @@ class Ledger:
     async def _record(self, tick: Tick | None, row: Schedule | None) -> None:
         over = tick if tick and tick.outcome != "running" else None
         await self._facts.record(*([over] if over else []), ticks=[tick] if tick else [], schedule=row)
+        self.failure = None
         if over:
             self._see(over.agent, over)
             _say(over)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import time
 from collections.abc import Iterable
 
 import structlog
@@ -174,6 +175,22 @@ class Schedules:
     def open_until(self, standing: Standing) -> float | None:
         """Until when its breaker is open; None where it is not."""
         return standing.row.closed_until if breaker.is_open(standing.row, self._clock.now()) else None
+
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps ticks from being begun at the moment of asking, a line each."""
+        found = []
+        if failure := self._ledger.failure:
+            found.append(f"The ledger cannot be written, so no heartbeat ticks: {failure}. Is the disk full?")
+        for standing in self.standing():
+            name = standing.row.name
+            if standing.row.paused:
+                found.append(f"{name} is paused: `walrusctl schedule resume {name}` lets it tick.")
+            elif until := self.open_until(standing):
+                at = time.strftime("%a %H:%M", time.localtime(until))
+                found.append(
+                    f"{name} has failed, and is skipped until {at}: `walrusctl schedule resume {name}` tries it sooner."
+                )
+        return tuple(found)
 
     async def pause(self, name: str) -> Standing:
         """Skip every slot until it is resumed; each has its row. Raises Problem schedule_not_found, StorageFailed."""
