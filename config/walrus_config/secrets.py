@@ -36,6 +36,8 @@ def from_environment(secret: Secret, environ: Mapping[str, str], at: KeyPath, no
         return parts[-1]
 
     text = _VARIABLE.sub(value, secret.reveal())
+    if not all(parts):  # that has been refused, and what is left of the text means nothing
+        return Secret(text, tuple(parts))
     return Secret(_sendable(text, at, notes).reveal(), tuple(parts))
 
 

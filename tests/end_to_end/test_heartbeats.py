@@ -87,6 +87,10 @@ def test_a_heartbeat_comes_with_a_reload_and_is_run_paused_and_resumed_by_hand(t
     home = Home(tmp_path / "home", ECHO)
     with home.walrusd():
         assert ctl(home, "list") == {"schedules": []}
+        home.write("walrus.toml", ECHO + HEARTBEAT.format(interval=0.0834))
+        assert home.walrusctl("reload").returncode == 0
+        [schedule] = ctl(home, "list")["schedules"]
+        assert schedule["every_s"] == 5.004, "to the microsecond, and no more digits"
         home.write("walrus.toml", ECHO + HEARTBEAT.format(interval=60))
         assert home.walrusctl("reload").returncode == 0
         [schedule] = ctl(home, "list")["schedules"]
