@@ -29,7 +29,7 @@ LAST_STEPS_S = 60.0
 """What a stop may take beyond the grace, on a disk that hardly answers. TimeoutStopSec of the unit says the same."""
 
 
-async def serve(given: Given, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def serve(given: Given) -> None:
     """Run on the config's home, until a signal or daemon.shutdown ends it.
 
     Raises AlreadyRunning, ListenerRefused, StorageFailed and TooFewFiles.
@@ -45,13 +45,14 @@ async def serve(given: Given, *, task_status: trio.TaskStatus[None] = trio.TASK_
         async with trio.open_nursery() as watching:  # to the last: a second TERM may come while the parts close
             async with open_parts(given, stopping=stop.is_set) as parts:
                 last_act = partial(_leave_nothing, parts, socket)
-                await watching.start(partial(watch_signals, stop, reload=parts.reload.ask, last_act=last_act))
-                await _live(given, parts, most, stop, task_status)
+                watch = partial(watch_signals, stop, reload=parts.reload.ask, last_act=last_act)
+                await watching.start(watch)
+                await _live(given, parts, most, stop)
             watching.cancel_scope.cancel()
     log.info("stopped", pid=os.getpid())
 
 
-async def _live(given: Given, parts: Parts, most: int, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+async def _live(given: Given, parts: Parts, most: int, stop: trio.Event) -> None:
     """Recover, serve and keep time, until `stop`; then end it in order."""
     async with extending(given.notify):
         await parts.runtime.recover()
@@ -64,7 +65,6 @@ async def _live(given: Given, parts: Parts, most: int, stop: trio.Event, task_st
         nursery.start_soon(watchdog, given.notify, parts.store.pulse)
         _settle_memory()
         _announce(given, house)
-        task_status.started()
         await stop.wait()
         await _end(given, parts, server)
         nursery.cancel_scope.cancel()
