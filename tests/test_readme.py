@@ -25,6 +25,7 @@ def steady(text: str, home: str) -> str:
     text = text.replace(home, "/tmp/walrus-tour")
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<when>", text)
     text = re.sub(r"\d+ ms", "<ms>", text)
+    text = re.sub(r"\b\d+\.\d s\b", "<s>", text)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 

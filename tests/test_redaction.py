@@ -1,8 +1,13 @@
 """What is known to be secret is never told, however the text that holds it is cut; and nothing else is changed."""
 
+from pathlib import Path
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.fakes.home import Home
+from walrus_config.load import load
+from walrusd.log import secrets_of
 from walrusd.redaction import REPLACED, Redacted, Redaction
 
 SECRETS = ("sk-1234", "sk-1234567", "Bearer sk-1234", "abab", "34bab", "****")
@@ -59,3 +64,18 @@ def test_a_text_in_pieces_is_redacted_of_what_is_learnt_in_its_midst() -> None:
     said = text.feed("it is ")
     redact.learn(["sk-secret"])
     assert [said, text.feed("sk-sec"), text.feed("ret!"), text.rest()] == ["it is ", "", "***!", ""]
+
+
+def test_what_the_environment_put_into_a_longer_value_is_secret_by_itself(tmp_path: Path) -> None:
+    home = Home(
+        tmp_path / "home",
+        """
+        [providers.a]
+        kind = "openai"
+        models = ["m"]
+        api_key = "${KEY}"
+        headers = { X-Session = "of ${ONE}", Authorization = "Bearer written-here", X-Title = "walrus" }
+        """,
+    )
+    secrets = secrets_of(load(home.path, environ={"KEY": "sk-1234", "ONE": "one-1234"}))
+    assert secrets == {"sk-1234", "one-1234", "Bearer written-here", "written-here"}

@@ -17,7 +17,7 @@ from walrus_protocol.problems import Problem
 from walrusd.host.notify import Notify
 from walrusd.reload import InForce, Reload, in_force_with
 from walrusd.runtime.facts import DaemonFacts
-from walrusd.store.log import DAEMON, StorageFull
+from walrusd.store.log import DAEMON, StorageFailed, StorageFull
 from walrusd.store.memory import MemoryLog
 
 
@@ -44,6 +44,7 @@ class Told:
         self.words: list[str] = []
         self.stopping = False
         self.when_put: Callable[[], None] = lambda: None
+        self.lost: StorageFailed | None = None
 
     def put(self, now: InForce) -> None:
         self.words.append(f"put {', '.join(sorted(now.config.agents))}")
@@ -52,6 +53,8 @@ class Told:
     async def follow(self, now: InForce) -> None:
         await trio.lowlevel.checkpoint()
         self.words.append("follow")
+        if self.lost:
+            raise self.lost
 
     def see(self, fact: ConfigReloaded) -> None:
         self.words.append("see")
@@ -100,6 +103,15 @@ async def test_it_is_a_fact_first_and_then_in_force(desk: Desk, told: Told) -> N
     assert await desk.facts() == [
         ConfigReloaded(ts=7.0, changed=("agents.scout",), at_restart=("daemon.max_running_turns",))
     ]
+
+
+async def test_where_the_heartbeats_cannot_follow_it_is_in_force_and_says_so(desk: Desk, told: Told) -> None:
+    told.lost = StorageFailed("cannot read the disk")
+    desk.home.write("agents/scout.md", "You look ahead.")
+    done = await desk.reload()
+    assert (done.changed, set(desk.reload.now.config.agents)) == (("agents.scout",), {"scout", "walrus"})
+    assert any("Heartbeats still go by what was before: cannot read the disk" in warning for warning in done.warnings)
+    assert desk.told_manager() == ["RELOADING=1", "READY=1"]
 
 
 async def test_where_nothing_has_changed_nothing_is_written(desk: Desk, told: Told) -> None:

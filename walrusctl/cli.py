@@ -2,12 +2,13 @@
 
 import os
 import sys
+from io import TextIOWrapper
 
 import click
 
 from walrus_protocol import wire
 from walrusctl.groups import EXIT_BROKEN_PIPE, CommandLine, common_options
-from walrusctl.output import complain, silence
+from walrusctl.output import Courtesy, complain, silence
 
 COMMANDS = {
     "ping": "walrusctl.commands.daemon:ping",
@@ -61,6 +62,9 @@ def main() -> None:
     # Closed ones are opened, or the next file or socket would take their place.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    if isinstance(sys.stderr, TextIOWrapper):
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = Courtesy(sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True)
     if sys.stdout is None:
         complain("cannot write the answer: stdout is closed", "send it to /dev/null where nobody wants it")
         sys.exit(wire.EXIT_INTERNAL)  # before anything was asked
@@ -70,11 +74,11 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        silence()
+        silence(sys.stdout)
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.filename is not None:
             raise  # a file, and not the answer
-        silence()
+        silence(sys.stdout)
         complain(f"cannot write the answer: {error.strerror}")
         sys.exit(wire.EXIT_INTERNAL)

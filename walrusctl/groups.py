@@ -119,25 +119,27 @@ class CommandLine(LazyGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a reader that has gone can still be seen quietly
         except RequestFailed as error:
-            _refused(error, as_json=asked.json)
+            complain(error.message, in_options(error.hint))
+            _told(error.code, error.kind, error.message, error.hint, as_json=asked.json)
             raise click.exceptions.Exit(wire.exit_of_error(error.code, error.kind)) from None
         except Unreachable as error:
-            complain(without_methods(error.message), error.hint)
+            hint = asked.how_to_reach(error)
+            complain(without_methods(error.message), hint)
+            _told(None, "unreachable", error.message, hint, as_json=asked.json)
             raise click.exceptions.Exit(wire.EXIT_UNREACHABLE) from None
         except TimedOut as error:
             complain(without_methods(str(error)), asked.when_late)
+            _told(None, "timeout", str(error), asked.when_late, as_json=asked.json)
             raise click.exceptions.Exit(wire.EXIT_TIMEOUT) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(wire.EXIT_CTRL_C) from None
         except BrokenPipeError:
-            silence()
+            silence(sys.stdout)
             raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
         return result
 
 
-def _refused(error: RequestFailed, *, as_json: bool) -> None:
-    """Say so to people, in the words of the options; and to a program as the wire said it."""
-    complain(error.message, in_options(error.hint))
+def _told(code: int | None, kind: str, message: str, hint: str, *, as_json: bool) -> None:
+    """A failure to a program that asked for JSON: in the words of the wire, which has no code for what is not its."""
     if as_json:
-        said = {"code": error.code, "kind": error.kind, "message": error.message, "hint": error.hint}
-        say_json({"error": said})
+        say_json({"error": {"code": code, "kind": kind, "message": message, "hint": hint}})

@@ -6,9 +6,11 @@ What models and tools said is cleaned of escape sequences where a terminal would
 import json
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from walrusctl.clean import Cleaner, clean
+from walrusctl.render import wrapped
 
 Json = dict[str, Any]
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -41,9 +43,18 @@ def note(text: str, stream: TextIO | None = None) -> None:
 
 def complain(message: str, hint: str = "") -> None:
     """What went wrong, and what to do about it."""
-    _write(sys.stderr, f"walrusctl: {clean(message)}\n")
-    if hint:
-        _write(sys.stderr, f"  hint: {clean(hint)}\n")
+    for head, text in (("walrusctl: ", message), ("  hint: ", hint)):
+        if text:
+            lines = (wrapped(line, width(sys.stderr), len(head)) for line in clean(text).split("\n"))
+            _write(sys.stderr, head + "\n".join(lines) + "\n")
+
+
+def width(stream: TextIO) -> int | None:
+    """Columns of the terminal that reads a stream; None where none does, or it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # a pipe; and what is no file at all
+        return None
 
 
 class Flow:
@@ -70,9 +81,26 @@ class Flow:
             self._stream.flush()
 
 
-def silence() -> None:
-    """Nobody reads stdout any more: let Python's own last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class Courtesy(TextIOWrapper):
+    """stderr, whose failures are nobody's: where it can take no more, what is said to it goes nowhere."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            silence(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            silence(self)
+
+
+def silence(stream: TextIO) -> None:
+    """It cannot be written any more: let what comes, and Python's own last flush, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -9,18 +9,22 @@ from walrusctl.clean import flat
 
 _WIDEST = 200
 """Characters of a tool's arguments or output that a line shows; `--json` shows all."""
+_NARROWEST = 20
+"""Characters that a wrapped line has at least, however narrow the terminal."""
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as they need, the last one open; nothing but the heads where there are no rows."""
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None) -> str:
+    """Columns as wide as they need, the last one open; nothing but the heads where there are no rows.
+
+    Lines longer than `width` are cut: what need not be read whole stands last.
+    """
     lines = [[*heads], *([one_line(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    shown = ("  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(cut(line, width or len(line)) for line in shown)
 
 
-def fields(pairs: Iterable[tuple[str, object]]) -> str:
+def fields(pairs: Iterable[tuple[str, object]], width: int | None = None) -> str:
     """A name and a value a line; what is empty is left out."""
     words = {True: "yes", False: "no"}
     shown = [
@@ -28,18 +32,40 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
         for name, value in pairs
         if value not in (None, "", [], {})
     ]
-    width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+    size = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(size)}  {wrapped(value, width, size + 2)}" for name, value in shown)
+
+
+def wrapped(text: str, width: int | None, indent: int) -> str:
+    """Text that begins in column `indent`, and goes on there in its further lines. No word is broken: it may be a path.
+
+    As it is where no width is known.
+    """
+    if width is None or indent + len(text) <= width:
+        return text
+    from textwrap import wrap
+
+    room = max(width - indent, _NARROWEST)
+    return f"\n{'':{indent}}".join(wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
 def when(ts: float) -> str:
     return datetime.fromtimestamp(ts).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def brief(ts: float, now: float) -> str:
+    """As `when`, without the date where that is today's."""
+    day, clock = when(ts).split()
+    return clock if when(now).startswith(day) else f"{day} {clock}"
+
+
+def cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def one_line(text: str) -> str:
     """The text in one line, cut where it is long."""
-    line = flat(text)
-    return line if len(line) <= _WIDEST else line[:_WIDEST] + "…"
+    return cut(flat(text), _WIDEST + 1)
 
 
 def money(cost_usd: float | None) -> str:

@@ -1,5 +1,6 @@
 """The user's systemd, asked and told through systemctl; and what may be missing of it."""
 
+import json
 import os
 import pwd
 import shutil
@@ -9,6 +10,9 @@ from typing import NamedTuple
 
 QUICK_S = 10.0
 """For what the manager knows or notes."""
+NO_SYSTEMCTL = "there is no systemctl here"
+_PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
+"""SD_MESSAGE_UNIT_PROCESS_EXIT: what systemd marks its word of how a service's process failed with."""
 
 
 class ManagerFailed(Exception):
@@ -46,11 +50,36 @@ class Manager(NamedTuple):
         lines = self.tell("show", unit, f"--property={','.join(names)}").splitlines()
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
+    def last_failure(self, unit: str) -> dict[str, str]:
+        """The fields of the journal's last word of how the unit's process failed; empty where the journal has none."""
+        # Not --user, which sees nothing where the journal is kept in memory: the same, said as what to match.
+        matches = [f"_UID={os.geteuid()}", f"USER_UNIT={unit}", f"MESSAGE_ID={_PROCESS_EXITED}"]
+        try:
+            asked = subprocess.run(  # noqa: S603 - no shell, and the words are ours
+                ["journalctl", *matches, "--lines=1", "--output=json", "--quiet"],  # noqa: S607 - the user's own PATH decides
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=QUICK_S,
+                check=False,
+            )
+            said = json.loads(asked.stdout)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return {}
+        fields = said.items() if isinstance(said, dict) else ()
+        return {name: value for name, value in fields if isinstance(value, str)}
+
+
+def without(manager: str) -> str:
+    """What to do where find_manager says that there is none."""
+    return "" if manager == NO_SYSTEMCTL else "log in as yourself, not by su or sudo"
+
 
 def find_manager(environ: Mapping[str, str]) -> Manager | str:
     """The manager, or why there is none."""
     if shutil.which("systemctl", path=environ.get("PATH")) is None:
-        return "there is no systemctl here"
+        return NO_SYSTEMCTL
     runtime = f"/run/user/{os.geteuid()}"
     if not environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
         environ = {**environ, "XDG_RUNTIME_DIR": runtime}  # by su and sudo one comes without it

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import click
@@ -15,14 +16,18 @@ NAMES = (SOCKET, SERVICE)
 LAST_STEPS_S = 60
 """What a stop may take beyond the grace: the last words to clients, the ends of tools, the store's last writes."""
 
-State = Literal["absent", "current", "outdated", "edited", "foreign"]
-"""outdated: written by an installation that differed; edited: by a hand since; foreign: not written by walrusctl."""
+State = Literal["absent", "current", "outdated", "of another home", "edited", "foreign"]
+"""outdated: written by an installation that differed; of another home: by one that serves another home, which would
+lose its service; edited: by a hand since; foreign: not written by walrusctl."""
+START = f"systemctl --user start {' '.join(NAMES)}"
 
 _MARK = """\
 # Written by `walrusctl service install`. Change it with `systemctl --user edit {name}`, which install leaves alone.
 # sha256 of what follows: {digest}
 """
 _MARKED = re.compile(r"# Written by `walrusctl service install`.*\n# sha256 of what follows: ([0-9a-f]{64})\n")
+_EXEC = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 class Installation(NamedTuple):
@@ -44,8 +49,9 @@ class Installation(NamedTuple):
 
 def folder(environ: Mapping[str, str]) -> str:
     """Where a user's own units lie."""
-    config = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return os.path.join(config, "systemd", "user")
+    config = environ.get("XDG_CONFIG_HOME", "")
+    # XDG has a relative one ignored, and so does systemd.
+    return os.path.join(config if os.path.isabs(config) else os.path.expanduser("~/.config"), "systemd", "user")
 
 
 def units(installation: Installation) -> dict[str, str]:
@@ -55,14 +61,47 @@ def units(installation: Installation) -> dict[str, str]:
             raise click.UsageError(f"{path!r} cannot stand in a unit of systemd; choose a plainer path")
     told = ["--home", installation.home, *(["--socket", installation.socket] if installation.named_socket else [])]
     values = {
-        # A variable is looked for in arguments, and not in the program's own path.
-        "EXEC": " ".join([_quoted(installation.walrusd), *(_quoted(word).replace("$", "$$") for word in told)]),
+        "EXEC": _command(installation.walrusd, *told),
         "SOCKET": _plain(installation.socket),
         "ENVIRONMENT": _plain(glob.escape(installation.environment)),
         "STOP_S": str(math.ceil(installation.grace_s) + LAST_STEPS_S),
         "UMASK": f"{installation.umask:04o}",
     }
     return {name: _filled(name, values) for name in NAMES}
+
+
+def home_of(folder: str) -> str | None:
+    """The home that the service in the folder serves; None where there is none of ours, or a hand has changed that."""
+    try:
+        with open(os.path.join(folder, SERVICE), encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError:
+        return None
+    command = _EXEC.search(text) if _MARKED.match(text) else None
+    match _arguments(command[1]) if command else []:
+        case ["--home", home, *_]:
+            return home
+        case _:
+            return None
+
+
+def other_home(folder: str, home: str) -> str | None:
+    """The home that the service in the folder serves, where that is not `home`."""
+    theirs = home_of(folder)
+    return theirs if theirs is not None and os.path.realpath(theirs) != os.path.realpath(home) else None
+
+
+def installed_for(folder: str, home: str) -> bool:
+    """Whether the service in the folder is that of the home, or may be."""
+    return os.path.lexists(os.path.join(folder, SERVICE)) and other_home(folder, home) is None
+
+
+def states(folder: str, home: str, wanted: Mapping[str, str]) -> dict[str, State]:
+    """What lies in the folder of each unit; `wanted` is what install would write for the home, where that is known."""
+    lying = {name: state_of(os.path.join(folder, name), wanted.get(name)) for name in NAMES}
+    if other_home(folder, home) is None:
+        return lying
+    return {name: state if state in ("absent", "foreign") else "of another home" for name, state in lying.items()}
 
 
 def state_of(path: str, wanted: str | None) -> State:
@@ -87,9 +126,14 @@ def write(folder: str, name: str, text: str) -> str:
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
     new = f"{path}.{os.getpid()}"  # no suffix of a unit: systemd does not read it
-    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-    os.replace(new, path)
+    try:
+        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
     return path
 
 
@@ -123,6 +167,19 @@ def _digest(text: str) -> str:
 
 def _plain(path: str) -> str:
     return path.replace("%", "%%")
+
+
+def _command(program: str, *arguments: str) -> str:
+    """The line that runs a program. A variable is looked for in arguments, and not in the program's own path."""
+    return " ".join([_quoted(program), *(_quoted(word).replace("$", "$$") for word in arguments)])
+
+
+def _arguments(command: str) -> list[str]:
+    """What `_command` was told; nothing of a line that it does not write."""
+    words = _WORD.findall(command)
+    if " ".join(f'"{word}"' for word in words) != command:
+        return []
+    return [re.sub(r"\\(.)", r"\1", word.replace("$$", "$")).replace("%%", "%") for word in words[1:]]
 
 
 def _quoted(word: str) -> str:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import select
 import sys
 import time
 from contextlib import suppress
@@ -14,6 +16,10 @@ from walrus_protocol.events import Done
 from walrusd.host.surroundings import what_to_do
 from walrusd.redaction import Redaction
 
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
+"""Other headers name a program or a title, and a star in the place of a word of that would spoil what tools say."""
+PATIENCE_MS = 100
+"""For the reader of the log to make room for a line."""
 ACCEPT_LINE_S = 60.0
 """Between two lines about connections that cannot be taken: it is tried ten times a second."""
 daemon = structlog.get_logger("walrusd")
@@ -74,27 +80,48 @@ class Accepting(logging.Handler):
 class Stderr:
     """A logger for structlog that never raises: a daemon outlives its terminal, its log's reader and a full disk.
 
-    A line that cannot be written is lost. Each is one write, past the buffer of sys.stderr, which would keep what
-    failed and fail again at the exit.
+    A line that cannot be written is lost: a reader that has stopped reading (a terminal after Ctrl-S, a `less`) would
+    hold the loop with it. It has PATIENCE_MS once, and then none until it reads again. Each line is one write, past the
+    buffer of sys.stderr, which would keep what failed and fail again at the exit.
     """
 
     def __init__(self) -> None:
         # None where the process was started without one; its number may then be any other file's.
         self._fd = -1 if sys.__stderr__ is None else sys.__stderr__.fileno()
         self.is_terminal = self._fd >= 0 and os.isatty(self._fd)
+        self._patience_ms = PATIENCE_MS
 
     def msg(self, line: str) -> None:
+        said = f"{line}\n".encode(errors="backslashreplace")
         with suppress(OSError):
-            os.write(self._fd, f"{line}\n".encode(errors="backslashreplace"))
+            while said and self._takes_more():
+                # What poll promises a pipe to have room for.
+                said = said[os.write(self._fd, said[: select.PIPE_BUF]) :]
+
+    def _takes_more(self) -> bool:
+        if self._fd < 0:
+            return False
+        there = select.poll()
+        there.register(self._fd, select.POLLOUT)
+        takes = bool(there.poll(self._patience_ms))
+        self._patience_ms = PATIENCE_MS if takes else 0
+        return takes
 
     debug = info = warning = error = critical = exception = msg
 
 
 def secrets_of(config: Config) -> frozenset[str]:
-    """Every secret the configuration holds."""
-    keys = (provider.api_key for provider in config.providers.values())
-    headers = (header for provider in config.providers.values() for header in provider.headers.values())
-    return frozenset(secret.reveal() for secret in (*keys, *headers) if secret is not None)
+    """Every secret the configuration holds: keys, what the environment gave, and headers that are named for one."""
+    known: set[str] = set()
+    for provider in config.providers.values():
+        if provider.api_key is not None:
+            known.update((provider.api_key.reveal(), *provider.api_key.parts))
+        for name, header in provider.headers.items():
+            known.update(header.parts)
+            if SECRET_HEADER.search(name):
+                # The scheme before it ("Bearer") is none: whoever prints the token alone gives it away.
+                known.update((header.reveal(), *header.reveal().split()[-1:]))
+    return frozenset(known)
 
 
 def redacting(redact: Redaction) -> Processor:

@@ -23,6 +23,7 @@ from walrusd.ports import Clock
 from walrusd.providers.registry import Models
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.told import storage_told
+from walrusd.store.log import StorageFailed
 
 log = structlog.get_logger("walrusd")
 
@@ -60,10 +61,12 @@ class Reload:
         stopping: Callable[[], bool],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """`put` gives it to all who go by it, in one step; then `follow` sees to what has to be written for it. `see`
-        is shown the fact. None of them raises.
+        """`put` gives it to all who go by it, in one step; then `follow` sees to what has to be written for it, and
+        raises StorageFailed where it cannot. `see` is shown the fact. Nothing else is raised.
         """
         self.now = now
+        self.refused = ""
+        """Why the last reload was; empty where it was not."""
         self._put = put
         self._follow = follow
         self._facts = facts
@@ -82,7 +85,13 @@ class Reload:
                 raise Problem("shutting_down", "walrusd is stopping", "Its next start reads the files.")
             self._notify.reloading()
             try:
-                return await self._reload()
+                told = await self._reload()
+            except Problem as problem:
+                self.refused = problem.message
+                raise
+            else:
+                self.refused = ""
+                return told
             finally:
                 if not self._stopping():
                     self._notify.ready()
@@ -117,13 +126,23 @@ class Reload:
         self._put(now)
         self.now = now
         before.models.give_way_to(now.models)
-        with trio.CancelScope(shield=True):  # half of it would not do; the store, which answers always, owns the wait
-            await self._follow(now)
-        for warning in now.warnings:
+        warnings = (*now.warnings, *await self._followed(now))
+        for warning in warnings:
             if warning not in before.warnings:
                 log.warning(warning)
         log.info("reloaded", changed=changed, at_restart=at_restart)
-        return Reloaded(changed=changed, at_restart=at_restart, warnings=now.warnings)
+        return Reloaded(changed=changed, at_restart=at_restart, warnings=warnings)
+
+    async def _followed(self, now: InForce) -> tuple[str, ...]:
+        """What a person should know of what had to be written."""
+        try:
+            with trio.CancelScope(
+                shield=True
+            ):  # half of it would not do; the store, which answers always, owns the wait
+                await self._follow(now)
+        except StorageFailed as failure:
+            return (f"Heartbeats still go by what was before: {failure}. Reload again when the store can be read.",)
+        return ()
 
     async def _candidate(self) -> Config:
         read = partial(load, self.now.config.home, environ=self._environ)

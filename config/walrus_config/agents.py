@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -49,6 +50,7 @@ def settle_agents(
 ) -> dict[str, Agent]:
     """Every agent, whole. `written` is the agents' part of what `tables` was made from: it tells what was set."""
     agents: dict[str, Agent] = {}
+    working = defaultdict[tuple[KeyPath, str], list[str]](list)
     for name in dict.fromkeys((BUILT_IN_AGENT, *tables.agents, *prompts)):
         own = written.get(name, {})
         assert isinstance(own, dict), "tables were made from it"
@@ -58,9 +60,15 @@ def settle_agents(
         if not AGENT_NAME.fullmatch(name):
             notes.refuse(("agents", name), "not a name for an agent", AGENT_NAME_RULE)
         place: KeyPath = ("agents", name, "workspace") if "workspace" in own else ("defaults", "workspace")
-        workspace = _workspace(keys.workspace, place, where, environ, notes)
+        workspace = expand(keys.workspace, environ, base=where.home) if keys.workspace else where.workspace
+        working[place, workspace].append(name)
         prompt = _system_prompt(name, keys.description, prompts.get(name), notes)
         agents[name] = Agent(**asdict(replace(keys, workspace=workspace)), name=name, system_prompt=prompt)
+    for (place, workspace), names in working.items():
+        _check_workspace(workspace, names, place, notes, made=workspace == where.workspace)
+    if without := [name for name in agents if name not in prompts and name != BUILT_IN_AGENT]:
+        message = f"agents without a prompt file: {', '.join(without)}"
+        notes.warn(("agents",), message, "write agents/NAME.md; until then their descriptions are all they are told")
     return agents
 
 
@@ -74,16 +82,14 @@ def overlay(base: S, top: S, written: Mapping[str, object]) -> S:
     return replace(base, **changes)
 
 
-def _workspace(written: str, at: KeyPath, where: Paths, environ: Mapping[str, str], notes: Notes) -> str:
-    if not written:
-        return where.workspace
-    path = expand(written, environ, base=where.home)
-    if not os.path.isdir(path):
-        if os.path.lexists(path):
-            notes.refuse(at, f"{path} is not a folder")
-        else:
-            notes.warn(at, f"there is no folder {path}", "make it, or its agent has no files to read")
-    return path
+def _check_workspace(path: str, names: list[str], at: KeyPath, notes: Notes, *, made: bool) -> None:
+    """Of the agents with these names. `made`: walrusd makes it when it starts."""
+    if os.path.isdir(path):
+        return
+    if os.path.lexists(path):
+        notes.refuse(at, f"{path} is not a folder")
+    elif not made:
+        notes.warn(at, f"there is no folder {path}, where {', '.join(names)} should work", "make it")
 
 
 def _system_prompt(name: str, description: str, prompt: Prompt | None, notes: Notes) -> str:
@@ -91,8 +97,9 @@ def _system_prompt(name: str, description: str, prompt: Prompt | None, notes: No
         return prompt.text
     if name == BUILT_IN_AGENT:
         return BUILT_IN_PROMPT
-    lack = f"there is no agents/{name}.md" if prompt is None else f"{prompt.source.file} has no text"
-    notes.warn(("agents", name), f"{lack}: its system prompt is made from its description")
+    if prompt is not None:
+        message = f"{prompt.source.file} has no text: its system prompt is made from its description"
+        notes.warn(("agents", name), message)
     return f"You are {name}, an agent. {description}".rstrip()
 
 

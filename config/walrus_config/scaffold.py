@@ -39,7 +39,7 @@ def scaffold(home: str) -> list[str]:
     `home` itself is there: see `prepare_home`. Raises ConfigError where something cannot be written.
     """
     where = paths(home)
-    made = [path for path in (where.workspace, where.logs) if make_folder(path)]
+    made = [where.workspace] if make_folder(where.workspace) else []
     # Only with its folder: whoever has deleted the example does not want it back.
     if make_folder(where.agents):
         made.append(_write(os.path.join(where.agents, f"{BUILT_IN_AGENT}.md"), _WALRUS_MD))

@@ -24,10 +24,12 @@ OPENAI_URL = "https://api.openai.com/v1"
 class Secret:
     """A text that prints as stars. `reveal` is called where it is used, and nowhere else."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "parts")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, parts: tuple[str, ...] = ()) -> None:
+        """`parts` are what is secret by itself: the values of the environment that stand in the text."""
         self._text = text
+        self.parts = parts
 
     def reveal(self) -> str:
         return self._text

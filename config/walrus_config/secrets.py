@@ -23,6 +23,8 @@ _SENDABLE = re.compile(r"[\t\x20-\x7e]+")
 def from_environment(secret: Secret, environ: Mapping[str, str], at: KeyPath, notes: Notes) -> Secret:
     """The secret with each `${NAME}` replaced, in the midst of other text too."""
 
+    parts: list[str] = []
+
     def value(found: re.Match[str]) -> str:
         name = found[1]
         if not found[0].endswith("}") or not _NAME.fullmatch(name):
@@ -30,9 +32,13 @@ def from_environment(secret: Secret, environ: Mapping[str, str], at: KeyPath, no
         elif not environ.get(name):
             state = "empty" if name in environ else "not set"
             notes.refuse(at, f"the environment variable {name} is {state}", f"export {name}=… before walrusd starts")
-        return environ.get(name, "")
+        parts.append(environ.get(name, ""))
+        return parts[-1]
 
-    return _sendable(_VARIABLE.sub(value, secret.reveal()), at, notes)
+    text = _VARIABLE.sub(value, secret.reveal())
+    if not all(parts):  # that has been refused, and what is left of the text means nothing
+        return Secret(text, tuple(parts))
+    return Secret(_sendable(text, at, notes).reveal(), tuple(parts))
 
 
 def from_file(path: str, environ: Mapping[str, str], home: str, at: KeyPath, notes: Notes) -> tuple[str, Secret | None]:

@@ -54,13 +54,13 @@ def test_a_prompt_file_without_a_table_is_an_agent_with_the_defaults(home: Path,
     )
 
 
-def test_a_table_without_a_prompt_file_gets_a_plain_prompt_and_a_warning(home: Path, loaded: Load) -> None:
-    config = loaded(ECHO + '[defaults]\nmodel = "m"\n[agents.helper]\ndescription = "Helps out"')
+def test_tables_without_prompt_files_get_plain_prompts_and_one_warning_together(home: Path, loaded: Load) -> None:
+    config = loaded(ECHO + '[defaults]\nmodel = "m"\n[agents.helper]\ndescription = "Helps out"\n[agents.idler]')
     assert config.agents["helper"].system_prompt == "You are helper, an agent. Helps out"
     assert config.warnings == (
         (
-            f"{home}/walrus.toml:6: agents.helper: there is no agents/helper.md: "
-            "its system prompt is made from its description"
+            f"{home}/walrus.toml:6: agents: agents without a prompt file: helper, idler; "
+            "write agents/NAME.md; until then their descriptions are all they are told"
         ),
     )
 
@@ -220,16 +220,18 @@ def test_without_any_provider_a_model_is_no_error_yet(home: Path, loaded: Load) 
 def test_workspaces_are_absolute_and_missing_ones_are_warned_about(home: Path, loaded: Load) -> None:
     text = ECHO + '[defaults]\nmodel = "m"\nworkspace = "shared"\n[agents.walrus]\nworkspace = "~/w/../work"'
     (home / "agents/poet.md").write_text("Rhyme.")
+    (home / "agents/scout.md").write_text("Look ahead.")
     (home / "user/work").mkdir(parents=True)
     config = loaded(text, HOME=str(home / "user"))
     assert {name: agent.workspace for name, agent in config.agents.items()} == {
         "walrus": str(home / "user/work"),
         "poet": str(home / "shared"),
+        "scout": str(home / "shared"),
     }
     assert config.warnings == (
         (
-            f"{home}/walrus.toml:6: defaults.workspace: there is no folder {home}/shared; "
-            "make it, or its agent has no files to read"
+            f"{home}/walrus.toml:6: defaults.workspace: there is no folder {home}/shared, "
+            "where poet, scout should work; make it"
         ),
     )
 

@@ -157,18 +157,18 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_new_home_is_given_a_sample_an_agent_and_folders(tmp_path: Path) -> None:
     made = scaffold(str(tmp_path))
-    assert made == [str(tmp_path / name) for name in ("workspace", "logs", "agents/walrus.md", "walrus.toml")]
+    assert made == [str(tmp_path / name) for name in ("workspace", "agents/walrus.md", "walrus.toml")]
     assert (tmp_path / "walrus.toml").read_text() == sample()
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     files = dict.fromkeys(("walrus.toml", "walrus.md"), 0o600)
-    assert modes == files | dict.fromkeys(("workspace", "logs", "agents"), 0o700)
+    assert modes == files | dict.fromkeys(("workspace", "agents"), 0o700)
 
 
 def test_a_home_that_has_everything_keeps_it_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "walrus.toml").symlink_to(tmp_path / "elsewhere.toml")
     (tmp_path / "agents").mkdir()
     made = scaffold(str(tmp_path))
-    assert made == [str(tmp_path / name) for name in ("workspace", "logs")]
+    assert made == [str(tmp_path / "workspace")]
     assert list((tmp_path / "agents").iterdir()) == []
     assert not (tmp_path / "elsewhere.toml").exists()
     assert scaffold(str(tmp_path)) == []

@@ -54,6 +54,10 @@ def test_a_secret_that_cannot_be_had_is_refused_by_its_name(home: Path, refused:
     assert "secret" not in problem
 
 
+def test_a_variable_that_is_missing_is_one_problem(refused: Refused) -> None:
+    assert len(refused(OPENAI + 'api_key = "${NOPE}"')) == 1
+
+
 def test_a_key_is_read_from_a_file_in_the_home(home: Path, loaded: Load) -> None:
     (home / "p.key").write_text(" sk-1\n")
     (home / "p.key").chmod(0o600)

@@ -1,5 +1,6 @@
 """The daemon's log: one line a turn and a request, without a word that was said; and the daemon without its log."""
 
+import fcntl
 import os
 import pty
 import subprocess
@@ -153,6 +154,21 @@ def test_the_daemon_goes_on_when_nobody_reads_its_log_any_more(tmp_path: Path) -
             answers(home)
 
 
+def test_the_daemon_goes_on_when_the_reader_of_its_log_has_stopped_reading(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    with open(read, "rb", buffering=0) as log, open(write, "wb") as theirs, logging_to(home, theirs.fileno()):
+        home.wait_until_served()
+        for _ in range(20):
+            answers(home)
+        early = log.read(4096)
+        for _ in range(20):
+            answers(home)
+        assert b"ready" in early
+        assert log.read(4096), "who reads again is told again"
+
+
 def test_the_daemon_goes_on_when_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with open("/dev/full", "w") as full, logging_to(home, full):
@@ -165,4 +181,4 @@ def test_the_daemon_needs_no_stderr(tmp_path: Path) -> None:
     with logging_to(home, subprocess.DEVNULL, by=["sh", "-c", 'exec "$@" 2>&-', "sh"]):
         home.wait_until_served()
         answers(home)
-    assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2
+        assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2

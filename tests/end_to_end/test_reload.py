@@ -246,6 +246,10 @@ async def test_a_hup_does_the_same_and_the_service_manager_is_told(tmp_path: Pat
                 [line] = stage.daemon.lines("not reloaded")
                 assert line["level"] == "error"
                 assert line["error"].startswith(f"{at.rpartition(':')[0]}:")
+                [warning] = (await stage.client.status()).warnings
+                assert warning.startswith(f"The last reload was refused, and all is as before: {at.rpartition(':')[0]}")
+            await stage.client.reload()
+            assert (await stage.client.status()).warnings == ()
             assert [word.split("=")[0] for word in manager.wait_for("READY=1")][:1] == ["RELOADING"]
 
 

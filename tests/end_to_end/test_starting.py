@@ -1,5 +1,6 @@
 """walrusd starts where it can, and where it cannot says why, and what to do, and changes nothing."""
 
+import json
 import os
 import shutil
 import signal
@@ -50,11 +51,42 @@ def test_init_makes_a_home_that_works_and_touches_none_that_is_there(tmp_path: P
     shutil.rmtree(home.path)
     with home.walrusd("--init"):
         assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
-        assert {"walrus.toml", "agents", "workspace", "logs"} <= set(os.listdir(home.path))
+        assert {"walrus.toml", "agents", "workspace"} <= set(os.listdir(home.path))
     home.write("walrus.toml", ECHO)
     with home.walrusd("--init"):
         assert home.toml.read_text() == ECHO
         answers(home)
+
+
+def test_the_default_workspace_is_made_where_it_is_missing(home: Home) -> None:
+    home.write("walrus.toml", ECHO + '[agents.poet]\nworkspace = "poems"\n')
+    home.write("agents/poet.md", "Rhyme.")
+    with home.walrusd() as daemon:
+        assert stat.S_IMODE((home.path / "workspace").stat().st_mode) == 0o700
+        [warning] = [line["event"] for line in daemon.log if line.get("level") == "warning"]
+        said = home.walrusctl("status", "--json").stdout
+    assert warning == (
+        f"{home.toml}:10: agents.poet.workspace: there is no folder {home.path}/poems, where poet should work; make it"
+    )
+    assert json.loads(said)["warnings"] == [warning]
+
+
+def test_a_default_workspace_that_cannot_be_made_is_told(home: Home) -> None:
+    (home.path / "workspace").write_text("")
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert said == f"walrusd: {home.toml}:4: defaults.workspace: {home.path}/workspace is not a folder\n"
+
+
+def test_an_end_without_a_stop_is_told_by_the_next_start_alone(home: Home) -> None:
+    with home.walrusd() as daemon:
+        killed = daemon.pid
+        daemon.kill()
+    told = f"the walrusd before this one (pid {killed}) ended without stopping"
+    with home.walrusd() as daemon:
+        assert [line["event"] for line in daemon.log if line.get("level") == "warning"] == [told]
+    with home.walrusd() as daemon:
+        assert not [line for line in daemon.log if line.get("level") == "warning"]
 
 
 @pytest.mark.parametrize(

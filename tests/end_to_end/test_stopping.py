@@ -151,12 +151,16 @@ async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path)
     async with speaking(tmp_path, grace=600) as (home, fake):
         fake.will(hangs("so far "))
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line:
+            async with raw(daemon.socket) as line, raw(daemon.socket) as other:
                 await begun(line)
                 daemon.signal(signal.SIGTERM)
                 await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
+                assert (await other.call("daemon.status", {}))["result"]["warnings"] == [
+                    "walrusd is stopping: turns that run are given 600 s to end, and are suspended then."
+                ]
                 daemon.signal(signal.SIGTERM)
                 assert await trio.to_thread.run_sync(daemon.ended) == 130
+                assert not daemon.socket.exists()
         fake.always(says("on we go"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:

@@ -3,15 +3,24 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.home import ECHO, PATIENCE_S, Home
+from tests.fakes.home import ECHO, PATIENCE_S, ROOT, Home
 from tests.fakes.manager import ServiceManager
 from walrus_protocol.client import Client
+
+HANGING = """
+[daemon]
+shutdown_grace_s = 600
+[providers.script]
+kind = "scripted"
+path = "script.toml"
+"""
 
 
 @pytest.fixture
@@ -64,6 +73,24 @@ def test_the_inherited_socket_is_served_and_left_where_it_is(home: Home, manager
         assert os.path.samestat(before, home.socket.lstat())
         assert not [line for line in daemon.log if line.get("level") == "warning"]
         home.check_unlocked()
+
+
+def test_a_second_term_leaves_the_inherited_socket_too(home: Home, manager: ServiceManager) -> None:
+    home.write("walrus.toml", HANGING)
+    home.write("script.toml", '[[reply]]\ntext = "I am look"\nhang = true\n')
+    with manager.keeps(home.socket) as listener:
+        with (
+            home.walrusd(by=manager.hands_over(listener), environ=manager.environ()) as daemon,
+            subprocess.Popen(home.command_line("run", "walrus", "hi"), env=home.environ(), cwd=ROOT) as asking,
+        ):
+            while home.walrusctl("session", "wait", "1", "--state", "processing").returncode:
+                assert asking.poll() is None
+            daemon.signal(signal.SIGTERM)
+            daemon.wait_for(lambda daemon: bool(daemon.lines("stopping")))
+            daemon.signal(signal.SIGTERM)
+            assert daemon.ended() == 130
+            asking.wait(PATIENCE_S)
+        assert home.socket.is_socket()
 
 
 def test_who_connects_while_it_is_down_is_answered_by_the_next_one(home: Home, manager: ServiceManager) -> None:

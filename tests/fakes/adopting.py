@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
 from walrusd.host.process import undumpable
-from walrusd.host.procfs import children, look
+from walrusd.host.procfs import children, descendants, look
 from walrusd.host.spawner import Spawner
 
+USUAL = resource.getrlimit(resource.RLIMIT_NOFILE)
 STRAY = "setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &"
 """It leaves the session, and says its number then."""
 
@@ -88,6 +89,19 @@ async def killed(spawner: Spawner) -> object:
     return {"left": children(os.getpid())}
 
 
+async def stranger(spawner: Spawner) -> object:
+    """What was a child of this process before it could adopt anybody, with a child of its own; and a stray of ours."""
+    async with await bash(spawner, STRAY) as child:
+        stray = int(await said(child))
+    return {"stray": stray, "strangers": [seen.pid for seen in descendants(os.getpid()) if seen.pid != stray]}
+
+
+async def killed_beside_a_stranger(spawner: Spawner) -> object:
+    told = await stranger(spawner)
+    spawner.kill_all()
+    return told
+
+
 async def mortal(spawner: Spawner) -> object:
     """Children that the test sees after our end: behind the gate, about to die with us, and about to stay."""
     gated = [await bash(spawner, "echo done > it", gated=True, dies_with_us=dies) for dies in (True, False)]
@@ -99,12 +113,25 @@ async def mortal(spawner: Spawner) -> object:
 
 async def no_files(spawner: Spawner) -> object:
     """As many descriptors as there are, from the first child on."""
-    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), usual[1]))
+    no_more_files()
     try:
         return await refusal(spawner)
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        resource.setrlimit(resource.RLIMIT_NOFILE, USUAL)
+
+
+def no_more_files() -> None:
+    """Those that are open stay so."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, USUAL[1]))
+
+
+async def no_files_to_look_with(spawner: Spawner) -> object:
+    """One child is closed when there is no descriptor to look at it with, and another is left to be."""
+    children = [await bash(spawner, "exec sleep 1000") for _ in range(2)]
+    no_more_files()
+    await children[0].aclose()
+    spawner.kill_all()
+    return spawner.running
 
 
 async def no_forks(spawner: Spawner) -> object:
@@ -124,7 +151,11 @@ async def refusal(spawner: Spawner) -> list[str]:
     return []
 
 
-SCENARIOS: tuple[Callable[[Spawner], Awaitable[object]], ...] = (flood, left_behind, killed, mortal, no_files, no_forks)
+SCENARIOS: tuple[Callable[[Spawner], Awaitable[object]], ...] = (
+    *(flood, left_behind, killed, mortal),
+    *(stranger, killed_beside_a_stranger),
+    *(no_files, no_files_to_look_with, no_forks),
+)
 
 
 async def main(name: str) -> None:
@@ -136,6 +167,7 @@ async def main(name: str) -> None:
             await nursery.start(spawner.reap)
             told = await scenario(spawner)
             nursery.cancel_scope.cancel()
+    resource.setrlimit(resource.RLIMIT_NOFILE, USUAL)
     print(json.dumps([told, logs, children(os.getpid())]))  # noqa: T201 - what the test reads
 
 

@@ -1,4 +1,4 @@
-"""A systemctl and a loginctl for the PATH: shell scripts that keep what they were asked, and a service in a file."""
+"""A systemctl, loginctl and journalctl for the PATH: shell scripts that keep what they were asked, and files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ shift 2
 if [ -e "{folder}/$1.refused" ]; then cat "{folder}/$1.refused" >&2; exit 1; fi
 case "$1" in
 show-environment) cat "{folder}/environment" ;;
-show) cat "{folder}/service" ;;
+show) if [ -e "{folder}/$2" ]; then cat "{folder}/$2"; else cat "{folder}/service"; fi ;;
 start) cat "{folder}/running" > "{folder}/service" ;;
 esac
 """
@@ -17,12 +17,18 @@ _LOGINCTL = """#!/bin/sh
 echo "loginctl $*" >> "{folder}/asked"
 cat "{folder}/linger"
 """
+_JOURNALCTL = """#!/bin/sh
+case "$*" in
+*"_UID="*"USER_UNIT=walrusd.service MESSAGE_ID=98e322203f7a4ed290d09fe03c09fe15 --lines=1 "*) cat "{folder}/journal" ;;
+esac
+"""
 RUNNING = """\
 ActiveState=active
 SubState=running
 UnitFileState=enabled
 MainPID=4711
 Result=success
+ExecMainCode=0
 ExecMainStatus=0
 NRestarts=0
 """
@@ -32,25 +38,27 @@ SubState=dead
 UnitFileState=disabled
 MainPID=0
 Result=success
+ExecMainCode=0
 ExecMainStatus=0
 NRestarts=0
 """
 
 
 class FakeSystemd:
-    """Both programs in `path`. The service stops at nothing; `service` is set to what systemctl is to show of it."""
+    """The programs in `path`. The service stops at nothing; `service` is set to what systemctl is to show of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "bin"
         self.path.mkdir(parents=True)
-        for name, text in (("systemctl", _SYSTEMCTL), ("loginctl", _LOGINCTL)):
+        for name, text in (("systemctl", _SYSTEMCTL), ("loginctl", _LOGINCTL), ("journalctl", _JOURNALCTL)):
             (self.path / name).write_text(text.format(folder=folder))
             (self.path / name).chmod(0o755)
         self.gives("HOME=/home/ann")
         (folder / "running").write_text(RUNNING)
         self.service(STOPPED)
         self.linger("Linger=yes")
+        self.journal("")
 
     @property
     def asked(self) -> list[str]:
@@ -66,6 +74,13 @@ class FakeSystemd:
 
     def service(self, properties: str) -> None:
         (self.folder / "service").write_text(properties)
+
+    def socket(self, properties: str) -> None:
+        """What is shown of the socket, where that is not what is shown of the service."""
+        (self.folder / "walrusd.socket").write_text(properties)
+
+    def journal(self, entry: str) -> None:
+        (self.folder / "journal").write_text(entry)
 
     def linger(self, answer: str) -> None:
         (self.folder / "linger").write_text(answer)

@@ -175,7 +175,12 @@ class Terminal:
         return [json.loads(line) for line in result.stdout.splitlines()]
 
     def child(
-        self, *words: str | int, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE, before: str = ""
+        self,
+        *words: str | int,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        before: str = "",
     ) -> "subprocess.Popen[bytes]":
         """As a process of its own, which runs the statements `before` first."""
         return subprocess.Popen(
@@ -184,5 +189,5 @@ class Terminal:
             cwd=ROOT,
             stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )

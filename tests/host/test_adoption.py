@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from walrusd.host.procfs import Seen, look
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,9 +24,11 @@ def command(scenario: str) -> list[str]:
     return [sys.executable, "-m", "tests.fakes.adopting", scenario]
 
 
-def played(scenario: str) -> tuple[Any, list[dict[str, Any]], list[int]]:
-    """What it told, what was logged, and the children it was left with."""
-    done = subprocess.run(command(scenario), env=ENVIRON, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True)
+def played(scenario: str, by: tuple[str, ...] = ()) -> tuple[Any, list[dict[str, Any]], list[int]]:
+    """What it told, what was logged, and the children it was left with. `by`: a command that execs what it is given."""
+    done = subprocess.run(
+        [*by, *command(scenario)], env=ENVIRON, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True
+    )
     told, logs, left = json.loads(done.stdout)
     return told, logs, left
 
@@ -61,6 +65,23 @@ def test_who_has_left_every_session_is_ours_until_we_end_it() -> None:
 
 def test_kill_all_reaches_what_was_adopted() -> None:
     assert played("killed") == ({"left": []}, [], [])
+
+
+@pytest.mark.parametrize("scenario", ["stranger", "killed_beside_a_stranger"])
+def test_a_child_of_whoever_became_us_is_none_of_ours_and_goes_on(scenario: str) -> None:
+    """As the `tee` of a script does that ends with `exec walrusd`: killed, it would lose what was said last."""
+    script = '(sleep 1000 & exec sleep 1000) > /dev/null & exec "$@"'
+    told, _, left = played(scenario, by=("bash", "-c", script, "bash"))
+    strangers = [pid for pid in told["strangers"] if alive(pid)]
+    for pid in strangers:
+        os.kill(pid, 9)
+        wait_gone(pid)
+    assert (len(strangers), strangers) == (2, told["strangers"])
+    assert (left, alive(told["stray"])) == (strangers[:1], None)
+
+
+def test_without_a_descriptor_to_look_with_what_was_started_ends_all_the_same() -> None:
+    assert played("no_files_to_look_with") == (1, [], [])
 
 
 def test_without_a_descriptor_more_nothing_is_started() -> None:

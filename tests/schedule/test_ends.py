@@ -12,6 +12,7 @@ from walrus_config.schema import Heartbeat
 from walrus_protocol.events import Ran
 from walrus_protocol.problems import Problem
 from walrusd.ports import ModelRequest, Reply, Say, TextSaid
+from walrusd.runtime.inbox import Incoming
 from walrusd.schedule.probe import Probed
 from walrusd.store.log import StorageFailed, StorageFull, Write
 from walrusd.store.memory import Disk, MemoryLog
@@ -50,7 +51,7 @@ async def test_a_running_tick_is_suspended_by_a_stop_and_told_at_the_next_start(
         first, second = await house.rows()
         assert (first.outcome, first.reason, first.ran, first.news, first.ended_at) == (
             "interrupted",
-            "walrusd ended while it ran",
+            "walrusd was stopped while it ran",
             Ran(session=1, turn=1, cost_usd=None),
             True,
             MONDAY + HOUR + 1,
@@ -75,6 +76,38 @@ async def test_a_tick_whose_turn_still_waited_for_a_slot_is_not_paid_unseen_afte
         assert (await house.runtime.session(2)).state == "closed"
         await trio.sleep(60)
     assert len(model.asked) <= 1, "what had begun before the row was closed was cut off"
+
+
+@pytest.mark.parametrize("after", [Heartbeat(interval=0), HOURLY, SAME], ids=["off", "a new one each", "the same"])
+async def test_a_session_that_is_used_again_is_a_persons_too_and_outlives_the_heartbeat_that_was_cut_off(
+    autojump_clock: Autojump, after: Heartbeat
+) -> None:
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+    async with open_house(log, FakeModel(Gate()), clock, beats={"clerk": SAME}) as house:
+        await trio.sleep(HOUR + 1)
+        await house.runtime.send(1, Incoming(content="A question of a person's"))
+    async with open_house(MemoryLog(log.disk), FakeModel(), clock, beats={"clerk": after}) as house:
+        await trio.sleep(60)
+        assert await house.told() == [("interrupted", "walrusd was stopped while it ran")]
+        assert (await house.runtime.session(1)).state == "idle"
+
+
+async def test_a_turn_that_is_taken_up_after_a_restart_has_its_cost_in_its_row(autojump_clock: Autojump) -> None:
+    async def slow(_: ModelRequest, __: Say) -> Reply:
+        await trio.sleep(HOUR / 2)
+        return Reply(content="done", cost_usd=0.25)
+
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+    beats = {"poet": Heartbeat(interval=59), "clerk": SAME}
+    async with open_house(log, FakeModel(Gate()), clock, beats=beats, max_running_turns=1):
+        await trio.sleep(HOUR + 1)
+    async with open_house(MemoryLog(log.disk), FakeModel(slow), clock, beats=beats, max_running_turns=1) as house:
+        await trio.sleep(60)
+        [row] = await house.rows()
+        assert (row.outcome, row.ran) == ("running", Ran(session=2, turn=1))
+        await trio.sleep(HOUR / 2)
+        [row] = await house.rows()
+        assert (row.outcome, row.ran) == ("interrupted", Ran(session=2, turn=1, cost_usd=0.25))
 
 
 async def test_a_turn_that_ends_within_the_grace_has_its_row(autojump_clock: Autojump) -> None:
@@ -148,7 +181,25 @@ async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_leaves_none_untol
         assert slots == [1, 2, 3, 4], f"after {writes} writes"
         assert not [row for row in rows if row.outcome == "running"], f"after {writes} writes"
         assert max(Counter(paid).values()) == 1, f"after {writes} writes"
-        assert len(sessions) <= 1, "none is open but the one that is used again, or was made as the power went"
+        assert len(sessions) <= (beat.session == "same"), "none is open but the one that is used again"
+
+
+@pytest.mark.parametrize("crash", [True, False])
+async def test_three_crashes_in_mid_tick_open_the_breaker_and_three_stops_do_not(
+    autojump_clock: Autojump, crash: bool
+) -> None:
+    clock, disk = FakeWallClock(MONDAY), Disk()
+    for _ in range(3):
+        async with open_house(MemoryLog(disk), FakeModel(Gate()), clock, beats={"clerk": HOURLY}):
+            await trio.sleep(HOUR + 1)
+            if crash:
+                MemoryLog(disk)  # it has the disk from here on: nothing that is written later counts
+    async with open_house(MemoryLog(disk), FakeModel(), clock, beats={"clerk": HOURLY}) as house:
+        await trio.sleep(60)
+        [standing] = house.schedules.standing()
+        assert (standing.row.failures, standing.row.closed_until is not None) == ((3, True) if crash else (0, False))
+        ended = "ended" if crash else "was stopped"
+        assert await house.told() == [("interrupted", f"walrusd {ended} while it ran")] * 3
 
 
 class Counting:
@@ -199,6 +250,32 @@ async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_once_there
             "storage_full: no space left",
             Ran(session=1, turn=1, cost_usd=None),
         )
+
+
+class FullSoon(MemoryLog):
+    """Has room for so many writes more."""
+
+    left = 100
+
+    def submit(self, write: Write) -> None:
+        self.left -= 1
+        self.fail_with = StorageFull("no space left") if self.left < 0 else None
+        super().submit(write)
+
+
+async def test_a_disk_that_fills_up_at_any_write_of_a_tick_leaves_none_of_its_sessions_open(
+    autojump_clock: Autojump,
+) -> None:
+    for writes in range(10):
+        log = FullSoon()
+        async with open_house(log, FakeModel(), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+            await trio.sleep(HOUR / 2)
+            log.left = writes
+            await trio.sleep(HOUR)
+            log.left = 100
+            await trio.sleep(120)
+            assert await house.runtime.sessions() == [], f"after {writes} writes"
+            assert [outcome for outcome, _ in await house.told()] in (["missed"], ["failed"], ["ran"])
 
 
 async def test_a_daemon_that_starts_on_a_full_disk_ticks_when_there_is_space(autojump_clock: Autojump) -> None:

@@ -85,6 +85,7 @@ def test_reasons_not_to_run_a_slot_in_the_order_in_which_they_are_told() -> None
     ]
     assert isinstance(reasons[3], Skip)
     assert reasons[3].reason.startswith("the breaker is open until 20")
+    assert reasons[3].reason.endswith("failures (a refused key counts as three)")
     assert reasons[4] == Missed(NOW, 2, NOW + 7200)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from tests.fakes.stores import LogDisk, commit, outcomes, write
 from walrus_protocol.events import Ran, Tick
 from walrusd.session.outline import Outline
-from walrusd.store.log import DAEMON, LEDGER, Filter, Log, Schedule, StorageFailed, Stored
+from walrusd.store.log import DAEMON, DAEMON_FACTS, LEDGER, Filter, Log, Schedule, StorageFailed, Stored
 
 ran = partial(Tick, schedule="a", agent="walrus", slot=60.0, outcome="ran")
 running = partial(Tick, schedule="a", agent="walrus", slot=60.0, outcome="running")
@@ -54,6 +54,16 @@ async def test_a_ledger_keeps_the_last_of_each_schedule_and_what_is_running(log:
     kept = [tick.tick for tick in await log.ticks("a", limit=2 * LEDGER)]
     assert kept == list(range(last + 1, last + 1 - LEDGER, -1))
     assert await log.ticks("b") == [ran(tick=2, schedule="b")]
+
+
+async def test_of_the_daemons_facts_the_latest_are_kept(log: Log) -> None:
+    await commit(
+        log, write(session=DAEMON, bodies=[b"1", b"2"], first_seq=1), write(session=1, bodies=[b"s"], first_seq=1)
+    )
+    await commit(log, write(session=DAEMON, bodies=[b"3"], first_seq=DAEMON_FACTS + 1))
+    assert [row.seq for row in await log.events(DAEMON, 0, 10)] == [2, DAEMON_FACTS + 1]
+    assert [row.body for row in await log.events(1, 0, 10)] == [b"s"], "of a session nothing is forgotten"
+    assert (await log.last_of_daemon())[1] == DAEMON_FACTS + 1
 
 
 async def test_a_schedule_stands_as_it_was_last_written(log: Log) -> None:

@@ -17,7 +17,7 @@ from tests.fakes.stores import SqliteDisk, commit, outcomes, write
 from tests.store import open_as_nobody
 from walrusd.session.mend import Draft
 from walrusd.store.database import WAL_BYTES, WRITER_CACHE_KIB, open_for_reading
-from walrusd.store.log import Output, Sizes, StorageFailed, StorageFull, Stored
+from walrusd.store.log import Output, Schedule, Sizes, StorageFailed, StorageFull, Stored
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.refusals import CannotOpen
 from walrusd.store.writer import CHECKPOINT_PAGES
@@ -112,6 +112,20 @@ async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
     await (await disk.open()).aclose()
     os.truncate(disk.path, 4096)
     assert "damaged" in str(await refusal(disk))
+
+
+async def test_a_row_that_cannot_be_read_any_more_is_damage(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await commit(log, write(session=0, schedule=Schedule(name="heartbeat:quiet", next_slot=1.0)))
+    await log.aclose()
+    db = apsw.Connection(disk.path)
+    db.execute("UPDATE schedule SET body = ?", (b"\0" * 40,))
+    db.close()
+    log = await disk.open()
+    with pytest.raises(CannotOpen, match="is damaged") as refused:
+        await log.schedules()
+    assert ".recover" in refused.value.hint
+    await log.aclose()
 
 
 async def test_a_folder_that_is_not_there_is_named(disk: SqliteDisk) -> None:

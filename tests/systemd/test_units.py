@@ -1,6 +1,7 @@
 """The units themselves: what systemd says of them, what they must hold, and that an installed walrusctl has them."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -10,9 +11,11 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG
-from walrusctl.units import NAMES, Installation, state_of, units, write
+from walrusctl.units import NAMES, SERVICE, Installation, home_of, state_of, units, write
 from walrusd.daemon import LAST_STEPS_S
 from walrusd.host.signals import EXIT_AT_ONCE
 
@@ -104,6 +107,32 @@ def test_a_unit_tells_whether_it_is_as_it_was_written(tmp_path: Path) -> None:
     assert state_of(str(path), newer) == "foreign"
 
 
+PATHS = (
+    st.text(min_size=1)
+    .map(lambda text: f"/{text}")
+    .filter(lambda path: path.isprintable() and path == path.strip() and not path.endswith("\\"))
+)
+
+
+@given(home=PATHS | st.text("/%$\"\\' [h-", min_size=1).map(lambda text: f"/{text}x"), named=st.booleans())
+def test_the_home_is_read_back_from_the_unit_whatever_stands_in_it(
+    tmp_path_factory: pytest.TempPathFactory, home: str, named: bool
+) -> None:
+    folder = str(tmp_path_factory.getbasetemp() / "read-back")
+    write(folder, SERVICE, units(PLAIN._replace(home=home, named_socket=named))[SERVICE])
+    assert home_of(folder) == home
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "ExecStart=", "ExecStart=/bin/walrusd --home %h/x", 'ExecStart="/bin/walrusd"', 'ExecStart="x" "--home"'],
+)
+def test_no_home_is_read_from_a_line_that_is_not_ours(tmp_path: Path, line: str) -> None:
+    write(str(tmp_path), SERVICE, re.sub(r"ExecStart=.*", line, units(PLAIN)[SERVICE]))
+    assert home_of(str(tmp_path)) is None
+    assert home_of(str(tmp_path / "nowhere")) is None
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """The packages and files as the wheel lays them out."""
@@ -115,6 +144,13 @@ def site(tmp_path: Path) -> Path:
         (site / target).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / source, site / target)
     return site
+
+
+def test_a_unit_that_cannot_be_put_in_place_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "walrusd.socket").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(str(tmp_path), "walrusd.socket", "[Socket]\n")
+    assert os.listdir(tmp_path) == ["walrusd.socket"]
 
 
 def test_an_installed_walrusctl_writes_the_same_units_as_a_checkout(site: Path) -> None:

@@ -63,7 +63,9 @@ def test_metrics_are_shown_where_there_is_something_and_whole_for_prometheus(
     text = 'walrusd_turns_total{stop_reason="error"} 0\n'
     assert terminal.types("metrics").stdout == shown
     assert terminal.types("metrics", "--prometheus").stdout == text
-    assert terminal.lines("metrics", "--prometheus") == [{"metrics": {}, "text": text}]
+    both = terminal.types("metrics", "--prometheus", "--json")
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "--json and --prometheus are two forms: ask for one of them" in both.stderr
     [found] = terminal.lines("metrics")
     assert isinstance(found, dict)
     assert found["metrics"]['walrusd_turns_total{stop_reason="error"}'] == 0

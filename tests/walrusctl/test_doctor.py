@@ -15,6 +15,7 @@ from tests.fakes.home import ECHO, Home
 from tests.fakes.terminal import Terminal
 from tests.walrusctl.examined import examined, of
 from tests.walrusctl.test_processes import SLOW, TELL_MODULES, shown_on_a_terminal
+from walrusctl.render import wrapped
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 MACHINE = {"disk", "clock", "limits", "programs", "runtime folder"}
@@ -185,6 +186,16 @@ def test_a_terminal_gets_marks_and_a_pipe_gets_words(home: Home) -> None:
     words = Terminal(home.path).types("doctor")
     assert (words.exit_code, words.stderr) == (0, "")
     assert "warning  daemon          walrusd is not running\n                         hint: start it" in words.stdout
+
+
+def test_on_a_terminal_a_finding_goes_on_under_its_beginning(home: Home) -> None:
+    home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
+    (_, whole, _) = of(home, "configuration")
+    terminal = Terminal(home.path)
+    terminal.environ["NO_COLOR"] = "1"
+    shown = shown_on_a_terminal(terminal, "doctor", columns=60)
+    assert f"warning  configuration   {wrapped(whole, 60, 25)}\n" in shown
+    assert whole not in shown
 
 
 def test_help_imports_nothing_slow(home: Home) -> None:

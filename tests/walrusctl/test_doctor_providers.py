@@ -100,7 +100,7 @@ def told(home: Home, toml: str, name: str = "provider x") -> tuple[str, str, str
     ("code", "status", "said"),
     [
         (200, "fine", "answers with the key (200)"),
-        (404, "fine", "answers with the key (404)"),
+        (404, "fine", "answers (404: it lists no models)"),
         (401, "broken", "refuses the key (401)"),
         (403, "broken", "refuses the key (403)"),
         (429, "warning", "answers that it was asked too much (429)"),

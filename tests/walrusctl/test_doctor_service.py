@@ -69,6 +69,14 @@ def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_told(install
     assert installed.told()[0][1] == f"{service} is missing"
 
 
+def test_the_service_of_another_home_is_no_fault_and_nobody_is_told_to_take_it(account: Account) -> None:
+    other = Home(account.home.parent / "other").path
+    assert account.types("service", "install", "--home", str(other)).exit_code == 0
+    [(status, message, hint)] = account.told()
+    assert (status, message) == ("fine", f"not installed: the units are those of another home, {other}")
+    assert "install" not in hint
+
+
 def test_a_service_that_has_failed_is_broken(installed: Account) -> None:
     failed = RUNNING.replace("ActiveState=active", "ActiveState=failed").replace("Result=success", "Result=watchdog")
     installed.systemd.service(failed)

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,8 +42,10 @@ def terminal_pair() -> Iterator[tuple[int, int]]:
         os.close(theirs)
 
 
-def shown_on_a_terminal(terminal: Terminal, *words: str | int) -> str:
+def shown_on_a_terminal(terminal: Terminal, *words: str | int, columns: int = 0) -> str:
+    """`columns` 0: a terminal that does not say how wide it is."""
     with terminal_pair() as (ours, theirs):
+        termios.tcsetwinsize(theirs, (24, columns))
         child = terminal.child(*words, stdout=theirs)
         _, stderr = child.communicate(timeout=30)
         assert (child.returncode, stderr) == (0, b"")
@@ -118,6 +121,20 @@ def test_a_log_is_dim_on_a_terminal_unless_colour_is_unwanted(daemon: FakeDaemon
     assert "\x1b[2msession 1 of agent walrus created\x1b[0m\n" in shown_on_a_terminal(terminal, "session", "attach", 1)
     terminal.environ["NO_COLOR"] = "1"
     assert "\x1b" not in shown_on_a_terminal(terminal, "session", "attach", 1)
+
+
+def test_on_a_terminal_what_is_wrong_goes_on_under_its_beginning(terminal: Terminal) -> None:
+    with terminal_pair() as (ours, theirs):
+        termios.tcsetwinsize(theirs, (24, 60))
+        child = terminal.child("--socket", "/nowhere.sock", "ping", stderr=theirs)
+        stdout, _ = child.communicate(timeout=30)
+        assert (child.returncode, stdout) == (4, b"")
+        assert os.read(ours, 65536).decode().replace("\r\n", "\n") == (
+            "walrusctl: walrusd is not running: there is no socket at\n"
+            "           /nowhere.sock\n"
+            "  hint: start it with `walrusd`, or `make run` in its source\n"
+            "        folder\n"
+        )
 
 
 def test_a_terminal_with_no_text_is_a_usage_error(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -200,6 +217,35 @@ def test_an_answer_that_cannot_be_written_is_no_success(
         child = terminal.child(*words, stdout=full.fileno())
         _, stderr = child.communicate(timeout=30)
     assert (child.returncode, stderr) == (1, b"walrusctl: cannot write the answer: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("status",), 0),
+        (("stream", "1", "hi"), 0),
+        (("session", "list", "--limit", "1"), 0),
+        (("session", "create"), 2),
+        (("pingg",), 2),
+        (("--socket", "/nowhere.sock", "ping"), 4),
+    ],
+)
+def test_what_stderr_cannot_take_changes_nothing(
+    daemon: FakeDaemon, terminal: Terminal, words: tuple[str, ...], code: int
+) -> None:
+    with open("/dev/full", "wb") as full:
+        child = terminal.child(*words, stderr=full.fileno())
+        stdout, _ = child.communicate(timeout=30)
+    assert (child.returncode, bool(stdout)) == (code, code == 0)
+
+
+def test_nobody_at_stderr_changes_nothing(daemon: FakeDaemon, terminal: Terminal) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as unread:
+        child = terminal.child("stream", 1, "hi", stderr=unread.fileno())
+        stdout, _ = child.communicate(timeout=30)
+    assert (child.returncode, stdout) == (0, b"I will look.\nIt says hi.\n")
 
 
 def test_with_stdout_closed_nothing_is_asked(daemon: FakeDaemon, terminal: Terminal) -> None:

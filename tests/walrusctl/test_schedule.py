@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
 from tests.fakes.terminal import Terminal
+from tests.walrusctl.test_processes import shown_on_a_terminal
 from walrus_protocol.schedules import (
     ScheduleInfo,
     ScheduleList,
@@ -18,7 +19,7 @@ from walrus_protocol.schedules import (
 )
 from walrusctl.render import when
 
-SLOT = 1_793_577_600.0
+SLOT, NEXT = 1_000_000_000.0, 4_000_000_000.0
 RAN = TickInfo(
     tick=3,
     schedule="heartbeat:clerk",
@@ -34,9 +35,7 @@ MISSED = TickInfo(
     tick=2, schedule="heartbeat:clerk", agent="clerk", slot=SLOT, by="clock", outcome="missed", reason="off", count=23
 )
 FAILED = replace(RAN, tick=1, outcome="failed", reason="provider_auth: The key is refused.", text="")
-CLERK = ScheduleInfo(
-    name="heartbeat:clerk", agent="clerk", kind="heartbeat", every_s=5400.0, next_slot=SLOT + 5400, last=RAN
-)
+CLERK = ScheduleInfo(name="heartbeat:clerk", agent="clerk", kind="heartbeat", every_s=5400.0, next_slot=NEXT, last=RAN)
 POET = ScheduleInfo(
     name="heartbeat:poet", agent="poet", kind="heartbeat", every_s=86_400.0, paused=True, closed_until=SLOT
 )
@@ -65,18 +64,31 @@ def daemon(tmp_path: Path) -> FakeDaemon:
 
 
 def test_schedules_are_listed_with_what_comes_next_and_what_came_last(daemon: FakeDaemon, terminal: Terminal) -> None:
-    opened, running = replace(CLERK, closed_until=SLOT), replace(CLERK, running=True, every_s=7.5, last=MISSED)
-    daemon.script["schedule.list"] = answers(ScheduleList(schedules=(CLERK, POET, opened, running)))
+    opened, running = replace(CLERK, closed_until=NEXT), replace(CLERK, running=True, every_s=7.5, last=MISSED)
+    late = replace(CLERK, next_slot=SLOT + 60, last=replace(RAN, by="hand"))
+    daemon.script["schedule.list"] = answers(ScheduleList(schedules=(CLERK, POET, opened, running, late)))
     with daemon:
         heads, *rows = terminal.types("schedule", "list").stdout.splitlines()
     assert heads.split() == ["NAME", "EVERY", "NEXT", "STATE", "LAST"]
-    following = when(SLOT + 5400)
+    following, before = when(NEXT), when(SLOT)
     assert [" ".join(row.split()) for row in rows] == [
-        f"heartbeat:clerk 90 min {following} waiting ran, {when(SLOT)}",
-        "heartbeat:poet 1 d - paused -",
-        f"heartbeat:clerk 90 min {following} breaker open until {when(SLOT)} ran, {when(SLOT)}",
-        f"heartbeat:clerk 7.5 s {following} running missed 23, {when(SLOT)}",
+        f"clerk 90 min {following} waiting ran, {before}",
+        "poet 1 d - paused -",
+        f"clerk 90 min {following} breaker open until {following} ran, {before}",
+        f"clerk 7.5 s {following} running missed 23, {before}: off",
+        f"clerk 90 min due since {when(SLOT + 60)} waiting ran by hand, {before}",
     ]
+
+
+def test_tables_are_cut_where_the_terminal_ends(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        heads, first, *_ = shown_on_a_terminal(terminal, "schedule", "history", columns=80).splitlines()
+        assert (len(heads) <= 80, first.endswith("  The roof leaks.")) == (True, True)
+        daemon.script["schedule.list"] = answers(
+            ScheduleList(schedules=(replace(CLERK, last=replace(FAILED, reason="too long " * 9)),))
+        )
+        _, row = shown_on_a_terminal(terminal, "schedule", "list", columns=80).splitlines()
+    assert (len(row), row[-1]) == (80, "…")
 
 
 def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -137,7 +149,7 @@ def test_pause_and_resume_say_what_comes_of_it(daemon: FakeDaemon, terminal: Ter
     with daemon:
         assert terminal.types("schedule", "pause", "heartbeat:clerk").stdout == "heartbeat:clerk is paused\n"
         resumed = terminal.types("schedule", "resume", "heartbeat:clerk").stdout
-        assert resumed == f"heartbeat:clerk ticks at {when(SLOT + 5400)}\n"
+        assert resumed == f"heartbeat:clerk ticks at {when(NEXT)}\n"
         (told,) = terminal.lines("schedule", "pause", "heartbeat:clerk")
         assert isinstance(told, dict)
         assert told["paused"]
@@ -151,6 +163,10 @@ def test_the_name_of_an_agent_stands_for_what_is_done_with_it(daemon: FakeDaemon
             assert isinstance(asked, ScheduleParams | TickHistoryParams)
             assert asked.schedule == "heartbeat:clerk"
         terminal.types("schedule", "pause", "ghost")
+        terminal.types("schedule", "history", "retired")
+        asked = daemon.params("schedule.history")[-1]
+        assert isinstance(asked, TickHistoryParams)
+        assert asked.schedule == "heartbeat:retired", "the ledger knows those that are no more"
         assert daemon.params("schedule.pause")[-1] == ScheduleParams(schedule="ghost")
         both = (CLERK, replace(CLERK, name="digest:clerk"))
         daemon.script["schedule.list"] = answers(ScheduleList(schedules=both))
@@ -166,9 +182,9 @@ def test_the_history_follows_cursors_up_to_the_limit(daemon: FakeDaemon, termina
         heads, *rows = terminal.types("schedule", "history").stdout.splitlines()
         assert heads.split() == ["TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT"]
         assert [" ".join(row.split()) for row in rows] == [
-            f"3 {when(SLOT)} heartbeat:clerk ran 7 $0.2500 The roof leaks.",
-            f"2 {when(SLOT)} heartbeat:clerk missed 23 - - off",
-            f"1 {when(SLOT)} heartbeat:clerk failed 7 $0.2500 provider_auth: The key is refused.",
+            f"3 {when(SLOT)} clerk ran 7 $0.2500 The roof leaks.",
+            f"2 {when(SLOT)} clerk missed 23 - - off",
+            f"1 {when(SLOT)} clerk failed 7 $0.2500 provider_auth: The key is refused.",
         ]
         cut = terminal.types("schedule", "history", "heartbeat:clerk", "--news", "--limit", 2)
         assert (len(cut.stdout.splitlines()), cut.stderr) == (3, "there are more: raise --limit, or give --all\n")

@@ -1,12 +1,13 @@
 """walrusctl ping, status, metrics: is walrusd there, how is it, and what has it done?"""
 
+import sys
 import time
 
 import click
 
 from walrusctl.groups import common_options
 from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import complain, say, say_json
+from walrusctl.output import complain, say, say_json, width
 from walrusctl.render import fields
 
 
@@ -51,7 +52,8 @@ def status(asked: Invocation) -> None:
                     f"files {now['fds']}, tasks {now['tasks']}, threads {now['threads']}, children {now['children']}",
                 ),
                 ("connections", now["connections"]),
-            ]
+            ],
+            width(sys.stdout),
         )
     )
     for warning in now["warnings"]:
@@ -64,6 +66,8 @@ def status(asked: Invocation) -> None:
 @pass_invocation
 def metrics(asked: Invocation, *, prometheus: bool) -> None:
     """Count what walrusd has done since its start, and what it holds now."""
+    if asked.json and prometheus:
+        raise click.UsageError("--json and --prometheus are two forms: ask for one of them")
     found = asked.call("daemon.metrics", {"format": "prometheus" if prometheus else "json"})
     if asked.json:
         say_json(found)

@@ -8,7 +8,8 @@ import click
 from walrus_protocol import wire
 from walrusctl.groups import common_options
 from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import say, say_json, write
+from walrusctl.output import say, say_json, width, write
+from walrusctl.render import wrapped
 
 _MARKS = {"fine": ("32", "✓"), "warning": ("33", "!"), "broken": ("31", "✗")}
 
@@ -27,17 +28,18 @@ def doctor(asked: Invocation) -> None:
     if asked.json:
         say_json({"checks": [check._asdict() for check in checks]})
     else:
-        marked = _marks_show()
-        width = max(len(check.name) for check in checks)
+        marked, columns = _marks_show(), width(sys.stdout)
+        size = max(len(check.name) for check in checks)
+        indent = (2 if marked else 9) + size + 2
         for check in checks:
             if marked:
                 colour, mark = _MARKS[check.status]
                 write(f"\x1b[{colour}m{mark}\x1b[0m ")
-                say(f"{check.name:{width}}  {check.message}")
             else:
-                say(f"{check.status:7}  {check.name:{width}}  {check.message}")
+                write(f"{check.status:7}  ")
+            say(f"{check.name:{size}}  {wrapped(check.message, columns, indent)}")
             if check.hint:
-                say(f"{'':{4 if marked else 11}}{'':{width}}hint: {check.hint}")
+                say(f"{'':{indent}}hint: {wrapped(check.hint, columns, indent + len('hint: '))}")
     if any(check.status == "broken" for check in checks):
         raise click.exceptions.Exit(wire.EXIT_INTERNAL)
 

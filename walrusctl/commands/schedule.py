@@ -1,5 +1,7 @@
 """walrusctl schedule: what walrusd does by the clock, and what became of it."""
 
+import sys
+import time
 from typing import NoReturn
 
 import click
@@ -8,14 +10,15 @@ from walrus_protocol import wire
 from walrus_protocol.client import Json
 from walrusctl.groups import LazyGroup, common_options
 from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import complain, note, say, say_json
+from walrusctl.output import complain, note, say, say_json, width
 from walrusctl.paging import paged
-from walrusctl.render import money, table, when
+from walrusctl.render import brief, money, table, when
 
 HERE = "walrusctl.commands.schedule"
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _STOPS = frozenset({"max_iterations", "no_action", "interrupted", "budget_exceeded"})
 """Words for how a turn ended without an answer; a failed tick's reason begins with one, or with an error's kind."""
+_HEARTBEAT = "heartbeat:"
 _CUT = 500
 """Characters of an answer that the ledger keeps."""
 
@@ -47,11 +50,12 @@ def list_(asked: Invocation) -> None:
     if asked.json:
         say_json(answer)
         return
+    now = time.time()
     rows = [
-        (one["name"], _length(one["every_s"]), _next(one), _state(one), _last(one["last"]))
+        (_short(one["name"]), _length(one["every_s"]), _next(one, now), _state(one, now), _last(one["last"], now))
         for one in answer["schedules"]
     ]
-    say(table(("NAME", "EVERY", "NEXT", "STATE", "LAST"), rows))
+    say(table(("NAME", "EVERY", "NEXT", "STATE", "LAST"), rows, width(sys.stdout)))
 
 
 @click.command()
@@ -103,17 +107,29 @@ def resume(asked: Invocation, name: str) -> None:
 @pass_invocation
 def history(asked: Invocation, name: str | None, limit: int, *, news: bool, everything: bool) -> None:
     """Print what became of each slot of NAME, or of all schedules, the newest first."""
-    params = {"schedule": None if name is None else _named(asked, name), "news": news}
+    if name is not None:
+        name = _named(asked, name)
+        # The ledger knows heartbeats that are configured no more, and they are on no list.
+        name = name if ":" in name else _HEARTBEAT + name
+    params = {"schedule": name, "news": news}
     ticks, cursor = paged(asked, "schedule.history", "ticks", params, None if everything else limit)
     if asked.json:
         say_json({"ticks": ticks, "cursor": cursor})
         return
+    now = time.time()
     heads = ("TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT")
     rows = [
-        (tick["tick"], when(tick["slot"]), tick["schedule"], _outcome(tick), *_ran(tick["ran"]), _text(tick))
+        (
+            tick["tick"],
+            brief(tick["slot"], now),
+            _short(tick["schedule"]),
+            _outcome(tick),
+            *_ran(tick["ran"]),
+            _text(tick),
+        )
         for tick in ticks
     ]
-    say(table(heads, rows))
+    say(table(heads, rows, width(sys.stdout)))
     if cursor:
         note("there are more: raise --limit, or give --all")
 
@@ -163,24 +179,37 @@ def _length(seconds: float) -> str:
     return f"{seconds / size:g} {unit}"
 
 
-def _next(one: Json) -> str:
-    return "-" if one["next_slot"] is None else when(one["next_slot"])
+def _short(name: str) -> str:
+    """Of a schedule, for a table: the name of its agent stands for its heartbeat."""
+    return name.removeprefix(_HEARTBEAT)
 
 
-def _state(one: Json) -> str:
+def _next(one: Json, now: float) -> str:
+    """A slot that has passed could not be written down, or waits for its jitter."""
+    slot = one["next_slot"]
+    if slot is None:
+        return "-"
+    return brief(slot, now) if slot >= now else f"due since {brief(slot, now)}"
+
+
+def _state(one: Json, now: float) -> str:
     if one["running"]:
         return "running"
     if one["paused"]:
         return "paused"
-    return f"breaker open until {when(one['closed_until'])}" if one["closed_until"] else "waiting"
+    return f"breaker open until {brief(one['closed_until'], now)}" if one["closed_until"] else "waiting"
 
 
-def _last(tick: Json | None) -> str:
-    return "-" if tick is None else f"{_outcome(tick)}, {when(tick['slot'])}"
+def _last(tick: Json | None, now: float) -> str:
+    if tick is None:
+        return "-"
+    why = f": {tick['reason']}" if tick["reason"] else ""
+    return f"{_outcome(tick)}, {brief(tick['slot'], now)}{why}"
 
 
 def _outcome(tick: Json) -> str:
-    return f"{tick['outcome']} {tick['count']}" if tick["outcome"] == "missed" else str(tick["outcome"])
+    count = f" {tick['count']}" if tick["outcome"] == "missed" else ""
+    return f"{tick['outcome']}{count}{' by hand' if tick['by'] == 'hand' else ''}"
 
 
 def _ran(ran: Json | None) -> tuple[str, str]:

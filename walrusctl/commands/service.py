@@ -1,6 +1,8 @@
 """walrusctl service: walrusd as a service of the user's systemd, where there is one."""
 
+import errno
 import os
+import shlex
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -11,23 +13,24 @@ from walrus_config.problems import ConfigError
 from walrus_config.scaffold import scaffold
 from walrus_protocol import wire
 from walrusctl import units
-from walrusctl.doctor.daemon import holder_of
 from walrusctl.groups import LazyGroup, common_options
+from walrusctl.holder import holder_of
 from walrusctl.installation import found, only_here
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import complain, say, say_json
 from walrusctl.render import fields
-from walrusctl.systemctl import Manager, ManagerFailed, find_manager, lingers
+from walrusctl.standing import Standing, standing
+from walrusctl.systemctl import Manager, ManagerFailed, find_manager, lingers, without
 
 HERE = "walrusctl.commands.service"
 JOB_S = 120.0
 """For a start that migrates and a stop that waits for turns; --timeout says otherwise."""
 BOTH = " ".join(units.NAMES)
 LINGER = "loginctl enable-linger"
-_SHOWN = ("ActiveState", "SubState", "UnitFileState", "MainPID", "Result", "ExecMainStatus", "NRestarts")
-_ENDS = {
-    "75": "another walrusd has this home",
-    "78": "the configuration cannot be used; `walrusctl logs` shows what was said of it",
+_LET_WRITE = "let your own user write there"
+_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "that has to be a folder: does XDG_CONFIG_HOME name one?"),
 }
 
 
@@ -42,7 +45,9 @@ def service() -> None:
 
 @click.command()
 @click.option(
-    "--force", is_flag=True, help="Replace units that are not ours, and take a configuration that is refused."
+    "--force",
+    is_flag=True,
+    help="Replace units that are not ours or serve another home, and take a configuration that is refused.",
 )
 @common_options
 @pass_invocation
@@ -51,7 +56,9 @@ def install(asked: Invocation, *, force: bool) -> None:
 
     Makes the home first, as `walrusd --init` does. Where no systemd runs for you, says what to type where one does.
     """
-    home = asked.home_path()
+    home, folder = asked.home_path(), units.folder(os.environ)
+    if not force:
+        _refuse_another_home(asked, folder, home, "takes them over for this home")
     made = _make_home(asked, home)
     manager = find_manager(os.environ)
     installation, refused = found(asked, manager)
@@ -59,29 +66,33 @@ def install(asked: Invocation, *, force: bool) -> None:
         _tell(home, refused)
         if not force:
             _refuse(asked, refused)
-    wanted, folder = units.units(installation), units.folder(os.environ)
-    states = _states(folder, wanted)
+    wanted = units.units(installation)
+    states = units.states(folder, home, wanted)
     if not force:
         _refuse_to_touch(asked, folder, states, ("edited", "foreign"))
-    try:
-        written = [units.write(folder, name, wanted[name]) for name, state in states.items() if state != "current"]
-    except OSError as error:
-        _fail(asked, f"{error.filename}: {error.strerror}", "make room, or let your own user write there")
+    written = _write(asked, folder, {name: wanted[name] for name, state in states.items() if state != "current"})
     pid, todo = _start(asked, home, manager, changed=bool(written))
     linger = lingers(os.environ)
-    todo += [LINGER] if linger is False else []
+    todo += [] if linger else [LINGER]
     if asked.json:
         report = {"made": made, "written": written, "pid": pid, "lingers": linger, "todo": todo}
         say_json({"home": home, "socket": installation.socket, **report})
         return
     for path in [*made, *written]:
-        say(f"wrote {path}")
+        say(f"{'made' if os.path.isdir(path) else 'wrote'} {path}")
     if pid:
         say(f"walrusd runs as a service, pid {pid}")
-    if linger is False:
+    if not linger:
         complain("it starts when you log in and ends when you log out, unless you let it linger")
     for command in todo:
         say(f"to do: {command}")
+
+
+def _write(asked: Invocation, folder: str, texts: Mapping[str, str]) -> list[str]:
+    try:
+        return [units.write(folder, name, text) for name, text in texts.items()]
+    except OSError as error:
+        _fail(asked, f"{error.filename}: {error.strerror}", _HINTS.get(error.errno or 0, _LET_WRITE))
 
 
 def _start(asked: Invocation, home: str, manager: Manager | str, *, changed: bool) -> tuple[int | None, list[str]]:
@@ -91,7 +102,7 @@ def _start(asked: Invocation, home: str, manager: Manager | str, *, changed: boo
     try:
         if isinstance(manager, str):
             pid = None
-            complain(f"{manager}: nothing is started")
+            complain(f"{manager}: nothing is started", without(manager))
         else:
             manager.tell("daemon-reload")
             manager.tell("enable", *units.NAMES)
@@ -112,14 +123,15 @@ def _start(asked: Invocation, home: str, manager: Manager | str, *, changed: boo
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Remove units that were edited, too.")
+@click.option("--force", is_flag=True, help="Remove units that were edited or serve another home, too.")
 @common_options
 @pass_invocation
 def uninstall(asked: Invocation, *, force: bool) -> None:
     """Stop the service and remove its units. The home, and all that was said, stays."""
     home, folder = asked.home_path(), units.folder(os.environ)
-    states = _states(folder, {})
+    states = units.states(folder, home, {})
     if not force:
+        _refuse_another_home(asked, folder, home, "removes them all the same")
         _refuse_to_touch(asked, folder, states, ("edited",))
     ours = [name for name, state in states.items() if state not in ("absent", "foreign")]
     manager = find_manager(os.environ)
@@ -131,6 +143,8 @@ def uninstall(asked: Invocation, *, force: bool) -> None:
             manager.tell("daemon-reload")
     except ManagerFailed as failed:
         _fail(asked, str(failed), failed.hint)
+    except OSError as error:
+        _fail(asked, f"{error.filename}: {error.strerror}", "let your own user write there, and do it again")
     others = [name for name, state in states.items() if state == "foreign"]
     beside = [*others, *(f"{name}.d" for name in units.NAMES)]
     kept = [path for path in (*(os.path.join(folder, name) for name in beside), home) if os.path.lexists(path)]
@@ -152,52 +166,53 @@ def uninstall(asked: Invocation, *, force: bool) -> None:
 def status(asked: Invocation) -> None:
     """Say whether walrusd is installed as a service, and how it is: exit 0 where it runs, 4 not, 3 not installed."""
     manager = find_manager(os.environ)
-    folder = units.folder(os.environ)
+    home, folder = asked.home_path(), units.folder(os.environ)
     installation, refused = found(asked, manager)
-    states = _states(folder, {} if refused else units.units(installation))
-    installed = "absent" not in states.values()
-    now = _now(asked, manager) if installed else {}
-    active, pid = now.get("ActiveState", "unknown"), int(now.get("MainPID", "0")) or None
+    states = units.states(folder, home, {} if refused else units.units(installation))
+    installed = not {"absent", "of another home"} & set(states.values())
+    now = _standing(asked, manager) if installed else None
     linger = lingers(os.environ)
-    report = {
-        "installed": installed,
-        "up_to_date": None if refused else set(states.values()) == {"current"},
-        "units": states,
-        "enabled": now.get("UnitFileState"),
-        "active": active,
-        "sub": now.get("SubState"),
-        "pid": pid,
-        "result": now.get("Result"),
-        "exit_status": int(now["ExecMainStatus"]) if "ExecMainStatus" in now else None,
-        "restarts": int(now["NRestarts"]) if "NRestarts" in now else None,
-        "lingers": linger,
-    }
     if asked.json:
+        report = {
+            "installed": installed,
+            "home": units.home_of(folder),
+            "up_to_date": None if refused else set(states.values()) == {"current"},
+            "units": states,
+            "enabled": now and now.enabled,
+            "active": now.active if now else "unknown",
+            "sub": now and now.sub,
+            "socket": now and now.socket,
+            "pid": now and now.pid,
+            "result": now and now.result,
+            "last_end": now and now.last_end and now.last_end.of_json(),
+            "restarts": now and now.restarts,
+            "lingers": linger,
+        }
         say_json(report)
     else:
         say(_shown(folder, states, now, linger=linger))
-        _advise(asked, manager, states, refused, pid)
+        _advise(asked, manager, states, refused, now and now.pid)
     if not installed:
         raise click.exceptions.Exit(wire.EXIT_NOT_FOUND)
-    if active != "active":
+    if not now or now.active != "active":
         raise click.exceptions.Exit(wire.EXIT_UNREACHABLE)
 
 
-def _shown(folder: str, states: Mapping[str, units.State], now: Mapping[str, str], *, linger: bool | None) -> str:
-    ended = now.get("ExecMainStatus", "0")
-    why = _ENDS.get(ended, now.get("Result", ""))
-    running = now.get("MainPID", "0") != "0"
-    return fields(
+def _shown(folder: str, states: Mapping[str, units.State], now: Standing | None, *, linger: bool | None) -> str:
+    lie = [(name, f"{state}, {os.path.join(folder, name)}") for name, state in states.items()]
+    stands = (
         [
-            *((name, f"{state}, {os.path.join(folder, name)}") for name, state in states.items()),
-            ("enabled", now.get("UnitFileState")),
-            ("active", f"{now['ActiveState']}, {now['SubState']}" if now else None),
-            ("pid", now["MainPID"] if running else None),
-            ("last end", None if running or ended == "0" else f"exit status {ended}: {why}"),
-            ("restarts", now.get("NRestarts")),
-            ("lingers", linger),
+            ("enabled", now.enabled),
+            ("state", now.state),
+            ("socket", now.socket),
+            ("pid", now.pid),
+            ("last end", now.why),
+            ("restarts", now.restarts),
         ]
+        if now
+        else []
     )
+    return fields([*lie, *stands, ("lingers", linger)])
 
 
 def _advise(
@@ -208,15 +223,18 @@ def _advise(
     pid: int | None,
 ) -> None:
     """What a person should know or do, beside the state."""
+    home, folder = asked.home_path(), units.folder(os.environ)
     if isinstance(manager, str):
-        complain(manager)
-    if "absent" in states.values():
+        complain(manager, without(manager))
+    if theirs := units.other_home(folder, home):
+        complain(_those_of(theirs), f"`walrusctl --home {shlex.quote(theirs)} service status` tells how it is")
+    elif "absent" in states.values():
         complain("it is not installed", "`walrusctl service install` does that")
     elif "outdated" in states.values():
         complain("the units are not those of this walrusd, home and configuration", "`walrusctl service install`")
     elif refused:
         complain(f"it could not start: {refused}")
-    holder = holder_of(paths.paths(asked.home_path()).lock)
+    holder = holder_of(paths.paths(home).lock)
     if holder and holder.pid != pid:
         complain(f"walrusd runs on this home (pid {holder.pid}), and not as this service")
 
@@ -244,8 +262,15 @@ def _refuse(asked: Invocation, refused: ConfigError) -> NoReturn:
     raise click.exceptions.Exit(wire.EXIT_USAGE)
 
 
-def _states(folder: str, wanted: Mapping[str, str]) -> dict[str, units.State]:
-    return {name: units.state_of(os.path.join(folder, name), wanted.get(name)) for name in units.NAMES}
+def _those_of(home: str) -> str:
+    return f"these units are those of {home}"
+
+
+def _refuse_another_home(asked: Invocation, folder: str, home: str, forced: str) -> None:
+    """A user has one service: what is done to it for a home is not done to another's in silence."""
+    if theirs := units.other_home(folder, home):
+        there = f"`walrusctl --home {shlex.quote(theirs)} service status` tells how that one is"
+        _fail(asked, _those_of(theirs), f"{there}; --force {forced}")
 
 
 def _refuse_to_touch(
@@ -259,10 +284,10 @@ def _refuse_to_touch(
             _fail(asked, f"{os.path.join(folder, name)} {what}", hint)
 
 
-def _now(asked: Invocation, manager: Manager | str) -> dict[str, str]:
-    """How systemd has the service; empty where none runs."""
+def _standing(asked: Invocation, manager: Manager | str) -> Standing | None:
+    """How systemd has the service; None where none runs."""
     try:
-        return {} if isinstance(manager, str) else manager.properties(units.SERVICE, *_SHOWN)
+        return None if isinstance(manager, str) else standing(manager)
     except ManagerFailed as failed:
         _fail(asked, str(failed), failed.hint)
 

@@ -1,16 +1,15 @@
 """Is walrusd there? Its socket, its lock, and what it says of itself."""
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import NamedTuple
 
 from walrus_protocol import wire
 from walrus_protocol.client import Client, RequestFailed
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.patient import Daemon, Patient
+from walrusctl.holder import Holder, holder_of
 
 ANSWER_S = 2.0
 """For one answer; one that is well gives it in milliseconds."""
@@ -60,7 +59,7 @@ def _running(patient: Patient, daemon: Daemon) -> Iterator[Check]:
             yield Check("daemon", "warning", warning)
 
 
-def _silent(patient: Patient, holder: "Holder | None") -> Check:
+def _silent(patient: Patient, holder: Holder | None) -> Check:
     socket = patient.socket
     if holder and holder.socket not in ("", socket):
         message = f"walrusd (pid {holder.pid}) listens on {holder.socket}, not on {socket}"
@@ -86,30 +85,3 @@ def _is_socket(path: str) -> bool:
         return stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
         return False
-
-
-class Holder(NamedTuple):
-    """Who has a home. `pid` is 0 and `socket` empty where they are not written yet."""
-
-    pid: int
-    socket: str
-
-
-def holder_of(lock: str) -> Holder | None:
-    """The walrusd that holds the lock; None where none does, and where this user may not see that.
-
-    Looking takes the lock, shared and for microseconds; a walrusd that starts at that moment tries again.
-    """
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid, _, socket = os.pread(descriptor, 4096, 0).decode(errors="replace").strip().partition("\n")
-        return Holder(int(pid) if pid.isdigit() else 0, socket)
-    else:
-        return None
-    finally:
-        os.close(descriptor)

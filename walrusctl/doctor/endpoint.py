@@ -69,7 +69,9 @@ def _judged(name: str, at: str, status: int, *, keyed: bool) -> Check:
     if 300 <= status < 400:
         hint = "set base_url to where it points; walrusd follows none"
         return Check(name, "broken", f"{at} answers with a redirection ({status})", hint)
-    if status in (200, 404, 405):  # not every server lists its models
+    if status in (404, 405):  # before it had looked at a key, perhaps
+        return Check(name, "fine", f"{at} answers ({status}: it lists no models)")
+    if status == 200:
         return Check(name, "fine", f"{at} answers {key} ({status})")
     hint = "see whether base_url and the key belong together"
     return Check(name, "warning", f"{at} answers {key}, but not as it should ({status})", hint)

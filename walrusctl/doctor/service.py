@@ -10,10 +10,10 @@ from walrusctl.doctor.check import Check
 from walrusctl.doctor.patient import Patient
 from walrusctl.installation import found
 from walrusctl.invocation import Invocation
-from walrusctl.systemctl import Manager, ManagerFailed, find_manager, lingers
+from walrusctl.systemctl import Manager, ManagerFailed, find_manager, lingers, without
 
 _AGAIN = "`walrusctl service install`"
-_TOLD = {
+_TOLD: dict[str, tuple[str, str]] = {
     "outdated": ("is not as this walrusd, home and configuration need it", f"{_AGAIN} writes it anew"),
     "edited": ("was edited by hand", f"{_AGAIN} --force writes it anew; `systemctl --user edit` keeps changes apart"),
     "foreign": ("was not written by walrusctl", f"{_AGAIN} --force replaces it"),
@@ -25,6 +25,10 @@ def look_at_service(patient: Patient) -> Iterator[Check]:
     folder = units.folder(patient.environ)
     if not any(os.path.lexists(os.path.join(folder, name)) for name in units.NAMES):
         yield Check("service", "fine", "not installed", f"{_AGAIN} has systemd start and watch walrusd")
+        return
+    if theirs := units.other_home(folder, patient.home):
+        hint = "a user has one service: for this home, start walrusd by hand"
+        yield Check("service", "fine", f"not installed: the units are those of another home, {theirs}", hint)
         return
     manager = find_manager(patient.environ)
     findings = [*_files(patient, folder, manager), *_state(manager)]
@@ -51,7 +55,7 @@ def _files(patient: Patient, folder: str, manager: Manager | str) -> Iterator[Ch
 
 def _state(manager: Manager | str) -> Iterator[Check]:
     if isinstance(manager, str):
-        yield Check("service", "warning", f"installed, but {manager}", "log in as yourself, not by su or sudo")
+        yield Check("service", "warning", f"installed, but {manager}", without(manager))
         return
     try:
         now = manager.properties(units.SERVICE, "ActiveState", "UnitFileState", "Result")

@@ -1,7 +1,7 @@
 """What /proc says of the processes of this machine: who is there, since when, and whose child it is."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,14 +79,22 @@ def scanned_children(pid: int) -> list[int]:
     return [seen.pid for seen in everyone() if seen.parent == pid]
 
 
-def descendants(pid: int) -> list[Seen]:
-    """Its children and theirs. Orphans are found where the process adopts them; none is missed there."""
+def descendants(pid: int, but: Collection[tuple[int, int]] = ()) -> list[Seen]:
+    """Its children and theirs, `but` for who is named here by pid and start, and for whom these have started.
+
+    Orphans are found where the process adopts them; none is missed there.
+    """
     found: dict[int, Seen | None] = {}
     while waiting := [child for child in children(pid) if child not in found]:  # orphaned while we looked elsewhere
         while waiting:
             child = waiting.pop()
-            if child not in found:
-                found[child] = look(child)
+            if child in found:
+                continue
+            seen = look(child)
+            if seen is not None and (seen.pid, seen.start) in but:
+                found[child] = None
+            else:
+                found[child] = seen
                 waiting += children(child)
     return [seen for seen in found.values() if seen is not None]
 

@@ -33,6 +33,8 @@ END_S = 5.0
 BURY_S = 1.0
 """How long the thread waits for one that was killed just now."""
 LOOK_AGAIN_S = 0.05
+GLANCE_S = 0.001
+"""Between two looks of which the first found nobody to wait for."""
 Job = Callable[[], None]
 
 
@@ -49,6 +51,8 @@ class Spawner:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._groups: dict[int, Group] = {}
         """What was started and is not reaped. The thread alone changes it."""
+        self._strangers: frozenset[tuple[int, int]] = frozenset()
+        """Whom this process had as children before, by pid and start: who starts walrusd by exec may have had some."""
         self._closed = False
         self._adopts = False
         self._reap_waits = False
@@ -63,6 +67,7 @@ class Spawner:
 
     async def __aenter__(self) -> Self:
         self._token = trio.lowlevel.current_trio_token()
+        self._strangers = frozenset((seen.pid, seen.start) for seen in map(look, children(os.getpid())) if seen)
         self._thread.start()
         return self
 
@@ -154,8 +159,10 @@ class Spawner:
         done = trio.Event()
 
         def do() -> None:
-            job()
-            self._tell(done.set)
+            try:
+                job()
+            finally:
+                self._tell(done.set)
 
         self._jobs.put(do)
         return done
@@ -195,9 +202,15 @@ class Spawner:
 
         return self._after(bury)
 
-    def _relatives(self) -> Iterable[Seen]:
-        """Those among whom all must be who were started here: once orphans are adopted, they have not far to go."""
-        return descendants(os.getpid()) if self._adopts else everyone()
+    def _relatives(self) -> list[Seen]:
+        """Those among whom all must be who were started here: once orphans are adopted, they have not far to go.
+
+        Nobody where there is no descriptor to look with.
+        """
+        try:
+            return descendants(os.getpid(), but=self._strangers) if self._adopts else list(everyone())
+        except OSError:
+            return []
 
     def _reap(self) -> None:
         """What was released, and what was adopted. No other thread reaps, so the kernel's list only grows meanwhile."""
@@ -218,8 +231,10 @@ class Spawner:
             killed = kill_all(self._ours)
             ended |= {seen.pid: seen.name for seen in killed}
             for group in self._groups.values():
+                group.kill()
                 group.released = True
-            wait_gone(killed, LOOK_AGAIN_S)
+            if not (killed and wait_gone(killed, LOOK_AGAIN_S)):
+                time.sleep(GLANCE_S)
             self._reap()
         if ended:
             log.warning("killed what was still running", processes=[f"{ended[pid]} ({pid})" for pid in sorted(ended)])
@@ -232,7 +247,7 @@ class Spawner:
             return bool(self._groups)
         with suppress(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            return True
+            return not self._strangers or bool(self._relatives())
         return False
 
     def _ours(self) -> Iterable[Seen]:

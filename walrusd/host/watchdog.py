@@ -22,24 +22,25 @@ def tell_where_it_stood() -> None:
 
 
 async def watchdog(notify: Notify, pulse: Callable[[], Awaitable[None]]) -> None:
-    """Say that walrusd lives, each half of the time after which it would be given up; without a watchdog, return.
+    """Say that walrusd lives, each quarter of the time after which it would be given up; without a watchdog, return.
 
     That this task runs proves the loop; that `pulse` returns proves the store's thread. While it does not, nothing is
-    said, and systemd ends walrusd and starts it again.
+    said, and systemd ends walrusd and starts it again: half of the time goes by before the log tells of it, and the
+    other half is the store's.
     """
     if notify.watchdog_s is None:
         return
-    half = notify.watchdog_s / 2
+    quarter = notify.watchdog_s / 4
     while True:
         asked = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tell_of_silence, half)
+            nursery.start_soon(_tell_of_silence, quarter)
             await pulse()
             nursery.cancel_scope.cancel()
-        if (took := trio.current_time() - asked) > half:
+        if (took := trio.current_time() - asked) > quarter:
             log.warning("the store answers again", after_s=round(took))
         notify.alive()
-        await trio.sleep(half)
+        await trio.sleep(quarter)
 
 
 async def _tell_of_silence(seconds: float) -> None:

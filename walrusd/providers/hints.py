@@ -51,7 +51,7 @@ async def what_to_configure(environ: Mapping[str, str], ollama_port: int = OLLAM
             'Add a table such as [providers.openai] with kind = "openai", api_key = "${OPENAI_API_KEY}" and '
             'models = ["…"]; or pip install \'walrusd[local]\' and add [providers.local] with kind = "local".'
         )
-    return " ".join([*found, 'It goes into walrus.toml; then set model = "…" in [defaults] and restart walrusd.'])
+    return " ".join([*found, 'It goes into walrus.toml; then set model = "…" in [defaults], and `walrusctl reload`.'])
 
 
 async def _ollama(port: int) -> tuple[str, ...] | None:

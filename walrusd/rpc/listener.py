@@ -60,6 +60,9 @@ class ListenerRefused(Exception):
 def hold_home(home: Path, socket_path: Path) -> Iterator[None]:
     """Be the only walrusd on `home`, until the end of this context or of the process, however it ends.
 
+    The lock is empty after this context: one that is free and written is of a walrusd that was killed, or lost its
+    machine, and the log is told of it.
+
     Raises AlreadyRunning and ListenerRefused.
     """
     check_folder(home)
@@ -70,12 +73,19 @@ def hold_home(home: Path, socket_path: Path) -> Iterator[None]:
         raise _refused(f"the lock {path} cannot be opened", error) from error
     try:
         _lock(lock, home)
+        if (before := os.pread(lock, 4096, 0).partition(b"\n")[0]).isdigit():
+            told = f"the walrusd before this one (pid {before.decode()}) ended without stopping"
+            log.warning(told)
         try:
             # Written before it is cut to size: whoever looks never finds it empty.
             os.truncate(lock, os.pwrite(lock, os.fsencode(f"{os.getpid()}\n{socket_path}\n"), 0))
         except OSError as error:
             raise _refused(f"the lock {path} cannot be written", error) from error
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a next start that is told too much is no harm
+                os.truncate(lock, 0)
     finally:
         os.close(lock)
 
@@ -241,6 +251,17 @@ def _unlink(path: Path, ours: int) -> None:
         os.close(ours)
         if folder >= 0:
             os.close(folder)
+
+
+def remove_at_once(path: Path) -> None:
+    """Remove the socket file before a sudden end, if this process is who listens on it: one that was inherited has
+    the process that made it as its other side.
+    """
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)
+        probe.connect(os.fspath(path))
+        if peer_of(probe).pid == os.getpid():
+            path.unlink()
 
 
 def _refused(what: str, error: OSError) -> ListenerRefused:

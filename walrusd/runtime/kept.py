@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 import trio
 
 MOST = 1024
-"""Sessions: some 8 MiB of small ones. A home where more are in use at a time folds some anew, in half a millisecond."""
-MOST_BYTES = 32 * 1024 * 1024
+"""Sessions: some 5 MiB of small ones. A home where more are in use at a time folds some anew, in half a millisecond."""
+MOST_BYTES = 8 * 1024 * 1024
 """Of their logs, as they are on disk; the folds take about as much. The latest stays, however large."""
 
 

@@ -63,6 +63,7 @@ class Workers:
             await Worker(live, self._shop).work(opened)
         finally:
             self._running.discard(live.id)
+            live.feed.rest()
             self._kept.touch(live)
             self._left.unpark_all()
 

@@ -27,7 +27,7 @@ class Firing:
     def __init__(
         self, standing: Standing, ledger: Ledger, now: Callable[[], float], *, slot: float, by: TickedBy
     ) -> None:
-        self._standing = standing
+        self.standing = standing
         self._ledger = ledger
         self._now = now
         self._scope = trio.CancelScope()
@@ -45,7 +45,7 @@ class Firing:
             return row if next_slot is None else replace(row, next_slot=next_slot)
 
         try:
-            await self._ledger.write(self._standing, taken, self.tick)
+            await self._ledger.write(self.standing, taken, self.tick)
         except BaseException:
             self._leave()
             raise
@@ -56,6 +56,8 @@ class Firing:
             ended = await self._ended()
             if ended:
                 await self._write_down(ended)
+            else:
+                await self._ledger.note_the_stop(self.tick)
         finally:
             self._leave()
 
@@ -73,15 +75,15 @@ class Firing:
             self._scope.cancel()
 
     def _leave(self) -> None:
-        self._standing.running = False
+        self.standing.running = False
         self.over.set()
 
     async def _ended(self) -> Ended | None:
-        job = self._standing.job
+        job = self.standing.job
         with self._scope:
             try:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                return await job.fire(self._standing.row, self.tick, self._about_to_begin)
+                return await job.fire(self.standing.row, self.tick, self._about_to_begin)
             except Exception:
                 log.exception("tick crashed", schedule=job.name, tick=self.tick.tick)
                 return Ended(outcome="failed", reason="internal: walrusd met a bug; its log has the details", news=True)
@@ -91,15 +93,16 @@ class Firing:
         def goes_on(row: Schedule) -> Schedule:
             return row if session is None else replace(row, session=session)
 
+        self.tick = replace(self.tick, ran=ran)
         try:
-            await self._ledger.write(self._standing, goes_on, replace(self.tick, ran=ran))
+            await self._ledger.write(self.standing, goes_on, self.tick)
         except StorageFailed as failure:
             raise Problem(failure.kind, str(failure), failure.hint) from failure
         await trio.lowlevel.checkpoint_if_cancelled()
         self._begun = True
 
     async def _write_down(self, ended: Ended) -> None:
-        now, every_s = self._now(), self._standing.job.every_s
+        now, every_s = self._now(), self.standing.job.every_s
         over = replace(
             self.tick,
             ts=now,
@@ -118,5 +121,5 @@ class Firing:
                 row = breaker.closed(row)
             return row if ended.seen is None else replace(row, seen=ended.seen)
 
-        await self._ledger.write_in_the_end(self._standing, after, over)
+        await self._ledger.write_in_the_end(self.standing, after, over)
         self.tick = over

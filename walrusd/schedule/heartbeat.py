@@ -17,7 +17,7 @@ from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.tickets import Ticket
 from walrusd.schedule import breaker, wording
-from walrusd.schedule.job import STOPPING, Begun, Ended
+from walrusd.schedule.job import RETRY_S, STOPPING, Begun, Ended, key_of
 from walrusd.schedule.pending import Source, Unreadable
 from walrusd.schedule.probe import Probed, ProbeFailed
 from walrusd.schedule.slots import Decision, Quiet, Rhythm, look
@@ -29,6 +29,7 @@ CLOSE_S = 10.0
 UNCHANGED = "the probe says what it said before"
 _NOT_NOW = frozenset({"session_busy", "inbox_full", "session_closed"})
 """Kinds of a send's refusal that another slot may not meet: nothing has failed."""
+_OF_THE_STORE = frozenset({"storage_full", "storage_failed"})
 _WITHOUT_ANSWER = {
     "max_iterations": "the agent used up its rounds without a final answer",
     "no_action": "the model neither said nor asked for anything",
@@ -107,32 +108,41 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     async def _wake(self, row: Schedule, tick: Tick, text: str, begun: Begun) -> Ended | None:
         message = Incoming(content=text, when_busy="reject", kind="heartbeat")
+        if self.settings.session == "same":
+            return await _what_became_of(self._in_the_same(row, message, begun))
+        slot = datetime.fromtimestamp(tick.slot, self.means.zone)
         try:
-            ticket = await (
-                self._in_one_of_its_own(tick, message, begun)
-                if self.settings.session == "new"
-                else self._in_the_same(row, message, begun)
+            session = await self.means.runtime.create_session(
+                self.agent, BY, title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}", key=key_of(tick)
             )
         except Problem as refused:
             return _refused(refused)
-        try:
-            return _ended(await ticket.outcome())
-        except Problem as unknown:
-            return None if unknown.kind == "shutting_down" else _failed(unknown.kind, unknown.message, _cut(ticket))
+        ended = await _what_became_of(self._in_one_of_its_own(session, message, begun))
+        if ended:
+            await self._close_in_the_end(session)
+        return ended
 
-    async def _in_one_of_its_own(self, tick: Tick, message: Incoming, begun: Begun) -> Ticket:
+    async def _in_one_of_its_own(self, session: int, message: Incoming, begun: Begun) -> Ticket:
         """The session closes when its one turn has ended, whatever becomes of walrusd until then."""
         runtime = self.means.runtime
-        slot = datetime.fromtimestamp(tick.slot, self.means.zone)
-        session = await runtime.create_session(
-            self.agent, BY, title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}"
-        )
         try:
             await begun(Ran(session=session, turn=1), None)
             return await runtime.send(session, message)
         finally:
             with trio.move_on_after(CLOSE_S, shield=True), suppress(Problem):
                 await runtime.close_session(session, by=BY)
+
+    async def _close_in_the_end(self, session: int) -> None:
+        """A store that could not write the close may take its time; the tick's row waits for it anyway."""
+        while True:
+            try:
+                await self.means.runtime.close_session(session, by=BY)
+            except Problem as problem:
+                if problem.kind not in _OF_THE_STORE:
+                    return
+                await trio.sleep(RETRY_S)
+            else:
+                return
 
     async def _in_the_same(self, row: Schedule, message: Incoming, begun: Begun) -> Ticket:
         runtime = self.means.runtime
@@ -151,6 +161,17 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
             if problem.kind == "session_not_found":
                 return False
             raise
+
+
+async def _what_became_of(sent: Awaitable[Ticket]) -> Ended | None:
+    try:
+        ticket = await sent
+    except Problem as refused:
+        return _refused(refused)
+    try:
+        return _ended(await ticket.outcome())
+    except Problem as unknown:
+        return None if unknown.kind == "shutting_down" else _failed(unknown.kind, unknown.message, _cut(ticket))
 
 
 def heartbeats(config: schema.Config, means: Means) -> list[Heartbeat]:

@@ -25,8 +25,17 @@ class Ended(Struct, frozen=True, kw_only=True):
     """It failed in a way that the next tick would only repeat."""
 
 
+RETRY_S = 30.0
+"""How long a store that could not write is left alone."""
 STOPPING = "walrusd is stopping"
 """Why a tick was not begun."""
+
+
+def key_of(tick: Tick) -> str:
+    """With which a tick makes a session of its own: made once, and found again by who cleans up after a crash."""
+    return f"tick {tick.tick}"
+
+
 Begun = Callable[[Ran, int | None], Awaitable[None]]
 """Told the turn that is about to begin, and the session that the next ticks go on with, where they do. It is awaited
 before the model is paid: that much is known of a tick that is cut off. Raises Cancelled when walrusd stops, which from

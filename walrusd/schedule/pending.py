@@ -31,7 +31,8 @@ class TodoFile:
     async def pending(self, agent: str) -> Pending | None:
         path = self._folder / f"{agent}.todo"
         try:
-            data = await trio.to_thread.run_sync(_head, path)
+            # Left to itself where the tick is given up: it only reads, and a folder may be on a slow network.
+            data = await trio.to_thread.run_sync(_head, path, abandon_on_cancel=True)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -2,8 +2,10 @@
 
 import difflib
 import math
+import time
 from collections.abc import Iterable
 
+import structlog
 import trio
 from msgspec.structs import replace
 
@@ -15,8 +17,8 @@ from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule import breaker
 from walrusd.schedule.firing import Firing, stopping
-from walrusd.schedule.job import Job
-from walrusd.schedule.ledger import RETRY_S, Ledger, See, Standing, going_on_at
+from walrusd.schedule.job import RETRY_S, Job
+from walrusd.schedule.ledger import Ledger, See, Standing, going_on_at
 from walrusd.schedule.slots import Missed, Move, Run, Skip, Wait, at_new_interval
 from walrusd.store.log import Schedule, StorageFailed
 
@@ -27,6 +29,8 @@ LAST_ROWS_S = 5.0
 """How long ticks may take to write their last row once their turns are over."""
 RETRY_AFTER_MS = 1000
 Ready = trio.TaskStatus[None]
+
+log = structlog.get_logger("walrusd.schedule")
 
 
 class Schedules:
@@ -52,8 +56,10 @@ class Schedules:
         try:
             async with trio.open_nursery() as self._nursery:
                 left_open = await self._store.running_ticks()
+                used_again = {row.session for row in await self._store.schedules() if row.session}
                 await self.configure(jobs)
-                self._nursery.start_soon(self._ledger.end_what_was_cut_off, left_open, self._standing.get)
+                end = self._ledger.end_what_was_cut_off
+                self._nursery.start_soon(end, left_open, self._standing.get, used_again)
                 task_status.started()
                 with self._keeping:
                     await self._sleep_and_see()
@@ -77,8 +83,10 @@ class Schedules:
         """From now on these are the schedules. What is known of those that stay, stays; running ticks end as they
         began. Raises StorageFailed where the store cannot be read; one that cannot write is waited out.
         """
+        # One that was taken out, and has a tick under way still, goes on where it is put back.
+        before = {one.standing.row.name: one.standing for one in self._firing if not one.over.is_set()} | self._standing
         rows = {row.name: row for row in await self._store.schedules()}
-        before, after = self._standing, dict[str, Standing]()
+        after = dict[str, Standing]()
         for job in jobs:
             after[job.name] = await self._stands(job, before.get(job.name), rows.get(job.name))
         self._standing = after
@@ -92,12 +100,13 @@ class Schedules:
                 await self._ledger.save(replace(row, next_slot=RETIRED))
 
     async def _stands(self, job: Job, standing: Standing | None, row: Schedule | None) -> Standing:
-        now = self._clock.now()
         if standing is None:
             last = await self._store.ticks(job.name, limit=1)
             standing = Standing(job, row or Schedule(name=job.name, next_slot=RETIRED), last[0] if last else None)
-            if standing.row.next_slot == RETIRED:
-                await self._place(standing, job.first_slot(now))
+        await standing.still()
+        now = self._clock.now()
+        if standing.row.next_slot == RETIRED:
+            await self._place(standing, job.first_slot(now))
         elif standing.job.every_s != job.every_s:
             moved = at_new_interval(standing.row.next_slot, standing.job.every_s, job.every_s, now)
             await self._place(standing, moved)
@@ -118,9 +127,17 @@ class Schedules:
             nexts = [await self._see_to_in_time(standing) for standing in self._standing.values()]
             when = min(nexts, default=math.inf)
             with self._nap:
-                if when == math.inf:
-                    await trio.sleep_forever()
-                await self._clock.until(when)
+                await self._wait_until(when)
+
+    async def _wait_until(self, when: float) -> None:
+        """Or not so long."""
+        if when == math.inf:
+            await trio.sleep_forever()
+        try:
+            await self._clock.until(when)
+        except OSError as error:  # no descriptor is free for it
+            log.warning("the clock cannot be waited for", error=str(error))
+            await trio.sleep(min(max(when - self._clock.now(), 0.0), RETRY_S))
 
     async def _see_to_in_time(self, standing: Standing) -> float:
         """When to look at it again."""
@@ -132,7 +149,7 @@ class Schedules:
 
     async def _see_to(self, standing: Standing) -> float:
         """Do what is due; when to look at it again. Raises StorageFailed, with what is left of it not done."""
-        while self._standing.get(standing.row.name) is standing:
+        while await standing.still() and self._standing.get(standing.row.name) is standing:
             match standing.job.look(standing.row, self._clock.now(), running=standing.running):
                 case Wait(until):
                     return until
@@ -158,6 +175,22 @@ class Schedules:
     def open_until(self, standing: Standing) -> float | None:
         """Until when its breaker is open; None where it is not."""
         return standing.row.closed_until if breaker.is_open(standing.row, self._clock.now()) else None
+
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps ticks from being begun at the moment of asking, a line each."""
+        found = []
+        if failure := self._ledger.failure:
+            found.append(f"The ledger cannot be written, so no heartbeat ticks: {failure}. Is the disk full?")
+        for standing in self.standing():
+            name = standing.row.name
+            if standing.row.paused:
+                found.append(f"{name} is paused: `walrusctl schedule resume {name}` lets it tick.")
+            elif until := self.open_until(standing):
+                at = time.strftime("%a %H:%M", time.localtime(until))
+                found.append(
+                    f"{name} has failed, and is skipped until {at}: `walrusctl schedule resume {name}` tries it sooner."
+                )
+        return tuple(found)
 
     async def pause(self, name: str) -> Standing:
         """Skip every slot until it is resumed; each has its row. Raises Problem schedule_not_found, StorageFailed."""

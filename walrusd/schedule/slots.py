@@ -109,7 +109,8 @@ def _reason_not_to(row: Schedule, rhythm: Rhythm, now: float, *, running: bool) 
     if breaker.is_open(row, now):
         assert row.closed_until is not None, "that is what an open breaker is"
         until = datetime.fromtimestamp(row.closed_until, rhythm.zone)
-        return f"the breaker is open until {until:%Y-%m-%d %H:%M:%S}, after {row.failures} failures"
+        counted = f"{row.failures} failures (a refused key counts as three)"
+        return f"the breaker is open until {until:%Y-%m-%d %H:%M:%S}, after {counted}"
     return ""
 
 

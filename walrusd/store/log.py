@@ -79,6 +79,8 @@ class Schedule(Struct, frozen=True, kw_only=True):
 
 LEDGER = 5_000
 """Rows of a schedule that are kept: three days of one a minute, half a year of one an hour."""
+DAEMON_FACTS = 100_000
+"""Facts of the daemon that are kept, the latest: some 30 MB, and a year and a half of ticks every ten minutes."""
 DAEMON = 0
 """In the place of a session: facts of the daemon itself, with seqs of their own that nobody is told."""
 

@@ -17,6 +17,7 @@ from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick, encode
 from walrusd.store.log import (
     DAEMON,
+    DAEMON_FACTS,
     LEDGER,
     Filter,
     Opening,
@@ -128,6 +129,8 @@ class MemoryLog:
         for seq, body in enumerate(write.bodies, write.first_seq):
             self.disk.offset += 1
             insort(kept.rows, Stored(seq, self.disk.offset, body), key=_seq)
+        if write.session == DAEMON and write.bodies:
+            del kept.rows[: bisect_right(kept.rows, kept.rows[-1].seq - DAEMON_FACTS, key=_seq)]
         if write.outline:
             kept.outline = outline.encode(write.outline)
         kept.inbox.update((queued.place, encode(queued)) for queued in write.enqueue)

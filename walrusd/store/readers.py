@@ -5,11 +5,13 @@ from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 import apsw
+import msgspec
 import trio
 
 from walrusd.store.database import open_for_reading
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed
+from walrusd.store.refusals import DAMAGED, refusal
 
 READERS = 3
 """Enough that a long page delays no short look-up; all of them share one interpreter anyway."""
@@ -57,6 +59,8 @@ class Readers:
                 self._idle.append(db)
                 if self._closed:
                     self._let_go()
+        except (*DAMAGED, msgspec.MsgspecError) as error:
+            raise refusal(self._path, error) from error
         except apsw.Error as error:
             raise StorageFailed(f"cannot read {self._path}: {error}") from error
 

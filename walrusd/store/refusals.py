@@ -4,21 +4,24 @@ import errno
 import os
 
 import apsw
+import msgspec
 
 from walrusd.store.log import StorageFailed, StorageFull
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+DAMAGED = (apsw.CorruptError, apsw.NotADBError)
+"""What no second try mends, nor another disk."""
 
 
 class CannotOpen(StorageFailed):
-    """The database cannot be used as it is. What was in it is untouched."""
+    """The database cannot be used as it is, which may show when it has long been open. What is in it is untouched."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
 
 
-def refusal(path: str, error: apsw.Error | OSError, number: int = 0) -> CannotOpen:
+def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, number: int = 0) -> CannotOpen:
     """`number` is the errno behind an error of SQLite's, if any: `system_errno` of its connection."""
     match error:
         case apsw.NotADBError():
@@ -26,7 +29,7 @@ def refusal(path: str, error: apsw.Error | OSError, number: int = 0) -> CannotOp
                 f"{path} is no walrusd database",
                 "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
             )
-        case apsw.CorruptError():
+        case apsw.CorruptError() | msgspec.MsgspecError():
             return CannotOpen(
                 f"{path} is damaged: {error}",
                 f"Restore it from a backup, or save what can be read: sqlite3 {path} .recover",
@@ -75,6 +78,8 @@ def _by_the_system(path: str, number: int) -> CannotOpen:
 
 def write_failure(db: apsw.Connection, error: Exception) -> StorageFailed:
     """What became of a transaction, in the words of the contract."""
+    if isinstance(error, DAMAGED):
+        return refusal(db.filename, error)
     number = db.system_errno if isinstance(error, apsw.IOError) else 0
     kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE else StorageFailed
     why = str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import encode
-from walrusd.store.log import LEDGER, Write
+from walrusd.store.log import DAEMON, DAEMON_FACTS, LEDGER, Write
 from walrusd.store.said import said
 from walrusd.store.words import apart
 
@@ -71,6 +71,7 @@ FORGET = """DELETE FROM tick WHERE tick IN (
     SELECT tick FROM tick WHERE schedule = :schedule AND NOT running ORDER BY tick
     LIMIT (SELECT max(ticks - :kept, 0) FROM ledger WHERE schedule = :schedule)
 )"""
+FORGET_FACTS = "DELETE FROM event WHERE session = ? AND seq <= ?"
 SCHEDULES = Many("INSERT INTO schedule (name, body) VALUES", 2, "ON CONFLICT (name) DO UPDATE SET body = excluded.body")
 
 
@@ -86,6 +87,8 @@ def put(db: apsw.Connection, batch: Sequence[Write], first_offset: int) -> None:
         db.execute(OUTPUT, (output.ref, output.body), can_cache=False)
     for schedule in {tick.schedule for write in batch for tick in write.ticks}:
         db.execute(FORGET, {"schedule": schedule, "kept": LEDGER})
+    if facts := [write for write in batch if write.session == DAEMON and write.bodies]:
+        db.execute(FORGET_FACTS, (DAEMON, facts[-1].first_seq + len(facts[-1].bodies) - 1 - DAEMON_FACTS))
 
 
 def _one_each(batch: Sequence[Write]) -> Iterator[list[Write]]:

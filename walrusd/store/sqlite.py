@@ -10,11 +10,12 @@ from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store import queries
-from walrusd.store.database import Durability, open_for_writing
+from walrusd.store.database import Durability, let_go, open_for_writing
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import Filter, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
 from walrusd.store.pulse import Pulse
 from walrusd.store.readers import READERS, Readers
+from walrusd.store.refusals import refusal
 from walrusd.store.search import search
 from walrusd.store.writer import Writer
 
@@ -41,7 +42,11 @@ class SqliteLog:
     async def open(cls, path: str, *, durability: Durability = "full") -> "SqliteLog":
         """Open or make the database at `path`. Raises CannotOpen."""
         db = await trio.to_thread.run_sync(open_for_writing, path, durability)
-        return cls(path, db)
+        try:
+            return cls(path, db)
+        except apsw.Error as error:
+            let_go(db)
+            raise refusal(path, error) from error
 
     def submit(self, write: Write) -> None:
         self._writer.given = max(self._writer.given, write.session)

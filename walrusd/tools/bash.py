@@ -23,8 +23,8 @@ class Bash:
         self.schema = ToolSchema(
             name="bash",
             description="Run a command with `bash -c` in your workspace, each time in a new shell, without input. You "
-            "get its output, stdout and stderr together, and its exit status when it has ended; what it leaves running "
-            "is killed then. Of a long output the middle is left out: to see all, write it to a file.",
+            "get its output, stdout and stderr together, and its exit status when it has ended; background jobs are "
+            "killed then. Of a long output the middle is left out: to see all, write it to a file.",
             parameters={
                 "type": "object",
                 "properties": {

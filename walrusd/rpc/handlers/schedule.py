@@ -52,7 +52,7 @@ def _shown(house: House, standing: Standing) -> ScheduleInfo:
         name=job.name,
         agent=job.agent,
         kind=job.kind,
-        every_s=job.every_s,
+        every_s=round(job.every_s, 6),
         next_slot=None if row.paused else row.next_slot,
         paused=row.paused,
         running=standing.running,

@@ -1,0 +1,43 @@
+"""What people are shown, as pure functions of it: tables and fields that fit a terminal, and times worth reading."""
+
+import time
+from datetime import datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrusctl.render import brief, fields, table, when, wrapped
+
+NOON = datetime(2026, 11, 2, 12, 0, 0).astimezone().timestamp()
+words = st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)).map(" ".join)
+
+
+def test_a_time_of_today_is_shown_without_its_date() -> None:
+    assert brief(NOON, NOON + 3600) == "12:00:00"
+    assert brief(NOON, NOON + 86_400) == when(NOON) == time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(NOON))
+
+
+def test_a_table_is_cut_where_the_terminal_ends_and_nowhere_in_a_pipe() -> None:
+    rows = [("one", "a text that is long"), ("two", "short")]
+    assert table(("N", "TEXT"), rows) == "N    TEXT\none  a text that is long\ntwo  short"
+    assert table(("N", "TEXT"), rows, 12) == "N    TEXT\none  a text…\ntwo  short"
+
+
+def test_a_long_value_goes_on_under_its_beginning() -> None:
+    pairs = [("home", "/h"), ("agents", "walrus, poet, clerk, librarian")]
+    assert fields(pairs, 24) == "home    /h\nagents  walrus, poet, clerk,\n        librarian", "20 at least"
+    assert fields(pairs, 30) == "home    /h\nagents  walrus, poet, clerk,\n        librarian"
+    assert fields(pairs) == "home    /h\nagents  walrus, poet, clerk, librarian"
+
+
+def test_a_path_is_never_broken() -> None:
+    path = "/a/very/long/path/of-a/socket-that-somebody/may/want/to/copy.sock"
+    assert wrapped(f"it is at {path}, there", 40, 4) == f"it is at\n    {path},\n    there"
+
+
+@given(words, st.integers(1, 100), st.integers(0, 20))
+def test_wrapping_loses_no_word_and_keeps_to_the_width_wherever_that_can_be(text: str, width: int, indent: int) -> None:
+    lines = wrapped(text, width, indent).split("\n")
+    assert " ".join(lines).split() == text.split()
+    room = max(width, indent + 20)
+    assert all(len(line) <= room for line in [" " * indent + lines[0], *lines[1:]])
