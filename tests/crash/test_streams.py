@@ -1,5 +1,6 @@
 """kill -9 while models speak, at whatever token: what was said is kept, and every turn goes on to its `done`."""
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,9 +39,13 @@ def slowly(request: Received) -> Behaviour:
     events = [trio.Event() for _ in range(tokens + 1)]
     speaks = says([token(n) for n in range(tokens)] + ["never"], gate=events)
 
+    async def heard(exchange: Exchange) -> None:
+        with suppress(trio.BrokenResourceError):  # whoever listened was killed
+            await speaks(exchange)
+
     async def speak(exchange: Exchange) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(speaks, exchange)
+            nursery.start_soon(heard, exchange)
             await trio.sleep((SESSIONS - tokens) * PACE_S)
             for event in events[:-1]:
                 event.set()
