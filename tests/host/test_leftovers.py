@@ -30,17 +30,20 @@ def test_a_child_that_nobody_reaps_is_found() -> None:
 
 def test_a_process_that_has_left_us_is_found_by_the_folder_in_its_environment(tmp_path: Path) -> None:
     before = everybody()
-    shell = subprocess.run(
-        ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"],
+    # It says its number once it is what it will be: in the midst of an exec a process has no environment to be seen.
+    with subprocess.Popen(
+        ["sh", "-c", "exec 3<&0; setsid sh -c 'echo $$; read line' <&3 &"],
         env={"PATH": os.environ["PATH"], "WALRUS_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        check=True,
-    )
-    orphan = int(shell.stdout)
-    assert [pid for pid, _ in names(before)] == []
-    assert [pid for pid, _ in names(before, f"{tmp_path}/")] == [orphan]
-    os.kill(orphan, signal.SIGKILL)
-    assert leftovers(before, f"{tmp_path}/") == []
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as shell:
+        assert shell.stdout is not None
+        orphan = int(shell.stdout.readline())
+        assert shell.wait() == 0
+        assert [pid for pid, _ in names(before)] == []
+        assert [pid for pid, _ in names(before, f"{tmp_path}/")] == [orphan]
+        os.kill(orphan, signal.SIGKILL)
+        assert leftovers(before, f"{tmp_path}/") == []
 
 
 def test_what_was_there_before_is_not_found() -> None:
