@@ -5,17 +5,12 @@ from typing import Literal
 from msgspec import Struct
 
 from walrus_protocol.content import TickedBy, TickOutcome
+from walrus_protocol.events import Ran
 from walrus_protocol.fields import Limit, Line, Params
 
 
 class ScheduleParams(Params, frozen=True, kw_only=True):
     schedule: Line
-
-
-class TickRan(Struct, frozen=True, kw_only=True):
-    session: int
-    turn: int
-    cost_usd: float | None = None
 
 
 class TickInfo(Struct, frozen=True, kw_only=True):
@@ -29,7 +24,7 @@ class TickInfo(Struct, frozen=True, kw_only=True):
     outcome: TickOutcome
     reason: str = ""
     count: int = 1
-    ran: TickRan | None = None
+    ran: Ran | None = None
     text: str = ""
     news: bool = False
     started_at: float | None = None

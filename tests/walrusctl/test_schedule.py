@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
 from tests.fakes.terminal import Terminal
 from tests.walrusctl.test_processes import shown_on_a_terminal
+from walrus_protocol.events import Ran
 from walrus_protocol.schedules import (
     ScheduleInfo,
     ScheduleList,
@@ -15,7 +16,6 @@ from walrus_protocol.schedules import (
     TickHistory,
     TickHistoryParams,
     TickInfo,
-    TickRan,
 )
 from walrusctl.render import when
 
@@ -27,7 +27,7 @@ RAN = TickInfo(
     slot=SLOT,
     by="clock",
     outcome="ran",
-    ran=TickRan(session=7, turn=1, cost_usd=0.25),
+    ran=Ran(session=7, turn=1, cost_usd=0.25),
     text="The roof leaks.",
     news=True,
 )
