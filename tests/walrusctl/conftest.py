@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.daemon import FakeDaemon
+from tests.fakes.desk import Desk
+from tests.fakes.systemctl import FakeSystemd
 from tests.fakes.terminal import SCRIPT, Terminal
 
 
@@ -18,3 +20,15 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, desk: Desk) -> FakeSystemd:
+    systemd = FakeSystemd(tmp_path / "systemd")
+    desk.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
+    return systemd

@@ -7,11 +7,6 @@ import pytest
 from tests.fakes.desk import Desk
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
-
 def test_logs_are_the_journals(tmp_path: Path, desk: Desk) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()

@@ -19,18 +19,6 @@ LATER = ["systemctl --user daemon-reload", ENABLE_NOW, "loginctl enable-linger"]
 KEYED = '[providers.mine]\nkind = "openai"\napi_key = "${SECRET_KEY}"\nmodels = ["m"]\n'
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, desk: Desk) -> FakeSystemd:
-    systemd = FakeSystemd(tmp_path / "systemd")
-    desk.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
-    return systemd
-
-
 @contextlib.contextmanager
 def held(home: Path, pid: int) -> Iterator[None]:
     """The lock as a walrusd of that pid holds it."""

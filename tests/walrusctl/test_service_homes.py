@@ -2,24 +2,11 @@
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
 from tests.fakes.desk import Desk
 from tests.fakes.systemctl import FakeSystemd
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, desk: Desk) -> FakeSystemd:
-    systemd = FakeSystemd(tmp_path / "systemd")
-    desk.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
-    return systemd
 
 
 @pytest.fixture

@@ -1,23 +1,9 @@
 """walrusctl service status: how the service is, and how it ended last."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.fakes.desk import Desk
 from tests.fakes.systemctl import RUNNING, FakeSystemd
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, desk: Desk) -> FakeSystemd:
-    systemd = FakeSystemd(tmp_path / "systemd")
-    desk.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
-    return systemd
 
 
 def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeSystemd) -> None:
