@@ -17,7 +17,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 def usage() -> Usage:
-    """Blocks for as long as it takes to look at every process of the machine."""
+    """Blocks for as long as it takes to look at every process that descends from this one."""
     return Usage(rss_bytes=rss_bytes(), fds=open_files(), threads=threads(), children=len(descendants(os.getpid())))
 
 
