@@ -1,9 +1,11 @@
-"""A process that kills itself before the n-th step on the disk, for every n until it survives."""
+"""Deaths: lives in forks, and a process that kills itself before the n-th step on the disk, until it survives."""
 
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -11,26 +13,44 @@ import trio
 
 from tests.fakes.numbered_disk import numbered_disk
 
+PATIENCE_S = 30
+"""For a life in a fork, which takes the twentieth part of a second."""
+
+
+def in_a_fork(life: Callable[[], object]) -> int:
+    """The exit status, or minus the signal that ended it.
+
+    Forked for speed: the imports are paid once. Nothing may run in this process that a fork could break.
+    """
+    child = os.fork()
+    if not child:
+        signal.alarm(PATIENCE_S)
+        try:
+            life()
+        except Exception:  # noqa: BLE001 - told here, where it is; the stack above is another process's to unwind
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
 
 def die_at_every_step(life: Callable[[Path], Awaitable[None]], prepare: Callable[[Path], None]) -> None:
     """The program of a script: each n lives in a folder of its own, in that of the script's argument, and finds
     there what `prepare` has put. Prints the n that was survived.
-
-    Forked for speed: the imports are paid once. Nothing runs in this process that a fork could break.
     """
     for step in count(1):
         folder = Path(sys.argv[1]) / str(step)
         folder.mkdir()
         prepare(folder)
-        child = os.fork()
-        if not child:
-            with numbered_disk(_killer(step)):
-                trio.run(life, folder)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
+        status = in_a_fork(partial(_live, life, folder, step))
+        if status != -signal.SIGKILL:
             sys.stdout.write(str(step))
-            sys.exit(os.waitstatus_to_exitcode(status))
+            sys.exit(status)
+
+
+def _live(life: Callable[[Path], Awaitable[None]], folder: Path, dies_before: int) -> None:
+    with numbered_disk(_killer(dies_before)):
+        trio.run(life, folder)
 
 
 def _killer(step: int) -> Callable[[str, str], None]:

@@ -1,0 +1,39 @@
+"""Ended at every boundary of its life, and refused at every write, walrusd loses nothing and does nothing twice.
+
+The runs are examined where they happen (`verdict`); here it is seen that all went well, and that docs/crash-matrix.md
+tells it as it is.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.crash.draw import PAGE
+from tests.crash.page import HEAD, SECTIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(300)  # hundreds of processes, one after the other: 10 s where nothing else runs
+@pytest.mark.parametrize("part", SECTIONS)
+async def test_each_end_comes_to_what_the_page_says(part: str) -> None:
+    run = await trio.run_process(
+        [sys.executable, "-m", "tests.crash.draw", part],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    assert run.stdout.startswith(b"## ")
+    assert run.stdout.decode() in PAGE.read_text(), "docs/crash-matrix.md is stale: python -m tests.crash.draw"
+
+
+def test_the_page_has_its_head_and_a_section_for_each_part() -> None:
+    head, *sections = PAGE.read_text().split("\n\n## ")
+    assert head == HEAD
+    assert len(sections) == len(SECTIONS)
