@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from tests.runtime.machine_branches import Branches
 from tests.runtime.machine_turns import by_a_client, check_turns
 from walrus_protocol.content import WhenBusy, plain_text
 from walrus_protocol.events import Done, Durable, InterruptRequested, ToolStarted, UserMessage
@@ -39,6 +40,7 @@ class Claims:
         self.closed: dict[int, int] = {}
         """When a close of the session had been promised."""
         self.interrupted: list[tuple[int, int]] = []
+        self.branches = Branches()
         self.effects: list[str] = []
         self.crashes = 0
         self._created: dict[str, int] = {}

@@ -1,5 +1,6 @@
 """All that a log says, read through the log's own door; and that what is kept beside it says the same."""
 
+from tests.runtime.machine_past import Pasts
 from walrus_protocol.events import Done, Durable, UserMessage, decode_row
 from walrusd.session.session import Session
 from walrusd.store.log import Filter, Log, Queued, Span, Stored
@@ -12,6 +13,8 @@ class Facts:
         self.rows: dict[int, list[Stored]] = {}
         self.sessions: dict[int, Session] = {}
         self.inboxes: dict[int, list[Queued]] = {}
+        self._events: dict[int, list[Durable]] = {}
+        self.pasts = Pasts(self._events)
 
     @classmethod
     async def of(cls, log: Log) -> "Facts":
@@ -23,8 +26,9 @@ class Facts:
                 rows += page
             assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), "no gaps"
             session = Session(outline.id)
-            for row in rows:
-                session.apply(decode_row(row.body))
+            events = [decode_row(row.body) for row in rows]
+            for event in events:
+                session.apply(event)
             assert session.outline == outline, "the outline is the fold of the events"
             inbox = await log.queue(outline.id)
             assert queued == sum(entry.kind != "close" for entry in inbox)
@@ -33,7 +37,10 @@ class Facts:
             if outline.state == "closed":
                 assert inbox == []
             facts.rows[outline.id], facts.sessions[outline.id], facts.inboxes[outline.id] = rows, session, inbox
+            facts._events[outline.id] = events
             await facts._turns(log, outline.id)
+        for session in facts.sessions.values():
+            facts.pasts.check(session.outline)
         offsets = [row.offset for row in facts.in_order()]
         assert len(set(offsets)) == len(offsets)
         return facts
@@ -53,7 +60,7 @@ class Facts:
             assert await log.span(session, turn) == span
 
     def events(self, session: int) -> list[Durable]:
-        return [decode_row(row.body) for row in self.rows[session]]
+        return self._events[session]
 
     def in_order(self) -> list[Stored]:
         return sorted((row for rows in self.rows.values() for row in rows), key=lambda row: row.offset)

@@ -7,13 +7,18 @@ from functools import partial
 import trio
 import trio.testing
 
+from tests.runtime.machine_branches import Asked, foreseen, outcome
 from tests.runtime.machine_claims import Claim, Claims
 from tests.runtime.machine_facts import Facts
 from tests.runtime.machine_orders import (
     Attach,
+    Branch,
+    Checkpoint,
     Close,
     Create,
+    Evict,
     Fail,
+    Fork,
     Hold,
     Interrupt,
     Leave,
@@ -22,15 +27,20 @@ from tests.runtime.machine_orders import (
     Order,
     Pass,
     PowerCut,
+    Read,
     Release,
     Restart,
+    Resume,
+    Rewind,
     Send,
+    Settle,
     Speak,
     Work,
 )
 from tests.runtime.machine_puppet import Puppet
 from tests.runtime.machine_valve import Valve
 from tests.runtime.machine_watcher import Watcher
+from walrus_protocol.branches import Forked
 from walrus_protocol.methods import TurnResult
 from walrus_protocol.problems import Problem
 from walrusd.runtime.bus import Reader
@@ -75,6 +85,8 @@ class Life:
         """Requests that do not wait for a turn, and are not answered yet."""
         self._readers: list[tuple[Reader, Watcher]] = []
         self._idle: list[tuple[Reader, Watcher]] = []
+        self._ends: dict[int, int] = {}
+        """Seqs that sessions had come to when it was last looked."""
 
     async def begin(self) -> None:
         with trio.fail_after(LONG_S):
@@ -85,8 +97,11 @@ class Life:
     async def carry_out(self, moments: list[list[Order]]) -> Restart | PowerCut | None:
         """Until the power is cut, or it is to stop, or there are no more moments."""
         while moments:
-            for order in moments.pop(0):
+            orders = moments.pop(0)
+            for order in orders:
                 match order:
+                    case Fork() | Rewind() | Checkpoint() | Read() if len(orders) == 1:
+                        await self._alone(order)
                     case Restart():
                         await self._stop(order)
                         return order
@@ -97,6 +112,7 @@ class Life:
                     case _:
                         await self._obey(order)
             await self.rest()
+            self._puppet.alone = None
         return None
 
     def end(self) -> None:
@@ -113,6 +129,12 @@ class Life:
                 self._begin(partial(self._interrupt, self._session(session)))
             case Close(session, force):
                 self._begin(partial(self._close, self._session(session), force=force))
+            case Resume(session):
+                self._begin(partial(self._send, Send(session, "reject", None, False, None, False), by_hand=True))
+            case Fork() | Rewind() | Checkpoint() | Read():
+                self._begin(partial(self._branch, order))
+            case Evict(idle_s):
+                self._runtime.evict_idle_after(idle_s)
             case Attach():
                 self._clients.start_soon(self._attach, order)
             case Look(limit):
@@ -125,6 +147,8 @@ class Life:
                 self._puppet.speak(order)
             case Work():
                 self._puppet.work(order)
+            case Settle(does):
+                self._puppet.by_itself(does)
             case Hold() | Fail():
                 self._clients.start_soon(self._hurt, order)
             case Release():
@@ -136,11 +160,11 @@ class Life:
             case Restart() | PowerCut():
                 raise AssertionError("these end a life")
 
-    def _begin(self, request: Callable[[], Awaitable[None]]) -> None:
+    def _begin(self, request: Callable[[], Awaitable[object]]) -> None:
         if self._claims.sessions:
             self._clients.start_soon(self._guarded, request)
 
-    async def _guarded(self, request: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, request: Callable[[], Awaitable[object]]) -> None:
         with trio.CancelScope() as scope:
             self._waits.append(scope)
             try:
@@ -168,7 +192,28 @@ class Life:
         if not self._over:
             self._claims.created(session, order.key)
 
-    async def _send(self, order: Send) -> None:
+    async def _alone(self, order: Branch) -> None:
+        """While nothing else happens, not even time, there is one right answer."""
+        with trio.fail_after(LONG_S), standing_still():
+            await self._valve.rest()
+            if self._valve.holds or self._valve.failing or not self._claims.sessions:
+                await self._obey(order)
+                return
+            facts = await Facts.of(self._valve.log)
+            asked = await self._branch(order)
+            assert outcome(asked) == foreseen(asked, facts)
+
+    async def _branch(self, order: Branch) -> Asked:
+        session = self._session(order.session)
+        with self._entry():
+            asked = await self._claims.branches.ask(self._runtime, order, session, self._ends.get(session, 1))
+        if self._over:
+            asked.answer = asked.refused = None  # nobody is told
+        elif isinstance(asked.answer, Forked):
+            self._claims.created(asked.answer.session, key=None)
+        return asked
+
+    async def _send(self, order: Send, *, by_hand: bool = False) -> None:
         session = self._session(order.session)
         called = self._claims.tick()
         claim = Claim(
@@ -179,7 +224,13 @@ class Life:
             called=called,
         )
         self._claims.sends.append(claim)
-        message = Incoming(content=claim.text, key=order.key, when_busy=order.when_busy, timeout_s=order.timeout_s)
+        message = Incoming(
+            content=claim.text,
+            key=order.key,
+            when_busy=order.when_busy,
+            timeout_s=order.timeout_s,
+            kind="resume" if by_hand else "message",
+        )
         try:
             with self._entry():
                 ticket = await self._runtime.send(session, message)
@@ -268,11 +319,18 @@ class Life:
         for live in self._runtime.sessions_in_memory.live():
             folded = facts.sessions[live.id]
             assert live.session.outline == folded.outline, "memory is what the disk says"
-            assert live.session.history.messages == folded.history.messages
+            if live.session.conversation.missing is None:
+                assert live.session.history.messages == facts.pasts.of(live.id)[-1]
             assert live.inbox == facts.inboxes[live.id]
             assert live.feed.last_seq == folded.outline.last_seq
         for reader, _ in self._readers:
             assert not reader.behind
+        for _, watcher in (*self._readers, *self._idle):
+            watcher.check(facts.rows[watcher.session])
+        for session, messages in self._puppet.under_way():
+            assert messages == facts.pasts.of(session)[-1], "a model is asked with the conversation as it stands"
+        self._claims.branches.check(facts, self._puppet.shown)
+        self._ends = {session: len(rows) for session, rows in facts.rows.items()}
         for session in self._claims.sessions:
             self._claims.check(session, facts.events(session), facts.inboxes[session])
 
@@ -295,6 +353,8 @@ class Life:
             for reader, watcher in self._idle:
                 while reader.behind:
                     await self._look(reader, watcher, 512)
+        for session in self._claims.sessions:
+            await self._alone(Read(self._claims.sessions.index(session)))
         await self.rest()
         assert self._waits == [], "a client waits for what will not come"
         for session in self._claims.closed:

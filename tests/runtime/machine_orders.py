@@ -37,6 +37,41 @@ class Close(Struct, frozen=True):
     force: bool
 
 
+class Resume(Struct, frozen=True):
+    """Somebody has the agent go on by hand."""
+
+    session: int
+
+
+class Fork(Struct, frozen=True):
+    """`at` counts the seqs that there are and one that is not, round and round; without it, from the end."""
+
+    session: int
+    at: int | None
+
+
+class Rewind(Struct, frozen=True):
+    session: int
+    at: int
+
+
+class Checkpoint(Struct, frozen=True):
+    session: int
+    name: str
+
+
+class Read(Struct, frozen=True):
+    """Somebody looks at the whole conversation."""
+
+    session: int
+
+
+class Evict(Struct, frozen=True):
+    """So long, and no longer, sessions stay in memory that nobody uses."""
+
+    idle_s: float
+
+
 class Attach(Struct, frozen=True):
     """A reader behind any seq there is. An idle one looks only when its session is asked to `Look`."""
 
@@ -68,6 +103,12 @@ class Work(Struct, frozen=True):
 
     call: int
     does: Literal["return", "crash"]
+
+
+class Settle(Struct, frozen=True):
+    """The model and the tools speak by themselves until this moment has come to rest."""
+
+    does: Literal["answer", "call tools"] = "answer"
 
 
 class Hold(Struct, frozen=True):
@@ -111,16 +152,21 @@ class PowerCut(Struct, frozen=True):
     on_restart: OnRestart = "continue"
 
 
+Branch = Fork | Rewind | Checkpoint | Read
 Order = (
-    Create
+    Branch
+    | Create
     | Send
     | Interrupt
     | Close
+    | Resume
+    | Evict
     | Attach
     | Look
     | Leave
     | Speak
     | Work
+    | Settle
     | Hold
     | Release
     | Fail
@@ -131,6 +177,8 @@ Order = (
 )
 
 some = st.integers(0, 3)
+which = st.sampled_from([0, 0, 0, 1, 1, 2, 2, 3, 4, 5])
+"""A session: most of what happens should happen to the same few."""
 few = st.integers(0, 12)
 either: st.SearchStrategy[OnRestart] = st.sampled_from(["continue", "continue", "close"])
 storage = st.sampled_from(["storage_full", "storage_failed"])
@@ -139,7 +187,7 @@ builds: list[tuple[int, st.SearchStrategy[Order]]] = [
         24,
         st.builds(
             Send,
-            session=some,
+            session=which,
             when_busy=st.sampled_from(["queue", "steer", "interrupt", "reject"]),
             key=st.sampled_from([None, None, "k", "l"]),
             other=st.sampled_from([False, False, False, True]),
@@ -158,9 +206,16 @@ builds: list[tuple[int, st.SearchStrategy[Order]]] = [
         ),
     ),
     (8, st.builds(Work, call=some, does=st.sampled_from(["return", "return", "return", "crash"]))),
-    (4, st.builds(Interrupt, session=some)),
-    (4, st.builds(Close, session=some, force=st.booleans())),
-    (4, st.builds(Attach, session=some, since=st.integers(0, 60), deltas=st.booleans(), idle=st.booleans())),
+    (8, st.builds(Settle, does=st.sampled_from(["answer", "call tools"]))),
+    (4, st.builds(Interrupt, session=which)),
+    (4, st.builds(Close, session=which, force=st.booleans())),
+    (3, st.builds(Resume, session=which)),
+    (6, st.builds(Fork, session=which, at=st.none() | st.integers(0, 60))),
+    (8, st.builds(Rewind, session=which, at=st.integers(0, 60))),
+    (3, st.builds(Checkpoint, session=which, name=st.sampled_from(["a", "b"]))),
+    (3, st.builds(Read, session=which)),
+    (2, st.builds(Evict, idle_s=st.sampled_from([0.01, 600.0]))),
+    (4, st.builds(Attach, session=which, since=st.integers(0, 60), deltas=st.booleans(), idle=st.booleans())),
     (2, st.builds(Look, limit=st.sampled_from([1, 3, 512]))),
     (2, st.builds(Leave, client=some)),
     (2, st.builds(Create, key=st.sampled_from([None, "k"]))),

@@ -1,17 +1,20 @@
 """The model and the tools of the machine: every word is an order's, and what providers insist on is checked."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import trio
 
 from tests.fakes.validators import complaints
 from tests.runtime.machine_orders import Speak, Work
-from walrus_protocol.content import Message, ToolCall, ToolSchema, User, plain_text
+from walrus_protocol.content import Message, ToolCall, ToolSchema, Usage, User, plain_text
 from walrus_protocol.events import ToolResult
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Say, TextSaid, ThinkingSaid, ToolRequest
 
 LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True, idempotent=True)
 TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
+USAGE = Usage(input=3, output=1)
+COST_USD = 0.5
 
 
 class Bug(Exception):
@@ -32,15 +35,23 @@ class Call:
         self.told.set()
 
 
+class Shown(NamedTuple):
+    """What a model was asked with."""
+
+    session: int
+    messages: list[Message]
+
+
 class Puppet:
     """Of one life. `ids` gives those of tool calls, none of them twice in a story."""
 
     def __init__(self, ids: Iterator[int]) -> None:
-        self.alone = False
-        """It answers by itself."""
+        self.alone: Literal["answer", "call tools"] | None = None
+        """What it does by itself, whenever it is asked."""
         self.effects: list[str] = []
         """The ids of the calls of tools that are not idempotent, each time they took effect."""
         self.crashes = 0
+        self.shown: list[Shown] = []
         self.wrongs: list[str] = []
         """What a model or a tool should never see. Raised here it would be taken for a crash."""
         self._speaking: dict[int, tuple[Call, Say]] = {}
@@ -67,16 +78,21 @@ class Puppet:
         if self._working:
             self._working[order.call % len(self._working)].tell(order.does)
 
-    def by_itself(self) -> None:
-        self.alone = True
+    def under_way(self) -> list[Shown]:
+        """What the models were shown that have not answered yet."""
+        return [[shown for shown in self.shown if shown.session == session][-1] for session in self._speaking]
+
+    def by_itself(self, does: Literal["answer", "call tools"] = "answer") -> None:
+        self.alone = does
         for call, _ in self._speaking.values():
-            call.tell(call.does or "answer")
+            call.tell(call.does or does)
         for call in self._working:
             call.tell(call.does or "return")
 
     async def reply(self, request: ModelRequest, say: Say) -> Reply:
         messages = request.history.messages
         session = session_of(messages)
+        self.shown.append(Shown(session, [*messages]))
         self.wrongs += [f"{refused} in {messages}" for refused in complaints(messages)]
         if session in self._speaking:
             self.wrongs.append(f"session {session} runs two turns at a time")
@@ -84,7 +100,7 @@ class Puppet:
         self._speaking[session] = call, say
         try:
             if self.alone:
-                call.tell("answer")
+                call.tell(self.alone)
             await call.told.wait()
         finally:
             del self._speaking[session]
@@ -98,13 +114,21 @@ class Puppet:
                 self.crashes += 1
                 raise Bug
             case "say nothing":
-                return Reply(content=call.text, thinking=call.thinking, cost_usd=0.0)
+                return Reply(content=call.text, thinking=call.thinking, usage=USAGE, cost_usd=COST_USD)
             case "call tools":
                 asked = tuple(ToolCall(f"c{next(self._ids)}", name, {}) for name in ("look", "look", "touch"))
-                return Reply(content=call.text, thinking=call.thinking, calls=asked, finish="tool_calls", cost_usd=0.0)
+                return Reply(
+                    content=call.text,
+                    thinking=call.thinking,
+                    calls=asked,
+                    finish="tool_calls",
+                    usage=USAGE,
+                    cost_usd=COST_USD,
+                )
             case _:
                 say(TextSaid("answer"))
-                return Reply(content=call.text + "answer", thinking=call.thinking, cost_usd=0.0)
+                text = call.text + "answer"
+                return Reply(content=text, thinking=call.thinking, usage=USAGE, cost_usd=COST_USD)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         await request.started(None)
@@ -126,7 +150,6 @@ class Puppet:
 
 
 def session_of(messages: Sequence[Message]) -> int:
-    """Every message of the machine begins with the number of its session."""
-    first = messages[0]
-    assert isinstance(first, User)
-    return int(plain_text(first.content).split()[0])
+    """Every message of the machine begins with the number of its session; those before the last may be inherited."""
+    said = [plain_text(message.content) for message in messages if isinstance(message, User)]
+    return int([text for text in said if not text.startswith("From walrusd:")][-1].split()[0])

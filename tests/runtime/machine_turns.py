@@ -1,30 +1,61 @@
 """How turns go over restarts: what a log may say of them, and what it may not."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from walrus_protocol.events import (
+    AssistantMessage,
     Done,
     Durable,
     InterruptRequested,
+    Rewound,
+    SessionClosed,
+    SessionCreated,
     ToolCallsComplete,
     ToolResult,
     TurnResumed,
     UserMessage,
 )
-from walrusd.session.mend import ATTEMPTS, OnRestart
+from walrusd.session.mend import OnRestart
+
+TWICE = 2
+"""So often a turn may be running when walrusd goes down."""
 
 
 def by_a_client(message: UserMessage) -> bool:
     """Whether somebody has sent it; else walrusd asks for an answer that was cut off."""
     assert message.kind in {"message", "steer", "resume"}
-    assert (message.kind == "resume") == (message.sender == "walrusd")
-    return message.kind != "resume"
+    assert message.sender == "" or (message.kind, message.sender) == ("resume", "walrusd")
+    return message.sender == ""
 
 
 def check_turns(log: Sequence[Durable]) -> None:
     """Of a session. Each event of a turn has its number."""
+    _check_order(log)
     for turn in {event.turn for event in log} - {None}:
         _check([event for event in log if event.turn == turn])
+
+
+def _check_order(log: Sequence[Durable]) -> None:
+    """Turns are counted from 1 whatever is rewound, each ends once, and each call has one result."""
+    turns, is_open = 0, False
+    calls: list[str] = []
+    for event in log:
+        match event:
+            case UserMessage() if not is_open:
+                turns, is_open = turns + 1, True
+            case AssistantMessage(calls=asked):
+                assert calls == []
+                calls = [call.id for call in asked]
+            case ToolResult(call_id=call):
+                calls.remove(call)
+            case SessionCreated() | Rewound() | SessionClosed():
+                assert not is_open
+            case _:
+                pass
+        assert event.turn == (turns if is_open else None)
+        if isinstance(event, Done | ToolCallsComplete):
+            assert calls == []
+            is_open = not isinstance(event, Done)
 
 
 def _check(turn: Sequence[Durable]) -> None:
@@ -33,28 +64,50 @@ def _check(turn: Sequence[Durable]) -> None:
         match event:
             case TurnResumed(reason="crash"):
                 attempt += 1
-                assert event.attempt == attempt <= ATTEMPTS, "nothing is tried a third time"
+                assert event.attempt == attempt <= TWICE, "nothing is tried a third time"
             case TurnResumed():
                 assert event.attempt == attempt, "a stop is no attempt"
             case ToolResult(outcome="interrupted"):
                 closed = True
             case ToolCallsComplete():
                 attempt, closed = attempt if closed else 1, False
+            case AssistantMessage(calls=(), finish=finish) if finish != "interrupted":
+                attempt = 1
             case Done(error=error) if error and error.kind == "crashed_repeatedly":
-                assert attempt == ATTEMPTS, "it had not been tried as often as that"
+                assert attempt == TWICE, "it had not been tried as often as that"
             case _:
                 pass
+    if isinstance(done := turn[-1], Done) and done.stop_reason == "text_response":
+        answer = [event for event in turn if isinstance(event, AssistantMessage)][-1]
+        assert answer.finish == "stop", "an answer that was cut off is asked for again"
     if any(isinstance(event, InterruptRequested) for event in turn):
         assert all(event.stop_reason == "interrupted" for event in turn if isinstance(event, Done)), "it sticks"
 
 
-def check_restart(told: Sequence[Durable], on_restart: OnRestart, *, crashed: bool) -> None:
-    """What one life told: as it was configured, and of no crash where there was none."""
+def running(told: Sequence[Durable]) -> set[tuple[int | None, int | None]]:
+    """The turns that were at work when a life that told this lost its power."""
+    begun = {(event.session, event.turn) for event in told if isinstance(event, UserMessage | TurnResumed)}
+    return begun - {(event.session, event.turn) for event in told if isinstance(event, Done)}
+
+
+def check_restart(
+    told: Sequence[Durable],
+    on_restart: OnRestart,
+    *,
+    crashed: bool,
+    cut_off: Collection[tuple[int | None, int | None]],
+) -> None:
+    """What one life told: as it was configured, of no crash where there was none, and of each that was.
+
+    `cut_off`: the turns that a power cut right before this life has cut off.
+    """
     resumed = [event for event in told if isinstance(event, TurnResumed)]
     if on_restart == "close":
         assert not resumed
     else:
         assert not [event for event in told if isinstance(event, InterruptRequested) and event.reason == "shutdown"]
+    for event in resumed:
+        assert event.reason == "crash" or (event.session, event.turn) not in cut_off, "every crash is counted"
     if not crashed:
         assert not [event for event in resumed if event.reason == "crash"]
         errors = {event.error.kind for event in told if isinstance(event, Done) and event.error}

@@ -12,8 +12,24 @@ from walrus_protocol.events import Tick
 from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.log import Filter, Log, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
-from walrusd.store.memory import Disk, MemoryLog
+from walrusd.store.disk import Disk
+from walrusd.store.keeping import Claim, Closed, Room, Swept
+from walrusd.store.log import (
+    Filter,
+    Log,
+    Opening,
+    Queued,
+    Schedule,
+    Sent,
+    Sizes,
+    Span,
+    StorageFailed,
+    Stored,
+    StreamPage,
+    Wanted,
+    Write,
+)
+from walrusd.store.memory import MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
 T = TypeVar("T")
@@ -153,6 +169,14 @@ class Valve:
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         return await self._read(self.log.events(session, since, limit, max_bytes))
 
+    def last_offset(self) -> int:
+        return self.log.last_offset()
+
+    async def stream(
+        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    ) -> StreamPage:
+        return await self._read(self.log.stream(wanted, since, upto, limit, max_bytes))
+
     async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
         return await self._read(self.log.opening(session, limit, max_bytes))
 
@@ -208,6 +232,28 @@ class Valve:
 
     def sizes(self) -> Sizes:
         return self.log.sizes()
+
+    @property
+    def importing(self) -> set[int]:
+        return self.log.importing
+
+    async def room(self) -> Room:
+        return await self._read(self.log.room())
+
+    async def grown(self) -> None:
+        await self.log.grown()
+
+    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
+        return await self._read(self.log.closed(before, enough=enough, most=most))
+
+    async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
+        return await self._read(self.log.outputs(of, enough=enough, most=most))
+
+    async def unnamed(self) -> list[int]:
+        return await self._read(self.log.unnamed())
+
+    async def sweep(self) -> Swept:
+        return await self._read(self.log.sweep())
 
     async def aclose(self) -> None:
         await self.log.aclose()

@@ -1,5 +1,7 @@
 """A reader of one session that believes nothing: every fact once and in order, what is said in its place."""
 
+from collections.abc import Sequence
+
 from walrus_protocol.content import plain_text
 from walrus_protocol.events import (
     AssistantMessage,
@@ -13,6 +15,7 @@ from walrus_protocol.events import (
 )
 from walrusd.runtime.bus import Fact, Item, Passing
 from walrusd.session.session import Session
+from walrusd.store.log import Stored
 
 
 class Watcher:
@@ -21,6 +24,10 @@ class Watcher:
     def __init__(self, session: int, since: int, *, deltas: bool = True, marks: bool = False) -> None:
         self.looks = False
         """Somebody reads for it just now."""
+        self.facts: list[Stored] = []
+        """What it was told, as it was told."""
+        self.session = session
+        self._since = since
         self._session = Session(session)
         self._folds = since == 0
         self._last_seq = since
@@ -30,6 +37,10 @@ class Watcher:
         self._marked = False
         self._said: dict[tuple[type[Live], int | None, int], str] = {}
         """What was said of a round, by kind, turn and round, until its message came."""
+
+    def check(self, rows: Sequence[Stored]) -> None:
+        """What it was told is what the log says from where it began."""
+        assert self.facts == rows[self._since : self._since + len(self.facts)]
 
     def see(self, item: Item) -> None:
         match item:
@@ -43,6 +54,7 @@ class Watcher:
         assert fact.seq == self._last_seq + 1, "facts come once, and none is left out"
         assert fact.offset > self._offset, "offsets rise"
         self._last_seq, self._offset = fact.seq, fact.offset
+        self.facts.append(Stored(fact.seq, fact.offset, fact.body))
         sent = decode(fact.wire)
         assert (sent.session, sent.seq, sent.offset) == (self._session.id, fact.seq, fact.offset)
         if self._folds:

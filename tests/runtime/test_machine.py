@@ -1,7 +1,8 @@
 """A machine that plays stories: whatever clients, model, store and power do, what was promised is kept.
 
 `--hypothesis-profile=thorough` plays many more. What is drawn is in machine_orders.py, who acts it out in
-machine_life.py, what they are held to in machine_claims.py, machine_facts.py and machine_watcher.py.
+machine_life.py, what they are held to in machine_claims.py (sends), machine_branches.py (forks, rewinds, checkpoints),
+machine_past.py and machine_turns.py (what a log may say), machine_facts.py and machine_watcher.py.
 """
 
 import logging
@@ -20,20 +21,30 @@ from tests.runtime.machine_claims import Claims
 from tests.runtime.machine_facts import Facts
 from tests.runtime.machine_life import LONG_S, STORAGE, Life
 from tests.runtime.machine_orders import (
+    Checkpoint,
     Close,
+    Evict,
+    Fork,
     Hold,
     Interrupt,
     Leave,
     Order,
+    Pass,
     PowerCut,
+    Read,
+    Release,
     Restart,
+    Resume,
+    Rewind,
     Send,
+    Settle,
     Speak,
+    Work,
     stories,
 )
-from tests.runtime.machine_puppet import Puppet
+from tests.runtime.machine_puppet import Puppet, Shown
 from tests.runtime.machine_stage import Stage
-from tests.runtime.machine_turns import check_restart
+from tests.runtime.machine_turns import check_restart, running
 from tests.runtime.machine_valve import InFiles, InMemory, MachineDisk, Valve
 from walrus_protocol.content import WhenBusy
 from walrus_protocol.events import Durable, decode_row
@@ -49,8 +60,8 @@ IDLE_S = 0.01
 BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-def sends(when_busy: WhenBusy = "queue", key: str | None = None) -> Send:
-    return Send(session=0, when_busy=when_busy, key=key, other=False, timeout_s=None, stream=False)
+def sends(when_busy: WhenBusy = "queue", key: str | None = None, session: int = 0) -> Send:
+    return Send(session=session, when_busy=when_busy, key=key, other=False, timeout_s=None, stream=False)
 
 
 HOLD = Hold(where="before", steps=0)
@@ -84,6 +95,47 @@ WENT_WRONG: dict[str, Story] = {
         [sends("interrupt"), Close(session=0, force=False)],
     ],
 }
+CUT = PowerCut(failing=False, steps=0)
+FORKS: list[list[Order]] = [[Fork(session=0, at=at)] for at in range(16)]
+"""At every point there is, and one that is not."""
+RARELY_DRAWN: dict[str, Story] = {
+    "a fork that was read is rewound in memory": [
+        [Evict(600.0)],
+        *([sends()], [Settle()], [Fork(session=0, at=None)], [Read(1)]),
+        *([sends(session=1)], [Settle()], [Rewind(session=1, at=0)], [sends(session=1)], [Settle()]),
+    ],
+    "forks of forks of what is rewound and closed": [
+        *([sends()], [Settle()], [Fork(session=0, at=None)]),
+        *([sends(session=1)], [Settle()], [Fork(session=1, at=None)]),
+        *([sends(session=2)], [Settle()], [Rewind(session=0, at=0)], [Close(session=1, force=False)]),
+        *([Fork(session=1, at=None)], [Fork(session=2, at=None)], [CUT], [Read(3), Read(4)]),
+    ],
+    "every point of a turn with tools, while it runs and after": [
+        [sends()],
+        [Speak(call=0, does="call tools")],
+        [Checkpoint(session=0, name="a"), Rewind(session=0, at=0)],
+        [Fork(session=0, at=None)],
+        [Fork(session=0, at=3)],
+        [Settle()],
+        *FORKS,
+        [Rewind(session=0, at=5)],
+        [Rewind(session=0, at=13)],
+        [Rewind(session=0, at=2)],
+    ],
+    "a message that comes while a session is rewound": [
+        *([sends()], [Settle()], [HOLD], [Rewind(session=0, at=0)], [sends(), sends(key="k")], [Release()]),
+        *([Settle()], [Rewind(session=0, at=0)], [sends(key="k")]),
+    ],
+    "two crashes, and then by hand": [[sends()], [CUT], [CUT], [], [Resume(0)], [CUT], [Settle()]],
+    "an interrupt that is durable and nobody was told": [
+        *([sends()], [Hold(where="after", steps=0)], [Interrupt(session=0)], [CUT], [Settle()]),
+    ],
+    "a crash while a tool does what cannot be done twice": [
+        *([sends()], [Speak(call=0, does="call tools")], [Work(call=0, does="return"), Work(call=1, does="return")]),
+        *([CUT], [Settle()]),
+    ],
+    "a crash in mid-sentence": [[sends()], [Speak(call=0, does="say")], [Pass(0.3)], [CUT], [Settle()]],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +155,12 @@ class Machine:
         """As they were at the start of the last life."""
         self._told: list[Durable] = []
         """What it told since."""
+        self._shown: list[Shown] = []
+        """What models were asked with since."""
         self._crashed = False
         """The power was cut once, or a stop could not be written down."""
+        self._cut_off: set[tuple[int | None, int | None]] = set()
+        """Session and number of the turns that ran when it was cut."""
 
     async def play(self, story: Story) -> None:
         moments = [list(moment) for moment in story]
@@ -147,8 +203,10 @@ class Machine:
                     valve.failing = STORAGE["storage_failed"]
                 life.end()
                 self._told = list(stage.told)
-                check_restart(self._told, start.on_restart, crashed=self._crashed)
+                check_restart(self._told, start.on_restart, crashed=self._crashed, cut_off=self._cut_off)
+                self._cut_off = running(self._told) if isinstance(end, PowerCut) else set()
                 self._crashed = self._crashed or isinstance(end, PowerCut) or valve.has_failed
+                self._shown = list(puppet.shown)
                 self._claims.effects += puppet.effects
                 self._claims.crashes += puppet.crashes
                 valve.release(for_good=True)
@@ -166,6 +224,7 @@ class Machine:
             assert facts.rows[session][: len(rows)] == rows, "nothing is ever changed"
         for session in self._claims.sessions:
             self._claims.check(session, facts.events(session), facts.inboxes[session])
+        self._claims.branches.check(facts, self._shown)
         self._claims.check_repeats()
         self._claims.check_effects([facts.events(session) for session in facts.rows])
         self._facts = facts
@@ -174,6 +233,12 @@ class Machine:
 @pytest.mark.parametrize("story", WENT_WRONG.values(), ids=WENT_WRONG)
 def test_what_went_wrong_once_goes_well(story: Story) -> None:
     for _ in range(10):  # each time in another order: trio shuffles what can run
+        trio.run(Machine(InMemory()).play, story, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("story", RARELY_DRAWN.values(), ids=RARELY_DRAWN)
+def test_what_is_rarely_drawn_goes_well(story: Story) -> None:
+    for _ in range(5):
         trio.run(Machine(InMemory()).play, story, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
