@@ -35,7 +35,7 @@ def test_what_is_level_once_it_is_warm_is_good() -> None:
     [
         ([replace(one, rss_mb=50 + one.second / 8) for one in STEADY], "RSS 74.4 MB, 1.28 of 58.2"),
         ([replace(one, fds=37 + int(one.second / 5)) for one in STEADY], "files 76, 50 when warm"),
-        ([replace(one, wal_mb=MOST_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 69.8 MB"),
+        ([replace(one, wal_mb=MOST_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 17.0 MB"),
     ],
 )
 def test_what_goes_on_growing_is_named(leaking: list[Sample], told: str) -> None:

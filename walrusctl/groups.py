@@ -49,7 +49,8 @@ def common_options(command: Decorated) -> Decorated:
             expose_value=False,
             callback=_remember,
             help="Wait this long for an answer, then exit 7; a turn goes on. "
-            "[60 for interrupt and close; none for a turn, attach and wait; else 5]",
+            "[60 for interrupt and close; an hour for export and import; "
+            "none for a turn, attach, events and wait; else 5]",
         ),
         click.option(
             "--json",

@@ -61,6 +61,7 @@ async def _live(given: Given, parts: Parts, most: int, stop: trio.Event) -> None
         await nursery.start(parts.schedules.keep_time, parts.heartbeats(parts.reload.now))
         nursery.start_soon(server.serve, listener)
         nursery.start_soon(parts.reload.when_asked)
+        nursery.start_soon(parts.space.keep)
         nursery.start_soon(parts.metrics.minute_lines, house.gauges)
         nursery.start_soon(watchdog, given.notify, parts.store.pulse)
         _settle_memory()
@@ -86,6 +87,7 @@ def _house(given: Given, parts: Parts, most: int, stop: trio.Event) -> tuple[Hou
         warnings=lambda: (*_of_now(parts, stop), *reload.now.warnings, *too_few),
         schedules=parts.schedules,
         reload=reload,
+        space=parts.space,
         stop=stop.set,
     )
     server = Server(house, most)
@@ -105,6 +107,7 @@ def _of_now(parts: Parts, stop: trio.Event) -> Iterator[str]:
         others = f" (and {len(more)} more)" if more else ""
         yield f"The last reload was refused, and all is as before: {first}{others}. Mend it and reload again."
     yield from parts.schedules.warnings()
+    yield from parts.space.warnings()
 
 
 def _settle_memory() -> None:

@@ -24,6 +24,7 @@ from walrus_protocol.events import (
     RunningOutput,
     SessionClosed,
     SessionCreated,
+    SessionsExpired,
     StateChanged,
     TextDelta,
     ThinkingDelta,
@@ -152,6 +153,7 @@ class Metrics:
                 | Rewound()
                 | SessionClosed()
                 | ConfigReloaded()
+                | SessionsExpired()
                 | MessageQueued()
                 | StateChanged()
                 | Lagged()

@@ -28,6 +28,7 @@ from walrusd.schedule.heartbeat import Heartbeat, Means, heartbeats
 from walrusd.schedule.pending import TodoFile
 from walrusd.schedule.probe import Probes
 from walrusd.schedule.schedules import Schedules
+from walrusd.space import Space
 from walrusd.store.sqlite import SqliteLog
 
 log = structlog.get_logger("walrusd")
@@ -58,6 +59,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     schedules: Schedules
     heartbeats: Callable[[InForce], list[Heartbeat]]
     reload: Reload
+    space: Space
 
 
 @asynccontextmanager
@@ -82,10 +84,33 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
         outfit = Outfit(runtime=runtime, metrics=metrics, spawner=spawner, redact=given.redact)
         now = await in_force_with(config, models)
         outfit.put(now)
-        facts = await DaemonFacts.open(store)
+        facts = await DaemonFacts.open(store, runtime.everything.publish_daemon)
         probes = Probes(spawner, home=config.home, redact=given.redact)
         means = Means(runtime=runtime, probe=probes, sources=(TodoFile(home.agents),))
         schedules = Schedules(runtime, facts, SystemClock(), metrics.on_event)
+
+        async def follow(now: InForce) -> None:
+            await schedules.configure(heartbeats(now.config, means))
+            space.look()
+
+        reload = Reload(
+            now,
+            put=outfit.put,
+            follow=follow,
+            facts=facts,
+            see=partial(metrics.on_event, ""),
+            notify=given.notify,
+            clock=time.time,
+            stopping=stopping,
+        )
+        space = Space(
+            store,
+            runtime.sessions_in_memory,
+            facts,
+            storage=lambda: reload.now.config.storage,
+            clock=time.time,
+            see=partial(metrics.on_event, ""),
+        )
         yield Parts(
             store=store,
             spawner=spawner,
@@ -93,34 +118,35 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
             metrics=metrics,
             schedules=schedules,
             heartbeats=lambda now: heartbeats(now.config, means),
-            reload=Reload(
-                now,
-                put=outfit.put,
-                follow=lambda now: schedules.configure(heartbeats(now.config, means)),
-                facts=facts,
-                see=partial(metrics.on_event, ""),
-                notify=given.notify,
-                clock=time.time,
-                stopping=stopping,
-            ),
+            reload=reload,
+            space=space,
         )
 
 
 @asynccontextmanager
 async def _store(path: str, given: Given) -> AsyncIterator[SqliteLog]:
     async with extending(given.notify):  # migrating may take its time
-        store = await SqliteLog.open(path, durability=given.config.storage.durability)
+        keeping = given.config.storage
+        store = await SqliteLog.open(path, durability=keeping.durability, chain=keeping.chain)
+    _tell_head(store, "start")
     try:
         yield store
     finally:
         with trio.move_on_after(STORE_CLOSES_S, shield=True):
             await store.aclose()
+            _tell_head(store, "stop")
+
+
+def _tell_head(store: SqliteLog, at: str) -> None:
+    """Where the chain ends, for the journal, which lies elsewhere than the log: `walrusctl verify --since` takes it."""
+    if store.head:
+        log.info("chain", head=str(store.head), at=at)
 
 
 @asynccontextmanager
 async def _spawner(store: SqliteLog, given: Given) -> AsyncIterator[Spawner]:
     async with extending(given.notify):
-        await _end_survivors(store, given.config.home)
+        await end_left_running(store, given.config.home)
     async with Spawner(given.umask) as spawner, trio.open_nursery() as nursery:
         # Before any turn goes on: what a tool leaves behind is walrusd's from the first one on.
         await nursery.start(spawner.reap)
@@ -128,7 +154,7 @@ async def _spawner(store: SqliteLog, given: Given) -> AsyncIterator[Spawner]:
         nursery.cancel_scope.cancel()
 
 
-async def _end_survivors(store: SqliteLog, home: str) -> None:
+async def end_left_running(store: SqliteLog, home: str) -> None:
     """End what the daemon before this one has left running: `mend` tells what became of its calls."""
     started = [
         (process, mark_of(outline.id, outline.turn.number, call))

@@ -18,6 +18,7 @@ AT_RESTART = (
     "daemon.max_running_turns",
     "sessions.on_restart",
     "storage.durability",  # of a database that is open
+    "storage.chain",  # as durability; a stretch of it begins and ends with a start
 )
 """The keys that are read once, at the start. Every other is in force as soon as it is reloaded."""
 _NOT_KEYS = frozenset({"home", "path", "warnings"})

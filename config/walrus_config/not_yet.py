@@ -21,9 +21,6 @@ KEYS = (
     "mcps",
     "schedule",
     "sessions.unattended",
-    "storage.retain_closed_days",
-    "storage.max_db_bytes",
-    "storage.chain",
 )
 
 VALUES = {

@@ -13,6 +13,8 @@ _MOST = 1_000_000_000
 """Above every number that means something here (thirty years of seconds); it keeps infinity out."""
 Seconds = Annotated[float, Meta(gt=0, le=_MOST)]
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
+_LEAST_DB = 1024 * 1024
+"""What is less is a slip: it would throw away all that is closed."""
 _MINUTES_OF_A_YEAR = 525_600
 Price_ = Annotated[float, Meta(ge=0, le=_MOST)]
 
@@ -163,6 +165,12 @@ class Sessions(Section, frozen=True, kw_only=True):
 
 class Storage(Section, frozen=True, kw_only=True):
     durability: Literal["full", "normal"] = "full"
+    retain_closed_days: Annotated[float, Meta(gt=0, le=_MOST)] | None = None
+    """None: for ever."""
+    max_db_bytes: Annotated[int, Meta(ge=_LEAST_DB, le=2**53 - 1)] | None = None
+    """None: as many as the disk has."""
+    chain: bool = False
+    """Whether each event is chained to the one before it."""
 
 
 class Tables(Section, frozen=True, kw_only=True):

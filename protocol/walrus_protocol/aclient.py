@@ -22,20 +22,26 @@ from msgspec import Struct
 from walrus_protocol import branches as b
 from walrus_protocol import housekeeping as h
 from walrus_protocol import methods as m
+from walrus_protocol import portable as p
 from walrus_protocol import schedules as s
-from walrus_protocol import searching
-from walrus_protocol.connection import Cancel, EventNotification, Failure, FromServer, Request, RequestId, Response
+from walrus_protocol import searching, watching
+from walrus_protocol.connection import (
+    Cancel,
+    ChunkNotification,
+    EventNotification,
+    Failure,
+    FromServer,
+    Request,
+    RequestId,
+    Response,
+)
 from walrus_protocol.events import AnyEvent, NewerEvent, decode
 from walrus_protocol.fields import NoParams, Params
 from walrus_protocol.line import SEND_S, Line, Result, checked, failed
 
 
-class Events(Generic[Result]):
-    """A streaming request under way: iterate over its events, then read its `result`.
-
-    It has a connection of its own. A reader that falls behind then holds up nobody but itself: what it has not read
-    yet waits in the daemon, which drops nothing but live events, and says so with a `lagged`.
-    """
+class _UnderWay(Generic[Result]):
+    """A request whose answer comes behind what it sends. It has a connection of its own, and holds up nobody else."""
 
     def __init__(self, line: Line, result: type[Result]) -> None:
         self._line = line
@@ -44,23 +50,46 @@ class Events(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """The method's result, once its events have been read to the end."""
+        """The method's result, once what comes before it has been read to the end."""
         if self._result is None:
-            raise RuntimeError("there is no answer yet: read the events to their end first")
+            raise RuntimeError("there is no answer yet: read what comes before it to the end first")
         return self._result
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> AnyEvent | NewerEvent:
+    async def _next(self) -> EventNotification | ChunkNotification:
+        """What is sent next. Raises StopAsyncIteration when the result is there."""
         if self._result is not None:
             raise StopAsyncIteration
         match await self._line.receive():
-            case EventNotification(event=event):
-                return decode(event)
             case Response(result=result):
                 self._result = checked(result, self._kind)
                 raise StopAsyncIteration
+            case EventNotification() | ChunkNotification() as notification:
+                return notification
+
+
+class Events(_UnderWay[Result]):
+    """A streaming request under way: iterate over its events, then read its `result`.
+
+    What a reader that falls behind has not read yet waits in the daemon, which drops nothing but live events, and says
+    so with a `lagged`.
+    """
+
+    async def __anext__(self) -> AnyEvent | NewerEvent:
+        while not isinstance(sent := await self._next(), EventNotification):
+            pass
+        return decode(sent.event)
+
+
+class Chunks(_UnderWay[Result]):
+    """A document on its way: iterate over its pieces, then read the `result`."""
+
+    async def __anext__(self) -> str:
+        while not isinstance(sent := await self._next(), ChunkNotification):
+            pass
+        return sent.data
 
 
 class Client:
@@ -89,6 +118,9 @@ class Client:
 
     async def reload(self) -> h.Reloaded:
         return await self._call("daemon.reload", NoParams(), h.Reloaded)
+
+    async def gc(self, params: h.GcParams) -> h.Collected:
+        return await self._call("daemon.gc", params, h.Collected)
 
     async def shutdown(self) -> h.Stopping:
         return await self._call("daemon.shutdown", NoParams(), h.Stopping)
@@ -141,6 +173,15 @@ class Client:
     async def checkpoints(self, params: b.CheckpointsParams) -> b.CheckpointList:
         return await self._call("session.checkpoints", params, b.CheckpointList)
 
+    @asynccontextmanager
+    async def export(self, params: p.ExportParams) -> AsyncGenerator[Chunks[p.Exported]]:
+        async with self._sent("session.export", params) as line:
+            yield Chunks(line, p.Exported)
+
+    async def import_(self, params: p.ImportParams) -> p.Imported:
+        """The next part of a document; those of one follow each other on this client."""
+        return await self._call("session.import", params, p.Imported)
+
     async def output(self, params: m.OutputParams) -> m.OutputText:
         return await self._call("tool.output", params, m.OutputText)
 
@@ -176,16 +217,26 @@ class Client:
             yield events
 
     @asynccontextmanager
+    async def subscribe(self, params: watching.SubscribeParams) -> AsyncGenerator[Events[watching.Subscribed]]:
+        async with self._events("event.subscribe", params, watching.Subscribed) as events:
+            yield events
+
+    @asynccontextmanager
     async def run(self, params: m.AgentRunParams) -> AsyncGenerator[Events[m.TurnResult]]:
         async with self._events("agent.run", params, m.TurnResult) as events:
             yield events
 
     @asynccontextmanager
     async def _events(self, method: str, params: Params, result: type[Result]) -> AsyncGenerator[Events[Result]]:
+        async with self._sent(method, params) as line:
+            yield Events(line, result)
+
+    @asynccontextmanager
+    async def _sent(self, method: str, params: Params) -> AsyncGenerator[Line]:
         line = await Line.open(self._path)
         try:
             await line.send(Request(line.new_id(), method, params))
-            yield Events(line, result)
+            yield line
         finally:
             await line.aclose()
 
@@ -243,8 +294,8 @@ class Client:
                 if waiter is not None:
                     waiter.answer = result
                     waiter.woken.set()
-            case EventNotification():
-                pass  # streams have connections of their own
+            case EventNotification() | ChunkNotification():
+                pass  # what sends these has a connection of its own
 
 
 class _Waiter:

@@ -5,6 +5,8 @@
         with client.stream("session.stream", {"session": session, "content": "hi"}) as turn:
             for event in turn: ...
         turn.result["text"]
+        with client.chunks("session.export", {"session": session}) as document:
+            for piece in document: ...
 
 Params and results are those of methods.py and protocol/README.md.
 """
@@ -16,7 +18,7 @@ import socket
 import struct
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from walrus_protocol import wire
 
@@ -74,7 +76,7 @@ class Client:
         self._line.close()
 
     def call(self, method: str, params: Json | None = None) -> Json:
-        """The result of a method; the events of a streaming one are passed over."""
+        """The result of a method; the events or chunks that come before it are passed over."""
         with self.stream(method, params) as stream:
             for _ in stream:
                 pass
@@ -82,20 +84,24 @@ class Client:
 
     def stream(self, method: str, params: Json | None = None) -> "Stream":
         """The events of a method as they come. Leave it, or read it to its end, before the next request."""
+        return self._ask(Stream, method, params)
+
+    def chunks(self, method: str, params: Json | None = None) -> "Chunks":
+        """The document that a method sends, as it comes. Leave it, or read it to its end, before the next request."""
+        return self._ask(Chunks, method, params)
+
+    def _ask(self, kind: "type[UnderWay]", method: str, params: Json | None) -> "UnderWay":
         if self._line.waiting_for is not None:
             raise RuntimeError("a stream is still under way on this connection: leave it, or use another Client")
         self._last_id += 1
-        request = Stream(self._line, self._last_id, method, self.timeout)
+        request = kind(self._line, self._last_id, method, self.timeout)
         self._line.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}, self.timeout)
         self._line.waiting_for = self._last_id
         return request
 
 
-class Stream:
-    """A request under way: iterate over its events, then read its `result`. Leaving it early cancels the wait.
-
-    What is cancelled is only the wait: a turn goes on in the daemon.
-    """
+class _UnderWay:
+    """A request that is not answered yet, and what comes before its answer."""
 
     def __init__(self, line: "_Line", request: int, method: str, timeout: float | None) -> None:
         self._line = line
@@ -107,9 +113,9 @@ class Stream:
 
     @property
     def result(self) -> Json:
-        """The method's result, once its events have been read to the end."""
+        """The method's result, once what comes before it has been read to the end."""
         if self._result is None:
-            raise RuntimeError(f"{self._method} has not answered yet: read its events to the end first")
+            raise RuntimeError(f"{self._method} has not answered yet: read what it sends to the end first")
         return self._result
 
     def __enter__(self) -> Self:
@@ -121,16 +127,16 @@ class Stream:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Json:
+    def _next(self, notification: str, member: str) -> Any:
+        """That member of the next notification of the kind. Raises StopIteration when the result is there."""
         while self._line.waiting_for == self._id:
             try:
                 message = self._line.receive(self._method, self._deadline)
             except TimeoutError as error:
                 raise TimedOut(f"no answer to {self._method} within {self._timeout:g} s") from error
             try:
-                if message.get("method") == "event" and message["params"]["request"] == self._id:
-                    event: Json = message["params"]["event"]
-                    return event
+                if message.get("method") == notification and message["params"]["request"] == self._id:
+                    return message["params"][member]
                 if "id" in message and message["id"] in (self._id, None):
                     self._finish(message)
             except (KeyError, TypeError) as error:
@@ -150,6 +156,27 @@ class Stream:
         if "error" in message:
             raise _failed(message["error"])
         self._result = message["result"]
+
+
+class Stream(_UnderWay):
+    """A request under way: iterate over its events, then read its `result`. Leaving it early cancels the wait.
+
+    What is cancelled is only the wait: a turn goes on in the daemon.
+    """
+
+    def __next__(self) -> Json:
+        event: Json = self._next("event", "event")
+        return event
+
+
+class Chunks(_UnderWay):
+    """A document on its way: iterate over its pieces, then read the `result`. Leaving it early cancels it."""
+
+    def __next__(self) -> str:
+        return str(self._next("chunk", "data"))
+
+
+UnderWay = TypeVar("UnderWay", bound=_UnderWay)
 
 
 class _Line:

@@ -5,7 +5,7 @@
     sock.sendall(connection.send(reply))
 
 Both sides are this class, with a role. `Connection(SERVER)` reads Request, Cancel and Refusal; `Connection(CLIENT)`
-reads Response and EventNotification.
+reads Response, EventNotification and ChunkNotification.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from walrus_protocol import wire
 from walrus_protocol.messages import (
     Cancel,
+    ChunkNotification,
     EventNotification,
     Failure,
     FromClient,
@@ -24,6 +25,7 @@ from walrus_protocol.messages import (
     RequestId,
     Response,
     encode_cancel,
+    encode_chunk,
     encode_error,
     encode_event,
     encode_failure,
@@ -37,6 +39,7 @@ __all__ = [
     "NEED_DATA",
     "SERVER",
     "Cancel",
+    "ChunkNotification",
     "Connection",
     "EventNotification",
     "Failure",
@@ -48,6 +51,7 @@ __all__ = [
     "Request",
     "RequestId",
     "Response",
+    "encode_chunk",
     "encode_error",
     "encode_event",
     "encode_result",
@@ -141,6 +145,8 @@ class Connection(Generic[Message_co]):
                 return encode_error(message.id, message.problem)
             case EventNotification():
                 return encode_event(message.request, bytes(message.event))
+            case ChunkNotification():
+                return encode_chunk(message.request, message.data)
             case Response():
                 return self._answer(message)
 

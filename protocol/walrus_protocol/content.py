@@ -32,7 +32,33 @@ MessageKind = Literal["message", "steer", "heartbeat", "schedule", "task", "resu
 TickOutcome = Literal["running", "ran", "failed", "skipped", "missed", "interrupted"]
 """Skipped: there was a reason not to. Missed: walrusd or the machine was off. Interrupted: walrusd ended meanwhile."""
 TickedBy = Literal["clock", "hand"]
+ExpiredBy = Literal["retention", "space", "gc"]
 WhenBusy = Literal["queue", "steer", "interrupt", "reject"]
+EventType = Literal[
+    "session_created",
+    "user_message",
+    "assistant_message",
+    "tool_calls_start",
+    "tool_started",
+    "tool_result",
+    "tool_calls_complete",
+    "interrupt_requested",
+    "turn_resumed",
+    "checkpoint_created",
+    "rewound",
+    "done",
+    "session_closed",
+    "tick",
+    "config_reloaded",
+    "sessions_expired",
+    "message_queued",
+    "text_delta",
+    "thinking_delta",
+    "tool_output",
+    "state_changed",
+    "lagged",
+]
+"""The `type` of each event of `events.AnyEvent`, in its order, which a test holds it to."""
 TurnErrorKind = Literal[
     "provider_auth",
     "provider_quota",

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from walrus_protocol.content import (
     Content,
+    ExpiredBy,
     Finish,
     MessageKind,
     Outcome,
@@ -146,7 +147,10 @@ class ToolResult(Event, frozen=True, kw_only=True):
 
 
 class ToolCallsComplete(Event, frozen=True, kw_only=True):
+    """The end of a round with calls. `messages` as in `done`."""
+
     count: int
+    messages: int | None = None
 
 
 class InterruptRequested(Event, frozen=True, kw_only=True):
@@ -239,6 +243,16 @@ class ConfigReloaded(Event, frozen=True, kw_only=True):
     """The keys that have changed and take effect when walrusd is started anew."""
 
 
+class SessionsExpired(Event, frozen=True, kw_only=True):
+    """Closed sessions were thrown away. A fact of the daemon: `session`, `turn` and `seq` are null.
+
+    `reason`: they were closed for longer than is kept, there was no room, or somebody asked for it.
+    """
+
+    sessions: tuple[int, ...]
+    reason: ExpiredBy = "retention"
+
+
 class StateChanged(Event, frozen=True, kw_only=True):
     live: bool = True
     state: State
@@ -266,7 +280,7 @@ Durable = (
     | Done
     | SessionClosed
 )
-DaemonFact = Tick | ConfigReloaded
+DaemonFact = Tick | ConfigReloaded | SessionsExpired
 """Durable too, of the daemon and of no session."""
 Live = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
 AnyEvent = Durable | DaemonFact | Live
@@ -292,6 +306,13 @@ _generic = msgspec.json.Decoder(dict[str, object])
 
 def encode(event: AnyEvent) -> bytes:
     return _encoder.encode(event)
+
+
+def type_of(kind: type[Event]) -> str:
+    """The word that stands for a class of events in their `type`."""
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, str), "every event has a tag that is made from its name"
+    return tag
 
 
 def decode_row(body: bytes) -> Durable:

@@ -80,5 +80,21 @@ class Reloaded(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class GcParams(Params, frozen=True, kw_only=True):
+    dry_run: bool = False
+    """Only say what would be thrown away."""
+
+
+class Collected(Struct, frozen=True, kw_only=True):
+    """What was thrown away, or, of a dry run, about what would be. `db_bytes`: how large the database is."""
+
+    dry_run: bool
+    sessions: int
+    outputs: int
+    events: int
+    bytes: int
+    db_bytes: int
+
+
 class Stopping(Struct, frozen=True, kw_only=True):
     stopping: bool = True

@@ -62,8 +62,15 @@ class EventNotification(Struct, frozen=True):
     event: Raw
 
 
+class ChunkNotification(Struct, frozen=True):
+    """The next piece of a document that a request asked for."""
+
+    request: RequestId
+    data: str
+
+
 FromClient = Request | Cancel | Refusal
-FromServer = Response | EventNotification
+FromServer = Response | EventNotification | ChunkNotification
 
 _encode = msgspec.json.Encoder().encode
 
@@ -94,6 +101,13 @@ def encode_event(request: RequestId, event: bytes) -> bytes:
     """An event notification, framed, around the event's JSON as it is. Raises wire.FrameTooLarge."""
     return wire.frame(
         b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_shown_id(request), event)
+    )
+
+
+def encode_chunk(request: RequestId, data: str) -> bytes:
+    """A chunk notification, framed. Raises wire.FrameTooLarge."""
+    return wire.frame(
+        b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_shown_id(request), _encode(data))
     )
 
 

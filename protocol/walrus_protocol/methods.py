@@ -26,7 +26,19 @@ from walrus_protocol.content import (
     WhenBusy,
 )
 from walrus_protocol.fields import Id, Key, Limit, Line, NoParams, Params, Seconds, Sent, Seq
-from walrus_protocol.housekeeping import Hello, HelloParams, Metrics, MetricsParams, Pong, Reloaded, Status, Stopping
+from walrus_protocol.housekeeping import (
+    Collected,
+    GcParams,
+    Hello,
+    HelloParams,
+    Metrics,
+    MetricsParams,
+    Pong,
+    Reloaded,
+    Status,
+    Stopping,
+)
+from walrus_protocol.portable import Exported, ExportParams, Imported, ImportParams
 from walrus_protocol.schedules import (
     ScheduleInfo,
     ScheduleList,
@@ -36,6 +48,7 @@ from walrus_protocol.schedules import (
     TickInfo,
 )
 from walrus_protocol.searching import Hits, SearchParams
+from walrus_protocol.watching import Subscribed, SubscribeParams
 
 
 class AgentInfo(Struct, frozen=True, kw_only=True):
@@ -244,6 +257,7 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "daemon.status": (NoParams, Status),
     "daemon.metrics": (MetricsParams, Metrics),
     "daemon.reload": (NoParams, Reloaded),
+    "daemon.gc": (GcParams, Collected),
     "daemon.shutdown": (NoParams, Stopping),
     "agent.list": (NoParams, AgentList),
     "agent.get": (AgentParams, AgentInfo),
@@ -264,6 +278,9 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "session.rewind": (RewindParams, WentBack),
     "session.checkpoint": (CheckpointParams, CheckpointMade),
     "session.checkpoints": (CheckpointsParams, CheckpointList),
+    "session.export": (ExportParams, Exported),
+    "session.import": (ImportParams, Imported),
+    "event.subscribe": (SubscribeParams, Subscribed),
     "tool.output": (OutputParams, OutputText),
     "schedule.list": (NoParams, ScheduleList),
     "schedule.run": (ScheduleParams, TickInfo),
@@ -273,5 +290,7 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "config.get": (NoParams, ConfigText),
     "config.check": (NoParams, ConfigVerdict),
 }
-STREAMING = frozenset({"agent.run", "session.stream", "session.attach"})
+STREAMING = frozenset({"agent.run", "session.stream", "session.attach", "event.subscribe"})
 """Methods whose events come as notifications before their response."""
+CHUNKED = frozenset({"session.export"})
+"""Methods whose document comes as notifications before their response."""

@@ -114,7 +114,8 @@ def _explained(method: str, text: str) -> Problem:
     if not path:
         subject = what.replace("field", "param", 1) if what.startswith("missing") else f"params: {what}"
         return Problem("invalid_params", subject, f"params: {known}")
-    return Problem("invalid_params", f"{path}: {what}"[:1000], _hint(method, path))
+    word = re.match(r"unknown word '(.*)'", what)
+    return Problem("invalid_params", f"{path}: {what}"[:1000], _hint(method, path, word[1] if word else ""))
 
 
 def _unknown_name(params: type[Params], path: str, name: str) -> Problem:
@@ -138,11 +139,12 @@ def _in_json_words(what: str) -> str:
     return what[:1].lower() + what[1:]
 
 
-def _hint(method: str, path: str) -> str:
-    """What to do about the param at `path`."""
+def _hint(method: str, path: str, word: str) -> str:
+    """What to do about the param at `path`; `word` is one that it does not know."""
     choices = _choices(METHODS[method][0], path)
     if choices:
-        return f"one of {choices}"
+        like = nearest(word, choices)
+        return (f"did you mean {like}? It is " if like else "") + f"one of {', '.join(choices)}"
     if path.startswith("content["):
         return _PARTS
     if path == "content":
@@ -150,16 +152,16 @@ def _hint(method: str, path: str) -> str:
     return f"rpc.discover and protocol/README.md say what {method} takes"
 
 
-def _choices(params: type[Params], path: str) -> str:
+def _choices(params: type[Params], path: str) -> tuple[str, ...]:
     """The words a param may be, where it is one of a closed list; of `states[...]` those of an item."""
     hints = get_type_hints(params)
     pending = [hints.get(path.partition("[")[0].partition(".")[0])]
     while pending:
         hint = pending.pop()
         if get_origin(hint) is Literal:
-            return ", ".join(get_args(hint))
+            return get_args(hint)
         pending += get_args(hint)
-    return ""
+    return ()
 
 
 def _check_base64(data: str) -> None:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from walrus_protocol import wire
 from walrus_protocol.messages import (
     Cancel,
+    ChunkNotification,
     EventNotification,
     Failure,
     FromClient,
@@ -173,8 +174,14 @@ class _EventParams(Struct):
     event: Raw
 
 
+class _ChunkParams(Struct):
+    request: RequestId
+    data: str
+
+
 _incoming = msgspec.json.Decoder(_Incoming)
 _event_params = msgspec.json.Decoder(_EventParams)
+_chunk_params = msgspec.json.Decoder(_ChunkParams)
 _results = {name: msgspec.json.Decoder(result) for name, (_, result) in METHODS.items()}
 
 
@@ -182,7 +189,7 @@ def read_answer(payload: bytes, in_flight: InFlight) -> FromServer | None:
     try:
         incoming = _incoming.decode(payload)
         if incoming.method:
-            return _read_event(incoming, in_flight)
+            return _read_notification(incoming, in_flight)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Garbled(f"the server sent no JSON-RPC message: {error}") from error
     method = None if incoming.id is None else in_flight.pop(incoming.id, None)
@@ -197,11 +204,19 @@ def read_answer(payload: bytes, in_flight: InFlight) -> FromServer | None:
         return Response(incoming.id, Failure.of(told))
 
 
-def _read_event(incoming: _Incoming, in_flight: InFlight) -> EventNotification | None:
-    if incoming.method != "event":
-        return None
-    params = _event_params.decode(incoming.params)
-    return EventNotification(params.request, params.event) if params.request in in_flight else None
+def _read_notification(incoming: _Incoming, in_flight: InFlight) -> EventNotification | ChunkNotification | None:
+    """None for one of a request that is over, and for those of a newer server."""
+    notification: EventNotification | ChunkNotification
+    match incoming.method:
+        case "event":
+            said = _event_params.decode(incoming.params)
+            notification = EventNotification(said.request, said.event)
+        case "chunk":
+            piece = _chunk_params.decode(incoming.params)
+            notification = ChunkNotification(piece.request, piece.data)
+        case _:
+            return None
+    return notification if notification.request in in_flight else None
 
 
 def _failure(error: _Error) -> Failure:

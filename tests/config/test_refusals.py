@@ -215,7 +215,7 @@ def test_what_does_not_fit_together_is_refused_with_its_line(
 def test_all_that_is_wrong_is_said_at_once_in_order(home: Path, refused: Refused) -> None:
     (home / "agents/a.md").write_text("---\nmodle: x\n---\n")
     (home / "agents/B.md").write_text("")
-    assert refused("[agents.x]\ntool = []\n[daemon]\nlog_level = 1\nmax_conections = 1\n[storage]\nchain = true") == [
+    assert refused("[agents.x]\ntool = []\n[daemon]\nlog_level = 1\nmax_conections = 1\n[mcps.x]\nchain = true") == [
         (
             "agents/B.md: its name cannot be an agent's; lower-case letters, digits, - and _, at most 64, "
             "a letter or digit first; rename it, or move it out of agents/"
@@ -224,7 +224,7 @@ def test_all_that_is_wrong_is_said_at_once_in_order(home: Path, refused: Refused
         "walrus.toml:2: agents.x.tool: unknown key; did you mean tools?",
         "walrus.toml:4: daemon.log_level: expected text, not a whole number",
         "walrus.toml:5: daemon.max_conections: unknown key; did you mean max_connections?",
-        "walrus.toml:7: storage.chain: not available yet; take it out until it is",
+        "walrus.toml:6: mcps: not available yet; take it out until it is",
     ]
 
 

@@ -13,6 +13,7 @@ import trio
 
 from tests.fakes.home import PATIENCE_S, WALRUSCTL, Home, Walrusd
 from tests.fakes.provider import FakeProvider, Received, calls, open_provider, says
+from tests.fakes.validators import openai_complaints
 from walrus_protocol.aclient import Client, connect
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, RunningOutput, ToolResult, ToolStarted
@@ -25,7 +26,7 @@ from walrus_protocol.methods import (
     SessionParams,
     WaitParams,
 )
-from walrusd.session.mend import EFFECT_UNKNOWN
+from walrusd.session.mend import EFFECT_UNKNOWN, NOT_RUN
 
 TOML = """
 [daemon]
@@ -212,6 +213,10 @@ async def closed(client: Client, session: int, daemon: Walrusd) -> None:
     await client.close(CloseParams(session=session, force=True))
 
 
+async def overtaken(client: Client, session: int, daemon: Walrusd) -> None:
+    await client.send(SendParams(session=session, content="rather this", when_busy="interrupt"))
+
+
 async def stopped(client: Client, session: int, daemon: Walrusd) -> None:
     assert await trio.to_thread.run_sync(daemon.term) == 0
 
@@ -220,7 +225,10 @@ async def timed_out(client: Client, session: int, daemon: Walrusd) -> None:
     await client.wait(WaitParams(session=session, states=("idle",)))
 
 
-@pytest.mark.parametrize(("end", "timeout_s"), [(interrupted, None), (closed, None), (stopped, None), (timed_out, 0.5)])
+@pytest.mark.parametrize(
+    ("end", "timeout_s"),
+    [(interrupted, None), (overtaken, None), (closed, None), (stopped, None), (timed_out, 0.5)],
+)
 async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
     daemon: Walrusd,
     client: Client,
@@ -228,7 +236,7 @@ async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
     end: Callable[[Client, int, Walrusd], Awaitable[None]],
     timeout_s: float | None,
 ) -> None:
-    provider.will(calls(bash("echo $$; (sleep 1000 & echo $!; wait) & wait")))
+    provider.will(calls(bash("echo $$; (sleep 1000 & echo $!; wait) & wait")), says("I see."))
     session = await created(client)
     async with trio.open_nursery() as nursery:
 
@@ -241,6 +249,28 @@ async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
         await end(client, session, daemon)
     for pid in map(int, pids):
         await gone(pid)
+
+
+async def test_an_interrupt_ends_what_ignores_a_term_and_nothing_behind_it_is_begun(
+    home: Home, client: Client, provider: FakeProvider
+) -> None:
+    stubborn = "trap '' TERM INT HUP; echo $$; (trap '' TERM; (sleep 1000 & echo $!; wait) & wait) & wait"
+    provider.will(calls(bash("echo one"), bash(stubborn), bash("touch trace"), bash("touch trace")), says("I see."))
+    session = await created(client)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, SendParams(session=session, content="go"))
+        _, *pids = await lines_said(client, session, 3)
+        assert (await client.interrupt(SessionParams(session=session))).interrupted
+    for pid in map(int, pids):
+        await gone(pid)
+    async with client.attach(AttachParams(session=session, follow=False)) as events:
+        facts = [event async for event in events]
+    answers = [(result.outcome, result.output) for result in results(facts)]
+    assert answers == [("ok", "one\n"), ("interrupted", EFFECT_UNKNOWN), *[("interrupted", NOT_RUN)] * 2]
+    assert [event.stop_reason for event in facts if isinstance(event, Done)] == ["interrupted"]
+    assert not (home.path / "workspace" / "trace").exists()
+    assert (await client.send(SendParams(session=session, content="well?"))).text == "I see."
+    assert openai_complaints(provider.requests[-1].messages) == []
 
 
 async def test_a_second_term_leaves_nothing_of_a_command_running(home: Home, provider: FakeProvider) -> None:

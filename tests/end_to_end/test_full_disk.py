@@ -17,7 +17,15 @@ from walrus_protocol.aclient import Client, connect
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.content import User
 from walrus_protocol.events import Done
-from walrus_protocol.methods import AttachParams, CreateParams, HistoryParams, SendParams, SessionParams, TurnResult
+from walrus_protocol.methods import (
+    AttachParams,
+    CloseParams,
+    CreateParams,
+    HistoryParams,
+    SendParams,
+    SessionParams,
+    TurnResult,
+)
 
 TOML = """
 [daemon]
@@ -140,6 +148,26 @@ async def test_a_disk_that_fails_suspends_the_turn_and_when_it_works_again_the_s
     async with speaking(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
             await suspends_and_goes_on(daemon, fake, limited(daemon), "storage_failed")
+
+
+async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_again(tmp_path: Path) -> None:
+    async with speaking(tmp_path / "home") as (home, fake):
+        with home.walrusd() as daemon:
+            async with raw(daemon.socket) as line, connect(daemon.socket) as client:
+                session, gate = await in_mid_turn(line, client, fake)
+                with limited(daemon):
+                    gate.set()
+                    assert told((await line.events())[1], session) == "storage_failed"
+                    for asking in (
+                        client.interrupt(SessionParams(session=session)),
+                        client.close(CloseParams(session=session, force=True)),
+                    ):
+                        with pytest.raises(RequestFailed) as refusal:
+                            await asking
+                        assert (refusal.value.code, refusal.value.kind) == (-32603, "storage_failed")
+                assert (await client.close(CloseParams(session=session, force=True))).closed
+                [done] = await ends(client, session)
+                assert done.turn == 1
 
 
 @pytest.fixture

@@ -21,7 +21,14 @@ from tests.fakes.provider import (
 )
 from walrus_protocol.aclient import Client, connect
 from walrus_protocol.content import Assistant, TurnErrorKind, User
-from walrus_protocol.methods import AgentParams, AttachParams, CreateParams, HistoryParams, SendParams
+from walrus_protocol.methods import (
+    AgentParams,
+    AttachParams,
+    CreateParams,
+    HistoryParams,
+    SendParams,
+    SessionParams,
+)
 
 KEY = "sk-this-is-the-key-42"
 HEADER = "header-secret-43"
@@ -109,6 +116,18 @@ async def test_a_provider_that_asks_to_wait_is_asked_again_and_nobody_notices(tm
         assert len(fake.requests) == 2
         await daemon.until(lambda daemon: bool(daemon.lines("turn")))
         assert [line["kind"] for line in daemon.lines("provider_retry")] == ["provider_overloaded"]
+
+
+async def test_a_wait_that_a_provider_has_asked_for_ends_with_its_turn(tmp_path: Path) -> None:
+    async with provided(tmp_path, retries=2) as (fake, daemon, client):
+        session = (await client.create(CreateParams(agent="walrus"))).session
+        fake.will(refuses(429, headers={"Retry-After": "25"}), says("here I am"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, SendParams(session=session, content="hi"))
+            await daemon.until(lambda daemon: bool(daemon.lines("provider_retry")))
+            assert (await client.interrupt(SessionParams(session=session))).interrupted
+        assert len(fake.requests) == 1
+        assert (await client.send(SendParams(session=session, content="well?"))).text == "here I am"
 
 
 async def test_nothing_is_asked_twice_once_a_word_was_said(tmp_path: Path) -> None:

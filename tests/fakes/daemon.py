@@ -18,6 +18,7 @@ from walrus_protocol.connection import (
     Connection,
     Refusal,
     Request,
+    encode_chunk,
     encode_error,
     encode_event,
     encode_result,
@@ -43,6 +44,10 @@ class Call:
 
     def emit_json(self, body: bytes) -> None:
         self._send(encode_event(self.request.id, body))
+
+    def emit_chunks(self, *pieces: str) -> None:
+        for piece in pieces:
+            self._send(encode_chunk(self.request.id, piece))
 
     def send_raw(self, data: bytes) -> None:
         self._send(data)

@@ -36,6 +36,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    raw: bytes
+    """The body as it came."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -175,7 +177,7 @@ def says(
     if usage is not None:
         tail += _event({"choices": [], "usage": usage})
     tail += b"data: [DONE]\n\n"
-    if not apart and not gate:
+    if not (apart or isinstance(gate, trio.Event) or gate):
         whole = STREAM_HEAD + _http_chunk(head + b"".join(said) + tail) + LAST_CHUNK
 
         async def at_once(exchange: Exchange) -> None:
@@ -232,12 +234,18 @@ def sends(data: bytes) -> Behaviour:
     return send
 
 
-def hangs(text: str = "") -> Behaviour:
-    """Never answers; with a text, never after having said it. Ends when the client goes, which `gone` counts."""
+def hangs(text: str = "", *, in_call: str = "") -> Behaviour:
+    """Never answers; with a text, never after having said it, and `in_call`, in the second of two calls of that tool.
+
+    Ends when the client goes, which `gone` counts.
+    """
+    said = _chunk({"content": text}) if text else b""
+    if in_call:
+        said += b"".join(_call_chunks([(in_call, {}), (in_call, '{"path": "no')]))
 
     async def hang(exchange: Exchange) -> None:
-        if text:
-            await exchange.send(STREAM_HEAD + _http_chunk(_chunk({"content": text})))
+        if said:
+            await exchange.send(STREAM_HEAD + _http_chunk(said))
         await exchange.until_gone()
         raise _Gone
 
@@ -284,7 +292,7 @@ async def _receive(stream: trio.SocketStream, buffer: bytearray) -> Received | N
             return None
     body = bytes(buffer[end + 4 : size])
     del buffer[:size]
-    return Received(first.split(" ")[1], headers, json.loads(body or b"{}"))
+    return Received(first.split(" ")[1], headers, json.loads(body or b"{}"), body)
 
 
 async def _more(stream: trio.SocketStream, buffer: bytearray) -> bool:

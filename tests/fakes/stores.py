@@ -12,8 +12,9 @@ import pytest
 import trio
 from msgspec import Struct
 
+from walrusd.store.disk import Disk
 from walrusd.store.log import Log, Write
-from walrusd.store.memory import Disk, MemoryLog
+from walrusd.store.memory import MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
 
@@ -25,13 +26,14 @@ class LogDisk(Protocol):
 class SqliteDisk(Struct):
     folder: Path
     durability: Literal["full", "normal"] = "normal"
+    chain: bool = False
 
     @property
     def path(self) -> str:
         return str(self.folder / "walrus.db")
 
     async def open(self) -> SqliteLog:
-        return await SqliteLog.open(self.path, durability=self.durability)
+        return await SqliteLog.open(self.path, durability=self.durability, chain=self.chain)
 
 
 class MemoryDisk:

@@ -11,14 +11,15 @@ import trio
 from msgspec import Struct
 
 from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
-from walrus_protocol.aclient import Client, Events, connect
+from walrus_protocol.aclient import Chunks, Client, Events, connect
 from walrus_protocol.branches import CheckpointParams, CheckpointsParams, ForkParams, RewindParams
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.connection import encode_error
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, TextDelta
 from walrus_protocol.fields import NoParams, Params
-from walrus_protocol.housekeeping import HelloParams, MetricsParams, Pong
+from walrus_protocol.housekeeping import GcParams, HelloParams, MetricsParams, Pong
 from walrus_protocol.methods import (
+    CHUNKED,
     METHODS,
     STREAMING,
     AgentParams,
@@ -36,9 +37,11 @@ from walrus_protocol.methods import (
     TurnResult,
     WaitParams,
 )
+from walrus_protocol.portable import Exported, ExportParams, Imported, ImportParams
 from walrus_protocol.problems import Problem
 from walrus_protocol.schedules import ScheduleParams, TickHistoryParams
 from walrus_protocol.searching import SearchParams
+from walrus_protocol.watching import SubscribeParams
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response")
 HI = SendParams(session=1, content="hi")
@@ -251,6 +254,24 @@ async def test_text_that_cannot_be_sent_is_refused_before_it_is(path: Path) -> N
             assert await client.ping() == Pong()
 
 
+async def test_a_document_comes_in_pieces_and_then_its_result(path: Path) -> None:
+    def document(call: Call) -> Struct:
+        call.emit_chunks('{"a":', "1}")
+        call.emit(TextDelta(text="what a newer daemon may say beside it", round=1, at=0))
+        return Exported(events=0, bytes=7)
+
+    script = {"session.export": document, "session.import": answers(Imported(received=7, session=3))}
+    with FakeDaemon(path, script) as daemon:
+        async with connect(path) as client:
+            async with client.export(ExportParams(session=1)) as pieces:
+                with pytest.raises(RuntimeError, match="no answer yet"):
+                    pieces.result  # noqa: B018  (reading it is the act)
+                text = [piece async for piece in pieces]
+            assert (text, pieces.result) == (['{"a":', "1}"], Exported(events=0, bytes=7))
+            assert await client.import_(ImportParams(data="".join(text))) == Imported(received=7, session=3)
+        assert daemon.params("session.import") == [ImportParams(data='{"a":1}', upload="", last=True)]
+
+
 SAMPLES: tuple[Params, ...] = (
     HelloParams(client="test"),
     AgentParams(agent="a"),
@@ -269,18 +290,32 @@ SAMPLES: tuple[Params, ...] = (
     CheckpointParams(session=1, name="here"),
     CheckpointsParams(session=1),
     MetricsParams(),
+    GcParams(),
     OutputParams(session=1, ref="r"),
+    SubscribeParams(),
+    ExportParams(session=1),
+    ImportParams(data="{}"),
     ScheduleParams(schedule="heartbeat:walrus"),
     TickHistoryParams(),
 )
 
 
-async def answered(asked: Coroutine[object, object, Struct] | AbstractAsyncContextManager[Events[Struct]]) -> None:
+Asked = Coroutine[object, object, Struct] | AbstractAsyncContextManager[Events[Struct] | Chunks[Struct]]
+
+
+async def answered(asked: Asked) -> None:
     if isinstance(asked, AbstractAsyncContextManager):
         async with asked as events:
             await anext(events)
     else:
         await asked
+
+
+def before_it(method: str, result: type[Struct]) -> object:
+    """What a method returns of whose result something is sent first."""
+    if method in STREAMING:
+        return AsyncGenerator[Events[result]]  # type: ignore[valid-type]
+    return AsyncGenerator[Chunks[result]] if method in CHUNKED else result  # type: ignore[valid-type]
 
 
 async def test_there_is_a_method_for_every_method_of_the_wire(path: Path) -> None:
@@ -295,6 +330,5 @@ async def test_there_is_a_method_for_every_method_of_the_wire(path: Path) -> Non
                     await answered(getattr(client, name)(*arguments))
         assert {request.method for request in daemon.asked} == set(METHODS)
     assert {(hint.get("params", NoParams), hint["return"]) for hint in hints.values()} == {
-        (params, AsyncGenerator[Events[result]] if method in STREAMING else result)  # type: ignore[valid-type]
-        for method, (params, result) in METHODS.items()
+        (params, before_it(method, result)) for method, (params, result) in METHODS.items()
     }

@@ -210,7 +210,7 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
             "session.send",
             {"session": 1, "content": "x", "when_busy": "que"},
             "when_busy: unknown word 'que'",
-            "one of queue, steer, interrupt, reject",
+            "did you mean queue? It is one of queue, steer, interrupt, reject",
         ),
         (
             "session.wait",

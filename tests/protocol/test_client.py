@@ -16,6 +16,7 @@ from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
 from walrus_protocol.events import Done, TextDelta
 from walrus_protocol.housekeeping import Pong
 from walrus_protocol.methods import Created, TurnResult
+from walrus_protocol.portable import Exported
 
 ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response", first_seq=2, last_seq=4)
 
@@ -65,6 +66,17 @@ def test_a_stream_gives_events_and_then_its_result(path: Path) -> None:
             assert [event["type"] for event in turn] == ["text_delta", "done"]
         assert turn.result["text"] == "hello"
         assert list(turn) == []
+
+
+def test_a_document_comes_in_pieces_and_then_its_result(path: Path) -> None:
+    def document(call: Call) -> Struct:
+        call.emit_chunks('{"a":', "1}")
+        return Exported(events=0, bytes=7)
+
+    with FakeDaemon(path, {"session.export": document}), Client(path) as client:
+        with client.chunks("session.export", {"session": 1}) as pieces:
+            assert [*pieces] == ['{"a":', "1}"]
+        assert pieces.result == client.call("session.export", {"session": 1}) == {"events": 0, "bytes": 7}
 
 
 def test_a_call_of_a_streaming_method_passes_over_its_events(path: Path) -> None:

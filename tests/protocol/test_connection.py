@@ -14,6 +14,7 @@ from walrus_protocol.connection import (
     NEED_DATA,
     SERVER,
     Cancel,
+    ChunkNotification,
     Connection,
     EventNotification,
     Failure,
@@ -95,10 +96,12 @@ def test_any_chunking_of_the_bytes_gives_the_same_answers(asked: list[Request], 
     client, server = Connection(CLIENT), Connection(SERVER)
     server.receive_data(b"".join(map(client.send, asked)))
     assert list(drain(server)) == asked
-    answers: list[Response | EventNotification] = []
+    answers: list[Response | EventNotification | ChunkNotification] = []
     for request in asked:
         if data.draw(st.booleans()):
             answers.append(EventNotification(request.id, Raw(b'{"type":"done"}')))
+        if data.draw(st.booleans()):
+            answers.append(ChunkNotification(request.id, data.draw(texts)))
         result: st.SearchStrategy[Struct] = st.one_of(results[request.method], failures)
         answers.append(Response(request.id, data.draw(result)))
     assert received(client, b"".join(map(server.send, answers)), data) == answers

@@ -16,7 +16,7 @@ from tests.fakes.daemon import Call, FakeDaemon, answers
 from walrus_protocol import content, wire
 from walrus_protocol.discover import discovery
 from walrus_protocol.events import AnyEvent, Done, Event, Live, TextDelta
-from walrus_protocol.methods import METHODS, STREAMING, Created, TurnResult
+from walrus_protocol.methods import CHUNKED, METHODS, STREAMING, Created, TurnResult
 
 PAGE = Path(__file__).parents[2] / "protocol" / "README.md"
 WORDS = (
@@ -28,6 +28,8 @@ WORDS = (
     "WhenBusy",
     "TickOutcome",
     "TickedBy",
+    "ExpiredBy",
+    "EventType",
     "TurnErrorKind",
 )
 COMMON = {field.name for field in structs.fields(Event)} | {"live"}
@@ -82,7 +84,7 @@ def fields(kind: type[msgspec.Struct], *, asked: bool = False, without: Containe
 def method_rows() -> Iterator[str]:
     named = list(objects())
     for name, (params, result) in METHODS.items():
-        streams = "events, then " if name in STREAMING else ""
+        streams = "events, then " if name in STREAMING else "chunks, then " if name in CHUNKED else ""
         shown = result.__name__ if result in named else fields(result)
         yield f"| `{name}` | {fields(params, asked=True)} | {streams}{shown} |"
 
@@ -155,6 +157,10 @@ def test_the_table_of_methods_is_that_of_the_code() -> None:
 
 def test_the_table_of_events_is_that_of_the_code() -> None:
     assert rows_under("Events") == list(event_rows())
+
+
+def test_the_words_for_the_types_of_events_are_those_of_the_code() -> None:
+    assert list(get_args(content.EventType)) == [event.__struct_config__.tag for event in get_args(AnyEvent)]
 
 
 def test_the_table_of_objects_is_that_of_the_code() -> None:

@@ -30,9 +30,9 @@ class Raw:
         await self.send(request(method, params, id))
 
     async def call(self, method: str, params: object = None, id: object = 1) -> Json:  # noqa: A002 - the wire's name
-        """What is answered; events before it are skipped."""
+        """What is answered; what comes before it is skipped."""
         await self.ask(method, params, id)
-        while (message := await self.receive()).get("method") == "event":
+        while (message := await self.receive()).get("method") in {"event", "chunk"}:
             pass
         return message
 
@@ -60,6 +60,13 @@ class Raw:
         while (message := await self.receive()).get("method") == "event":
             events.append(message["params"]["event"])
         return events, message
+
+    async def chunks(self) -> tuple[list[str], Json]:
+        """The pieces of a document up to the next answer, and that."""
+        pieces = []
+        while (message := await self.receive()).get("method") == "chunk":
+            pieces.append(message["params"]["data"])
+        return pieces, message
 
     def _size(self) -> int:
         return int.from_bytes(self._buffer[:4])

@@ -84,7 +84,7 @@ async def test_checkpoints_are_made_and_listed_page_by_page(client: Client, line
 
 async def test_many_long_names_come_in_pages_that_fit(client: Client, line: Raw) -> None:
     session = await new_session(line)
-    names = [f"{number} " + "\x01" * 250 for number in range(900)]
+    names = [f"{number} " + "🦭" * 250 for number in range(900)]
     await line.send(
         *(
             request("session.checkpoint", {"session": session, "name": name}, number)
@@ -141,6 +141,11 @@ async def test_what_one_connection_asks_of_a_session_takes_effect_in_order(line:
         ("session.fork", {"to": 1}, "invalid_params", "unknown param 'to'", "session, at"),
         ("session.checkpoint", {"name": ""}, "invalid_params", "name: ", "session.checkpoint takes"),
         ("session.checkpoint", {"name": "12"}, "invalid_params", "'12' is a number", "seqs"),
+        ("session.checkpoint", {"name": " "}, "invalid_params", "' ' is not what a list", "white space"),
+        ("session.checkpoint", {"name": "a  b"}, "invalid_params", "'a  b' is not what a list", "white space"),
+        ("session.checkpoint", {"name": "a\nb"}, "invalid_params", "'a\\nb' is not what a list", "white space"),
+        ("session.checkpoint", {"name": "\x1b[31mred"}, "invalid_params", "is not what a list", "control characters"),
+        ("session.checkpoint", {"name": "\x9b1m"}, "invalid_params", "is not what a list", "control characters"),
         ("session.checkpoints", {"cursor": "x"}, "invalid_params", "cursor: 'x'", "as it was given"),
     ],
 )

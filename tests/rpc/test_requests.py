@@ -129,3 +129,21 @@ async def test_a_client_that_goes_away_leaves_nothing_waiting(
         while (await client.status()).connections > before:
             pass
     assert (await client.interrupt(SessionParams(session=session))).interrupted
+
+
+async def test_a_request_that_is_cancelled_lets_nothing_overtake_what_was_sent_before_it(
+    line: Raw, daemon: Walrusd
+) -> None:
+    for _ in range(10):
+        async with raw(daemon.socket) as other:
+            session = (await other.call("session.create", {"agent": "echo"}))["result"]["session"]
+        await line.send(
+            # Whether its key was used before is looked up in the store: it is not taken at once.
+            request("session.send", {"session": session, "content": "1", "key": "k"}, 1),
+            request("session.send", {"session": session, "content": "2", "key": "l"}, 2),
+            {"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 2}},
+            request("session.send", {"session": session, "content": "3"}, 3),
+        )
+        answers = {answer["id"]: answer for answer in [await line.receive() for _ in range(3)]}
+        assert answers[2]["error"]["data"]["kind"] == "cancelled"
+        assert [answers[number]["result"]["turn"] for number in (1, 3)] == [1, 2]

@@ -20,6 +20,7 @@ from walrus_protocol.methods import (
     TurnResult,
     WaitParams,
 )
+from walrusd.session.mend import GO_ON
 
 
 async def asked(provider: FakeProvider, count: int = 1) -> None:
@@ -352,6 +353,21 @@ async def test_closing_by_force_ends_what_runs_and_what_waits(
         "2": "interrupted",
     }
     assert len(provider.requests) == 1
+
+
+async def test_a_resume_goes_on_with_the_conversation_and_puts_its_words_in_nobodys_mouth(
+    client: Client, line: Raw, provider: FakeProvider, session: int
+) -> None:
+    provider.will(says("one"), says("two"))
+    await client.send(SendParams(session=session, content="1"))
+    turn = await client.resume(SessionParams(session=session))
+    assert (turn.turn, turn.text) == (2, "two")
+    messages = (await client.history(HistoryParams(session=session))).messages
+    assert messages[:1] == (User("1"),)
+    assert messages[2:] == (User(f"From walrusd:\n{GO_ON}"), Assistant(content="two"))
+    await client.close(CloseParams(session=session))
+    error = (await line.call("session.resume", {"session": session}))["error"]
+    assert error["data"]["kind"] == "session_closed"
 
 
 async def test_closing_lets_the_running_and_the_queued_turns_finish(

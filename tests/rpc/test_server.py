@@ -1,5 +1,6 @@
 """The server alone, in the test's own process and time: for what a real daemon would need half a minute."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fakes.model import FakeModel
 from tests.rpc.raw import raw
-from walrus_config.schema import Config
+from walrus_config.schema import Config, Storage
 from walrus_protocol.housekeeping import Reloaded
 from walrusd.host.clock import SystemClock
 from walrusd.metrics import Metrics
@@ -19,6 +20,7 @@ from walrusd.rpc.server import FRAME_S, Server
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule.schedules import Schedules
+from walrusd.space import Space
 
 
 async def never() -> Reloaded:
@@ -31,6 +33,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Server, Path]]:
     """A server and its socket."""
     path = tmp_path / "walrus.sock"
     async with Runtime(FakeModel()) as runtime, listening(path) as listener, trio.open_nursery() as nursery:
+        facts, sessions = await DaemonFacts.open(runtime.log), runtime.sessions_in_memory
         house = House(
             runtime=runtime,
             config=lambda: Config(home=str(tmp_path), path=str(tmp_path / "walrus.toml")),
@@ -41,8 +44,9 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Server, Path]]:
             providers=tuple,
             connections=lambda: 0,
             warnings=lambda: (),
-            schedules=Schedules(runtime, await DaemonFacts.open(runtime.log), SystemClock()),
+            schedules=Schedules(runtime, facts, SystemClock()),
             reload=never,
+            space=Space(runtime.log, sessions, facts, storage=Storage, clock=time.time, see=lambda _: None),
             stop=lambda: None,
         )
         server = Server(house, 512)

@@ -23,6 +23,7 @@ from walrus_protocol.events import (
 from walrusd.ports import TextSaid, ThinkingSaid
 from walrusd.runtime.bus import LIVE_BUFFER, PAGE, WINDOW, WINDOW_BYTES, Fact, Item, Reader
 from walrusd.runtime.drafts import Speech
+from walrusd.runtime.everything import Everything
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.store.memory import MemoryLog
@@ -33,7 +34,14 @@ def broken(bug: BaseException) -> None:
 
 
 async def new_session() -> LiveSession:
-    shared = Shared(log=MemoryLog(), clock=lambda: 1.0, see=lambda agent, event: None, broken=broken)
+    log = MemoryLog()
+    shared = Shared(
+        log=log,
+        clock=lambda: 1.0,
+        see=lambda agent, event: None,
+        broken=broken,
+        everything=Everything(log, lambda: 1.0),
+    )
     return await Sessions(shared, Kept(600)).create(SessionCreated(agent="walrus"))
 
 

@@ -7,17 +7,29 @@ import pytest
 import trio
 import trio.testing
 
-from tests.fakes.model import FakeModel
+from tests.fakes.model import FakeModel, Gate
+from walrus_protocol.branches import CheckpointMade
 from walrus_protocol.content import Assistant, Message, ToolOutput, User
 from walrus_protocol.events import Done, Parent, decode_row
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, Reply, Say
+from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.store.log import StorageFull, Stored
 from walrusd.store.memory import MemoryLog
 
 IDLE_S = 60.0
+
+
+class Watched(MemoryLog):
+    """Knows how often it was read."""
+
+    reads = 0
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
+        self.reads += 1
+        return await super().events(session, since, limit, max_bytes)
 
 
 class Encoding:
@@ -76,6 +88,19 @@ async def test_a_fork_costs_nothing_until_it_is_used_and_its_parent_is_never_loa
         rows = [*await runtime.log.events(child.id, 0, 100), *await runtime.log.events(parent, 0, 100)]
         assert child.size == sum(len(row.body) for row in rows) > size
         assert runtime.sessions_in_memory.in_memory(parent) is None
+
+
+async def test_where_a_turn_stands_is_known_without_reading_however_many_rounds_it_has_had(log: MemoryLog) -> None:
+    log, gate = Watched(log.disk), Gate()
+    async with Runtime(FakeModel(gate), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await talk(runtime)
+        await runtime.send(session, Incoming(content="one"))
+        await gate.reached.wait()
+        assert await runtime.branches.checkpoint(session, "here") == CheckpointMade(at=2)
+        child = (await runtime.branches.fork(session)).session
+        assert (await runtime.session(child)).messages == 1
+        assert log.reads == 0
 
 
 async def test_many_who_ask_at_once_for_what_a_fork_inherits_see_the_same(runtime: Runtime, model: FakeModel) -> None:
@@ -152,6 +177,8 @@ async def test_a_fork_whose_parents_log_cannot_be_read_says_so_and_harms_nobody(
     del rows[:]
     with pytest.raises(Problem, match="from seq 1: it ends there"):
         await runtime.branches.history(child)
+    with pytest.raises(Problem, match="from seq 1: it ends there"):
+        await runtime.branches.fork(parent, 2)
     assert (await runtime.send_to(parent, "more")).final_response == "ok"
 
 

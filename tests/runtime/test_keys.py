@@ -4,7 +4,9 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
+from tests.fakes.held_log import HeldLog
 from tests.fakes.model import FakeModel, Gate, fails, in_turn, says
 from walrus_protocol.content import User
 from walrus_protocol.methods import TurnResult
@@ -13,6 +15,7 @@ from walrusd.agent.agent import Agent
 from walrusd.ports import ModelFailed
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
+from walrusd.store.log import StorageFull
 from walrusd.store.memory import MemoryLog
 
 
@@ -76,6 +79,31 @@ async def test_twins_in_flight_share_one_turn_whether_it_runs_or_waits(busy: boo
     assert len(model.asked) == 1 + busy
 
 
+async def test_a_key_whose_first_message_is_refused_is_free_for_another_that_came_meanwhile() -> None:
+    log = HeldLog()
+    fates: dict[str, str] = {}
+    async with running(FakeModel(), log) as runtime:
+        session = await runtime.create_session("walrus")
+        log.holds, log.fail_with = True, StorageFull("no space left")
+
+        async def send(content: str) -> None:
+            try:
+                await runtime.send(session, Incoming(content=content, key="k"))
+                fates[content] = "accepted"
+            except Problem as refused:
+                fates[content] = refused.kind
+
+        async with trio.open_nursery() as nursery:
+            for content in ("first", "another"):
+                nursery.start_soon(send, content)
+                await trio.testing.wait_all_tasks_blocked()
+            log.release_one()
+            await trio.testing.wait_all_tasks_blocked()
+            log.fail_with = None
+            log.release()
+    assert fates == {"first": "storage_full", "another": "accepted"}
+
+
 async def test_a_key_is_its_sessions_own() -> None:
     async with running(FakeModel()) as runtime:
         one, two = await runtime.create_session("walrus"), await runtime.create_session("walrus")
@@ -116,3 +144,16 @@ async def test_a_session_that_is_created_with_a_key_is_created_once() -> None:
     async with running(FakeModel(), MemoryLog(log.disk)) as runtime:
         made.append(await runtime.create_session("walrus", "script", key="k"))
     assert made == [1] * 5
+
+
+async def test_a_session_that_was_created_with_a_key_is_found_by_it_when_its_agent_is_gone() -> None:
+    log = MemoryLog()
+    async with running(FakeModel(), log) as runtime:
+        session = await runtime.create_session("walrus", key="k")
+    async with Runtime(FakeModel(), log=MemoryLog(log.disk)) as runtime:
+        assert await runtime.create_session("walrus", key="k") == session
+        with pytest.raises(Problem) as refused:
+            await runtime.create_session("walrus", key="new")
+        assert refused.value.kind == "agent_not_found"
+        runtime.add_agent(Agent(name="walrus"))
+        assert await runtime.create_session("walrus", key="new") == session + 1, "a refused one uses up no key"

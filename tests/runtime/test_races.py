@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.held_log import HeldLog
 from tests.fakes.model import FakeModel, Gate, fails, in_turn, says
 from walrus_protocol.content import Assistant, User
 from walrus_protocol.events import InterruptRequested
@@ -17,29 +18,8 @@ from walrusd.runtime.record import Beside
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.tickets import Ticket
 from walrusd.session.mend import Draft, OnRestart
-from walrusd.store.log import StorageFull, Write
+from walrusd.store.log import StorageFull
 from walrusd.store.memory import MemoryLog
-
-
-class HeldLog(MemoryLog):
-    """Keeps what it is given until it is released: everything that happens meanwhile is a race."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds = False
-        self.held: list[Write] = []
-
-    def submit(self, write: Write) -> None:
-        if self.holds:
-            self.held.append(write)
-        else:
-            super().submit(write)
-
-    def release(self) -> None:
-        self.holds = False
-        held, self.held = self.held, []
-        for write in held:
-            super().submit(write)
 
 
 @pytest.fixture

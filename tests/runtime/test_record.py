@@ -23,6 +23,7 @@ from walrus_protocol.events import (
     UserMessage,
     decode_row,
 )
+from walrusd.runtime.everything import Everything
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.record import Beside, Overtaken
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
@@ -38,7 +39,9 @@ class Office:
         self.log = log
         self.published: list[AnyEvent] = []
         self.bugs: list[BaseException] = []
-        self.sessions = Sessions(Shared(log=log, clock=lambda: 1.0, see=self._see, broken=self.bugs.append), Kept(600))
+        everything = Everything(log, lambda: 1.0)
+        shared = Shared(log=log, clock=lambda: 1.0, see=self._see, broken=self.bugs.append, everything=everything)
+        self.sessions = Sessions(shared, Kept(600))
 
     def _see(self, agent: str, event: AnyEvent) -> None:
         if not isinstance(event, Live):

@@ -25,8 +25,9 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.session.mend import OnRestart
 from walrusd.session.session import Session
+from walrusd.store.disk import Disk
 from walrusd.store.log import Filter, StorageFailed, Write
-from walrusd.store.memory import Disk, MemoryLog
+from walrusd.store.memory import MemoryLog
 
 When = Literal["before", "after"]
 LIVES_ON = 1000

@@ -14,8 +14,9 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import ModelRequest, Reply, Say, TextSaid
 from walrusd.runtime.inbox import Incoming
 from walrusd.schedule.probe import Probed
+from walrusd.store.disk import Disk
 from walrusd.store.log import StorageFailed, StorageFull, Write
-from walrusd.store.memory import Disk, MemoryLog
+from walrusd.store.memory import MemoryLog
 
 HOURLY = Heartbeat(interval=60, prompt="Look around.")
 SAME = Heartbeat(interval=60, prompt="Look around.", session="same")

@@ -119,9 +119,10 @@ def test_a_footing_is_the_last_point_with_no_open_call(log: list[Durable]) -> No
 
 
 @given(lawful_logs(), st.data())
-def test_a_footing_needs_the_events_of_its_turn_and_no_more(log: list[Durable], data: st.DataObject) -> None:
+def test_a_footing_needs_the_events_of_its_round_and_no_more(log: list[Durable], data: st.DataObject) -> None:
     at = data.draw(st.integers(1, len(log)))
-    first = next((seq for seq in range(at, 0, -1) if isinstance(log[seq - 1], Done | Rewound)), 1)
+    knowing = Done | Rewound | ToolCallsComplete
+    first = next((seq for seq in range(at, 0, -1) if isinstance(log[seq - 1], knowing)), 1)
     assert footing(log, at, down_to=first) == footing(log, at)
 
 
@@ -132,11 +133,12 @@ def test_a_point_within_a_round_is_the_one_before_the_calls_were_asked_for() -> 
     assert found == [Footing(1, 0), before, *[before] * 5, *done]
 
 
-def test_a_done_that_was_written_before_messages_were_counted_in_it_is_looked_past() -> None:
+def test_a_log_that_was_written_before_messages_were_counted_in_it_is_read_further_down() -> None:
     _, log = folded(*A_ROUND, UserMessage(content="more"))
-    assert isinstance(log[9], Done)
-    old = [*log[:9], Done(stop_reason="text_response"), log[10]]
-    assert footing(old, 11) == footing(log, 11) == Footing(11, 4)
+    old = [*log[:7], ToolCallsComplete(count=2), log[8], Done(stop_reason="text_response"), log[10]]
+    assert [type(event) for event in old] == [type(event) for event in log]
+    assert [footing(old, at) for at in range(1, 12)] == [footing(log, at) for at in range(1, 12)]
+    assert (footing(old, 11), footing(old, 11, down_to=2)) == (Footing(11, 4), None)
 
 
 entries = st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=60)

@@ -24,7 +24,7 @@ from walrus_protocol.events import (
 )
 from walrusd.agent.agent import Agent
 from walrusd.agent.decide import AskModel, CallTools, Rest, decide
-from walrusd.session.mend import ATTEMPTS, CUT_OFF, Draft, OnRestart, fate, left_over, mend, resume
+from walrusd.session.mend import ATTEMPTS, CUT_OFF, Draft, OnRestart, fate, left_over, mend, resume, said_so_far
 from walrusd.session.outline import Turn, stamp
 from walrusd.session.session import Session
 
@@ -194,6 +194,9 @@ def test_only_crashes_count_as_attempts_and_a_complete_round_begins_anew() -> No
         add(one, AssistantMessage(round=1, calls=(READ,)), ToolCallsStart(calls=(READ,)), begun(READ), result)
         add(one, ToolCallsComplete(count=1))
     assert (open_turn(interrupted_round).attempt, open_turn(whole_round).attempt) == (2, 1)
+    said, cut_off = AssistantMessage(round=1, content="So."), said_so_far(UNDER_WAY)
+    spoken = [open_turn(recorded(TurnResumed(attempt=2), answer)).attempt for answer in (said, cut_off)]
+    assert spoken == [1, 2], "without calls, too: a steer may have it go on"
 
 
 SET_ASIDE = Draft(turn=1, round=0, suspended=True)

@@ -51,7 +51,7 @@ def tick(session: int, number: int, outcome: TickOutcome) -> Tick:
 
 async def live(folder: Path) -> None:
     acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
-    log = await SqliteDisk(folder, durability="full").open()
+    log = await SqliteDisk(folder, durability="full", chain=True).open()
 
     async def talk(log: Log, session: int) -> None:
         for number in range(1, ROUNDS + 1):

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import apsw
 
-VERSIONS = (1, 2)
-TABLES = ("event", "session", "inbox", "sent", "created_with", "turn", "draft", "counter", "sqlite_sequence")
-SINCE_2 = ("output", "output_of", "tick", "ledger", "schedule")
+VERSIONS = (1, 2, 3)
+TABLES = {
+    "event": '"offset", session, seq, body',
+    "session": "id, agent, state, in_turn, outline",
+    **dict.fromkeys(("inbox", "sent", "created_with", "turn", "draft", "counter", "sqlite_sequence"), "*"),
+}
+"""And of those that have more columns today, the ones that were there then."""
+SINCE_2 = TABLES | dict.fromkeys(("output", "output_of", "tick", "ledger", "schedule"), "*")
 
 
 def leave(version: int, folder: Path) -> None:
@@ -19,8 +24,12 @@ def leave(version: int, folder: Path) -> None:
 def content(path: Path, of_version: int) -> list[tuple[object, ...]]:
     """Every row of every table of that version, as it is there."""
     db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
-    tables = TABLES if of_version == 1 else TABLES + SINCE_2
-    rows = [(table, *row) for table in tables for row in db.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
+    tables = TABLES if of_version == 1 else SINCE_2
+    rows = [
+        (table, *row)
+        for table, columns in tables.items()
+        for row in db.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2")
+    ]
     db.close()
     return rows
 

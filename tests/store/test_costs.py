@@ -12,6 +12,7 @@ from walrus_protocol.content import State
 from walrus_protocol.events import Tick, UserMessage, encode
 from walrusd.session.outline import Outline
 from walrusd.store import queries, search
+from walrusd.store.chain import Chain
 from walrusd.store.database import open_for_reading
 from walrusd.store.log import DAEMON, LEDGER, Filter, Output
 from walrusd.store.rows import put
@@ -103,7 +104,9 @@ def cost_of_a_tick(disk: SqliteDisk, number: int) -> int:
     """Of the next one; it is not kept."""
     db = apsw.Connection(disk.path)
     db.execute("BEGIN IMMEDIATE")
-    steps = cost(db, partial(put, batch=[write(session=DAEMON, ticks=[tick(number)])], first_offset=1))
+    steps = cost(
+        db, partial(put, batch=[write(session=DAEMON, ticks=[tick(number)])], first_offset=1, chained=Chain(None))
+    )
     db.execute("ROLLBACK")
     db.close()
     return steps

@@ -1,4 +1,6 @@
-"""Killed before any step on the disk, a log has all that it acknowledged, and every write whole or not at all."""
+"""Killed before any step on the disk, a log has all that it acknowledged, every write whole or not at all, and a whole
+chain.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,8 @@ from tests.fakes.deaths import lives_of
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_writer
 from tests.store.crashing_writer import ROUNDS, SESSIONS, fact, tick
-from walrusd.store.log import Log, Span
+from walrusctl.chain import Stretch, Verdict, verify
+from walrusd.store.log import DAEMON, Log, Span
 
 
 async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_write(tmp_path: Path) -> None:
@@ -16,7 +19,8 @@ async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_w
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
         acknowledged = await lines(folder / "acknowledged")
-        log = await SqliteDisk(folder).open()
+        disk = SqliteDisk(folder, chain=True)
+        log = await disk.open()
         offsets = {(s, row.seq): row.offset for s in range(1, SESSIONS + 1) for row in await log.events(s, 0, 100)}
         for session, last_seq, first_offset in acknowledged:
             assert offsets[session, last_seq - 1] == first_offset
@@ -25,8 +29,9 @@ async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_w
         for session in range(1, SESSIONS + 1):
             done = sum(s == session for s, _ in offsets) // 2
             assert await facts_of(log, session) == [fact_of(session, number, done) for number in range(1, ROUNDS + 1)]
-        assert await commit(log, write(session=9, bodies=[b"on"], first_seq=1)) == [len(offsets) + 1]
+        assert await commit(log, write(session=DAEMON, bodies=[b"on"], first_seq=1)) == [len(offsets) + 1]
         await log.aclose()
+        assert verify(disk.path) == Verdict((Stretch(1, len(offsets) + 1, True),), log.head, len(offsets) + 1)
     assert len(acknowledged) == SESSIONS * ROUNDS
 
 

@@ -137,6 +137,17 @@ async def test_a_script_without_spaces_is_found_by_any_part_of_it(log: Log, text
     assert await seqs(log, "象海") == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["great🥳", "🤖great", "great👍🏽", "₿great", "🫠great🫠", "\u2067great\u2069", "\ufdd0great\ufdd1", "great⏸️"],
+)
+async def test_a_sign_behind_a_word_is_no_part_of_it_however_young_the_sign(log: Log, text: str) -> None:
+    await commit(log, spoken(1, user(text)))
+    [hit] = await log.search("great")
+    assert marked(hit) == ["great"]
+    assert [hit.snippet for hit in await log.search(text)] == [text]
+
+
 async def test_of_a_message_in_parts_the_text_counts(log: Log) -> None:
     parts = (TextPart("look at this"), FilePart(name="secret.txt", data="c2VjcmV0"), TextPart("walrus"))
     await commit(log, spoken(1, UserMessage(content=parts)))

@@ -20,7 +20,7 @@ from walrusd.store.database import WAL_BYTES, WRITER_CACHE_KIB, open_for_reading
 from walrusd.store.log import Output, Schedule, Sizes, StorageFailed, StorageFull, Stored
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.refusals import CannotOpen
-from walrusd.store.writer import CHECKPOINT_PAGES
+from walrusd.store.wal import CHECKPOINT_PAGES
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import stat
 from itertools import count
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.fakes.deaths import lives_of
@@ -14,11 +15,12 @@ from tests.fakes.numbered_disk import Before, numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_upgrade
 from tests.store.old_database import VERSIONS, content, leave, version
-from walrus_protocol.content import User
+from walrus_protocol.content import Assistant, User
 from walrusd.agent.agent import Agent
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
-from walrusd.store.log import Filter, Output
+from walrusd.store.database import INCREMENTAL
+from walrusd.store.log import DAEMON, Filter, Output
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.refusals import CannotOpen
 
@@ -43,8 +45,9 @@ def copies(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if "backup" in name)
 
 
-async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk) -> None:
+async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old: int) -> None:
     log = await disk.open()
+    forks = [4] if old >= 3 else []
     model = FakeModel()
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
@@ -54,23 +57,46 @@ async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk) -> None:
             for session, content, key in ((1, "Hi", "hi"), (3, "Tell me a story", "story"), (3, "The end?", "end"))
         ]
         assert await runtime.create_session("walrus", key="first") == 1
-        assert await runtime.create_session("walrus") == 4
+        new = await runtime.create_session("walrus")
+        assert new == 4 + len(forks)
     assert [(result.turn, result.stop_reason, result.text) for result in said] == [
         (1, "text_response", "Hello."),
         (1, "text_response", "ok"),
         (3, "text_response", "ok"),
     ]
     assert [asked[-1] for asked in model.asked[1:]] == [User(content="From ann:\nAnd then?"), User(content="The end?")]
-    assert await commit(log, write(session=4, output=Output(ref="r", body=b"new")))
-    assert await log.output(4, "r", 0, 9) == b"new"
+    assert await commit(log, write(session=new, output=Output(ref="r", body=b"new")))
+    assert await log.output(new, "r", 0, 9) == b"new"
     listed = await log.outlines(Filter(include_closed=True))
     assert [(outline.id, outline.state) for outline, _ in listed] == [
-        (4, "idle"),
+        (new, "idle"),
+        *((fork, "idle") for fork in forks),
         (3, "idle"),
         (2, "closed"),
         (1, "idle"),
     ]
     await log.aclose()
+
+
+async def test_a_fork_of_an_old_version_goes_on_from_its_parent(tmp_path: Path) -> None:
+    leave(3, tmp_path)
+    log = await SqliteDisk(tmp_path).open()
+    model = FakeModel()
+    async with Runtime(model, log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        await (await runtime.send(4, Incoming(content="And now?"))).outcome()
+    assert model.asked == [[User(content="Go"), Assistant(content="Bye."), User(content="And now?")]]
+    await log.aclose()
+
+
+async def test_who_goes_on_from_whom_and_when_a_session_was_closed_is_taken_from_the_outlines(tmp_path: Path) -> None:
+    leave(3, tmp_path)
+    await open_and_close(SqliteDisk(tmp_path))
+    db = apsw.Connection(str(tmp_path / "walrus.db"), apsw.SQLITE_OPEN_READONLY)
+    assert db.execute("SELECT child, parent, seq FROM fork").fetchall() == [(4, 2, 5)]
+    closed = db.execute("SELECT id, closed_at FROM session WHERE closed_at IS NOT NULL").fetchall()
+    assert closed == [(2, 1800000008.0)]
+    db.close()
 
 
 async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk) -> None:
@@ -93,6 +119,22 @@ async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old:
     assert (version(Path(disk.path)), content(Path(disk.path), old)) == (len(MIGRATIONS), was)
 
 
+async def test_an_old_database_is_written_anew_so_that_free_pages_can_be_given_back(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    await commit(log, write(session=1, output=Output(ref="large", body=b"x" * 5_000_000)))
+    await commit(log, write(session=DAEMON, released=[(1, "large")]))
+    await log.sweep()
+    await log.aclose()
+    assert os.stat(disk.path).st_size < 2_000_000
+
+
+def auto_vacuum(path: Path) -> object:
+    db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
+    found: object = db.pragma("auto_vacuum")
+    db.close()
+    return found
+
+
 async def test_a_copy_replaces_no_other(disk: SqliteDisk, old: int) -> None:
     name = f"walrus.db.v{old}.backup"
     (disk.folder / name).write_bytes(b"of another time")
@@ -110,6 +152,7 @@ async def test_killed_at_any_step_of_the_upgrade_nothing_is_lost_and_the_next_st
         folder = tmp_path / str(step)
         await open_and_close(SqliteDisk(folder))
         assert (version(folder / "walrus.db"), content(folder / "walrus.db", 1)) == (len(MIGRATIONS), was)
+        assert auto_vacuum(folder / "walrus.db") == INCREMENTAL
         assert copies(folder) == ["walrus.db.v1.backup"]
         assert (version(folder / "walrus.db.v1.backup"), content(folder / "walrus.db.v1.backup", 1)) == (1, was)
     assert survived > 30
@@ -129,6 +172,9 @@ async def test_a_disk_that_fails_at_any_step_of_the_upgrade_is_named_and_what_wa
         assert set(copies(folder)) <= {"walrus.db.v1.backup"}
         await open_and_close(SqliteDisk(folder))
         assert content(folder / "walrus.db", 1) == was
+        assert auto_vacuum(folder / "walrus.db") == INCREMENTAL, (
+            "what could not be written anew is so at the next start"
+        )
         assert copies(folder) == ["walrus.db.v1.backup"]
         if not refused:
             break

@@ -122,13 +122,23 @@ def test_a_walrusd_that_hangs_is_told_within_seconds(home: Home) -> None:
         assert of(home, "daemon")[1] == f"walrusd (pid 42) has the home, and does not answer at {home.socket}"
 
 
-def test_a_walrusd_that_listens_elsewhere_is_found_by_its_lock(home: Home) -> None:
+def test_a_walrusd_that_should_listen_elsewhere_and_does_not_answer_is_named(home: Home) -> None:
     with held(home, "42\n/elsewhere.sock\n"):
         assert of(home, "daemon") == (
             "broken",
             f"walrusd (pid 42) listens on /elsewhere.sock, not on {home.socket}",
             "--socket /elsewhere.sock, or WALRUS_SOCKET, finds it",
         )
+
+
+def test_a_walrusd_that_listens_where_walrus_toml_once_said_is_well_and_told(home: Home) -> None:
+    home.write("walrus.toml", ECHO.replace("[daemon]", f"[daemon]\nsocket = '{home.path}/new.sock'"))
+    with held(home, f"4\n{home.socket}\n"), FakeDaemon(home.socket, script(home)):
+        [well, moving] = examined(home.path)["daemon"]
+        assert well[:2] == ("fine", f"walrusd {version('walrusd')} answers at {home.socket}, pid 4, up 5 s")
+        assert (moving[0], f"moves to {home.path}/new.sock when it is restarted" in moving[1]) == ("warning", True)
+        [named] = examined(home.path, "--socket", f"{home.path}/new.sock")["daemon"]
+        assert (named[0], "finds it" in named[2]) == ("broken", True)
 
 
 def test_a_socket_that_was_left_behind_is_told_and_left_there(home: Home) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.home import ECHO, Home
 from tests.walrusctl.examined import examined, of
-from walrusctl.doctor.database import APPLICATION_ID, known_schema
+from walrusctl.database import APPLICATION_ID, known_schema
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.migrations.m001_log import APPLICATION_ID as OURS
 

@@ -41,6 +41,8 @@ STATES = (
         "rewind": "walrusctl.commands.branch:rewind",
         "checkpoint": "walrusctl.commands.branch:checkpoint",
         "checkpoints": "walrusctl.commands.branch:checkpoints",
+        "export": "walrusctl.commands.portable:export",
+        "import": "walrusctl.commands.portable:import_",
         "resume": "walrusctl.commands.turn:resume",
         "wait": f"{HERE}:wait",
     },

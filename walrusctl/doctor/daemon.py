@@ -52,6 +52,9 @@ def _running(patient: Patient, daemon: Daemon) -> Iterator[Check]:
     else:
         message = f"walrusd {ours} answers at {patient.socket}, pid {daemon.pid}, up {daemon.uptime_s:.0f} s"
         yield Check("daemon", "fine", message)
+    if patient.moves_to:
+        message = f"walrusd moves to {patient.moves_to} when it is restarted; until then walrusctl finds it by its lock"
+        yield Check("daemon", "warning", message, "restart it, or take the other socket out of walrus.toml again")
     config = patient.config
     known = () if isinstance(config, Exception) else config.warnings
     for warning in daemon.warnings:

@@ -9,18 +9,14 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.util import find_spec
-from pathlib import Path
-from urllib.parse import quote
 
+from walrusctl.database import foreign, has_log, is_empty, opened
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.patient import Patient
 
-APPLICATION_ID = 0x57414C52
-"""WALR: how walrusd marks its databases."""
 CHECK_S = 4.0
 """For reading the database through: some gigabytes from a disk that is not busy."""
-LARGE_WAL = 256 * 1024 * 1024
+LARGE_WAL = 64 * 1024 * 1024
 """walrusd keeps its write-ahead log far smaller; one that grows is held by a reader."""
 _STEPS = 10_000
 """Of SQLite's own machine between two looks at the clock: less than a millisecond's."""
@@ -36,8 +32,8 @@ def look_at_database(patient: Patient) -> Iterator[Check]:
         else:
             yield Check("database", "fine", "none yet: the first start makes it")
         return
-    had_log, finding = _has_log(path), _finding(path)
-    if finding.status == "broken" and _has_log(path) != had_log:
+    had_log, finding = has_log(path), _finding(path)
+    if finding.status == "broken" and has_log(path) != had_log:
         finding = _finding(path)  # a walrusd was started or stopped meanwhile, and changed under the reader's eyes
     yield finding
     yield from _wal(path)
@@ -46,7 +42,7 @@ def look_at_database(patient: Patient) -> Iterator[Check]:
 def newest_event(path: str) -> float | None:
     """When the last event was written, unix time; None where that cannot be read."""
     try:
-        with closing(_open(path)) as db:
+        with closing(opened(path)) as db:
             row = db.execute('SELECT body FROM event ORDER BY "offset" DESC LIMIT 1').fetchone()
             return float(json.loads(row[0])["ts"]) if row else None
     except (sqlite3.Error, ValueError, KeyError, TypeError):
@@ -61,19 +57,15 @@ def _finding(path: str) -> Check:
 
 
 def _read(path: str) -> Check:
-    with closing(_open(path)) as db:
-        [[mark]], [[schema]] = db.execute("PRAGMA application_id"), db.execute("PRAGMA user_version")
-        if schema == 0 and mark == 0:
+    with closing(opened(path)) as db:
+        if is_empty(db):
             return Check("database", "fine", f"{path} is empty: the first start fills it")
-        if mark != APPLICATION_ID:
-            hint = "move it away: walrusd then starts with an empty log"
-            return Check("database", "broken", f"{path} is a database of another program", hint)
-        if (known := known_schema()) and schema > known:
-            message = f"{path} was written by a newer walrusd: its schema is version {schema}, known here is {known}"
-            return Check("database", "broken", message, "install that version again")
+        if refused := foreign(db, path):
+            return Check("database", "broken", *refused)
+        [[schema]] = db.execute("PRAGMA user_version")
         end = time.monotonic() + CHECK_S
         db.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
-        log = os.stat(f"{path}-wal").st_size if _has_log(path) else 0
+        log = os.stat(f"{path}-wal").st_size if has_log(path) else 0
         size = f"{os.stat(path).st_size / 1e6:,.1f} MB, write-ahead log {log / 1e6:,.1f} MB"
         try:
             [[found]] = db.execute("PRAGMA quick_check(1)")
@@ -84,16 +76,6 @@ def _read(path: str) -> Check:
     if found != "ok":
         return Check("database", "broken", f"{path} is damaged: {found.splitlines()[-1]}", _RESTORE.format(path))
     return Check("database", "fine", f"{size}, schema {schema}, sound")
-
-
-def _open(path: str) -> sqlite3.Connection:
-    # Where there is no write-ahead log nobody has it open, and SQLite would leave one behind that is its own.
-    alone = "" if _has_log(path) else "&immutable=1"
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro{alone}", uri=True, timeout=1.0)
-
-
-def _has_log(path: str) -> bool:
-    return os.path.exists(f"{path}-wal")
 
 
 def _unreadable(path: str, error: sqlite3.Error) -> Check:
@@ -112,17 +94,7 @@ def _unreadable(path: str, error: sqlite3.Error) -> Check:
 
 
 def _wal(path: str) -> Iterator[Check]:
-    size = os.stat(f"{path}-wal").st_size if _has_log(path) else 0
+    size = os.stat(f"{path}-wal").st_size if has_log(path) else 0
     if size > LARGE_WAL:
         hint = "a backup or a shell that reads for long holds it: end that; restarting walrusd makes it small again"
         yield Check("database", "warning", f"its write-ahead log has {size / 1e6:,.0f} MB", hint)
-
-
-def known_schema() -> int:
-    """The schema that the walrusd beside this walrusctl writes; 0 where none is installed.
-
-    Looked for and not imported: the two programs share a home, and no code.
-    """
-    package = find_spec("walrusd")
-    folders = (package and package.submodule_search_locations) or ()
-    return sum(1 for folder in folders for _ in Path(folder).glob("store/migrations/m[0-9][0-9][0-9]_*.py"))

@@ -14,11 +14,14 @@ from walrusctl.doctor.configuration import look_at_configuration, read
 from walrusctl.doctor.daemon import ask, look_at_daemon
 from walrusctl.doctor.database import look_at_database
 from walrusctl.doctor.home import look_at_files, look_at_home
+from walrusctl.doctor.log import look_at_log
 from walrusctl.doctor.machine import look_at_clock, look_at_disk, look_at_limits
 from walrusctl.doctor.patient import Look, Patient
 from walrusctl.doctor.providers import looks_at_providers, secrets_of
 from walrusctl.doctor.service import look_at_service
+from walrusctl.doctor.space import look_at_space
 from walrusctl.doctor.tools import look_at_programs, look_at_runtime_folder, look_at_sandbox
+from walrusctl.holder import holder_of
 
 T = TypeVar("T")
 
@@ -47,7 +50,13 @@ OF_THE_MACHINE: Mapping[str, Look] = {
 def examine(home: str, socket: str | None, environ: Mapping[str, str]) -> list[Check]:
     """What is well with a home and with what is around it, and what is not. Changes nothing, and names no secret."""
     patient = _met(home, socket, environ)
-    inside = {**OF_THE_HOME, **looks_at_providers(patient.config), "database": look_at_database}
+    inside = {
+        **OF_THE_HOME,
+        **looks_at_providers(patient.config),
+        "database": look_at_database,
+        "log": look_at_log,
+        "space": look_at_space,
+    }
     looks: dict[str, Look] = {"home": look_at_home, **(inside if patient.is_there else {}), **OF_THE_MACHINE}
     under_way: dict[str, Future[list[Check]]] = {
         name: _begun(partial(list, look(patient))) for name, look in looks.items()
@@ -66,12 +75,25 @@ def _met(home: str, socket: str | None, environ: Mapping[str, str]) -> Patient:
     try:
         return patient._replace(daemon=answer.result(ASK_S))
     except Unreachable as error:
-        not_there = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
-        return patient if not_there else patient._replace(unreachable=error.message)
+        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return patient._replace(unreachable=error.message)
+        return patient if socket or environ.get("WALRUS_SOCKET") else _met_elsewhere(patient)
     except (TimedOut, TimeoutError):
         return patient._replace(unreachable=f"what listens at {at} does not answer")
     except RequestFailed as error:
         return patient._replace(unreachable=f"what listens at {at} answers that {error.message}")
+
+
+def _met_elsewhere(patient: Patient) -> Patient:
+    """By the lock of the home, as every command finds a walrusd whose walrus.toml names another socket by now."""
+    holder = holder_of(patient.paths.lock)
+    if not holder or holder.socket in ("", patient.socket):
+        return patient
+    try:
+        daemon = _begun(lambda: ask(holder.socket)).result(ASK_S)
+    except (Unreachable, TimedOut, TimeoutError, RequestFailed):
+        return patient
+    return patient._replace(socket=holder.socket, daemon=daemon, moves_to=patient.socket)
 
 
 def _socket_path(home: str, flag: str | None, environ: Mapping[str, str]) -> str:

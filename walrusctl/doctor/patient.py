@@ -33,6 +33,8 @@ class Patient(NamedTuple):
     daemon: Daemon | None = None
     unreachable: str = ""
     """Why there is no daemon's word, where something holds the socket that should give it."""
+    moves_to: str = ""
+    """Where it will listen when it is started anew, where that is elsewhere."""
 
     @property
     def uid(self) -> int:

@@ -43,7 +43,10 @@ class TurnPorts(Protocol):
         """Dispatch the calls and record the intent and the outcome of each."""
 
     def take_steers(self) -> Awaitable[bool]:
-        """Move the messages that wait to steer this turn into its log; False when there are none."""
+        """Move the messages that wait to steer this turn into its log; False when there are none.
+
+        Those that an interrupt overtakes stay where they are: the loop decides again.
+        """
 
 
 async def step(agent: Agent, turn: TurnPorts) -> bool:

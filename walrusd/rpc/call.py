@@ -10,13 +10,16 @@ from msgspec import Struct
 from walrus_config.schema import Config
 from walrus_protocol.events import Live, encode
 from walrus_protocol.housekeeping import ProviderStatus, Reloaded
-from walrus_protocol.messages import RequestId, encode_event
+from walrus_protocol.messages import RequestId, encode_chunk, encode_event
 from walrusd.host.usage import usage
 from walrusd.metrics import Gauges, Metrics
+from walrusd.rpc.order import Place
 from walrusd.rpc.outbox import Outbox
+from walrusd.rpc.uploads import Uploads
 from walrusd.runtime.bus import Item, Passing, Reader
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule.schedules import Schedules
+from walrusd.space import Space
 
 
 class House(Struct, frozen=True, kw_only=True):
@@ -36,6 +39,7 @@ class House(Struct, frozen=True, kw_only=True):
     schedules: Schedules
     reload: Callable[[], Awaitable[Reloaded]]
     """Raises Problem."""
+    space: Space
     stop: Callable[[], None]
     """Ask the daemon to stop, as a signal would."""
 
@@ -66,19 +70,17 @@ class Call(Struct, frozen=True):
     id: RequestId
     house: House
     outbox: Outbox
-    before: trio.Event | None
-    """Set when the request for the same session that came before it on its connection has been taken."""
-    taken: trio.Event
+    uploads: Uploads
+    place: Place
 
     @asynccontextmanager
     async def in_order(self) -> AsyncIterator[None]:
         """Within: what must happen in the order in which the requests were sent, and no longer than that."""
-        if self.before is not None:
-            await self.before.wait()
+        await self.place.reached()
         try:
             yield
         finally:
-            self.taken.set()
+            self.place.leave()
 
     async def relay(self, reader: Reader, wanted: Callable[[Item], bool]) -> bool:
         """Send what a reader has next, as far as it is wanted; False when it was ended and has nothing left.
@@ -108,4 +110,12 @@ class Call(Struct, frozen=True):
     async def say(self, event: Live) -> None:
         await self.outbox.room()
         self.outbox.put(encode_event(self.id, encode(event)))
+        self.outbox.push()
+
+    async def chunk(self, data: str) -> None:
+        """The next piece of a document, when there is room for it."""
+        if self.outbox.full:
+            self.outbox.push()
+            await self.outbox.room()
+        self.outbox.put(encode_chunk(self.id, data))
         self.outbox.push()

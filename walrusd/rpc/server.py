@@ -11,11 +11,14 @@ from walrus_protocol.branches import CheckpointParams, ForkParams, RewindParams
 from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, Refusal, Request, RequestId, encode_error, encode_result
 from walrus_protocol.methods import CloseParams, SendParams, SessionParams
+from walrus_protocol.portable import ImportParams
 from walrus_protocol.problems import Problem
 from walrusd.host.process import descends_from, peer_of
 from walrusd.rpc.call import Call, House
 from walrusd.rpc.handlers import INLINE, WAITING
+from walrusd.rpc.order import Place
 from walrusd.rpc.outbox import Outbox
+from walrusd.rpc.uploads import Uploads
 from walrusd.store.log import StorageFailed
 
 log = structlog.get_logger("walrusd.rpc")
@@ -44,6 +47,7 @@ IN_ORDER = frozenset(
     {
         "session.send",
         "session.stream",
+        "session.resume",
         "session.interrupt",
         "session.close",
         "session.fork",
@@ -152,8 +156,9 @@ class _Serving:
         self._cut_off = CANCELLED
         self._connection = Connection(SERVER)
         self._under_way: dict[RequestId, trio.CancelScope] = {}
-        self._latest: dict[int, trio.Event] = {}
-        """Of the last request for a session: set when it has been taken."""
+        self._latest: dict[int | str, Place] = {}
+        """Of the last request for a session, and of the last part of an upload, by its name."""
+        self._uploads = Uploads(house.config().home)
         self._frame_by = 0.0
         """When the frame that has begun must have come."""
 
@@ -168,10 +173,11 @@ class _Serving:
             scope.cancel()
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._outbox.flush, self._answered)
-            problem = await self._read(nursery)
-            nursery.cancel_scope.cancel()
+        with self._uploads:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._outbox.flush, self._answered)
+                problem = await self._read(nursery)
+                nursery.cancel_scope.cancel()
         if problem:
             with trio.move_on_after(LAST_WORDS_S):
                 await self._send_last(problem)
@@ -244,18 +250,19 @@ class _Serving:
 
     def _call(self, request: Request) -> Call:
         """Made where the request is read: its place in the order is that of its bytes."""
-        before, taken = None, trio.Event()
-        params = request.params
+        place, params = Place(), request.params
         if request.method in IN_ORDER and isinstance(params, Ordered):
-            before, self._latest[params.session] = self._latest.get(params.session), taken
-        return Call(request.id, self._house, self._outbox, before, taken)
+            place = self._latest[params.session] = Place(self._latest.get(params.session))
+        elif isinstance(params, ImportParams):
+            place = self._latest[params.upload] = Place(self._latest.get(params.upload))
+        return Call(request.id, self._house, self._outbox, self._uploads, place)
 
     async def _serve(self, request: Request, call: Call) -> None:
         """A request that waits, in a task of its own."""
         began = trio.current_time()
         outcome = await self._outcome(request, call)
-        call.taken.set()
-        self._latest = {session: taken for session, taken in self._latest.items() if not taken.is_set()}
+        call.place.leave()
+        self._latest = {session: place for session, place in self._latest.items() if place.holds_up}
         await self._outbox.room()  # encoded only then: a thousand answers that nobody reads are a thousand references
         answer, kind = _framed(request.id, outcome)
         self._answer(request, answer)

@@ -1,6 +1,7 @@
 """Fork, rewind and checkpoint: other ways on from an earlier point. Nothing of a log is copied, and nothing erased."""
 
 from collections.abc import Callable, Sequence
+from unicodedata import category
 
 import msgspec
 
@@ -38,7 +39,8 @@ class Branching:
         Raises Problem (session_not_found, offset_in_future, shutting_down, storage_full, storage_failed).
         """
         self._check_running()
-        with storage_told(session=session):
+        await self._sessions.departures.settled(session)
+        with storage_told(session=session), self._sessions.departures.needed(session):
             outline = await self._log.outline(session)
             if outline is None:
                 raise session_not_found(session)
@@ -65,8 +67,8 @@ class Branching:
             if live.busy:
                 raise Problem(
                     "session_busy",
-                    f"session {session} has a turn under way",
-                    "Wait for it, or interrupt it; a fork goes on beside it.",
+                    f"session {session} has a turn under way, or messages that wait",
+                    "Wait for them, or interrupt; a fork goes on beside it.",
                     retry_after_ms=RETRY_AFTER_MS,
                 )
             live.claimed = True
@@ -87,8 +89,7 @@ class Branching:
 
         Raises Problem (session_not_found, session_closed, invalid_params, storage_full, storage_failed).
         """
-        if name.isascii() and name.isdigit():
-            raise Problem("invalid_params", f"name: {name!r} is a number", "Numbers are seqs: give it another name.")
+        _check(name)
         with storage_told(session=session):
             live = await self._sessions.get(session)
             outline = live.session.outline
@@ -119,7 +120,8 @@ class Branching:
                 f"session {outline.id} ends at seq {outline.last_seq}, before {at}",
                 f"`walrusctl session attach {outline.id} --no-follow --json` shows its events with their seqs.",
             )
-        if at == outline.last_seq and outline.turn is None:
+        turn = outline.turn
+        if at == outline.last_seq and not (turn and (turn.calls or turn.executing)):
             return Footing(at, outline.messages)
         descent, upto, look = Descent(at), at, LOOK
         while upto:
@@ -137,9 +139,24 @@ class Branching:
     async def _rows(self, session: int, since: int, upto: int) -> list[Stored]:
         rows: list[Stored] = []
         while since < upto:
-            rows += await self._log.events(session, since, upto - since)
-            since = rows[-1].seq
+            page = await self._log.events(session, since, upto - since)
+            if not page:
+                raise unreadable(session, since + 1, "it ends there")
+            rows += page
+            since = page[-1].seq
         return rows
+
+
+def _check(name: str) -> None:
+    """Raises Problem for a name that would be taken for a seq, or that a list would show as another."""
+    if name.isascii() and name.isdigit():
+        raise Problem("invalid_params", f"name: {name[:40]!r} is a number", "Numbers are seqs: give it another name.")
+    if name != " ".join(name.split()) or any(category(character) == "Cc" for character in name):
+        raise Problem(
+            "invalid_params",
+            f"name: {name[:40]!r} is not what a list would show",
+            "Single spaces between its words are all the white space it may have, and no control characters.",
+        )
 
 
 def _closed(session: int) -> Problem:

@@ -29,6 +29,7 @@ async def request_interrupt(
             live.scope.cancel()
         if live.parked:
             live.parked.cancel()  # one that was to go on after a restart needs no slot to end
+        live.poke.set()  # one that is suspended can be ended now: this was written
 
     number = outline.turn.number if outline.turn else outline.turns + 1
     try:
@@ -99,10 +100,10 @@ async def _close_after_all(live: LiveSession, workers: Workers, *, force: bool, 
     def enter() -> None:
         if force and live.parked:
             live.parked.cancel()  # a turn that is not to be run needs no slot
+        live.poke.set()
         workers.rouse(live)
 
     beside = Beside(enqueue=(entry,), dequeue=earlier, applied=enter, only_if=lambda now: now.state != "closed")
     with suppress(Overtaken):  # the close before this one has just come to its end
-        await live.recorder.record(beside=beside)
-        if force and live.session.turn:
-            await request_interrupt(live, by=by, reason="close")
+        if not (force and await request_interrupt(live, by=by, reason="close", beside=beside)):
+            await live.recorder.record(beside=beside)

@@ -1,33 +1,46 @@
 """The daemon's own facts, ticks and reloads: numbered here and nowhere else, and durable when `record` returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from walrus_protocol.events import DaemonFact, Tick, encode
 from walrusd.store.log import DAEMON, Log, Schedule, Write
 
+Publish = Callable[[int, bytes, DaemonFact], None]
+"""Told of a fact with its offset and its row, in the order of the offsets."""
+
 
 class DaemonFacts:
     """The one writer of facts that belong to no session. One write is under way at a time."""
 
-    def __init__(self, log: Log, last_tick: int, last_seq: int) -> None:
+    def __init__(self, log: Log, publish: Publish, last_tick: int, last_seq: int) -> None:
         self._log = log
+        self._publish = publish
         self._last_tick = last_tick
         self._last_seq = last_seq
         self._door = trio.Lock()
 
     @classmethod
-    async def open(cls, log: Log) -> "DaemonFacts":
-        return cls(log, *await log.last_of_daemon())
+    async def open(cls, log: Log, publish: Publish = lambda *_: None) -> "DaemonFacts":
+        return cls(log, publish, *await log.last_of_daemon())
 
     def next_tick(self) -> int:
         """The number of a new row of the ledger."""
         self._last_tick += 1
         return self._last_tick
 
-    async def record(self, *facts: DaemonFact, ticks: Sequence[Tick] = (), schedule: Schedule | None = None) -> None:
+    async def record(
+        self,
+        *facts: DaemonFact,
+        ticks: Sequence[Tick] = (),
+        schedule: Schedule | None = None,
+        expired: Sequence[int] = (),
+        released: Sequence[tuple[int, str]] = (),
+    ) -> None:
         """Write facts, rows of the ledger and a schedule in one transaction. The wait for it cannot be cancelled.
+
+        With it go sessions that expire, and outputs that sessions no longer have.
 
         Raises StorageFull and StorageFailed, with nothing written.
         """
@@ -35,7 +48,11 @@ class DaemonFacts:
             settled = trio.Event()
             failures: list[Exception] = []
 
-            def committed(_: int) -> None:
+            bodies = [encode(fact) for fact in facts]
+
+            def committed(offset: int) -> None:
+                for place, (body, fact) in enumerate(zip(bodies, facts, strict=True), offset):
+                    self._publish(place, body, fact)
                 settled.set()
 
             def failed(error: Exception) -> None:
@@ -45,10 +62,12 @@ class DaemonFacts:
             self._log.submit(
                 Write(
                     session=DAEMON,
-                    bodies=[encode(fact) for fact in facts],
+                    bodies=bodies,
                     first_seq=self._last_seq + 1,
                     ticks=ticks,
                     schedule=schedule,
+                    expired=expired,
+                    released=released,
                     committed=committed,
                     failed=failed,
                 )

@@ -65,10 +65,11 @@ async def accept(live: LiveSession, message: Incoming, prepare: Prepare, workers
 async def _accept_once(live: LiveSession, key: str, digest: bytes, prepare: Prepare, workers: Workers) -> Ticket:
     """The first send with a key is admitted; a later one shares its ticket, or gets its result from the log."""
     while twin := live.keyed.get(key):
-        _same(twin.digest, digest, key)
         await twin.accepted.wait()  # owner: the first sender
         if twin.turn or twin.position:
-            return twin  # else the first was refused, or has gone: this one is as good
+            _same(twin.digest, digest, key)
+            return twin
+        # The first was refused, or has gone, and has used up no key: this one is as good.
     ticket = live.keyed[key] = Ticket(live.id, digest)
     try:
         if not await _repeats(live, key, ticket):
@@ -144,7 +145,7 @@ async def _admit(live: LiveSession, message: Incoming, ticket: Ticket, workers: 
         raise Problem(
             "session_busy",
             f"session {live.id} has a turn under way",
-            "Wait for it, or send with when_busy=queue.",
+            "Wait for it; a message may wait by itself, with when_busy=queue.",
             retry_after_ms=RETRY_AFTER_MS,
         )
     await _enqueue(live, message, ticket, sent, workers)

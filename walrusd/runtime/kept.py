@@ -54,6 +54,11 @@ class Kept:
         while len(self._kept) > MOST or (self._bytes > MOST_BYTES and len(self._kept) > 1):
             self._let_go()
 
+    def forget(self, session: int) -> None:
+        """Let this one go."""
+        if entry := self._kept.pop(session, None):
+            self._bytes -= entry.size
+
     def let_go_after(self, idle_s: float) -> None:
         """Another age, for those that are kept already too."""
         self._idle_s = idle_s
@@ -67,9 +72,10 @@ class Kept:
         """Let go what is too old, until cancelled. While nothing is kept, nothing wakes up."""
         while True:
             await self._first.wait()
-            # A tenth late, so that what was used over a while goes together.
-            with trio.CancelScope() as self._nap:
-                await trio.sleep_until(next(iter(self._kept.values())).used + 1.1 * self._idle_s)
+            if self._kept:  # its last may have been forgotten meanwhile
+                # A tenth late, so that what was used over a while goes together.
+                with trio.CancelScope() as self._nap:
+                    await trio.sleep_until(next(iter(self._kept.values())).used + 1.1 * self._idle_s)
             until = trio.current_time() - self._idle_s
             while self._kept and next(iter(self._kept.values())).used <= until:
                 self._let_go()

@@ -22,9 +22,11 @@ from walrusd.runtime import ending, listing
 from walrusd.runtime.agents import Agents
 from walrusd.runtime.branching import Branching
 from walrusd.runtime.drafts import Drafts
+from walrusd.runtime.everything import Everything
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming, accept
 from walrusd.runtime.kept import Kept
+from walrusd.runtime.portable.importing import Importing
 from walrusd.runtime.schemas import ToolRegistry
 from walrusd.runtime.sessions import LiveSession, Sessions, Shared
 from walrusd.runtime.stream import run_stream
@@ -72,7 +74,13 @@ class Runtime:
         self._agents = Agents(self._tools, self.hook)
         self._drafts = Drafts()
         self._kept = Kept(idle_evict_s)
-        shared = Shared(log=self.log, clock=clock, see=self._see, broken=self._broken)
+        self.everything = Everything(
+            self.log,
+            clock,
+            running=lambda: self.running,
+            speaking=lambda: (one for live in self.sessions_in_memory.live() for one in live.speaking()),
+        )
+        shared = Shared(log=self.log, clock=clock, see=self._see, broken=self._broken, everything=self.everything)
         self.sessions_in_memory = Sessions(shared, self._kept)
         self._shop = Workshop(
             model=model,
@@ -94,10 +102,12 @@ class Runtime:
         self._manager = trio.open_nursery()
         self._nursery = await (await self._manager.__aenter__()).start(self._house)
         self._nursery.start_soon(self._drafts.keep, name="drafts")
+        self._nursery.start_soon(self.everything.crowd.keep, name="crowds of readers")
         self._nursery.start_soon(self._watch, name="state against disk")
         self._nursery.start_soon(self._kept.age, name="idle sessions")
         self._workers = Workers(self._nursery, self._shop, self._kept)
         self.branches = Branching(self.log, self.sessions_in_memory, self._workers, self._refuse_when_stopping)
+        self.imports = Importing(self.log, self.agent, self._refuse_when_stopping)
         return self
 
     async def __aexit__(
@@ -164,12 +174,12 @@ class Runtime:
         Raises Problem (agent_not_found, key_reused, shutting_down, storage_full, storage_failed).
         """
         self._refuse_when_stopping()
-        self.agent(agent)
         created = SessionCreated(agent=agent, created_by=created_by, title=title)
         with storage_told():
-            if key is None:
-                return (await self.sessions_in_memory.create(created)).id
-            return await self._create_once(created, key)
+            if key is not None:
+                return await self._create_once(created, key)
+            self.agent(agent)
+            return (await self.sessions_in_memory.create(created)).id
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """False where it was closed before. Raises Problem session_not_found."""
@@ -266,13 +276,13 @@ class Runtime:
 
     async def recover(self) -> None:
         """Take up the turns that an earlier process left open, and what is queued; those that only end have ended."""
-        tickets = []
+        found, tickets = [], []
         for number in await self.log.unfinished():
             try:
-                live = await self.live(number)
+                found.append(await self.live(number))
             except Problem as unreadable:
                 logger.error("session left alone", session=number, error=unreadable.message, hint=unreadable.hint)
-                continue
+        for live in found:  # all at once: among turns that go on already, the reading would take as long as they do
             if (turn := live.session.turn) and fate(turn, live.draft, self._shop.on_restart) != "go on":
                 tickets.append(live.wait_for_turn())
             self._workers.rouse(live)
@@ -307,6 +317,7 @@ class Runtime:
                 if digest_then != digest:
                     raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
                 return session
+            self.agent(created.agent)
             return (await self.sessions_in_memory.create(created, Sent(key=key, digest=digest))).id
         finally:
             self._creating.pop(key).set()

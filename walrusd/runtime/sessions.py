@@ -1,8 +1,7 @@
 """The sessions that are held in memory: made, or folded from the log when somebody asks for them."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-from weakref import WeakMethod, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -20,21 +19,21 @@ from walrus_protocol.events import (
 )
 from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
-from walrusd.runtime.bus import PAGE, Fact, Feed, Now
+from walrusd.runtime.bus import PAGE, Fact, Feed, Now, Passing, Speaking
+from walrusd.runtime.departures import Departures
 from walrusd.runtime.drafts import Speech
+from walrusd.runtime.everything import Everything
 from walrusd.runtime.inherited import inherited
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.record import Beside, Recorder, Recording
 from walrusd.runtime.tickets import Ticket, result_of
 from walrusd.runtime.told import session_not_found, unreadable
+from walrusd.runtime.weakly import weakly
 from walrusd.session.history import History
 from walrusd.session.mend import Draft, left_over
 from walrusd.session.session import Session
 from walrusd.session.states import Refused
 from walrusd.store.log import Log, Queued, Sent
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 FORCE = "force"
 """The content of a queued close that waits for no turn."""
@@ -49,6 +48,7 @@ class Shared(Struct, frozen=True, kw_only=True):
     """Shown every event of an agent's sessions. Does not raise."""
     broken: Callable[[BaseException], None]
     """Told when the state no longer is what the disk says; the runtime ends."""
+    everything: Everything
 
 
 class Opened(Struct, frozen=True):
@@ -69,8 +69,8 @@ class LiveSession:
         self.shared = shared
         self.size = size
         """Bytes of its log, and of what it inherits once that has been read."""
-        self.feed = Feed(session.id, shared.log, session.outline.last_seq, _weakly(self._now))
-        self.recorder = Recorder(session, shared.log, shared.clock, _weakly(self._publish), shared.broken)
+        self.feed = Feed(session.id, shared.log, session.outline.last_seq, weakly(self._now), shared.everything.crowd)
+        self.recorder = Recorder(session, shared.log, shared.clock, weakly(self._publish), shared.broken)
         self._state = session.outline.state
         self._inheriting = trio.Lock()
         self.left_over: Draft | None = None
@@ -161,13 +161,21 @@ class LiveSession:
 
     def say(self, event: Live) -> None:
         """Pass a live event to the hook and to whoever listens."""
-        self.shared.see(self.session.outline.agent, event)
-        self.feed.pass_on(event)
+        agent, passing = self.session.outline.agent, Passing(self.feed.last_seq, event)
+        self.shared.see(agent, event)
+        self.feed.pass_on(passing)
+        self.shared.everything.pass_on(passing, agent)
+
+    def speaking(self) -> tuple[Speaking, ...]:
+        """The reply under way, if there is one."""
+        draft, agent, turn = self.draft, self.session.outline.agent, self.session.turn
+        number = turn.number if turn else None
+        return (Speaking(session=self.id, agent=agent, turn=number, draft=draft),) if draft else ()
 
     def _now(self) -> Now:
-        outline = self.session.outline
-        turn = outline.turn.number if outline.turn else None
-        return Now(ts=self.shared.clock(), state=outline.state or "idle", turn=turn, draft=self.draft)
+        turn, state = self.session.turn, self.session.outline.state or "idle"
+        number = turn.number if turn else None
+        return Now(ts=self.shared.clock(), session=self.id, state=state, turn=number, speaking=self.speaking())
 
     def _publish(self, fact: Fact) -> None:
         event, outline = fact.event, self.session.outline
@@ -178,6 +186,7 @@ class LiveSession:
         if isinstance(event, AssistantMessage | TurnResumed):
             self.speech = self.left_over = None
         self.feed.publish(fact)
+        self.shared.everything.publish(fact, outline.agent)
         if outline.state and outline.state != state_before:
             self.say(StateChanged(ts=event.ts, session=self.id, turn=event.turn, state=outline.state))
         if isinstance(event, Done):
@@ -247,18 +256,6 @@ class LiveSession:
         self.keyed = {key: ticket for key, ticket in self.keyed.items() if not ticket.settled.is_set()}
 
 
-def _weakly(method: Callable[P, T]) -> Callable[P, T]:
-    """`method`, without keeping its session alive for it."""
-    known = WeakMethod(method)
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        there = known()
-        assert there is not None, "whoever reads or records holds the session meanwhile"
-        return there(*args, **kwargs)
-
-    return call
-
-
 class Sessions:
     """All sessions by id. One that is not in memory is folded from its log, once, however many ask at a time.
 
@@ -270,6 +267,7 @@ class Sessions:
         self._kept = kept
         self._live: WeakValueDictionary[int, LiveSession] = WeakValueDictionary()
         self._loading: dict[int, trio.Event] = {}
+        self.departures = Departures()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -279,6 +277,11 @@ class Sessions:
 
     def in_memory(self, session: int) -> LiveSession | None:
         return self._live.get(session)
+
+    def at_rest(self, session: int) -> bool:
+        """Whether nobody uses it; then it is in memory no more."""
+        self._kept.forget(session)
+        return session not in self._live and session not in self._loading
 
     async def create(self, created: SessionCreated, created_with: Sent | None = None) -> LiveSession:
         """A new session, durable. Raises StorageFailed."""
@@ -295,6 +298,7 @@ class Sessions:
     async def get(self, session: int) -> LiveSession:
         """Raises Problem session_not_found."""
         while (live := self._live.get(session)) is None:
+            await self.departures.settled(session)
             if (loading := self._loading.get(session)) is not None:
                 await loading.wait()
                 continue

@@ -1,6 +1,6 @@
 """The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
 
-import hashlib
+import contextlib
 
 import trio
 from msgspec.structs import replace
@@ -166,7 +166,7 @@ class LiveTurn:
 
     async def _keep(self, body: bytes) -> str:
         """An output, durable before the result that names it. Raises StorageFailed."""
-        output = Output(ref=hashlib.sha256(body).hexdigest()[:32], body=body)
+        output = Output.of(body)
         await self._live.recorder.record(beside=Beside(output=output))
         return output.ref
 
@@ -177,9 +177,10 @@ class LiveTurn:
     async def take_steers(self) -> bool:
         live = self._live
         steers = [queued for queued in live.inbox if queued.kind == "steer"]
-        for queued in steers:
-            await live.recorder.record(
-                UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind="steer"),
-                beside=live.taking(queued),
-            )
+        with contextlib.suppress(Overtaken):  # by an interrupt: those that are left have missed the turn
+            for queued in steers:
+                await live.recorder.record(
+                    UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind="steer"),
+                    beside=replace(live.taking(queued), only_if=uninterrupted),
+                )
         return bool(steers)

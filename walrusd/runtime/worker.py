@@ -117,14 +117,17 @@ class Worker:
         live, turn = self._live, self._live.session.turn
         assert turn is not None, "it was left open"
         then = fate(turn, live.draft, self._shop.on_restart)
-        if then == "go on" and not live.forced:
-            await self._take_slot()
+        left_s = self._left_s(turn)
+        if then == "go on" and not live.forced and left_s != 0:
+            await self._take_slot(within_s=left_s)
             if self._shop.stopping():
                 return False
         if live.interrupted:
             return True  # before, or while it waited
         if live.forced:
             await self._interrupt("close")
+        elif then == "go on" and not self._has_slot:
+            await self._interrupt("timeout")
         elif then == "go on":
             await self._resume(turn)
         elif then == "give up":
@@ -136,19 +139,21 @@ class Worker:
         return True
 
     async def _resume(self, turn: Turn) -> None:
-        """Record that the turn goes on; unless it is interrupted meanwhile, or its time is over."""
+        """Record that the turn goes on, unless it is interrupted meanwhile."""
         live = self._live
-        if turn.timeout_s is not None:
-            left_s = turn.started_at + turn.timeout_s - live.shared.clock()
-            if left_s <= 0:
-                await self._interrupt("timeout")
-                return
-            self._timeout_s = min(left_s, turn.timeout_s)  # the time of day may have been set back
+        self._timeout_s = self._left_s(turn)
         events = resume(live.session.outline, live.draft, self._is_idempotent)
         with contextlib.suppress(Overtaken):
             await live.recorder.record(*events, beside=Beside(only_if=uninterrupted))
             [resumed] = [event for event in events if isinstance(event, TurnResumed)]
             log.info("turn resumed", session=live.id, turn=turn.number, attempt=resumed.attempt, reason=resumed.reason)
+
+    def _left_s(self, turn: Turn) -> float | None:
+        """Of the time that a turn has which an earlier process began; None where it has no end."""
+        if turn.timeout_s is None:
+            return None
+        left_s = turn.started_at + turn.timeout_s - self._live.shared.clock()
+        return max(0, min(left_s, turn.timeout_s))  # the time of day may have been set back
 
     def _is_idempotent(self, tool: str) -> bool:
         """As the agent has it now. Where that is gone, nothing is."""
@@ -157,10 +162,12 @@ class Worker:
             return schema is not None and schema.idempotent
         return False
 
-    async def _take_slot(self) -> None:
+    async def _take_slot(self, within_s: float | None = None) -> None:
         """Wait for one, or until the turn is not to be run any more."""
         live = self._live
         with trio.CancelScope() as live.parked:
+            if within_s is not None:
+                live.parked.deadline = trio.current_time() + within_s
             await self._shop.slots.acquire()
             self._has_slot = True
         live.parked = None

@@ -72,7 +72,7 @@ class Footing(Struct, frozen=True):
 class Descent:
     """Finds the last footing up to `at`, on the way down a log from there.
 
-    How far down that is does not grow with the log: to the beginning of the turn at most.
+    How far down that is does not grow with the log: to the beginning of the round at most.
     """
 
     def __init__(self, at: int) -> None:
@@ -94,7 +94,7 @@ class Descent:
                 self._said += 1
             case SessionCreated(parent=parent):
                 return Footing(self._stand(), self._said + (parent.messages if parent else 0))
-            case Rewound(messages=known) | Done(messages=int(known)):
+            case Rewound(messages=known) | Done(messages=int(known)) | ToolCallsComplete(messages=int(known)):
                 return Footing(self._stand(), self._said + known)
             case ToolCallsComplete() | Done() | SessionClosed():
                 self._stand()

@@ -31,7 +31,7 @@ EFFECT_UNKNOWN = (
 NOT_RUN = "Not run: the turn was interrupted before this call started."
 CUT_OFF = "Your answer was cut off here: walrusd was started anew. Give it again, whole. What tools have done is done."
 """Whole: it is then the answer of the turn, and not its last part."""
-GO_ON = "The last turn ended before its work was done. Go on with it from where it stands."
+GO_ON = "Go on from where this conversation stands, with what was asked for and is not done yet."
 """What a model is told where a person asks for another try."""
 
 

@@ -102,7 +102,7 @@ def decode(row: bytes) -> Outline:
 
 
 def stamp(outline: Outline, event: Durable, ts: float, elapsed_s: float | None = None) -> Durable:
-    """`event` with what follows from the log: its time, session and turn, and the totals of a `done`.
+    """`event` with what follows from the log: its time, session and turn, and the totals of a round and of a turn.
 
     `elapsed_s`: how long the open turn has taken, where a clock that nobody sets has measured it.
     """
@@ -123,6 +123,8 @@ def stamp(outline: Outline, event: Durable, ts: float, elapsed_s: float | None =
                 duration_ms=max(0, round((ts - turn.started_at if elapsed_s is None else elapsed_s) * 1000)),
                 messages=outline.messages,
             )
+        case ToolCallsComplete() if turn is not None:
+            return replace(event, ts=ts, session=outline.id, turn=turn.number, messages=outline.messages)
         case _:
             number = turn.number if turn else None
     return replace(event, ts=ts, session=outline.id, turn=number)
@@ -196,10 +198,12 @@ def _answer(outline: Outline, event: AssistantMessage) -> Outline:
     if not turn.heard or turn.calls:
         raise Refused(outline.id, outline.state, event, "the model was asked nothing new")
     cost = _sum(turn.cost_usd, event.cost_usd)
+    cut_off = event.finish == "interrupted"
     turn = replace(
         turn,
+        attempt=turn.attempt if cut_off or event.calls else 1,  # with calls the round is not complete yet
         rounds=turn.rounds + 1,
-        cut_off=turn.cut_off + (event.finish == "interrupted"),
+        cut_off=turn.cut_off + cut_off,
         heard=False,
         calls=event.calls,
         asked=len(event.calls),

@@ -5,14 +5,16 @@ Everything here blocks, a migration for long: it belongs into a thread.
 
 import os
 from contextlib import suppress
+from shutil import disk_usage
 from typing import Literal
 
 import apsw
 
 from walrusd.store.backup import keep_copy
+from walrusd.store.chain import switch
 from walrusd.store.migrations import MIGRATIONS, migrate, schema_version
 from walrusd.store.migrations.m001_log import APPLICATION_ID
-from walrusd.store.refusals import CannotOpen, refusal
+from walrusd.store.refusals import NO_SPACE, CannotOpen, refusal
 
 Durability = Literal["full", "normal"]
 
@@ -22,10 +24,12 @@ WRITER_CACHE_KIB = 4096
 WAL_BYTES = 8 * 1024 * 1024
 """Of the write-ahead log while nothing hinders it: twice what it has before a checkpoint."""
 READER_CACHE_KIB = 1024
+INCREMENTAL = 2
+"""As SQLite numbers it: free pages are given back when it is asked for."""
 
 
-def open_for_writing(path: str, durability: Durability) -> apsw.Connection:
-    """The connection of the writer, with today's tables behind it. Raises CannotOpen."""
+def open_for_writing(path: str, durability: Durability, *, chain: bool = False) -> apsw.Connection:
+    """The connection of the writer, with today's tables behind it, the chain switched. Raises CannotOpen."""
     _make_private(path)
     try:
         db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=256)
@@ -33,6 +37,7 @@ def open_for_writing(path: str, durability: Durability) -> apsw.Connection:
         raise refusal(path, error) from error
     try:
         _prepare(db, path, durability)
+        switch(db, on=chain)
     except (apsw.Error, OSError) as error:
         refused = refusal(path, error, db.system_errno)
         let_go(db)
@@ -71,6 +76,8 @@ def _make_private(path: str) -> None:
 def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
     db.set_busy_timeout(BUSY_MS)
     _refuse_foreign(db, path)
+    if not schema_version(db):
+        db.pragma("auto_vacuum", "incremental")  # before the first table: later it takes a VACUUM
     if db.pragma("journal_mode", "wal") != "wal":
         message = f"{path}: this file system cannot keep a write-ahead log"
         raise CannotOpen(message, "Put the home on a local disk.")
@@ -85,6 +92,22 @@ def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
     if 0 < version < len(MIGRATIONS):
         keep_copy(db, version)
     migrate(db)
+    _make_shrinkable(db, path)
+
+
+def _make_shrinkable(db: apsw.Connection, path: str) -> None:
+    """Have an old database know its pages, so that free ones can be given back. It is written anew for that, once.
+
+    Where there is no room for that it goes on as it is, and the next start tries again.
+    """
+    if db.pragma("auto_vacuum") == INCREMENTAL or disk_usage(os.path.dirname(path)).free < 3 * os.path.getsize(path):
+        return
+    db.pragma("auto_vacuum", "incremental")
+    try:
+        db.execute("VACUUM")
+    except apsw.Error as error:
+        if not (isinstance(error, apsw.FullError) or db.system_errno in NO_SPACE):
+            raise
 
 
 def _refuse_foreign(db: apsw.Connection, path: str) -> None:

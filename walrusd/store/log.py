@@ -5,6 +5,7 @@ Two stores fill it, `sqlite` and its twin `memory`; one test suite runs on both.
 offsets. Reads are coroutines and see every write whose callback has run.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ from walrus_protocol.events import Tick
 from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
+from walrusd.store.keeping import Keeping
 
 
 class Stored(Struct, frozen=True):
@@ -60,6 +62,10 @@ class Output(Struct, frozen=True, kw_only=True):
     ref: str
     body: bytes
 
+    @classmethod
+    def of(cls, body: bytes) -> "Output":
+        return cls(ref=hashlib.sha256(body).hexdigest()[:32], body=body)
+
 
 class Schedule(Struct, frozen=True, kw_only=True):
     """How a schedule stands: what has to outlive a restart. `load` of the config says what it is."""
@@ -77,10 +83,14 @@ class Schedule(Struct, frozen=True, kw_only=True):
     """The one that it uses again and again."""
 
 
+LOOKED_AT = 8_192
+"""Rows of the stream that a page may look at: some 5 ms, after which others have their turn."""
 LEDGER = 5_000
 """Rows of a schedule that are kept: three days of one a minute, half a year of one an hour."""
 DAEMON_FACTS = 100_000
 """Facts of the daemon that are kept, the latest: some 30 MB, and a year and a half of ticks every ten minutes."""
+SESSIONS_EXPIRED = b'{"type":"sessions_expired",'
+"""How the row of a fact begins that is kept for good: it tells which sessions were thrown away."""
 DAEMON = 0
 """In the place of a session: facts of the daemon itself, with seqs of their own that nobody is told."""
 
@@ -121,6 +131,19 @@ class Write(Struct, kw_only=True):
     ticks: Sequence[Tick] = ()
     """Rows of the ledger, new ones and, by their number, changed ones."""
     schedule: Schedule | None = None
+    expired: Sequence[int] = ()
+    """Closed sessions that are thrown away: there are none of these from now on. Their events go with `sweep`."""
+    released: Sequence[tuple[int, str]] = ()
+    """Sessions and refs of outputs that they are no longer to have. What nobody has any more goes with `sweep`."""
+    unseen: Sequence[int] = ()
+    """Sessions whose rows are written before they are there. Nobody lists them, and while they are not among those
+    that are `importing` they go with `sweep`."""
+    searched: bool = True
+    """Whether what the bodies say is found by `search`."""
+    spans: Sequence[tuple[int, int, int]] = ()
+    """(turn, first_seq, last_seq) of turns that have ended."""
+    seen: Sequence[tuple[int, int, int]] | None = None
+    """With these forks (child, parent, seq) the session is there from now on; it was one of those unseen."""
     committed: Callable[[int], None]
     """Called with the offset of the first body; the others follow without a gap. Does not raise."""
     failed: Callable[[Exception], None]
@@ -151,6 +174,37 @@ class Filter(Struct, frozen=True, kw_only=True):
     limit: int = 50
 
 
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which events of the daemon-wide stream; None is all.
+
+    A fact of the daemon is in no session; one that tells of an agent, as a tick does, is among those of that agent.
+    """
+
+    sessions: frozenset[int] | None = None
+    agents: frozenset[str] | None = None
+    types: frozenset[str] | None = None
+    deltas: bool = True
+    """Of the live ones, those of text and thinking, too."""
+
+    def has(self, session: int | None, agent: str, type_: str) -> bool:
+        return (
+            (self.sessions is None or session in self.sessions)
+            and (self.agents is None or agent in self.agents)
+            and (self.types is None or type_ in self.types)
+            and (self.deltas or type_ not in DELTAS)
+        )
+
+
+DELTAS = frozenset({"text_delta", "thinking_delta"})
+
+
+class StreamPage(Struct, frozen=True):
+    """Rows of all sessions, in order of offset; behind the last there is no other that was wanted up to `upto`."""
+
+    rows: list[Stored]
+    upto: int
+
+
 class Sizes(Struct, frozen=True):
     """What the files take; the write-ahead log is the part that is not in the database yet."""
 
@@ -158,7 +212,7 @@ class Sizes(Struct, frozen=True):
     wal_bytes: int
 
 
-class Log(Protocol):
+class Log(Keeping, Protocol):
     def submit(self, write: Write) -> None:
         """Take a write. Its outcome comes by one of its callbacks, always."""
 
@@ -167,6 +221,18 @@ class Log(Protocol):
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         """Rows with seq > since in order: at most `limit` and `max_bytes`, yet one if there is any."""
+
+    def last_offset(self) -> int:
+        """The highest that was ever given. Its row may not be told of yet, or be thrown away already."""
+
+    async def stream(
+        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    ) -> StreamPage:
+        """Rows with since < offset <= upto, of the daemon (their seq is 0) and of the sessions that are listed.
+
+        At most `limit` of them and `max_bytes`, yet one if there is any; and a page ends where LOOKED_AT rows were
+        looked at, whatever it has found by then.
+        """
 
     async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
         """None where there is no such session. Pages of rows are as those of `events`."""

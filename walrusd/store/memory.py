@@ -1,24 +1,24 @@
 """The log's twin in memory, shipped for tests: the same promises, kept as long as its `Disk` lives."""
 
-from bisect import bisect_right, insort
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from operator import attrgetter
+from typing import Literal, TypeVar
 
 import trio
-from msgspec import Struct, field
 
 from walrus_protocol.events import Tick
 from walrus_protocol.searching import Hit
 from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick, encode
+from walrusd.store.coding import decode_draft, decode_queued, decode_schedule
+from walrusd.store.disk import Disk, Kept, by_seq
+from walrusd.store.keeping import GROWTH, Claim, Closed, Room, Swept
 from walrusd.store.log import (
     DAEMON,
-    DAEMON_FACTS,
-    LEDGER,
+    LOOKED_AT,
     Filter,
     Opening,
     Queued,
@@ -28,38 +28,15 @@ from walrusd.store.log import (
     Span,
     StorageFailed,
     Stored,
+    StreamPage,
+    Wanted,
     Write,
 )
 from walrusd.store.pulse import Pulse
 from walrusd.store.search import Row, search_among
+from walrusd.store.stream import agent_in, type_in
 
-_seq = attrgetter("seq")
-
-
-class Kept(Struct):
-    """What is durable of one session, encoded as on a real disk."""
-
-    outline: bytes | None = None
-    rows: list[Stored] = field(default_factory=list)
-    inbox: dict[int, bytes] = field(default_factory=dict)
-    sent: dict[str, Sent] = field(default_factory=dict)
-    turns: dict[int, Span] = field(default_factory=dict)
-    draft: bytes | None = None
-    outputs: set[str] = field(default_factory=set)
-
-
-class Disk:
-    """What outlives a log. It serves the last one that opened it: for the one before that was a power cut."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[int, Kept] = {}
-        self.created: dict[str, tuple[int, bytes]] = {}
-        self.outputs: dict[str, bytes] = {}
-        self.ledgers: dict[str, dict[int, Tick]] = {}
-        self.schedules: dict[str, bytes] = {}
-        self.offset = 0
-        self.given = 0
-        self.serves: MemoryLog | None = None
+Size = TypeVar("Size", Closed, Claim)
 
 
 class MemoryLog:
@@ -72,6 +49,8 @@ class MemoryLog:
         self.disk = disk or Disk()
         self.disk.serves = self
         self.fail_with: StorageFailed | None = None
+        self.importing: set[int] = set()
+        self._growth = trio.Event()
         self._waiting: list[Write | Pulse] = []
         self._closed = False
 
@@ -98,76 +77,20 @@ class MemoryLog:
         if isinstance(write, Pulse):
             gone = self._gone()
             return partial(write.failed, gone) if gone else write.answered
-        failure = self._gone() or self.fail_with or self._refusal(write)
+        failure = self._gone() or self.fail_with or self.disk.refusal(write)
         if failure:
             return partial(write.failed, failure)
         first_offset = self.disk.offset + 1
-        self._put(write)
+        self.disk.put(write)
+        if self.disk.written >= GROWTH:
+            self.disk.written = 0
+            self._growth.set()
         return partial(write.committed, first_offset)
 
     def _gone(self) -> StorageFailed | None:
         if self.disk.serves is not self:
             return StorageFailed("another log has taken the disk over")
         return StorageFailed("the log is closed") if self._closed else None
-
-    def _refusal(self, write: Write) -> StorageFailed | None:
-        """What SQLite finds by its unique indexes: a fact is never written twice."""
-        kept = self._kept(write.session)
-        places = [queued.place for queued in write.enqueue]
-        known = {row.seq for row in kept.rows[bisect_right(kept.rows, write.first_seq - 1, key=_seq) :]}
-        if (
-            known.intersection(range(write.first_seq, write.first_seq + len(write.bodies)))
-            or len({*kept.inbox, *places}) < len(kept.inbox) + len(places)
-            or (write.turn_opened and write.turn_opened[0] in kept.turns)
-            or (write.created_with and write.created_with.key in self.disk.created)
-        ):
-            return StorageFailed(f"session {write.session}: this was written before")
-        return None
-
-    def _put(self, write: Write) -> None:
-        kept = self._kept(write.session)
-        for seq, body in enumerate(write.bodies, write.first_seq):
-            self.disk.offset += 1
-            insort(kept.rows, Stored(seq, self.disk.offset, body), key=_seq)
-        if write.session == DAEMON and write.bodies:
-            del kept.rows[: bisect_right(kept.rows, kept.rows[-1].seq - DAEMON_FACTS, key=_seq)]
-        if write.outline:
-            kept.outline = outline.encode(write.outline)
-        kept.inbox.update((queued.place, encode(queued)) for queued in write.enqueue)
-        for place in write.dequeue:
-            kept.inbox.pop(place, None)
-        kept.sent.update((sent.key, sent) for sent in write.sent)
-        if write.created_with:
-            self.disk.created[write.created_with.key] = write.session, write.created_with.digest
-        self._put_turn(kept, write)
-        if write.draft != "keep":
-            kept.draft = None if write.draft == "drop" else encode(write.draft)
-        if write.output:
-            self.disk.outputs.setdefault(write.output.ref, write.output.body)
-            kept.outputs.add(write.output.ref)
-        for tick in write.ticks:
-            self._put_tick(decode_tick(encode(tick)))
-        if write.schedule:
-            self.disk.schedules[write.schedule.name] = encode(write.schedule)
-
-    def _put_tick(self, tick: Tick) -> None:
-        ledger = self.disk.ledgers.setdefault(tick.schedule, {})
-        ledger[tick.tick] = tick
-        if len(ledger) > LEDGER:
-            finished = [number for number in sorted(ledger) if ledger[number].outcome != "running"]
-            for number in finished[: len(ledger) - LEDGER]:
-                del ledger[number]
-
-    def _put_turn(self, kept: Kept, write: Write) -> None:
-        if write.turn_opened:
-            turn, first_seq = write.turn_opened
-            kept.turns[turn] = Span(first_seq, None)
-        if write.turn_ended and write.turn_ended[0] in kept.turns:
-            turn, last_seq = write.turn_ended
-            kept.turns[turn] = Span(kept.turns[turn].first_seq, last_seq)
-
-    def _kept(self, session: int) -> Kept:
-        return self.disk.sessions.setdefault(session, Kept())
 
     async def _read(self, session: int) -> Kept:
         await self._arrive()
@@ -180,14 +103,33 @@ class MemoryLog:
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         rows = (await self._read(session)).rows
-        start = bisect_right(rows, since, key=_seq)
-        page: list[Stored] = []
-        for row in rows[start : start + limit]:
-            max_bytes -= len(row.body)
-            if page and max_bytes < 0:
-                break
-            page.append(row)
-        return page
+        start = bisect_right(rows, since, key=by_seq)
+        return _page(rows[start : start + limit], limit, max_bytes)
+
+    def last_offset(self) -> int:
+        return self.disk.offset
+
+    async def stream(
+        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    ) -> StreamPage:
+        await self._arrive()
+        agents = {row.id: row.agent for row in self.disk.outlines()}
+        behind = sorted(
+            (row.offset, session, row)
+            for session, kept in self.disk.sessions.items()
+            for row in kept.rows
+            if row.offset > since
+        )
+        end = min([upto, *(offset + LOOKED_AT - 1 for offset, _, _ in behind[:1])])
+        found = [
+            Stored(row.seq if session else 0, offset, row.body)
+            for offset, session, row in behind
+            if offset <= end
+            and (session == DAEMON or session in agents)
+            and wanted.has(session, agents.get(session) or agent_in(row.body) or "", type_in(row.body))
+        ]
+        rows = _page(found, limit, max_bytes)
+        return StreamPage(rows, rows[-1].offset if len(rows) == limit or len(rows) < len(found) else end)
 
     async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
         row = await self.outline(session)
@@ -204,9 +146,9 @@ class MemoryLog:
     async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
         await self._arrive()
         page: list[tuple[Outline, int]] = []
-        for row in reversed(self._outlines()):
+        for row in reversed(self.disk.outlines()):
             if len(page) < wanted.limit and _matches(row, wanted):
-                inbox = map(decode_queued, self._kept(row.id).inbox.values())
+                inbox = map(decode_queued, self.disk.kept(row.id).inbox.values())
                 page.append((row, sum(queued.kind != "close" for queued in inbox)))
         return page
 
@@ -230,12 +172,12 @@ class MemoryLog:
 
     async def unfinished(self) -> list[int]:
         await self._arrive()
-        in_turn = {row.id for row in self._outlines() if row.turn}
+        in_turn = {row.id for row in self.disk.outlines() if row.turn}
         return sorted(in_turn.union(session for session, kept in self.disk.sessions.items() if kept.inbox))
 
     async def open_sessions(self) -> int:
         await self._arrive()
-        return sum(row.state != "closed" for row in self._outlines())
+        return sum(row.state != "closed" for row in self.disk.outlines())
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         readable = ref in (await self._read(session)).outputs
@@ -243,12 +185,12 @@ class MemoryLog:
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
         await self._arrive()
-        agents = {row.id: row.agent for row in self._outlines()}
+        agents = {row.id: row.agent for row in self.disk.outlines()}
         rows = [
             Row(row.offset, session, row.seq, row.body, agents.get(session, ""))
             for session, kept in self.disk.sessions.items()
             for row in kept.rows
-            if before is None or row.offset < before
+            if session not in self.disk.remains and (before is None or row.offset < before)
         ]
         return search_among(sorted(rows, reverse=True), query, limit)
 
@@ -283,6 +225,30 @@ class MemoryLog:
     def sizes(self) -> Sizes:
         return Sizes(0, 0)
 
+    async def room(self) -> Room:
+        await self._arrive()
+        return self.disk.room()
+
+    async def grown(self) -> None:
+        await self._growth.wait()
+        self._growth = trio.Event()
+
+    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
+        await self._arrive()
+        return _enough(self.disk.closed(before), enough)[:most]
+
+    async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
+        await self._arrive()
+        return _enough(self.disk.claims(of), enough)[:most]
+
+    async def unnamed(self) -> list[int]:
+        await self._arrive()
+        return []
+
+    async def sweep(self) -> Swept:
+        await self._arrive()
+        return self.disk.sweep(self.importing)
+
     async def aclose(self) -> None:
         """Finish what was submitted. The disk keeps it."""
         self._commit()
@@ -293,10 +259,26 @@ class MemoryLog:
         """Those of all schedules, by number."""
         return {number: tick for ledger in self.disk.ledgers.values() for number, tick in ledger.items()}
 
-    def _outlines(self) -> list[Outline]:
-        """Oldest first."""
-        kept = sorted(self.disk.sessions.items())
-        return [outline.decode(session.outline) for _, session in kept if session.outline]
+
+def _page(rows: list[Stored], limit: int, max_bytes: int) -> list[Stored]:
+    page: list[Stored] = []
+    for row in rows[:limit]:
+        max_bytes -= len(row.body)
+        if page and max_bytes < 0:
+            break
+        page.append(row)
+    return page
+
+
+def _enough(found: Iterable[Size], enough: int) -> list[Size]:
+    """The first of them that make up so many bytes, and what comes with the last at no cost."""
+    taken: list[Size] = []
+    for one in found:
+        if enough <= 0 and one.bytes:
+            break
+        taken.append(one)
+        enough -= one.bytes
+    return taken
 
 
 def _matches(row: Outline, wanted: Filter) -> bool:

@@ -13,19 +13,28 @@ from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick
 from walrusd.store.log import DAEMON, Filter, Opening, Queued, Schedule, Sent, Span, Stored
 
+BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
+    substr(event.body, 1, event.at)
+    || (SELECT text.body FROM text WHERE text.digest = event.text)
+    || substr(event.body, event.at + 1)
+AS BLOB) END"""
+"""The whole body of a row of `event`: with the text in it that is kept beside it (see `texts`)."""
+SIZE = """length(event.body)
+    + iif(event.text IS NULL, 0, (SELECT length(text.body) FROM text WHERE text.digest = event.text))"""
+
 # The page in two values: where each row lies, and all bodies end to end. `upto = size` lets the first row through.
-EVENTS = """
+EVENTS = f"""
 WITH page AS (
-    SELECT seq, "offset", length(body) AS size FROM event
+    SELECT seq, "offset", {SIZE} AS size FROM event
     WHERE session = :session AND seq > :since ORDER BY seq LIMIT :limit
 ), sums AS (
     SELECT seq, "offset", size, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS upto FROM page
 )
 SELECT
     '[' || group_concat('[' || seq || ',' || "offset" || ',' || size || ']', ',' ORDER BY seq) || ']',
-    CAST(group_concat((SELECT body FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
+    CAST(group_concat((SELECT {BODY} FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
 FROM sums WHERE upto <= :max_bytes OR upto = size
-"""
+"""  # noqa: S608 - words of ours
 OUTLINE = "SELECT outline FROM session WHERE id = ?"
 QUEUE = "SELECT body FROM inbox WHERE session = ? ORDER BY place"
 DRAFT = "SELECT body FROM draft WHERE session = ?"

@@ -15,14 +15,19 @@ import apsw
 
 from walrus_protocol.searching import Hit, Mark
 from walrusd.store.migrations.m003_search import TOKENIZER
+from walrusd.store.queries import BODY
 from walrusd.store.said import Said, said
 from walrusd.store.words import APART, apart, terms
 
-PLACES = """
-SELECT event."offset", session, seq, body, ifnull((SELECT agent FROM session WHERE id = event.session), '')
-FROM (SELECT rowid FROM said WHERE said MATCH :words AND rowid < :before ORDER BY rowid DESC LIMIT :limit) AS hit
+PLACES = f"""
+SELECT event."offset", session, seq, {BODY}, ifnull((SELECT agent FROM session WHERE id = event.session), '')
+FROM (
+    SELECT rowid FROM said WHERE said MATCH :words AND rowid < :before
+    AND NOT EXISTS (SELECT 1 FROM event CROSS JOIN remains USING (session) WHERE event."offset" = said.rowid)
+    ORDER BY rowid DESC LIMIT :limit
+) AS hit
 CROSS JOIN event ON event."offset" = hit.rowid ORDER BY hit.rowid DESC
-"""
+"""  # noqa: S608 - words of ours
 LOOKED_AT = 100_000
 """Characters of a text in which the words are looked for to be shown. A hit beyond them is a hit all the same."""
 SHOWN_WORDS = 24

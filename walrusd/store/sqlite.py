@@ -1,26 +1,48 @@
 """The log in a file: one writer thread with group commit, and a few readers beside it."""
 
 import os
+from functools import partial
+from typing import Literal
 
 import apsw
 import trio
 
+from walrus_protocol.chain import Head
 from walrus_protocol.events import Tick
 from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store import queries
+from walrusd.store import queries, room
+from walrusd.store.chain import unnamed
 from walrusd.store.database import Durability, let_go, open_for_writing
 from walrusd.store.giveway import GiveWay
-from walrusd.store.log import Filter, Opening, Queued, Schedule, Sent, Sizes, Span, StorageFailed, Stored, Write
+from walrusd.store.keeping import Claim, Closed, Room, Swept
+from walrusd.store.log import (
+    Filter,
+    Opening,
+    Queued,
+    Schedule,
+    Sent,
+    Sizes,
+    Span,
+    StorageFailed,
+    Stored,
+    StreamPage,
+    Wanted,
+    Write,
+)
 from walrusd.store.pulse import Pulse
 from walrusd.store.readers import READERS, Readers
 from walrusd.store.refusals import refusal
 from walrusd.store.search import search
+from walrusd.store.stream import stream
+from walrusd.store.sweep import Sweeper
 from walrusd.store.writer import Writer
 
 SEARCHERS = 1
 """Searches wait for each other, and no turn waits for one: what is sought badly may take a tenth of a second."""
+STREAMERS = 1
+"""So do the pages of the daemon-wide stream: a thousand who read it from its beginning are in nobody else's way."""
 CLOSE_S = 30.0
 """Longer than any commit on a disk that lives."""
 
@@ -31,17 +53,21 @@ class SqliteLog:
     def __init__(self, path: str, db: apsw.Connection) -> None:
         self._path = path
         self._give_way = GiveWay()
-        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._give_way)
+        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._give_way, self._have_grown)
         self._readers = Readers(path, self._give_way, READERS)
         self._searchers = Readers(path, self._give_way, SEARCHERS)
+        self._streamers = Readers(path, self._give_way, STREAMERS)
+        self._sweep = Sweeper(self._readers, self._writer)
+        self._growth = trio.Event()
+        self.importing: set[int] = set()
         self._closed = False
         self._writer.start()
         trio.lowlevel.add_instrument(self._give_way)
 
     @classmethod
-    async def open(cls, path: str, *, durability: Durability = "full") -> "SqliteLog":
-        """Open or make the database at `path`. Raises CannotOpen."""
-        db = await trio.to_thread.run_sync(open_for_writing, path, durability)
+    async def open(cls, path: str, *, durability: Durability = "full", chain: bool = False) -> "SqliteLog":
+        """Open or make the database at `path`, its events chained or not from now on. Raises CannotOpen."""
+        db = await trio.to_thread.run_sync(partial(open_for_writing, path, durability, chain=chain))
         try:
             return cls(path, db)
         except apsw.Error as error:
@@ -58,6 +84,14 @@ class SqliteLog:
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
         return await self._readers.read(queries.events, session, since, limit, max_bytes)
+
+    def last_offset(self) -> int:
+        return self._writer.offset
+
+    async def stream(
+        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    ) -> StreamPage:
+        return await self._streamers.read(stream, wanted, since, upto, limit, max_bytes)
 
     async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
         return await self._readers.read(queries.opening, session, limit, max_bytes)
@@ -114,8 +148,36 @@ class SqliteLog:
         self._writer.submit(pulse)
         await pulse.wait()
 
+    @property
+    def head(self) -> Head | None:
+        """The last link of the chain, None where it is off. Before the first write, and after the last one."""
+        return self._writer.head
+
     def sizes(self) -> Sizes:
         return Sizes(_size(self._path), _size(f"{self._path}-wal"))
+
+    async def room(self) -> Room:
+        return await self._readers.read(room.room)
+
+    async def grown(self) -> None:
+        await self._growth.wait()
+        self._growth = trio.Event()
+
+    def _have_grown(self) -> None:
+        self._growth.set()
+
+    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
+        return await self._readers.read(room.closed, before, enough, most)
+
+    async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
+        return await self._readers.read(room.outputs, of, enough, most)
+
+    async def unnamed(self) -> list[int]:
+        found = await self._readers.read(unnamed, self.importing)
+        return [session for session in found if session not in self.importing]  # one may have begun meanwhile
+
+    async def sweep(self) -> Swept:
+        return await self._sweep(self.importing)
 
     async def aclose(self) -> None:
         """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
@@ -124,6 +186,7 @@ class SqliteLog:
         self._closed = True
         self._readers.close()
         self._searchers.close()
+        self._streamers.close()
         self._writer.stop()
         # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
         with trio.CancelScope(shield=True):

@@ -4,27 +4,27 @@ While a transaction is synced to the disk the next one gathers, so that one sync
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
 import apsw
 import trio
 
-from walrusd.store.database import let_go
+from walrusd.store.chain import Chain, head
+from walrusd.store.database import BUSY_MS, let_go
+from walrusd.store.errand import Errand
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed, Write
+from walrusd.store.migrations import schema_version
 from walrusd.store.pulse import Pulse
 from walrusd.store.refusals import write_failure
 from walrusd.store.rows import put
+from walrusd.store.wal import WriteAheadLog
 
 BATCH = 512
 """Writes in a transaction at most: beyond it the first would wait long for little, the sync being shared enough."""
-CHECKPOINT_PAGES = 1000
-"""4 MiB of the write-ahead log: SQLite's own measure."""
-TRUNCATE_PAGES = 16 * CHECKPOINT_PAGES
-"""A log this long has readers who never all pause: it is worth waiting for them once."""
 
 Outcome = Callable[[], None]
 
@@ -36,17 +36,22 @@ class Writer:
     are sessions at work.
     """
 
-    def __init__(self, db: apsw.Connection, token: trio.lowlevel.TrioToken, give_way: GiveWay) -> None:
+    def __init__(self, db: apsw.Connection, token: trio.lowlevel.TrioToken, give_way: GiveWay, grown: Outcome) -> None:
+        """`grown` is called on trio's thread when GROWTH bytes were written since the last time."""
         self._db = db
+        self._grown = grown
         self._path = db.filename
         self._token = token
         self._give_way = give_way
-        self._waiting: SimpleQueue[Write | Pulse | None] = SimpleQueue()
-        self._offset = _number(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
+        self._waiting: SimpleQueue[Write | Pulse | Errand | None] = SimpleQueue()
+        self.offset = _number(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
+        """The highest that was given. Written by its thread only."""
+        self.head = head(db)
+        """The last link on the disk; None where the chain is off. Read when nothing is under way."""
         self._given_before = _number(db, "SELECT value FROM counter WHERE name = 'session_given'")
         self.given = self._given_before
         """The highest session id handed out. Written by trio's thread only; it goes to the disk with the next batch."""
-        self._truncate_at = TRUNCATE_PAGES
+        self._wal = WriteAheadLog(db, BUSY_MS)
         self._ended = False
         # A daemon thread: when trio's run ended without aclose, nobody is left to stop it.
         self._thread = threading.Thread(target=self._run, name="walrusd-store-writer", daemon=True)
@@ -54,7 +59,7 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, one: Write | Pulse) -> None:
+    def submit(self, one: Write | Pulse | Errand) -> None:
         self._give_way.submitted()
         self._waiting.put(one)
         if self._ended:
@@ -72,10 +77,14 @@ class Writer:
     def _run(self) -> None:
         try:
             while batch := self._gather():
-                writes = [one for one in batch if isinstance(one, Write)]
-                self._token.run_sync_soon(self._deliver, _in_order(batch, self._settle(writes)))
-                if writes:
-                    self._checkpoint()
+                errands = [one for one in batch if isinstance(one, Errand)]
+                if others := [one for one in batch if not isinstance(one, Errand)]:
+                    writes = [one for one in others if isinstance(one, Write)]
+                    self._token.run_sync_soon(self._deliver, _in_order(others, self._settle(writes)))
+                    if writes:
+                        self._after_writing()
+                for errand in errands:
+                    self._run_errand(errand)
         except trio.RunFinishedError:
             pass  # nobody is left to be told; what was committed stays
         finally:
@@ -83,9 +92,9 @@ class Writer:
             self._ended = True
             self._refuse()
 
-    def _gather(self) -> list[Write | Pulse]:
+    def _gather(self) -> list[Write | Pulse | Errand]:
         """The next batch, waited for; empty when it is time to stop."""
-        batch: list[Write | Pulse] = []
+        batch: list[Write | Pulse | Errand] = []
         while one := self._waiting.get():
             batch.append(one)
             if len(batch) == BATCH or self._waiting.empty():
@@ -109,37 +118,55 @@ class Writer:
 
     def _commit(self, batch: Sequence[Write]) -> list[Outcome]:
         """All of the batch in one transaction, or an exception and nothing."""
-        given, offset = self.given, self._offset
+        given, offset, chained = self.given, self.offset, Chain(self.head)
         outcomes: list[Outcome] = []
         for write in batch:
             outcomes.append(partial(write.committed, offset + 1))
             offset += len(write.bodies)
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            put(self._db, batch, self._offset + 1)
+        with self._transaction():
+            put(self._db, batch, self.offset + 1, chained)
             if given > self._given_before:
                 self._db.execute("UPDATE counter SET value = ? WHERE name = 'session_given'", (given,))
+        self._given_before, self.offset, self.head = given, offset, chained.head
+        return outcomes
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             # On a full disk or an I/O error SQLite may have rolled back by itself.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._cover()
             raise
-        self._given_before, self._offset = given, offset
-        return outcomes
 
-    def _checkpoint(self) -> None:
-        """Keep the write-ahead log short. Done when the outcomes are on their way, so that nobody waits for it."""
+    def _cover(self) -> None:
+        """Lay a transaction that says nothing over what has failed.
+
+        Where the disk has taken a transaction and only its sync failed, it stands whole at the end of the write-ahead
+        log, though everybody was told that it is not: the next start would find it. A disk that takes nothing more
+        keeps this out, too; then that start finds what was refused.
+        """
+        with suppress(apsw.Error):
+            # SQLite writes no row that stays as it is; a header it does.
+            self._db.pragma("user_version", schema_version(self._db))
+
+    def _after_writing(self) -> None:
+        """Done when the outcomes are on their way, so that nobody waits for it."""
+        if self._wal.keep_short():
+            self._token.run_sync_soon(self._grown)
+
+    def _run_errand(self, errand: Errand) -> None:
         try:
-            pages, saved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if pages >= self._truncate_at:
-                self._truncate_at = pages + TRUNCATE_PAGES
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                self._truncate_at = TRUNCATE_PAGES
-            elif pages - saved >= CHECKPOINT_PAGES:
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error:
-            pass  # nothing is lost by it: the write-ahead log is part of the database, and the next batch tries again
+            with self._transaction():
+                outcome = errand.run(self._db)
+        except Exception as error:  # noqa: BLE001 - as in `_settle`
+            outcome = partial(errand.failed, write_failure(self._db, error))
+        self._token.run_sync_soon(self._deliver, [outcome])
+        self._after_writing()
 
     def _close(self) -> None:
         try:

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from walrusd.rpc.call import Call, House
-from walrusd.rpc.handlers import agent, branch, config, daemon, schedule, search, send, session, tool, watch
+from walrusd.rpc.handlers import agent, branch, config, daemon, portable, schedule, search, send, session, tool, watch
 
 # Any: each handler takes the params that METHODS names for it; the table is where that is known.
 INLINE: dict[str, Callable[[House, Any], Struct]] = {
@@ -24,6 +24,7 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "daemon.status": daemon.status,
     "daemon.metrics": daemon.metrics,
     "daemon.reload": daemon.reload,
+    "daemon.gc": daemon.gc,
     "agent.run": send.run,
     "session.create": session.create,
     "session.list": session.list_sessions,
@@ -40,7 +41,10 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "session.rewind": branch.rewind,
     "session.checkpoint": branch.checkpoint,
     "session.checkpoints": branch.checkpoints,
+    "session.export": portable.export,
+    "session.import": portable.import_,
     "session.resume": send.resume,
+    "event.subscribe": watch.subscribe,
     "tool.output": tool.output,
     "schedule.run": schedule.run,
     "schedule.pause": schedule.pause,

@@ -12,7 +12,7 @@ from walrus_protocol.branches import (
     WentBack,
 )
 from walrusd.rpc.call import Call
-from walrusd.rpc.handlers.paging import fitting, position
+from walrusd.rpc.handlers.paging import position
 
 
 async def fork(call: Call, params: ForkParams) -> Forked:
@@ -34,7 +34,6 @@ async def checkpoints(call: Call, params: CheckpointsParams) -> CheckpointList:
     """A page: what is made or moved while the pages are read comes on the last one."""
     after = 0 if params.cursor is None else position(params.cursor)
     found = [one for one in await call.house.runtime.branches.checkpoints(params.session) if one.seq > after]
-    told = [CheckpointInfo(name=one.name, at=one.at, ts=one.ts) for one in found[: params.limit]]
-    told = told[: fitting(told, params.limit)]
-    cursor = str(found[len(told) - 1].seq) if len(told) < len(found) else None
-    return CheckpointList(checkpoints=tuple(told), cursor=cursor)
+    page = found[: params.limit]  # 500 of the longest names are half of what a page may be
+    told = tuple(CheckpointInfo(name=one.name, at=one.at, ts=one.ts) for one in page)
+    return CheckpointList(checkpoints=told, cursor=str(page[-1].seq) if len(page) < len(found) else None)

@@ -7,6 +7,8 @@ import trio
 from walrus_protocol import discover as protocol_discover
 from walrus_protocol.fields import NoParams
 from walrus_protocol.housekeeping import (
+    Collected,
+    GcParams,
     Hello,
     HelloParams,
     Metrics,
@@ -77,6 +79,10 @@ async def metrics(call: Call, params: MetricsParams) -> Metrics:
 
 async def reload(call: Call, _: NoParams) -> Reloaded:
     return await call.house.reload()
+
+
+async def gc(call: Call, params: GcParams) -> Collected:
+    return await call.house.space.gc(dry_run=params.dry_run)
 
 
 async def discover(_: Call, __: NoParams) -> Discovery:

@@ -38,7 +38,7 @@ async def stream(call: Call, params: SendParams) -> TurnResult:
 async def resume(call: Call, params: SessionParams) -> TurnResult:
     """Another try, in a turn of its own: the model goes on with the conversation as it stands."""
     async with call.in_order():
-        message = Incoming(content=GO_ON, when_busy="reject", kind="resume")
+        message = Incoming(content=GO_ON, sender="walrusd", when_busy="reject", kind="resume")
         ticket = await call.house.runtime.send(params.session, message)
     return await ticket.outcome()
 

@@ -19,7 +19,8 @@ async def output(call: Call, params: OutputParams) -> OutputText:
         raise Problem(
             "tool_not_found",
             f"session {params.session} has no output {params.ref[:40]!r}",
-            "A ref stands in the tool_result of an output that was too long to be shown; others are there whole.",
+            "A ref stands in the tool_result of an output that was too long to be shown; others are there whole. Where "
+            "the database outgrows storage.max_db_bytes, the oldest of these outputs are thrown away.",
         )
     more = len(page) == PAGE
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,11 +1,15 @@
-"""session.attach and session.wait."""
+"""session.attach, session.wait and event.subscribe."""
 
 import trio
 
 from walrus_protocol.methods import Attached, AttachParams, Waited, WaitParams
 from walrus_protocol.problems import Problem
+from walrus_protocol.watching import Subscribed, SubscribeParams
 from walrusd.rpc.call import Call
-from walrusd.runtime.bus import Item
+from walrusd.runtime.bus import Fact, Item
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.told import session_not_found
+from walrusd.store.log import Wanted
 
 
 async def attach(call: Call, params: AttachParams) -> Attached:
@@ -29,6 +33,58 @@ async def attach(call: Call, params: AttachParams) -> Attached:
             if live.session.outline.state == "closed" and not reader.behind:
                 return Attached(last_seq=reader.cursor, reason="closed")
     return Attached(last_seq=until, reason="end")
+
+
+async def subscribe(call: Call, params: SubscribeParams) -> Subscribed:
+    """As `attach`, of all sessions, by offset. With some chosen it ends when these are closed; else it has no end."""
+    runtime = call.house.runtime
+    everything = runtime.everything
+    last = everything.last_offset
+    if params.since is not None and params.since > last:
+        raise Problem(
+            "offset_in_future",
+            f"the log ends at offset {last}, before {params.since}",
+            "Subscribe since the last offset that you have seen; 0 is the beginning.",
+        )
+
+    def wanted(item: Item) -> bool:
+        return params.follow or (isinstance(item, Fact) and item.offset <= last)
+
+    with everything.reader(params.since, _wanted(params), mark=params.follow) as reader:
+        if params.follow and params.sessions:
+            everything.end_with_sessions(reader)
+            for session in params.sessions:
+                if await _is_closed(runtime, session):
+                    everything.closed(reader, session)
+        if not params.follow:
+            reader.end()
+        while params.follow or reader.cursor < last:
+            if not await call.relay(reader, wanted):
+                break
+        return Subscribed(
+            last_offset=reader.cursor if params.follow else last, reason="closed" if params.follow else "end"
+        )
+
+
+def _wanted(params: SubscribeParams) -> Wanted:
+    return Wanted(
+        sessions=None if params.sessions is None else frozenset(params.sessions),
+        agents=None if params.agents is None else frozenset(params.agents),
+        types=None if params.types is None else frozenset(params.types),
+        deltas=params.follow and params.deltas,
+    )
+
+
+async def _is_closed(runtime: Runtime, session: int) -> bool:
+    """Whether its close has been published. Raises Problem session_not_found."""
+    if runtime.sessions_in_memory.in_memory(session) is None:
+        outline = await runtime.log.outline(session)
+        if outline is None:
+            raise session_not_found(session)
+        if runtime.sessions_in_memory.in_memory(session) is None:
+            return outline.state == "closed"
+    # In memory it may be about to be closed, and is seen here as it was published.
+    return (await runtime.live(session)).session.outline.state == "closed"
 
 
 async def wait(call: Call, params: WaitParams) -> Waited:

@@ -7,8 +7,14 @@ import apsw
 from walrusd.store.migrations.m001_log import m001_log
 from walrusd.store.migrations.m002_daemon import m002_daemon
 from walrusd.store.migrations.m003_search import m003_search
+from walrusd.store.migrations.m004_space import m004_space
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_log, m002_daemon, m003_search)
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
+    m001_log,
+    m002_daemon,
+    m003_search,
+    m004_space,
+)
 """In order; `user_version` counts those that are done."""
 
 

@@ -1,0 +1,95 @@
+"""What is thrown away, and what is not, by a real walrusd, as a person at a shell sees it."""
+
+import json
+import os
+from pathlib import Path
+
+import apsw
+
+from tests.fakes.home import ECHO, Home
+
+DAY_S = 86_400.0
+
+
+def aged(home: Home, *sessions: int) -> None:
+    """As though these had been closed ten days ago."""
+    db = apsw.Connection(str(home.path / "walrus.db"))
+    db.execute("PRAGMA journal_mode = wal")
+    for session in sessions:
+        db.execute("UPDATE session SET closed_at = closed_at - ? WHERE id = ?", (10 * DAY_S, session))
+    db.close()
+
+
+def told(home: Home, *words: str) -> dict[str, object]:
+    answer = json.loads(home.walrusctl("--json", *words).stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def listed(home: Home) -> list[str]:
+    lines = home.walrusctl("--json", "session", "list", "--all").stdout
+    return [str(session["id"]) for session in json.loads(lines)["sessions"]]
+
+
+def test_an_old_session_goes_at_the_start_and_its_fork_lives_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO)
+    with home.walrusd():
+        for _ in range(2):
+            session = home.walrusctl("session", "create", "walrus").stdout.strip()
+            home.walrusctl("send", session, f"Hello from {session}")
+            home.walrusctl("session", "close", session)
+        assert home.walrusctl("session", "fork", "1").stdout == "3\n"
+        assert told(home, "gc", "--dry-run")["sessions"] == 0
+        home.write("walrus.toml", ECHO + "[storage]\nretain_closed_days = 7\n")
+        assert home.walrusctl("reload").stdout == "changed: storage.retain_closed_days\n"
+        assert told(home, "gc", "--dry-run")["sessions"] == 0
+    aged(home, 1, 2)
+    with home.walrusd() as daemon:
+        daemon.wait_for(lambda walrusd: bool(walrusd.lines("thrown away")))
+        assert listed(home) == ["3"]
+        assert home.walrusctl("send", "1", "Hello?").returncode == 3
+        assert home.walrusctl("session", "history", "3").stdout == "user: Hello from 1\nassistant: Hello from 1\n"
+        assert told(home, "session", "search", "hello")["hits"] == []
+        daemon.kill()
+    with home.walrusd():
+        assert home.walrusctl("session", "history", "3").stdout == "user: Hello from 1\nassistant: Hello from 1\n"
+
+
+def test_a_person_has_it_done_and_is_told_what_was_done(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO)
+    with home.walrusd():
+        session = home.walrusctl("session", "create", "walrus").stdout.strip()
+        home.walrusctl("send", session, "-", stdin="x" * 3_500_000)
+        home.walrusctl("session", "close", session)
+        home.write("walrus.toml", ECHO + "[storage]\nmax_db_bytes = 2000000\n")
+        said = home.walrusctl("gc", "--dry-run").stdout
+        assert said.startswith("would throw away 0 sessions"), "nothing is in force that was not reloaded"
+        size = os.stat(home.path / "walrus.db").st_size + os.stat(home.path / "walrus.db-wal").st_size
+        assert size > 3_000_000
+        home.walrusctl("reload")
+        collected = told(home, "gc")
+        assert home.walrusctl("gc").stdout.startswith("threw away 0 sessions (0 events) and 0 outputs\n")
+        assert listed(home) == []
+        assert isinstance(collected["db_bytes"], int)
+        assert collected["db_bytes"] < 2_500_000
+    assert os.stat(home.path / "walrus.db").st_size < 2_500_000
+
+
+def test_where_open_sessions_take_the_room_status_and_doctor_say_so(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO + "[storage]\nmax_db_bytes = 1048576\n")
+    with home.walrusd():
+        session = home.walrusctl("session", "create", "walrus").stdout.strip()
+        home.walrusctl("send", session, "-", stdin="x" * 2_000_000)
+        home.walrusctl("gc")
+        assert "more than storage.max_db_bytes allows (1.0 MB)" in home.walrusctl("status").stderr
+    checks = told(home, "doctor")["checks"]
+    assert isinstance(checks, list)
+    [space] = [check for check in checks if check["name"] == "space"]
+    assert space["status"] == "warning"
+    assert "storage.max_db_bytes allows 1.0 MB" in space["message"]
+    assert listed_by_a_new_walrusd(home) == [session]
+
+
+def listed_by_a_new_walrusd(home: Home) -> list[str]:
+    with home.walrusd():
+        return listed(home)

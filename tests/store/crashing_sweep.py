@@ -1,0 +1,57 @@
+"""A process that throws sessions away, sweeps up and gives pages back, and dies (see `deaths`)."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import trio
+
+from tests.fakes.deaths import die_at_every_step
+from tests.fakes.stores import SqliteDisk, commit, write
+from tests.store.family import Family, body
+from walrus_protocol.events import Parent
+from walrusd.store.log import DAEMON, Output
+
+PARENT, FORK, OTHER = 1, 2, 3
+WHOLE = {
+    PARENT: [body(PARENT, seq, None) for seq in range(1, 7)],
+    FORK: [body(PARENT, seq, None) for seq in range(1, 4)]
+    + [body(FORK, seq, Parent(session=PARENT, seq=3)) for seq in range(1, 3)],
+    OTHER: [body(OTHER, seq, None) for seq in range(1, 6)],
+}
+"""As what each session is read while it is listed."""
+
+
+async def fill(folder: Path) -> None:
+    family, log = Family(), await SqliteDisk(folder).open()
+    await family.make(log, 6)
+    await family.make(log, 2, of=PARENT, at=3)
+    await family.make(log, 5)
+    await commit(log, write(session=OTHER, output=Output(ref="large", body=b"x" * 1_500_000)))
+    await log.aclose()
+
+
+async def live(folder: Path) -> None:
+    log = await SqliteDisk(folder, durability="full").open()
+    await commit(log, write(session=DAEMON, bodies=[b"{}"], first_seq=1, expired=[PARENT, OTHER]))
+    await log.sweep()
+    await log.aclose()
+
+
+def filled(folder: Path) -> None:
+    """Filled by a process of its own: this one is forked, so it must not have had threads."""
+    folder.mkdir()
+    if not (child := os.fork()):
+        trio.run(fill, folder)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def prepare(folder: Path) -> None:
+    shutil.copy(folder.parent / "template" / "walrus.db", folder)
+
+
+if __name__ == "__main__":
+    filled(Path(sys.argv[1]) / "template")
+    die_at_every_step(live, prepare)

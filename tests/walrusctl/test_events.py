@@ -1,0 +1,134 @@
+"""walrusctl events: lines for people, objects for programs, and where to go on from."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+from tests.fakes.daemon import Call, FakeDaemon, HangUp
+from tests.fakes.home import PATIENCE_S
+from tests.fakes.terminal import Terminal
+from walrus_protocol.content import ToolCall
+from walrus_protocol.events import (
+    AssistantMessage,
+    ConfigReloaded,
+    Done,
+    MessageQueued,
+    SessionCreated,
+    StateChanged,
+    Tick,
+    ToolCallsStart,
+    UserMessage,
+)
+from walrus_protocol.watching import Subscribed, SubscribeParams
+from walrusctl.render import when
+
+TS = 1_793_577_600.0
+CALL = ToolCall(id="c1", name="read", arguments={"path": "a"})
+EVENTS = (
+    SessionCreated(seq=1, offset=5, ts=TS, session=3, agent="walrus"),
+    UserMessage(seq=2, offset=6, ts=TS, session=3, turn=1, content="what\ndoes it say?", sender="ann"),
+    AssistantMessage(seq=3, offset=7, ts=TS, session=3, turn=1, round=1, calls=(CALL,)),
+    ToolCallsStart(seq=4, offset=8, ts=TS, session=3, turn=1, calls=(CALL,)),
+    AssistantMessage(seq=5, offset=9, ts=TS, session=3, turn=1, round=2, content="\x1b[31mhi"),
+    Done(seq=6, offset=10, ts=TS, session=3, turn=1, stop_reason="text_response", rounds=2),
+    Tick(
+        seq=None, offset=12, ts=TS, tick=1, schedule="heartbeat:walrus", agent="walrus", slot=TS, outcome="skipped",
+        reason="quiet hours",
+    ),
+    ConfigReloaded(seq=None, offset=13, ts=TS, changed=("defaults.model",)),
+)  # fmt: skip
+
+
+def happens(call: Call) -> Struct:
+    call.emit(StateChanged(ts=TS, state="idle"), *EVENTS)
+    return Subscribed(last_offset=20, reason="end")
+
+
+def hangs_up(call: Call) -> Struct:
+    call.emit(StateChanged(ts=TS, state="idle"), *EVENTS[:3])
+    raise HangUp
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> FakeDaemon:
+    return FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": happens})
+
+
+def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("events")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        f"{when(TS)} {line}"
+        for line in (
+            "[3] session 3 of agent walrus created",
+            "[3] ann: what does it say?",
+            '[3] → read {"path": "a"}',
+            "[3] assistant: hi",
+            "[3] done: text_response, 2 rounds, 0 tokens in, 0 out, $0.0000, 0.0 s",
+            "[walrusd] heartbeat:walrus skipped: quiet hours",
+            "[walrusd] reloaded: defaults.model",
+        )
+    ]
+
+
+def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        lines = terminal.lines("events")
+    assert [line.get("offset") for line in lines if isinstance(line, dict)] == [None, *range(5, 11), 12, 13, None]
+    assert lines[-1] == {"last_offset": 20, "reason": "end"}
+
+
+def test_what_is_chosen_is_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
+    chosen = ("--session", 3, "--session", 4, "--agent", "a", "--type", "done", "--type", "tick")
+    with daemon:
+        terminal.types("events")
+        terminal.types("events", "--no-follow")
+        terminal.types("events", "--json")
+        terminal.types("events", "--json", "--no-deltas", "--since", 7, *chosen)
+    assert daemon.params("event.subscribe") == [
+        SubscribeParams(deltas=False),
+        SubscribeParams(deltas=False, follow=False, since=0),
+        SubscribeParams(),
+        SubscribeParams(since=7, sessions=(3, 4), agents=("a",), types=("done", "tick"), deltas=False),
+    ]
+
+
+def test_a_type_that_is_asked_for_has_a_line_in_any_case(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("events", "--type", "state_changed")
+    assert result.stdout.splitlines()[0] == f"{when(TS)} [walrusd] (state_changed)"
+
+
+def test_a_type_that_there_is_not_is_refused_with_the_nearest(daemon: FakeDaemon, terminal: Terminal) -> None:
+    with daemon:
+        result = terminal.types("events", "--type", "dnoe")
+    assert result.exit_code == 2
+    assert "did you mean done?" in result.stderr
+
+
+def test_a_daemon_that_goes_away_leaves_word_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": hangs_up}):
+        result = terminal.types("events", "--json")
+    assert result.exit_code == 4
+    assert [json.loads(line).get("offset") for line in result.stdout.splitlines()[:-1]] == [None, 5, 6, 7]
+    assert "`walrusctl events --since 7` goes on from here" in result.stderr
+
+
+def test_ctrl_c_ends_it_with_130_and_says_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
+    def follows(call: Call) -> Struct:
+        happens(call)
+        call.emit(MessageQueued(ts=TS, session=3, position=1))
+        return call.wait_for_cancel()
+
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": follows}):
+        child = terminal.child("events")
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(8)]
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, len(lines)) == (130, 8)
+    assert stderr.decode() == "`walrusctl events --since 13` goes on from here\n"

@@ -1,0 +1,313 @@
+"""walrusctl verify: whoever changes the log behind walrusd's back is found out, and where; who does not, is not."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.stores import SqliteDisk, commit, write
+from tests.fakes.terminal import Terminal
+from walrus_protocol.chain import START, Head, digest, link
+from walrus_protocol.events import UserMessage, encode
+from walrusd.session.outline import Outline
+
+SESSIONS, ROUNDS = 3, 6
+LAST = SESSIONS * ROUNDS
+LONG = "very long " * 1000
+Tampering = Callable[[sqlite3.Connection], object]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sessions that spoke in turns, six times each: the event at offset 3 * seq + session - 3 is (session, seq).
+
+    Each message of session 2 is a long one.
+    """
+    folder = tmp_path_factory.mktemp("log")
+    trio.run(_spoken, SqliteDisk(folder, chain=True))
+    return folder / "walrus.db"
+
+
+async def _spoken(disk: SqliteDisk) -> None:
+    log = await disk.open()
+    for seq in range(1, ROUNDS + 1):
+        for session in range(1, SESSIONS + 1):
+            said = f"{session} says {seq}{LONG if session == 2 else ''}"
+            body = encode(UserMessage(content=said, session=session, ts=seq))
+            row = Outline(id=session, state="idle", agent="a", last_seq=seq)
+            await commit(log, write(session=session, outline=row, bodies=[body], first_seq=seq))
+    await log.aclose()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, log: Path) -> Terminal:
+    shutil.copy(log, tmp_path)
+    return Terminal(tmp_path)
+
+
+def tamper(terminal: Terminal, how: Tampering | str) -> None:
+    with closing(sqlite3.connect(terminal.home / "walrus.db")) as db:
+        if isinstance(how, str):
+            db.executescript(how)
+        else:
+            how(db)
+            db.commit()
+
+
+def place(terminal: Terminal, *words: str) -> tuple[int | None, int | None, int | None]:
+    """Offset, session and seq of what was found; in words, too."""
+    result = terminal.types("verify", "--json", *words)
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    found = answer["tampered"]
+    assert (answer["whole"], answer["head"]) == (False, None)
+    spoken = terminal.types("verify", *words)
+    assert (spoken.exit_code, spoken.stdout) == (1, "")
+    assert "the log was tampered with" in spoken.stderr
+    assert all(f"{name} {found[name]}" in spoken.stderr for name in ("offset", "session", "seq") if found[name])
+    assert found["what"].split()[0] in spoken.stderr
+    return found["offset"], found["session"], found["seq"]
+
+
+def head(terminal: Terminal) -> str:
+    result = terminal.types("verify")
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_a_log_that_nobody_touched_is_whole_and_its_head_is_printed(terminal: Terminal) -> None:
+    result = terminal.types("verify")
+    assert (result.exit_code, result.stderr) == (0, "18 events are as they were written\n")
+    noted = result.stdout.strip()
+    assert noted.startswith("18:")
+    assert terminal.lines("verify") == [
+        {
+            "whole": True,
+            "head": noted,
+            "events": LAST,
+            "thrown_away": 0,
+            "stretches": [{"first": 1, "last": LAST, "goes_on": True}],
+            "tampered": None,
+        }
+    ]
+    assert sorted(path.name for path in terminal.home.iterdir()) == ["walrus.db"]
+
+
+TAMPERED: dict[str, tuple[Tampering | str, tuple[int | None, int | None, int | None]]] = {
+    "a body was changed": (
+        "UPDATE event SET body = CAST(replace(body, 'says', 'sayz') AS BLOB) WHERE offset = 7",
+        (7, 1, 3),
+    ),
+    "a long text was changed": (
+        """UPDATE text SET body = CAST(replace(body, 'very', 'just') AS BLOB)
+        WHERE digest = (SELECT text FROM event WHERE offset = 8)""",
+        (8, 2, 3),
+    ),
+    "a long text was taken for another": (
+        "UPDATE event SET text = (SELECT text FROM event WHERE offset = 11) WHERE offset = 8",
+        (8, 2, 3),
+    ),
+    "a long text is gone": (
+        "DELETE FROM text WHERE digest = (SELECT text FROM event WHERE offset = 8)",
+        (8, 2, 3),
+    ),
+    "an event is gone from the middle": ("DELETE FROM event WHERE offset = 9", (9, 3, 3)),
+    "an event is gone with its link": (
+        "DELETE FROM event WHERE offset = 9; DELETE FROM link WHERE offset = 9",
+        (9, 3, 3),
+    ),
+    "the first event of a session is gone": ("DELETE FROM event WHERE offset = 2", (2, 2, 1)),
+    "the last event is gone": ("DELETE FROM event WHERE offset = 18", (18, 3, 6)),
+    "the last events are gone with their links": (
+        "DELETE FROM event WHERE offset > 15; DELETE FROM link WHERE offset > 15",
+        (16, None, None),
+    ),
+    "the last events are gone, and the log is said to end before them": (
+        """DELETE FROM event WHERE offset > 16; DELETE FROM link WHERE offset > 16;
+        UPDATE sqlite_sequence SET seq = 16 WHERE name = 'event'""",
+        (None, 2, 6),
+    ),
+    "two bodies were swapped": (
+        """CREATE TEMP TABLE two AS SELECT offset, body FROM event WHERE offset IN (7, 10);
+        UPDATE event SET body = (SELECT body FROM two WHERE offset = 17 - event.offset) WHERE offset IN (7, 10)""",
+        (7, 1, 3),
+    ),
+    "two places were swapped": (
+        """UPDATE event SET offset = -7 WHERE offset = 7; UPDATE event SET offset = 7 WHERE offset = 10;
+        UPDATE event SET offset = 10 WHERE offset = -7""",
+        (7, 1, 4),
+    ),
+    "an event was put in at the end": (
+        "INSERT INTO event (session, seq, body) VALUES (3, 7, CAST('{}' AS BLOB))",
+        (19, 3, 7),
+    ),
+    "an event was put in behind the end": (
+        """INSERT INTO event (session, seq, body) VALUES (3, 7, CAST('{}' AS BLOB));
+        UPDATE sqlite_sequence SET seq = 18 WHERE name = 'event'""",
+        (19, 3, 7),
+    ),
+    "an event was put in before the beginning": (
+        "INSERT INTO event (offset, session, seq, body) VALUES (0, 3, 7, CAST('{}' AS BLOB))",
+        (None, 3, 7),
+    ),
+    "an event was put in where another was": (
+        "UPDATE event SET session = 9, seq = 1, body = CAST('{}' AS BLOB) WHERE offset = 9",
+        (9, 9, 1),
+    ),
+    "a link is gone": ("DELETE FROM link WHERE offset = 9", (9, 3, 3)),
+    "the first link is gone": ("DELETE FROM link WHERE offset = 1", (1, 1, 1)),
+    "the last link is gone": ("DELETE FROM link WHERE offset = 18", (18, 3, 6)),
+    "all links are gone": ("DELETE FROM link", (1, 1, 1)),
+    "a link was changed": ("UPDATE link SET link = zeroblob(32) WHERE offset = 9", (9, 3, 3)),
+    "a link was put in": ("INSERT INTO link (offset, link) VALUES (19, zeroblob(32))", (19, None, None)),
+    "a session is gone with all that it had": (
+        "DELETE FROM event WHERE session = 2; DELETE FROM session WHERE id = 2",
+        (2, None, None),
+    ),
+    "a session is gone with its links": (
+        """DELETE FROM link WHERE offset IN (SELECT offset FROM event WHERE session = 2);
+        DELETE FROM event WHERE session = 2; DELETE FROM session WHERE id = 2""",
+        (2, None, None),
+    ),
+    "the seq of an event was changed": ("UPDATE event SET seq = 7 WHERE offset = 16", (16, 1, 7)),
+    "the session of an event was changed": ("UPDATE event SET session = 9 WHERE offset = 9", (9, 9, 3)),
+    "the outline of a session was set back": (
+        "UPDATE session SET outline = CAST(replace(outline, '\"last_seq\":6', '\"last_seq\":5') AS BLOB) WHERE id = 1",
+        (None, 1, 6),
+    ),
+    "the outline of a session is no JSON": (
+        "UPDATE session SET outline = CAST('{' AS BLOB) WHERE id = 1",
+        (None, 1, 1),
+    ),
+    "an event is of a session that cannot be": ("UPDATE event SET session = -1 WHERE offset = 9", (9, -1, 3)),
+    "the chain is said to have begun later": (
+        "UPDATE counter SET name = 'chain 5' WHERE name = 'chain 1'",
+        (1, None, None),
+    ),
+    "the chain is said to have ended": ("UPDATE counter SET value = 12 WHERE name = 'chain 1'", (13, None, None)),
+    "the chain is said to go on behind the end": (
+        "UPDATE counter SET value = 99 WHERE name = 'chain 1'",
+        (1, None, None),
+    ),
+    "the chain is said to have begun twice": ("INSERT INTO counter VALUES ('chain 9', 0)", (1, None, None)),
+}
+
+
+@pytest.mark.parametrize(("how", "where"), TAMPERED.values(), ids=TAMPERED)
+def test_tampering_is_found_and_named(
+    terminal: Terminal, how: Tampering | str, where: tuple[int | None, int | None, int | None]
+) -> None:
+    tamper(terminal, how)
+    assert place(terminal) == where
+
+
+def thrown_away(db: sqlite3.Connection, session: int) -> None:
+    """As walrusd does it, but for the fact that says so."""
+    rows = db.execute(
+        """SELECT offset, seq, substr(event.body, 1, ifnull(at, 0)) || ifnull(text.body, '')
+        || substr(event.body, ifnull(at, 0) + 1)
+        FROM event LEFT JOIN text ON event.text = digest WHERE session = ?""",
+        [session],
+    ).fetchall()
+    for offset, seq, body in rows:
+        what = (session, seq, digest(body.encode()), offset)
+        db.execute("UPDATE link SET session = ?, seq = ?, digest = ? WHERE offset = ?", what)
+    db.execute("DELETE FROM event WHERE session = ?", [session])
+    db.execute("DELETE FROM session WHERE id = ?", [session])
+
+
+def remade(db: sqlite3.Connection) -> None:
+    """All links from what is there, and all counters to fit: whoever can write the database can do that."""
+    db.execute("DELETE FROM link")
+    before, last = START, 0
+    rows = db.execute(
+        """SELECT offset, session, seq, substr(event.body, 1, ifnull(at, 0)) || ifnull(text.body, '')
+        || substr(event.body, ifnull(at, 0) + 1)
+        FROM event LEFT JOIN text ON event.text = digest ORDER BY offset"""
+    ).fetchall()
+    for last, session, seq, body in rows:
+        before = link(before, last, session, seq, digest(body.encode()))
+        db.execute("INSERT INTO link (offset, link) VALUES (?, ?)", (last, before))
+    db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'event'", [last])
+    for session, outline in db.execute("SELECT id, outline FROM session").fetchall():
+        [[seq]] = db.execute("SELECT max(seq) FROM event WHERE session = ?", [session])
+        told = json.dumps({**json.loads(outline), "last_seq": seq}).encode()
+        db.execute("UPDATE session SET outline = ? WHERE id = ?", (told, session))
+
+
+def test_an_end_cut_off_with_all_that_told_of_it_is_shown_by_a_head_noted_before_and_by_nothing_else(
+    terminal: Terminal,
+) -> None:
+    noted = head(terminal)
+    tamper(terminal, "DELETE FROM event WHERE offset > 12")
+    tamper(terminal, remade)
+    assert head(terminal).startswith("12:")
+    assert place(terminal, "--since", noted) == (18, None, None)
+
+
+def test_a_log_made_anew_is_shown_by_a_head_noted_before_and_by_nothing_else(terminal: Terminal) -> None:
+    noted = head(terminal)
+    tamper(terminal, "UPDATE event SET body = CAST(replace(body, 'says', 'sayz') AS BLOB) WHERE offset = 7")
+    tamper(terminal, remade)
+    assert head(terminal) != noted
+    assert place(terminal, "--since", noted) == (18, 3, 6)
+
+
+def test_a_head_noted_at_any_time_is_in_the_chain(terminal: Terminal, log: Path) -> None:
+    with closing(sqlite3.connect(log)) as db:
+        heads = [Head(0, START), *(Head(*row) for row in db.execute("SELECT offset, link FROM link"))]
+    assert len(heads) == LAST + 1
+    for noted in heads:
+        result = terminal.types("verify", "--since", str(noted))
+        assert (result.exit_code, result.stdout.strip()) == (0, str(heads[-1]))
+
+
+def test_a_head_of_no_log_and_what_is_no_head_are_refused(terminal: Terminal) -> None:
+    assert place(terminal, "--since", f"99:{'0' * 64}") == (99, None, None)
+    result = terminal.types("verify", "--since", "yesterday")
+    assert (result.exit_code, "OFFSET:HEX" in result.stderr) == (2, True)
+
+
+def test_a_session_that_was_thrown_away_is_missed_unless_the_log_says_so(terminal: Terminal) -> None:
+    noted = head(terminal)
+    tamper(terminal, lambda db: thrown_away(db, 2))
+    assert place(terminal) == (2, 2, 1)
+    trio.run(_told, SqliteDisk(terminal.home, chain=True), [2])
+    result = terminal.types("verify", "--since", noted)
+    assert (result.exit_code, result.stderr) == (0, "19 events are as they were written, 6 of them thrown away since\n")
+    tamper(terminal, "UPDATE link SET seq = 7 WHERE offset = 8")
+    assert place(terminal) == (8, 2, 7)
+    tamper(terminal, "UPDATE link SET seq = 3 WHERE offset = 8")
+    tamper(terminal, "INSERT INTO event (offset, session, seq, body) VALUES (8, 2, 3, CAST('{}' AS BLOB))")
+    assert place(terminal) == (8, 2, 3)
+
+
+async def _told(disk: SqliteDisk, sessions: list[int]) -> None:
+    log = await disk.open()
+    fact = json.dumps({"type": "sessions_expired", "ts": 1.0, "sessions": sessions}, separators=(",", ":")).encode()
+    await commit(log, write(session=0, bodies=[fact], first_seq=1))
+    await log.aclose()
+
+
+def test_without_a_chain_or_a_database_it_says_so(terminal: Terminal, tmp_path: Path) -> None:
+    none = Terminal(tmp_path / "none")
+    (tmp_path / "none").mkdir()
+    assert none.types("verify").exit_code == 3
+    trio.run(_spoken, SqliteDisk(tmp_path / "none"))
+    result = none.types("verify", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["whole"]) == (2, None)
+    result = none.types("verify")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "[storage] chain = true" in result.stderr
+    assert place(none, "--since", f"3:{'0' * 64}") == (3, 3, 1)
+    tamper(terminal, "PRAGMA user_version = 99")
+    result = terminal.types("verify")
+    assert (result.exit_code, "newer walrusd" in result.stderr) == (1, True)
+    (tmp_path / "walrus.db").write_text("this is not SQLite " * 100)
+    result = terminal.types("verify", "--json")
+    assert (result.exit_code, "is not a database" in json.loads(result.stdout)["error"]["message"]) == (1, True)

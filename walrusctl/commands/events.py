@@ -1,0 +1,84 @@
+"""walrusctl events: what happens, in whichever session, and in walrusd itself."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from walrus_protocol.client import Json, Unreachable
+from walrusctl.groups import SESSION, common_options
+from walrusctl.invocation import Invocation, pass_invocation
+from walrusctl.output import note, say, say_json
+from walrusctl.render import event_line, one_line, plain, when
+
+_LINES: dict[str, Callable[[Json], str]] = {
+    "user_message": lambda event: f"{event['sender'] or 'user'}: {plain(event['content'])}",
+    "assistant_message": lambda event: f"assistant: {plain(event['content'])}" if event["content"] else "",
+    "tick": lambda event: f"{event['schedule']} {event['outcome']}: {event['reason'] or event['text']}".rstrip(": "),
+    "config_reloaded": lambda event: f"reloaded: {', '.join(event['changed']) or 'nothing has changed'}",
+    "sessions_expired": lambda event: f"thrown away ({event['reason']}): {', '.join(map(str, event['sessions']))}",
+    "state_changed": lambda _: "",
+    "tool_output": lambda _: "",
+}
+"""What a conversation shows in another way, or not at all."""
+
+
+@click.command()
+@click.option(
+    "--since",
+    type=click.IntRange(0, 2**53 - 1),
+    metavar="OFFSET",
+    help="First what came after this offset; 0 is all there is. [from now on; with --no-follow 0]",
+)
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [follow]")
+@click.option("--session", "sessions", type=SESSION, multiple=True, help="Only of this session; may be repeated.")
+@click.option("--agent", "agents", multiple=True, help="Only of this agent's sessions; may be repeated.")
+@click.option("--type", "types", multiple=True, help="Only of this type, such as done or tick; may be repeated.")
+@click.option("--deltas/--no-deltas", default=True, help="With --json, text as it comes, too. [deltas]")
+@common_options
+@pass_invocation
+def events(
+    asked: Invocation,
+    *,
+    since: int | None,
+    follow: bool,
+    sessions: tuple[int, ...],
+    agents: tuple[str, ...],
+    types: tuple[str, ...],
+    deltas: bool,
+) -> None:
+    """Show what happens in all sessions, and to walrusd itself, as it happens.
+
+    With --json every event is a line, and the result is the last one. Where it stopped is told on stderr: --since goes
+    on from there, after a restart of walrusd, too.
+    """
+    params: Json = {
+        "since": since if follow else since or 0,
+        "follow": follow,
+        "sessions": list(sessions) or None,
+        "agents": list(agents) or None,
+        "types": list(types) or None,
+        "deltas": deltas and asked.json,
+    }
+    last = since
+    try:
+        with asked.client(None) as client, client.stream("event.subscribe", params) as stream:
+            for event in stream:
+                _show(event, as_json=asked.json, asked_for=event["type"] in types)
+                last = event.get("offset", last)
+    except (KeyboardInterrupt, Unreachable):
+        if last is not None:
+            note(f"`walrusctl events --since {last}` goes on from here")
+        raise
+    if asked.json:
+        say_json(stream.result)
+
+
+def _show(event: Json, *, as_json: bool, asked_for: bool) -> None:
+    """What is asked for by its type has a line in any case."""
+    kind = event["type"]
+    if as_json:
+        say_json(event)
+    elif line := _LINES.get(kind, event_line)(event) or (f"({kind})" if asked_for else ""):
+        say(f"{when(event['ts'])} [{event['session'] or 'walrusd'}] {one_line(line)}")
+    sys.stdout.flush()

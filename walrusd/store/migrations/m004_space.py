@@ -1,0 +1,67 @@
+"""What lets space be given back: long texts kept once, who reads on from whom, and what waits to be thrown away."""
+
+import apsw
+
+TABLES = """
+-- What is long is kept once, however often it is said. `text` of an event is the digest of what was taken out of its
+-- body, `at` where it stood.
+CREATE TABLE text (
+    digest BLOB PRIMARY KEY,
+    body BLOB NOT NULL
+) STRICT;
+ALTER TABLE event ADD COLUMN text BLOB;
+ALTER TABLE event ADD COLUMN at INTEGER;
+CREATE INDEX event_with_text ON event (text) WHERE text IS NOT NULL;
+CREATE TRIGGER text_left AFTER DELETE ON event WHEN old.text IS NOT NULL BEGIN
+    DELETE FROM text WHERE digest = old.text AND NOT EXISTS (SELECT 1 FROM event WHERE text = old.text);
+END;
+
+-- Who goes on from whom, and up to which seq it reads it.
+CREATE TABLE fork (
+    child INTEGER PRIMARY KEY,
+    parent INTEGER NOT NULL,
+    seq INTEGER NOT NULL
+) STRICT;
+CREATE INDEX fork_of ON fork (parent);
+
+-- When it was closed.
+ALTER TABLE session ADD COLUMN closed_at REAL;
+CREATE INDEX session_closed_at ON session (closed_at) WHERE closed_at IS NOT NULL;
+
+CREATE TRIGGER session_gone AFTER DELETE ON session WHEN old.state <> 'closed' BEGIN
+    UPDATE counter SET value = value - 1 WHERE name = 'session_open';
+END;
+
+-- By which what a session leaves is found.
+CREATE INDEX output_of_ref ON output_of (ref);
+CREATE INDEX created_with_session ON created_with (session);
+
+-- Sessions that have no row any more, or not yet, and still rows in `event`: read only through forks, or waiting to be
+-- swept.
+CREATE TABLE remains (session INTEGER PRIMARY KEY) STRICT;
+
+-- The chain, where it is switched on: one row for each event from then on. session, seq and digest (of the whole
+-- body) are filled in when the event itself is thrown away.
+CREATE TABLE link (
+    "offset" INTEGER PRIMARY KEY,
+    link BLOB NOT NULL,
+    session INTEGER,
+    seq INTEGER,
+    digest BLOB
+) STRICT;
+"""
+FORKS = """
+INSERT INTO fork (child, parent, seq)
+SELECT id, json_extract(outline, '$.parent.session'), json_extract(outline, '$.parent.seq')
+FROM (SELECT id, CAST(outline AS TEXT) AS outline FROM session)
+WHERE json_extract(outline, '$.parent.session') IS NOT NULL
+"""
+CLOSED = """
+UPDATE session SET closed_at = ifnull(json_extract(CAST(outline AS TEXT), '$.updated_at'), 0.0) WHERE state = 'closed'
+"""
+
+
+def m004_space(db: apsw.Connection) -> None:
+    db.execute(TABLES)
+    db.execute(FORKS)
+    db.execute(CLOSED)

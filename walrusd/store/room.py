@@ -1,0 +1,54 @@
+"""How much room there is in the database, and what may go to make some: what is asked of the tables for that."""
+
+from typing import Literal
+
+import apsw
+
+from walrusd.session import outline
+from walrusd.store.keeping import Claim, Closed, Room
+from walrusd.store.queries import SIZE
+
+CLOSED = f"""
+SELECT id, closed_at, outline, (SELECT ifnull(sum({SIZE}), 0) FROM event WHERE event.session = session.id)
+FROM session WHERE closed_at < :before ORDER BY closed_at, id LIMIT :most
+"""  # noqa: S608 - words of ours
+OUTPUTS = {
+    "closed": """SELECT session.id, output.ref, length(output.body)
+    FROM session CROSS JOIN output_of ON output_of.session = session.id CROSS JOIN output USING (ref)
+    WHERE closed_at IS NOT NULL ORDER BY closed_at, session.id, output_of.ref""",
+    "all": """SELECT output_of.session, output.ref, length(output.body)
+    FROM output CROSS JOIN output_of USING (ref) ORDER BY output.rowid, output_of.session""",
+}
+
+
+def room(db: apsw.Connection) -> Room:
+    size, pages, free = (db.pragma(name) for name in ("page_size", "page_count", "freelist_count"))
+    assert isinstance(size, int)
+    assert isinstance(pages, int)
+    assert isinstance(free, int)
+    return Room(used_bytes=(pages - free) * size, free_bytes=free * size)
+
+
+def closed(db: apsw.Connection, before: float, enough: int, most: int) -> list[Closed]:
+    found: list[Closed] = []
+    for session, closed_at, row, size in db.execute(CLOSED, {"before": before, "most": most}):
+        if enough <= 0 and size:
+            break
+        known = outline.decode(row)
+        one = Closed(session=session, closed_at=closed_at, turns=known.turns, events=known.last_seq, bytes=size)
+        found.append(one)
+        enough -= size
+    return found
+
+
+def outputs(db: apsw.Connection, of: Literal["closed", "all"], enough: int, most: int) -> list[Claim]:
+    found: list[Claim] = []
+    known: set[str] = set()
+    for session, ref, size in db.execute(OUTPUTS[of]):
+        takes = 0 if ref in known else size
+        if len(found) == most or (enough <= 0 and takes):
+            break
+        found.append(Claim(session=session, ref=ref, bytes=takes))
+        known.add(ref)
+        enough -= takes
+    return found
