@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -67,6 +68,36 @@ async def _compared(setup: Setup, durability: Durability, writers: int) -> Row:
         met=measured >= 20_000,
         values={"per_s": measured, "floor_per_s": floor},
     )
+
+
+def chained(setup: Setup) -> list[Row]:
+    """The same turns with each event chained to the one before it, and without, by turns."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    each = setup.fewer(480)
+
+    async def rate(number: int, *, chain: bool) -> float:
+        path = setup.folder / f"chain-{chain}-{number}.db"
+        store = await SqliteLog.open(str(path), chain=chain)
+        try:
+            return await _recorded(store, WRITERS, each)
+        finally:
+            await store.aclose()
+
+    for number in range(2 * ROUNDS):
+        for chain in (True, False) if number % 2 else (False, True):
+            rates[chain].append(trio.run(partial(rate, number, chain=chain)))
+    ratio = p50([on / off for on, off in zip(rates[True], rates[False], strict=True)])
+    return [
+        Row(
+            what=f"durable events in a chain, {WRITERS} sessions",
+            measured=per_s(p50(rates[True])),
+            floor=f"{per_s(p50(rates[False]))} without the chain",
+            ratio=ratio,
+            bar="≥ 0.9 of that without",
+            met=ratio >= 0.9,
+            values={"per_s": p50(rates[True]), "floor_per_s": p50(rates[False]), "ratio": ratio},
+        )
+    ]
 
 
 async def _recorded(store: SqliteLog, writers: int, each: int) -> float:

@@ -11,7 +11,24 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import branches, commands, events, growth, idle, machine, pings, request, search, start, tokens, turns
+from benchmarks import (
+    attach,
+    branches,
+    commands,
+    events,
+    growth,
+    idle,
+    machine,
+    pings,
+    recovery,
+    request,
+    search,
+    space,
+    start,
+    subscribers,
+    tokens,
+    turns,
+)
 from benchmarks.children import ROOT, provider
 from benchmarks.setup import Setup
 from benchmarks.table import Row, rendered
@@ -23,10 +40,15 @@ BARS: dict[str, Callable[[Setup], list[Row]]] = {
     "tokens": tokens.run,
     "pings": pings.run,
     "events": events.recorded,
+    "chain": events.chained,
     "replay": events.replayed,
+    "attach": attach.run,
+    "subscribers": subscribers.run,
     "branches": branches.run,
     "search": search.run,
+    "space": space.run,
     "start": start.run,
+    "recovery": recovery.run,
     "idle": idle.run,
     "memory": growth.memory,
     "request": request.run,

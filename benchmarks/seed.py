@@ -26,6 +26,8 @@ from walrusd.store.sqlite import SqliteLog
 ROUNDS = 99
 """Of a long turn: five events each, and three around them."""
 LONG_TURN = 5 * ROUNDS + 3
+STEERED = 32
+"""Messages of a turn that is steered all the time: sixteen rounds, by default an agent's limit."""
 
 
 class Answers:
@@ -66,6 +68,21 @@ async def session_of_turns(home: Path, turns: int) -> int:
         session = await runtime.create_session("walrus")
         for _ in range(turns):
             await runtime.send_to(session, TEXT)
+        return session
+
+
+async def session_of_messages(home: Path, count: int) -> int:
+    """One session with so many messages, in turns of sixteen rounds: what a steer asks is answered in its turn."""
+    async with past(home) as runtime:
+        session = await runtime.create_session("walrus")
+        live = await runtime.live(session)
+        for start in range(0, count, STEERED):
+            events: list[Durable] = []
+            for number in range(min(STEERED, count - start) // 2):
+                events.append(UserMessage(content=TEXT, kind="steer" if number else "message"))
+                answer = "A short answer, as a model gives it when it is asked little."
+                events.append(AssistantMessage(round=number + 1, content=answer, model="say", provider="bench"))
+            await live.recorder.record(*events, Done(stop_reason="text_response"))
         return session
 
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from walrusd.store.writer import TRUNCATE_PAGES
+from walrusd.store.wal import OURS_BYTES
 
 WARM = 0.2
 WARM_S = 60
@@ -16,8 +16,7 @@ SOME = 0.05
 MOST_GROWTH = 1.1
 MORE_FDS = 8
 """Connections that come and go, and the readers of the store that are open only while they are needed."""
-MOST_WAL_MB = TRUNCATE_PAGES * 4096 / 2**20 * 1.1
-"""Where the store stops everything to shorten it, and a tenth for the batch that led there."""
+MOST_WAL_MB = OURS_BYTES / 2**20
 
 
 class Sample(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from tests.fakes.model import FakeModel, Gate, says
 from walrus_protocol.content import Assistant, User
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.ports import ModelRequest, Reply, Say
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.mend import Draft, OnRestart
@@ -81,6 +82,26 @@ async def test_queued_messages_are_answered_after_a_restart_and_a_close_among_th
         assert await runtime.wait(session, {"closed"}) == "closed"
     # The first is asked for again.
     assert [asked[-1] for asked in model.asked] == [User("a"), User("a"), User("b"), User("c")]
+
+
+async def test_all_that_was_left_open_is_read_before_any_of_it_goes_on() -> None:
+    """Else a start would take as long as the turns that go on."""
+    model, log, read = FakeModel(Gate()), MemoryLog(), list[int]()
+    async with running(model, log) as runtime:
+        for _ in range(20):
+            await runtime.send(await runtime.create_session("walrus"), Incoming(content="hi"))
+
+    async def look(_: ModelRequest, __: Say) -> Reply:
+        read.append(len(runtime.sessions_in_memory))
+        await trio.lowlevel.checkpoint()
+        return Reply(content="ok")
+
+    model.speak = look
+    async with running(model, MemoryLog(log.disk)) as runtime:
+        await runtime.recover()
+        for session in range(1, 21):
+            await runtime.wait(session, {"idle"})
+    assert read == [20] * 20
 
 
 async def test_what_a_model_says_is_kept_beside_the_log_while_it_speaks(autojump_clock: trio.abc.Clock) -> None:

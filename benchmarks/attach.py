@@ -1,0 +1,154 @@
+"""A session of 10,000 events read whole by `session.attach`: first thing after a start, and again.
+
+What came is compared, byte by byte, with what the log holds, put together here without the daemon.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from msgspec import Struct
+
+from benchmarks import seed
+from benchmarks.children import child, line_of, make_home, walrusd
+from benchmarks.echo_server import FRAMED
+from benchmarks.setup import Setup
+from benchmarks.table import Row, p50, per_s
+from benchmarks.wire import HEADER, framed
+from walrus_protocol.client import Client
+from walrus_protocol.events import spliced
+
+EVENTS = 10_000
+ROUNDS = 7
+BAR = 50_000
+RESPONSE = b'{"jsonrpc":"2.0","id":'
+
+
+class Whole(Struct, frozen=True):
+    """A session, and all frames of an attach to it before its response."""
+
+    session: int
+    events: int
+    frames: bytes
+
+    @property
+    def params(self) -> dict[str, int | bool]:
+        return {"session": self.session, "since": 0, "follow": False}
+
+
+def run(setup: Setup) -> list[Row]:
+    home = make_home(setup.folder / "attach", setup.url)
+    whole = trio.run(_written, home, setup.fewer(EVENTS))
+    readers: dict[str, Callable[[str, Whole], float]] = {
+        "first thing after a start, file not in memory": _by_bytes,
+        "again": _by_bytes,
+        "by the blocking Python client, which decodes them": _by_client,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    floors: list[float] = []
+    flood_path = str(setup.folder / "frames.sock")
+    with child(["-m", "benchmarks.echo_server", flood_path]) as flood:
+        line_of(flood)
+        for _ in range(setup.fewer(ROUNDS)):
+            floors.append(_ready_made(flood_path, whole))
+            _drop_from_memory(home)
+            with walrusd(home) as daemon:
+                for name, read in readers.items():
+                    rates[name].append(read(daemon.socket, whole))
+    return [
+        Row(
+            what=f"attach of {whole.events:,} events, {name}",
+            measured=f"{per_s(p50(found))} (at least {per_s(min(found))}), byte for byte",
+            floor=f"{per_s(p50(floors))} ready-made frames of {len(FRAMED)} bytes by bare trio",
+            ratio=p50(found) / p50(floors),
+            bar=f"≥ {BAR:,}/s",
+            met=p50(found) >= BAR,
+            values={"per_s": p50(found), "least_per_s": min(found), "floor_per_s": p50(floors)},
+        )
+        for name, found in rates.items()
+    ]
+
+
+async def _written(home: Path, count: int) -> Whole:
+    """A session of so many events, and what is to come of it."""
+    session = await seed.session_of_events(home, count)
+    frames = bytearray()
+    events = 0
+    async with seed.past(home) as runtime:
+        while rows := await runtime.log.events(session, events, count):
+            for row in rows:
+                event = spliced(row.body, row.seq, row.offset)
+                payload = b'{"jsonrpc":"2.0","method":"event","params":{"request":1,"event":%b}}' % event
+                frames += HEADER.pack(len(payload)) + payload
+            events = rows[-1].seq
+    return Whole(session, events, bytes(frames))
+
+
+def _drop_from_memory(home: Path) -> None:
+    """Have the kernel forget what it holds of the store's files."""
+    for path in home.glob("walrus.db*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _by_bytes(path: str, whole: Whole) -> float:
+    """Events a second, from the request to the last byte."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(path)
+        began = time.perf_counter()
+        connection.sendall(framed("session.attach", whole.params))
+        frames = _read(connection, len(whole.frames))
+        took = time.perf_counter() - began
+        if frames != whole.frames:
+            raise RuntimeError("what came is not what the log holds")
+        answer = connection.recv(65536)
+    if not answer[4:].startswith(RESPONSE):
+        raise RuntimeError(f"more came than the log holds: {answer[4:200]!r}")
+    return whole.events / took
+
+
+def _by_client(path: str, whole: Whole) -> float:
+    with Client(path) as client:
+        began = time.perf_counter()
+        with client.stream("session.attach", whole.params) as stream:
+            events = list(stream)
+        took = time.perf_counter() - began
+    at = 0
+    for event in events:
+        (size,) = HEADER.unpack_from(whole.frames, at)
+        if event != json.loads(whole.frames[at + 4 : at + 4 + size])["params"]["event"]:
+            raise RuntimeError(f"what came is not what the log holds: {event}")
+        at += 4 + size
+    if at != len(whole.frames):
+        raise RuntimeError(f"{len(events)} events came, and the log holds {whole.events}")
+    return whole.events / took
+
+
+def _ready_made(path: str, whole: Whole) -> float:
+    """Frames a second of about as many bytes, with nothing behind them."""
+    words = str(len(whole.frames)).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(path)
+        began = time.perf_counter()
+        connection.sendall(HEADER.pack(len(words)) + words)
+        data = bytearray()
+        while not data.endswith(b'"result":{}}'):
+            data += connection.recv(262144)
+        return len(data) / len(FRAMED) / (time.perf_counter() - began)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        if not (more := connection.recv(min(262144, size - len(data)))):
+            raise EOFError(f"the daemon hung up after {len(data)} of {size} bytes")
+        data += more
+    return bytes(data)
