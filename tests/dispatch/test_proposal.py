@@ -1,6 +1,9 @@
 """How the calls of one round are run: side by side where they only read, else in order; every fact recorded."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import gc
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from weakref import ref
 
 import pytest
 import trio
@@ -201,3 +204,30 @@ async def test_when_a_fact_cannot_be_written_everything_stops_and_the_failure_co
     assert round_.running == []
     assert sorted(round_.began) == [0, 1, 2]
     assert round_.finished() == ["1"]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_what_failed_keeps_nothing_of_the_round(no_collector: None) -> None:
+    class Full(Exception):
+        pass
+
+    class Broken(Round):
+        async def record(self, *events: Durable) -> None:
+            raise Full
+
+    async def work(_: int) -> None:
+        await trio.sleep_forever()
+
+    round_ = Broken("read", "read", "read")
+    held = ref(round_)
+    with suppress(Full):
+        await round_.run(work)
+    del round_
+    assert held() is None

@@ -1,19 +1,24 @@
 """Months: what is not used leaves the memory, and nobody notices but the memory."""
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from weakref import ref
 
 import pytest
 import trio
 
 from tests.fakes.model import FakeModel, Gate, says
+from tests.fakes.stores import SqliteDisk
 from walrus_protocol.events import UserMessage
+from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.runtime.drafts import INTERVAL
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.kept import MOST, MOST_BYTES, Kept
 from walrusd.runtime.runtime import Runtime
+from walrusd.store.log import StorageFailed
 from walrusd.store.memory import MemoryLog
 
 IDLE_S = 60.0
@@ -138,11 +143,71 @@ async def test_many_who_ask_at_once_for_a_session_that_left_get_the_same(
     assert {id(live) for live in found} == {id(found[0])}
 
 
+async def test_a_session_that_is_asked_for_while_it_is_made_is_there_or_is_not(runtime: Runtime) -> None:
+    async def ask(session: int) -> None:
+        with suppress(Problem):
+            await runtime.live(session)
+
+    for session in range(1, 21):
+        async with trio.open_nursery() as nursery:  # in any order
+            nursery.start_soon(ask, session)
+            nursery.start_soon(runtime.create_session, "walrus")
+            nursery.start_soon(ask, session)
+        assert (await runtime.live(session)).id == session
+
+
+async def test_a_session_that_was_the_last_to_be_written_leaves_the_memory(tmp_path: Path) -> None:
+    log = await SqliteDisk(tmp_path).open()
+    async with Runtime(FakeModel(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.branches.rewind(session, 1)
+        await log.pulse()  # the writer's thread lets go of a write with the next that comes
+        assert runtime.sessions_in_memory.at_rest(session)
+    await log.aclose()
+
+
 async def test_nothing_wakes_up_while_nothing_is_kept(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
     await runtime.create_session("walrus")
     await trio.sleep(3 * IDLE_S)
     assert in_memory(runtime) == set()
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
+async def keyed(runtime: Runtime, session: int) -> None:
+    await runtime.send(session, Incoming(content="other", key="k"))
+
+
+REFUSED: dict[str, tuple[str, Callable[[Runtime, int], Awaitable[object]]]] = {
+    "a checkpoint of a closed one": ("closed", lambda runtime, session: runtime.branches.checkpoint(session, "x")),
+    "a message to a closed one": ("closed", lambda runtime, session: runtime.send_to(session, "more")),
+    "a rewind of a closed one": ("closed", lambda runtime, session: runtime.branches.rewind(session, 1)),
+    "a rewind beyond its end": ("open", lambda runtime, session: runtime.branches.rewind(session, 99)),
+    "a fork beyond its end": ("open", lambda runtime, session: runtime.branches.fork(session, 99)),
+    "a key for another message": ("open", keyed),
+    "a checkpoint on a full disk": ("full", lambda runtime, session: runtime.branches.checkpoint(session, "x")),
+    "a message on a full disk": ("full", lambda runtime, session: runtime.send_to(session, "more")),
+    "a rewind on a full disk": ("full", lambda runtime, session: runtime.branches.rewind(session, 1)),
+    "a close on a full disk": ("full", lambda runtime, session: runtime.close_session(session)),
+}
+
+
+@pytest.mark.parametrize(("state", "ask"), REFUSED.values(), ids=REFUSED)
+async def test_a_session_leaves_the_memory_after_a_request_of_it_was_refused(
+    state: str, ask: Callable[[Runtime, int], Awaitable[object]], runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    await (await runtime.send(session, Incoming(content="hi", key="k"))).outcome()
+    if state == "closed":
+        await runtime.close_session(session)
+    await trio.sleep(2 * INTERVAL)
+    assert isinstance(runtime.log, MemoryLog)
+    runtime.log.fail_with = StorageFailed("no answer") if state == "full" else None
+    with pytest.raises(Problem) as refused:
+        await ask(runtime, session)
+    del refused
+    runtime.log.fail_with = None
+    assert runtime.sessions_in_memory.at_rest(session)
 
 
 class Large:

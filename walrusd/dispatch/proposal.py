@@ -96,5 +96,8 @@ async def _side_by_side(actions: Sequence[Callable[[], Awaitable[None]]]) -> Non
         for action in actions:
             await room.acquire()
             nursery.start_soon(guarded, action)
-    if failures:
-        raise failures[0]
+    try:
+        if failures:
+            raise failures[0]
+    finally:
+        failures.clear()  # each knows this frame: they would keep each other, and all that the callers hold

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from walrus_protocol.events import DaemonFact, Tick, encode
-from walrusd.store.log import DAEMON, Log, Schedule, Write
+from walrusd.store.log import DAEMON, Log, Schedule, Seen, Write
 
 Publish = Callable[[int, bytes, DaemonFact], None]
 """Told of a fact with its offset and its row, in the order of the offsets."""
@@ -37,10 +37,12 @@ class DaemonFacts:
         schedule: Schedule | None = None,
         expired: Sequence[int] = (),
         released: Sequence[tuple[int, str]] = (),
+        seen: Seen | None = None,
     ) -> None:
         """Write facts, rows of the ledger and a schedule in one transaction. The wait for it cannot be cancelled.
 
-        With it go sessions that expire, and outputs that sessions no longer have.
+        With it go sessions that expire, and outputs that sessions no longer have, and a session that is there from
+        then on.
 
         Raises StorageFull and StorageFailed, with nothing written.
         """
@@ -68,6 +70,7 @@ class DaemonFacts:
                     schedule=schedule,
                     expired=expired,
                     released=released,
+                    seen=seen,
                     committed=committed,
                     failed=failed,
                 )
@@ -76,5 +79,5 @@ class DaemonFacts:
             with trio.CancelScope(shield=True):
                 await settled.wait()
             if failures:
-                raise failures[0]
+                raise failures.pop()  # not known to this frame, which it knows: they would keep each other
             self._last_seq += len(facts)

@@ -76,6 +76,19 @@ class Recording:
             self._waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_not_cancelled)
 
+    def raise_refusal(self) -> None:
+        """Raise what came in its way, once.
+
+        Neither this nor a frame that the exception knows may go on knowing the exception: in such a circle would be
+        kept, until a collector comes by, all that the frames of the callers hold, and that is the whole session.
+        """
+        error, self.error = self.error, None
+        try:
+            if error:
+                raise error
+        finally:
+            del error
+
 
 def _not_cancelled(_: object) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
@@ -111,8 +124,7 @@ class Recorder:
         """
         group = self.submit(*events, beside=beside)
         await group.wait()
-        if group.error:
-            raise group.error
+        group.raise_refusal()
 
     def submit(self, *events: Durable, beside: Beside = NOTHING) -> Recording:
         """As `record`, without the wait."""

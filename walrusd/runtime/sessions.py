@@ -286,6 +286,8 @@ class Sessions:
     async def create(self, created: SessionCreated, created_with: Sent | None = None) -> LiveSession:
         """A new session, durable. Raises StorageFailed."""
         live = LiveSession(Session(self._shared.log.next_session()), self._shared)
+        while (loading := self._loading.get(live.id)) is not None:
+            await loading.wait()  # by somebody who asks for it a moment too early
         self._loading[live.id] = trio.Event()  # it is listed a moment before this task goes on: who asks then, waits
         try:
             await live.recorder.record(created, beside=Beside(created_with=created_with))

@@ -20,7 +20,7 @@ def unreadable(session: int, seq: int, why: object) -> Problem:
     return Problem(
         "storage_failed",
         f"the log of session {session} cannot be read on from seq {seq}: {why}",
-        "Other sessions are not harmed. Was it written by a newer walrusd, or by hand?",
+        "Other sessions are not harmed. `walrusctl doctor` says what is wrong; restore walrus.db from a backup.",
         session=session,
     )
 
