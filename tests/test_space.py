@@ -18,11 +18,12 @@ from walrus_protocol.events import SessionsExpired, decode
 from walrus_protocol.housekeeping import Collected
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.leaps import DAY_S
 from walrusd.ports import ModelRequest, Reply, Say
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
-from walrusd.space import DAY_S, HOUR_S, Space
+from walrusd.space import AT_ONCE, HOUR_S, Space
 from walrusd.store.keeping import Swept
 from walrusd.store.log import DAEMON, Filter, Log, Output, StorageFailed
 from walrusd.store.memory import MemoryLog
@@ -69,7 +70,7 @@ class House:
         return [str(message.content) for message in messages if not isinstance(message, ToolOutput)]
 
     async def listed(self) -> list[int]:
-        return [row.id for row, _ in reversed(await self.log.outlines(Filter(include_closed=True)))]
+        return [row.id for row, _ in reversed(await self.log.outlines(Filter(include_closed=True, limit=100)))]
 
 
 async def answer(_: ModelRequest, __: Say) -> Reply:
@@ -197,11 +198,33 @@ async def test_who_asks_for_a_session_while_it_goes_is_told_that_there_is_none(h
     assert kinds == ["session_not_found", "session_not_found"]
 
 
+async def test_those_that_somebody_uses_keep_no_other_from_going(house: House) -> None:
+    read = [await house.closed() for _ in range(AT_ONCE + 1)]
+    readers = [await house.runtime.live(session) for session in read]
+    others = [await house.closed(), await house.closed()]
+    house.storage = Storage(retain_closed_days=1)
+    house.clock.set(NOON + 2 * DAY_S)
+    assert (await house.gc()).sessions == 2
+    assert await house.listed() == read
+    assert [fact.sessions for fact in house.seen] == [(*others,)]
+    readers.clear()
+
+
+async def test_a_session_goes_though_it_spoke_a_moment_ago(log: Log) -> None:
+    async with Runtime(FakeModel(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.send_to(session, "Hello")
+        await runtime.close_session(session)
+        await wait_all_tasks_blocked()
+        assert runtime.sessions_in_memory.at_rest(session)
+
+
 async def test_a_session_that_is_being_forked_stays(house: House) -> None:
     session = await house.closed("one")
     house.storage = Storage(retain_closed_days=1)
     house.clock.set(NOON + 2 * DAY_S)
-    with house.runtime.sessions_in_memory.departures.needed(session):
+    async with house.runtime.sessions_in_memory.departures.needed(session):
         assert (await house.gc()).sessions == 0
     assert (await house.gc()).sessions == 1
 
@@ -227,6 +250,36 @@ async def test_what_goes_first_where_there_is_not_room_for_all(house: House) -> 
     ]
     assert [fact.sessions for fact in house.seen] == [(first,), (second,)]
     assert not [*house.space.warnings()]
+
+
+async def test_nothing_goes_by_which_no_room_is_made(house: House) -> None:
+    """What a fork reads stays in any case, and so does an output that an open session has, too."""
+    read, own = await house.closed("x" * 3 * MB), await house.closed("y" * MB)
+    fork = await house.opened(of=read)
+    for session, ref, megabytes in ((read, "a", 1), (fork, "a", 1), (own, "b", 1)):
+        await house.keep(session, ref, megabytes)
+    full = (await house.log.room()).used_bytes
+    for megabytes, left in ((1, [read, own, fork]), (2, [read, fork])):
+        house.storage = Storage(max_db_bytes=full - megabytes * MB + MB // 4)
+        told = await house.space.gc(dry_run=True)
+        assert (told.outputs, told.sessions) == (2 - megabytes, megabytes - 1)
+        await house.gc()
+        assert (await house.listed(), await house.kept(read)) == (left, ["a"])
+    house.storage = Storage(max_db_bytes=2 * MB)
+    await house.gc()
+    assert (await house.listed(), await house.kept(read, fork)) == ([read, fork], []), "what an open one has goes last"
+
+
+async def test_while_a_closed_session_is_read_no_open_one_loses_anything_in_its_place(house: House) -> None:
+    session, open_ = await house.closed("x" * 2 * MB), await house.opened()
+    await house.keep(open_, "a", 2)
+    house.storage = Storage(max_db_bytes=3 * MB)
+    reader = await house.runtime.live(session)
+    assert (await house.gc()).outputs == 0
+    assert len([*house.space.warnings()]) == 1
+    del reader
+    assert (await house.gc()).sessions == 1
+    assert await house.kept(open_) == ["a"]
 
 
 async def test_events_of_open_sessions_stay_whatever_room_they_take_and_a_person_is_told(house: House) -> None:
@@ -268,13 +321,13 @@ async def test_a_dry_run_says_what_would_go_and_throws_nothing_away(house: House
 
 async def test_it_looks_by_itself_at_the_start_and_when_it_is_told_to(house: House) -> None:
     first = await house.closed()
-    house.storage = Storage(retain_closed_days=1)
-    house.clock.set(NOON + 2 * DAY_S)
+    house.storage = Storage(retain_closed_days=0.25)
+    house.clock.set(NOON + 0.5 * DAY_S)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.space.keep)
         await gone(house, first)
         second = await house.closed()
-        house.clock.set(NOON + 4 * DAY_S)
+        house.clock.set(NOON + DAY_S)
         house.space.look()
         await gone(house, second)
         nursery.cancel_scope.cancel()
@@ -320,6 +373,7 @@ class Watched(MemoryLog):
 
 async def test_while_nothing_happens_it_looks_once_an_hour(autojump_clock: MockClock) -> None:
     log = Watched()
+    log.swept.clear()
     began = trio.current_time()
     async with Runtime(FakeModel(answer), log=log) as runtime:
         facts = await DaemonFacts.open(log)
@@ -327,6 +381,23 @@ async def test_while_nothing_happens_it_looks_once_an_hour(autojump_clock: MockC
         with trio.move_on_after(3.5 * HOUR_S):
             await space.keep()
     assert [round(when - began) for when in log.swept] == [0, 3600, 7200, 10800]
+
+
+async def test_it_sweeps_once_an_hour_however_much_is_written(autojump_clock: MockClock) -> None:
+    log = Watched()
+    log.swept.clear()
+    began = trio.current_time()
+    async with Runtime(FakeModel(answer), log=log) as runtime:
+        facts = await DaemonFacts.open(log)
+        space = Space(log, runtime.sessions_in_memory, facts, storage=Storage, clock=time.time, see=lambda _: None)
+        with trio.move_on_after(2.2 * HOUR_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(space.keep)
+                for number in range(20):
+                    await trio.sleep(HOUR_S / 8)
+                    await commit(log, write(session=9, output=Output(ref=str(number), body=b"x" * 5 * MB)))
+    hours = [round((when - began) / HOUR_S, 1) for when in log.swept]
+    assert [hours[0], len(hours)] == [0, 3]
 
 
 async def test_after_a_store_that_failed_the_next_look_goes_on(autojump_clock: MockClock) -> None:

@@ -31,12 +31,13 @@ FROM link LEFT JOIN event USING ("offset")
 WHERE link."offset" BETWEEN ? AND ? ORDER BY link."offset" LIMIT {_PAGE}
 """  # noqa: S608 - a number of ours
 _ELSEWHERE = 'SELECT min("offset") FROM link WHERE "offset" BETWEEN ? AND ?'
+# Each with the offset of the last fact that says so.
 _EXPIRED = f"""
-SELECT DISTINCT value FROM event, json_each(CAST(body AS TEXT), '$.sessions')
+SELECT value, max("offset") FROM event, json_each(CAST(body AS TEXT), '$.sessions')
 WHERE session = {DAEMON} AND substr(body, 1, {len(_SAYS_SO)}) = CAST('{_SAYS_SO}' AS BLOB)
-AND json_valid(CAST(body AS TEXT))
+AND json_valid(CAST(body AS TEXT)) GROUP BY value
 """  # noqa: S608 - words of ours
-_BEYOND = 'SELECT "offset", session, seq FROM event WHERE "offset" > ? ORDER BY "offset" LIMIT 1'
+_BEYOND = 'SELECT "offset", session, seq FROM event WHERE "offset" < 1 OR "offset" > ? ORDER BY "offset" LIMIT 1'
 _LAST = 2**63 - 1
 _SWITCHED_OFF = """
 SELECT value FROM counter WHERE name GLOB 'chain *' ORDER BY CAST(substr(name, 7) AS INTEGER) DESC LIMIT 1
@@ -148,6 +149,8 @@ class _Proof:
         self._gone: dict[int, Tampered] = {}
         """Of each session with events that were thrown away the first, of the daemon's own the last: as what they are
         where that was not allowed."""
+        self._last_gone: dict[int, int] = {}
+        """The offset of the last of them."""
         self._thrown_away = 0
 
     def verdict(self) -> Verdict:
@@ -228,6 +231,7 @@ class _Proof:
         self._thrown_away += 1
         what = "the event is gone, and nothing in the log says that it was thrown away"
         gone = Tampered(what, row.offset, row.session, row.seq)
+        self._last_gone[row.session] = row.offset
         if row.session == DAEMON:
             self._gone[DAEMON] = gone
         else:
@@ -261,7 +265,8 @@ class _Proof:
         [[switched_off]] = self._db.execute(_SWITCHED_OFF)
         self._no_links(1 + (switched_off or given), _LAST)
         if beyond := self._db.execute(_BEYOND, (given,)).fetchone():
-            raise _Broken(Tampered(f"the log has given out {given} offsets, and there is an event behind", *beyond))
+            what = f"the log has given out {given} offsets, and there is an event with another"
+            raise _Broken(Tampered(what, *beyond))
         self._allowed_to_go()
         self._db.execute("COMMIT")
         before = 0
@@ -273,14 +278,14 @@ class _Proof:
                 before = session
 
     def _allowed_to_go(self) -> None:
-        expired = {session for (session,) in self._db.execute(_EXPIRED)}
+        expired: dict[int, int] = dict(self._db.execute(_EXPIRED).fetchall())
         [[last_fact]] = self._db.execute("SELECT ifnull(max(seq), 0) FROM event WHERE session = ?", (DAEMON,))
         for session, gone in self._gone.items():
             if session == DAEMON:
                 allowed = (gone.seq or 0) <= last_fact - DAEMON_FACTS
             else:
                 is_listed = self._db.execute("SELECT 1 FROM session WHERE id = ?", (session,)).fetchone()
-                allowed = session in expired and not is_listed
+                allowed = expired.get(session, 0) > self._last_gone[session] and not is_listed
             if not allowed:
                 raise _Broken(gone)
 

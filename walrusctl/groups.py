@@ -34,9 +34,26 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Words(click.ParamType[str]):
+    """A text of so many characters, at least and at most."""
+
+    name = "text"
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not self._least <= len(value) <= self._most:
+            self.fail(f"it has {len(value)} characters, and {self._least} to {self._most} are allowed.", param, ctx)
+        return value
+
+
 SESSION = SessionId(1, 2**53 - 1)
 SECONDS = Seconds(min=0, min_open=True, max=31_536_000)
 """What the protocol takes as a time: up to a year."""
+KEY = Words(1, 256)
+LINE = Words(0, 1024)
+"""What the protocol takes as a key, or the name of a checkpoint; and as a title, or who somebody is."""
 
 
 def common_options(command: Decorated) -> Decorated:
@@ -48,9 +65,7 @@ def common_options(command: Decorated) -> Decorated:
             type=SECONDS,
             expose_value=False,
             callback=_remember,
-            help="Wait this long for an answer, then exit 7; a turn goes on. "
-            "[60 for interrupt and close; an hour for export and import; "
-            "none for a turn, attach, events and wait; else 5]",
+            help="Wait this long for an answer, then exit 7. [5, or what the command may take]",
         ),
         click.option(
             "--json",

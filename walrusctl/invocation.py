@@ -20,6 +20,8 @@ class Invocation:
     timeout: float | None = None
     when_late: str = ""
     """What to do when no answer has come in time; known once a client is made."""
+    when_gone: str = ""
+    """What becomes of what was asked where walrusd goes away before it answers, if a command knows that."""
 
     def home_path(self) -> str:
         try:
@@ -57,14 +59,17 @@ class Invocation:
         """What to do: of a walrusd that is this user's service, what the protocol's client cannot know."""
         cause = error.__cause__
         gone = cause is None or isinstance(cause, FileNotFoundError | ConnectionRefusedError)
+        was_there = f"{self.when_gone}; " if cause is None and self.when_gone else ""
         if not gone or self._is_named():
-            return error.hint
+            return was_there + error.hint
         from walrusctl import units
 
         if not units.installed_for(units.folder(os.environ), self.home_path()):
-            return error.hint
-        kept = "what it had acknowledged is kept; " if cause is None else ""  # it was there, and has gone
-        return f"{kept}it is a service: `walrusctl service status` tells how it is, `{units.START}` starts it"
+            return was_there + error.hint
+        kept = "what it had acknowledged is kept; " if cause is None else ""
+        return (
+            f"{was_there}{kept}it is a service: `walrusctl service status` tells how it is, `{units.START}` starts it"
+        )
 
     def _is_named(self) -> bool:
         """Whether the socket was said, and does not go by the home."""

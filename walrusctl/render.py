@@ -6,9 +6,12 @@ from datetime import datetime
 
 from walrus_protocol.client import Json
 from walrusctl.clean import flat
+from walrusctl.words import in_options
 
 _WIDEST = 200
 """Characters of a tool's arguments or output that a line shows; `--json` shows all."""
+CUT_OFF = " (cut off)"
+"""Behind an answer that was interrupted, or ended by the most that may be said."""
 _NARROWEST = 20
 """Characters that a wrapped line has at least, however narrow the terminal."""
 
@@ -68,6 +71,30 @@ def one_line(text: str) -> str:
     return cut(flat(text), _WIDEST + 1)
 
 
+def count(number: int, what: str) -> str:
+    """So many of what has an s where it is not one."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def size(of_bytes: float) -> str:
+    """In the unit that leaves at most three digits before the point."""
+    if of_bytes < 1000:
+        return count(round(of_bytes), "byte")
+    for unit in ("kB", "MB"):
+        of_bytes /= 1000
+        if of_bytes < 999.95:
+            return f"{of_bytes:.1f} {unit}"
+    return f"{of_bytes / 1000:,.1f} GB"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in the largest unit that it has one of."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return f"{seconds / length:g} {unit}{'' if seconds == length else 's'}"
+    return f"{seconds:g} second{'' if seconds == 1 else 's'}"
+
+
 def money(cost_usd: float | None) -> str:
     return "cost unknown" if cost_usd is None else f"${cost_usd:.4f}"
 
@@ -84,7 +111,13 @@ def message(body: Json) -> str:
     if body["role"] == "tool":
         return f"tool {body['name']}: {body['output']}"
     asked = "".join(f"\n  {call_line(call)}" for call in body.get("calls", ()))
-    return f"{body['role']}: {plain(body.get('content', ''))}{asked}"
+    text = plain(body.get("content", ""))
+    return f"{body['role']}:{text and ' '}{text}{asked}"
+
+
+def is_cut_off(event: Json) -> bool:
+    """Whether it is an answer that is not whole."""
+    return event.get("type") == "assistant_message" and event.get("finish") in ("interrupted", "length")
 
 
 def call_line(call: Json) -> str:
@@ -121,10 +154,17 @@ def _done_line(event: Json) -> str:
     tokens = f"{usage.get('input', 0)} tokens in, {usage.get('output', 0)} out"
     took = f"{event.get('duration_ms', 0) / 1000:.1f} s"
     cost = money(event.get("cost_usd"))
-    rounds = event.get("rounds", 0)
-    line = f"done: {event['stop_reason']}, {rounds} round{'' if rounds == 1 else 's'}, {tokens}, {cost}, {took}"
+    rounds = count(event.get("rounds", 0), "round")
+    line = f"done: {event['stop_reason']}, {rounds}, {tokens}, {cost}, {took}"
     error = event.get("error")
-    return f"{line}\n{error['kind']}: {one_line(error['message'])}" if error else line
+    return f"{line}\n{failure(error)}" if error else line
+
+
+def failure(error: Json) -> str:
+    """What a turn failed with, and below it what to do."""
+    hint = error.get("hint")
+    below = f"\n  hint: {one_line(in_options(hint))}" if hint else ""
+    return f"{error['kind']}: {one_line(error['message'])}{below}"
 
 
 _LINES: dict[str, Callable[[Json], str]] = {

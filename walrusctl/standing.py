@@ -21,7 +21,7 @@ _OF_THE_SERVICE = (
 )
 _STATUSES = {
     75: "another walrusd has this home",
-    78: "the configuration cannot be used; `walrusctl logs` shows what was said of it",
+    78: "the configuration or the database cannot be used; `walrusctl logs` shows what was said of it",
 }
 _RESULTS = {
     "watchdog": "by the watchdog: its loop or its store was silent for two minutes",

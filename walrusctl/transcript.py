@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from walrus_protocol.client import Json
 from walrus_protocol.cutting import Cutter
 from walrusctl.clean import clean, flat
-from walrusctl.render import event_line, plain, when
+from walrusctl.render import CUT_OFF, event_line, is_cut_off, plain, when
 
 _FENCE = re.compile("`{3,}")
 
@@ -83,7 +83,13 @@ def _part(event: Json) -> str:
 
 
 def _headed(who: str, event: Json) -> str:
-    return f"\n## {who}, {when(event['ts'])}\n\n{plain(event['content']).strip()}\n"
+    cut_off = CUT_OFF if is_cut_off(event) else ""
+    return f"\n## {who}, {when(event['ts'])}{cut_off}\n\n{_quoted(plain(event['content']).strip())}\n"
+
+
+def _quoted(text: str) -> str:
+    """As it was said, with headings and fences of its own that end with it."""
+    return "\n".join(f"> {line}" if line else ">" for line in clean(text).split("\n"))
 
 
 def _call(call: Json) -> str:

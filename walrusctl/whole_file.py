@@ -14,11 +14,12 @@ def whole_file(path: str) -> Iterator[TextIO]:
 
     What is no file of its own, a pipe or a device, is written as it is. Raises OSError, which names a file.
     """
-    path = os.path.realpath(path)
+    # First as it was named: what a link of /proc points to may have no name of its own.
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         with open(path, "w", encoding="utf-8") as there:
             yield there
         return
+    path = os.path.realpath(path)
     number, beside = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:200]}.", dir=os.path.dirname(path))
     try:
         with open(number, "w", encoding="utf-8") as new:

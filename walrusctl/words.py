@@ -5,11 +5,13 @@ import re
 # The same name in walrus.toml is another thing: there it is said to be "of [a.table]".
 _TIMEOUT = re.compile(r"\btimeout_s\b(?! of )")
 _WHEN_BUSY = re.compile(r"\bwhen_busy=(\w+)")
+_PARAMS = re.compile(r"^rpc\.discover and protocol/README\.md say what [\w.]+ takes$")
 _METHOD = re.compile(r"\b(no answer) to [\w.]+|\b(before it answered) [\w.]+$")
 
 
 def in_options(hint: str) -> str:
     """The params that a hint names, as the options that set them."""
+    hint = _PARAMS.sub("`--help` behind the command says what it takes", hint)
     return _WHEN_BUSY.sub(r"--when-busy \1", _TIMEOUT.sub("--turn-timeout", hint))
 
 

@@ -9,7 +9,7 @@ import click
 import trio
 
 from walrus_config.load import load
-from walrus_config.paths import check_home, home_path, prepare_home, socket_path
+from walrus_config.paths import check_home, home_path, paths, prepare_home, socket_path
 from walrus_config.problems import ConfigError
 from walrus_config.scaffold import scaffold
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG, EXIT_INTERNAL
@@ -36,7 +36,8 @@ from walrusd.store.log import StorageFailed
 def main(home: str | None, socket: str | None, *, init: bool) -> None:
     """Run agents in the foreground, until TERM or Ctrl-C.
 
-    Exit status: 0 stopped, 75 already running on this home, 78 a configuration that cannot be used, 1 anything else.
+    Exit status: 0 stopped, 75 already running on this home, 78 a configuration or a database that cannot be used,
+    1 anything else.
     """
     started = time.monotonic()
     tell_where_it_stood()
@@ -57,7 +58,14 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
     umask = os.umask(0o077)
     redact = configure(config)
     given = Given(
-        config=config, socket=at, started=started, redact=redact, umask=umask, notify=notify, inherited=socket_given
+        config=config,
+        socket=at,
+        started=started,
+        redact=redact,
+        umask=umask,
+        notify=notify,
+        inherited=socket_given,
+        used=os.path.exists(paths(where).lock),
     )
     sys.exit(_run(lambda: serve(given)))
 
@@ -73,8 +81,10 @@ def _run(daemon: Callable[[], Awaitable[None]]) -> int:
         refused = _first(group)
         # What passes by itself is worth another start; a service gives up at once where the configuration is at fault.
         status = _say(refused, EXIT_INTERNAL if getattr(refused, "passing", False) else EXIT_BAD_CONFIG)
-    except* (StorageFailed, TooFewFiles) as failed:
-        status = _say(_first(failed), EXIT_INTERNAL)
+    except* StorageFailed as failed:
+        status = _say(_first(failed), EXIT_INTERNAL if getattr(_first(failed), "passing", True) else EXIT_BAD_CONFIG)
+    except* TooFewFiles as few:
+        status = _say(_first(few), EXIT_INTERNAL)
     except* OSError as failed:
         error = _first(failed)
         assert isinstance(error, OSError), "nothing else is caught here"

@@ -102,6 +102,8 @@ def _of_now(parts: Parts, stop: trio.Event) -> Iterator[str]:
     if suspended := parts.runtime.suspended():
         named = ", ".join(map(str, suspended[:10]))
         yield f"The log cannot be written, so turns are suspended in session {named}. Is the disk full?"
+    elif trouble := parts.store.trouble:
+        yield trouble
     if refused := parts.reload.refused:
         first, *more = refused.split("\n")
         others = f" (and {len(more)} more)" if more else ""

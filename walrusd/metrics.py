@@ -24,6 +24,7 @@ from walrus_protocol.events import (
     RunningOutput,
     SessionClosed,
     SessionCreated,
+    SessionImported,
     SessionsExpired,
     StateChanged,
     TextDelta,
@@ -154,6 +155,7 @@ class Metrics:
                 | SessionClosed()
                 | ConfigReloaded()
                 | SessionsExpired()
+                | SessionImported()
                 | MessageQueued()
                 | StateChanged()
                 | Lagged()

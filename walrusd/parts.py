@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from glob import escape, glob
 
 import structlog
 import trio
@@ -17,18 +18,19 @@ from walrusd.host.clock import SystemClock
 from walrusd.host.notify import Notify, extending
 from walrusd.host.spawner import Spawner
 from walrusd.host.survivors import end_survivors, mark_of
+from walrusd.leaps import last_written
 from walrusd.metrics import Metrics
 from walrusd.outfit import Outfit
 from walrusd.providers.registry import open_models
 from walrusd.redaction import Redaction
 from walrusd.reload import InForce, Reload, in_force_with
-from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule.heartbeat import Heartbeat, Means, heartbeats
 from walrusd.schedule.pending import TodoFile
 from walrusd.schedule.probe import Probes
 from walrusd.schedule.schedules import Schedules
 from walrusd.space import Space
+from walrusd.store.database import is_empty
 from walrusd.store.sqlite import SqliteLog
 
 log = structlog.get_logger("walrusd")
@@ -49,6 +51,8 @@ class Given(Struct, frozen=True, kw_only=True):
     """The user's, for what tools start; the daemon's own files are private."""
     notify: Notify
     inherited: Inherited | None = None
+    used: bool = False
+    """A walrusd has run on this home before."""
 
 
 class Parts(Struct, frozen=True, kw_only=True):
@@ -84,10 +88,9 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
         outfit = Outfit(runtime=runtime, metrics=metrics, spawner=spawner, redact=given.redact)
         now = await in_force_with(config, models)
         outfit.put(now)
-        facts = await DaemonFacts.open(store, runtime.everything.publish_daemon)
         probes = Probes(spawner, home=config.home, redact=given.redact)
         means = Means(runtime=runtime, probe=probes, sources=(TodoFile(home.agents),))
-        schedules = Schedules(runtime, facts, SystemClock(), metrics.on_event)
+        schedules = Schedules(runtime, runtime.facts, SystemClock(), metrics.on_event)
 
         async def follow(now: InForce) -> None:
             await schedules.configure(heartbeats(now.config, means))
@@ -97,7 +100,7 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
             now,
             put=outfit.put,
             follow=follow,
-            facts=facts,
+            facts=runtime.facts,
             see=partial(metrics.on_event, ""),
             notify=given.notify,
             clock=time.time,
@@ -106,10 +109,11 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
         space = Space(
             store,
             runtime.sessions_in_memory,
-            facts,
+            runtime.facts,
             storage=lambda: reload.now.config.storage,
             clock=time.time,
             see=partial(metrics.on_event, ""),
+            last=await last_written(store),
         )
         yield Parts(
             store=store,
@@ -125,9 +129,15 @@ async def open_parts(given: Given, *, stopping: Callable[[], bool]) -> AsyncIter
 
 @asynccontextmanager
 async def _store(path: str, given: Given) -> AsyncIterator[SqliteLog]:
+    keeping, empty = given.config.storage, is_empty(path)
     async with extending(given.notify):  # migrating may take its time
-        keeping = given.config.storage
         store = await SqliteLog.open(path, durability=keeping.durability, chain=keeping.chain)
+    if empty and (given.used or glob(f"{escape(path)}.v*.backup*")):
+        log.warning(
+            "made a new, empty log in a home that was in use",
+            database=path,
+            hint="If it was not you who took the old one away, stop walrusd and restore it: docs/backup.md says how.",
+        )
     _tell_head(store, "start")
     try:
         yield store

@@ -5,27 +5,28 @@ few questions to indexes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from functools import partial
+from math import inf
 
 import structlog
 import trio
-from msgspec import Struct
 
 from walrus_config.schema import Storage
 from walrus_protocol.content import ExpiredBy
 from walrus_protocol.events import SessionsExpired
 from walrus_protocol.housekeeping import Collected
+from walrusd.forecast import Found, Gone, forecast
+from walrusd.leaps import DAY_S, Leaps
 from walrusd.ports import Clock
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.sessions import Sessions
 from walrusd.runtime.told import storage_told
-from walrusd.store.keeping import Claim, Closed
+from walrusd.store.keeping import FIRST, Claim, Closed, Room
 from walrusd.store.log import Log, StorageFailed
 
 log = structlog.get_logger("walrusd")
 
 HOUR_S = 3600.0
-DAY_S = 86_400.0
 AT_ONCE = 64
 """Sessions, or outputs, that go in one transaction."""
 TURNS_AT_ONCE = 1000
@@ -34,17 +35,6 @@ LONG_WAL_BYTES = 64 * 1024 * 1024
 """Of the write-ahead log. No reader of walrusd's own brings it there."""
 ALL = 2**53
 """Of bytes and rows, more than there are."""
-
-Found = TypeVar("Found", Closed, Claim)
-
-
-class Gone(Struct):
-    """What was thrown away, or would be. `bytes`: about so many."""
-
-    sessions: int = 0
-    outputs: int = 0
-    events: int = 0
-    bytes: int = 0
 
 
 class Space:
@@ -59,14 +49,18 @@ class Space:
         storage: Callable[[], Storage],
         clock: Clock,
         see: Callable[[SessionsExpired], None],
+        last: float | None = None,
     ) -> None:
-        """`storage` says what is in force. `see` is shown each fact, and does not raise."""
+        """`storage` says what is in force. `see` is shown each fact, and does not raise. `last`: how late it was when
+        walrusd last ran.
+        """
         self._store = store
         self._sessions = sessions
         self._facts = facts
         self._storage = storage
         self._clock = clock
         self._see = see
+        self._leaps = Leaps(clock, last)
         self._door = trio.Lock()
         self._rest = trio.CancelScope()
         self._asked = False
@@ -75,13 +69,15 @@ class Space:
 
     async def keep(self) -> None:
         """Look whenever there is a reason to, until cancelled."""
-        whole = True
+        whole_at = trio.current_time()
         while True:
+            whole = self._asked or trio.current_time() >= whole_at
+            if whole:
+                whole_at = trio.current_time() + HOUR_S
             self._asked = False
             await self._look(whole=whole)
-            with trio.move_on_after(0 if self._asked else HOUR_S) as self._rest:
+            with trio.CancelScope(deadline=-inf if self._asked else whole_at) as self._rest:
                 await self._store.grown()
-            whole = self._rest.cancelled_caught
 
     def look(self) -> None:
         """Have `keep` look now: what is in force may be other than it was."""
@@ -91,23 +87,22 @@ class Space:
     async def gc(self, *, dry_run: bool) -> Collected:
         """Throw away now what need not be kept, or only say what that is. Raises Problem storage_*."""
         with storage_told():
+            if dry_run:
+                before = await self._store.room()
+                return _collected(await self._forecast(before.used_bytes), before, dry_run=True)
             async with self._door:
                 before = await self._store.room()
-                gone = await self._plan(before.used_bytes) if dry_run else await self._throw_away("gc", whole=True)
+                gone = await self._throw_away("gc", whole=True)
                 after = await self._store.room()
-        return Collected(
-            dry_run=dry_run,
-            sessions=gone.sessions,
-            outputs=gone.outputs,
-            events=gone.events,
-            bytes=gone.bytes if dry_run else max(0, before.used_bytes - after.used_bytes),
-            db_bytes=after.used_bytes + after.free_bytes,
-        )
+        gone.bytes = max(0, before.used_bytes - after.used_bytes)
+        return _collected(gone, after, dry_run=False)
 
     def warnings(self) -> Iterator[str]:
         """What a person should know of the room there is."""
         if self._full:
             yield self._full
+        if self._leaps.left_s and self._storage().retain_closed_days is not None:
+            yield _leapt(self._leaps.left_s)
         if (wal_bytes := self._store.sizes().wal_bytes) > LONG_WAL_BYTES:
             yield _long_wal(wal_bytes)
 
@@ -136,10 +131,9 @@ class Space:
         gone, storage = Gone(), self._storage()
         if whole:
             await self._sweep(gone)
-        if storage.retain_closed_days is not None:
-            until = self._clock() - storage.retain_closed_days * DAY_S
-            while await self._expire(until, ALL, by or "retention", gone):
-                await self._sweep(gone)
+        waits = self._leaps.waits()
+        if storage.retain_closed_days is not None and (by == "gc" or not waits):
+            await self._retire(self._clock() - storage.retain_closed_days * DAY_S, by or "retention", gone)
         self._full = ""
         while storage.max_db_bytes is not None and (excess := await self._excess(storage.max_db_bytes)) > 0:
             if not await self._make_room(excess, by or "space", gone):
@@ -148,21 +142,35 @@ class Space:
             await self._sweep(gone)
         return gone
 
+    async def _retire(self, until: float, by: ExpiredBy, gone: Gone) -> None:
+        """Throw away the sessions that were closed before then, but for those that somebody uses."""
+        after = FIRST
+        while found := _few(await self._store.closed(until, after=after, enough=ALL, most=AT_ONCE)):
+            after = found[-1].place
+            if await self._expire([one.session for one in found], by, gone):
+                await self._sweep(gone)
+
     async def _make_room(self, excess: int, by: ExpiredBy, gone: Gone) -> bool:
         """Let go what goes first of what there is; whether there was anything."""
         if claims := await self._store.outputs("closed", enough=excess, most=AT_ONCE):
             await self._release(claims)
             return True
-        if await self._store.closed(ALL, enough=1, most=1):
-            return await self._expire(ALL, excess, by, gone)
+        after, in_use = FIRST, False
+        while found := _few(await self._store.closed(ALL, after=after, enough=excess, most=AT_ONCE)):
+            after = found[-1].place
+            worthy = [one.session for one in found if one.bytes]
+            if await self._expire(worthy, by, gone):
+                return True
+            in_use = in_use or bool(worthy)
+        if in_use:
+            return False
         if claims := await self._store.outputs("all", enough=excess, most=AT_ONCE):
             await self._release(claims)
         return bool(claims)
 
-    async def _expire(self, before: float, enough: int, by: ExpiredBy, gone: Gone) -> bool:
-        """Throw away some sessions that were closed before then; whether there was one that nobody uses."""
-        found = _few(await self._store.closed(before, enough=enough, most=AT_ONCE))
-        with self._sessions.departures.leaving(found, self._sessions.at_rest) as going:
+    async def _expire(self, sessions: Iterable[int], by: ExpiredBy, gone: Gone) -> bool:
+        """Throw away those of them that nobody uses; whether there was one."""
+        with self._sessions.departures.leaving(sessions, self._sessions.at_rest) as going:
             if going:
                 fact = SessionsExpired(ts=self._clock(), sessions=tuple(going), reason=by)
                 await self._facts.record(fact, expired=going)
@@ -190,55 +198,50 @@ class Space:
             "Close some, or allow more."
         )
 
-    async def _plan(self, used: int) -> Gone:
-        """What `_throw_away` would do, as far as that can be told beforehand."""
-        storage, now = self._storage(), self._clock()
+    async def _forecast(self, used: int) -> Gone:
+        """What `_throw_away` would do, as far as that can be told beforehand: who uses what is not."""
+        storage = self._storage()
         days, most = storage.retain_closed_days, storage.max_db_bytes
-        old = [] if days is None else await self._store.closed(now - days * DAY_S, enough=ALL, most=ALL)
-        known = {one.session for one in old}
-        of_closed = await self._store.outputs("closed", enough=ALL, most=ALL)
-        sessions, claims = [*old], [claim for claim in of_closed if claim.session in known]
-        excess = 0 if most is None else used - most - _bytes(sessions) - _bytes(claims)
-        claims += (more := _until(excess, (claim for claim in of_closed if claim.session not in known)))
-        if (excess := excess - _bytes(more)) > 0:
-            rest = await self._store.closed(ALL, enough=ALL, most=ALL)
-            sessions += (younger := _until(excess, (one for one in rest if one.session not in known)))
-            refs = {claim.ref for claim in claims}
-            last = await self._store.outputs("all", enough=ALL, most=ALL)
-            claims += _until(excess - _bytes(younger), (claim for claim in last if claim.ref not in refs))
-        return Gone(
-            sessions=len(sessions),
-            outputs=len({claim.ref for claim in claims}),
-            events=sum(one.events for one in sessions),
-            bytes=_bytes(sessions) + _bytes(claims),
+        until = None if days is None else self._clock() - days * DAY_S
+        excess = 0 if most is None else used - most
+        if until is None and excess <= 0:
+            return Gone()
+        found = Found(
+            closed=await self._store.closed(ALL, enough=ALL, most=ALL),
+            of_closed=await self._store.outputs("closed", enough=ALL, most=ALL),
+            outputs=await self._store.outputs("all", enough=ALL, most=ALL),
         )
+        return await trio.to_thread.run_sync(partial(forecast, found, until=until, excess=excess))
 
 
-def _few(found: Iterable[Closed]) -> list[int]:
+def _few(found: Iterable[Closed]) -> list[Closed]:
     """The first of them, one at least, as far as they have so few turns that it is done soon."""
-    few: list[int] = []
+    few: list[Closed] = []
     turns = 0
     for one in found:
         turns += one.turns
         if few and turns > TURNS_AT_ONCE:
             break
-        few.append(one.session)
+        few.append(one)
     return few
 
 
-def _until(excess: int, found: Iterable[Found]) -> list[Found]:
-    """The first of them, until they make up for it."""
-    taken: list[Found] = []
-    for one in found:
-        if excess <= 0:
-            break
-        taken.append(one)
-        excess -= one.bytes
-    return taken
+def _collected(gone: Gone, room: Room, *, dry_run: bool) -> Collected:
+    return Collected(
+        dry_run=dry_run,
+        sessions=gone.sessions,
+        outputs=gone.outputs,
+        events=gone.events,
+        bytes=gone.bytes,
+        db_bytes=room.used_bytes + room.free_bytes,
+    )
 
 
-def _bytes(found: Iterable[Closed] | Iterable[Claim]) -> int:
-    return sum(one.bytes for one in found)
+def _leapt(left_s: float) -> str:
+    return (
+        "The time of day has leapt forward, or walrusd was not running for long: sessions past "
+        f"storage.retain_closed_days are kept for {left_s / 3600:.1f} hours more. If the clock is wrong, set it right."
+    )
 
 
 def _long_wal(wal_bytes: int) -> str:

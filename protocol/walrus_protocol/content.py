@@ -51,6 +51,7 @@ EventType = Literal[
     "tick",
     "config_reloaded",
     "sessions_expired",
+    "session_imported",
     "message_queued",
     "text_delta",
     "thinking_delta",

@@ -12,11 +12,19 @@ What a name or an element stands for is taken, one way or the other, before the 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 MOST = 32 * 1024 * 1024
 """Characters of one value. The longest that walrusd writes is an output of 4 MiB, six characters for each byte."""
+MOST_SIGNS = 250_000
+"""Commas, brackets and braces of one value that is not short: what takes a hundred times its own size to be read, and
+as long as nobody may wait, is nothing that walrusd writes."""
+_SHORT = 64 * 1024
+"""Characters of a value that is read at once. What is longer is measured first, which takes no memory."""
+_DEEPEST = 1000
+"""Brackets and braces within each other, as in json itself."""
 _AHEAD = 2
 """What looks like the end of a number may go on behind so many characters: 1e+5."""
 _SPACE = " \t\r\n"
@@ -31,6 +39,60 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse)
+
+
+_SIGN = re.compile(r'["\[\]{},]')
+_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""Up to the quotation mark that ends it, or as far as there is text: a backslash at its end is left."""
+
+
+class _Extent:
+    """Where a string, an array or an object ends, by its quotation marks and brackets alone. Its text may grow."""
+
+    def __init__(self) -> None:
+        self._looked_at = 0
+        """Characters from its beginning on."""
+        self._in_string = False
+        self._depth = 0
+        self._signs = 0
+
+    def end(self, text: str, start: int) -> int | None:
+        """None where `text`, in which it begins at `start`, does not have it whole. Raises ValueError."""
+        at = start + self._looked_at
+        while at < len(text):
+            if self._in_string:
+                at = self._rest_of_string(text, at)
+                if self._in_string:
+                    break
+            elif sign := _SIGN.search(text, at):
+                at = sign.end()
+                self._count(sign[0])
+            else:
+                at = len(text)
+                break
+            if self._is_whole():
+                return at
+        self._looked_at = at - start
+        return None
+
+    def _is_whole(self) -> bool:
+        return not self._in_string and self._depth <= 0
+
+    def _rest_of_string(self, text: str, at: int) -> int:
+        rest = _STRING.match(text, at)
+        assert rest, "it matches nothing, too"
+        self._in_string = text[rest.end() : rest.end() + 1] != '"'
+        return rest.end() + (not self._in_string)
+
+    def _count(self, sign: str) -> None:
+        self._in_string = sign == '"'
+        if not self._in_string:
+            self._depth += (sign in "[{") - (sign in "]}")
+            self._signs += 1
+        if self._depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+        if self._signs > MOST_SIGNS:
+            raise ValueError(f"a value holds over {MOST_SIGNS:,} commas, brackets and braces")
 
 
 class Cutter:
@@ -69,7 +131,10 @@ class Cutter:
             number, more = number + 1, self._goes_on("]")
 
     def value(self) -> str:
-        """The text of the value that comes next, whole. Raises Malformed."""
+        """The text of the value that comes next, whole. Raises Malformed.
+
+        Of one that is not short only the end is made out; whoever reads it finds what else may be wrong with it.
+        """
         self._next()
         while True:
             try:
@@ -79,13 +144,33 @@ class Cutter:
                 end, wrong = len(self._text), error
             except RecursionError:
                 raise self._wrong("it is nested too deeply") from None
-            # Twice as much each time, for it is read from its beginning again.
-            if len(self._text) - end > _AHEAD or not self._more(len(self._text) - self._at):
+            if len(self._text) - end > _AHEAD:
                 break
-        if wrong is not None:
-            raise self._no_value(wrong)
+            if len(self._text) - self._at > _SHORT:
+                if wrong is not None and self._text[self._at] not in '"[{':
+                    raise self._no_value(wrong)
+                end = self._measured() if wrong is not None else end
+                break
+            # Twice as much each time, for it is read from its beginning again.
+            if not self._more(len(self._text) - self._at):
+                if wrong is not None:
+                    raise self._no_value(wrong)
+                break
         text, self._at = self._text[self._at : end], end
         return text
+
+    def _measured(self) -> int:
+        """The end of the value that comes next, a long one."""
+        extent = _Extent()
+        while True:
+            try:
+                end = extent.end(self._text, self._at)
+            except ValueError as error:
+                raise self._wrong(str(error)) from None
+            if end is not None:
+                return end
+            if not self._more(len(self._text) - self._at):
+                raise self._wrong("", len(self._text))
 
     def end(self) -> None:
         """Raises Malformed where there is more than white space left."""

@@ -253,6 +253,17 @@ class SessionsExpired(Event, frozen=True, kw_only=True):
     reason: ExpiredBy = "retention"
 
 
+class SessionImported(Event, frozen=True, kw_only=True):
+    """A session was made of a document. A fact of the daemon: `session`, `turn` and `seq` are null.
+
+    `imported` is its id. Its events have offsets below this one's, among those of others: who reads the stream as it
+    comes has passed them when the session is there, and is told by this that it is.
+    """
+
+    imported: int
+    agent: str
+
+
 class StateChanged(Event, frozen=True, kw_only=True):
     live: bool = True
     state: State
@@ -280,7 +291,7 @@ Durable = (
     | Done
     | SessionClosed
 )
-DaemonFact = Tick | ConfigReloaded | SessionsExpired
+DaemonFact = Tick | ConfigReloaded | SessionsExpired | SessionImported
 """Durable too, of the daemon and of no session."""
 Live = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
 AnyEvent = Durable | DaemonFact | Live

@@ -111,7 +111,7 @@ class ParentInfo(Struct, frozen=True, kw_only=True):
 class SessionInfo(Struct, frozen=True, kw_only=True):
     """`messages` counts those of users and assistants that the model sees.
 
-    `cost_usd` is null when the price of any call is unknown.
+    `cost_usd` is null when the price of any call is unknown. `error` is why the last turn failed, in the state `error`.
     """
 
     id: int
@@ -127,6 +127,7 @@ class SessionInfo(Struct, frozen=True, kw_only=True):
     parent: ParentInfo | None = None
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
+    error: TurnError | None = None
     open_approvals: tuple[int, ...] = ()
     open_questions: tuple[int, ...] = ()
 

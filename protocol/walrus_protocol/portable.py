@@ -10,8 +10,6 @@ FORMAT = 1
 """The version of the document, its member `walrus_export`. What is not of this version is not imported."""
 MOST_CHUNK = 256 * 1024
 """Characters of the document in one `chunk`."""
-MOST_DOCUMENT = 256 * 1024 * 1024
-"""Bytes of a document that is imported, in UTF-8."""
 
 
 class ExportParams(Params, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ MAX_FRAME = 16 * 1024 * 1024
 """Bytes of encoded JSON in one frame; also what one side may have to hold for the other."""
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of encoded JSON in one message's content."""
+MAX_DOCUMENT = 256 * 1024 * 1024
+"""Bytes of a document that is imported, in UTF-8."""
 
 _header = Struct(">I")
 

@@ -150,6 +150,25 @@ async def test_a_disk_that_fails_suspends_the_turn_and_when_it_works_again_the_s
             await suspends_and_goes_on(daemon, fake, limited(daemon), "storage_failed")
 
 
+async def test_a_full_disk_that_only_refused_requests_have_met_is_told_until_one_is_taken(tmp_path: Path) -> None:
+    async with speaking(tmp_path / "home") as (home, fake):
+        with home.walrusd() as daemon:
+            async with connect(daemon.socket) as client:
+                session = (await client.create(CreateParams(agent="walrus"))).session
+                before = (await client.status()).warnings
+                with limited(daemon):
+                    assert await refused(client, session) == "storage_failed"
+                    (warning,) = set((await client.status()).warnings) - {*before}
+                assert warning.startswith(f"The last write to the log failed: cannot write to {home.path}/walrus.db: ")
+                assert warning.endswith("the session goes on when the store can write again.")
+                fake.always(says("I am back"))
+                assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
+                assert (await client.status()).warnings == before
+            [line] = daemon.lines("the log cannot be written")
+            assert line["level"] == "warning"
+            assert len(daemon.lines("the log can be written again")) == 1
+
+
 async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_again(tmp_path: Path) -> None:
     async with speaking(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:

@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 from tests.fakes.home import ECHO, Home
+from tests.rpc.raw import raw
 
 DAY_S = 86_400.0
 
@@ -88,6 +89,44 @@ def test_where_open_sessions_take_the_room_status_and_doctor_say_so(tmp_path: Pa
     assert space["status"] == "warning"
     assert "storage.max_db_bytes allows 1.0 MB" in space["message"]
     assert listed_by_a_new_walrusd(home) == [session]
+
+
+def test_after_a_year_without_walrusd_old_sessions_wait_for_a_person_to_look_at_the_clock(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO + "[storage]\nretain_closed_days = 7\n")
+    with home.walrusd():
+        session = home.walrusctl("session", "create", "walrus").stdout.strip()
+        home.walrusctl("session", "close", session)
+    aged(home, int(session))
+    db = apsw.Connection(str(home.path / "walrus.db"))
+    year_s = 365 * DAY_S
+    db.execute("UPDATE event SET body = CAST(json_replace(body, '$.ts', (body ->> '$.ts') - ?) AS BLOB)", (year_s,))
+    db.close()
+    with home.walrusd() as daemon:
+        daemon.wait_for(lambda walrusd: bool(walrusd.lines("the time of day has leapt")))
+        assert "retain_closed_days are kept for 24.0 hours more" in home.walrusctl("status").stderr
+        assert listed(home) == [session]
+        assert told(home, "gc")["sessions"] == 1
+
+
+async def test_a_session_that_is_being_exported_stays_until_it_is_carried_away(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO)
+    with home.walrusd():
+        session = home.walrusctl("session", "create", "walrus").stdout.strip()
+        for number in range(4):
+            home.walrusctl("send", session, "-", stdin=f"{number}" * 3_000_000)
+        home.walrusctl("session", "close", session)
+    aged(home, int(session))
+    with home.walrusd() as daemon:
+        async with raw(daemon.socket) as line:
+            await line.ask("session.export", {"session": int(session)})
+            begun = await line.receive()
+            home.write("walrus.toml", ECHO + "[storage]\nretain_closed_days = 7\n")
+            home.walrusctl("reload")
+            assert told(home, "gc")["sessions"] == 0
+            pieces, answer = await line.chunks()
+        document = json.loads(begun["params"]["data"] + "".join(pieces))
+        assert (len(document["events"]), answer["result"]["events"]) == (14, 14)
+        assert told(home, "gc")["sessions"] == 1
 
 
 def listed_by_a_new_walrusd(home: Home) -> list[str]:

@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from walrus_protocol.client import Client
 
 UNUSABLE = 78
 TAKEN = 75
+WALR = 0x57414C52
 
 
 @pytest.fixture
@@ -269,10 +272,62 @@ def test_the_first_session_of_a_home_is_1(home: Home) -> None:
 def test_a_database_that_is_none_is_named_and_left_alone(home: Home) -> None:
     database = home.write("walrus.db", "this is not SQLite " * 100)
     status, said = home.refuses_to_start()
-    assert status == 1
+    assert status == UNUSABLE
     assert str(database) in said
     assert "Traceback" not in said
     assert database.read_text() == "this is not SQLite " * 100
+
+
+def marked(home: Home, application: int, schema: int, table: str = "") -> None:
+    with closing(sqlite3.connect(home.path / "walrus.db")) as db:
+        db.executescript(f"PRAGMA application_id = {application}; PRAGMA user_version = {schema}; {table}")
+
+
+@pytest.mark.parametrize(
+    ("application", "schema", "table", "why"),
+    [
+        (WALR, 99, "CREATE TABLE t (x);", "was written by a newer walrusd: its schema is version 99"),
+        (WALR, 3, "", "has lost its tables: it is marked as walrusd's, with schema 3, and empty"),
+        (7, 3, "CREATE TABLE t (x);", "is a database of another program"),
+    ],
+)
+def test_a_database_that_no_other_try_can_use_is_not_tried_again(
+    home: Home, application: int, schema: int, table: str, why: str
+) -> None:
+    marked(home, application, schema, table)
+    status, said = home.refuses_to_start()
+    assert status == UNUSABLE
+    assert said.startswith(f"walrusd: {home.path}/walrus.db {why}")
+    assert len(said.splitlines()) == 2
+
+
+def test_a_database_that_is_locked_is_worth_another_try(home: Home) -> None:
+    with home.walrusd():
+        pass
+    with closing(sqlite3.connect(home.path / "walrus.db")) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        status, said = home.refuses_to_start()
+    assert status == 1
+    assert "is locked by another process" in said
+
+
+@pytest.mark.parametrize("lost", ["emptied", "removed"])
+def test_a_new_log_in_a_home_that_was_in_use_is_a_warning(home: Home, lost: str) -> None:
+    database, event = home.path / "walrus.db", "made a new, empty log in a home that was in use"
+    with home.walrusd() as daemon:
+        answers(home)
+    assert daemon.lines(event) == []
+    database.unlink()
+    if lost == "emptied":
+        database.touch(0o600)
+    with home.walrusd() as daemon:
+        assert answers(home) == 1
+    [line] = daemon.lines(event)
+    assert (line["level"], line["database"]) == ("warning", str(database))
+    with home.walrusd() as daemon:
+        pass
+    assert daemon.lines(event) == []
 
 
 def test_ctrl_c_stops_it_as_term_does(home: Home) -> None:

@@ -26,6 +26,7 @@ from walrus_protocol.events import (
 from walrus_protocol.portable import Exported, Imported
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.portable.exporting import export
 from walrusd.runtime.portable.importing import Importing
 from walrusd.session.outline import Outline, advance, stamp
@@ -34,6 +35,7 @@ from walrusd.store.log import Log, Output
 Document = dict[str, Any]
 CALL = ToolCall("c1", "look", {"at": "the sea"})
 LONG = "a long output, whole\n" * 50
+IMPORTED_AT = 1_000_000.0
 REF = Output.of(LONG.encode()).ref
 
 
@@ -139,7 +141,9 @@ async def imported(log: Log, text: str) -> Imported:
     def agent(name: str) -> Agent:
         return Agent(name=name) if name == "walrus" else nobody(name)
 
-    return await Importing(log, agent, lambda: None).take(BytesIO(text.encode()))
+    facts = await DaemonFacts.open(log)
+    importing = Importing(log, facts, agent, lambda: None, clock=lambda: IMPORTED_AT, see=lambda _, __: None)
+    return await importing.take(BytesIO(text.encode()))
 
 
 def with_ids(text: str, ids: Sequence[int]) -> Document:

@@ -69,7 +69,7 @@ def may_follow(outline: Outline, draw: st.DrawFn) -> list[Durable]:
         return [message, message, message, SessionClosed()]
     if turn.executing:
         if not turn.calls:
-            return [ToolCallsComplete(count=1)]
+            return [ToolCallsComplete(count=turn.asked)]
         call = draw(st.sampled_from(turn.calls))
         outcome: Outcome = draw(st.sampled_from(["ok", "ok", "interrupted"]))
         result = ToolResult(call_id=call.id, name=call.name, output=draw(texts), outcome=outcome)

@@ -1,6 +1,7 @@
 """The cutter against json itself: whatever the document and however its text comes, and what is none is named."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -107,3 +108,54 @@ def test_a_value_without_end_is_given_up() -> None:
     cutter = Cutter(lambda: next(pieces, "x" * (MOST // 4)))
     with pytest.raises(Malformed, match=f"a value takes over {MOST:,} characters"):
         [cutter.value() for _ in cutter.members()]
+
+
+AWKWARD = ["\\", '"', '\\"', "]}", '{["', "é\u2028", "\\\\\\", "\n\t", "\x00", "🦭"]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("size", [997, 65_536, 10_000_000])
+def test_a_long_value_is_cut_where_json_says_that_it_ends(size: int, plain: bool) -> None:
+    document: dict[str, object] = {"a": [1], "z": "the last"}
+    for number, awkward in enumerate(AWKWARD):
+        long = awkward * (200_000 // len(awkward)) + AWKWARD[number - 1]
+        document |= {f"text {number}": long, f"list {number}": [long, {long: [awkward, {}, []]}, 1.5], awkward: awkward}
+    assert taken_apart(in_pieces(json.dumps(document, ensure_ascii=plain), size), {"a"}) == document
+
+
+@pytest.mark.parametrize("size", [997, 65_536])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('"' + "x" * 100_000, "cut off behind character 100,006"),
+        ('"' + "x" * 100_000 + "\\", "cut off behind character 100,007"),
+        ('["' + "x" * 100_000 + '"', "cut off behind character 100,008"),
+        ('["' + "x" * 100_000 + '",' + "[" * 5_000, "at character 6: it is nested too deeply"),
+        ("tru" + "x" * 200_000, "at character 6: expecting value"),
+        (
+            "[" + "[]," * 200_000 + "0]",
+            f"at character 6: a value holds over {cutting.MOST_SIGNS:,} commas, brackets and braces",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_long_value_is_said_with_its_place(value: str, says: str, size: int) -> None:
+    with pytest.raises(Malformed, match=says):
+        taken_apart(in_pieces(f'{{"b":{value}', size), set())
+
+
+def test_what_is_not_written_by_anybody_is_given_up_before_it_takes_memory() -> None:
+    taken = 0
+
+    def read() -> str:
+        nonlocal taken
+        taken += 1
+        return '{"a":[' if taken == 1 else "[]," * 20_000
+
+    cutter = Cutter(read)
+    tracemalloc.start()
+    with pytest.raises(Malformed):
+        [cutter.value() for _ in cutter.members()]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 12
+    assert most < 10_000_000

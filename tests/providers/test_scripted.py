@@ -1,6 +1,6 @@
 """A script answers by the conversation alone: the same after a restart, whatever other sessions do."""
 
-import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid, Thin
 from walrusd.providers.echo import Echo
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedError, ScriptedReply
 from walrusd.session.history import History
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scripted.md").read_text()
 
 
 def asked(*messages: Message) -> ModelRequest:
@@ -157,13 +159,16 @@ async def test_an_echo_says_the_last_user_text_word_by_word(text: str) -> None:
 
 
 async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
-    from walrusd.providers import scripted
-
-    assert scripted.__doc__ is not None
-    indented = itertools.dropwhile(lambda line: not line.startswith("    "), scripted.__doc__.splitlines())
-    lines = itertools.takewhile(lambda line: not line or line.startswith("    "), indented)
+    script = re.search(r"```toml\n(# answers.toml\n.*?)```", PAGE, re.DOTALL)
+    assert script
     path = tmp_path / "play.toml"
-    path.write_text("\n".join(lines))
+    path.write_text(script[1])
     async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
         reply = await models.reply(asked(User("the weather?")), list[Said]().append)
-    assert reply.content == "Sunny."
+        looked = await models.reply(asked(User("the notes?")), list[Said]().append)
+    assert (reply.content, [call.name for call in looked.calls]) == ("Sunny.", ["read"])
+
+
+def test_every_key_of_a_reply_is_documented_and_none_that_there_is_not() -> None:
+    told = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted(told) == sorted(ScriptedReply.__struct_fields__)

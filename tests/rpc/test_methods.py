@@ -160,6 +160,7 @@ async def test_a_session_is_created_and_shown(line: Raw) -> None:
         "parent": None,
         "usage": NOTHING_USED,
         "cost_usd": 0.0,
+        "error": None,
         "open_approvals": [],
         "open_questions": [],
     }

@@ -106,11 +106,25 @@ async def test_sessions_agents_and_types_choose(line: Raw, client: Client, provi
         ({"types": ["done", "user_message"]}, lambda event: event["type"] in ("done", "user_message")),
         ({"agents": ["told"], "types": ["done"]}, lambda event: (event["session"], event["type"]) == (third, "done")),
         ({"sessions": [second], "agents": ["told"]}, lambda _: False),
-        ({"agents": ["nobody"]}, lambda _: False),
+        ({"agents": ["lost"]}, lambda _: False),
         ({"types": ["tick"]}, lambda _: False),
     ):
         assert await replay(line, since=since, **chosen) == list(filter(kept, everything))
     assert await end(line) == everything[-1]["offset"]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    ("chosen", "kind", "hint"),
+    [
+        ({"sessions": [999_999]}, "session_not_found", "`walrusctl session list --all` shows those there are."),
+        ({"agents": ["echo", "ecco"]}, "agent_not_found", "Did you mean echo?"),
+        ({"agents": ["nobody"]}, "agent_not_found", "`walrusctl agent list` shows those there are."),
+    ],
+)
+async def test_what_is_chosen_has_to_be_there(line: Raw, chosen: Json, kind: str, hint: str, *, follow: bool) -> None:
+    error = (await line.call("event.subscribe", {"follow": follow, **chosen}))["error"]
+    assert (error["data"]["kind"], error["data"]["hint"]) == (kind, hint)
 
 
 async def test_what_is_chosen_is_chosen_of_what_comes_too(

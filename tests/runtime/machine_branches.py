@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from tests.runtime.machine_archive import Archive
 from tests.runtime.machine_facts import Facts
 from tests.runtime.machine_orders import Branch, Checkpoint, Fork, Read, Rewind
-from tests.runtime.machine_past import footing
+from tests.runtime.machine_past import Pasts, footing
 from tests.runtime.machine_puppet import Shown
 from walrus_protocol.branches import CheckpointMade, Forked, WentBack
 from walrus_protocol.content import Message
@@ -14,7 +15,7 @@ from walrus_protocol.events import CheckpointCreated, Done, Durable, Rewound, Se
 from walrus_protocol.problems import Problem
 from walrusd.runtime.runtime import Runtime
 
-SHUT = {"shutting_down", "storage_full", "storage_failed"}
+SHUT = {"shutting_down", "storage_full", "storage_failed", "session_not_found"}
 REFUSALS: dict[type[Branch], set[str]] = {
     Fork: SHUT | {"offset_in_future"},
     Rewind: SHUT | {"offset_in_future", "session_busy", "session_closed"},
@@ -35,6 +36,8 @@ class Asked(Struct, kw_only=True):
     """The point asked for; 0: the end, wherever that is by then."""
     known_seq: int
     """The session had come that far when it was asked."""
+    was_gone: bool
+    """It had expired by then."""
     answer: Answer | None = None
     refused: str | None = None
 
@@ -45,10 +48,10 @@ class Branches:
     def __init__(self) -> None:
         self._asked: list[Asked] = []
 
-    async def ask(self, runtime: Runtime, order: Branch, session: int, known_seq: int) -> Asked:
+    async def ask(self, runtime: Runtime, order: Branch, session: int, known_seq: int, *, was_gone: bool) -> Asked:
         point = order.at if isinstance(order, Fork | Rewind) else None
         at = 0 if point is None else 1 + point % (known_seq + 1)
-        asked = Asked(order=order, session=session, at=at, known_seq=known_seq)
+        asked = Asked(order=order, session=session, at=at, known_seq=known_seq, was_gone=was_gone)
         self._asked.append(asked)
         try:
             asked.answer = await _answer(runtime, asked)
@@ -58,13 +61,13 @@ class Branches:
                 raise
         return asked
 
-    def check(self, facts: Facts, shown: Sequence[Shown]) -> None:
+    def check(self, archive: Archive, pasts: Pasts, shown: Sequence[Shown]) -> None:
         """That all that was promised is there, once, and that models were `shown` what there was."""
         for session, messages in shown:
-            assert messages in facts.pasts.of(session), f"session {session} never was like that: {messages}"
+            assert messages in pasts.of(session), f"session {session} never was like that: {messages}"
         for asked in self._asked:
-            _check(asked, facts)
-        events = [event for session in facts.rows for event in facts.events(session)]
+            _check(asked, archive, pasts)
+        events = [event for log in archive.native() for event in log]
         self._check_once(Fork, sum(isinstance(event, SessionCreated) and event.parent is not None for event in events))
         self._check_once(Rewind, sum(isinstance(event, Rewound) for event in events))
         self._check_once(Checkpoint, sum(isinstance(event, CheckpointCreated) for event in events))
@@ -88,13 +91,16 @@ async def _answer(runtime: Runtime, asked: Asked) -> Answer:
             return [*await runtime.branches.history(asked.session)]
 
 
-def _check(asked: Asked, facts: Facts) -> None:
-    log = facts.events(asked.session)
+def _check(asked: Asked, archive: Archive, pasts: Pasts) -> None:
+    log = archive.logs[asked.session]
+    assert asked.refused != "session_not_found" or asked.session in archive.expired
     match asked.answer:
+        case _ if asked.was_gone:
+            assert asked.answer is None
         case None:
             assert asked.refused != "offset_in_future" or asked.at > asked.known_seq
         case Forked(session=child, at=at):
-            created = facts.events(child)[0]
+            created = archive.logs[child][0]
             assert isinstance(created, SessionCreated)
             assert created.parent is not None
             assert (created.parent.session, created.parent.seq) == (asked.session, at)
@@ -111,7 +117,7 @@ def _check(asked: Asked, facts: Facts) -> None:
             }
             _check_point(asked, at, log)
         case list(messages):
-            assert messages in facts.pasts.of(asked.session)[asked.known_seq :]
+            assert messages in pasts.of(asked.session)[asked.known_seq :]
 
 
 def _check_point(asked: Asked, at: int, log: Sequence[Durable]) -> None:
@@ -119,14 +125,16 @@ def _check_point(asked: Asked, at: int, log: Sequence[Durable]) -> None:
     assert at >= footing(log, asked.at or asked.known_seq)
 
 
-def foreseen(asked: Asked, facts: Facts) -> str | int | list[Message]:
+def foreseen(asked: Asked, facts: Facts, pasts: Pasts) -> str | int | list[Message]:
     """How it has to be answered while nothing else happens: the kind of the refusal, the point, or the messages."""
+    if asked.session not in facts.rows:
+        return "session_not_found"
     log, queued = facts.events(asked.session), [entry.kind for entry in facts.inboxes[asked.session]]
     closed = any(isinstance(event, SessionClosed) for event in log)
     at = asked.at or len(log)
     match asked.order:
         case Read():
-            return facts.pasts.of(asked.session)[-1]
+            return pasts.of(asked.session)[-1]
         case Rewind() | Checkpoint() if closed:
             return "session_closed"
         case Rewind() if "close" in queued:

@@ -1,18 +1,25 @@
 """What clients were promised, kept beside the runtime, and compared with what the log says."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from tests.runtime.machine_archive import Archive
 from tests.runtime.machine_branches import Branches
+from tests.runtime.machine_carrier import Document
+from tests.runtime.machine_facts import Facts
+from tests.runtime.machine_orders import Send
+from tests.runtime.machine_past import Pasts
+from tests.runtime.machine_puppet import Shown
+from tests.runtime.machine_subscriber import Subscriber
 from tests.runtime.machine_turns import by_a_client, check_turns
 from walrus_protocol.content import WhenBusy, plain_text
-from walrus_protocol.events import Done, Durable, InterruptRequested, ToolStarted, UserMessage
+from walrus_protocol.events import Done, Durable, InterruptRequested, SessionClosed, ToolStarted, UserMessage
 from walrus_protocol.methods import TurnResult
 from walrusd.runtime.tickets import result_of
 from walrusd.session.mend import RUNS
-from walrusd.store.log import Queued
+from walrusd.store.log import Log, Queued
 
 
 class Claim(Struct, kw_only=True):
@@ -34,17 +41,41 @@ class Claim(Struct, kw_only=True):
 class Claims:
     """All of a story's. `now` counts what happened, so that of two sends one is known to be the earlier, or neither."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
         self.sends: list[Claim] = []
         self.sessions: list[int] = []
+        self.gone: dict[int, int] = {}
+        """When it was known of a session that it has expired."""
+        self.missed: set[int] = set()
+        """Sessions of which somebody was told that there is none."""
+        self.documents: list[Document] = []
+        self.subscribers: list[Subscriber] = []
         self.closed: dict[int, int] = {}
         """When a close of the session had been promised."""
         self.interrupted: list[tuple[int, int]] = []
         self.branches = Branches()
         self.effects: list[str] = []
         self.crashes = 0
+        self._imports: dict[int, Document] = {}
+        """Sessions that were made of a document, and have not been compared with it."""
+        self._texts: dict[tuple[int, str], str] = {}
+        """What was sent with the keys of imported sessions."""
         self._created: dict[str, int] = {}
         self._now = 0
+
+    @property
+    def living(self) -> list[int]:
+        return [session for session in self.sessions if session not in self.gone]
+
+    def session(self, number: int) -> int:
+        """One of those there are, or the one that went last."""
+        some = [*self.living, *list(self.gone)[-1:]]
+        return some[number % len(some)]
+
+    def went(self, sessions: Iterable[int]) -> None:
+        for session in sessions:
+            self.gone.setdefault(session, self.tick())
 
     def tick(self) -> int:
         self._now += 1
@@ -52,12 +83,39 @@ class Claims:
 
     def created(self, session: int, key: str | None) -> None:
         if key is not None and key in self._created:
-            assert self._created[key] == session, "a key makes one session"
-            return
+            if self._created[key] == session:
+                return
+            assert self._created[key] in self.archive.expired, "a key makes one session"
         assert session not in self.sessions, "no id is given twice"
         self.sessions.append(session)
         if key is not None:
             self._created[key] = session
+
+    def claim(self, session: int, order: Send) -> Claim:
+        called = self.tick()
+        text = self._texts.get((session, order.key or ""), f"{session} {order.key or called}")
+        if order.other and order.key:
+            text += " other"
+        claim = Claim(session=session, text=text, key=order.key, when_busy=order.when_busy, called=called)
+        self.sends.append(claim)
+        return claim
+
+    def imported(self, session: int, document: Document) -> None:
+        """All that was sent to the session that it was is as though it had been sent to this one."""
+        self.created(session, key=None)
+        self._imports[session] = document
+        now = self.tick()
+        log = self.archive.logs[document.session][: document.last_seq]
+        for message in log:
+            if isinstance(message, UserMessage) and by_a_client(message):
+                text = plain_text(message.content)
+                claim = Claim(session=session, text=text, key=message.key, when_busy="queue", called=now)
+                claim.accepted, claim.returned = True, now
+                self.sends.append(claim)
+                if message.key is not None:
+                    self._texts[session, message.key] = text
+        if isinstance(log[-1], SessionClosed):
+            self.closed[session] = self.tick()
 
     def accepted(self, claim: Claim, last_seq: int) -> None:
         claim.accepted, claim.returned, claim.last_seq = True, self.tick(), last_seq
@@ -67,6 +125,29 @@ class Claims:
             assert any(twin.called < closed and twin.accepted is not False for twin in twins), (
                 "a closed session refuses"
             )
+
+    def check_all(self, facts: Facts, pasts: Pasts, shown: Sequence[Shown]) -> None:
+        """What all were told, against all that there ever was."""
+        self.went(self.archive.expired & {*self.sessions})
+        assert self.missed <= self.archive.expired, "what has not expired is found"
+        assert {*self.living} <= facts.rows.keys()
+        for session in self.gone.keys() & self.archive.logs.keys():
+            assert isinstance(self.archive.logs[session][-1], SessionClosed), "only what is closed expires"
+        for folded in facts.sessions.values():
+            pasts.check(folded.outline)
+        for session in self.sessions:
+            self.check(session, self.archive.logs[session], facts.inboxes.get(session, ()))
+        self.branches.check(self.archive, pasts, shown)
+        for subscriber in self.subscribers:
+            subscriber.check(self.archive)
+
+    async def check_carried(self, log: Log) -> None:
+        """Where all is at rest."""
+        for document in self.documents:
+            document.check(self.archive)
+        for session in self._imports.keys() - self.gone.keys():
+            await self._imports[session].check_import(session, self.archive, log)
+        self._imports.clear()
 
     def check(self, session: int, log: Sequence[Durable], inbox: Sequence[Queued]) -> None:
         """That the log of a session, and what waits beside it, are what its clients were told."""
@@ -139,9 +220,9 @@ class Claims:
                 first = results.setdefault((claim.session, claim.key), claim.result)
                 assert claim.result == first, "a repeat gives the first result"
 
-    def check_effects(self, logs: Sequence[Sequence[Durable]]) -> None:
+    def check_effects(self) -> None:
         """No tool ran twice, and none without its intent in the log."""
-        events = [event for log in logs for event in log]
+        events = [event for log in self.archive.native() for event in log]
         started = [event.call_id for event in events if isinstance(event, ToolStarted)]
         assert max(Counter(self.effects).values(), default=1) == 1
         assert set(self.effects) <= set(started)

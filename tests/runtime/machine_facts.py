@@ -1,29 +1,33 @@
-"""All that a log says, read through the log's own door; and that what is kept beside it says the same."""
+"""All that a store has, read through the log's own door; and that what is kept beside the log says the same."""
 
-from tests.runtime.machine_past import Pasts
-from walrus_protocol.events import Done, Durable, UserMessage, decode_row
+from tests.runtime.machine_puppet import WHOLE
+from walrus_protocol.events import Done, Durable, SessionCreated, SessionsExpired, UserMessage, decode, decode_row
 from walrusd.session.session import Session
-from walrusd.store.log import Filter, Log, Queued, Span, Stored
+from walrusd.store.log import DAEMON, Filter, Log, Queued, Span, Stored
 
 
 class Facts:
-    """All that a log says."""
+    """All that a store has at one moment."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[Stored]] = {}
+        """Of the sessions that are listed."""
+        self.inherited: dict[int, list[Stored]] = {}
+        """Of those that are not: what others read of them."""
+        self.daemon: list[Stored] = []
         self.sessions: dict[int, Session] = {}
         self.inboxes: dict[int, list[Queued]] = {}
+        self.outputs: set[tuple[int, str]] = set()
+        """Who has the output that tools give here, by session and ref."""
         self._events: dict[int, list[Durable]] = {}
-        self.pasts = Pasts(self._events)
 
     @classmethod
     async def of(cls, log: Log) -> "Facts":
         """Raises AssertionError where what is kept beside the log is not what the log says."""
         facts = cls()
+        facts.daemon = await _all(log, DAEMON)
         for outline, queued in await log.outlines(Filter(include_closed=True, limit=500)):
-            rows: list[Stored] = []
-            while page := await log.events(outline.id, len(rows), 7):
-                rows += page
+            rows = await _all(log, outline.id)
             assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), "no gaps"
             session = Session(outline.id)
             events = [decode_row(row.body) for row in rows]
@@ -39,9 +43,12 @@ class Facts:
             facts.rows[outline.id], facts.sessions[outline.id], facts.inboxes[outline.id] = rows, session, inbox
             facts._events[outline.id] = events
             await facts._turns(log, outline.id)
-        for session in facts.sessions.values():
-            facts.pasts.check(session.outline)
-        offsets = [row.offset for row in facts.in_order()]
+            if body := await log.output(outline.id, WHOLE.ref, 0, 2 * len(WHOLE.body)):
+                assert body == WHOLE.body
+                facts.outputs.add((outline.id, WHOLE.ref))
+        for listed in [*facts.rows]:
+            await facts._ancestors(log, listed)
+        offsets = [row.offset for rows in (facts.daemon, *facts.rows.values()) for row in rows]
         assert len(set(offsets)) == len(offsets)
         return facts
 
@@ -62,5 +69,27 @@ class Facts:
     def events(self, session: int) -> list[Durable]:
         return self._events[session]
 
-    def in_order(self) -> list[Stored]:
-        return sorted((row for rows in self.rows.values() for row in rows), key=lambda row: row.offset)
+    def expired(self) -> set[int]:
+        """Those of which a fact says so."""
+        facts = [decode(row.body) for row in self.daemon]
+        return {session for fact in facts if isinstance(fact, SessionsExpired) for session in fact.sessions}
+
+    async def _ancestors(self, log: Log, session: int) -> None:
+        """Raises AssertionError where the log of one has not all that is read of it."""
+        created = self._events[session][0]
+        assert isinstance(created, SessionCreated)
+        while (parent := created.parent) is not None and parent.session not in self.rows:
+            rows = await log.events(parent.session, 0, parent.seq)
+            assert [row.seq for row in rows] == list(range(1, parent.seq + 1)), f"{parent} is read by session {session}"
+            if len(rows) > len(self.inherited.get(parent.session, ())):
+                self.inherited[parent.session] = rows
+            first = decode_row(rows[0].body)
+            assert isinstance(first, SessionCreated)
+            created = first
+
+
+async def _all(log: Log, session: int) -> list[Stored]:
+    rows: list[Stored] = []
+    while page := await log.events(session, rows[-1].seq if rows else 0, 7):
+        rows += page
+    return rows

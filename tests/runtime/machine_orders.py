@@ -1,4 +1,4 @@
-"""What the machine may be told to do, as values: hypothesis draws a story of them, prints it and makes it smaller.
+"""What the machine may be told to do, as values: machine_draws.py has hypothesis make stories of them.
 
 A story is a list of moments. The orders of one moment are carried out at once, in an order that is trio's to choose;
 then the machine lets everything come to rest and checks.
@@ -6,7 +6,6 @@ then the machine lets everything come to rest and checks.
 
 from typing import Literal
 
-from hypothesis import strategies as st
 from msgspec import Struct
 
 from walrus_protocol.content import WhenBusy
@@ -64,6 +63,41 @@ class Read(Struct, frozen=True):
     """Somebody looks at the whole conversation."""
 
     session: int
+
+
+class Export(Struct, frozen=True):
+    session: int
+
+
+class Import(Struct, frozen=True):
+    """Of one of the documents that were exported, in this life or before."""
+
+    document: int
+
+
+class Expire(Struct, frozen=True):
+    """Sessions go that were closed for longer than `keep_s`; or, for want of `room`, the one closed first.
+
+    Without `sweeps` nobody finds the time, from then on, to throw away their events.
+    """
+
+    keep_s: float
+    room: bool
+    sweeps: bool
+
+
+class Sweep(Struct, frozen=True):
+    pass
+
+
+class Watch(Struct, frozen=True):
+    """One who follows the whole daemon comes: a new one behind any offset there is, one who was here before behind
+    the last that he saw. One who is here goes. A slow one takes what there is when somebody is to `Look`.
+    """
+
+    client: int
+    since: int | None
+    slow: bool
 
 
 class Evict(Struct, frozen=True):
@@ -138,6 +172,12 @@ class Pass(Struct, frozen=True):
     seconds: float
 
 
+class Step(Struct, frozen=True):
+    """So many steps of the scheduler, before the next order of its moment is given."""
+
+    steps: int
+
+
 class Restart(Struct, frozen=True):
     """`on_restart`: what the next life does with the turns that this one leaves open."""
 
@@ -147,22 +187,26 @@ class Restart(Struct, frozen=True):
 
 
 class PowerCut(Struct, frozen=True):
+    """`after_s`: what a thread does is not counted in steps."""
+
     failing: bool
     steps: int
     on_restart: OnRestart = "continue"
+    after_s: float = 0.0
 
 
 Branch = Fork | Rewind | Checkpoint | Read
+Asking = Branch | Send | Interrupt | Close | Resume | Export | Attach
+"""Something of a session."""
 Order = (
-    Branch
+    Asking
     | Create
-    | Send
-    | Interrupt
-    | Close
-    | Resume
+    | Import
+    | Expire
+    | Sweep
     | Evict
-    | Attach
     | Look
+    | Watch
     | Leave
     | Speak
     | Work
@@ -172,61 +216,7 @@ Order = (
     | Fail
     | Mend
     | Pass
+    | Step
     | Restart
     | PowerCut
 )
-
-some = st.integers(0, 3)
-which = st.sampled_from([0, 0, 0, 1, 1, 2, 2, 3, 4, 5])
-"""A session: most of what happens should happen to the same few."""
-few = st.integers(0, 12)
-either: st.SearchStrategy[OnRestart] = st.sampled_from(["continue", "continue", "close"])
-storage = st.sampled_from(["storage_full", "storage_failed"])
-builds: list[tuple[int, st.SearchStrategy[Order]]] = [
-    (
-        24,
-        st.builds(
-            Send,
-            session=which,
-            when_busy=st.sampled_from(["queue", "steer", "interrupt", "reject"]),
-            key=st.sampled_from([None, None, "k", "l"]),
-            other=st.sampled_from([False, False, False, True]),
-            timeout_s=st.sampled_from([None, None, 5.0]),
-            stream=st.booleans(),
-        ),
-    ),
-    (
-        24,
-        st.builds(
-            Speak,
-            call=some,
-            does=st.sampled_from(
-                ["answer", "answer", "call tools", "call tools", "say", "say", "think", "fail", "say nothing", "crash"]
-            ),
-        ),
-    ),
-    (8, st.builds(Work, call=some, does=st.sampled_from(["return", "return", "return", "crash"]))),
-    (8, st.builds(Settle, does=st.sampled_from(["answer", "call tools"]))),
-    (4, st.builds(Interrupt, session=which)),
-    (4, st.builds(Close, session=which, force=st.booleans())),
-    (3, st.builds(Resume, session=which)),
-    (6, st.builds(Fork, session=which, at=st.none() | st.integers(0, 60))),
-    (8, st.builds(Rewind, session=which, at=st.integers(0, 60))),
-    (3, st.builds(Checkpoint, session=which, name=st.sampled_from(["a", "b"]))),
-    (3, st.builds(Read, session=which)),
-    (2, st.builds(Evict, idle_s=st.sampled_from([0.01, 600.0]))),
-    (4, st.builds(Attach, session=which, since=st.integers(0, 60), deltas=st.booleans(), idle=st.booleans())),
-    (2, st.builds(Look, limit=st.sampled_from([1, 3, 512]))),
-    (2, st.builds(Leave, client=some)),
-    (2, st.builds(Create, key=st.sampled_from([None, "k"]))),
-    (6, st.builds(Pass, seconds=st.sampled_from([0.3, 6.0, 40.0]))),
-    (5, st.builds(Hold, where=st.sampled_from(["before", "after"]), steps=few)),
-    (5, st.builds(Release)),
-    (3, st.builds(Fail, kind=storage, steps=few)),
-    (4, st.builds(Mend)),
-    (2, st.builds(Restart, grace_s=st.sampled_from([0.0, 5.0]), failing=st.booleans(), on_restart=either)),
-    (3, st.builds(PowerCut, failing=st.booleans(), steps=few, on_restart=either)),
-]
-orders = st.sampled_from([build for weight, build in builds for _ in range(weight)]).flatmap(lambda build: build)
-stories = st.lists(st.lists(orders, max_size=4), min_size=8, max_size=40)
-"""Moments may be empty: so a story that is long enough to get somewhere can still be made small."""

@@ -1,4 +1,4 @@
-"""What sessions that come from each other have to show, by the plainest reading of their logs."""
+"""What sessions that come from each other have to show, by the plainest reading of their logs, expired ones too."""
 
 from collections.abc import Mapping, Sequence
 

@@ -10,11 +10,16 @@ from tests.runtime.machine_orders import Speak, Work
 from walrus_protocol.content import Message, ToolCall, ToolSchema, Usage, User, plain_text
 from walrus_protocol.events import ToolResult
 from walrusd.ports import ModelFailed, ModelRequest, Reply, Say, TextSaid, ThinkingSaid, ToolRequest
+from walrusd.store.log import Output
 
 LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True, idempotent=True)
 TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
 USAGE = Usage(input=3, output=1)
 COST_USD = 0.5
+LONG = "seen, and seen again\n" * 300
+"""So long that a store keeps it beside the event, once for all that say it."""
+WHOLE = Output.of(b"seen whole\n" * 500)
+"""What is kept of an output that the model is shown in part."""
 
 
 class Bug(Exception):
@@ -146,10 +151,22 @@ class Puppet:
         if call.does == "crash":
             self.crashes += 1
             raise Bug
-        return ToolResult(call_id=request.call.id, name=request.call.name, output="seen")
+        return await self._seen(request)
+
+    async def _seen(self, request: ToolRequest) -> ToolResult:
+        call = request.call
+        match int(call.id[1:]) % 3:
+            case 0:
+                return ToolResult(call_id=call.id, name=call.name, output="seen")
+            case 1:
+                return ToolResult(call_id=call.id, name=call.name, output=LONG)
+            case _:
+                ref = await request.keep(WHOLE.body)
+                return ToolResult(call_id=call.id, name=call.name, output="se…", truncated=True, ref=ref)
 
 
 def session_of(messages: Sequence[Message]) -> int:
-    """Every message of the machine begins with the number of its session; those before the last may be inherited."""
+    """Every message of the machine begins with the number of its session; those before the last may be inherited,
+    or imported."""
     said = [plain_text(message.content) for message in messages if isinstance(message, User)]
     return int([text for text in said if not text.startswith("From walrusd:")][-1].split()[0])

@@ -1,19 +1,18 @@
-"""The disks of the machine, and a valve between the runtime and its log: a store that is slow, or fails, or is gone."""
+"""A valve between the runtime and its log: a store that is slow, or fails, or is gone."""
 
-import shutil
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import trio
 import trio.testing
+from msgspec.structs import replace
 
+from tests.runtime.machine_archive import Archive
 from walrus_protocol.events import Tick
 from walrus_protocol.searching import Hit
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
-from walrusd.store.disk import Disk
-from walrusd.store.keeping import Claim, Closed, Room, Swept
+from walrusd.store.keeping import FIRST, Claim, Closed, Place, Room, Swept
 from walrusd.store.log import (
     Filter,
     Log,
@@ -24,70 +23,32 @@ from walrusd.store.log import (
     Sizes,
     Span,
     StorageFailed,
+    StorageFull,
     Stored,
     StreamPage,
     Wanted,
     Write,
 )
-from walrusd.store.memory import MemoryLog
-from walrusd.store.sqlite import SqliteLog
 
 T = TypeVar("T")
-
-
-class MachineDisk(Protocol):
-    async def open(self) -> Log:
-        """The log as the life before left it."""
-
-    def cut(self) -> None:
-        """Take the power away: the next log finds what is durable at this instant, whatever the last one does yet."""
-
-
-class InMemory:
-    def __init__(self) -> None:
-        self._disk = Disk()
-
-    async def open(self) -> MemoryLog:
-        return MemoryLog(self._disk)
-
-    def cut(self) -> None:
-        MemoryLog(self._disk)
-
-
-class InFiles:
-    """SQLite's files are copied at the instant of the cut, while its threads write on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._life = 0
-        self._here.mkdir()
-
-    @property
-    def _here(self) -> Path:
-        return self._folder / str(self._life)
-
-    async def open(self) -> SqliteLog:
-        return await SqliteLog.open(str(self._here / "walrus.db"), durability="normal")
-
-    def cut(self) -> None:
-        before = self._here
-        self._life += 1
-        self._here.mkdir()
-        # The database first: no checkpoint moves pages from the one to the other, so little is written.
-        for name in ("walrus.db", "walrus.db-wal"):
-            if (before / name).exists():
-                shutil.copyfile(before / name, self._here / name)
+STORAGE: dict[str, StorageFailed] = {"storage_full": StorageFull("full"), "storage_failed": StorageFailed("broken")}
 
 
 class Valve:
-    """A `Log` before another one. What it holds back goes on, in order, when it is released."""
+    """A `Log` before another one. What it holds back goes on, in order, when it is released.
 
-    def __init__(self, log: Log) -> None:
+    `archive` notes what is durable, until the power is cut.
+    """
+
+    def __init__(self, log: Log, archive: Archive | None = None) -> None:
+        self.sweeps = True
+        """Whether there is time for it."""
         self.has_failed = False
         """At least once in its life."""
         self.holds: Literal["before", "after"] | None = None
         self._open_for_good = False
         self.log = log
+        self._archive = archive
         self._kept: list[Callable[[], None]] = []
         self._under_way = 0
         self._failing: StorageFailed | None = None
@@ -103,6 +64,11 @@ class Valve:
         self._failing = failure
         self.has_failed = self.has_failed or failure is not None
 
+    def cut(self) -> None:
+        """The power is off."""
+        self._archive = None
+        self.failing = StorageFailed("the power is off")
+
     def hold(self, where: Literal["before", "after"]) -> None:
         if not self._open_for_good:
             self.holds = self.holds or where
@@ -116,6 +82,11 @@ class Valve:
         for go_on in kept:
             go_on()
 
+    async def flowing(self) -> None:
+        """Wait until nothing is held back."""
+        while self.holds:
+            await self._released.wait()
+
     async def rest(self) -> None:
         """Wait until nothing moves, on the disk neither: only time, or an order, brings on what comes next."""
         while True:
@@ -127,7 +98,14 @@ class Valve:
 
     def submit(self, write: Write) -> None:
         committed, failed = write.committed, write.failed
-        write.committed = lambda offset: self._told(lambda: committed(offset))
+        written = replace(write)  # else it would hold itself, and its session
+
+        def durable(offset: int) -> None:
+            if self._archive:
+                self._archive.note(written, offset)
+            self._told(lambda: committed(offset))
+
+        write.committed = durable
         write.failed = lambda error: self._told(lambda: failed(error))
         if self.holds == "before":
             self._kept.append(lambda: self._forward(write))
@@ -136,6 +114,8 @@ class Valve:
 
     def _forward(self, write: Write) -> None:
         self._under_way += 1
+        if self._archive:
+            self._archive.asked(write)
         if self.failing:
             trio.lowlevel.current_trio_token().run_sync_soon(write.failed, self.failing)
         else:
@@ -159,8 +139,7 @@ class Valve:
             found = await answer
         finally:
             self._moves()
-        while self.holds:
-            await self._released.wait()
+        await self.flowing()
         return found
 
     def next_session(self) -> int:
@@ -243,8 +222,8 @@ class Valve:
     async def grown(self) -> None:
         await self.log.grown()
 
-    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
-        return await self._read(self.log.closed(before, enough=enough, most=most))
+    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
+        return await self._read(self.log.closed(before, after=after, enough=enough, most=most))
 
     async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
         return await self._read(self.log.outputs(of, enough=enough, most=most))
@@ -253,6 +232,10 @@ class Valve:
         return await self._read(self.log.unnamed())
 
     async def sweep(self) -> Swept:
+        if not self.sweeps:
+            return Swept(0, 0)
+        if self.failing:
+            raise self.failing
         return await self._read(self.log.sweep())
 
     async def aclose(self) -> None:

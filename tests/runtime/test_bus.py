@@ -107,6 +107,23 @@ async def test_facts_that_are_too_large_for_the_window_come_from_the_store(live:
         assert kinds(await everything(reader)) == [SessionCreated] + [UserMessage, Done] * 4
 
 
+@pytest.mark.parametrize("limit", [1, 2, PAGE])
+async def test_live_events_have_their_places_among_facts_that_come_from_the_store(
+    live: LiveSession, limit: int
+) -> None:
+    with live.feed.reader(1, mark=True) as reader:
+        assert kinds(await everything(reader)) == [StateChanged]
+        for turn in range(1, 5):
+            await live.recorder.record(UserMessage(content="x" * (WINDOW_BYTES // 2)))
+            live.say(said("one", turn))
+            await live.recorder.record(AssistantMessage(round=1, content="x" * (WINDOW_BYTES // 2)))
+            live.say(said("two", turn))
+            await live.recorder.record(Done(stop_reason="text_response"))
+        told = await everything(reader, limit)
+        a_turn = [UserMessage, StateChanged, TextDelta, AssistantMessage, TextDelta, Done, StateChanged]
+        assert kinds(told) == a_turn * 4
+
+
 async def test_a_row_that_is_durable_and_not_yet_published_is_not_told(live: LiveSession) -> None:
     log = Valve(live.shared.log)
     fresh = await Sessions(replace(live.shared, log=log), Kept(600)).get(live.id)

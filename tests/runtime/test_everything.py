@@ -4,18 +4,30 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable
+from io import BytesIO
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fakes.documents import Chat, as_text, document
 from tests.fakes.stores import LogDisk, disk
-from walrus_protocol.events import AssistantMessage, ConfigReloaded, Done, TextDelta, Tick, UserMessage, encode, spliced
+from walrus_protocol.events import (
+    AssistantMessage,
+    ConfigReloaded,
+    Done,
+    SessionsExpired,
+    TextDelta,
+    Tick,
+    UserMessage,
+    encode,
+    spliced,
+)
 from walrusd.agent.agent import Agent
 from walrusd.providers.echo import Echo
 from walrusd.runtime.bus import LIVE_BUFFER, Fact, Item, Passing, Reader
 from walrusd.runtime.crowd import AT_ONCE
-from walrusd.runtime.everything import WINDOW, Everything
+from walrusd.runtime.everything import WINDOW, WINDOW_BYTES, Everything
 from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions import LiveSession
@@ -146,6 +158,31 @@ async def test_from_history_to_live_there_is_neither_gap_nor_repeat_under_load(d
     assert first.deltas >= LIVE_BUFFER // 4, "of live events that nobody has time to read, one in three is a delta"
 
 
+async def test_who_remembers_an_offset_finds_what_was_imported_after_it_though_others_follow() -> None:
+    log = MemoryLog()
+    chat = Chat(1)
+    chat.turn("brought along")
+    async with Runtime(Echo(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus", model="echo"))
+        with runtime.everything.reader(None, Wanted()):
+            await runtime.create_session("walrus")
+            await runtime.imports.take(BytesIO(as_text(document(chat)).encode()))
+            await runtime.create_session("walrus")
+            with runtime.everything.reader(1, Wanted()) as reader:
+                assert await offsets(reader) == [2, 3, 4, 5, 6, 7]
+
+
+async def test_of_a_session_that_was_thrown_away_nobody_is_told_though_others_follow() -> None:
+    async with Runtime(Echo()) as runtime:
+        runtime.add_agent(Agent(name="walrus", model="echo"))
+        with runtime.everything.reader(None, Wanted()):
+            gone, _ = [await runtime.create_session("walrus") for _ in range(2)]
+            await runtime.close_session(gone)
+            await runtime.facts.record(SessionsExpired(sessions=(gone,)), expired=[gone])
+            with runtime.everything.reader(0, Wanted()) as reader:
+                assert await offsets(reader) == [2, 4]
+
+
 def told(everything: Everything, offset: int, *, agent: str = "ada", session: int = 1, text: str = "hi") -> None:
     event = UserMessage(ts=1.0, session=session, turn=1, content=text)
     everything.publish(Fact(seq=offset, offset=offset, body=encode(event), event=event), agent)
@@ -170,6 +207,29 @@ async def test_offsets_may_have_gaps(everything: Everything) -> None:
         for offset in (3, 4, 9, 20, 21):
             told(everything, offset)
         assert await offsets(reader) == [3, 4, 9, 20, 21]
+
+
+async def test_live_events_have_their_places_among_facts_that_come_from_the_store(disk: LogDisk) -> None:
+    log = await disk.open()
+    async with Runtime(Echo(), log=log) as runtime:
+        for name in AGENTS:
+            runtime.add_agent(Agent(name=name, model="echo"))
+        ada, eve = [await runtime.live(await runtime.create_session(name)) for name in ("ada", "eve")]
+        with runtime.everything.reader(None, Wanted(agents=frozenset({"ada"})), mark=True) as reader:
+            await reader.batch()
+            for number in range(4):
+                await ada.recorder.record(UserMessage(content="hi"))
+                ada.say(TextDelta(ts=1.0, session=ada.id, turn=number + 1, text="hi", round=1, at=0))
+                await ada.recorder.record(Done(stop_reason="no_action"))
+            await eve.recorder.record(UserMessage(content="x" * WINDOW_BYTES))  # takes all the room in the window
+            reader.end()
+            told = []
+            while items := await reader.batch(5):
+                told += [json.loads(item.wire) for item in items]
+        a_turn = ["user_message", "state_changed", "text_delta", "done", "state_changed"]
+        assert [event["type"] for event in told] == a_turn * 4
+        assert {event["session"] for event in told} == {ada.id}
+    await log.aclose()
 
 
 async def test_what_does_not_concern_a_reader_does_not_wake_it(everything: Everything) -> None:

@@ -116,8 +116,11 @@ async def test_a_model_that_fails_ends_the_turn_in_error_and_the_session_takes_t
     ticket = await runtime.send(session, Incoming(content="hi"))
     result = await ticket.outcome()
     assert (result.stop_reason, result.error) == ("error", TurnError("provider_auth", "401 from it", "Set its key."))
-    assert (await runtime.session(session)).state == "error"
+    [listed] = await runtime.sessions()
+    assert (listed.state, listed.error) == ("error", result.error)
+    assert await runtime.session(session) == listed
     assert (await runtime.send_to(session, "again")).final_response == "better"
+    assert (await runtime.session(session)).error is None
     assert model.asked[1] == [User("hi"), Assistant(content="I was say"), User("again")]
 
 

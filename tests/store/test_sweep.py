@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -112,8 +113,26 @@ async def test_what_is_being_imported_is_left(log: Log) -> None:
     assert (await log.sweep()).events == 3
 
 
+class BegunMeanwhile(set[int]):
+    """Sessions whose import began right after somebody looked which these are."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
+async def test_what_begins_to_be_imported_while_it_is_looked_for_is_left(in_file: SqliteDisk) -> None:
+    log = await in_file.open()
+    await commit(log, write(session=7, unseen=[7]), write(session=7, bodies=[b"{}", b"{}"], first_seq=1))
+    log.importing = BegunMeanwhile([7])
+    assert await log.sweep() == Swept(0, 0)
+    log.importing = set()
+    assert await log.sweep() == Swept(2, 0)
+    await log.aclose()
+
+
 async def test_an_output_goes_with_the_last_that_has_it(log: Log) -> None:
-    await commit(log, *(write(session=n, output=Output(ref="r", body=b"12345")) for n in (1, 2)))
+    for n in (1, 2):
+        await commit(log, write(session=n, outline=Outline(id=n), output=Output(ref="r", body=b"12345")))
     assert await log.outputs("all", enough=9, most=9) == [
         Claim(session=1, ref="r", bytes=5),
         Claim(session=2, ref="r", bytes=0),
@@ -187,6 +206,26 @@ async def test_writes_get_through_while_it_sweeps(in_file: SqliteDisk) -> None:
             await commit(log, write(session=99, bodies=[b"{}"], first_seq=seq))
         assert not swept, "each waits for a piece or two, not for the whole"
     assert swept == [Swept(20 * PIECE, 1)]
+    await log.aclose()
+
+
+async def test_writes_get_through_while_it_sweeps_large_events_of_a_chain(in_file: SqliteDisk) -> None:
+    in_file.chain = True
+    log = await in_file.open()
+    bodies = [encode(UserMessage(content=f"{seq:03d} of many. " * 70_000)) for seq in range(20)]
+    await commit(log, write(session=1, outline=Outline(id=1, state="closed", last_seq=20), bodies=bodies, first_seq=1))
+    await commit(log, write(session=DAEMON, bodies=[b"{}"], first_seq=1, expired=[1]))
+    swept: list[Swept] = []
+
+    async def sweep() -> None:
+        swept.append(await log.sweep())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep)
+        for seq in range(1, 6):
+            await commit(log, write(session=99, bodies=[b"{}"], first_seq=seq))
+        assert not swept, "each waits for a piece or two, not for the whole"
+    assert swept == [Swept(20, 0)]
     await log.aclose()
 
 

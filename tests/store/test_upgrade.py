@@ -3,11 +3,14 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import apsw
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from tests.fakes.deaths import lives_of
 from tests.fakes.model import FakeModel
@@ -111,9 +114,20 @@ async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk
 
 async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old: int) -> None:
     was = content(Path(disk.path), old)
-    await open_and_close(disk)
+    structlog.reset_defaults()  # what is no error is said, too
+    with capture_logs() as said:
+        await open_and_close(disk)
+        await open_and_close(disk)
     assert copies(disk.folder) == [f"walrus.db.v{old}.backup"]
     copy = disk.folder / f"walrus.db.v{old}.backup"
+    [line] = said
+    assert line == {
+        "event": "database upgraded",
+        "log_level": "info",
+        "schema_before": old,
+        "schema": len(MIGRATIONS),
+        "copy": str(copy),
+    }
     assert (version(copy), content(copy, old)) == (old, was)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert (version(Path(disk.path)), content(Path(disk.path), old)) == (len(MIGRATIONS), was)
@@ -126,6 +140,35 @@ async def test_an_old_database_is_written_anew_so_that_free_pages_can_be_given_b
     await log.sweep()
     await log.aclose()
     assert os.stat(disk.path).st_size < 2_000_000
+
+
+async def test_it_is_written_anew_where_it_lies_and_no_long_log_is_left(disk: SqliteDisk) -> None:
+    """Elsewhere there may be no room for what is only there meanwhile: /tmp may be a piece of the memory."""
+    db = apsw.Connection(disk.path)
+    db.execute("CREATE TABLE more (body BLOB)")
+    for _ in range(4):
+        db.execute("INSERT INTO more VALUES (zeroblob(5000000))")
+    db.close()
+    others, found = nameless(), set[str]()
+
+    def before(step: str, name: str) -> None:
+        if not name:
+            found.update(nameless() - others)
+
+    with numbered_disk(before):
+        log = await disk.open()
+    assert {os.path.dirname(name) for name in found} == {str(disk.folder)}
+    assert log.sizes().wal_bytes == 0
+    await log.aclose()
+
+
+def nameless() -> set[str]:
+    """The files that this process has open and that nobody else can."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the list itself
+            found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {name for name in found if name.endswith(" (deleted)")}
 
 
 def auto_vacuum(path: Path) -> object:

@@ -46,7 +46,7 @@ def test_status_shows_what_the_daemon_does_and_its_warnings_beside(daemon: FakeD
         "sessions     3 open, 2 in memory, 1 running\n"
         "agents       walrus\n"
         "provider     echo (echo): echo\n"
-        "memory       50 MB\n"
+        "memory       50.0 MB\n"
         "holds        files 24, tasks 31, threads 4, children 1\n"
         "connections  1\n"
     )

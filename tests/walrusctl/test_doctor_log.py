@@ -80,7 +80,7 @@ def test_what_waits_to_be_thrown_away_is_well_and_told(home: Path) -> None:
         *map(left, ("turn", "inbox", "draft", "sent", "created_with", "output_of")),
         "INSERT INTO remains VALUES (2)",
     ) == [
-        ("fine", "3 sessions; 1 more, and 1 outputs, wait to be thrown away; nothing is missing, unpaired or nobody's")
+        ("fine", "3 sessions; 1 more, and 1 output, wait to be thrown away; nothing is missing, unpaired or nobody's")
     ]
 
 
@@ -192,6 +192,26 @@ BREAKAGES = {
     "an event is no JSON": (
         [f'UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) WHERE "offset" = {DONE}'],
         [("broken", "session 1: the event at seq 4 is no JSON")],
+    ),
+    "an event lacks what belongs to it": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"done","ts":1}}\' AS BLOB) WHERE "offset" = {DONE}'],
+        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
+    "an event has something else where its calls should be": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"assistant_message","calls":5}}\' AS BLOB) WHERE "offset" = {DONE}'],
+        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
+    "a message is no JSON": (
+        ["UPDATE event SET body = x'ff00' WHERE session = 1 AND seq = 2"],
+        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+    ),
+    "a message is JSON, and no event": (
+        ["UPDATE event SET body = CAST('{\"a\":1}' AS BLOB) WHERE session = 1 AND seq = 2"],
+        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+    ),
+    "a long text is another one": (
+        ["UPDATE text SET body = CAST('short' AS BLOB)"],
+        [("broken", "session 4: the long text of the event at seq 2 is not the one that walrusd wrote")],
     ),
     "an outline is no JSON": (
         ["UPDATE session SET outline = CAST('{' AS BLOB) WHERE id = 1"],

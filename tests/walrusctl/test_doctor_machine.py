@@ -52,6 +52,26 @@ def test_a_file_that_is_no_database_or_another_programs_is_told(home: Home) -> N
     assert of(home, "database")[:2] == ("broken", f"{database} is a database of another program")
 
 
+@pytest.mark.parametrize(("how", "message"), [("emptied", "is empty"), ("removed", "is gone")])
+def test_a_log_that_a_home_has_lost_is_told(used: Home, how: str, message: str) -> None:
+    database = used.path / "walrus.db"
+    database.unlink()
+    if how == "emptied":
+        database.touch(0o600)
+    assert of(used, "database") == (
+        "warning",
+        f"{database} {message}, though this home was in use: the next start makes a new, empty log",
+        "restore it from a backup, if it was not you who took it away",
+    )
+
+
+def test_a_database_that_has_lost_its_tables_is_told(home: Home) -> None:
+    database = home.path / "walrus.db"
+    with closing(sqlite3.connect(database)) as db:
+        db.executescript("PRAGMA application_id = 0x57414C52; PRAGMA user_version = 3")
+    assert of(home, "database")[:2] == ("broken", f"{database} has lost its tables")
+
+
 def test_a_database_of_a_newer_walrusd_is_told(used: Home) -> None:
     database = used.path / "walrus.db"
     with closing(sqlite3.connect(database)) as db:

@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from msgspec import Struct
@@ -14,15 +15,22 @@ from walrus_protocol.content import ToolCall
 from walrus_protocol.events import (
     AssistantMessage,
     ConfigReloaded,
+    DaemonFact,
     Done,
+    Durable,
+    Live,
     MessageQueued,
     SessionCreated,
+    SessionImported,
     StateChanged,
     Tick,
     ToolCallsStart,
     UserMessage,
+    type_of,
 )
+from walrus_protocol.problems import Problem
 from walrus_protocol.watching import Subscribed, SubscribeParams
+from walrusctl.commands.events import TYPES
 from walrusctl.render import when
 
 TS = 1_793_577_600.0
@@ -39,6 +47,7 @@ EVENTS = (
         reason="quiet hours",
     ),
     ConfigReloaded(seq=None, offset=13, ts=TS, changed=("defaults.model",)),
+    SessionImported(seq=None, offset=18, ts=TS, imported=4, agent="walrus"),
 )  # fmt: skip
 
 
@@ -71,6 +80,7 @@ def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, 
             "[3] done: text_response, 2 rounds, 0 tokens in, 0 out, $0.0000, 0.0 s",
             "[walrusd] heartbeat:walrus skipped: quiet hours",
             "[walrusd] reloaded: defaults.model",
+            "[walrusd] session 4 of agent walrus imported",
         )
     ]
 
@@ -78,7 +88,7 @@ def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, 
 def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDaemon, terminal: Terminal) -> None:
     with daemon:
         lines = terminal.lines("events")
-    assert [line.get("offset") for line in lines if isinstance(line, dict)] == [None, *range(5, 11), 12, 13, None]
+    assert [line.get("offset") for line in lines if isinstance(line, dict)] == [None, *range(5, 11), 12, 13, 18, None]
     assert lines[-1] == {"last_offset": 20, "reason": "end"}
 
 
@@ -110,12 +120,39 @@ def test_a_type_that_there_is_not_is_refused_with_the_nearest(daemon: FakeDaemon
     assert "did you mean done?" in result.stderr
 
 
+def test_the_types_are_in_the_help(terminal: Terminal) -> None:
+    classes = [kind for union in (Durable, DaemonFact, Live) for kind in get_args(union)]
+    assert tuple(map(type_of, classes)) == TYPES
+    shown = terminal.types("events", "--help").stdout
+    assert all(f" {kind}" in shown for kind in TYPES)
+
+
 def test_a_daemon_that_goes_away_leaves_word_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
     with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": hangs_up}):
         result = terminal.types("events", "--json")
     assert result.exit_code == 4
     assert [json.loads(line).get("offset") for line in result.stdout.splitlines()[:-1]] == [None, 5, 6, 7]
     assert "`walrusctl events --since 7` goes on from here" in result.stderr
+
+
+def test_a_daemon_that_stops_leaves_word_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
+    def stops(call: Call) -> Struct:
+        happens(call)
+        raise Problem("shutting_down", "walrusd is stopping", "Ask again when it is back.")
+
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": stops}):
+        result = terminal.types("events", "--json")
+    assert result.exit_code == 4
+    assert "`walrusctl events --since 18` goes on from here" in result.stderr
+
+
+def test_a_daemon_that_refuses_is_not_gone_on_from(tmp_path: Path, terminal: Terminal) -> None:
+    def refuses(call: Call) -> Struct:
+        raise Problem("offset_in_future", "the log ends at offset 3, before 9", "Begin earlier.")
+
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": refuses}):
+        result = terminal.types("events", "--since", 9)
+    assert (result.exit_code, "goes on from here" in result.stderr) == (1, False)
 
 
 def test_ctrl_c_ends_it_with_130_and_says_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
@@ -127,8 +164,8 @@ def test_ctrl_c_ends_it_with_130_and_says_where_to_go_on(tmp_path: Path, termina
     with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": follows}):
         child = terminal.child("events")
         assert child.stdout is not None
-        lines = [child.stdout.readline() for _ in range(8)]
+        lines = [child.stdout.readline() for _ in range(9)]
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate(timeout=PATIENCE_S)
-    assert (child.returncode, len(lines)) == (130, 8)
-    assert stderr.decode() == "`walrusctl events --since 13` goes on from here\n"
+    assert (child.returncode, len(lines)) == (130, 9)
+    assert stderr.decode() == "`walrusctl events --since 18` goes on from here\n"

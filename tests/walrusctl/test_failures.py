@@ -115,6 +115,32 @@ def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, 
     result = terminal.types("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "hung up before it answered\n" in result.stderr
+    assert (
+        "hint: a turn that had begun goes on by itself when walrusd is back: `walrusctl session attach 1` shows it, "
+        "and a repeat would be another one (with a --key it would not); what it had acknowledged is kept: "
+    ) in result.stderr
+    safe = terminal.types("stream", 1, "hi", "--key", "k").stderr
+    assert "goes on by itself when walrusd is back, and a repeat with the same --key gives its answer; what" in safe
+    daemon.script["daemon.ping"] = crash
+    assert "hint: what it had acknowledged is kept: " in terminal.types("ping").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("session", "fork", 1, "--at", 0), "Invalid value for '--at': 0 is not in the range 1<=x<="),
+        (("session", "rewind", 1, 0), "Invalid value for 'SEQ|NAME': 0 is not in the range 1<=x<="),
+        (("session", "checkpoint", 1, ""), "Invalid value for 'NAME': it has 0 characters, and 1 to 256 are allowed."),
+        (("session", "create", "a", "--key", "k" * 257), "Invalid value for '--key': it has 257 characters"),
+        (("session", "search", "a" * 1025), "WORDS have 1,025 characters, and at most 1,024 are searched for"),
+    ],
+)
+def test_what_is_out_of_range_is_said_of_the_option_and_not_asked_for(
+    daemon: FakeDaemon, terminal: Terminal, words: tuple[str | int, ...], said: str
+) -> None:
+    result = terminal.types(*words)
+    assert (result.exit_code, result.stdout, daemon.asked) == (2, "", [])
+    assert said in result.stderr
 
 
 def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -147,6 +173,10 @@ def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, 
     ("hint", "said"),
     [
         ("Give it a larger timeout_s, or a smaller task.", "Give it a larger --turn-timeout, or a smaller task."),
+        (
+            "rpc.discover and protocol/README.md say what session.fork takes",
+            "`--help` behind the command says what it takes",
+        ),
         ("Raise idle_timeout_s or timeout_s of [providers.a].", "Raise idle_timeout_s or timeout_s of [providers.a]."),
     ],
 )

@@ -1,6 +1,8 @@
 """walrusctl session export and import: what goes to stdout and into files, whole or not at all, and for people too."""
 
+import json
 import os
+import pty
 import stat
 from pathlib import Path
 
@@ -8,10 +10,12 @@ import pytest
 
 from tests.fakes.daemon import Call, FakeDaemon, Handler, HangUp, answers, refuses
 from tests.fakes.documents import Chat, Document, as_text, document, family
+from tests.fakes.home import PATIENCE_S
 from tests.fakes.terminal import Terminal
 from walrus_protocol.content import ImagePart, TextPart, TurnError
 from walrus_protocol.events import AssistantMessage, CheckpointCreated, Done, Rewound, SessionClosed, UserMessage
 from walrus_protocol.portable import Exported, ExportParams, Imported, ImportParams
+from walrus_protocol.wire import MAX_DOCUMENT
 from walrusctl.render import when
 
 MADE = Imported(received=99, session=7, agent="walrus")
@@ -35,6 +39,16 @@ def keeps(daemon: FakeDaemon) -> str:
     sent = [params for params in daemon.params("session.import") if isinstance(params, ImportParams)]
     assert [params.last for params in sent] == [False] * (len(sent) - 1) + [True]
     return "".join(params.data for params in sent)
+
+
+def told_of(path: Path, daemon: FakeDaemon, terminal: Terminal) -> str:
+    """What is wrong with it that walrusctl itself can see."""
+    asked = len(daemon.asked)
+    result = terminal.types("session", "import", str(path), "--json")
+    told = json.loads(result.stdout)["error"]
+    assert result.stderr == f"walrusctl: {told['message']}\n  hint: {told['hint']}\n"
+    assert (result.exit_code, told["kind"], len(daemon.asked)) == (2, "invalid_params", asked)
+    return str(told["message"]).removeprefix("this is no exported session: ")
 
 
 def left_in(folder: Path) -> set[str]:
@@ -92,6 +106,30 @@ def test_where_nothing_can_be_written_that_is_said(daemon: FakeDaemon, terminal:
         )
 
 
+def test_who_exports_more_than_can_be_imported_is_told(daemon: FakeDaemon, terminal: Terminal, tmp_path: Path) -> None:
+    daemon.script["session.export"] = lambda _: Exported(events=1, bytes=MAX_DOCUMENT + 1)
+    for to in (["-o", str(tmp_path / "large.json")], []):
+        result = terminal.types("session", "export", 3, *to)
+        assert result.exit_code == 0
+        assert "no walrusd imports a document of over 268,435,456 bytes" in result.stderr
+
+
+def test_stdout_by_its_other_name_is_stdout_and_no_name_is_none(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.export"] = sends("{}")
+    assert terminal.types("session", "export", 3, "-o", "/dev/stdout").stdout == "{}"
+    result = terminal.types("session", "export", 3, "-o", "")
+    assert (result.exit_code, result.stdout, "-o names no file" in result.stderr) == (2, "", True)
+
+
+def test_a_pipe_by_its_number_is_written(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.export"] = sends("{}")
+    ours, theirs = os.pipe()
+    result = terminal.types("session", "export", 3, "-o", f"/dev/fd/{theirs}")
+    os.close(theirs)
+    with open(ours) as pipe:
+        assert (result.exit_code, pipe.read()) == (0, "{}")
+
+
 def test_a_device_is_written_and_not_replaced(daemon: FakeDaemon, terminal: Terminal, tmp_path: Path) -> None:
     daemon.script["session.export"] = sends("{}")
     assert terminal.types("session", "export", 3, "-o", "/dev/null").exit_code == 0
@@ -114,6 +152,9 @@ def chat() -> Document:
     own.hear(UserMessage(content=(TextPart("see ```this```"), ImagePart(url="x:y")), sender="ann", kind="heartbeat"))
     own.hear(AssistantMessage(round=1, content=" \n", finish="interrupted"))
     own.hear(Done(stop_reason="error", error=TurnError("timeout", "It took\x1b]0;x\x07 too long.")))
+    own.hear(UserMessage(content="and?"))
+    own.hear(AssistantMessage(round=1, content="# Mine\n\n```\nopen", finish="interrupted"))
+    own.hear(Done(stop_reason="interrupted"))
     own.hear(Rewound(to=1, messages=2), SessionClosed(by="me"))
     told = document(first, own)
     told["session"]["title"] = "On\nwalruses"
@@ -129,11 +170,11 @@ MARKDOWN = f"""\
 
 ## User, {when(1)}
 
-one
+> one
 
 ## Assistant, {when(2)}
 
-I heard one\x5b31m.
+> I heard one\x5b31m.
 
 *checkpoint here\\* at seq 4*
 
@@ -141,7 +182,7 @@ I heard one\x5b31m.
 
 ## User, {when(1)}
 
-what is there?
+> what is there?
 
 *→ look*
 
@@ -161,14 +202,27 @@ x
 
 ## Assistant, {when(7)}
 
-Blue.
+> Blue.
 
 ## ann (heartbeat), {when(9)}
 
-see ```this```
-[image]
+> see ```this```
+> [image]
 
 *done: error, 1 round, 0 tokens in, 0 out, cost unknown, 2.0 s timeout: It took too long.*
+
+## User, {when(12)}
+
+> and?
+
+## Assistant, {when(13)} (cut off)
+
+> # Mine
+>
+> ```
+> open
+
+*done: interrupted, 1 round, 0 tokens in, 0 out, cost unknown, 2.0 s*
 
 *rewound to seq 1*
 
@@ -207,7 +261,7 @@ def test_import_reads_a_pipe_and_tells_what_may_be_amiss_beside(daemon: FakeDaem
     result = terminal.types("session", "import", "-", stdin="{}")
     assert (result.stdout, result.stderr) == ("7\n", "there is no x\n")
     assert keeps(daemon) == "{}"
-    result = terminal.types("session", "import", "-", "--json", stdin="")
+    result = terminal.types("session", "import", "-", "--json", stdin="{}")
     assert result.stdout == '{"received": 2, "session": 7, "agent": "x", "warnings": ["there is no x"]}\n'
 
 
@@ -216,9 +270,31 @@ def test_what_is_no_document_is_refused_with_words(daemon: FakeDaemon, terminal:
     result = terminal.types("session", "import", "-", stdin="{")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "walrusctl: this cannot be imported: it is cut off\n  hint: Look.\n"
-    result = terminal.types("session", "import", "-", stdin=b'{"a":"\xff\xfe"}')
-    assert (result.exit_code, "no UTF-8" in result.stderr) == (2, True)
     result = terminal.types("session", "import", str(tmp_path / "none.json"))
     assert (result.exit_code, "No such file or directory" in result.stderr) == (2, True)
     daemon.script["session.import"] = refuses("not_available_yet", "the document is of version 2", "Update.")
     assert terminal.types("session", "import", "-", stdin="{}").exit_code == 2
+
+
+def test_what_is_seen_to_be_no_document_is_not_sent(daemon: FakeDaemon, terminal: Terminal, tmp_path: Path) -> None:
+    daemon.script["session.export"] = sends(as_text(chat()))
+    path = tmp_path / "chat"
+    for form in ("jsonl", "markdown"):
+        assert terminal.types("session", "export", 5, "--format", form, "-o", str(path)).exit_code == 0
+        assert told_of(path, daemon, terminal).startswith(f"it looks like --format {form}, which")
+    for held, wrong in ((b" \n", "it is empty"), (b'{"a":"\xff\xfe"}', "it holds bytes that are no UTF-8")):
+        path.write_bytes(held)
+        assert told_of(path, daemon, terminal) == wrong
+
+
+def test_who_is_waited_for_at_a_terminal_is_told_so(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.import"] = answers(MADE)
+    ours, theirs = pty.openpty()
+    with terminal.child("session", "import", "-", stdin=theirs) as child:
+        assert child.stderr
+        assert child.stderr.readline() == b"waiting for a document on stdin; Ctrl-D ends it\n"
+        os.write(ours, b"{}\n\x04")
+        assert child.wait(PATIENCE_S) == 0
+    os.close(theirs)
+    os.close(ours)
+    assert keeps(daemon) == "{}\n"

@@ -6,7 +6,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walrusctl.render import brief, fields, table, when, wrapped
+from walrusctl.render import brief, count, fields, lasting, size, table, when, wrapped
 
 NOON = datetime(2026, 11, 2, 12, 0, 0).astimezone().timestamp()
 words = st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)).map(" ".join)
@@ -28,6 +28,16 @@ def test_a_long_value_goes_on_under_its_beginning() -> None:
     assert fields(pairs, 24) == "home    /h\nagents  walrus, poet, clerk,\n        librarian", "20 at least"
     assert fields(pairs, 30) == "home    /h\nagents  walrus, poet, clerk,\n        librarian"
     assert fields(pairs) == "home    /h\nagents  walrus, poet, clerk, librarian"
+
+
+def test_numbers_are_said_as_people_say_them() -> None:
+    assert [count(0, "row"), count(1, "row"), count(1500, "row")] == ["0 rows", "1 row", "1,500 rows"]
+    sizes = (0, 1, 999, 1000, 24_576, 999_949, 999_950, 51_200_000, 2.5e9, 1.5e13)
+    assert [*map(size, sizes)] == [
+        "0 bytes", "1 byte", "999 bytes", "1.0 kB", "24.6 kB", "999.9 kB", "1.0 MB", "51.2 MB", "2.5 GB", "15,000.0 GB",
+    ]  # fmt: skip
+    times = (90 * 86_400, 86_400, 5400, 60, 1e-05 * 86_400)
+    assert [*map(lasting, times)] == ["90 days", "1 day", "1.5 hours", "1 minute", "0.864 seconds"]
 
 
 def test_a_path_is_never_broken() -> None:

@@ -1,17 +1,23 @@
 """walrusctl session search: what was found, for people and for programs."""
 
+import fcntl
 import os
 import pty
+import struct
+import termios
 from pathlib import Path
 
 import pytest
-from msgspec import convert
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
 from tests.fakes.home import PATIENCE_S
 from tests.fakes.terminal import Terminal
 from walrus_protocol.searching import Hit, Hits, Mark, SearchParams
+from walrusctl.commands.search import around_mark
 from walrusctl.render import when
 
 TS = 1_793_577_600.0
@@ -68,11 +74,12 @@ def test_words_in_quotes_reach_the_daemon_in_quotes(daemon: FakeDaemon, terminal
     assert daemon.params("session.search") == [SearchParams(query='"boiling hot" wal*', limit=1)]
 
 
-def test_nothing_found_is_a_table_without_rows(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_nothing_found_is_a_table_without_rows_and_a_word_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.script["session.search"] = answers(Hits(hits=()))
     with daemon:
         result = terminal.types("session", "search", "x")
     assert (result.exit_code, result.stdout) == (0, "SESSION  SEQ  AGENT  SAID  BY  TEXT\n")
+    assert result.stderr == "nothing was found\n"
 
 
 def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -104,3 +111,38 @@ def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
     assert "\x1b[31m" not in shown
     assert "\x1b]" not in shown
     assert "\ufdd0" not in shown
+
+
+def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(daemon: FakeDaemon, terminal: Terminal) -> None:
+    far = "The time has come to talk of many things, of shoes and ships and sealing-wax, and whether pigs have wings"
+    pigs = replace(SEA, snippet=far, marks=(Mark(far.index("pigs"), far.index("pigs") + 4),))
+    daemon.script["session.search"] = answers(Hits(hits=(pigs, CLERK)))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    terminal.environ["NO_COLOR"] = "1"
+    with daemon, terminal.child("session", "search", "pigs", stdout=theirs) as child:
+        os.close(theirs)
+        assert child.wait(PATIENCE_S) == 0
+    heads, *rows = os.read(ours, 4096).decode().splitlines()
+    os.close(ours)
+    assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
+    assert rows == [
+        f"12       3    poet   {when(TS + 60)}  assistant  …nd whether pigs have wings",
+        f"7        2    clerk  {when(TS)}  user       {CLERK.snippet}",
+    ]
+    assert all(len(row) <= 80 for row in rows)
+
+
+@given(st.text("abc", max_size=120), st.integers(20, 100), st.data())
+def test_what_is_cut_fits_and_still_shows_what_was_found_first(text: str, room: int, data: st.DataObject) -> None:
+    ends = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    marks = tuple(Mark(start, end) for start, end in zip(ends[::2], ends[1::2], strict=False))
+    hit = to_builtins(replace(SEA, snippet=text, marks=marks))
+    shown = around_mark(hit, room)
+    snippet, kept = shown["snippet"], shown["marks"]
+    assert len(snippet) == min(room, len(text))
+    assert snippet.removeprefix("…").removesuffix("…") in text
+    found = [snippet[mark["start"] : mark["end"]] for mark in kept]
+    assert all(found)
+    assert "…" not in "".join(found)
+    assert not marks or text[marks[0].start : marks[0].end].startswith(found[0])

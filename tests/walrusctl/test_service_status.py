@@ -39,7 +39,13 @@ def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeS
 
 
 ENDS = [
-    ("1", "78", "exit-code", "exit status 78: the configuration cannot be used; `walrusctl logs`", {"status": 78}),
+    (
+        "1",
+        "78",
+        "exit-code",
+        "exit status 78: the configuration or the database cannot be used; `walrusctl logs`",
+        {"status": 78},
+    ),
     ("1", "3", "exit-code", "exit status 3\n", {"status": 3}),
     ("2", "9", "signal", "killed by signal 9 (KILL)\n", {"signal": 9}),
     ("2", "9", "oom-kill", "killed by signal 9 (KILL): the system had no memory left\n", {"signal": 9}),

@@ -153,7 +153,12 @@ TAMPERED: dict[str, tuple[Tampering | str, tuple[int | None, int | None, int | N
     ),
     "an event was put in before the beginning": (
         "INSERT INTO event (offset, session, seq, body) VALUES (0, 3, 7, CAST('{}' AS BLOB))",
-        (None, 3, 7),
+        (0, 3, 7),
+    ),
+    "an event was put in before the beginning, and is counted": (
+        """INSERT INTO event (offset, session, seq, body) VALUES (0, 3, 7, CAST('{}' AS BLOB));
+        UPDATE session SET outline = CAST(replace(outline, '"last_seq":6', '"last_seq":7') AS BLOB) WHERE id = 3""",
+        (0, 3, 7),
     ),
     "an event was put in where another was": (
         "UPDATE event SET session = 9, seq = 1, body = CAST('{}' AS BLOB) WHERE offset = 9",
@@ -285,6 +290,23 @@ def test_a_session_that_was_thrown_away_is_missed_unless_the_log_says_so(termina
     tamper(terminal, "UPDATE link SET seq = 3 WHERE offset = 8")
     tamper(terminal, "INSERT INTO event (offset, session, seq, body) VALUES (8, 2, 3, CAST('{}' AS BLOB))")
     assert place(terminal) == (8, 2, 3)
+
+
+@pytest.mark.parametrize("offset", [0, -5])
+def test_no_fact_that_is_of_no_chain_lets_a_session_go(terminal: Terminal, offset: int) -> None:
+    tamper(terminal, lambda db: thrown_away(db, 2))
+    says_so = "json_object('type', 'sessions_expired', 'sessions', json_array(2))"
+    tamper(terminal, f"INSERT INTO event (offset, session, seq, body) SELECT {offset}, 0, 1, CAST({says_so} AS BLOB)")
+    assert place(terminal) == (offset, 0, 1)
+
+
+def test_a_fact_lets_nothing_go_that_was_written_after_it(tmp_path: Path) -> None:
+    """What was written while the chain was off may be anything: it says nothing of what was chained later."""
+    trio.run(_told, SqliteDisk(tmp_path), [2])
+    trio.run(_spoken, SqliteDisk(tmp_path, chain=True))
+    terminal = Terminal(tmp_path)
+    tamper(terminal, lambda db: thrown_away(db, 2))
+    assert place(terminal) == (3, 2, 1)
 
 
 async def _told(disk: SqliteDisk, sessions: list[int]) -> None:

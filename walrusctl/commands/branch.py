@@ -4,7 +4,7 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed
-from walrusctl.groups import SESSION, common_options
+from walrusctl.groups import KEY, SESSION, common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import note, say, say_json
 from walrusctl.paging import paged
@@ -12,16 +12,31 @@ from walrusctl.render import table, when
 
 _LONGEST_SEQ = 16
 """Digits: as many as 2^53 has."""
+_SEQ: click.ParamType[int] = click.IntRange(1, 2**53 - 1)
+
+
+class Point(click.ParamType[int | str]):
+    """A seq, or the name of a checkpoint."""
+
+    name = "seq or name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        is_seq = value.isascii() and value.isdigit() and len(value) <= _LONGEST_SEQ
+        return _SEQ.convert(value, param, ctx) if is_seq else value
+
+
+POINT = Point()
 
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--at", metavar="SEQ|NAME", help="Go on from this point, a seq or a checkpoint. [the end]")
+@click.option("--at", type=POINT, metavar="SEQ|NAME", help="Go on from this point, a seq or a checkpoint. [the end]")
 @common_options
 @pass_invocation
-def fork(asked: Invocation, session: int, at: str | None) -> None:
+def fork(asked: Invocation, session: int, at: int | str | None) -> None:
     """Make a session that goes on from a point of SESSION, and print its id alone.
 
+    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names.
     SESSION itself is left as it is; it may be running, or closed.
     """
     wanted = None if at is None else _seq_of(asked, session, at)
@@ -35,12 +50,13 @@ def fork(asked: Invocation, session: int, at: str | None) -> None:
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.argument("to", metavar="SEQ|NAME")
+@click.argument("to", type=POINT, metavar="SEQ|NAME")
 @common_options
 @pass_invocation
-def rewind(asked: Invocation, session: int, to: str) -> None:
+def rewind(asked: Invocation, session: int, to: int | str) -> None:
     """Have SESSION go on from an earlier point of its own: a seq, or a checkpoint.
 
+    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names.
     Nothing is erased: a rewind to a point before this rewind brings everything back.
     """
     wanted = _seq_of(asked, session, to)
@@ -54,7 +70,7 @@ def rewind(asked: Invocation, session: int, to: str) -> None:
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.argument("name")
+@click.argument("name", type=KEY)
 @common_options
 @pass_invocation
 def checkpoint(asked: Invocation, session: int, name: str) -> None:
@@ -79,10 +95,10 @@ def checkpoints(asked: Invocation, session: int) -> None:
     say(table(("SEQ", "MADE", "NAME"), [(one["at"], when(one["ts"]), one["name"]) for one in found]))
 
 
-def _seq_of(asked: Invocation, session: int, point: str) -> int:
+def _seq_of(asked: Invocation, session: int, point: int | str) -> int:
     """What a person calls a point, as a seq. Raises RequestFailed where there is no such checkpoint."""
-    if point.isascii() and point.isdigit() and len(point) <= _LONGEST_SEQ:
-        return int(point)
+    if isinstance(point, int):
+        return point
     found, _ = paged(asked, "session.checkpoints", "checkpoints", {"session": session}, None)
     for one in found:
         if one["name"] == point:

@@ -8,7 +8,7 @@ import click
 from walrusctl.groups import common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import complain, say, say_json, width
-from walrusctl.render import fields
+from walrusctl.render import fields, size
 
 
 @click.command()
@@ -46,7 +46,7 @@ def status(asked: Invocation) -> None:
                 ("agents", ", ".join(now["agents"])),
                 ("schedule", ", ".join(now["schedule"])),
                 *(("provider", provider) for provider in providers),
-                ("memory", f"{now['rss_bytes'] / 1e6:.0f} MB"),
+                ("memory", size(now["rss_bytes"])),
                 (
                     "holds",
                     f"files {now['fds']}, tasks {now['tasks']}, threads {now['threads']}, children {now['children']}",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from walrus_protocol.client import Json, Unreachable
+from walrus_protocol.client import Json, RequestFailed, Unreachable
 from walrusctl.groups import SESSION, common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import note, say, say_json
@@ -17,13 +17,42 @@ _LINES: dict[str, Callable[[Json], str]] = {
     "tick": lambda event: f"{event['schedule']} {event['outcome']}: {event['reason'] or event['text']}".rstrip(": "),
     "config_reloaded": lambda event: f"reloaded: {', '.join(event['changed']) or 'nothing has changed'}",
     "sessions_expired": lambda event: f"thrown away ({event['reason']}): {', '.join(map(str, event['sessions']))}",
+    "session_imported": lambda event: f"session {event['imported']} of agent {event['agent']} imported",
     "state_changed": lambda _: "",
     "tool_output": lambda _: "",
 }
 """What a conversation shows in another way, or not at all."""
 
 
-@click.command()
+TYPES = (
+    "session_created",
+    "user_message",
+    "assistant_message",
+    "tool_calls_start",
+    "tool_started",
+    "tool_result",
+    "tool_calls_complete",
+    "interrupt_requested",
+    "turn_resumed",
+    "checkpoint_created",
+    "rewound",
+    "done",
+    "session_closed",
+    "tick",
+    "config_reloaded",
+    "sessions_expired",
+    "session_imported",
+    "message_queued",
+    "text_delta",
+    "thinking_delta",
+    "tool_output",
+    "state_changed",
+    "lagged",
+)
+"""All that there are, for the help; walrusd says which it knows."""
+
+
+@click.command(epilog=f"Types: {', '.join(TYPES)}.")
 @click.option(
     "--since",
     type=click.IntRange(0, 2**53 - 1),
@@ -33,7 +62,9 @@ _LINES: dict[str, Callable[[Json], str]] = {
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [follow]")
 @click.option("--session", "sessions", type=SESSION, multiple=True, help="Only of this session; may be repeated.")
 @click.option("--agent", "agents", multiple=True, help="Only of this agent's sessions; may be repeated.")
-@click.option("--type", "types", multiple=True, help="Only of this type, such as done or tick; may be repeated.")
+@click.option(
+    "--type", "types", metavar="TYPE", multiple=True, help="Only of this type, one of those below; may be repeated."
+)
 @click.option("--deltas/--no-deltas", default=True, help="With --json, text as it comes, too. [deltas]")
 @common_options
 @pass_invocation
@@ -66,8 +97,8 @@ def events(
             for event in stream:
                 _show(event, as_json=asked.json, asked_for=event["type"] in types)
                 last = event.get("offset", last)
-    except (KeyboardInterrupt, Unreachable):
-        if last is not None:
+    except (KeyboardInterrupt, Unreachable, RequestFailed) as ended:
+        if last is not None and (last != since or not isinstance(ended, RequestFailed)):
             note(f"`walrusctl events --since {last}` goes on from here")
         raise
     if asked.json:

@@ -5,6 +5,7 @@ import click
 from walrusctl.groups import common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import say, say_json
+from walrusctl.render import count, size
 
 PATIENCE_S = 3600
 """A large database is swept in small pieces, so that no turn waits for it."""
@@ -25,6 +26,7 @@ def gc(asked: Invocation, *, dry_run: bool) -> None:
         say_json(told)
         return
     did = "would throw away" if dry_run else "threw away"
-    say(f"{did} {told['sessions']} sessions ({told['events']} events) and {told['outputs']} outputs")
+    sessions, events, outputs = (count(told[f"{what}s"], what) for what in ("session", "event", "output"))
+    say(f"{did} {sessions} ({events}) and {outputs}")
     freed = "about " if dry_run else ""
-    say(f"{freed}{told['bytes'] / 1e6:.1f} MB; the database has {told['db_bytes'] / 1e6:.1f} MB")
+    say(f"{freed}{size(told['bytes'])}; the database has {size(told['db_bytes'])}")

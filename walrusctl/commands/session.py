@@ -4,12 +4,13 @@ import sys
 
 import click
 
+from walrus_protocol.client import Json, RequestFailed, Unreachable
 from walrusctl.conversation import Shown
-from walrusctl.groups import SESSION, LazyGroup, common_options
+from walrusctl.groups import KEY, LINE, SESSION, LazyGroup, common_options
 from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import note, say, say_json
+from walrusctl.output import note, say, say_json, width
 from walrusctl.paging import paged
-from walrusctl.render import fields, message, money, table, when
+from walrusctl.render import failure, fields, message, money, table, when
 
 HERE = "walrusctl.commands.session"
 _FINISHING_S = 60
@@ -54,9 +55,9 @@ def session() -> None:
 
 @click.command()
 @click.argument("agent")
-@click.option("--title", default="", help="What the session is about; for people.")
-@click.option("--key", help="Create exactly once: a repeat gives the same session.")
-@click.option("--created-by", default="cli", show_default=True, help="Who made it; for people.")
+@click.option("--title", type=LINE, default="", help="What the session is about; for people.")
+@click.option("--key", type=KEY, help="Create exactly once: a repeat gives the same session.")
+@click.option("--created-by", type=LINE, default="cli", show_default=True, help="Who made it; for people.")
 @common_options
 @pass_invocation
 def create(asked: Invocation, agent: str, title: str, key: str | None, created_by: str) -> None:
@@ -83,8 +84,10 @@ def list_(asked: Invocation, agent: str | None, state: str | None, limit: int, *
     if asked.json:
         say_json({"sessions": found, "cursor": cursor})
         return
-    rows = [(s["id"], s["agent"], s["state"], s["messages"], when(s["updated_at"]), s["title"]) for s in found]
-    say(table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows))
+    rows = [(s["id"], s["agent"], _state(s), s["messages"], when(s["updated_at"]), s["title"]) for s in found]
+    say(table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows, width(sys.stdout)))
+    if not found:
+        note("there is no such session" if agent or state else "there is no session")
     if cursor:
         note("there are more: raise --limit")
 
@@ -100,7 +103,8 @@ def show(asked: Invocation, session: int) -> None:
         say_json(one)
         return
     usage, parent = one["usage"], one["parent"]
-    pairs = [(key, one[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
+    state = {**one, "state": _state(one)}
+    pairs = [(key, state[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
     say(
         fields(
             [
@@ -110,9 +114,18 @@ def show(asked: Invocation, session: int) -> None:
                 ("updated", when(one["updated_at"])),
                 ("last seq", one["last_seq"]),
                 ("tokens", f"{usage['input']} in, {usage['output']} out, {money(one['cost_usd'])}"),
-            ]
+            ],
+            width(sys.stdout),
         )
     )
+    if one.get("error"):
+        note(failure(one["error"]))
+
+
+def _state(one: Json) -> str:
+    """With what it failed with, where it has."""
+    error = one.get("error")
+    return f"{one['state']}: {error['kind']}" if error else str(one["state"])
 
 
 @click.command()
@@ -132,18 +145,29 @@ def history(asked: Invocation, session: int, limit: int | None) -> None:
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--since", type=click.IntRange(0, 2**53 - 1), default=0, help="Only what came after this seq. [0: all]")
+@click.option(
+    "--since",
+    metavar="SEQ",
+    type=click.IntRange(0, 2**53 - 1),
+    default=0,
+    help="Only what came after this seq; --seq shows them. [0: all]",
+)
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C or its end. [follow]")
-@click.option("--deltas/--no-deltas", default=True, help="Text as it comes, too. [deltas]")
+@click.option("--deltas/--no-deltas", default=True, help="Text as it comes, too. [deltas; not with --seq]")
+@click.option("--seq", "seqs", is_flag=True, help="The seq of each event before it, for fork, rewind and --since.")
 @common_options
 @pass_invocation
-def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas: bool) -> None:
+def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas: bool, seqs: bool) -> None:
     """Show the log of SESSION, and then what happens in it.
 
-    With --json every event is a line, and the result is the last one.
+    With --json every event is a line, and the result is the last one. Where it was cut off, stderr tells from which
+    --since to go on.
     """
+    # A text has its seq when it is said whole.
+    deltas = deltas and (asked.json or not seqs)
     params = {"session": session, "since": since, "follow": follow, "deltas": deltas}
-    shown = Shown(sys.stdout, everything=True)
+    shown = Shown(sys.stdout, everything=True, seqs=seqs)
+    last = since
     try:
         with asked.client(None) as client, client.stream("session.attach", params) as events:
             for event in events:
@@ -152,6 +176,12 @@ def attach(asked: Invocation, session: int, since: int, *, follow: bool, deltas:
                     sys.stdout.flush()
                 else:
                     shown(event)
+                last = event.get("seq") or last
+    except (KeyboardInterrupt, Unreachable, RequestFailed):
+        shown.end()
+        if last > since:
+            note(f"`walrusctl session attach {session} --since {last}` goes on from here")
+        raise
     finally:
         shown.end()
     if asked.json:

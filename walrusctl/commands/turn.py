@@ -9,7 +9,7 @@ import click
 from walrus_protocol import wire
 from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
 from walrusctl.conversation import Listener, Shown
-from walrusctl.groups import SECONDS, SESSION, common_options
+from walrusctl.groups import KEY, LINE, SECONDS, SESSION, common_options
 from walrusctl.invocation import Invocation, pass_invocation
 from walrusctl.output import complain, note, say, say_json
 from walrusctl.text import read_text
@@ -42,7 +42,7 @@ def turn_options(command: Decorated) -> Decorated:
             type=SECONDS,
             help="End the turn itself when it has taken this long, then exit 7.",
         ),
-        click.option("--sender", metavar="NAME", help="Who speaks; the model is told."),
+        click.option("--sender", type=LINE, metavar="NAME", help="Who speaks; the model is told."),
         click.argument("text", required=False),
     ):
         command = parameter(command)
@@ -53,7 +53,9 @@ def session_options(command: Decorated) -> Decorated:
     """What a message to a session may say beyond that: see `session.send` in protocol/README.md."""
     for parameter in (
         click.option("--when-busy", type=click.Choice(WHEN_BUSY), help="What to do while a turn runs. [queue]"),
-        click.option("--key", metavar="KEY", help="Send exactly once: a repeat gives the first turn's answer."),
+        click.option(
+            "--key", type=KEY, metavar="KEY", help="Send exactly once: a repeat gives the first turn's answer."
+        ),
         turn_options,
         click.argument("session", type=SESSION),
     ):
@@ -97,7 +99,7 @@ def stream(asked: Invocation, /, session: int, text: str | None, *, detach: bool
 @click.command()
 @click.argument("agent")
 @turn_options
-@click.option("--title", metavar="TEXT", help="The session's title.")
+@click.option("--title", type=LINE, metavar="TEXT", help="The session's title.")
 @common_options
 @pass_invocation
 def run(asked: Invocation, /, agent: str, text: str | None, *, detach: bool, **options: object) -> None:
@@ -135,6 +137,7 @@ def resume(asked: Invocation, session: int, *, detach: bool) -> None:
 def take_turn(asked: Invocation, method: str, params: Json, hear: Listener, *, detach: bool) -> Json:
     """The result of a turn whose events `hear` is told. Ctrl-C interrupts it, where it is ours to interrupt."""
     running: Json | None = None
+    asked.when_gone = _goes_on(params)
     with asked.client(None) as client:
         try:
             with client.stream(method, params) as events:
@@ -151,6 +154,17 @@ def take_turn(asked: Invocation, method: str, params: Json, hear: Listener, *, d
             else:
                 _interrupt(asked, running["session"])
             raise
+
+
+def _goes_on(params: Json) -> str:
+    """What becomes of a turn whose walrusd goes away, and what a repeat of it would do."""
+    goes_on = "a turn that had begun goes on by itself when walrusd is back"
+    if params.get("key"):
+        return f"{goes_on}, and a repeat with the same --key gives its answer"
+    if "session" not in params:
+        return f"{goes_on}: `walrusctl session list` shows it, and a repeat would be another one"
+    shown = f"`walrusctl session attach {params['session']}` shows it"
+    return f"{goes_on}: {shown}, and a repeat would be another one (with a --key it would not)"
 
 
 def _interrupt(asked: Invocation, session: int) -> None:

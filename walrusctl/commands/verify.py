@@ -105,5 +105,6 @@ def _say(verdict: "Verdict") -> None:
     if not verdict.stretches[-1].goes_on:
         note(f"what was written after offset {before} is of no chain: it was switched off")
     gone = f", {verdict.thrown_away:,} of them thrown away since" if verdict.thrown_away else ""
-    note(f"{verdict.events:,} events are as they were written{gone}")
+    are = "event is as it was" if verdict.events == 1 else "events are as they were"
+    note(f"{verdict.events:,} {are} written{gone}")
     say(str(verdict.head))

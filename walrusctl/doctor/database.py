@@ -9,10 +9,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from glob import escape, glob
 
 from walrusctl.database import foreign, has_log, is_empty, opened
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.patient import Patient
+from walrusctl.render import size
 
 CHECK_S = 4.0
 """For reading the database through: some gigabytes from a disk that is not busy."""
@@ -30,11 +32,11 @@ def look_at_database(patient: Patient) -> Iterator[Check]:
             hint = "stop walrusd and restore the file from a backup: what it writes now is lost when it ends"
             yield Check("database", "broken", f"{path} is gone, and walrusd runs on it", hint)
         else:
-            yield Check("database", "fine", "none yet: the first start makes it")
+            yield _new_at_next_start(patient, "is gone", "none yet: the first start makes it")
         return
-    had_log, finding = has_log(path), _finding(path)
+    had_log, finding = has_log(path), _finding(patient)
     if finding.status == "broken" and has_log(path) != had_log:
-        finding = _finding(path)  # a walrusd was started or stopped meanwhile, and changed under the reader's eyes
+        finding = _finding(patient)  # a walrusd was started or stopped meanwhile, and changed under the reader's eyes
     yield finding
     yield from _wal(path)
 
@@ -49,33 +51,46 @@ def newest_event(path: str) -> float | None:
         return None
 
 
-def _finding(path: str) -> Check:
+def _new_at_next_start(patient: Patient, how: str, unused: str) -> Check:
+    """What there is to say where the next start makes a new log; `unused`: in a home where none has been yet."""
+    path = patient.paths.database
+    if os.path.exists(patient.paths.lock) or glob(f"{escape(path)}.v*.backup*"):
+        message = f"{path} {how}, though this home was in use: the next start makes a new, empty log"
+        return Check("database", "warning", message, "restore it from a backup, if it was not you who took it away")
+    return Check("database", "fine", unused)
+
+
+def _finding(patient: Patient) -> Check:
     try:
-        return _read(path)
+        return _read(patient)
     except sqlite3.Error as error:
-        return _unreadable(path, error)
+        return _unreadable(patient.paths.database, error)
 
 
-def _read(path: str) -> Check:
+def _read(patient: Patient) -> Check:
+    path = patient.paths.database
     with closing(opened(path)) as db:
-        if is_empty(db):
-            return Check("database", "fine", f"{path} is empty: the first start fills it")
+        [[schema]] = db.execute("PRAGMA user_version")
+        if is_empty(db) and not schema:
+            return _new_at_next_start(patient, "is empty", f"{path} is empty: the first start fills it")
         if refused := foreign(db, path):
             return Check("database", "broken", *refused)
-        [[schema]] = db.execute("PRAGMA user_version")
+        if is_empty(db):
+            hint = "restore it from a backup, or move it away: walrusd then starts with an empty log"
+            return Check("database", "broken", f"{path} has lost its tables", hint)
         end = time.monotonic() + CHECK_S
         db.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
         log = os.stat(f"{path}-wal").st_size if has_log(path) else 0
-        size = f"{os.stat(path).st_size / 1e6:,.1f} MB, write-ahead log {log / 1e6:,.1f} MB"
+        takes = f"{size(os.stat(path).st_size)}, write-ahead log {size(log)}"
         try:
             [[found]] = db.execute("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            return Check("database", "fine", f"{size}, schema {schema}; sound as far as {CHECK_S:g} s of reading went")
+            return Check("database", "fine", f"{takes}, schema {schema}; sound as far as {CHECK_S:g} s of reading went")
     if found != "ok":
         return Check("database", "broken", f"{path} is damaged: {found.splitlines()[-1]}", _RESTORE.format(path))
-    return Check("database", "fine", f"{size}, schema {schema}, sound")
+    return Check("database", "fine", f"{takes}, schema {schema}, sound")
 
 
 def _unreadable(path: str, error: sqlite3.Error) -> Check:
@@ -94,7 +109,7 @@ def _unreadable(path: str, error: sqlite3.Error) -> Check:
 
 
 def _wal(path: str) -> Iterator[Check]:
-    size = os.stat(f"{path}-wal").st_size if has_log(path) else 0
-    if size > LARGE_WAL:
+    log = os.stat(f"{path}-wal").st_size if has_log(path) else 0
+    if log > LARGE_WAL:
         hint = "a backup or a shell that reads for long holds it: end that; restarting walrusd makes it small again"
-        yield Check("database", "warning", f"its write-ahead log has {size / 1e6:,.0f} MB", hint)
+        yield Check("database", "warning", f"its write-ahead log has {size(log)}", hint)

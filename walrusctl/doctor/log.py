@@ -2,6 +2,7 @@
 owns? What a row says is held against what the others say; whether a body was changed only `walrusctl verify` knows.
 """
 
+import hashlib
 import os
 import sqlite3
 import time
@@ -13,6 +14,7 @@ from walrusctl.doctor import questions
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.pairing import unpaired
 from walrusctl.doctor.patient import Patient
+from walrusctl.render import count
 
 CHECK_S = 4.0
 """For all of it; a million events take about as long."""
@@ -70,11 +72,13 @@ def examined(db: sqlite3.Connection, within_s: float) -> list[Check]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
-    waiting = f"; {gone:,} more, and {outputs:,} outputs, wait to be thrown away" if gone or outputs else ""
+    waiting = f"; {gone:,} more, and {count(outputs, 'output')}, wait to be thrown away" if gone or outputs else ""
     if looked_at < sessions:
-        message = f"{looked_at:,} of {sessions:,} sessions, the newest, were looked into in {within_s:g} s{waiting}"
+        message = (
+            f"{looked_at:,} of {count(sessions, 'session')}, the newest, were looked into in {within_s:g} s{waiting}"
+        )
         return [*found, Check("log", "fine", message)]
-    message = f"{sessions:,} sessions{waiting}; nothing is missing, unpaired or nobody's"
+    message = f"{count(sessions, 'session')}{waiting}; nothing is missing, unpaired or nobody's"
     return found or [Check("log", "fine", message)]
 
 
@@ -91,8 +95,18 @@ def _sessions(db: sqlite3.Connection) -> Iterator[tuple[int, list[str]]]:
             return
         session, in_turn = row
         ended = db.execute(questions.ENDED, (session,)).fetchall()
+        wrong = list(_unreadable(db, session))
         try:
-            yield session, list(unpaired(db.execute(questions.EVENTS, (session,)), ended, in_turn=bool(in_turn)))
+            wrong += unpaired(db.execute(questions.EVENTS, (session,)), ended, in_turn=bool(in_turn))
         except ValueError as error:
-            yield session, [str(error)]
+            wrong.append(str(error))
+        yield session, wrong
         db.execute("COMMIT")
+
+
+def _unreadable(db: sqlite3.Connection, session: int) -> Iterator[str]:
+    for (seq,) in db.execute(questions.UNREADABLE, (session,)):
+        yield f"the event at seq {seq} is not one that walrusd writes"
+    for seq, digest, text in db.execute(questions.TEXTS, (session,)):
+        if hashlib.sha256(text).digest() != digest:
+            yield f"the long text of the event at seq {seq} is not the one that walrusd wrote"

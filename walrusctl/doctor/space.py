@@ -9,6 +9,7 @@ from walrus_config.problems import ConfigError
 from walrusctl.database import foreign, is_empty, opened
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.patient import Patient
+from walrusctl.render import lasting, size
 
 _KEEPS = "docs/space.md says what is thrown away, and in which order"
 
@@ -22,20 +23,20 @@ def look_at_space(patient: Patient) -> Iterator[Check]:
         with closing(opened(path)) as db:
             if is_empty(db) or foreign(db, path):
                 return
-            [[size]], [[pages]], [[free]] = (
+            [[page]], [[pages]], [[free]] = (
                 db.execute(f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count")
             )
     except sqlite3.Error:
         return
-    used, storage = (pages - free) * size, patient.config.storage
+    used, storage = (pages - free) * page, patient.config.storage
     days, most = storage.retain_closed_days, storage.max_db_bytes
-    kept = "closed sessions are kept for ever" if days is None else f"closed sessions are kept for {days:g} days"
-    taken = f"{used / 1e6:,.1f} MB used, {free * size / 1e6:,.1f} MB free in the file"
+    kept = f"closed sessions are kept for {'ever' if days is None else lasting(days * 86_400)}"
+    taken = f"{size(used)} used, {size(free * page)} free in the file"
     if most is None:
         yield Check("space", "fine", f"{taken}; {kept}")
     elif used <= most:
-        yield Check("space", "fine", f"{taken}, {most / 1e6:,.1f} MB allowed; {kept}")
+        yield Check("space", "fine", f"{taken}, {size(most)} allowed; {kept}")
     else:
-        message = f"{taken}, and storage.max_db_bytes allows {most / 1e6:,.1f} MB"
+        message = f"{taken}, and storage.max_db_bytes allows {size(most)}"
         hint = f"walrusd throws away what it may; what is left then is of open sessions: close some. {_KEEPS}"
         yield Check("space", "warning", message, hint)

@@ -1,34 +1,7 @@
 """A model that plays a script: for tests of agents, tools and clients that need to know what the model will say.
 
 A script is a TOML file (`path` of a provider of kind "scripted"), or the same as Python objects: `Scripted(replies)`.
-
-    [[reply]]
-    thinking = "I need the file first."
-    calls = [{ name = "read", arguments = { path = "notes.txt" } }]
-
-    [[reply]]
-    pieces = ["It says ", "hello."]                # streamed so; text = "…" is one piece
-    usage = { input = 120, output = 8 }
-    cost_usd = 0.0004                              # a price of the model goes before this
-
-    [[reply]]
-    error = { kind = "provider_overloaded", message = "Too busy." }
-
-    [[reply]]
-    text = "One moment"
-    hang = true                                    # says what it has and never ends; an interrupt ends it
-
-    [[reply]]
-    when = "weather"                               # for user messages that contain it
-    text = "Sunny."
-    delay_s = 0.5                                  # before the first piece
-
-Which reply is played follows from the conversation alone, so sessions do not disturb each other and a restart changes
-nothing. Replies without `when` are played in order, one for each model call. A call that left no message behind (an
-error, a hang that was interrupted before a word, an empty text) counts as played once the next message comes. While
-the last user message contains the `when` of some replies, those are played instead, from their first one on, in the
-order of the calls since that message; they are not used up. `when = ""` fits every message. A script that is at its
-end fails with `provider_bad_response` and says so.
+docs/scripted.md has its keys, and which reply is played when: that follows from the conversation alone.
 """
 
 import tomllib
@@ -131,7 +104,7 @@ class ScriptFile:
             text = await self._path.read_text(encoding="utf-8")
             return msgspec.convert(tomllib.loads(text), _Script).reply
         except (OSError, ValueError, msgspec.ValidationError) as wrong:
-            hint = "Its form is described at the head of walrusd/providers/scripted.py."
+            hint = "docs/scripted.md says what a script may hold."
             raise ModelFailed("model_not_found", f"The script {self._path} cannot be played: {wrong}", hint) from wrong
 
 

@@ -91,6 +91,7 @@ class Call(Struct, frozen=True):
         reader.at_once = partial(self._at_once, wanted)
         async with self.outbox.paging if reader.behind else nullcontext():
             items = await reader.batch()
+            reader.at_once = None  # what is said while these wait for room comes behind them
             await self._send([item for item in items if wanted(item)])
         return bool(items)
 

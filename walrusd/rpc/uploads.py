@@ -2,6 +2,7 @@
 
 import errno
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -9,8 +10,8 @@ from typing import IO, Self
 
 import trio
 
-from walrus_protocol.portable import MOST_DOCUMENT
 from walrus_protocol.problems import Problem
+from walrus_protocol.wire import MAX_DOCUMENT
 from walrusd.store.log import StorageFailed, StorageFull
 
 MOST_UPLOADS = 4
@@ -28,7 +29,9 @@ class Uploads:
         """`folder` is where those that are large are put: a disk, where a system's own temporary one may be memory."""
         self._folder = folder
         self._uploads: dict[str, IO[bytes]] = {}
-        self._parts = 0
+        self._waiting = Counter[str]()
+        """Parts of each that have come and are not put down."""
+        self._spoilt: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -38,25 +41,38 @@ class Uploads:
             self._give_up(name)
 
     @contextmanager
-    def part(self) -> Iterator[None]:
-        """Within: one has come, and is not put down yet. Raises Problem invalid_request where too many have."""
-        if self._parts >= MOST_PARTS:
+    def part(self, name: str) -> Iterator[None]:
+        """Within: one has come, and is not put down yet. Raises Problem invalid_request where too many have.
+
+        A document whose part is refused, cancelled or fails is given up, and with it the parts that wait already: with
+        a hole in it, it may still look like one.
+        """
+        if self._waiting.total() >= MOST_PARTS:
+            self._spoil(name)
             raise Problem(
                 "invalid_request",
                 f"{MOST_PARTS} parts of documents wait on this connection",
-                "Send the next part when one of them is answered.",
+                "The upload was given up. Begin it again, and send the next part when one of them is answered.",
             )
-        self._parts += 1
+        self._waiting[name] += 1
         try:
             yield
+        except BaseException:
+            self._spoilt.add(name)
+            raise
         finally:
-            self._parts -= 1
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+            if name in self._spoilt:
+                self._spoil(name)
 
     async def add(self, name: str, data: str) -> int:
-        """The bytes of the upload by now. One that cannot go on is given up.
-
-        Raises Problem (invalid_params, invalid_request), StorageFull and StorageFailed.
-        """
+        """The bytes of the upload by now. Raises Problem (invalid_params, invalid_request), and StorageFailed."""
+        if name in self._spoilt:
+            raise Problem(
+                "invalid_request", "a part before this one was not taken", "The upload was given up. Begin it again."
+            )
         if name not in self._uploads and len(self._uploads) >= MOST_UPLOADS:
             raise Problem(
                 "invalid_request",
@@ -65,26 +81,30 @@ class Uploads:
             )
         if (file := self._uploads.get(name)) is None:
             file = self._uploads[name] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder)  # noqa: SIM115 - closed by who takes it, or here
-        try:
-            return await trio.to_thread.run_sync(_write, file, data)
-        except BaseException:
-            self._give_up(name)
-            raise
+        return await trio.to_thread.run_sync(_write, file, data)
 
     def take(self, name: str) -> IO[bytes]:
         """An upload that is whole: whoever takes it closes it."""
         return self._uploads.pop(name)
 
+    def _spoil(self, name: str) -> None:
+        """Take no more of it while parts of it wait, and forget it then: what comes later begins anew."""
+        self._spoilt.add(name)
+        if name not in self._waiting:
+            self._spoilt.discard(name)
+            self._give_up(name)
+
     def _give_up(self, name: str) -> None:
-        self._uploads.pop(name).close()
+        if file := self._uploads.pop(name, None):
+            file.close()
 
 
 def _write(file: IO[bytes], data: str) -> int:
     encoded = data.encode()
-    if file.tell() + len(encoded) > MOST_DOCUMENT:
+    if file.tell() + len(encoded) > MAX_DOCUMENT:
         raise Problem(
             "invalid_params",
-            f"data: the document is over {MOST_DOCUMENT:,} bytes",
+            f"data: the document is over {MAX_DOCUMENT:,} bytes",
             "Nothing of it was taken; fork the session at an earlier point and export that.",
         )
     try:

@@ -39,19 +39,19 @@ class Branching:
         Raises Problem (session_not_found, offset_in_future, shutting_down, storage_full, storage_failed).
         """
         self._check_running()
-        await self._sessions.departures.settled(session)
-        with storage_told(session=session), self._sessions.departures.needed(session):
-            outline = await self._log.outline(session)
-            if outline is None:
-                raise session_not_found(session)
-            point = await self._footing(outline, outline.last_seq if at is None else at)
-            created = SessionCreated(
-                agent=outline.agent,
-                created_by=created_by,
-                title=outline.title,
-                parent=Parent(session=session, seq=point.seq, messages=point.messages),
-            )
-            child = await self._sessions.create(created)
+        with storage_told(session=session):
+            async with self._sessions.departures.needed(session):
+                outline = await self._log.outline(session)
+                if outline is None:
+                    raise session_not_found(session)
+                point = await self._footing(outline, outline.last_seq if at is None else at)
+                created = SessionCreated(
+                    agent=outline.agent,
+                    created_by=created_by,
+                    title=outline.title,
+                    parent=Parent(session=session, seq=point.seq, messages=point.messages),
+                )
+                child = await self._sessions.create(created)
         return Forked(session=child.id, at=point.seq)
 
     async def rewind(self, session: int, to: int) -> WentBack:
@@ -89,7 +89,7 @@ class Branching:
 
         Raises Problem (session_not_found, session_closed, invalid_params, storage_full, storage_failed).
         """
-        _check(name)
+        check_name(name)
         with storage_told(session=session):
             live = await self._sessions.get(session)
             outline = live.session.outline
@@ -147,7 +147,7 @@ class Branching:
         return rows
 
 
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
     """Raises Problem for a name that would be taken for a seq, or that a list would show as another."""
     if name.isascii() and name.isdigit():
         raise Problem("invalid_params", f"name: {name[:40]!r} is a number", "Numbers are seqs: give it another name.")

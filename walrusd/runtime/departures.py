@@ -1,8 +1,8 @@
 """Sessions on their way out: who asks for one waits until it is gone, and one that somebody uses does not go."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -22,9 +22,10 @@ class Departures:
         while (gone := self._going.get(session)) is not None:
             await gone.wait()
 
-    @contextmanager
-    def needed(self, session: int) -> Iterator[None]:
-        """Within, it stays. For one that is `settled`."""
+    @asynccontextmanager
+    async def needed(self, session: int) -> AsyncIterator[None]:
+        """Within, it stays, if it is there at all: who asks while it goes waits until it is gone."""
+        await self.settled(session)
         self._needed[session] += 1
         try:
             yield

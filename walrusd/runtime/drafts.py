@@ -62,6 +62,10 @@ class Drafts:
             self._woken.set()
         self._dirty[session] = save
 
+    def forget(self, session: int) -> None:
+        """What it said last is in its log."""
+        self._dirty.pop(session, None)
+
     async def keep(self) -> None:
         """Save until cancelled."""
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
 
 from walrus_protocol.content import State
-from walrus_protocol.events import DaemonFact, SessionClosed, Tick, type_of
+from walrus_protocol.events import DaemonFact, SessionClosed, SessionImported, SessionsExpired, Tick, type_of
 from walrusd.ports import Clock
 from walrusd.runtime.bus import PAGE, Fact, Now, Passing, Reader, Speaking, push
 from walrusd.runtime.crowd import Crowd
@@ -67,8 +67,10 @@ class Everything:
 
     def publish_daemon(self, offset: int, body: bytes, event: DaemonFact) -> None:
         self.last_offset = offset
+        if isinstance(event, SessionImported | SessionsExpired):
+            self._clear()  # behind it the store has events among these that are not here, or has some no more
         if self._readers:
-            agent = event.agent if isinstance(event, Tick) else ""
+            agent = event.agent if isinstance(event, Tick | SessionImported) else ""
             self._show(_Shown(Fact(seq=0, offset=offset, body=body), None, agent, type_of(type(event))))
 
     def pass_on(self, passing: Passing, agent: str) -> None:
@@ -103,8 +105,7 @@ class Everything:
                 if not readers:
                     del self._readers[key]
         if not self._readers:
-            self._window.clear()
-            self._window_bytes = 0
+            self._clear()
 
     def place(self, fact: Fact) -> int:
         return fact.offset
@@ -137,6 +138,10 @@ class Everything:
         for reader in concerned:
             reader.owe(shown.fact.offset)
         self.crowd.wake(concerned)
+
+    def _clear(self) -> None:
+        self._window.clear()
+        self._window_bytes = 0
 
     def _concerned(self, session: int | None, agent: str, type_: str) -> list[Reader]:
         """In no order: each pulls for itself."""

@@ -196,7 +196,7 @@ async def _enqueue(
     live.entering += 1
     try:
         # In one transaction: a message that is accepted has interrupted, and one that is refused has not.
-        if not (interrupts and await request_interrupt(live, by=message.sender, beside=entry)):
+        if not (interrupts and await request_interrupt(live, by=message.sender or "client", beside=entry)):
             _refuse_when_closing(live)  # a close may have been accepted while the interrupt was not
             await live.recorder.record(beside=entry)
     finally:

@@ -39,4 +39,5 @@ def _told(outline: Outline, queued: int) -> SessionInfo:
         parent=ParentInfo(session=parent.session, seq=parent.seq) if parent else None,
         usage=outline.usage,
         cost_usd=outline.cost_usd,
+        error=outline.error,
     )

@@ -23,6 +23,7 @@ from walrusd.runtime.agents import Agents
 from walrusd.runtime.branching import Branching
 from walrusd.runtime.drafts import Drafts
 from walrusd.runtime.everything import Everything
+from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.inbox import Incoming, accept
 from walrusd.runtime.kept import Kept
@@ -67,6 +68,7 @@ class Runtime:
         """
         self.hook = hook or Hook()
         self.log: Log = log or MemoryLog()
+        self._clock = clock
         self.stopping = False
         self._falling = False
         """It is left because of an error: of its turns nobody can say that none of them brought that about."""
@@ -99,6 +101,7 @@ class Runtime:
         self.hook.on_register_tools(self._tools)
 
     async def __aenter__(self) -> Self:
+        self.facts = await DaemonFacts.open(self.log, self.everything.publish_daemon)
         self._manager = trio.open_nursery()
         self._nursery = await (await self._manager.__aenter__()).start(self._house)
         self._nursery.start_soon(self._drafts.keep, name="drafts")
@@ -107,7 +110,9 @@ class Runtime:
         self._nursery.start_soon(self._kept.age, name="idle sessions")
         self._workers = Workers(self._nursery, self._shop, self._kept)
         self.branches = Branching(self.log, self.sessions_in_memory, self._workers, self._refuse_when_stopping)
-        self.imports = Importing(self.log, self.agent, self._refuse_when_stopping)
+        self.imports = Importing(
+            self.log, self.facts, self.agent, self._refuse_when_stopping, clock=self._clock, see=self._see
+        )
         return self
 
     async def __aexit__(

@@ -64,6 +64,8 @@ class Workers:
         finally:
             self._running.discard(live.id)
             live.feed.rest()
+            if live.speech is None:
+                self._shop.drafts.forget(live.id)  # it would be held until then
             self._kept.touch(live)
             self._left.unpark_all()
 

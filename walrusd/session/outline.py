@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from walrus_protocol.content import Finish, MessageKind, State, StopReason, ToolCall, Usage, plain_text
+from walrus_protocol.content import Finish, MessageKind, State, StopReason, ToolCall, TurnError, Usage, plain_text
 from walrus_protocol.events import (
     AssistantMessage,
     CheckpointCreated,
@@ -87,6 +87,8 @@ class Outline(Struct, frozen=True, kw_only=True, omit_defaults=True):
     turn: Turn | None = None
     stop_reason: StopReason | None = None
     """How the last turn ended."""
+    error: TurnError | None = None
+    """Why, in the state `error`."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -158,9 +160,10 @@ def advance(outline: Outline, event: Durable) -> Outline:
         case Done():
             if _open(outline, event).calls:
                 raise Refused(outline.id, state, event, "a tool call is still open")
-            return replace(outline, turn=None, stop_reason=event.stop_reason)
+            error = event.error if state == "error" else None
+            return replace(outline, turn=None, stop_reason=event.stop_reason, error=error)
         case SessionClosed():
-            return outline
+            return replace(outline, error=None)
 
 
 def _open(outline: Outline, event: Durable) -> Turn:
@@ -177,7 +180,7 @@ def _branch(outline: Outline, event: CheckpointCreated | Rewound) -> Outline:
 
 
 def _hear(outline: Outline, event: UserMessage) -> Outline:
-    outline = replace(outline, messages=outline.messages + 1)
+    outline = replace(outline, messages=outline.messages + 1, error=None)
     if outline.turn is None:
         number = outline.turns + 1
         turn = Turn(

@@ -10,8 +10,8 @@ import apsw
 from walrusd.store.refusals import refusal
 
 
-def keep_copy(db: apsw.Connection, version: int) -> None:
-    """Make a copy beside the database, on the disk when this returns, and this user's alone.
+def keep_copy(db: apsw.Connection, version: int) -> str:
+    """Make a copy beside the database, on the disk when this returns, and this user's alone. Its path.
 
     It replaces no other one, and there is no second one of the same bytes: a start that fails and is tried again
     and again does not fill the disk. Raises CannotOpen and OSError; then there is no new one.
@@ -21,13 +21,12 @@ def keep_copy(db: apsw.Connection, version: int) -> None:
     try:
         _copy(db, half)
         _sync(half)
-        for copy in chain([name], (f"{name}.{number}" for number in count(2))):
-            if not os.path.exists(copy):
-                os.rename(half, copy)
-                _sync(os.path.dirname(copy))
-                return
-            if cmp(half, copy, shallow=False):
-                return
+        copies = chain([name], (f"{name}.{number}" for number in count(2)))
+        copy = next(copy for copy in copies if not os.path.exists(copy) or cmp(half, copy, shallow=False))
+        if not os.path.exists(copy):
+            os.rename(half, copy)
+            _sync(os.path.dirname(copy))
+        return copy
     finally:
         with suppress(FileNotFoundError):
             os.unlink(half)

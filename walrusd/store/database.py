@@ -9,12 +9,15 @@ from shutil import disk_usage
 from typing import Literal
 
 import apsw
+import structlog
 
 from walrusd.store.backup import keep_copy
 from walrusd.store.chain import switch
 from walrusd.store.migrations import MIGRATIONS, migrate, schema_version
 from walrusd.store.migrations.m001_log import APPLICATION_ID
 from walrusd.store.refusals import NO_SPACE, CannotOpen, refusal
+
+log = structlog.get_logger("walrusd")
 
 Durability = Literal["full", "normal"]
 
@@ -24,6 +27,9 @@ WRITER_CACHE_KIB = 4096
 WAL_BYTES = 8 * 1024 * 1024
 """Of the write-ahead log while nothing hinders it: twice what it has before a checkpoint."""
 READER_CACHE_KIB = 1024
+MOST_REWRITTEN = 8 * 1024 * 1024 * 1024
+"""Bytes of an old database that are written anew at its first start, which takes minutes on a slow disk. A start that
+took longer than who waits for it has patience would begin it again and again."""
 INCREMENTAL = 2
 """As SQLite numbers it: free pages are given back when it is asked for."""
 
@@ -46,6 +52,16 @@ def open_for_writing(path: str, durability: Durability, *, chain: bool = False) 
         let_go(db)
         raise
     return db
+
+
+def is_empty(path: str) -> bool:
+    """Whether it is not there, or without a byte: opening it for writing makes a new log then."""
+    try:
+        return os.stat(path).st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # opening it says what is wrong
 
 
 def open_for_reading(path: str) -> apsw.Connection:
@@ -89,25 +105,32 @@ def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
     # What one large write or a long reader has made of it is given back when it starts over.
     db.pragma("journal_size_limit", WAL_BYTES)
     version = schema_version(db)
-    if 0 < version < len(MIGRATIONS):
-        keep_copy(db, version)
+    copy = keep_copy(db, version) if 0 < version < len(MIGRATIONS) else None
     migrate(db)
+    if copy:
+        log.info("database upgraded", schema_before=version, schema=len(MIGRATIONS), copy=copy)
     _make_shrinkable(db, path)
 
 
 def _make_shrinkable(db: apsw.Connection, path: str) -> None:
     """Have an old database know its pages, so that free ones can be given back. It is written anew for that, once.
 
-    Where there is no room for that it goes on as it is, and the next start tries again.
+    Where there is no room for that it goes on as it is, and the next start tries again; a very large one stays so.
     """
-    if db.pragma("auto_vacuum") == INCREMENTAL or disk_usage(os.path.dirname(path)).free < 3 * os.path.getsize(path):
+    folder, size = os.path.dirname(path), os.path.getsize(path)
+    if db.pragma("auto_vacuum") == INCREMENTAL or size > MOST_REWRITTEN or disk_usage(folder).free < 3 * size:
         return
     db.pragma("auto_vacuum", "incremental")
+    db.pragma("temp_store_directory", folder)  # elsewhere there may be no room: /tmp is often a piece of the memory
     try:
         db.execute("VACUUM")
     except apsw.Error as error:
         if not (isinstance(error, apsw.FullError) or db.system_errno in NO_SPACE):
             raise
+    finally:
+        db.pragma("temp_store_directory", "")
+    # All of it stands in the write-ahead log. Who reads meanwhile is passed over: the first write tries again.
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def _refuse_foreign(db: apsw.Connection, path: str) -> None:
@@ -117,10 +140,15 @@ def _refuse_foreign(db: apsw.Connection, path: str) -> None:
         return
     if db.pragma("application_id") != APPLICATION_ID:
         message = f"{path} is a database of another program"
-        raise CannotOpen(message, "Move it away; walrusd then starts with an empty log.")
+        raise CannotOpen(message, "Move it away; walrusd then starts with an empty log.", passing=False)
+    if empty:
+        message = f"{path} has lost its tables: it is marked as walrusd's, with schema {schema_version(db)}, and empty"
+        hint = "Restore it from a backup, or move it away; walrusd then starts with an empty log."
+        raise CannotOpen(message, hint, passing=False)
     if schema_version(db) > len(MIGRATIONS):
         message = (
             f"{path} was written by a newer walrusd: its schema is version {schema_version(db)}, "
             f"this walrusd knows {len(MIGRATIONS)}"
         )
-        raise CannotOpen(message, "Install that version again, or restore the backup from before it.")
+        hint = "Install that version again, or restore the backup from before it."
+        raise CannotOpen(message, hint, passing=False)

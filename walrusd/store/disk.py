@@ -21,6 +21,8 @@ class Kept(Struct):
     """What is durable of one session, encoded as on a real disk."""
 
     outline: bytes | None = None
+    closed_at: float = 0.0
+    """Where it is closed."""
     rows: list[Stored] = field(default_factory=list)
     inbox: dict[int, bytes] = field(default_factory=dict)
     sent: dict[str, Sent] = field(default_factory=dict)
@@ -89,9 +91,11 @@ class Disk:
             self.schedules[write.schedule.name] = encode(write.schedule)
         self.remains.update(write.unseen)
         kept.turns.update((turn, Span(first, last)) for turn, first, last in write.spans)
-        if write.seen is not None:
-            self.forks.update((child, (parent, seq)) for child, parent, seq in write.seen)
-            self.remains.discard(write.session)
+        if seen := write.seen:
+            self.kept(seen.outline.id).outline = outline.encode(seen.outline)
+            self.kept(seen.outline.id).closed_at = seen.at
+            self.forks.update((child, (parent, seq)) for child, parent, seq in seen.forks)
+            self.remains.discard(seen.outline.id)
         for session in write.expired:
             self._expire(session)
         for session, ref in write.released:
@@ -107,8 +111,9 @@ class Disk:
             kept.rows[:end] = [row for row in kept.rows[:end] if row.body.startswith(SESSIONS_EXPIRED)]
         if write.outline:
             kept.outline = outline.encode(write.outline)
+            kept.closed_at = write.outline.updated_at
             if write.first_seq == 1 and (parent := write.outline.parent):
-                self.forks[write.session] = parent.session, parent.seq
+                self.forks.setdefault(write.session, (parent.session, parent.seq))
 
     def _put_tick(self, tick: Tick) -> None:
         ledger = self.ledgers.setdefault(tick.schedule, {})
@@ -162,18 +167,22 @@ class Disk:
         return Room(used_bytes=sum(map(len, [*bodies, *self.outputs.values()])), free_bytes=0)
 
     def closed(self, before: float) -> Iterator[Closed]:
-        rows = [row for row in self.outlines() if row.state == "closed" and row.updated_at < before]
-        for row in sorted(rows, key=lambda row: (row.updated_at, row.id)):
-            size = sum(len(event.body) for event in self.kept(row.id).rows)
-            yield Closed(session=row.id, closed_at=row.updated_at, turns=row.turns, events=row.last_seq, bytes=size)
+        rows = [(self.kept(row.id).closed_at, row.id, row) for row in self.outlines() if row.state == "closed"]
+        for closed_at, _, row in sorted(found for found in rows if found[0] < before):
+            read = max((seq for parent, seq in self.forks.values() if parent == row.id), default=0)
+            size = sum(len(event.body) for event in self.kept(row.id).rows if event.seq > read)
+            events = max(0, row.last_seq - read)
+            yield Closed(session=row.id, closed_at=closed_at, turns=row.turns, events=events, bytes=size)
 
     def claims(self, of: Literal["closed", "all"]) -> Iterator[Claim]:
+        listed = {row.id: row.state == "closed" for row in self.outlines()}
         if of == "closed":
-            pairs = [(row.session, ref) for row in self.closed(LATER) for ref in sorted(self.kept(row.session).outputs)]
+            others = {s: kept.outputs for s, kept in self.sessions.items() if not listed.get(s)}
+            needed = {ref for refs in others.values() for ref in refs}
+            closed = [(row.session, self.kept(row.session).outputs - needed) for row in self.closed(LATER)]
+            pairs = [(session, ref) for session, refs in closed for ref in sorted(refs)]
         else:
-            pairs = [
-                (s, ref) for ref in self.outputs for s, kept in sorted(self.sessions.items()) if ref in kept.outputs
-            ]
+            pairs = [(s, ref) for ref in self.outputs for s in listed if ref in self.kept(s).outputs]
         known: set[str] = set()
         for session, ref in pairs:
             yield Claim(session=session, ref=ref, bytes=0 if ref in known else len(self.outputs[ref]))

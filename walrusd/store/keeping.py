@@ -12,14 +12,24 @@ class Room(Struct, frozen=True, kw_only=True):
     free_bytes: int
 
 
+Place = tuple[float, int]
+"""Of a closed session among those: when it was closed, and its id."""
+FIRST: Place = (float("-inf"), 0)
+"""Before all of them."""
+
+
 class Closed(Struct, frozen=True, kw_only=True):
-    """A session that was closed. `bytes`: of its events, some of which a fork may go on reading."""
+    """A session that was closed. `events`, and their `bytes`: those that would go with it, for no fork reads them."""
 
     session: int
     closed_at: float
     turns: int
     events: int
     bytes: int
+
+    @property
+    def place(self) -> Place:
+        return self.closed_at, self.session
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -52,11 +62,13 @@ class Keeping(Protocol):
     async def grown(self) -> None:
         """Return when GROWTH bytes were written since it returned last. It wakes nobody up where nothing is written."""
 
-    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
-        """Sessions closed before then, the oldest first: until they make up `enough` bytes, and at most so many."""
+    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
+        """Sessions closed before then, the oldest first, from the one after `after` on: until they make up `enough`
+        bytes, and at most so many.
+        """
 
     async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
-        """Whole outputs and who has them, of sessions that are closed or of all, oldest first: as with `closed`."""
+        """Whole outputs and who has them, oldest first: those that closed sessions alone have, or all. As `closed`."""
 
     async def unnamed(self) -> list[int]:
         """Sessions to be swept that were never listed, where a chain will ask who said that they may go."""

@@ -104,6 +104,17 @@ class Opening(Struct, frozen=True, kw_only=True):
     draft: Draft | None
 
 
+class Seen(Struct, frozen=True, kw_only=True):
+    """A session whose rows were all written before it is there, with its forks (child, parent, seq).
+
+    Where it is closed it counts as closed `at` that time, when it came: who brings it in wants to have it for a while.
+    """
+
+    outline: Outline
+    forks: Sequence[tuple[int, int, int]]
+    at: float
+
+
 class Write(Struct, kw_only=True):
     """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
 
@@ -142,8 +153,8 @@ class Write(Struct, kw_only=True):
     """Whether what the bodies say is found by `search`."""
     spans: Sequence[tuple[int, int, int]] = ()
     """(turn, first_seq, last_seq) of turns that have ended."""
-    seen: Sequence[tuple[int, int, int]] | None = None
-    """With these forks (child, parent, seq) the session is there from now on; it was one of those unseen."""
+    seen: Seen | None = None
+    """One of those unseen that is there from now on."""
     committed: Callable[[int], None]
     """Called with the offset of the first body; the others follow without a gap. Does not raise."""
     failed: Callable[[Exception], None]

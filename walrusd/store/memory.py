@@ -15,7 +15,7 @@ from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule
 from walrusd.store.disk import Disk, Kept, by_seq
-from walrusd.store.keeping import GROWTH, Claim, Closed, Room, Swept
+from walrusd.store.keeping import FIRST, GROWTH, Claim, Closed, Place, Room, Swept
 from walrusd.store.log import (
     DAEMON,
     LOOKED_AT,
@@ -233,9 +233,9 @@ class MemoryLog:
         await self._growth.wait()
         self._growth = trio.Event()
 
-    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
+    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
         await self._arrive()
-        return _enough(self.disk.closed(before), enough)[:most]
+        return _enough((one for one in self.disk.closed(before) if one.place > after), enough)[:most]
 
     async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
         await self._arrive()

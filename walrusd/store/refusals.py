@@ -16,9 +16,11 @@ DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 class CannotOpen(StorageFailed):
     """The database cannot be used as it is, which may show when it has long been open. What is in it is untouched."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, *, passing: bool = True) -> None:
+        """`passing`: another try may find it otherwise, with nobody having seen to the database."""
         super().__init__(message)
         self.hint = hint
+        self.passing = passing
 
 
 def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, number: int = 0) -> CannotOpen:
@@ -28,11 +30,13 @@ def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, numbe
             return CannotOpen(
                 f"{path} is no walrusd database",
                 "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
+                passing=False,
             )
         case apsw.CorruptError() | msgspec.MsgspecError():
             return CannotOpen(
                 f"{path} is damaged: {error}",
                 f"Restore it from a backup, or save what can be read: sqlite3 {path} .recover",
+                passing=False,
             )
         case apsw.BusyError():
             return CannotOpen(f"{path} is locked by another process", "End that process, then start again.")
@@ -80,6 +84,13 @@ def write_failure(db: apsw.Connection, error: Exception) -> StorageFailed:
     """What became of a transaction, in the words of the contract."""
     if isinstance(error, DAMAGED):
         return refusal(db.filename, error)
+    if isinstance(error, apsw.ConstraintError):
+        failed = StorageFailed(f"{db.filename} is not what walrusd has written, so nothing can be added there: {error}")
+        failed.hint = (
+            "Rows of it were removed or changed. `walrusctl doctor` says which; restore walrus.db from a backup."
+        )
+        failed.__cause__ = error
+        return failed
     number = db.system_errno if isinstance(error, apsw.IOError) else 0
     kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE else StorageFailed
     why = str(error) or type(error).__name__

@@ -5,19 +5,31 @@ from typing import Literal
 import apsw
 
 from walrusd.session import outline
-from walrusd.store.keeping import Claim, Closed, Room
+from walrusd.store.keeping import Claim, Closed, Place, Room
 from walrusd.store.queries import SIZE
 
 CLOSED = f"""
-SELECT id, closed_at, outline, (SELECT ifnull(sum({SIZE}), 0) FROM event WHERE event.session = session.id)
-FROM session WHERE closed_at < :before ORDER BY closed_at, id LIMIT :most
+SELECT id, closed_at, outline, kept, (
+    SELECT ifnull(sum({SIZE}), 0) FROM event WHERE event.session = id AND seq > kept
+)
+FROM (
+    SELECT id, closed_at, outline, (SELECT ifnull(max(seq), 0) FROM fork WHERE parent = session.id) AS kept
+    FROM session WHERE closed_at < :before AND (closed_at, id) > (:closed_at, :session)
+    ORDER BY closed_at, id LIMIT :most
+) ORDER BY closed_at, id
 """  # noqa: S608 - words of ours
 OUTPUTS = {
     "closed": """SELECT session.id, output.ref, length(output.body)
     FROM session CROSS JOIN output_of ON output_of.session = session.id CROSS JOIN output USING (ref)
-    WHERE closed_at IS NOT NULL ORDER BY closed_at, session.id, output_of.ref""",
+    WHERE closed_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM output_of AS other LEFT JOIN session AS its ON its.id = other.session
+        WHERE other.ref = output.ref AND its.closed_at IS NULL
+    )
+    ORDER BY closed_at, session.id, output_of.ref""",
+    # Not of a session that is being imported: it has no row yet.
     "all": """SELECT output_of.session, output.ref, length(output.body)
-    FROM output CROSS JOIN output_of USING (ref) ORDER BY output.rowid, output_of.session""",
+    FROM output CROSS JOIN output_of USING (ref) WHERE EXISTS (SELECT 1 FROM session WHERE id = output_of.session)
+    ORDER BY output.rowid, output_of.session""",
 }
 
 
@@ -29,13 +41,15 @@ def room(db: apsw.Connection) -> Room:
     return Room(used_bytes=(pages - free) * size, free_bytes=free * size)
 
 
-def closed(db: apsw.Connection, before: float, enough: int, most: int) -> list[Closed]:
+def closed(db: apsw.Connection, before: float, after: Place, enough: int, most: int) -> list[Closed]:
     found: list[Closed] = []
-    for session, closed_at, row, size in db.execute(CLOSED, {"before": before, "most": most}):
+    bindings = {"before": before, "closed_at": after[0], "session": after[1], "most": most}
+    for session, closed_at, row, kept, size in db.execute(CLOSED, bindings):
         if enough <= 0 and size:
             break
         known = outline.decode(row)
-        one = Closed(session=session, closed_at=closed_at, turns=known.turns, events=known.last_seq, bytes=size)
+        events = max(0, known.last_seq - kept)
+        one = Closed(session=session, closed_at=closed_at, turns=known.turns, events=events, bytes=size)
         found.append(one)
         enough -= size
     return found

@@ -150,15 +150,17 @@ def _rows(writes: list[Write], offsets: Iterator[int], chained: Chain) -> Iterat
     yield LINKS, [*chained.links(bodies)]
     searched = {w.session for w in writes if w.searched}
     yield SAID, [(at, apart(one.text)) for at, s, _, body in bodies if s in searched and (one := said(body))]
-    yield SESSIONS, [_session(w.outline) for w in writes if w.outline]
+    yield SESSIONS, [_session(o, o.updated_at) for w in writes if (o := w.outline)]
     yield (
         FORKS,
         [(o.id, o.parent.session, o.parent.seq) for w in writes if w.first_seq == 1 and (o := w.outline) and o.parent],
     )
     yield UNSEEN, [(session,) for w in writes for session in w.unseen]
     yield TURNS, [(w.session, *span) for w in writes for span in w.spans]
-    yield FORKS, [fork for w in writes for fork in w.seen or ()]
-    yield SEEN, [(w.session,) for w in writes if w.seen is not None]
+    seen = [w.seen for w in writes if w.seen]
+    yield SESSIONS, [_session(one.outline, one.at) for one in seen]
+    yield FORKS, [fork for one in seen for fork in one.forks]
+    yield SEEN, [(one.outline.id,) for one in seen]
     yield ENQUEUE, [(w.session, q.place, q.kind, encode(q)) for w in writes for q in w.enqueue]
     yield DEQUEUE, [(w.session, place) for w in writes for place in w.dequeue]
     yield SENT, [(w.session, s.key, s.digest, s.turn) for w in writes for s in w.sent]
@@ -176,6 +178,6 @@ def _rows(writes: list[Write], offsets: Iterator[int], chained: Chain) -> Iterat
     yield SCHEDULES, [(w.schedule.name, encode(w.schedule)) for w in writes if w.schedule]
 
 
-def _session(row: Outline) -> Row:
-    closed_at = row.updated_at if row.state == "closed" else None
+def _session(row: Outline, at: float) -> Row:
+    closed_at = at if row.state == "closed" else None
     return row.id, row.agent, row.state or "", row.turn is not None, outline.encode(row), closed_at

@@ -16,7 +16,7 @@ from walrusd.store import queries, room
 from walrusd.store.chain import unnamed
 from walrusd.store.database import Durability, let_go, open_for_writing
 from walrusd.store.giveway import GiveWay
-from walrusd.store.keeping import Claim, Closed, Room, Swept
+from walrusd.store.keeping import FIRST, Claim, Closed, Place, Room, Swept
 from walrusd.store.log import (
     Filter,
     Opening,
@@ -153,6 +153,11 @@ class SqliteLog:
         """The last link of the chain, None where it is off. Before the first write, and after the last one."""
         return self._writer.head
 
+    @property
+    def trouble(self) -> str:
+        """What a person should know where the last write failed; empty again when one has gone well."""
+        return self._writer.last_write.trouble
+
     def sizes(self) -> Sizes:
         return Sizes(_size(self._path), _size(f"{self._path}-wal"))
 
@@ -166,14 +171,14 @@ class SqliteLog:
     def _have_grown(self) -> None:
         self._growth.set()
 
-    async def closed(self, before: float, *, enough: int, most: int) -> list[Closed]:
-        return await self._readers.read(room.closed, before, enough, most)
+    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
+        return await self._readers.read(room.closed, before, after, enough, most)
 
     async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
         return await self._readers.read(room.outputs, of, enough, most)
 
     async def unnamed(self) -> list[int]:
-        found = await self._readers.read(unnamed, self.importing)
+        found = await self._readers.read(unnamed, [*self.importing])
         return [session for session in found if session not in self.importing]  # one may have begun meanwhile
 
     async def sweep(self) -> Swept:

@@ -13,6 +13,7 @@ import trio
 from walrusd.store.chain import keep_digests
 from walrusd.store.errand import Errand
 from walrusd.store.keeping import Swept
+from walrusd.store.queries import SIZE
 from walrusd.store.readers import Readers
 from walrusd.store.writer import Writer
 
@@ -23,7 +24,7 @@ PIECE = 256
 PIECE_S = 0.003
 """And how long it may take, its commit aside: a write that comes meanwhile waits for it."""
 PIECE_BYTES = 1024 * 1024
-"""Of outputs: the pages of one are walked to be freed."""
+"""Of outputs: the pages of one are walked to be freed. Of events: where there is a chain, each is read once more."""
 FREED_AT_ONCE = 64
 """Pages that are given back in a transaction: each may have to be moved."""
 FREE_PAGES = 256
@@ -50,9 +51,16 @@ LIMIT :most
 IS_GONE = (
     "SELECT EXISTS (SELECT 1 FROM remains WHERE session = ?1) AND NOT EXISTS (SELECT 1 FROM session WHERE id = ?1)"
 )
-# From the last one on: what is left is the beginning of a log at any time.
+# From the last one on: what is left is the beginning of a log at any time. One goes always.
 LAST = f"""
-SELECT "offset" FROM event WHERE session = :session AND seq > :kept ORDER BY seq DESC LIMIT {AT_ONCE}
+SELECT "offset" FROM (
+    SELECT "offset", seq,
+        sum(size) OVER (ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes
+    FROM (
+        SELECT "offset", seq, {SIZE} AS size FROM event
+        WHERE session = :session AND seq > :kept ORDER BY seq DESC LIMIT {AT_ONCE}
+    )
+) WHERE ifnull(bytes, 0) < {PIECE_BYTES} ORDER BY seq DESC
 """  # noqa: S608 - as above
 UNCLAIMED = """
 SELECT ref FROM output WHERE NOT EXISTS (SELECT 1 FROM output_of WHERE output_of.ref = output.ref) LIMIT :most
@@ -83,7 +91,8 @@ class Sweeper:
     async def _events(self, importing: Collection[int]) -> int:
         """What frees a session may free the one that it goes on from: until there is none."""
         events = 0
-        while found := await self._readers.read(sweepable, importing):
+        # One may have begun while it was looked for: its rows are there, and who copied the ids did not know it yet.
+        while found := [one for one in await self._readers.read(sweepable, [*importing]) if one not in importing]:
             for session in found:
                 while thrown := await self._errand(partial(sweep_session, session=session)):
                     events += thrown

@@ -34,6 +34,8 @@ class WriteAheadLog:
         """Called when something was written; whether that is GROWTH bytes by now, since it last was."""
         try:
             pages, saved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if pages < self._pages:
+                self._truncate_at = TRUNCATE_PAGES  # it has begun anew: who held on to it has ended
             if pages >= self._truncate_at:
                 self._truncate_at = pages + (RETRY_PAGES if pages < FOREIGN_PAGES else pages // 2)
                 self._truncate()

@@ -16,6 +16,7 @@ from walrusd.store.chain import Chain, head
 from walrusd.store.database import BUSY_MS, let_go
 from walrusd.store.errand import Errand
 from walrusd.store.giveway import GiveWay
+from walrusd.store.lastwrite import LastWrite
 from walrusd.store.log import StorageFailed, Write
 from walrusd.store.migrations import schema_version
 from walrusd.store.pulse import Pulse
@@ -52,6 +53,7 @@ class Writer:
         self.given = self._given_before
         """The highest session id handed out. Written by trio's thread only; it goes to the disk with the next batch."""
         self._wal = WriteAheadLog(db, BUSY_MS)
+        self.last_write = LastWrite()
         self._ended = False
         # A daemon thread: when trio's run ended without aclose, nobody is left to stop it.
         self._thread = threading.Thread(target=self._run, name="walrusd-store-writer", daemon=True)
@@ -76,21 +78,26 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while batch := self._gather():
-                errands = [one for one in batch if isinstance(one, Errand)]
-                if others := [one for one in batch if not isinstance(one, Errand)]:
-                    writes = [one for one in others if isinstance(one, Write)]
-                    self._token.run_sync_soon(self._deliver, _in_order(others, self._settle(writes)))
-                    if writes:
-                        self._after_writing()
-                for errand in errands:
-                    self._run_errand(errand)
+            while self._work_off(self._gather()):
+                pass
         except trio.RunFinishedError:
             pass  # nobody is left to be told; what was committed stays
         finally:
             self._close()
             self._ended = True
             self._refuse()
+
+    def _work_off(self, batch: Sequence[Write | Pulse | Errand]) -> bool:
+        """Whether there was anything. It is let go then: a write holds the session that it is of in memory."""
+        errands = [one for one in batch if isinstance(one, Errand)]
+        if others := [one for one in batch if not isinstance(one, Errand)]:
+            writes = [one for one in others if isinstance(one, Write)]
+            self._token.run_sync_soon(self._deliver, _in_order(others, self._settle(writes)))
+            if writes:
+                self._after_writing()
+        for errand in errands:
+            self._run_errand(errand)
+        return bool(batch)
 
     def _gather(self) -> list[Write | Pulse | Errand]:
         """The next batch, waited for; empty when it is time to stop."""
@@ -110,10 +117,10 @@ class Writer:
             return self._commit(batch)
         except apsw.BusyError as error:
             # Another process holds the database. Alone, each would wait as long for it again.
-            return [partial(write.failed, write_failure(self._db, error)) for write in batch]
+            return [partial(self._failed, write, write_failure(self._db, error)) for write in batch]
         except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: whoever submitted waits for one
             if len(batch) == 1:
-                return [partial(batch[0].failed, write_failure(self._db, error))]
+                return [partial(self._failed, batch[0], write_failure(self._db, error))]
         return [outcome for write in batch for outcome in self._settle([write])]
 
     def _commit(self, batch: Sequence[Write]) -> list[Outcome]:
@@ -121,7 +128,7 @@ class Writer:
         given, offset, chained = self.given, self.offset, Chain(self.head)
         outcomes: list[Outcome] = []
         for write in batch:
-            outcomes.append(partial(write.committed, offset + 1))
+            outcomes.append(partial(self._committed, write, offset + 1))
             offset += len(write.bodies)
         with self._transaction():
             put(self._db, batch, self.offset + 1, chained)
@@ -162,9 +169,10 @@ class Writer:
     def _run_errand(self, errand: Errand) -> None:
         try:
             with self._transaction():
-                outcome = errand.run(self._db)
+                done = errand.run(self._db)
+            outcome: Outcome = partial(self._done, done)
         except Exception as error:  # noqa: BLE001 - as in `_settle`
-            outcome = partial(errand.failed, write_failure(self._db, error))
+            outcome = partial(self._failed, errand, write_failure(self._db, error))
         self._token.run_sync_soon(self._deliver, [outcome])
         self._after_writing()
 
@@ -190,6 +198,18 @@ class Writer:
         self._give_way.delivered(len(outcomes))
         for outcome in outcomes:
             outcome()
+
+    def _committed(self, write: Write, offset: int) -> None:
+        self.last_write.went_well()
+        write.committed(offset)
+
+    def _done(self, done: Outcome) -> None:
+        self.last_write.went_well()
+        done()
+
+    def _failed(self, one: Write | Errand, failure: StorageFailed) -> None:
+        self.last_write.failed(failure)
+        one.failed(failure)
 
 
 def _in_order(batch: Sequence[Write | Pulse], settled: Sequence[Outcome]) -> list[Outcome]:

@@ -56,6 +56,8 @@ class Forgetful(MemoryLog):
         return await super().events(session, since, limit, max_bytes)
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        if self.loses == "session with its outputs":
+            await commit(self, write(session=0, expired=[1]))
         return None if offset and self.loses == "outputs" else await super().output(session, ref, offset, limit)
 
 
@@ -69,6 +71,16 @@ async def test_a_session_that_is_thrown_away_meanwhile_is_not_found() -> None:
     with pytest.raises(Problem, match="there is no session 1") as caught:
         await exported(log, 1)
     assert caught.value.kind == "session_not_found"
+
+
+async def test_a_session_that_is_thrown_away_with_its_outputs_is_not_found_and_not_told_without_them() -> None:
+    chat = Chat(1)
+    chat.looks("what is there?")
+    log = Forgetful()
+    log.loses = "session with its outputs"
+    await imported(log, as_text(document(chat, outputs=[LONG])))
+    with pytest.raises(Problem, match="there is no session 1"):
+        await exported(log, 1)
 
 
 async def test_an_output_that_is_thrown_away_meanwhile_spoils_no_document() -> None:

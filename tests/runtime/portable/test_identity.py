@@ -41,8 +41,8 @@ def any_log(draw: st.DrawFn, session: int, parent: Parent | None) -> list[Durabl
     for ts in range(draw(st.integers(1, 40))):
         if event is None:
             break
-        if isinstance(event, UserMessage) and draw(st.booleans()):
-            event = replace(event, key=f"key {ts}")
+        if isinstance(event, UserMessage):
+            event = replace(event, content=event.content or "hi", key=f"key {ts}" if draw(st.booleans()) else None)
         stamped = stamp(outline, event, float(ts))
         outline = advance(outline, stamped)
         log.append(stamped)

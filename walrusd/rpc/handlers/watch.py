@@ -9,7 +9,7 @@ from walrusd.rpc.call import Call
 from walrusd.runtime.bus import Fact, Item
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.told import session_not_found
-from walrusd.store.log import Wanted
+from walrusd.store.log import Filter, Wanted
 
 
 async def attach(call: Call, params: AttachParams) -> Attached:
@@ -53,9 +53,11 @@ async def subscribe(call: Call, params: SubscribeParams) -> Subscribed:
     with everything.reader(params.since, _wanted(params), mark=params.follow) as reader:
         if params.follow and params.sessions:
             everything.end_with_sessions(reader)
-            for session in params.sessions:
-                if await _is_closed(runtime, session):
-                    everything.closed(reader, session)
+        for session in params.sessions or ():
+            if await _is_closed(runtime, session):
+                everything.closed(reader, session)
+        for agent in params.agents or ():
+            await _check_agent(runtime, agent)
         if not params.follow:
             reader.end()
         while params.follow or reader.cursor < last:
@@ -85,6 +87,12 @@ async def _is_closed(runtime: Runtime, session: int) -> bool:
             return outline.state == "closed"
     # In memory it may be about to be closed, and is seen here as it was published.
     return (await runtime.live(session)).session.outline.state == "closed"
+
+
+async def _check_agent(runtime: Runtime, name: str) -> None:
+    """Raises Problem agent_not_found for a name that is not configured and that no session has: nothing would come."""
+    if not await runtime.sessions(Filter(agent=name, include_closed=True, limit=1)):
+        runtime.agent(name)
 
 
 async def wait(call: Call, params: WaitParams) -> Waited:

@@ -1,19 +1,33 @@
 """One event of a document: read, looked at by itself, and made the row of a log again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from walrus_protocol.events import CheckpointCreated, Durable, SessionCreated, UserMessage, decode_row, encode
+from walrus_protocol.events import (
+    AssistantMessage,
+    CheckpointCreated,
+    Durable,
+    SessionCreated,
+    UserMessage,
+    decode_row,
+    encode,
+)
+from walrus_protocol.problems import Problem
 from walrus_protocol.wire import MAX_FRAME
+from walrusd.runtime.branching import check_name
 from walrusd.runtime.portable.document import Bad, Told
 
 MOST_BYTES = MAX_FRAME - 64 * 1024
 """Of an event: one that fits into no frame would end every attach."""
 DEEPEST = 256
 """Objects within objects, in the arguments of a call. Who reads a log has less room for them than who imports it."""
-LATEST = 253_402_300_799.0
-"""The end of the year 9999; no calendar goes further."""
+LATEST = 253_402_214_400.0
+"""The last day of the year 9999, wherever one is; no calendar goes further."""
+HIGHEST = 2**53 - 1
+"""Of a number: what any JSON reader keeps whole."""
+_AS_IT_CAME = {"arguments", "opaque"}
+"""What models and their servers said. Nothing in it is counted."""
 _LINE, _NAME = 1024, 256
 """Characters of what stands in lists, and of keys and names, as protocol/README.md has them."""
 
@@ -43,9 +57,11 @@ def checked_event(told: Told) -> Durable:
         raise Bad(told.place, "it is nested too deeply")
     if not 0 <= event.ts <= LATEST:
         raise Bad(f"{told.place}.ts", f"{event.ts} is no time")
+    _check_whole(fields, known, told.place)
     for name, text, most in _short_ones(event):
         if len(text) > most:
             raise Bad(f"{told.place}.{name}", f"it is {len(text):,} characters long; at most {most} are taken")
+    _check_said(event, told.place)
     return event
 
 
@@ -82,6 +98,53 @@ def _all_known(told: object, known: object, place: str) -> None:
     elif isinstance(told, list) and isinstance(known, list):
         for number, pair in enumerate(zip(told, known, strict=True)):
             _all_known(*pair, f"{place}[{number}]")
+
+
+def _check_whole(told: Fields, known: Fields, place: str) -> None:
+    """Raises Bad where a field is left out, and where a number is none that is counted to.
+
+    What an older walrusd did not write yet is null.
+    """
+    for name, value in known.items():
+        if name not in told and (value is not None or name in ("session", "turn")):
+            raise Bad(f"{place}.{name}", "it is missing")
+    for name, number in _numbers(known):
+        if not 0 <= number <= HIGHEST:
+            raise Bad(f"{place}.{name}", f"{number} is not from 0 to {HIGHEST:,}")
+
+
+def _numbers(fields: Fields) -> Iterator[tuple[str, float]]:
+    for name, value in fields.items():
+        if isinstance(value, dict) and name not in _AS_IT_CAME:
+            yield from ((f"{name}.{inner}", number) for inner, number in _numbers(value))
+        elif isinstance(value, int | float):
+            yield name, value
+
+
+def _check_said(event: Durable, place: str) -> None:
+    """Raises Bad for what no provider takes, or no command of a person."""
+    match event:
+        case SessionCreated(agent=""):
+            raise Bad(f"{place}.agent", "it is empty")
+        case UserMessage(key=""):
+            raise Bad(f"{place}.key", "it is empty")
+        case UserMessage(content="" | ()):
+            raise Bad(f"{place}.content", "it is empty")
+        case CheckpointCreated(name=""):
+            raise Bad(f"{place}.name", "it is empty")
+        case CheckpointCreated(name=name):
+            try:
+                check_name(name)
+            except Problem as problem:
+                raise Bad(f"{place}.name", problem.message.removeprefix("name: ")) from problem
+        case AssistantMessage(calls=calls):
+            ids = [call.id for call in calls]
+            if "" in ids:
+                raise Bad(f"{place}.calls", "one has no id")
+            if twice := next((id_ for at, id_ in enumerate(ids) if id_ in ids[:at]), None):
+                raise Bad(f"{place}.calls", f"the id {twice[:80]!r} comes twice")
+        case _:
+            pass
 
 
 def _depth(value: object) -> int:

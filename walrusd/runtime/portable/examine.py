@@ -5,19 +5,29 @@ a history that no provider takes, or a number that nobody could count, would sta
 """
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from walrus_protocol.events import Done, Durable, Rewound, ToolResult, UserMessage
+from walrus_protocol.events import (
+    AssistantMessage,
+    Done,
+    Durable,
+    Rewound,
+    ToolCallsComplete,
+    ToolResult,
+    ToolStarted,
+    UserMessage,
+)
 from walrus_protocol.portable import FORMAT, Described, KeptOutput, UsedKey
 from walrus_protocol.problems import Problem
 from walrusd.dispatch.output import KEPT
 from walrusd.runtime.portable.document import Ancestor, Bad, Kept, Member, Told, Used, pieces
-from walrusd.runtime.portable.event import checked_event
+from walrusd.runtime.portable.event import HIGHEST, checked_event
 from walrusd.session.outline import Outline, advance, stamp
 from walrusd.session.states import Refused
 from walrusd.store.log import Output
@@ -63,7 +73,7 @@ class _Fold:
             raise Bad(told.place, refused) from refused
         if event.turn != (turn := stamp(before, event, event.ts).turn):
             raise Bad(f"{told.place}.turn", f"it is {event.turn}, and follows in {turn}")
-        self._counts(told.place, event)
+        self._counts(told.place, event, before)
         open_call = after.turn is not None and (after.turn.calls or after.turn.executing)
         self.standing.append(-1 if open_call else after.messages)
         self._note(told.place, event, before)
@@ -75,12 +85,22 @@ class _Fold:
         if self.standing[seq - 1] != messages:
             raise Bad(place, f"there are {self.standing[seq - 1]} messages up to seq {seq}, not {messages}")
 
-    def _counts(self, place: str, event: Durable) -> None:
+    def _counts(self, place: str, event: Durable, before: Outline) -> None:
+        """Raises Bad where it says of the log what that does not."""
         match event:
             case Rewound(to=to, messages=messages):
                 self.stands(place, to, messages)
+            case AssistantMessage() if max(msgspec.structs.astuple(self.outline.usage)) > HIGHEST:
+                raise Bad(f"{place}.usage", f"with those before it, it comes to over {HIGHEST:,}")
             case Done(messages=int(messages)) if messages != self.outline.messages:
                 raise Bad(f"{place}.messages", f"there are {self.outline.messages} by then, not {messages}")
+            case Done():
+                _same(place, event, stamp(before, event, event.ts), ("text", "rounds", "usage", "cost_usd"))
+            case ToolCallsComplete() if before.turn:
+                _same(place, event, replace(event, count=before.turn.asked), ("count",))
+            case ToolStarted(call_id=call_id) | ToolResult(call_id=call_id) if before.turn:
+                name = next(call.name for call in before.turn.calls if call.id == call_id)
+                _same(place, event, replace(event, name=name), ("name",))
             case _:
                 pass
 
@@ -202,7 +222,18 @@ class _Examiner:
         told = described(outline, left_out)
         for name in Described.__struct_fields__:
             if (is_ := getattr(told, name)) != (said := getattr(self._described, name)):
-                raise Bad(f"session.{name}", f"it is {said!r}, and {is_!r} by the events")
+                raise Bad(f"session.{name}", f"it is {_brief(said)}, and {_brief(is_)} by the events")
+
+
+def _same(place: str, event: Durable, known: Durable, names: Sequence[str]) -> None:
+    """Raises Bad where the event is not as it follows from those before it."""
+    for name in names:
+        if (is_ := getattr(known, name)) != (said := getattr(event, name)):
+            raise Bad(f"{place}.{name}", f"it is {_brief(said)}, and {_brief(is_)} by the events")
+
+
+def _brief(value: object) -> str:
+    return repr(value)[:200]
 
 
 def _check_version(version: int) -> None:

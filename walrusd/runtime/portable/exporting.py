@@ -156,6 +156,8 @@ class _Exporting:
                         f"output {ref} was thrown away while it was exported",
                         "Export the session again: it is left out then.",
                     )
+                if page is None and await self._log.outline(self._session) is None:
+                    raise session_not_found(self._session)
                 if page is None:
                     return False
                 more = len(page) == OUTPUT_PAGE

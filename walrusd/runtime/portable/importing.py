@@ -15,15 +15,18 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from walrus_protocol.events import SessionImported
 from walrus_protocol.portable import Imported, KeptOutput
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.ports import Clock
+from walrusd.runtime.facts import DaemonFacts
 from walrusd.runtime.portable.document import Bad, Kept, Told, pieces
 from walrusd.runtime.portable.event import row_of
 from walrusd.runtime.portable.examine import Examined, examine
 from walrusd.runtime.told import storage_told
 from walrusd.session.outline import Outline
-from walrusd.store.log import Log, Output, Sent, Write
+from walrusd.store.log import Log, Output, Seen, Sent, Write
 
 AT_ONCE = 2
 """Documents that are worked on; the others wait: all share one interpreter with the loop."""
@@ -38,12 +41,27 @@ Unsent = partial[Write]
 
 
 class Importing:
-    """`agent` raises Problem for one that is not there, `check_running` where walrusd stops."""
+    """`agent` raises Problem for one that is not there, `check_running` where walrusd stops.
 
-    def __init__(self, log: Log, agent: Callable[[str], Agent], check_running: Callable[[], None]) -> None:
+    `see` is shown what is told of a session that has come, and its agent; it does not raise.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        facts: DaemonFacts,
+        agent: Callable[[str], Agent],
+        check_running: Callable[[], None],
+        *,
+        clock: Clock,
+        see: Callable[[str, SessionImported], None],
+    ) -> None:
         self._log = log
+        self._facts = facts
         self._agent = agent
         self._check_running = check_running
+        self._clock = clock
+        self._see = see
         self._at_work = trio.CapacityLimiter(AT_ONCE)
 
     async def take(self, document: IO[bytes]) -> Imported:
@@ -85,10 +103,20 @@ class Importing:
                 await self._written(content)
             for beside in _beside(examined, own):
                 await self._written(beside)
-            await self._written(_last(examined, ids))
+            await self._tell(examined, ids)
         finally:
             self._log.importing.difference_update(ids.values())
         return own
+
+    async def _tell(self, examined: Examined, ids: Mapping[int, int]) -> None:
+        """Have it be one session among others, which all who follow what happens learn with it: they have passed its
+        events, or part of them, when these were nobody's.
+        """
+        now, outline = self._clock(), _here(examined.session, ids)
+        forks = [(ids[log.id], ids[log.parent.session], log.parent.seq) for log in examined.logs if log.parent]
+        fact = SessionImported(ts=now, imported=outline.id, agent=outline.agent)
+        await self._facts.record(fact, seen=Seen(outline=outline, forks=forks, at=now))
+        self._see(outline.agent, fact)
 
     async def _written(self, unsent: Unsent) -> None:
         """Durable when this returns. The wait cannot be cancelled, and what comes after it can."""
@@ -104,7 +132,7 @@ class Importing:
         with trio.CancelScope(shield=True):  # the owner of the wait is the store, whose every write has an outcome
             await settled.wait()
         if failures:
-            raise failures[0]
+            raise failures.pop()  # not known to this frame, which it knows: they would keep each other
 
 
 def _contents(document: IO[bytes], examined: Examined, ids: Mapping[int, int]) -> Iterator[Unsent]:
@@ -159,12 +187,6 @@ def _beside(examined: Examined, own: int) -> Iterator[Unsent]:
     keys = (Sent(key=key, digest=digest, turn=turn) for key, (turn, digest) in examined.keys.items())
     while some_keys := [*islice(keys, ROWS)]:
         yield partial(Write, session=own, sent=some_keys)
-
-
-def _last(examined: Examined, ids: Mapping[int, int]) -> Unsent:
-    """What makes it one session among others."""
-    forks = [(ids[log.id], ids[log.parent.session], log.parent.seq) for log in examined.logs if log.parent]
-    return partial(Write, session=ids[examined.session.id], outline=_here(examined.session, ids), seen=forks)
 
 
 def _here(outline: Outline, ids: Mapping[int, int]) -> Outline:

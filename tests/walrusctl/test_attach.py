@@ -1,0 +1,123 @@
+"""walrusctl session attach, list and show: points to go on from, what was cut off, and why a session failed."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers
+from tests.fakes.home import PATIENCE_S
+from tests.fakes.terminal import CALL, Terminal, session_info
+from walrus_protocol.content import Assistant, TurnError
+from walrus_protocol.events import AssistantMessage, Done, SessionCreated, StateChanged, ToolCallsStart, UserMessage
+from walrus_protocol.methods import Attached, AttachParams, History, SessionList
+from walrus_protocol.problems import Problem
+
+FAILED = TurnError("crashed_repeatedly", "Twice.", "Raise timeout_s, or resume it.")
+LOG = (
+    SessionCreated(seq=1, session=1, agent="walrus"),
+    UserMessage(seq=2, session=1, turn=1, content="two\nlines"),
+    AssistantMessage(seq=3, session=1, turn=1, round=1, content="I will look.", calls=(CALL,)),
+    ToolCallsStart(seq=4, session=1, turn=1, calls=(CALL,)),
+    AssistantMessage(seq=123456, session=1, turn=1, round=2, content="It says", finish="interrupted"),
+    Done(seq=123457, session=1, turn=1, stop_reason="error", error=FAILED, rounds=2),
+)
+
+
+def log(call: Call) -> Struct:
+    call.emit(*LOG)
+    return Attached(last_seq=123457, reason="end")
+
+
+def hangs_up(call: Call) -> Struct:
+    log(call)
+    raise HangUp
+
+
+def stops(call: Call) -> Struct:
+    log(call)
+    raise Problem("shutting_down", "walrusd is stopping", "Ask again.")
+
+
+def test_seqs_stand_before_the_lines_where_they_are_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.attach"] = log
+    assert terminal.types("session", "attach", 1, "--seq").stdout == (
+        "    1  session 1 of agent walrus created\n"
+        "    2  user: two\nlines\n"
+        "    3  assistant: I will look.\n"
+        '    4  → read {"path": "notes.txt"}\n'
+        "123456  assistant: It says (cut off)\n"
+        "123457  done: error, 2 rounds, 0 tokens in, 0 out, $0.0000, 0.0 s\n"
+        "crashed_repeatedly: Twice.\n"
+        "  hint: Raise --turn-timeout, or resume it.\n"
+    )
+    terminal.types("session", "attach", 1, "--seq", "--json")
+    assert daemon.params("session.attach") == [AttachParams(session=1, deltas=False), AttachParams(session=1)]
+
+
+@pytest.mark.parametrize("ends", [hangs_up, stops])
+def test_who_is_cut_off_is_told_from_where_to_go_on(daemon: FakeDaemon, terminal: Terminal, ends: object) -> None:
+    daemon.script["session.attach"] = hangs_up if ends is hangs_up else stops
+    result = terminal.types("session", "attach", 1)
+    assert result.exit_code == 4
+    assert "`walrusctl session attach 1 --since 123457` goes on from here\n" in result.stderr
+
+
+def test_ctrl_c_leaves_word_from_where_to_go_on_too(daemon: FakeDaemon, terminal: Terminal) -> None:
+    def waits(call: Call) -> Struct:
+        log(call)
+        call.emit(StateChanged(session=1, state="error"))
+        return call.wait_for_cancel()
+
+    daemon.script["session.attach"] = waits
+    with terminal.child("session", "attach", 1, "--json") as child:
+        assert child.stdout
+        assert child.stderr
+        for _ in (*LOG, "the state: by then all before it is done with"):
+            child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.read().decode()
+        assert child.wait(PATIENCE_S) == 130
+    assert said == "`walrusctl session attach 1 --since 123457` goes on from here\n"
+
+
+def test_a_session_that_failed_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:
+    failed = replace(session_info(1), state="error", error=FAILED)
+    daemon.script["session.get"] = answers(failed)
+    result = terminal.types("session", "show", 1)
+    assert "state       error: crashed_repeatedly\n" in result.stdout
+    assert result.stderr == "crashed_repeatedly: Twice.\n  hint: Raise --turn-timeout, or resume it.\n"
+
+
+def test_a_message_without_words_has_no_blank_behind_its_speaker(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.history"] = answers(History(messages=(Assistant(calls=(CALL,)),)))
+    assert terminal.types("session", "history", 1).stdout == 'assistant:\n  → read {"path": "notes.txt"}\n'
+
+
+def test_a_list_on_a_terminal_has_a_line_a_session_and_says_which_failed_by_what(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    failed = replace(session_info(1), state="error", error=FAILED, title="long " * 60)
+    daemon.script["session.list"] = answers(SessionList(sessions=(failed,), cursor=None))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    with terminal.child("session", "list", stdout=theirs) as child:
+        os.close(theirs)
+        assert child.wait(PATIENCE_S) == 0
+    _, row = os.read(ours, 4096).decode().splitlines()
+    os.close(ours)
+    assert (len(row), row.endswith("…"), "  error: crashed_repeatedly  " in row) == (90, True, True)
+
+
+def test_an_empty_list_says_so_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.script["session.list"] = answers(SessionList(sessions=(), cursor=None))
+    result = terminal.types("session", "list")
+    assert (result.exit_code, result.stdout) == (0, "ID  AGENT  STATE  MESSAGES  UPDATED  TITLE\n")
+    assert result.stderr == "there is no session\n"
+    assert terminal.types("session", "list", "--agent", "x").stderr == "there is no such session\n"
