@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tests.runtime.machine_orders import (
+    Attach,
     Checkpoint,
     Close,
     Create,
@@ -152,6 +153,9 @@ COMING_AND_GOING: dict[str, Story] = {
     "a sweep that is cut off": [
         *apart(sends(), TOOLS, sends(), TOOLS, Fork(0, 3), CLOSE, Expire(0.0, room=False, sweeps=False)),
         *SWEPT_IN_PART,
+    ],
+    "one that somebody reads stays as long as he does": [
+        *apart(sends(), Settle(), Attach(0, 0, deltas=True, idle=True), CLOSE, GO, Look(3), CUT, GO, Read(0)),
     ],
     "one who follows, while sessions come and go": [
         *apart(Watch(0, 0, slow=True), sends(), TOOLS, Export(0), WATCH, Import(0), CLOSE, GO, WATCH, Look(3)),

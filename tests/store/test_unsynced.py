@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.numbered_disk import numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, outcomes, write
-from walrusd.store.log import StorageFailed, Stored
+from walrusd.store.log import StorageFailed, StorageFull, Stored
 
 
 @pytest.mark.parametrize("together", [1, 3])
@@ -32,3 +32,25 @@ async def test_a_write_whose_sync_failed_is_not_found_at_the_next_start(tmp_path
     assert [await log.events(session, 0, 9) for session in (2, 3)] == [[], []]
     assert await commit(log, write(session=1, bodies=[b"on"], first_seq=2)) == [2]
     await log.aclose()
+
+
+async def test_that_the_log_cannot_be_written_is_told_until_something_is(tmp_path: Path) -> None:
+    full = False
+
+    def before(step: str, _name: str) -> None:
+        if full and step == "write":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    disk = SqliteDisk(tmp_path)
+    with numbered_disk(before):
+        log = await disk.open()
+        full = True
+        [refused] = await outcomes(log, write(session=1, bodies=[b"1"], first_seq=1))
+        told = f"The last write to the log failed: {refused}. {StorageFull.hint}"
+        assert (type(refused), log.trouble) == (StorageFull, told)
+        await log.sweep()
+        assert log.trouble == told, "it found nothing to write"
+        full = False
+        await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
+        assert log.trouble == ""
+        await log.aclose()
