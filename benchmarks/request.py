@@ -8,6 +8,7 @@ from benchmarks.children import make_home, walrusd
 from benchmarks.setup import Setup
 from benchmarks.table import Row
 from benchmarks.turns import TEXT, create_sessions, turn
+from walrus_protocol.json import decode
 
 BYTES_A_TOKEN = 4
 """An estimate, for English and JSON alike: tokenisers differ by more than it is wrong."""
@@ -25,7 +26,7 @@ def run(setup: Setup) -> list[Row]:
         turn(line, create_sessions(line, 1)[0])
         line.close()
     with urllib.request.urlopen(f"{setup.url}/last") as answer:
-        body = msgspec.json.decode(answer.read(), type=_Body)
+        body = decode(answer.read(), _Body)
     system = [message for message in body.messages if message["role"] == "system"]
     if [message["content"] for message in body.messages if message["role"] == "user"] != [TEXT]:
         raise RuntimeError(f"the first request has other messages than expected: {body.messages}")

@@ -4,11 +4,11 @@ A clock that was set wrong is years ahead for some minutes or a night, and all t
 than that then. So when the time has leapt it is waited whether somebody sets it right.
 """
 
-import msgspec
 import structlog
 import trio
 from msgspec import Struct
 
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import Clock
 from walrusd.store.log import Log, StorageFailed, Wanted
 
@@ -28,7 +28,7 @@ class _Written(Struct):
     ts: float
 
 
-_written = msgspec.json.Decoder(_Written)
+_written = Decoder(_Written)
 
 
 class Leaps:
@@ -64,5 +64,5 @@ async def last_written(store: Log) -> float | None:
     try:
         page = await store.stream(Wanted(), max(0, last - LAST), last, LAST)
         return _written.decode(page.rows[-1].body).ts if page.rows else None
-    except (StorageFailed, msgspec.MsgspecError):
+    except (StorageFailed, BadJson):
         return None  # what is damaged there is told to whoever needs it

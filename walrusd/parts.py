@@ -31,6 +31,7 @@ from walrusd.schedule.probe import Probes
 from walrusd.schedule.schedules import Schedules
 from walrusd.space import Space
 from walrusd.store.database import is_empty
+from walrusd.store.log import StorageFailed
 from walrusd.store.sqlite import SqliteLog
 
 log = structlog.get_logger("walrusd")
@@ -166,11 +167,15 @@ async def _spawner(store: SqliteLog, given: Given) -> AsyncIterator[Spawner]:
 
 async def end_left_running(store: SqliteLog, home: str) -> None:
     """End what the daemon before this one has left running: `mend` tells what became of its calls."""
-    started = [
-        (process, mark_of(outline.id, outline.turn.number, call))
-        for number in await store.unfinished()
-        if (outline := await store.outline(number)) and outline.turn
-        for call, process in outline.turn.processes
-    ]
+    started = []
+    for number in await store.unfinished():
+        try:
+            outline = await store.outline(number)
+        except StorageFailed:
+            continue  # its session is left alone, and the log says so, when the runtime recovers
+        if outline and outline.turn:
+            started += [
+                (process, mark_of(number, outline.turn.number, call)) for call, process in outline.turn.processes
+            ]
     if started and (ended := await trio.to_thread.run_sync(end_survivors, started, home)):
         log.warning("survivors ended", pids=ended)

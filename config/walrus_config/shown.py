@@ -1,5 +1,7 @@
 """A Config to show: JSON-ready, defaults and all, with stars for secrets."""
 
+import json
+
 import msgspec
 
 from walrus_config.schema import Config, Secret
@@ -8,7 +10,8 @@ from walrus_config.schema import Config, Secret
 def shown(config: Config) -> dict[str, object]:
     """`config` as plain tables. Header values are secrets too: many a key travels in one."""
     # By way of JSON, so that it is what a client of config.get sees, lists for tuples too.
-    return msgspec.json.decode(msgspec.json.encode(config, enc_hook=_masked), type=dict[str, object])
+    tables: dict[str, object] = json.loads(msgspec.json.encode(config, enc_hook=_masked))
+    return tables
 
 
 def _masked(value: object) -> str:

@@ -24,6 +24,7 @@ from walrus_protocol.content import (
     TurnError,
     Usage,
 )
+from walrus_protocol.json import BadJson, Decoder
 
 
 def _snake(name: str) -> str:
@@ -310,9 +311,9 @@ class NewerEvent(Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_durable: msgspec.json.Decoder[Durable] = msgspec.json.Decoder(Durable)
-_any: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
-_generic = msgspec.json.Decoder(dict[str, object])
+_durable: Decoder[Durable] = Decoder(Durable)
+_any: Decoder[AnyEvent] = Decoder(AnyEvent)
+_generic = Decoder(dict[str, object])
 
 
 def encode(event: AnyEvent) -> bytes:
@@ -327,15 +328,17 @@ def type_of(kind: type[Event]) -> str:
 
 
 def decode_row(body: bytes) -> Durable:
-    """A row of the log. Raises msgspec.ValidationError for what is no durable event of this version."""
+    """A row of the log. Raises BadJson for what is no durable event of this version."""
     return _durable.decode(body)
 
 
 def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
-    """An event from the wire; one of a type newer than this program comes as NewerEvent."""
+    """An event from the wire; one of a type newer than this program comes as NewerEvent. Raises BadJson."""
     try:
         return _any.decode(body)
-    except msgspec.ValidationError:
+    except BadJson as error:
+        if error.reason != "schema":
+            raise
         fields = _generic.decode(body)
         head = {name: fields.get(name) for name in ("type", "seq", "offset", "session", "turn")}
         return msgspec.convert({**head, "ts": fields.get("ts") or 0.0, "body": fields}, NewerEvent)

@@ -11,12 +11,11 @@ import msgspec
 from walrus_protocol import wire
 from walrus_protocol.content import FilePart, ImagePart, Part, TextPart
 from walrus_protocol.fields import Params
+from walrus_protocol.json import BadJson, Decoder
 from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
 
-_decoders: dict[str, msgspec.json.Decoder[Params]] = {
-    name: msgspec.json.Decoder(params) for name, (params, _) in METHODS.items()
-}
+_decoders: dict[str, Decoder[Params]] = {name: Decoder(params) for name, (params, _) in METHODS.items()}
 _encode = msgspec.json.Encoder().encode
 _SHOWN = 80
 """Characters of a foreign name that an error repeats: enough to find it, too few to flood a log."""
@@ -54,7 +53,7 @@ class _Parts(msgspec.Struct):
     content: tuple[_Text | _Image | _File, ...]
 
 
-_parts = msgspec.json.Decoder(_Parts)
+_parts = Decoder(_Parts)
 
 
 def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
@@ -66,22 +65,27 @@ def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
         params = decoder.decode(raw)
         if isinstance(getattr(params, "content", None), tuple):
             _parts.decode(raw)
-    except msgspec.ValidationError as error:
-        raise _explained(method, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise no_json(error) from error
-    except RecursionError as error:
-        raise Problem("invalid_params", "params are nested too deeply", "nest them less") from error
+    except BadJson as error:
+        raise _params_problem(method, error) from error
     if len(bytes(raw)) > wire.MAX_MESSAGE:
         _check_content(params)
     return params
 
 
-def no_json(error: msgspec.DecodeError | UnicodeDecodeError) -> Problem:
-    """What is said of bytes that are no JSON."""
-    if isinstance(error, UnicodeDecodeError):
-        return Problem("parse_error", "the frame holds no JSON: a string in it is no UTF-8", "send JSON in UTF-8")
-    return Problem("parse_error", f"the frame holds no JSON: {error}", FRAMING)
+def _params_problem(method: str, error: BadJson) -> Problem:
+    match error.reason:
+        case "schema":
+            return _explained(method, error.detail)
+        case "depth":
+            return Problem("invalid_params", "params are nested too deeply", "nest them less")
+        case "utf8" | "syntax":
+            return no_json(error)
+
+
+def no_json(error: BadJson) -> Problem:
+    """Returns the problem of a frame whose bytes are not JSON."""
+    hint = "send JSON in UTF-8" if error.reason == "utf8" else FRAMING
+    return Problem("parse_error", f"the frame holds no JSON: {error}", hint)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -7,10 +7,10 @@ import json
 import re
 from typing import Annotated, Literal, NoReturn
 
-import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from walrus_protocol import wire
+from walrus_protocol.json import BadJson, Decoder
 from walrus_protocol.messages import (
     Cancel,
     ChunkNotification,
@@ -52,18 +52,18 @@ class _CancelParams(Struct):
     id: _Id
 
 
-_envelope = msgspec.json.Decoder(_Envelope)
-_cancel_params = msgspec.json.Decoder(_CancelParams)
-_members = msgspec.json.Decoder(dict[str, Raw])
-_any_json = msgspec.json.Decoder(Raw)
-_id = msgspec.json.Decoder(_Id)
+_envelope = Decoder(_Envelope)
+_cancel_params = Decoder(_CancelParams)
+_members = Decoder(dict[str, Raw])
+_any_json = Decoder(Raw)
+_id: Decoder[RequestId] = Decoder(_Id)
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_request(payload: bytes, in_flight: InFlight) -> FromClient | None:
     try:
         envelope = _envelope.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BadJson as error:
         return _refused(payload, error)
     if envelope.id is UNSET:
         return _read_cancel(envelope, in_flight)
@@ -84,31 +84,31 @@ def _read_cancel(envelope: _Envelope, in_flight: InFlight) -> Cancel | None:
         return None
     try:
         request = _cancel_params.decode(envelope.params).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except BadJson:
         return None
     return Cancel(request) if request in in_flight else None
 
 
-def _refused(payload: bytes, error: Exception) -> Refusal | None:
+def _refused(payload: bytes, error: BadJson) -> Refusal | None:
     """Why a payload is no request, or None for a message that gets no answer. Slow, so only taken when one is wrong."""
-    if isinstance(error, RecursionError):
+    if error.reason == "depth":
         return Refusal(None, Problem("invalid_request", "the message is nested too deeply", "nest it less"))
-    if isinstance(error, UnicodeDecodeError):
+    if error.reason == "utf8":
         return Refusal(None, no_json(error), close=True)
     try:
         if payload.lstrip(b" \t\r\n")[:1] != b"{":
             _any_json.decode(payload)
             return Refusal(None, _not_an_object(payload))
         members = _members.decode(payload)
-    except RecursionError as nested:
-        return _refused(payload, nested)
-    except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
+    except BadJson as malformed:
+        if malformed.reason == "depth":
+            return _refused(payload, malformed)
         return _surrogate_refused(payload) or Refusal(None, no_json(malformed), close=True)
     if "id" not in members:
         return None
     try:
         request = _id.decode(members["id"])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except BadJson:
         text = f"an id is a string of at most {_MAX_ID} characters, or an int of at most 2^53-1"
         return Refusal(None, Problem("invalid_request", text, "count ids up from 1"))
     return Refusal(request, _bad_envelope(members))
@@ -179,10 +179,10 @@ class _ChunkParams(Struct):
     data: str
 
 
-_incoming = msgspec.json.Decoder(_Incoming)
-_event_params = msgspec.json.Decoder(_EventParams)
-_chunk_params = msgspec.json.Decoder(_ChunkParams)
-_results = {name: msgspec.json.Decoder(result) for name, (_, result) in METHODS.items()}
+_incoming = Decoder(_Incoming)
+_event_params = Decoder(_EventParams)
+_chunk_params = Decoder(_ChunkParams)
+_results = {name: Decoder(result) for name, (_, result) in METHODS.items()}
 
 
 def read_answer(payload: bytes, in_flight: InFlight) -> FromServer | None:
@@ -190,7 +190,7 @@ def read_answer(payload: bytes, in_flight: InFlight) -> FromServer | None:
         incoming = _incoming.decode(payload)
         if incoming.method:
             return _read_notification(incoming, in_flight)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BadJson as error:
         raise Garbled(f"the server sent no JSON-RPC message: {error}") from error
     method = None if incoming.id is None else in_flight.pop(incoming.id, None)
     if incoming.error is not UNSET:
@@ -199,7 +199,7 @@ def read_answer(payload: bytes, in_flight: InFlight) -> FromServer | None:
         return None
     try:
         return Response(incoming.id, _results[method].decode(incoming.result))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BadJson as error:
         told = Problem("protocol", f"the answer to {method} is not understood: {error}", "update this client")
         return Response(incoming.id, Failure.of(told))
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from tests.crash.notes import LeftOpen, Notes
 from walrus_protocol.events import (
     AssistantMessage,
@@ -14,12 +12,13 @@ from walrus_protocol.events import (
     ToolStarted,
     TurnResumed,
 )
+from walrus_protocol.json import decode
 from walrusd.session.mend import ATTEMPTS
 
 
 def check_attempts(events: Mapping[int, Sequence[Durable]], notes: Notes) -> None:
     """A turn that was taken up once, and found open again before a round of it was whole, is given up; no other is."""
-    left = [one for note in notes.read("life") for one in msgspec.json.decode(note.value, type=list[LeftOpen])]
+    left = [one for note in notes.read("life") for one in decode(note.value, list[LeftOpen])]
     for session, told in events.items():
         _check({one.seq for one in left if one.session == session}, told)
 

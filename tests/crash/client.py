@@ -5,7 +5,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
-import msgspec
 import pytest
 import trio.testing
 
@@ -15,6 +14,7 @@ from tests.crash.notes import Notes
 from tests.crash.stage import Stage, first_of, jump
 from walrus_protocol.branches import CheckpointMade, Forked
 from walrus_protocol.content import ToolOutput, WhenBusy
+from walrus_protocol.json import decode
 from walrus_protocol.problems import Problem
 from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
@@ -117,7 +117,7 @@ class Client:
         """A request that has no key is not asked again when it was answered."""
         if not self._notes.read(what):
             self._notes.write(what, value=await ask())
-        return msgspec.json.decode(self._notes.read(what)[0].value, type=type_)
+        return decode(self._notes.read(what)[0].value, type_)
 
     async def _answered(self, session: int, text: str) -> None:
         await self._outcome(text, await self._send(session, text))

@@ -11,6 +11,7 @@ import trio
 from tests.crash.life import Account, Life, live
 from tests.fakes.deaths import in_a_fork
 from tests.fakes.stores import SqliteDisk
+from walrus_protocol.json import decode
 
 ACCOUNT = "account"
 
@@ -48,7 +49,7 @@ class Lives:
         """Raises AssertionError where a promise was broken; what it was is told on stderr."""
         status = in_a_fork(partial(_tell, life))
         assert status == 0, f"{life} ended with {status}"
-        return msgspec.json.decode((life.folder / ACCOUNT).read_bytes(), type=Account)
+        return decode((life.folder / ACCOUNT).read_bytes(), Account)
 
 
 async def _make_log(folder: Path) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from walrus_protocol.events import AnyEvent, Durable, encode
+from walrus_protocol.json import decode
 from walrusd.session.mend import Draft
 
 What = Literal[
@@ -55,10 +56,10 @@ class Notes:
 
     def read(self, *what: What) -> list[Note]:
         lines = _lines(self._folder / "notes")
-        return [note for line in lines if (note := msgspec.json.decode(line, type=Note)).what in what]
+        return [note for line in lines if (note := decode(line, Note)).what in what]
 
     def published(self) -> list[Published]:
-        return [msgspec.json.decode(line, type=Published) for line in _lines(self._folder / "published")]
+        return [decode(line, Published) for line in _lines(self._folder / "published")]
 
 
 def _lines(path: Path) -> list[bytes]:

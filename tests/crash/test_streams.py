@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import apsw
-import msgspec
 import trio
 
 from tests.fakes.home import PATIENCE_S, Home
@@ -14,6 +13,7 @@ from tests.fakes.validators import openai_complaints
 from walrus_protocol.aclient import Client, connect
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.events import AssistantMessage, Done, Durable, TextDelta, TurnResumed, UserMessage
+from walrus_protocol.json import decode
 from walrus_protocol.methods import AttachParams, CreateParams, SendParams, SessionParams, WaitParams
 from walrusd.session.mend import Draft
 
@@ -61,7 +61,7 @@ def drafts(home: Home) -> dict[int, str]:
         rows: list[tuple[int, bytes]] = list(db.execute("SELECT session, body FROM draft"))
     finally:
         db.close()
-    return {session: msgspec.json.decode(body, type=Draft).text for session, body in rows}
+    return {session: decode(body, Draft).text for session, body in rows}
 
 
 def has_been_asked(times: int, fake: FakeProvider) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from tests.crash.attempts import check_attempts
@@ -15,6 +14,7 @@ from tests.fakes.validators import complaints
 from walrus_protocol.branches import CheckpointMade, Forked, WentBack
 from walrus_protocol.content import Message, User, plain_text
 from walrus_protocol.events import AssistantMessage, Done, Durable, Parent, Rewound, UserMessage, decode_row
+from walrus_protocol.json import decode
 from walrus_protocol.methods import TurnResult
 from walrusd.agent.agent import Agent
 from walrusd.agent.decide import decide
@@ -63,7 +63,7 @@ async def told_by(log: Log) -> dict[int, Told]:
 async def check(log: Log, folder: Path, on_restart: OnRestart) -> dict[int, Told]:
     """Raises AssertionError where a promise is broken."""
     told, notes = await told_by(log), Notes(folder)
-    [created] = {msgspec.json.decode(note.value, type=int) for note in notes.read("created")}
+    [created] = {decode(note.value, int) for note in notes.read("created")}
     assert [number for number, one in told.items() if not one.session.outline.parent] == [created]
     assert notes.read("wrong") == [], "what a model was asked is what every provider takes"
     _in_order(told)
@@ -115,7 +115,7 @@ def _all_is_there(told: dict[int, Told], notes: Notes) -> None:
     assert heard == dict.fromkeys(TEXTS, 1), "each was accepted, and is there once"
     assert {note.about for note in notes.read("accepted")} == TEXTS
     for note in notes.read("result"):
-        result = msgspec.json.decode(note.value, type=TurnResult)
+        result = decode(note.value, TurnResult)
         turn = told[result.session].events[result.first_seq - 1 : result.last_seq]
         done = turn[-1]
         assert isinstance(done, Done)
@@ -127,7 +127,7 @@ def _all_is_there(told: dict[int, Told], notes: Notes) -> None:
             done.text,
         )
     for note in notes.read("drafted"):
-        kept = msgspec.json.decode(note.value, type=str)
+        kept = decode(note.value, str)
         assert any(
             plain_text(event.content).startswith(kept)
             for number, one in told.items()
@@ -137,13 +137,13 @@ def _all_is_there(told: dict[int, Told], notes: Notes) -> None:
 
 
 def _branches(told: dict[int, Told], parent: Told, notes: Notes) -> None:
-    [start] = [msgspec.json.decode(note.value, type=CheckpointMade) for note in notes.read("checkpoint")]
+    [start] = [decode(note.value, CheckpointMade) for note in notes.read("checkpoint")]
     assert parent.session.checkpoints["start"].at == start.at
-    [fork] = [msgspec.json.decode(note.value, type=Forked) for note in notes.read("forked")]
+    [fork] = [decode(note.value, Forked) for note in notes.read("forked")]
     child, before = told[fork.session], parent.messages(fork.at)
     assert child.session.outline.parent == Parent(session=parent.session.id, seq=fork.at, messages=len(before))
     assert child.messages(len(child.rows))[: len(before)] == before, "a fork begins with its parent's history"
-    [back] = [msgspec.json.decode(note.value, type=WentBack) for note in notes.read("rewound")]
+    [back] = [decode(note.value, WentBack) for note in notes.read("rewound")]
     assert isinstance(parent.events[back.last_seq - 1], Rewound)
     assert parent.messages(back.last_seq) == parent.messages(back.to)
 

@@ -190,7 +190,7 @@ def test_the_example_frame_is_what_it_says() -> None:
 
 
 def test_discovery_lists_every_method_with_schemas_of_its_own() -> None:
-    found = msgspec.json.decode(msgspec.json.encode(discovery()))
+    found = json.loads(msgspec.json.encode(discovery()))
     assert found["protocol"] == wire.PROTOCOL
     assert [method["name"] for method in found["methods"]] == list(METHODS)
     for method in found["methods"]:

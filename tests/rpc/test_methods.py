@@ -1,9 +1,11 @@
 """Every method once, as a program would use it: its answer is exactly what the protocol says."""
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
-from msgspec import convert, json
+from msgspec import convert
 from prometheus_client.parser import text_string_to_metric_families
 
 import walrusd
@@ -22,7 +24,7 @@ async def answered(line: Raw, method: str, params: Json | None = None) -> Json:
     answer = await line.call(method, params)
     assert {"jsonrpc", "id", "result"} == answer.keys(), answer
     result: Json = answer["result"]
-    assert json.decode(json.encode(convert(result, METHODS[method][1]))) == result
+    assert json.loads(msgspec.json.encode(convert(result, METHODS[method][1]))) == result
     return result
 
 

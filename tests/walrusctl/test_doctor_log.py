@@ -205,6 +205,10 @@ BREAKAGES = {
         ["UPDATE event SET body = x'ff00' WHERE session = 1 AND seq = 2"],
         [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
     ),
+    "a call that was begun is no JSON": (
+        [f'UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) WHERE "offset" = {first("tool_started")}'],
+        [("broken", "session 1: the event at seq 8 is not one that walrusd writes")],
+    ),
     "a message is JSON, and no event": (
         ["UPDATE event SET body = CAST('{\"a\":1}' AS BLOB) WHERE session = 1 AND seq = 2"],
         [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],

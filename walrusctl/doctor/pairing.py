@@ -19,8 +19,14 @@ class Ended(NamedTuple):
     turn: int
 
 
+class Unknown(NamedTuple):
+    """What is no event at all."""
+
+
 def unpaired(events: Iterable[tuple[int, bytes]], ended: Iterable[tuple[int, int]], *, in_turn: bool) -> Iterator[str]:
     """What is wrong with the events of a session, as (seq, body), and its ended turns, as (turn, last seq).
+
+    Of the events those that come in pairs, and what is none.
 
     `in_turn`: a turn is open, and may have calls without a result. Raises ValueError where an event cannot be read.
     """
@@ -41,6 +47,8 @@ def unpaired(events: Iterable[tuple[int, bytes]], ended: Iterable[tuple[int, int
                 if turn in done:
                     yield f"turn {turn} ends twice, at seq {done[turn]} and seq {seq}"
                 done.setdefault(turn, seq)
+            case Unknown():
+                yield f"the event at seq {seq} is not one that walrusd writes"
     if not in_turn:
         yield from _unanswered(calls, None)
     yield from _ends_elsewhere(done, ended)
@@ -55,16 +63,18 @@ def _ends_elsewhere(done: dict[int, int], ended: Iterable[tuple[int, int]]) -> I
         yield f"turn {turn} ends at seq {seq}, and is said to be open or not to be at all"
 
 
-def _that_count(events: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Asked | Answered | Ended]]:
+def _that_count(events: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Asked | Answered | Ended | Unknown]]:
     for seq, body in events:
-        if body.startswith(_KINDS):
-            try:
-                event = _read(body)
-            except json.JSONDecodeError:
-                raise ValueError(f"the event at seq {seq} is no JSON") from None
-            except (ValueError, LookupError, TypeError):
-                raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
-            yield seq, event
+        if not body.startswith(_KINDS):
+            yield seq, Unknown()
+            continue
+        try:
+            event = _read(body)
+        except json.JSONDecodeError:
+            raise ValueError(f"the event at seq {seq} is no JSON") from None
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
+        yield seq, event
 
 
 def _read(body: bytes) -> Asked | Answered | Ended:

@@ -99,17 +99,14 @@ SELECT (SELECT count(*) FROM session),
 """
 """Sessions; and what waits to be thrown away: sessions that nobody reads any more, and outputs."""
 NEWEST = "SELECT id, in_turn FROM session WHERE id < ? ORDER BY id DESC LIMIT 1"
-_PAIRED = '(CAST(\'{"type":"assi\' AS BLOB), CAST(\'{"type":"tool\' AS BLOB), CAST(\'{"type":"done\' AS BLOB))'
-EVENTS = f"""
-SELECT seq, body FROM event WHERE session = ? AND substr(body, 1, 13) IN {_PAIRED} ORDER BY seq
-"""  # noqa: S608 - words of ours
-"""Those that have to come in pairs."""
-UNREADABLE = f"""
-SELECT seq FROM (
-    SELECT seq, CAST(body AS TEXT) AS told FROM event WHERE session = ? AND substr(body, 1, 13) NOT IN {_PAIRED}
-)
-WHERE iif(json_valid(told), json_type(told, '$.type'), '') IS NOT 'text' ORDER BY seq
-"""  # noqa: S608 - as above
-"""Of the others those that are no events. What is left of one whose long text is kept apart is JSON, too."""
+EVENTS = """
+SELECT seq, body FROM (SELECT seq, body, CAST(body AS TEXT) AS told FROM event WHERE session = ?)
+WHERE told GLOB '{"type":"assistant_message",*' OR told GLOB '{"type":"tool_result",*' OR told GLOB '{"type":"done",*'
+    OR iif(json_valid(told), json_type(told, '$.type'), '') IS NOT 'text'
+ORDER BY seq
+"""
+"""Those that have to come in pairs, and those that are no events at all. What is left of one whose long text is kept
+apart is JSON, too.
+"""
 TEXTS = "SELECT seq, digest, text.body FROM event JOIN text ON digest = event.text WHERE session = ? ORDER BY seq"
 ENDED = "SELECT turn, last_seq FROM turn WHERE session = ? AND last_seq IS NOT NULL"

@@ -5,10 +5,10 @@ Pure. Every text that comes from outside passes `shown`: capped, on one line, an
 
 from collections.abc import Iterable
 
-import msgspec
 from msgspec import Struct
 
 from walrus_protocol.content import TurnErrorKind
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import ModelFailed
 
 MAX_SHOWN = 500
@@ -109,11 +109,14 @@ def shown(text: str, secrets: Iterable[str]) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
+_any_json: Decoder[object] = Decoder(object)
+
+
 def read_error(body: bytes) -> WireError:
     """An error body in any of the shapes that are about: {error: {…}}, {error: text}, {message}, {detail}, text."""
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = _any_json.decode(body)
+    except BadJson:
         return WireError(text=body.decode(errors="replace"))
     if isinstance(found, list) and found:
         found = found[0]

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-import msgspec
 import trio
 from msgspec import Struct
+
+from walrus_protocol.json import BadJson, decode
 
 KEYS = {
     "OPENAI_API_KEY": ("openai", "https://api.openai.com/v1"),
@@ -71,6 +72,6 @@ async def _ollama(port: int) -> tuple[str, ...] | None:
     if look.cancelled_caught or b" 200 " not in head.split(b"\r\n")[0]:
         return None
     try:
-        return tuple(tag.name for tag in msgspec.json.decode(body, type=_Tags).models)
-    except msgspec.DecodeError:
+        return tuple(tag.name for tag in decode(body, _Tags).models)
+    except BadJson:
         return None

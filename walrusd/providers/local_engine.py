@@ -11,6 +11,7 @@ import trio
 from msgspec import Struct
 from trio.abc import ReceiveStream, SendStream
 
+from walrus_protocol.json import BadJson, decode
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
 from walrusd.host.spawner import Spawner
@@ -93,8 +94,8 @@ class Engine:
             await stdin.send_all(msgspec.json.encode(self.order) + b"\n")
             while not line.endswith(b"\n") and (more := await child.output.receive_some()):
                 line += more
-            answer = msgspec.json.decode(line, type=_Answer)
-        except (trio.BrokenResourceError, msgspec.DecodeError):
+            answer = decode(line, _Answer)
+        except (trio.BrokenResourceError, BadJson):
             answer = _Answer()
         self.url, self._error = answer.url, answer.error
         if self.url:

@@ -4,10 +4,10 @@ It is lenient where servers differ and the meaning is plain: calls without an in
 arguments as an object, thinking as `reasoning_content` or `reasoning`, a whole message where chunks were asked for.
 """
 
-import msgspec
 from msgspec import Struct
 
 from walrus_protocol.content import Finish, ToolCall, Usage
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import Reply, Said, TextSaid, ThinkingSaid
 
 MAX_TEXT = 3 * 1024 * 1024
@@ -103,12 +103,12 @@ class _PartialCall:
             return {}  # a tool without parameters is often called with no text at all
         try:
             return _object.decode(text)
-        except msgspec.DecodeError:
+        except BadJson:
             return text
 
 
-_chunk = msgspec.json.Decoder(_Chunk)
-_object = msgspec.json.Decoder(dict[str, object])
+_chunk = Decoder(_Chunk)
+_object = Decoder(dict[str, object])
 _FINISH: dict[str, Finish] = {
     "stop": "stop",
     "tool_calls": "tool_calls",
@@ -149,7 +149,7 @@ class Answer:
             return []
         try:
             chunk = _chunk.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        except BadJson as wrong:
             raise Malformed(str(wrong)) from wrong
         if chunk.error is not None:
             raise ErrorInStream(data)

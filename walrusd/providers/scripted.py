@@ -103,7 +103,7 @@ class ScriptFile:
         try:
             text = await self._path.read_text(encoding="utf-8")
             return msgspec.convert(tomllib.loads(text), _Script).reply
-        except (OSError, ValueError, msgspec.ValidationError) as wrong:
+        except (OSError, ValueError) as wrong:
             hint = "docs/scripted.md says what a script may hold."
             raise ModelFailed("model_not_found", f"The script {self._path} cannot be played: {wrong}", hint) from wrong
 

@@ -103,7 +103,6 @@ class Call(Struct, frozen=True):
         """Events, in order, each when there is room for it."""
         for item in items:
             if self.outbox.full:
-                self.outbox.push()
                 await self.outbox.room()
             self.outbox.put(encode_event(self.id, item.wire))
         self.outbox.push()
@@ -115,8 +114,6 @@ class Call(Struct, frozen=True):
 
     async def chunk(self, data: str) -> None:
         """The next piece of a document, when there is room for it."""
-        if self.outbox.full:
-            self.outbox.push()
-            await self.outbox.room()
+        await self.outbox.room()
         self.outbox.put(encode_chunk(self.id, data))
         self.outbox.push()

@@ -46,7 +46,12 @@ class Outbox:
         return len(self._frames) >= MOST_MESSAGES or self._bytes >= MOST_BYTES
 
     async def room(self) -> None:
-        """Wait until there is room. The peer decides how long: nothing but its own requests waits here."""
+        """Wait until there is room. The peer decides how long: nothing but its own requests waits here.
+
+        Raises trio.BrokenResourceError where the peer is gone.
+        """
+        if self.full:
+            self.push()  # what was only put would wait for ever
         while self.full:
             await self._drained.park()
 

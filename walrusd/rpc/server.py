@@ -196,7 +196,6 @@ class _Serving:
                     return message
                 self._act_on(message, nursery)
                 if self._outbox.full:
-                    self._outbox.push()
                     await self._outbox.room()
             self._outbox.push()
 

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Sequence
 from unicodedata import category
 
-import msgspec
-
 from walrus_protocol.branches import CheckpointMade, Forked, WentBack
 from walrus_protocol.content import Message
-from walrus_protocol.events import CheckpointCreated, Parent, Rewound, SessionCreated, decode_row
+from walrus_protocol.events import CheckpointCreated, Parent, Rewound, SessionCreated
 from walrus_protocol.problems import Problem
 from walrusd.runtime.bus import PAGE
 from walrusd.runtime.inbox import RETRY_AFTER_MS
 from walrusd.runtime.record import Beside, Overtaken
 from walrusd.runtime.sessions import Sessions
-from walrusd.runtime.told import session_not_found, storage_told, unreadable
+from walrusd.runtime.told import readable, session_not_found, storage_told, unreadable
 from walrusd.runtime.workers import Workers
 from walrusd.session.branch import Descent, Footing
 from walrusd.session.outline import Outline
@@ -127,11 +125,7 @@ class Branching:
         while upto:
             since = max(0, upto - look)
             for row in reversed(await self._rows(outline.id, since, upto)):
-                try:
-                    event = decode_row(row.body)
-                except msgspec.MsgspecError as error:
-                    raise unreadable(outline.id, row.seq, error) from error
-                if found := descent.see(row.seq, event):
+                if found := descent.see(row.seq, readable(outline.id, row)):
                     return found
             upto, look = since, min(4 * look, PAGE)
         raise unreadable(outline.id, 1, "it does not begin with its creation")

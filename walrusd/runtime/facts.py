@@ -6,6 +6,7 @@ import trio
 
 from walrus_protocol.events import DaemonFact, Tick, encode
 from walrusd.store.log import DAEMON, Log, Schedule, Seen, Write
+from walrusd.store.settling import Settling
 
 Publish = Callable[[int, bytes, DaemonFact], None]
 """Told of a fact with its offset and its row, in the order of the offsets."""
@@ -47,19 +48,12 @@ class DaemonFacts:
         Raises StorageFull and StorageFailed, with nothing written.
         """
         async with self._door:
-            settled = trio.Event()
-            failures: list[Exception] = []
-
-            bodies = [encode(fact) for fact in facts]
+            outcome, bodies = Settling(), [encode(fact) for fact in facts]
 
             def committed(offset: int) -> None:
                 for place, (body, fact) in enumerate(zip(bodies, facts, strict=True), offset):
                     self._publish(place, body, fact)
-                settled.set()
-
-            def failed(error: Exception) -> None:
-                failures.append(error)
-                settled.set()
+                outcome.answered()
 
             self._log.submit(
                 Write(
@@ -72,12 +66,8 @@ class DaemonFacts:
                     released=released,
                     seen=seen,
                     committed=committed,
-                    failed=failed,
+                    failed=outcome.failed,
                 )
             )
-            # The owner of the wait is the store, whose every write has an outcome.
-            with trio.CancelScope(shield=True):
-                await settled.wait()
-            if failures:
-                raise failures.pop()  # not known to this frame, which it knows: they would keep each other
+            await outcome.wait_out()
             self._last_seq += len(facts)

@@ -4,12 +4,10 @@ only up to the point where the next one left it: whether a parent lives, goes on
 
 from typing import NamedTuple
 
-import msgspec
-
 from walrus_protocol.content import Message
-from walrus_protocol.events import Parent, decode_row
+from walrus_protocol.events import Parent
 from walrusd.runtime.bus import PAGE
-from walrusd.runtime.told import unreadable
+from walrusd.runtime.told import readable, unreadable
 from walrusd.session.conversation import Conversation
 from walrusd.store.log import Log
 
@@ -41,10 +39,7 @@ async def _up_to(log: Log, point: Parent) -> tuple[Conversation, int]:
         if not rows:
             raise unreadable(point.session, seq + 1, "it ends there")
         for row in rows:
-            try:
-                conversation.apply(row.seq, decode_row(row.body))
-            except msgspec.MsgspecError as error:
-                raise unreadable(point.session, row.seq, error) from error
+            conversation.apply(row.seq, readable(point.session, row))
             size += len(row.body)
         seq = rows[-1].seq
     return conversation, size

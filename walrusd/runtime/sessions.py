@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-import msgspec
 import trio
 from msgspec import Struct
 
@@ -15,7 +14,6 @@ from walrus_protocol.events import (
     SessionCreated,
     StateChanged,
     TurnResumed,
-    decode_row,
 )
 from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
@@ -27,7 +25,7 @@ from walrusd.runtime.inherited import inherited
 from walrusd.runtime.kept import Kept
 from walrusd.runtime.record import Beside, Recorder, Recording
 from walrusd.runtime.tickets import Ticket, result_of
-from walrusd.runtime.told import session_not_found, unreadable
+from walrusd.runtime.told import readable, session_not_found, unreadable
 from walrusd.runtime.weakly import weakly
 from walrusd.session.history import History
 from walrusd.session.mend import Draft, left_over
@@ -329,9 +327,9 @@ class Sessions:
         while rows:
             for row in rows:
                 try:
-                    session.apply(decode_row(row.body))
-                except (Refused, msgspec.MsgspecError) as error:
-                    raise unreadable(number, row.seq, error) from error
+                    session.apply(readable(number, row))
+                except Refused as refused:
+                    raise unreadable(number, row.seq, refused) from refused
                 size += len(row.body)
             since = rows[-1].seq
             rows = await log.events(number, since, PAGE) if since < opening.last_seq else []

@@ -3,8 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
+from walrus_protocol.events import Durable, decode_row
+from walrus_protocol.json import BadJson
 from walrus_protocol.problems import Problem
-from walrusd.store.log import StorageFailed
+from walrusd.store.log import StorageFailed, Stored
 
 
 @contextlib.contextmanager
@@ -23,6 +25,14 @@ def unreadable(session: int, seq: int, why: object) -> Problem:
         "Other sessions are not harmed. `walrusctl doctor` says what is wrong; restore walrus.db from a backup.",
         session=session,
     )
+
+
+def readable(session: int, row: Stored) -> Durable:
+    """The event of a row of that session's log. Raises Problem storage_failed."""
+    try:
+        return decode_row(row.body)
+    except BadJson as error:
+        raise unreadable(session, row.seq, error) from error
 
 
 def session_not_found(session: int) -> Problem:

@@ -27,6 +27,7 @@ from walrus_protocol.events import (
     TurnResumed,
     UserMessage,
 )
+from walrus_protocol.json import Decoder
 from walrusd.session.branch import silent
 from walrusd.session.states import Refused, after
 
@@ -92,7 +93,7 @@ class Outline(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Outline)
+_decoder = Decoder(Outline)
 
 
 def encode(outline: Outline) -> bytes:

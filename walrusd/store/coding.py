@@ -3,14 +3,15 @@
 import msgspec
 
 from walrus_protocol.events import Tick
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.session.mend import Draft
 from walrusd.store.log import Queued, Schedule
 
 _encoder = msgspec.json.Encoder()
-_queued = msgspec.json.Decoder(Queued)
-_draft = msgspec.json.Decoder(Draft)
-_tick = msgspec.json.Decoder(Tick)
-_schedule = msgspec.json.Decoder(Schedule)
+_queued = Decoder(Queued)
+_draft = Decoder(Draft)
+_tick = Decoder(Tick)
+_schedule = Decoder(Schedule)
 
 
 def encode(row: Queued | Draft | Tick | Schedule) -> bytes:
@@ -25,7 +26,7 @@ def decode_draft(row: bytes) -> Draft | None:
     """None for a draft as another version wrote it: a few words less in a log that is whole without them."""
     try:
         return _draft.decode(row)
-    except msgspec.MsgspecError:
+    except BadJson:
         return None
 
 

@@ -1,17 +1,18 @@
 """What is asked of the tables. Every query is one step into SQLite where it can be (see `rows`), and none scans."""
 
-from typing import get_args
+from typing import Literal, get_args
 
 import apsw
-import msgspec
 
-from walrus_protocol.content import State
+from walrus_protocol.content import State, TurnError
 from walrus_protocol.events import Tick
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.session import outline
 from walrusd.session.mend import Draft
 from walrusd.session.outline import Outline
 from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick
 from walrusd.store.log import DAEMON, Filter, Opening, Queued, Schedule, Sent, Span, Stored
+from walrusd.store.refusals import unreadable_row
 
 BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
     substr(event.body, 1, event.at)
@@ -53,7 +54,7 @@ LAST_OF_DAEMON = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM eve
 LAST_ID = 2**53
 """Above every id: they are at most 2^53 - 1, so that any JSON reader keeps them whole."""
 
-_places = msgspec.json.Decoder(list[tuple[int, int, int]])
+_places = Decoder(list[tuple[int, int, int]])
 
 
 def events(db: apsw.Connection, session: int, since: int, limit: int, max_bytes: int) -> list[Stored]:
@@ -79,12 +80,28 @@ def opening(db: apsw.Connection, session: int, limit: int, max_bytes: int) -> Op
 
 def one_outline(db: apsw.Connection, session: int) -> Outline | None:
     row: bytes | None = db.execute(OUTLINE, (session,)).get
-    return None if row is None else outline.decode(row)
+    try:
+        return None if row is None else outline.decode(row)
+    except BadJson as error:
+        raise unreadable_row("the row", session, error) from error
 
 
 def outlines(db: apsw.Connection, wanted: Filter) -> list[tuple[Outline, int]]:
     text, bindings = listing(wanted)
-    return [(outline.decode(row), queued) for row, queued in db.execute(text, bindings)]
+    return [
+        (_outline_or_error(row, session, agent, state), queued)
+        for session, agent, state, row, queued in db.execute(text, bindings)
+    ]
+
+
+def _outline_or_error(row: bytes, session: int, agent: str, state: State | Literal[""]) -> Outline:
+    """An outline that cannot be decoded is listed all the same, by the columns beside it and with the reason."""
+    try:
+        return outline.decode(row)
+    except BadJson as error:
+        failure = unreadable_row("the row", session, error)
+        reason = TurnError("storage", str(failure), failure.hint)
+        return Outline(id=session, agent=agent, state=state or None, error=reason)
 
 
 def listing(wanted: Filter) -> tuple[str, dict[str, int | str]]:
@@ -109,7 +126,8 @@ def listing(wanted: Filter) -> tuple[str, dict[str, int | str]]:
         )
     return (
         f"""WITH newest (id) AS ({" UNION ALL ".join(arms)} ORDER BY id DESC LIMIT :limit)
-        SELECT outline, (SELECT count(*) FROM inbox WHERE inbox.session = newest.id AND kind <> 'close')
+        SELECT id, agent, state, outline,
+            (SELECT count(*) FROM inbox WHERE inbox.session = newest.id AND kind <> 'close')
         FROM newest CROSS JOIN session USING (id) ORDER BY newest.id DESC""",  # noqa: S608 - as above
         bindings,
     )
@@ -121,7 +139,10 @@ def states(*, include_closed: bool) -> list[str]:
 
 
 def queue(db: apsw.Connection, session: int) -> list[Queued]:
-    return [decode_queued(row) for (row,) in db.execute(QUEUE, (session,))]
+    try:
+        return [decode_queued(row) for (row,) in db.execute(QUEUE, (session,))]
+    except BadJson as error:
+        raise unreadable_row("a queued message", session, error) from error
 
 
 def draft(db: apsw.Connection, session: int) -> Draft | None:

@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 import apsw
-import msgspec
 import trio
 
+from walrus_protocol.json import BadJson
 from walrusd.store.database import open_for_reading
 from walrusd.store.giveway import GiveWay
 from walrusd.store.log import StorageFailed
@@ -59,7 +59,7 @@ class Readers:
                 self._idle.append(db)
                 if self._closed:
                     self._let_go()
-        except (*DAMAGED, msgspec.MsgspecError) as error:
+        except (*DAMAGED, BadJson) as error:
             raise refusal(self._path, error) from error
         except apsw.Error as error:
             raise StorageFailed(f"cannot read {self._path}: {error}") from error

@@ -4,8 +4,8 @@ import errno
 import os
 
 import apsw
-import msgspec
 
+from walrus_protocol.json import BadJson
 from walrusd.store.log import StorageFailed, StorageFull
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -23,7 +23,7 @@ class CannotOpen(StorageFailed):
         self.passing = passing
 
 
-def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, number: int = 0) -> CannotOpen:
+def refusal(path: str, error: apsw.Error | OSError | BadJson, number: int = 0) -> CannotOpen:
     """`number` is the errno behind an error of SQLite's, if any: `system_errno` of its connection."""
     match error:
         case apsw.NotADBError():
@@ -32,7 +32,7 @@ def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, numbe
                 "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
                 passing=False,
             )
-        case apsw.CorruptError() | msgspec.MsgspecError():
+        case apsw.CorruptError() | BadJson():
             return CannotOpen(
                 f"{path} is damaged: {error}",
                 f"Restore it from a backup, or save what can be read: sqlite3 {path} .recover",
@@ -52,6 +52,15 @@ def refusal(path: str, error: apsw.Error | OSError | msgspec.MsgspecError, numbe
             return _by_the_system(path, said)
         case _:
             return CannotOpen(f"cannot open {path}: {error}", "Look at the disk, then start again.")
+
+
+def unreadable_row(what: str, session: int, error: BadJson) -> StorageFailed:
+    """Returns the failure of one session whose row cannot be decoded; no other session is affected by it."""
+    failure = StorageFailed(f"{what} of session {session} cannot be read: {error}")
+    failure.hint = (
+        "Other sessions are not affected. `walrusctl doctor` says what is wrong; restore walrus.db from a backup."
+    )
+    return failure
 
 
 def _by_the_system(path: str, number: int) -> CannotOpen:

@@ -4,6 +4,7 @@ from typing import Literal
 
 import apsw
 
+from walrus_protocol.json import BadJson
 from walrusd.session import outline
 from walrusd.store.keeping import Claim, Closed, Place, Room
 from walrusd.store.queries import SIZE
@@ -47,7 +48,10 @@ def closed(db: apsw.Connection, before: float, after: Place, enough: int, most: 
     for session, closed_at, row, kept, size in db.execute(CLOSED, bindings):
         if enough <= 0 and size:
             break
-        known = outline.decode(row)
+        try:
+            known = outline.decode(row)
+        except BadJson:
+            continue  # what cannot be read is not thrown away: a person may still save it
         events = max(0, known.last_seq - kept)
         one = Closed(session=session, closed_at=closed_at, turns=known.turns, events=events, bytes=size)
         found.append(one)

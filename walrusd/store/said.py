@@ -6,10 +6,10 @@ says in a person's place, the same every time.
 
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from walrus_protocol.content import Content, plain_text
+from walrus_protocol.json import BadJson, Decoder
 
 BY_NOBODY = frozenset({"heartbeat", "schedule", "resume"})
 """Kinds of a user message that no person wrote for it."""
@@ -31,7 +31,7 @@ class _Message(Struct, frozen=True):
     kind: str = ""
 
 
-_decoder = msgspec.json.Decoder(_Message)
+_decoder = Decoder(_Message)
 
 
 def said(body: bytes) -> Said | None:
@@ -41,7 +41,7 @@ def said(body: bytes) -> Said | None:
         return None
     try:
         message = _decoder.decode(body)
-    except msgspec.MsgspecError:
+    except BadJson:
         return None
     text = plain_text(message.content)
     if not text or message.kind in BY_NOBODY:

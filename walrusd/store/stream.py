@@ -7,6 +7,7 @@ far it has come.
 import apsw
 import msgspec
 
+from walrus_protocol.json import BadJson, Decoder
 from walrusd.store.log import DAEMON, LOOKED_AT, Stored, StreamPage, Wanted
 from walrusd.store.queries import BODY, SIZE
 
@@ -21,7 +22,7 @@ AGENT = f"""CASE event.session WHEN {DAEMON}
 SESSION = "+event.session"
 LISTED = f"(event.session = {DAEMON} OR event.session IN (SELECT id FROM session))"  # noqa: S608 - words of ours
 
-_places = msgspec.json.Decoder(list[tuple[int, int, int]])
+_places = Decoder(list[tuple[int, int, int]])
 
 
 class _Headed(msgspec.Struct):
@@ -29,7 +30,7 @@ class _Headed(msgspec.Struct):
     agent: str | None = None
 
 
-_headed = msgspec.json.Decoder(_Headed)
+_headed = Decoder(_Headed)
 
 
 def stream(db: apsw.Connection, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int) -> StreamPage:
@@ -95,5 +96,5 @@ def agent_in(body: bytes) -> str | None:
 def _head(body: bytes) -> _Headed:
     try:
         return _headed.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except BadJson:
         return _Headed()

@@ -13,6 +13,7 @@ from walrus_protocol.events import (
     decode_row,
     encode,
 )
+from walrus_protocol.json import BadJson, Decoder
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import MAX_FRAME
 from walrusd.runtime.branching import check_name
@@ -32,7 +33,7 @@ _LINE, _NAME = 1024, 256
 """Characters of what stands in lists, and of keys and names, as protocol/README.md has them."""
 
 Fields = dict[str, object]
-_decode = msgspec.json.Decoder(Fields).decode
+_decode = Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,7 +47,7 @@ def checked_event(told: Told) -> Durable:
         raise Bad(told.place, f"it takes {len(body):,} bytes, and an event at most {MOST_BYTES:,}")
     try:
         event = decode_row(body)
-    except msgspec.DecodeError as error:
+    except BadJson as error:
         raise Bad(told.place, error) from error
     if "offset" in fields:
         raise Bad(f"{told.place}.offset", "an event of a document has none: that is the daemon's it came from")
@@ -79,7 +80,7 @@ def row_of(told: Told, ids: Mapping[int, int]) -> bytes:
 def _fields(told: Told) -> Fields:
     try:
         return _decode(told.text)
-    except msgspec.DecodeError as error:
+    except BadJson as error:
         raise Bad(told.place, error) from error
 
 

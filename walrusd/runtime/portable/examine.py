@@ -23,6 +23,7 @@ from walrus_protocol.events import (
     ToolStarted,
     UserMessage,
 )
+from walrus_protocol.json import BadJson, decode
 from walrus_protocol.portable import FORMAT, Described, KeptOutput, UsedKey
 from walrus_protocol.problems import Problem
 from walrusd.dispatch.output import KEPT
@@ -273,6 +274,6 @@ def examine(read: Callable[[], str], between: Callable[[], None]) -> Examined:
 
 def _read(text: str, kind: type[T], place: str) -> T:
     try:
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.DecodeError as error:
+        return decode(text, kind)
+    except BadJson as error:
         raise Bad(place, error) from error

@@ -7,14 +7,15 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 from msgspec import Struct
 
-from walrus_protocol.events import Parent, SessionCreated, decode_row
+from walrus_protocol.events import Parent, SessionCreated
+from walrus_protocol.json import Decoder
 from walrus_protocol.portable import MOST_CHUNK, Exported, UsedKey
 from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
 from walrusd.runtime.bus import PAGE
 from walrusd.runtime.portable import document
 from walrusd.runtime.portable.examine import described
-from walrusd.runtime.told import session_not_found, storage_told, unreadable
+from walrusd.runtime.told import readable, session_not_found, storage_told, unreadable
 from walrusd.session.outline import Outline
 from walrusd.store.log import Log, Stored
 
@@ -32,7 +33,7 @@ class _Names(Struct, frozen=True):
     ref: str | None = None
 
 
-_names = msgspec.json.Decoder(_Names)
+_names = Decoder(_Names)
 _USER = b'{"type":"user_message",'
 _RESULT = b'{"type":"tool_result",'
 
@@ -97,11 +98,7 @@ class _Exporting:
         points: list[Parent] = []
         while parent is not None:
             points.append(parent)
-            row = (await self._rows(parent.session, 0, 1))[0]
-            try:
-                created = decode_row(row.body)
-            except msgspec.MsgspecError as error:
-                raise unreadable(parent.session, 1, error) from error
+            created = readable(parent.session, (await self._rows(parent.session, 0, 1))[0])
             assert isinstance(created, SessionCreated), "a log begins with its creation"
             parent = created.parent
         return points[::-1]

@@ -11,11 +11,11 @@ from functools import partial
 from itertools import islice
 from typing import IO
 
-import msgspec
 import trio
 from msgspec.structs import replace
 
 from walrus_protocol.events import SessionImported
+from walrus_protocol.json import decode
 from walrus_protocol.portable import Imported, KeptOutput
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
@@ -27,6 +27,7 @@ from walrusd.runtime.portable.examine import Examined, examine
 from walrusd.runtime.told import storage_told
 from walrusd.session.outline import Outline
 from walrusd.store.log import Log, Output, Seen, Sent, Write
+from walrusd.store.settling import Settling
 
 AT_ONCE = 2
 """Documents that are worked on; the others wait: all share one interpreter with the loop."""
@@ -120,19 +121,10 @@ class Importing:
 
     async def _written(self, unsent: Unsent) -> None:
         """Durable when this returns. The wait cannot be cancelled, and what comes after it can."""
-        settled = trio.Event()
-        failures: list[Exception] = []
-
-        def failed(error: Exception) -> None:
-            failures.append(error)
-            settled.set()
-
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._log.submit(unsent(committed=lambda _: settled.set(), failed=failed))
-        with trio.CancelScope(shield=True):  # the owner of the wait is the store, whose every write has an outcome
-            await settled.wait()
-        if failures:
-            raise failures.pop()  # not known to this frame, which it knows: they would keep each other
+        outcome = Settling()
+        self._log.submit(unsent(committed=outcome.answered, failed=outcome.failed))
+        await outcome.wait_out()
 
 
 def _contents(document: IO[bytes], examined: Examined, ids: Mapping[int, int]) -> Iterator[Unsent]:
@@ -148,7 +140,7 @@ def _contents(document: IO[bytes], examined: Examined, ids: Mapping[int, int]) -
                     page = _Page(session, piece.at + 1)
                 page.add(row_of(piece, ids))
             case Kept(_, text):
-                body = msgspec.json.decode(text, type=KeptOutput).text.encode()
+                body = decode(text, KeptOutput).text.encode()
                 yield partial(Write, session=own, output=Output.of(body))
             case _:
                 pass  # the rest is known by now

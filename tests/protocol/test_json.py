@@ -1,0 +1,63 @@
+"""JSON is decoded in one place, and its errors do not depend on the version of the library behind it."""
+
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from walrus_protocol.json import BadJson, Decoder, decode
+
+
+class Point(Struct):
+    x: int
+    label: str = ""
+    rest: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"x":1,"label":"\xff"}', "utf8"),
+        (b'{"x":"\xff"}', "utf8"),
+        (b'{"\xff":1}', "utf8"),
+        (b'{"unknown":"\xff"}', "utf8"),
+        (b"\xff", "utf8"),
+        (b'{"x":1} \xff', "utf8"),
+        ('{"x":1,"label":"\ud800"}', "utf8"),
+        (b"", "syntax"),
+        (b'{"x":', "syntax"),
+        (b'{"x":1} 2', "syntax"),
+        (b'{"x":1,"label":"\\ud800"}', "syntax"),
+        (b'{"x":NaN}', "syntax"),
+        (b'{"x":"one"}', "schema"),
+        (b'{"label":"no x"}', "schema"),
+        (b"[]", "schema"),
+        (b"null", "schema"),
+        (b'{"x":1,"unknown":' + DEEP + b"}", "depth"),
+    ],
+)
+def test_every_failure_is_bad_json_with_its_reason(data: bytes | str, reason: str) -> None:
+    for read in (Decoder(Point).decode, lambda data: decode(data, Point)):
+        with pytest.raises(BadJson) as caught:
+            read(data)
+        assert caught.value.reason == reason
+
+
+@given(st.binary() | st.text(st.characters(codec=None)))
+def test_whatever_the_bytes_are_nothing_but_bad_json_is_raised(data: bytes | str) -> None:
+    anything: Decoder[object] = Decoder(object)
+    with suppress(BadJson):
+        anything.decode(data)
+
+
+def test_the_cause_is_kept() -> None:
+    with pytest.raises(BadJson) as caught:
+        decode(b'{"x":"one"}', Point)
+    assert isinstance(caught.value.__cause__, msgspec.ValidationError)
+    assert str(caught.value) == str(caught.value.__cause__)
