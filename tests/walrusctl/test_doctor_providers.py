@@ -1,7 +1,6 @@
 """walrusctl doctor on providers: what each way of not answering is called, and that no key is ever shown."""
 
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.home import ECHO, Home
+from tests.fakes.required_programs import find_program
 from tests.fakes.terminal import Terminal
 
 KEY = "sk-planted-key-1234567890"
@@ -157,12 +157,11 @@ def test_a_server_without_tls_is_told(home: Home, server: Server) -> None:
 def test_a_certificate_that_nobody_vouches_for_is_told_and_one_of_ones_own_is_trusted(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate")
+    openssl = find_program("openssl")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     how = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     whose = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", *how, *whose, "-keyout", str(key), "-out", str(cert)]
+    command = [openssl, "req", *how, *whose, "-keyout", str(key), "-out", str(cert)]
     subprocess.run(command, check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
