@@ -81,7 +81,7 @@ format:
 
 lint:
 	$(BIN)/ruff check .
-	$(BIN)/flake8-async --startable-in-context-manager=watch_signals,_house,answered,reap,keep_time $$(git ls-files '*.py')
+	$(BIN)/flake8-async --startable-in-context-manager=watch_signals,adopt_and_reap,_run_nursery,run_scheduler,_run $$(git ls-files '*.py')
 
 types:
 	$(BIN)/mypy

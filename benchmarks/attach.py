@@ -14,13 +14,13 @@ import trio
 from msgspec import Struct
 
 from benchmarks import seed
-from benchmarks.children import child, line_of, make_home, walrusd
-from benchmarks.echo_server import FRAMED
+from benchmarks.children import child, make_home, read_line, walrusd
+from benchmarks.echo_server import EVENT_FRAME
 from benchmarks.setup import Setup
-from benchmarks.table import Row, p50, per_s
-from benchmarks.wire import HEADER, framed
+from benchmarks.table import Measurement, p50, per_s
+from benchmarks.wire import HEADER, encode_request
 from walrus_protocol.client import Client
-from walrus_protocol.events import spliced
+from walrus_protocol.events import insert_position
 
 EVENTS = 10_000
 ROUNDS = 7
@@ -28,7 +28,7 @@ BAR = 50_000
 RESPONSE = b'{"jsonrpc":"2.0","id":'
 
 
-class Whole(Struct, frozen=True):
+class ExpectedFrames(Struct, frozen=True):
     """A session, and all frames of an attach to it before its response."""
 
     session: int
@@ -40,30 +40,30 @@ class Whole(Struct, frozen=True):
         return {"session": self.session, "since": 0, "follow": False}
 
 
-def run(setup: Setup) -> list[Row]:
+def run(setup: Setup) -> list[Measurement]:
     home = make_home(setup.folder / "attach", setup.url)
-    whole = trio.run(_written, home, setup.fewer(EVENTS))
-    readers: dict[str, Callable[[str, Whole], float]] = {
-        "first thing after a start, file not in memory": _by_bytes,
-        "again": _by_bytes,
-        "by the blocking Python client, which decodes them": _by_client,
+    whole = trio.run(_seed_session, home, setup.scale(EVENTS))
+    readers: dict[str, Callable[[str, ExpectedFrames], float]] = {
+        "first thing after a start, file not in memory": _read_raw,
+        "again": _read_raw,
+        "by the blocking Python client, which decodes them": _read_with_client,
     }
     rates: dict[str, list[float]] = {name: [] for name in readers}
     floors: list[float] = []
     flood_path = str(setup.folder / "frames.sock")
     with child(["-m", "benchmarks.echo_server", flood_path]) as flood:
-        line_of(flood)
-        for _ in range(setup.fewer(ROUNDS)):
-            floors.append(_ready_made(flood_path, whole))
-            _drop_from_memory(home)
+        read_line(flood)
+        for _ in range(setup.scale(ROUNDS)):
+            floors.append(_read_prebuilt(flood_path, whole))
+            _drop_page_cache(home)
             with walrusd(home) as daemon:
                 for name, read in readers.items():
                     rates[name].append(read(daemon.socket, whole))
     return [
-        Row(
+        Measurement(
             what=f"attach of {whole.events:,} events, {name}",
             measured=f"{per_s(p50(found))} (at least {per_s(min(found))}), byte for byte",
-            floor=f"{per_s(p50(floors))} ready-made frames of {len(FRAMED)} bytes by bare trio",
+            floor=f"{per_s(p50(floors))} ready-made frames of {len(EVENT_FRAME)} bytes by bare trio",
             ratio=p50(found) / p50(floors),
             bar=f"≥ {BAR:,}/s",
             met=p50(found) >= BAR,
@@ -73,22 +73,22 @@ def run(setup: Setup) -> list[Row]:
     ]
 
 
-async def _written(home: Path, count: int) -> Whole:
+async def _seed_session(home: Path, count: int) -> ExpectedFrames:
     """A session of so many events, and what is to come of it."""
-    session = await seed.session_of_events(home, count)
+    session = await seed.create_session_of_events(home, count)
     frames = bytearray()
     events = 0
-    async with seed.past(home) as runtime:
+    async with seed.open_runtime(home) as runtime:
         while rows := await runtime.log.events(session, events, count):
             for row in rows:
-                event = spliced(row.body, row.seq, row.offset)
+                event = insert_position(row.body, row.seq, row.offset)
                 payload = b'{"jsonrpc":"2.0","method":"event","params":{"request":1,"event":%b}}' % event
                 frames += HEADER.pack(len(payload)) + payload
             events = rows[-1].seq
-    return Whole(session, events, bytes(frames))
+    return ExpectedFrames(session, events, bytes(frames))
 
 
-def _drop_from_memory(home: Path) -> None:
+def _drop_page_cache(home: Path) -> None:
     """Have the kernel forget what it holds of the store's files."""
     for path in home.glob("walrus.db*"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -99,42 +99,42 @@ def _drop_from_memory(home: Path) -> None:
             os.close(descriptor)
 
 
-def _by_bytes(path: str, whole: Whole) -> float:
+def _read_raw(path: str, expected: ExpectedFrames) -> float:
     """Events a second, from the request to the last byte."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         began = time.perf_counter()
-        connection.sendall(framed("session.attach", whole.params))
-        frames = _read(connection, len(whole.frames))
+        connection.sendall(encode_request("session.attach", expected.params))
+        frames = _receive_exactly(connection, len(expected.frames))
         took = time.perf_counter() - began
-        if frames != whole.frames:
+        if frames != expected.frames:
             raise RuntimeError("what came is not what the log holds")
         answer = connection.recv(65536)
     if not answer[4:].startswith(RESPONSE):
         raise RuntimeError(f"more came than the log holds: {answer[4:200]!r}")
-    return whole.events / took
+    return expected.events / took
 
 
-def _by_client(path: str, whole: Whole) -> float:
+def _read_with_client(path: str, expected: ExpectedFrames) -> float:
     with Client(path) as client:
         began = time.perf_counter()
-        with client.stream("session.attach", whole.params) as stream:
+        with client.stream("session.attach", expected.params) as stream:
             events = list(stream)
         took = time.perf_counter() - began
     at = 0
     for event in events:
-        (size,) = HEADER.unpack_from(whole.frames, at)
-        if event != json.loads(whole.frames[at + 4 : at + 4 + size])["params"]["event"]:
+        (size,) = HEADER.unpack_from(expected.frames, at)
+        if event != json.loads(expected.frames[at + 4 : at + 4 + size])["params"]["event"]:
             raise RuntimeError(f"what came is not what the log holds: {event}")
         at += 4 + size
-    if at != len(whole.frames):
-        raise RuntimeError(f"{len(events)} events came, and the log holds {whole.events}")
-    return whole.events / took
+    if at != len(expected.frames):
+        raise RuntimeError(f"{len(events)} events came, and the log holds {expected.events}")
+    return expected.events / took
 
 
-def _ready_made(path: str, whole: Whole) -> float:
+def _read_prebuilt(path: str, expected: ExpectedFrames) -> float:
     """Frames a second of about as many bytes, with nothing behind them."""
-    words = str(len(whole.frames)).encode()
+    words = str(len(expected.frames)).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         began = time.perf_counter()
@@ -142,10 +142,10 @@ def _ready_made(path: str, whole: Whole) -> float:
         data = bytearray()
         while not data.endswith(b'"result":{}}'):
             data += connection.recv(262144)
-        return len(data) / len(FRAMED) / (time.perf_counter() - began)
+        return len(data) / len(EVENT_FRAME) / (time.perf_counter() - began)
 
 
-def _read(connection: socket.socket, size: int) -> bytes:
+def _receive_exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         if not (more := connection.recv(min(262144, size - len(data)))):

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.wire import Line
+from benchmarks.wire import RawConnection
 
 ROOT = Path(__file__).parent.parent
-END_S = 20.0
+STOP_TIMEOUT_S = 20.0
 
 
 def environ() -> dict[str, str]:
@@ -20,9 +20,9 @@ def environ() -> dict[str, str]:
 
 
 @contextmanager
-def child(arguments: Sequence[str], *, quiet: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def child(arguments: Sequence[str], *, stderr_path: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """A Python process of ours; its stdout is read by lines, its stderr goes to the file `quiet`, or with ours."""
-    with open(quiet or os.devnull, "a") as errors:
+    with open(stderr_path or os.devnull, "a") as errors:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -30,16 +30,16 @@ def child(arguments: Sequence[str], *, quiet: Path | None = None) -> Iterator[su
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors if quiet else None,
+            stderr=errors if stderr_path else None,
         )
     try:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=END_S)
+        process.communicate(timeout=STOP_TIMEOUT_S)
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line:
@@ -47,9 +47,9 @@ def line_of(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def tell(process: subprocess.Popen[str], word: str) -> None:
+def send_line(process: subprocess.Popen[str], text: str) -> None:
     assert process.stdin is not None
-    process.stdin.write(word + "\n")
+    process.stdin.write(text + "\n")
     process.stdin.flush()
 
 
@@ -57,10 +57,10 @@ def tell(process: subprocess.Popen[str], word: str) -> None:
 def provider() -> Iterator[str]:
     """The base URL of a fake provider."""
     with child(["-m", "benchmarks.provider"]) as process:
-        yield line_of(process)
+        yield read_line(process)
 
 
-class Daemon:
+class DaemonProcess:
     """A walrusd that answers."""
 
     def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
@@ -68,8 +68,8 @@ class Daemon:
         self.home = home
         self.socket = str(home / "walrus.sock")
 
-    def line(self) -> Line:
-        return Line(self.socket)
+    def connect(self) -> RawConnection:
+        return RawConnection(self.socket)
 
 
 def make_home(folder: Path, base_url: str, *, durability: str = "full", models: Sequence[str] = ()) -> Path:
@@ -118,13 +118,13 @@ models = ["echo"]
 
 
 @contextmanager
-def walrusd(home: Path) -> Iterator[Daemon]:
+def walrusd(home: Path) -> Iterator[DaemonProcess]:
     """A daemon that is ready, on a home that was made before."""
     log = home.parent / f"{home.name}.log"
     try:
-        with child(["-m", "walrusd", "--home", str(home)], quiet=log) as process:
-            daemon = Daemon(process, home)
-            first_answer(daemon.socket, process)
+        with child(["-m", "walrusd", "--home", str(home)], stderr_path=log) as process:
+            daemon = DaemonProcess(process, home)
+            wait_ready(daemon.socket, process)
             yield daemon
         if process.returncode:
             raise RuntimeError(f"walrusd ended with {process.returncode}")
@@ -133,11 +133,11 @@ def walrusd(home: Path) -> Iterator[Daemon]:
         raise
 
 
-def first_answer(socket_path: str, process: subprocess.Popen[str]) -> None:
+def wait_ready(socket_path: str, process: subprocess.Popen[str]) -> None:
     """Wait until the socket answers a ping."""
     while process.poll() is None:
         try:
-            line = Line(socket_path)
+            line = RawConnection(socket_path)
         except OSError:
             time.sleep(0.001)
             continue

@@ -18,9 +18,9 @@ EVENT = (
     b'"output":"%b","is_error":false,"outcome":"ok","gate":null,"rule":null,"truncated":false,"bytes":64,"ref":null,'
     b'"duration_ms":1}}}'
 ) % (b"x" * 64)
-FRAMED = HEADER.pack(len(EVENT)) + EVENT
+EVENT_FRAME = HEADER.pack(len(EVENT)) + EVENT
 RESPONSE = b'{"jsonrpc":"2.0","id":1,"result":{}}'
-SEND_AT_ONCE = 256 * 1024
+SEND_BYTES = 256 * 1024
 
 
 async def serve(stream: trio.SocketStream) -> None:
@@ -45,7 +45,7 @@ async def serve(stream: trio.SocketStream) -> None:
 
 
 async def _flood(stream: trio.SocketStream, size: int) -> None:
-    page = FRAMED * (SEND_AT_ONCE // len(FRAMED))
+    page = EVENT_FRAME * (SEND_BYTES // len(EVENT_FRAME))
     for _ in range(size // len(page)):
         await stream.send_all(page)
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import trio
 
 from benchmarks import seed
-from benchmarks.children import child, line_of, make_home, walrusd
+from benchmarks.children import child, make_home, read_line, walrusd
 from benchmarks.echo_server import EVENT
 from benchmarks.machine import cpu_s
 from benchmarks.setup import Setup
-from benchmarks.table import Row, p50, per_s
+from benchmarks.table import Measurement, p50, per_s
 from benchmarks.turns import TEXT
-from benchmarks.wire import HEADER, count_frames, framed
+from benchmarks.wire import HEADER, count_frames, encode_request
 from walrus_protocol.events import AssistantMessage, Done, UserMessage, encode
 from walrusd.agent.agent import Agent
 from walrusd.runtime.runtime import Runtime
+from walrusd.store.contract import Write
 from walrusd.store.database import Durability
-from walrusd.store.log import Write
 from walrusd.store.sqlite import SqliteLog
 
 WRITERS = 64
@@ -30,23 +30,23 @@ ROUNDS = 5
 Load = Callable[[SqliteLog, int], Awaitable[float]]
 
 
-def recorded(setup: Setup) -> list[Row]:
+def measure_recording(setup: Setup) -> list[Measurement]:
     return [
-        trio.run(_compared, setup, durability, writers)
+        trio.run(_compare_to_store, setup, durability, writers)
         for writers in (16, WRITERS)
         for durability in ("full", "normal")
     ]
 
 
-async def _compared(setup: Setup, durability: Durability, writers: int) -> Row:
+async def _compare_to_store(setup: Setup, durability: Durability, writers: int) -> Measurement:
     """Through the recorders of so many sessions, beside bare writes of the same bodies into the same store."""
-    each = setup.fewer(480)
+    each = setup.scale(480)
 
     async def through_recorders(store: SqliteLog) -> float:
-        return await _recorded(store, writers, each)
+        return await _record_rate(store, writers, each)
 
     async def bare(store: SqliteLog) -> float:
-        return await _stored(store, writers, each)
+        return await _store_rate(store, writers, each)
 
     rates: list[float] = []
     floors: list[float] = []
@@ -59,7 +59,7 @@ async def _compared(setup: Setup, durability: Durability, writers: int) -> Row:
             finally:
                 await store.aclose()
     measured, floor = p50(rates), p50(floors)
-    return Row(
+    return Measurement(
         what=f"durable events, {writers} sessions, {durability.upper()}",
         measured=per_s(measured),
         floor=f"{per_s(floor)} into the bare store",
@@ -70,16 +70,16 @@ async def _compared(setup: Setup, durability: Durability, writers: int) -> Row:
     )
 
 
-def chained(setup: Setup) -> list[Row]:
+def measure_chain(setup: Setup) -> list[Measurement]:
     """The same turns with each event chained to the one before it, and without, by turns."""
     rates: dict[bool, list[float]] = {True: [], False: []}
-    each = setup.fewer(480)
+    each = setup.scale(480)
 
     async def rate(number: int, *, chain: bool) -> float:
         path = setup.folder / f"chain-{chain}-{number}.db"
         store = await SqliteLog.open(str(path), chain=chain)
         try:
-            return await _recorded(store, WRITERS, each)
+            return await _record_rate(store, WRITERS, each)
         finally:
             await store.aclose()
 
@@ -88,7 +88,7 @@ def chained(setup: Setup) -> list[Row]:
             rates[chain].append(trio.run(partial(rate, number, chain=chain)))
     ratio = p50([on / off for on, off in zip(rates[True], rates[False], strict=True)])
     return [
-        Row(
+        Measurement(
             what=f"durable events in a chain, {WRITERS} sessions",
             measured=per_s(p50(rates[True])),
             floor=f"{per_s(p50(rates[False]))} without the chain",
@@ -100,70 +100,70 @@ def chained(setup: Setup) -> list[Row]:
     ]
 
 
-async def _recorded(store: SqliteLog, writers: int, each: int) -> float:
+async def _record_rate(store: SqliteLog, writers: int, per_writer: int) -> float:
     """Turns of three events, each event durable, applied and published before the next is recorded."""
-    async with Runtime(seed.Answers(), log=store) as runtime:
+    async with Runtime(seed.FixedReplyModel(), log=store) as runtime:
         runtime.add_agent(Agent(name="walrus", model="say"))
-        lives = [await runtime.live(await runtime.create_session("walrus")) for _ in range(writers)]
+        lives = [await runtime.live_session(await runtime.create_session("walrus")) for _ in range(writers)]
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for live in lives:
-                nursery.start_soon(_three_by_three, live.recorder.record, each)
-        return writers * each / (time.perf_counter() - began)
+                nursery.start_soon(_record_turns, live.recorder.record, per_writer)
+        return writers * per_writer / (time.perf_counter() - began)
 
 
-async def _three_by_three(record: Callable[..., Awaitable[None]], each: int) -> None:
-    for _ in range(each // 3):
+async def _record_turns(record: Callable[..., Awaitable[None]], count: int) -> None:
+    for _ in range(count // 3):
         await record(UserMessage(content=TEXT))
         await record(AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"))
         await record(Done(stop_reason="text_response"))
 
 
-async def _stored(store: SqliteLog, writers: int, each: int) -> float:
+async def _store_rate(store: SqliteLog, writers: int, per_writer: int) -> float:
     """Rows of the same size, one at a time a session, with no state behind them."""
     body = encode(UserMessage(content=TEXT, ts=time.time(), session=1, turn=1))
 
     async def write(session: int) -> None:
-        for seq in range(1, each + 1):
+        for seq in range(1, per_writer + 1):
             outcome = trio.Event()
 
             def committed(_: int, outcome: trio.Event = outcome) -> None:
                 outcome.set()
 
-            store.submit(Write(session=session, bodies=[body], first_seq=seq, committed=committed, failed=_raised))
+            store.submit(Write(session=session, bodies=[body], first_seq=seq, committed=committed, failed=_raise))
             await outcome.wait()
 
     began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for session in range(1, writers + 1):
             nursery.start_soon(write, session)
-    return writers * each / (time.perf_counter() - began)
+    return writers * per_writer / (time.perf_counter() - began)
 
 
-def _raised(error: Exception) -> None:
+def _raise(error: Exception) -> None:
     raise error
 
 
-def replayed(setup: Setup) -> list[Row]:
+def measure_replay(setup: Setup) -> list[Measurement]:
     """session.attach from the beginning, to a client that only counts."""
     home = make_home(setup.folder / "replay", setup.url)
-    count = setup.fewer(50_000)
-    session = trio.run(seed.session_of_events, home, count)
-    request = framed("session.attach", {"session": session, "since": 0, "follow": False})
+    count = setup.scale(50_000)
+    session = trio.run(seed.create_session_of_events, home, count)
+    request = encode_request("session.attach", {"session": session, "since": 0, "follow": False})
     with walrusd(home) as daemon, child(["-m", "benchmarks.echo_server", str(setup.folder / "flood.sock")]) as flood:
-        line_of(flood)
-        first, _, _ = _timed(Path(daemon.socket), request)
+        read_line(flood)
+        first, _, _ = _time_replay(Path(daemon.socket), request)
         rates, floors, cpu = [], [], []
         for _ in range(ROUNDS):
             before = cpu_s(daemon.pid)
-            rate, frames, size = _timed(Path(daemon.socket), request)
+            rate, frames, size = _time_replay(Path(daemon.socket), request)
             cpu.append((cpu_s(daemon.pid) - before) / frames * 1e6)
             rates.append(rate)
             words = str(size).encode()
-            floors.append(_timed(setup.folder / "flood.sock", HEADER.pack(len(words)) + words)[0])
+            floors.append(_time_replay(setup.folder / "flood.sock", HEADER.pack(len(words)) + words)[0])
     measured, floor = p50(rates), p50(floors)
     return [
-        Row(
+        Measurement(
             what=f"replay of {frames:,} events to a client",
             measured=f"{per_s(measured)} ({p50(cpu):.1f} µs of daemon CPU; {per_s(first)} when first loaded)",
             floor=f"{per_s(floor)} ready-made frames of {len(EVENT)} bytes by bare trio",
@@ -175,7 +175,7 @@ def replayed(setup: Setup) -> list[Row]:
     ]
 
 
-def _timed(path: Path, request: bytes) -> tuple[float, int, int]:
+def _time_replay(path: Path, request: bytes) -> tuple[float, int, int]:
     """Frames a second, frames and bytes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))

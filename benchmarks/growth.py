@@ -6,52 +6,52 @@ from pathlib import Path
 
 import trio
 
-from benchmarks import bare, seed
-from benchmarks.children import Daemon, make_echo_home, make_home, walrusd
+from benchmarks import http_baseline, seed
+from benchmarks.children import DaemonProcess, make_echo_home, make_home, walrusd
 from benchmarks.machine import rss_mb
 from benchmarks.setup import Setup
-from benchmarks.start import ready_s
-from benchmarks.table import Row, ms, p50
-from benchmarks.turns import create_sessions, turn, turn_rate
+from benchmarks.start import measure_ready_s
+from benchmarks.table import Measurement, ms, p50
+from benchmarks.turns import create_sessions, measure_turn_rate, run_turn
 
 FEW, MANY = 10, 10_000
 NOISE = 1.2
 """What two medians of one and the same thing differ by on a busy machine."""
 WARM_TURNS = 10_000
 """By then there are as many sessions at rest in memory as there may be."""
-EACH = 10
+TURNS_PER_SESSION = 10
 """Turns of a session."""
-AT_ONCE = 200
+SESSIONS_PER_BATCH = 200
 """Sessions that are talked to in one stretch, each in turn."""
 
 
-def messages(setup: Setup) -> list[Row]:
+def measure_messages(setup: Setup) -> list[Measurement]:
     """A turn at 1,000 messages beside one at the beginning, and the same difference of the bare exchange."""
     home = make_home(setup.folder / "messages", setup.url)
-    session = trio.run(seed.session_of_turns, home, 500)
+    session = trio.run(seed.create_session_of_turns, home, 500)
     with walrusd(home) as daemon:
         return [trio.run(_long_conversation, setup, daemon, session)]
 
 
-async def _long_conversation(setup: Setup, daemon: Daemon, long: int) -> Row:
-    line = daemon.line()
-    count = setup.fewer(100)
+async def _long_conversation(setup: Setup, daemon: DaemonProcess, long: int) -> Measurement:
+    line = daemon.connect()
+    count = setup.scale(100)
     turns: dict[str, list[float]] = {"long": [], "short": []}
     floors: dict[str, list[float]] = {"long": [], "short": []}
-    async with bare.client() as http:
-        turn(line, long)
+    async with http_baseline.open_client() as http:
+        run_turn(line, long)
         for short in create_sessions(line, count):
             for name, session in (("long", long), ("short", short)):
-                turns[name].append(turn(line, session))
-                body = await bare.last_asked(http, setup.url)
-                floors[name].append(await bare.timed(http, setup.url, body))
+                turns[name].append(run_turn(line, session))
+                body = await http_baseline.last_request_body(http, setup.url)
+                floors[name].append(await http_baseline.time_exchange(http, setup.url, body))
                 if name == "long":
                     size = len(body)
     line.close()
     grown = p50(turns["long"]) - p50(turns["short"])
     floor = p50(floors["long"]) - p50(floors["short"])
     at_most = NOISE * p50(floors["long"]) / p50(floors["short"]) * p50(turns["short"])
-    return Row(
+    return Measurement(
         what="a turn at 1,000 messages",
         measured=f"{ms(p50(turns['long']))}, {ms(grown)} more than at 1",
         floor=f"{ms(p50(floors['long']))} bare, {ms(floor)} more ({size / 1024:.0f} KiB)",
@@ -62,44 +62,46 @@ async def _long_conversation(setup: Setup, daemon: Daemon, long: int) -> Row:
     )
 
 
-def sessions(setup: Setup) -> list[Row]:
+def measure_sessions(setup: Setup) -> list[Measurement]:
     """The same daemon on a store with ten sessions and with ten thousand, one beside the other."""
-    many = setup.fewer(MANY)
+    many = setup.scale(MANY)
     homes = {count: make_home(setup.folder / f"store-{count}", setup.url) for count in (FEW, many)}
     ready: dict[int, list[float]] = {count: [] for count in homes}
     for count, home in homes.items():
-        trio.run(seed.sessions_of_one_turn, home, count)
-        ready_s(home)
-    for _ in range(setup.fewer(12)):
+        trio.run(seed.create_one_turn_sessions, home, count)
+        measure_ready_s(home)
+    for _ in range(setup.scale(12)):
         for count, home in homes.items():
-            ready[count].append(ready_s(home))
-    turns, rss = _turns_beside(setup, homes)
+            ready[count].append(measure_ready_s(home))
+    turns, rss = _measure_side_by_side(setup, homes)
     full, few = p50(ready[many]), p50(ready[FEW])
     return [
-        _same(f"spawn to ready, {many:,} sessions in the store", full, few, ms(full), ms(few)),
-        _same(f"a turn, p50, {many:,} sessions in the store", turns[many], turns[FEW], ms(turns[many]), ms(turns[FEW])),
-        _same(f"RSS, {many:,} sessions in the store", rss[many], rss[FEW], _mb(rss[many]), _mb(rss[FEW])),
+        _compare(f"spawn to ready, {many:,} sessions in the store", full, few, ms(full), ms(few)),
+        _compare(
+            f"a turn, p50, {many:,} sessions in the store", turns[many], turns[FEW], ms(turns[many]), ms(turns[FEW])
+        ),
+        _compare(f"RSS, {many:,} sessions in the store", rss[many], rss[FEW], _mb(rss[many]), _mb(rss[FEW])),
     ]
 
 
-def _turns_beside(setup: Setup, homes: dict[int, Path]) -> tuple[dict[int, float], dict[int, float]]:
+def _measure_side_by_side(setup: Setup, homes: dict[int, Path]) -> tuple[dict[int, float], dict[int, float]]:
     """Seconds a turn, and MB after these turns, of two daemons that take turns."""
     with ExitStack() as stack:
         daemons = {count: stack.enter_context(walrusd(home)) for count, home in homes.items()}
-        lines = {count: daemon.line() for count, daemon in daemons.items()}
-        fresh = {count: create_sessions(line, setup.fewer(300)) for count, line in lines.items()}
+        lines = {count: daemon.connect() for count, daemon in daemons.items()}
+        fresh = {count: create_sessions(line, setup.scale(300)) for count, line in lines.items()}
         turns: dict[int, list[float]] = {count: [] for count in homes}
         for pair in zip(*fresh.values(), strict=True):
             for (count, line), session in zip(lines.items(), pair, strict=True):
-                turns[count].append(turn(line, session))
+                turns[count].append(run_turn(line, session))
         for line in lines.values():
             line.close()
         rss = {count: rss_mb(daemon.pid) for count, daemon in daemons.items()}
     return {count: p50(took) for count, took in turns.items()}, rss
 
 
-def _same(what: str, full: float, few: float, full_shown: str, few_shown: str) -> Row:
-    return Row(
+def _compare(what: str, full: float, few: float, full_shown: str, few_shown: str) -> Measurement:
+    return Measurement(
         what=what,
         measured=full_shown,
         floor=f"{few_shown} with {FEW}",
@@ -114,20 +116,20 @@ def _mb(value: float) -> str:
     return f"{value:.1f} MB"
 
 
-def memory(setup: Setup) -> list[Row]:
+def measure_memory(setup: Setup) -> list[Measurement]:
     """Memory after many turns, ten to a session. What a session holds has to go when others are used."""
-    count = setup.fewer(setup.turns)
+    count = setup.scale(setup.turns)
     with walrusd(make_echo_home(setup.folder / "memory")) as daemon:
-        _talk(daemon, WARM_TURNS)
-        before = _settled(daemon.pid)
+        _run_turns(daemon, WARM_TURNS)
+        before = _settled_rss(daemon.pid)
         began = time.perf_counter()
-        _talk(daemon, count)
+        _run_turns(daemon, count)
         took = time.perf_counter() - began
-        after = _settled(daemon.pid)
+        after = _settled_rss(daemon.pid)
     return [
-        Row(
+        Measurement(
             what=f"RSS after {count:,} turns more",
-            measured=f"{after:.1f} MB ({count / took:,.0f} turns/s in {count // EACH:,} sessions)",
+            measured=f"{after:.1f} MB ({count / took:,.0f} turns/s in {count // TURNS_PER_SESSION:,} sessions)",
             floor=f"{before:.1f} MB after {WARM_TURNS:,}",
             ratio=after / before,
             bar="≤ 1.1",
@@ -137,13 +139,13 @@ def memory(setup: Setup) -> list[Row]:
     ]
 
 
-def _talk(daemon: Daemon, turns: int) -> None:
-    line = daemon.line()
-    for _ in range(0, turns, EACH * AT_ONCE):
-        turn_rate(daemon, EACH * create_sessions(line, AT_ONCE))
+def _run_turns(daemon: DaemonProcess, turns: int) -> None:
+    line = daemon.connect()
+    for _ in range(0, turns, TURNS_PER_SESSION * SESSIONS_PER_BATCH):
+        measure_turn_rate(daemon, TURNS_PER_SESSION * create_sessions(line, SESSIONS_PER_BATCH))
     line.close()
 
 
-def _settled(pid: int) -> float:
+def _settled_rss(pid: int) -> float:
     time.sleep(0.5)
     return rss_mb(pid)

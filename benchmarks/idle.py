@@ -2,38 +2,38 @@
 
 import time
 
-from benchmarks.children import child, line_of, make_home, walrusd
+from benchmarks.children import child, make_home, read_line, walrusd
 from benchmarks.machine import cpu_ns, wake_ups
 from benchmarks.setup import Setup
-from benchmarks.table import Row
-from benchmarks.turns import create_sessions, turn
+from benchmarks.table import Measurement
+from benchmarks.turns import create_sessions, run_turn
 
-SETTLED_S = 12.0
+SETTLE_S = 12.0
 """Threads that were lent to a query end after ten seconds without one."""
-LOOK_S = 10.0
+MEASURE_S = 10.0
 BAR = 0.001
 SLEEPER = "import trio\nprint('ready', flush=True)\ntrio.run(trio.sleep_forever)"
 
 
-def run(setup: Setup) -> list[Row]:
+def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "idle", setup.url)) as daemon, child(["-c", SLEEPER]) as sleeper:
-        line_of(sleeper)
-        line = daemon.line()
+        read_line(sleeper)
+        line = daemon.connect()
         for session in create_sessions(line, 20):
-            turn(line, session)
+            run_turn(line, session)
         line.call("daemon.status", {})
-        time.sleep(SETTLED_S)
+        time.sleep(SETTLE_S)
         before = [(cpu_ns(pid), wake_ups(pid)) for pid in (daemon.pid, sleeper.pid)]
-        time.sleep(LOOK_S)
+        time.sleep(MEASURE_S)
         after = [(cpu_ns(pid), wake_ups(pid)) for pid in (daemon.pid, sleeper.pid)]
         line.close()
     (share, woken), (floor, floor_woken) = (
-        ((cpu - cpu_before) / 1e9 / LOOK_S, switches - switches_before)
+        ((cpu - cpu_before) / 1e9 / MEASURE_S, switches - switches_before)
         for (cpu, switches), (cpu_before, switches_before) in zip(after, before, strict=True)
     )
     return [
-        Row(
-            what=f"idle CPU over {LOOK_S:.0f} s, one client connected",
+        Measurement(
+            what=f"idle CPU over {MEASURE_S:.0f} s, one client connected",
             measured=f"{share:.4%}, {woken} wake-ups",
             floor=f"{floor:.4%}, {floor_woken} of a trio that only sleeps",
             bar="≤ 0.1 %",

@@ -66,7 +66,7 @@ def sync_s(folder: Path) -> float:
     return median(times)
 
 
-def described(folder: Path) -> dict[str, str]:
+def describe(folder: Path) -> dict[str, str]:
     model = next(
         (
             line.partition(":")[2].strip()

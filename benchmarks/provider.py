@@ -31,10 +31,10 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-WHOLE = HEAD + http_chunk(FIRST + ANSWER + LAST) + b"0\r\n\r\n"
+FULL_RESPONSE = HEAD + http_chunk(FIRST + ANSWER + LAST) + b"0\r\n\r\n"
 
 
-class Provider:
+class BenchmarkProvider:
     """The loop, its connections and what each has sent so far."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Provider:
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[socket.socket, bytes] = {}
-        self._last = b""
+        self._last_body = b""
 
     def serve(self) -> None:
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -80,16 +80,18 @@ class Provider:
 
     def _answer(self, connection: socket.socket, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET"):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._last), self._last))
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._last_body), self._last_body)
+            )
             return
-        self._last = body
+        self._last_body = body
         model = MODEL.search(body)
         name = model[1].decode() if model else ""
         if name.startswith("stream-"):
             _, count, gap = name.split("-")
             threading.Thread(target=_stream, args=(connection, int(count), int(gap) / 1e6), daemon=True).start()
         else:
-            connection.sendall(WHOLE)
+            connection.sendall(FULL_RESPONSE)
 
 
 def _stream(connection: socket.socket, count: int, gap_s: float) -> None:
@@ -108,6 +110,6 @@ def _stream(connection: socket.socket, count: int, gap_s: float) -> None:
 
 
 if __name__ == "__main__":
-    provider = Provider()
+    provider = BenchmarkProvider()
     print(f"http://127.0.0.1:{provider.port}/v1", flush=True)
     provider.serve()

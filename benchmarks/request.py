@@ -6,8 +6,8 @@ import msgspec
 
 from benchmarks.children import make_home, walrusd
 from benchmarks.setup import Setup
-from benchmarks.table import Row
-from benchmarks.turns import TEXT, create_sessions, turn
+from benchmarks.table import Measurement
+from benchmarks.turns import TEXT, create_sessions, run_turn
 from walrus_protocol.json import decode
 
 BYTES_A_TOKEN = 4
@@ -15,24 +15,24 @@ BYTES_A_TOKEN = 4
 BAR = 1200
 
 
-class _Body(msgspec.Struct):
+class _RequestBody(msgspec.Struct):
     messages: list[dict[str, object]]
     tools: list[dict[str, object]] = []
 
 
-def run(setup: Setup) -> list[Row]:
+def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "request", setup.url)) as daemon:
-        line = daemon.line()
-        turn(line, create_sessions(line, 1)[0])
+        line = daemon.connect()
+        run_turn(line, create_sessions(line, 1)[0])
         line.close()
     with urllib.request.urlopen(f"{setup.url}/last") as answer:
-        body = decode(answer.read(), _Body)
+        body = decode(answer.read(), _RequestBody)
     system = [message for message in body.messages if message["role"] == "system"]
     if [message["content"] for message in body.messages if message["role"] == "user"] != [TEXT]:
         raise RuntimeError(f"the first request has other messages than expected: {body.messages}")
-    in_system, in_tools = (_tokens(part) for part in (system, body.tools))
+    in_system, in_tools = (_estimate_tokens(part) for part in (system, body.tools))
     return [
-        Row(
+        Measurement(
             what="added to the default agent's first request",
             measured=f"~{in_system + in_tools:.0f} tokens ({in_system:.0f} system, {in_tools:.0f} for "
             f"{len(body.tools)} tools; bytes / {BYTES_A_TOKEN})",
@@ -43,5 +43,5 @@ def run(setup: Setup) -> list[Row]:
     ]
 
 
-def _tokens(part: list[dict[str, object]]) -> float:
+def _estimate_tokens(part: list[dict[str, object]]) -> float:
     return len(msgspec.json.encode(part)) / BYTES_A_TOKEN if part else 0.0

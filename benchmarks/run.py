@@ -13,44 +13,44 @@ import msgspec
 
 from benchmarks import (
     attach,
-    branches,
     commands,
     events,
+    forks,
     growth,
     idle,
     machine,
-    pings,
+    ping,
     recovery,
     request,
     search,
-    space,
     start,
     subscribers,
+    sweep,
     tokens,
     turns,
 )
 from benchmarks.children import ROOT, provider
 from benchmarks.setup import Setup
-from benchmarks.table import Row, rendered
+from benchmarks.table import Measurement, render_table
 
-BARS: dict[str, Callable[[Setup], list[Row]]] = {
+BENCHMARKS: dict[str, Callable[[Setup], list[Measurement]]] = {
     "turns": turns.run,
-    "messages": growth.messages,
-    "sessions": growth.sessions,
+    "messages": growth.measure_messages,
+    "sessions": growth.measure_sessions,
     "tokens": tokens.run,
-    "pings": pings.run,
-    "events": events.recorded,
-    "chain": events.chained,
-    "replay": events.replayed,
+    "pings": ping.run,
+    "events": events.measure_recording,
+    "chain": events.measure_chain,
+    "replay": events.measure_replay,
     "attach": attach.run,
     "subscribers": subscribers.run,
-    "branches": branches.run,
+    "branches": forks.run,
     "search": search.run,
-    "space": space.run,
+    "space": sweep.run,
     "start": start.run,
     "recovery": recovery.run,
     "idle": idle.run,
-    "memory": growth.memory,
+    "memory": growth.measure_memory,
     "request": request.run,
     "commands": commands.run,
 }
@@ -58,32 +58,34 @@ BARS: dict[str, Callable[[Setup], list[Row]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=BARS, metavar="NAME", help=f"one of {', '.join(BARS)}")
+    parser.add_argument(
+        "--only", action="append", choices=BENCHMARKS, metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="a quarter of the repetitions")
     parser.add_argument("--turns", type=int, default=100_000, help="for the growth of memory (100000)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure (/var/tmp)")
     options = parser.parse_args()
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="walrus-bench-", dir=options.folder) as folder, provider() as url:
         setup = Setup(url=url, folder=Path(folder), quick=options.quick, turns=options.turns)
-        where = machine.described(setup.folder)
-        for name in options.only or BARS:
+        where = machine.describe(setup.folder)
+        for name in options.only or BENCHMARKS:
             began = time.perf_counter()
             print(f"{name} …", end="", file=sys.stderr, flush=True)
-            rows += BARS[name](setup)
+            rows += BENCHMARKS[name](setup)
             print(f" {time.perf_counter() - began:.1f} s, load {machine.load()}", file=sys.stderr)
     where["load afterwards"] = machine.load()
     print("\n".join(f"{name}: {value}" for name, value in where.items()), end="\n\n")
-    print(rendered(rows))
-    print(f"\nwritten to {_kept(where, rows).relative_to(ROOT)}")
+    print(render_table(rows))
+    print(f"\nwritten to {_write_results(where, rows).relative_to(ROOT)}")
 
 
-def _kept(where: dict[str, str], rows: list[Row]) -> Path:
+def _write_results(machine_info: dict[str, str], rows: list[Measurement]) -> Path:
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     now = dt.datetime.now(dt.UTC)
     path = results / f"{now:%Y-%m-%dT%H%M%S}.json"
-    outcome = {"at": now.isoformat(), "machine": where, "rows": msgspec.to_builtins(rows)}
+    outcome = {"at": now.isoformat(), "machine": machine_info, "rows": msgspec.to_builtins(rows)}
     path.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
     return path
 

@@ -9,9 +9,9 @@ import trio
 from benchmarks.turns import TEXT
 from walrus_protocol.content import ToolCall, Usage
 from walrus_protocol.events import (
+    AnySessionEvent,
     AssistantMessage,
     Done,
-    Durable,
     ToolCallsComplete,
     ToolCallsStart,
     ToolResult,
@@ -19,38 +19,38 @@ from walrus_protocol.events import (
     UserMessage,
 )
 from walrusd.agent.agent import Agent
-from walrusd.ports import ModelRequest, Reply, Say
+from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.store.sqlite import SqliteLog
 
 ROUNDS = 99
 """Of a long turn: five events each, and three around them."""
 LONG_TURN = 5 * ROUNDS + 3
-STEERED = 32
+MESSAGES_PER_STEERED_TURN = 32
 """Messages of a turn that is steered all the time: sixteen rounds, by default an agent's limit."""
 
 
-class Answers:
+class FixedReplyModel:
     """A model that answers at once."""
 
-    async def reply(self, _: ModelRequest, __: Say) -> Reply:
+    async def reply(self, _: ModelRequest, __: OnChunk) -> Reply:
         return Reply(content="A short answer, as a model gives it when it is asked little.", usage=Usage(input=40))
 
 
 @asynccontextmanager
-async def past(home: Path) -> AsyncIterator[Runtime]:
+async def open_runtime(home: Path) -> AsyncIterator[Runtime]:
     """A runtime on the home's store. It need not survive a power cut: a daemon comes after it."""
     store = await SqliteLog.open(str(home / "walrus.db"), durability="normal")
     try:
-        async with Runtime(Answers(), log=store) as runtime:
+        async with Runtime(FixedReplyModel(), log=store) as runtime:
             runtime.add_agent(Agent(name="walrus", model="say"))
             yield runtime
     finally:
         await store.aclose()
 
 
-async def sessions_of_one_turn(home: Path, count: int) -> None:
-    async with past(home) as runtime:
+async def create_one_turn_sessions(home: Path, count: int) -> None:
+    async with open_runtime(home) as runtime:
         left = iter(range(count))
 
         async def fill() -> None:
@@ -62,23 +62,23 @@ async def sessions_of_one_turn(home: Path, count: int) -> None:
                 nursery.start_soon(fill)
 
 
-async def session_of_turns(home: Path, turns: int) -> int:
+async def create_session_of_turns(home: Path, turns: int) -> int:
     """One session with so many short turns."""
-    async with past(home) as runtime:
+    async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
         for _ in range(turns):
             await runtime.send_to(session, TEXT)
         return session
 
 
-async def session_of_messages(home: Path, count: int) -> int:
+async def create_session_of_messages(home: Path, count: int) -> int:
     """One session with so many messages, in turns of sixteen rounds: what a steer asks is answered in its turn."""
-    async with past(home) as runtime:
+    async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
-        live = await runtime.live(session)
-        for start in range(0, count, STEERED):
-            events: list[Durable] = []
-            for number in range(min(STEERED, count - start) // 2):
+        live = await runtime.live_session(session)
+        for start in range(0, count, MESSAGES_PER_STEERED_TURN):
+            events: list[AnySessionEvent] = []
+            for number in range(min(MESSAGES_PER_STEERED_TURN, count - start) // 2):
                 events.append(UserMessage(content=TEXT, kind="steer" if number else "message"))
                 answer = "A short answer, as a model gives it when it is asked little."
                 events.append(AssistantMessage(round=number + 1, content=answer, model="say", provider="bench"))
@@ -86,18 +86,18 @@ async def session_of_messages(home: Path, count: int) -> int:
         return session
 
 
-async def session_of_events(home: Path, count: int) -> int:
+async def create_session_of_events(home: Path, count: int) -> int:
     """One session with at least so many events, in long turns with many calls."""
-    async with past(home) as runtime:
+    async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
-        live = await runtime.live(session)
+        live = await runtime.live_session(session)
         for _ in range(-(-count // LONG_TURN)):
-            await live.recorder.record(*long_turn())
+            await live.recorder.record(*long_turn_events())
         return session
 
 
-def long_turn() -> list[Durable]:
-    events: list[Durable] = [UserMessage(content=TEXT)]
+def long_turn_events() -> list[AnySessionEvent]:
+    events: list[AnySessionEvent] = [UserMessage(content=TEXT)]
     for number in range(ROUNDS):
         call = ToolCall(f"call_{number}", "read", {"path": "notes.md"})
         events += [

@@ -14,6 +14,6 @@ class Setup(Struct, frozen=True, kw_only=True):
     turns: int
     """For the growth of memory."""
 
-    def fewer(self, count: int) -> int:
+    def scale(self, count: int) -> int:
         """`count`, or a quarter of it where a rough answer will do."""
         return max(1, count // 4) if self.quick else count

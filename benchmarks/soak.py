@@ -15,13 +15,13 @@ from typing import TextIO
 import trio
 from msgspec import structs
 
-from benchmarks import soak_picture
-from benchmarks.children import ROOT, Daemon, make_echo_home, walrusd
+from benchmarks import soak_plot
+from benchmarks.children import ROOT, DaemonProcess, make_echo_home, walrusd
 from benchmarks.machine import rss_mb
-from benchmarks.soak_load import Load
-from benchmarks.soak_samples import LEAST_S, WARM_S, Sample, judged
-from walrus_protocol.aclient import connect
-from walrus_protocol.housekeeping import MetricsParams
+from benchmarks.soak_load import SoakLoad
+from benchmarks.soak_samples import MIN_DURATION_S, MIN_WARMUP_S, SoakSample, judge
+from walrus_protocol.async_client import connect
+from walrus_protocol.methods.daemon import MetricsParams
 
 
 def main() -> None:
@@ -30,8 +30,10 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=500, help="open at any time (500)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the home, on a disk (/var/tmp)")
     options = parser.parse_args()
-    if options.seconds < LEAST_S:
-        parser.error(f"{options.seconds} s are too few: the first {WARM_S} only warm it up, so give it {LEAST_S}")
+    if options.seconds < MIN_DURATION_S:
+        parser.error(
+            f"{options.seconds} s are too few: the first {MIN_WARMUP_S} only warm it up, so give it {MIN_DURATION_S}"
+        )
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     at = results / f"soak-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}.csv"
@@ -40,56 +42,57 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="walrus-soak-", dir=options.folder) as folder,
         walrusd(make_echo_home(Path(folder) / "home")) as daemon,
     ):
-        samples = trio.run(soak, daemon, options.seconds, options.sessions, file)
-    verdict = judged(samples)
+        samples = trio.run(run_soak, daemon, options.seconds, options.sessions, file)
+    verdict = judge(samples)
     picture = at.with_suffix(".png")
-    soak_picture.draw(samples, verdict, picture)
+    soak_plot.draw(samples, verdict, picture)
     print(f"\n{verdict.text}\nwritten to {picture.relative_to(ROOT)} and {at.relative_to(ROOT)}")
     sys.exit(not verdict.good)
 
 
-async def soak(daemon: Daemon, seconds: int, sessions: int, file: TextIO) -> list[Sample]:
+async def run_soak(daemon: DaemonProcess, seconds: int, sessions: int, file: TextIO) -> list[SoakSample]:
     """Load the daemon, and look at it once a second."""
-    samples: list[Sample] = []
+    samples: list[SoakSample] = []
     lines = csv.writer(file)
-    lines.writerow(Sample.__struct_fields__)
+    lines.writerow(SoakSample.__struct_fields__)
     async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
-        load = Load(daemon.socket, sessions)
+        load = SoakLoad(daemon.socket, sessions)
         nursery.start_soon(load.run)
         began = trio.current_time()
         for second in range(1, seconds + 1):
             await trio.sleep_until(began + second)
             found = (await client.metrics(MetricsParams())).metrics
-            samples.append(_sample(trio.current_time() - began, rss_mb(daemon.pid), found, load))
+            samples.append(_take_sample(trio.current_time() - began, rss_mb(daemon.pid), found, load))
             lines.writerow(structs.astuple(samples[-1]))
-            _show(samples[-1], seconds)
+            _print_progress(samples[-1], seconds)
         nursery.cancel_scope.cancel()
     return samples
 
 
-def _sample(second: float, rss: float, found: dict[str, float], load: Load) -> Sample:
+def _take_sample(second: float, rss: float, metrics: dict[str, float], load: SoakLoad) -> SoakSample:
     took = sorted(load.take_latencies()) or [0.0]
     cuts = quantiles(took, n=100) if len(took) > 1 else 99 * took
-    return Sample(
+    return SoakSample(
         second=round(second, 1),
-        turns=int(sum(value for name, value in found.items() if name.startswith("walrusd_turns_total"))),
+        turns=int(sum(value for name, value in metrics.items() if name.startswith("walrusd_turns_total"))),
         rss_mb=round(rss, 2),
         p50_ms=round(cuts[49] * 1000, 3),
         p99_ms=round(cuts[98] * 1000, 3),
-        wal_mb=round(found["walrusd_wal_bytes"] / 2**20, 3),
-        db_mb=round(found["walrusd_db_bytes"] / 2**20, 3),
-        fds=int(found["walrusd_open_fds"]),
-        tasks=int(found["walrusd_tasks"]),
-        threads=int(found["walrusd_threads"]),
-        sessions_live=int(found["walrusd_sessions_live"]),
-        sessions_open=int(found["walrusd_sessions_open"]),
+        wal_mb=round(metrics["walrusd_wal_bytes"] / 2**20, 3),
+        db_mb=round(metrics["walrusd_db_bytes"] / 2**20, 3),
+        fds=int(metrics["walrusd_open_fds"]),
+        tasks=int(metrics["walrusd_tasks"]),
+        threads=int(metrics["walrusd_threads"]),
+        sessions_live=int(metrics["walrusd_sessions_live"]),
+        sessions_open=int(metrics["walrusd_sessions_open"]),
     )
 
 
-def _show(now: Sample, seconds: int) -> None:
+def _print_progress(sample: SoakSample, seconds: int) -> None:
     print(
-        f"\r{now.second:6.0f} / {seconds} s  {now.turns:9,} turns  {now.rss_mb:6.1f} MB  p50 {now.p50_ms:6.2f} ms  "
-        f"p99 {now.p99_ms:6.2f} ms  WAL {now.wal_mb:5.1f} MB  {now.fds:3} files  {now.sessions_live:4} in memory",
+        f"\r{sample.second:6.0f} / {seconds} s  {sample.turns:9,} turns  {sample.rss_mb:6.1f} MB  "
+        f"p50 {sample.p50_ms:6.2f} ms  p99 {sample.p99_ms:6.2f} ms  WAL {sample.wal_mb:5.1f} MB  "
+        f"{sample.fds:3} files  {sample.sessions_live:4} in memory",
         end="",
         file=sys.stderr,
         flush=True,

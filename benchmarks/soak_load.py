@@ -6,7 +6,7 @@ from typing import Literal
 
 import trio
 
-from walrus_protocol.aclient import Client, connect
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.methods import (
     AttachParams,
@@ -18,27 +18,27 @@ from walrus_protocol.methods import (
 )
 
 CLIENTS = 16
-PAUSE_S = 0.05
+MEAN_PAUSE_S = 0.05
 """Between two requests of a client, on average: some two hundred turns a second, a month of a busy home in an hour."""
-OLD_AGE = 20
+TURNS_PER_SESSION = 20
 """Turns after which a session is closed and another one made: months bring many sessions rather than long ones."""
 WORDS = ("walrus", "tusk", "ice", "floe", "clam", "whisker", "herd", "moult", "arctic", "dive", "breath", "krill")
 
-Doing = Literal["send", "stream", "attach", "history", "interrupt", "leave"]
-ODDS: dict[Doing, float] = {"send": 60, "stream": 25, "attach": 6, "history": 5, "interrupt": 3, "leave": 1}
+Action = Literal["send", "stream", "attach", "history", "interrupt", "leave"]
+ACTION_WEIGHTS: dict[Action, float] = {"send": 60, "stream": 25, "attach": 6, "history": 5, "interrupt": 3, "leave": 1}
 """In a hundred. Who leaves hangs up in the middle of a stream, and comes back on another connection."""
 
 
-class Load:
+class SoakLoad:
     """Sixteen clients on one daemon. The same seed each time: what is done is the same from run to run."""
 
-    def __init__(self, socket: str, sessions: int) -> None:
+    def __init__(self, socket: str, max_sessions: int) -> None:
         self._socket = socket
-        self._most = sessions
+        self._max_sessions = max_sessions
         self._random = random.Random(10)
         self._turns: dict[int, int] = {}
         """Of each open session."""
-        self._making = 0
+        self._creating = 0
         self._latencies: list[float] = []
 
     def take_latencies(self) -> list[float]:
@@ -50,45 +50,45 @@ class Load:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             for _ in range(CLIENTS):
-                nursery.start_soon(self._client)
+                nursery.start_soon(self._run_client)
 
-    async def _client(self) -> None:
+    async def _run_client(self) -> None:
         while True:
             async with connect(self._socket) as client:
-                doing: Doing = "send"
+                doing: Action = "send"
                 while doing != "leave":
-                    await trio.sleep(self._random.expovariate(1 / PAUSE_S))
-                    [doing] = self._random.choices(list(ODDS), list(ODDS.values()))
+                    await trio.sleep(self._random.expovariate(1 / MEAN_PAUSE_S))
+                    [doing] = self._random.choices(list(ACTION_WEIGHTS), list(ACTION_WEIGHTS.values()))
                     try:
-                        await self._do(doing, client, await self._session(client))
+                        await self._perform(doing, client, await self._pick_session(client))
                     except RequestFailed as failed:
                         if failed.kind != "session_closed":  # by another client, while this one was about to speak
                             raise
 
-    async def _session(self, client: Client) -> int:
+    async def _pick_session(self, client: AsyncClient) -> int:
         """Any of those that are open; a new one as long as there are too few."""
-        if len(self._turns) + self._making < self._most:
-            self._making += 1
+        if len(self._turns) + self._creating < self._max_sessions:
+            self._creating += 1
             try:
                 session = (await client.create(CreateParams(agent="walrus", created_by="soak"))).session
             finally:
-                self._making -= 1
+                self._creating -= 1
             self._turns[session] = 0
             return session
         return self._random.choice(list(self._turns))
 
-    async def _do(self, doing: Doing, client: Client, session: int) -> None:
-        match doing:
+    async def _perform(self, action: Action, client: AsyncClient, session: int) -> None:
+        match action:
             case "send":
                 began = time.perf_counter()
                 await client.send(self._message(session))
-                await self._said(client, session, time.perf_counter() - began)
+                await self._record_turn(client, session, time.perf_counter() - began)
             case "stream":
                 began = time.perf_counter()
                 async with client.stream(self._message(session)) as events:
                     async for _ in events:
                         pass
-                await self._said(client, session, time.perf_counter() - began)
+                await self._record_turn(client, session, time.perf_counter() - began)
             case "attach":
                 async with client.attach(AttachParams(session=session, follow=False)) as events:
                     async for _ in events:
@@ -105,10 +105,10 @@ class Load:
         words = self._random.choices(WORDS, k=self._random.randint(3, 60))
         return SendParams(session=session, content=" ".join(words))
 
-    async def _said(self, client: Client, session: int, took: float) -> None:
+    async def _record_turn(self, client: AsyncClient, session: int, took: float) -> None:
         self._latencies.append(took)
         if session in self._turns:
             self._turns[session] += 1
-            if self._turns[session] >= OLD_AGE:
+            if self._turns[session] >= TURNS_PER_SESSION:
                 del self._turns[session]
                 await client.close(CloseParams(session=session))

@@ -5,21 +5,21 @@ from statistics import median
 
 from msgspec import Struct
 
-from walrusd.store.wal import OURS_BYTES
+from walrusd.store.wal_checkpoint import MAX_OWN_WAL_BYTES
 
-WARM = 0.2
-WARM_S = 60
+WARMUP_SHARE = 0.2
+MIN_WARMUP_S = 60
 """A fifth of the whole time, and not less than a minute: pools, caches and the sessions at rest have filled by then."""
-LEAST_S = 3 * WARM_S
-SOME = 0.05
+MIN_DURATION_S = 3 * MIN_WARMUP_S
+LEVEL_SHARE = 0.05
 """Of the whole time: a level is the median of so many samples, at its beginning and at its end."""
-MOST_GROWTH = 1.1
-MORE_FDS = 8
+MAX_RSS_GROWTH = 1.1
+MAX_FD_GROWTH = 8
 """Connections that come and go, and the readers of the store that are open only while they are needed."""
-MOST_WAL_MB = OURS_BYTES / 2**20
+MAX_WAL_MB = MAX_OWN_WAL_BYTES / 2**20
 
 
-class Sample(Struct, frozen=True, kw_only=True):
+class SoakSample(Struct, frozen=True, kw_only=True):
     second: float
     turns: int
     rss_mb: float
@@ -35,7 +35,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     sessions_open: int
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class SoakVerdict(Struct, frozen=True, kw_only=True):
     good: bool
     text: str
     warm_s: float
@@ -44,23 +44,23 @@ class Verdict(Struct, frozen=True, kw_only=True):
     warm_fds: float
 
 
-def judged(samples: Sequence[Sample]) -> Verdict:
+def judge(samples: Sequence[SoakSample]) -> SoakVerdict:
     """Whether the end is as the beginning was, once that was warm. There is one for each of at least LEAST_S."""
-    few = max(1, int(SOME * len(samples)))
-    start = max(int(WARM * len(samples)), WARM_S)
+    few = max(1, int(LEVEL_SHARE * len(samples)))
+    start = max(int(WARMUP_SHARE * len(samples)), MIN_WARMUP_S)
     warm, end = samples[start : start + few], samples[-few:]
     rss_then, rss = median(one.rss_mb for one in warm), median(one.rss_mb for one in end)
     grown = rss / rss_then
     fds_then, fds = median(one.fds for one in warm), median(one.fds for one in end)
     wal = max(one.wal_mb for one in samples)
     bars = {
-        f"RSS {rss:.1f} MB, {grown:.2f} of {rss_then:.1f} when warm (≤ {MOST_GROWTH})": grown <= MOST_GROWTH,
-        f"files {fds:.0f}, {fds_then:.0f} when warm (≤ {MORE_FDS} more)": fds <= fds_then + MORE_FDS,
-        f"WAL at most {wal:.1f} MB (≤ {MOST_WAL_MB:.0f})": wal <= MOST_WAL_MB,
+        f"RSS {rss:.1f} MB, {grown:.2f} of {rss_then:.1f} when warm (≤ {MAX_RSS_GROWTH})": grown <= MAX_RSS_GROWTH,
+        f"files {fds:.0f}, {fds_then:.0f} when warm (≤ {MAX_FD_GROWTH} more)": fds <= fds_then + MAX_FD_GROWTH,
+        f"WAL at most {wal:.1f} MB (≤ {MAX_WAL_MB:.0f})": wal <= MAX_WAL_MB,
     }
     good = all(bars.values())
     told = "; ".join(f"{what}{'' if met else ' NOT MET'}" for what, met in bars.items())
-    return Verdict(
+    return SoakVerdict(
         good=good,
         text=f"{'good' if good else 'NOT GOOD'}: {samples[-1].turns:,} turns in {samples[-1].second:.0f} s; {told}",
         warm_s=samples[start].second,

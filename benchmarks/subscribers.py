@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import Daemon, child, line_of, make_home, tell, walrusd
+from benchmarks.children import DaemonProcess, child, make_home, read_line, send_line, walrusd
 from benchmarks.machine import cpu_s
 from benchmarks.setup import Setup
-from benchmarks.table import Row, ms, p50
-from benchmarks.turns import create_sessions, turn
-from benchmarks.wire import HEADER, framed
+from benchmarks.table import Measurement, ms, p50
+from benchmarks.turns import create_sessions, run_turn
+from benchmarks.wire import HEADER, encode_request
 
 MANY = 1000
 ROUNDS = 12
-WARM = 5
+WARMUP_TURNS = 5
 """Turns of a round that are not counted."""
 BAR = 1.1
 """Times what a turn takes that nobody watches: "do not slow a turn", on a machine whose medians differ by this much."""
@@ -28,62 +28,69 @@ TYPES = ("tick", "config_reloaded", "session_closed", "rewound")
 Request = dict[str, Any]
 
 
-def run(setup: Setup) -> list[Row]:
-    home = _roomy(make_home(setup.folder / "subscribers", setup.url, models=("quiet", f"stream-{TOKENS}-{GAP_US}")))
+def run(setup: Setup) -> list[Measurement]:
+    home = _raise_limits(
+        make_home(setup.folder / "subscribers", setup.url, models=("quiet", f"stream-{TOKENS}-{GAP_US}"))
+    )
     with walrusd(home) as daemon:
-        line = daemon.line()
+        line = daemon.connect()
         idle = create_sessions(line, MANY)
         line.close()
-        attached = [_asked("session.attach", session=session, since=1) for session in idle]
-        elsewhere = [_asked("event.subscribe", sessions=[session]) for session in idle[: MANY // 2]]
-        elsewhere += [_asked("event.subscribe", agents=["quiet"])] * (MANY // 4)
-        elsewhere += [_asked("event.subscribe", types=[TYPES[n % 4]]) for n in range(MANY // 4)]
-        everything = [_asked("event.subscribe")] * MANY
+        attached = [_request("session.attach", session=session, since=1) for session in idle]
+        elsewhere = [_request("event.subscribe", sessions=[session]) for session in idle[: MANY // 2]]
+        elsewhere += [_request("event.subscribe", agents=["quiet"])] * (MANY // 4)
+        elsewhere += [_request("event.subscribe", types=[TYPES[n % 4]]) for n in range(MANY // 4)]
+        everything = [_request("event.subscribe")] * MANY
         return [
-            _beside(setup, daemon, f"{MANY:,} attached to sessions at rest", attached, bar=True),
-            _beside(setup, daemon, f"{MANY:,} subscribed to what does not happen", elsewhere, bar=True),
-            _beside(
-                setup, daemon, "one that subscribes to everything and never reads", everything[:1], bar=True, deaf=True
+            _measure_beside(setup, daemon, f"{MANY:,} attached to sessions at rest", attached, bar=True),
+            _measure_beside(setup, daemon, f"{MANY:,} subscribed to what does not happen", elsewhere, bar=True),
+            _measure_beside(
+                setup,
+                daemon,
+                "one that subscribes to everything and never reads",
+                everything[:1],
+                bar=True,
+                never_read=True,
             ),
-            _beside(setup, daemon, f"{MANY:,} that are sent everything", everything, bar=False),
-            _all_at_once(daemon),
+            _measure_beside(setup, daemon, f"{MANY:,} that are sent everything", everything, bar=False),
+            _measure_streams(daemon),
         ]
 
 
-def _roomy(home: Path) -> Path:
+def _raise_limits(home: Path) -> Path:
     toml = home / "walrus.toml"
     more = f"[daemon]\nmax_connections = {2 * MANY}\nmax_running_turns = {STREAMS}\n"
     toml.write_text(toml.read_text().replace("[daemon]\n", more))
     return home
 
 
-def _asked(method: str, **params: object) -> Request:
+def _request(method: str, **params: object) -> Request:
     return {"method": method, "params": params}
 
 
-def _beside(
-    setup: Setup, daemon: Daemon, who: str, requests: Sequence[Request], *, bar: bool, deaf: bool = False
-) -> Row:
+def _measure_beside(
+    setup: Setup, daemon: DaemonProcess, label: str, requests: Sequence[Request], *, bar: bool, never_read: bool = False
+) -> Measurement:
     """Turns with them and without them, by turns."""
-    each = setup.fewer(60)
-    line = daemon.line()
+    each = setup.scale(60)
+    line = daemon.connect()
     alone: list[float] = []
     watched: list[float] = []
     cpu, cpu_watched = 0.0, 0.0
-    sessions = iter(create_sessions(line, 2 * ROUNDS * (each + WARM)))
+    sessions = iter(create_sessions(line, 2 * ROUNDS * (each + WARMUP_TURNS)))
     for _ in range(ROUNDS):
         for times in (alone, watched):
-            with _watchers(daemon, requests if times is watched else [], deaf=deaf):
-                for _ in range(WARM):
-                    turn(line, next(sessions))
+            with _run_subscribers(daemon, requests if times is watched else [], never_read=never_read):
+                for _ in range(WARMUP_TURNS):
+                    run_turn(line, next(sessions))
                 before = cpu_s(daemon.pid)
-                times += [turn(line, next(sessions)) for _ in range(each)]
+                times += [run_turn(line, next(sessions)) for _ in range(each)]
                 took = cpu_s(daemon.pid) - before
                 cpu, cpu_watched = (cpu + took, cpu_watched) if times is alone else (cpu, cpu_watched + took)
     line.close()
     measured, floor, count = p50(watched), p50(alone), ROUNDS * each
-    return Row(
-        what=f"a turn beside {who}, p50",
+    return Measurement(
+        what=f"a turn beside {label}, p50",
         measured=f"{ms(measured)} ({ms(cpu_watched / count)} of daemon CPU)",
         floor=f"{ms(floor)} with nobody there ({ms(cpu / count)})",
         ratio=measured / floor,
@@ -94,24 +101,24 @@ def _beside(
 
 
 @contextmanager
-def _watchers(daemon: Daemon, requests: Sequence[Request], *, deaf: bool) -> Iterator[None]:
+def _run_subscribers(daemon: DaemonProcess, requests: Sequence[Request], *, never_read: bool) -> Iterator[None]:
     if not requests:
         yield
         return
-    with child(["-m", "benchmarks.watchers", daemon.socket, *(["deaf"] if deaf else [])]) as process:
+    with child(["-m", "benchmarks.subscriber_load", daemon.socket, *(["deaf"] if never_read else [])]) as process:
         for word in (*map(json.dumps, requests), "ready?"):
-            tell(process, word)
-        line_of(process)
+            send_line(process, word)
+        read_line(process)
         yield
 
 
-class _Heard:
+class _EventCollector:
     """One connection's frames, and what its events make together."""
 
-    def __init__(self, daemon: Daemon, request: bytes) -> None:
-        self.socket = daemon.line().socket
+    def __init__(self, daemon: DaemonProcess, request: bytes) -> None:
+        self.socket = daemon.connect().socket
         self.texts: dict[int, str] = {}
-        self.facts: dict[int, list[str]] = {}
+        self.logged_events: dict[int, list[str]] = {}
         self.seqs: dict[int, list[int]] = {}
         self.lagged = 0
         self.result: dict[str, Any] | None = None
@@ -124,14 +131,14 @@ class _Heard:
             message = json.loads(self._buffer[4 : 4 + size])
             del self._buffer[: 4 + size]
             if "method" in message:
-                self._take(message["params"]["event"])
+                self._add_event(message["params"]["event"])
             else:
                 self.result = message["result"]
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _add_event(self, event: dict[str, Any]) -> None:
         session = event["session"]
         if "live" not in event:
-            self.facts.setdefault(session, []).append(event["type"])
+            self.logged_events.setdefault(session, []).append(event["type"])
             self.seqs.setdefault(session, []).append(event["seq"])
         elif event["type"] == "text_delta":
             said = self.texts.get(session, "")
@@ -140,14 +147,16 @@ class _Heard:
             self.lagged += event["dropped"]
 
 
-def _all_at_once(daemon: Daemon) -> Row:
+def _measure_streams(daemon: DaemonProcess) -> Measurement:
     """Each turn streamed to a connection of its own, and all of them to one that subscribes."""
-    line = daemon.line()
+    line = daemon.connect()
     sessions = create_sessions(line, STREAMS, f"stream-{TOKENS}-{GAP_US}")
     line.close()
-    everything = _Heard(daemon, framed("event.subscribe", {"sessions": sessions}))
+    everything = _EventCollector(daemon, encode_request("event.subscribe", {"sessions": sessions}))
     streams = {
-        session: _Heard(daemon, framed("session.stream", {"session": session, "content": "Say a lot."}))
+        session: _EventCollector(
+            daemon, encode_request("session.stream", {"session": session, "content": "Say a lot."})
+        )
         for session in sessions
     }
     selector = selectors.DefaultSelector()
@@ -155,23 +164,23 @@ def _all_at_once(daemon: Daemon) -> Row:
         selector.register(heard.socket, selectors.EVENT_READ, heard)
     ended = 0
     while ended < 2 * STREAMS:
-        for key, _ in selector.select(30.0) or _given_up():
+        for key, _ in selector.select(30.0) or _raise_timeout():
             key.data.read()
         ended = sum(heard.result is not None for heard in streams.values())
-        ended += sum(facts[-1] == "done" for facts in everything.facts.values())
+        ended += sum(facts[-1] == "done" for facts in everything.logged_events.values())
     turn_of_three = ["user_message", "assistant_message", "done"]
     whole = sum(
         heard.result is not None
         and len(heard.result["text"]) == 5 * TOKENS
         and heard.result["text"] == heard.texts[session] == everything.texts.get(session)
-        and heard.facts[session] == everything.facts[session] == turn_of_three
+        and heard.logged_events[session] == everything.logged_events[session] == turn_of_three
         and heard.seqs[session] == everything.seqs[session] == [2, 3, 4]
         for session, heard in streams.items()
     )
     lagged = everything.lagged + sum(heard.lagged for heard in streams.values())
     for heard in (everything, *streams.values()):
         heard.socket.close()
-    return Row(
+    return Measurement(
         what=f"{STREAMS} streaming turns at once, events lost",
         measured=f"{whole} turns whole in all their listeners, {lagged} deltas dropped",
         floor="",
@@ -181,5 +190,5 @@ def _all_at_once(daemon: Daemon) -> Row:
     )
 
 
-def _given_up() -> list[Any]:
+def _raise_timeout() -> list[Any]:
     raise RuntimeError("nothing has come for 30 s: events are lost")

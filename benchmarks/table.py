@@ -6,7 +6,7 @@ from statistics import median
 from msgspec import Struct
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class Measurement(Struct, frozen=True, kw_only=True):
     """A bar and what became of it. `met` is None for a line that only informs."""
 
     what: str
@@ -19,17 +19,17 @@ class Row(Struct, frozen=True, kw_only=True):
     """The numbers behind the words, for whoever compares runs."""
 
 
-HEADS = ("what", "measured", "floor", "ratio", "bar", "met?")
+HEADERS = ("what", "measured", "floor", "ratio", "bar", "met?")
 
 
-def rendered(rows: Sequence[Row]) -> str:
-    lines = [HEADS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADS))]
+def render_table(rows: Sequence[Measurement]) -> str:
+    lines = [HEADERS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADERS))]
     texts = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([texts[0], "-+-".join("-" * width for width in widths), *texts[1:]])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Measurement) -> tuple[str, ...]:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     met = {True: "yes", False: "NO", None: ""}[row.met]
     return row.what, row.measured, row.floor, ratio, row.bar, met

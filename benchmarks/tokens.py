@@ -5,44 +5,44 @@ import time
 
 import trio
 
-from benchmarks import bare
-from benchmarks.children import Daemon, make_home, walrusd
+from benchmarks import http_baseline
+from benchmarks.children import DaemonProcess, make_home, walrusd
 from benchmarks.machine import cpu_s
 from benchmarks.setup import Setup
-from benchmarks.table import Row, per_s
+from benchmarks.table import Measurement, per_s
 from benchmarks.turns import create_sessions
-from benchmarks.wire import count_frames, framed
+from benchmarks.wire import count_frames, encode_request
 
 GAP_US = 250
 """Between paced tokens: each is in a read of its own, and the daemon is never behind."""
 BAR_US = 80.0
 
 
-def run(setup: Setup) -> list[Row]:
-    count = setup.fewer(20_000)
+def run(setup: Setup) -> list[Measurement]:
+    count = setup.scale(20_000)
     paced, flood = f"stream-{count}-{GAP_US}", f"stream-{count}-0"
     with walrusd(make_home(setup.folder / "tokens", setup.url, models=(paced, flood))) as daemon:
         return [
-            _measured(setup, daemon, paced, count, f"paced, one every {GAP_US} µs", bar=True),
-            _measured(setup, daemon, flood, count, "as fast as it goes", bar=False),
+            _measure(setup, daemon, paced, count, f"paced, one every {GAP_US} µs", bar=True),
+            _measure(setup, daemon, flood, count, "as fast as it goes", bar=False),
         ]
 
 
-def _measured(setup: Setup, daemon: Daemon, agent: str, count: int, how: str, *, bar: bool) -> Row:
-    line = daemon.line()
+def _measure(setup: Setup, daemon: DaemonProcess, agent: str, count: int, label: str, *, bar: bool) -> Measurement:
+    line = daemon.connect()
     session = create_sessions(line, 1, agent)[0]
     cpu, began = cpu_s(daemon.pid), time.perf_counter()
-    request = framed("session.stream", {"session": session, "content": "Say a lot."})
+    request = encode_request("session.stream", {"session": session, "content": "Say a lot."})
     frames, _, answer = count_frames(line.socket, request)
     took, cpu = time.perf_counter() - began, cpu_s(daemon.pid) - cpu
     line.close()
     if len(json.loads(answer)["result"]["text"]) != 5 * count:
         raise RuntimeError(f"not every token came: {answer[:200]!r}")
     deltas = frames - 5  # the response, the three facts of a turn, and its state
-    floor = trio.run(_bare_cpu, setup, agent) / count * 1e6
+    floor = trio.run(_baseline_cpu, setup, agent) / count * 1e6
     each = cpu / count * 1e6
-    return Row(
-        what=f"a streamed token, {how}",
+    return Measurement(
+        what=f"a streamed token, {label}",
         measured=f"{each:.0f} µs of daemon CPU ({per_s(count / took)}, {count / deltas:.1f} tokens a delta)",
         floor=f"{floor:.0f} µs of CPU in a bare httpx2 reader",
         ratio=each / floor,
@@ -52,11 +52,11 @@ def _measured(setup: Setup, daemon: Daemon, agent: str, count: int, how: str, *,
     )
 
 
-async def _bare_cpu(setup: Setup, model: str) -> float:
+async def _baseline_cpu(setup: Setup, model: str) -> float:
     """CPU seconds of a client that reads the same stream and does nothing with it."""
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Say a lot."}]})
-    async with bare.client() as http:
-        await bare.exchange(http, setup.url, b'{"model":"say"}')
+    async with http_baseline.open_client() as http:
+        await http_baseline.exchange(http, setup.url, b'{"model":"say"}')
         before = time.process_time()
-        await bare.exchange(http, setup.url, body.encode())
+        await http_baseline.exchange(http, setup.url, body.encode())
         return time.process_time() - before

@@ -8,39 +8,39 @@ from collections.abc import Sequence
 import httpx2
 import trio
 
-from benchmarks import bare
-from benchmarks.children import Daemon, make_home, walrusd
+from benchmarks import http_baseline
+from benchmarks.children import DaemonProcess, make_home, walrusd
 from benchmarks.machine import cpu_s
 from benchmarks.setup import Setup
-from benchmarks.table import Row, ms, p50, per_s
-from benchmarks.wire import Line, framed
+from benchmarks.table import Measurement, ms, p50, per_s
+from benchmarks.wire import RawConnection, encode_request
 
 TEXT = "What would you do today, if you were a walrus?"
-SIXTEEN = 16
+CONCURRENT_SESSIONS = 16
 
 
-def run(setup: Setup) -> list[Row]:
+def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "turns", setup.url)) as daemon:
         return trio.run(_measure, setup, daemon)
 
 
-async def _measure(setup: Setup, daemon: Daemon) -> list[Row]:
-    async with bare.client() as http:
-        return [await _one_at_a_time(setup, daemon, http), await _sixteen_at_once(setup, daemon, http)]
+async def _measure(setup: Setup, daemon: DaemonProcess) -> list[Measurement]:
+    async with http_baseline.open_client() as http:
+        return [await _measure_single(setup, daemon, http), await _measure_concurrent(setup, daemon, http)]
 
 
-async def _one_at_a_time(setup: Setup, daemon: Daemon, http: httpx2.AsyncClient) -> Row:
+async def _measure_single(setup: Setup, daemon: DaemonProcess, http: httpx2.AsyncClient) -> Measurement:
     """Each turn is the first of its session, so that all requests are of one size."""
-    line = daemon.line()
-    warm, count = 50, setup.fewer(600)
+    line = daemon.connect()
+    warm, count = 50, setup.scale(600)
     turns, floors, body = [], [], b""
     for session in create_sessions(line, warm + count):
-        turns.append(turn(line, session))
-        body = body or await bare.last_asked(http, setup.url)
-        floors.append(await bare.timed(http, setup.url, body))
+        turns.append(run_turn(line, session))
+        body = body or await http_baseline.last_request_body(http, setup.url)
+        floors.append(await http_baseline.time_exchange(http, setup.url, body))
     measured, floor = p50(turns[warm:]), p50(floors[warm:])
     line.close()
-    return Row(
+    return Measurement(
         what="warm durable turn, p50",
         measured=ms(measured),
         floor=f"{ms(floor)} bare httpx2 exchange",
@@ -51,24 +51,26 @@ async def _one_at_a_time(setup: Setup, daemon: Daemon, http: httpx2.AsyncClient)
     )
 
 
-async def _sixteen_at_once(setup: Setup, daemon: Daemon, http: httpx2.AsyncClient) -> Row:
-    line = daemon.line()
-    each = setup.fewer(60)
-    turn(line, create_sessions(line, 1)[0])
-    body = await bare.last_asked(http, setup.url)
-    await bare.rate(http, setup.url, body, connections=SIXTEEN, exchanges=5)
+async def _measure_concurrent(setup: Setup, daemon: DaemonProcess, http: httpx2.AsyncClient) -> Measurement:
+    line = daemon.connect()
+    each = setup.scale(60)
+    run_turn(line, create_sessions(line, 1)[0])
+    body = await http_baseline.last_request_body(http, setup.url)
+    await http_baseline.measure_rate(http, setup.url, body, connections=CONCURRENT_SESSIONS, exchanges=5)
     rates, floors, cpu, floor_cpu = [], [], [], []
     for _ in range(5):
         before = time.process_time()
-        floors.append(await bare.rate(http, setup.url, body, connections=SIXTEEN, exchanges=each))
-        floor_cpu.append((time.process_time() - before) / (SIXTEEN * each))
-        sessions = create_sessions(line, SIXTEEN * each)
+        floors.append(
+            await http_baseline.measure_rate(http, setup.url, body, connections=CONCURRENT_SESSIONS, exchanges=each)
+        )
+        floor_cpu.append((time.process_time() - before) / (CONCURRENT_SESSIONS * each))
+        sessions = create_sessions(line, CONCURRENT_SESSIONS * each)
         before = cpu_s(daemon.pid)
-        rates.append(turn_rate(daemon, sessions))
-        cpu.append((cpu_s(daemon.pid) - before) / (SIXTEEN * each))
+        rates.append(measure_turn_rate(daemon, sessions))
+        cpu.append((cpu_s(daemon.pid) - before) / (CONCURRENT_SESSIONS * each))
     line.close()
     measured, floor = p50(rates), p50(floors)
-    return Row(
+    return Measurement(
         what="16 sessions at once",
         measured=f"{measured:,.0f} turns/s ({ms(p50(cpu))} of daemon CPU each)",
         floor=f"{per_s(floor)} bare on 16 connections ({ms(p50(floor_cpu))} of CPU each)",
@@ -79,20 +81,20 @@ async def _sixteen_at_once(setup: Setup, daemon: Daemon, http: httpx2.AsyncClien
     )
 
 
-def turn(line: Line, session: int, text: str = TEXT) -> float:
+def run_turn(connection: RawConnection, session: int, text: str = TEXT) -> float:
     """Seconds from the send to its answer."""
     began = time.perf_counter()
-    result = line.call("session.send", {"session": session, "content": text})
+    result = connection.call("session.send", {"session": session, "content": text})
     took = time.perf_counter() - began
     if result["stop_reason"] != "text_response":
         raise RuntimeError(f"the turn did not end well: {result}")
     return took
 
 
-def turn_rate(daemon: Daemon, sessions: Sequence[int], connections: int = SIXTEEN) -> float:
+def measure_turn_rate(daemon: DaemonProcess, sessions: Sequence[int], connections: int = CONCURRENT_SESSIONS) -> float:
     """Turns a second: every connection sends to its next session when the turn before has been answered."""
-    todo = [framed("session.send", {"session": session, "content": TEXT}) for session in sessions]
-    lines = [daemon.line() for _ in range(connections)]
+    todo = [encode_request("session.send", {"session": session, "content": TEXT}) for session in sessions]
+    lines = [daemon.connect() for _ in range(connections)]
     selector = selectors.DefaultSelector()
     began = time.perf_counter()
     for line in lines:
@@ -114,11 +116,13 @@ def turn_rate(daemon: Daemon, sessions: Sequence[int], connections: int = SIXTEE
     return len(sessions) / took
 
 
-def create_sessions(line: Line, count: int, agent: str = "walrus") -> list[int]:
+def create_sessions(connection: RawConnection, count: int, agent: str = "walrus") -> list[int]:
     """New sessions, asked for side by side."""
     sessions: list[int] = []
     for start in range(0, count, 500):
         some = range(start, min(start + 500, count))
-        line.socket.sendall(b"".join(framed("session.create", {"agent": agent}, number) for number in some))
-        sessions += [json.loads(line.receive())["result"]["session"] for _ in some]
+        connection.socket.sendall(
+            b"".join(encode_request("session.create", {"agent": agent}, number) for number in some)
+        )
+        sessions += [json.loads(connection.receive())["result"]["session"] for _ in some]
     return sessions

@@ -8,12 +8,12 @@ from typing import Any
 HEADER = Struct(">I")
 
 
-def framed(method: str, params: dict[str, Any], request: int = 1) -> bytes:
+def encode_request(method: str, params: dict[str, Any], request: int = 1) -> bytes:
     body = json.dumps({"jsonrpc": "2.0", "id": request, "method": method, "params": params}).encode()
     return HEADER.pack(len(body)) + body
 
 
-class Line:
+class RawConnection:
     """One connection, one request at a time."""
 
     def __init__(self, path: str) -> None:
@@ -26,7 +26,7 @@ class Line:
 
     def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The result. Events before it are passed over."""
-        self.socket.sendall(framed(method, params))
+        self.socket.sendall(encode_request(method, params))
         while True:
             answer = json.loads(self.receive())
             if "result" in answer:
@@ -38,14 +38,14 @@ class Line:
     def receive(self) -> bytes:
         """The payload of the next frame."""
         while len(self._buffer) < 4:
-            self._more()
+            self._receive_more()
         (size,) = HEADER.unpack_from(self._buffer)
         while len(self._buffer) < 4 + size:
-            self._more()
+            self._receive_more()
         payload, self._buffer = self._buffer[4 : 4 + size], self._buffer[4 + size :]
         return payload
 
-    def _more(self) -> None:
+    def _receive_more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise EOFError("the server hung up")

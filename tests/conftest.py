@@ -7,15 +7,15 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.fakes.leftovers import everybody, leftovers
-from walrusd.host.killing import kill
+from tests.fakes.process_leak_check import all_pids, find_leaked_processes
+from walrusd.host.kill import kill
 
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 """`pytest --hypothesis-profile=thorough`: an hour instead of a minute."""
 
 
 @pytest.fixture(autouse=True)
-def quiet_log() -> None:
+def errors_only_log() -> None:
     """Only errors are printed, where pytest shows them beside a failure."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
@@ -23,9 +23,9 @@ def quiet_log() -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No process that a test has started outlives it."""
-    before = everybody()
+    before = all_pids()
     yield
-    if left := leftovers(before, f"{tmp_path_factory.getbasetemp()}/"):
+    if left := find_leaked_processes(before, f"{tmp_path_factory.getbasetemp()}/"):
         for seen in left:
             kill(seen)
         pytest.fail(f"left running: {left}")

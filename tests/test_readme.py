@@ -12,15 +12,15 @@ README = (ROOT / "README.md").read_text()
 BIN = str(Path(sys.executable).parent)
 
 
-def block(language: str, after: str) -> str:
+def code_block(language: str, heading: str) -> str:
     """The first fenced block of a language behind a heading."""
-    _, _, rest = README.partition(f"## {after}\n")
+    _, _, rest = README.partition(f"## {heading}\n")
     found = re.search(rf"```{language}\n(.*?)```", rest, re.DOTALL)
-    assert found, f"there is no {language} block under {after}"
+    assert found, f"there is no {language} block under {heading}"
     return found[1]
 
 
-def steady(text: str, home: str) -> str:
+def mask_variable_parts(text: str, home: str) -> str:
     """What differs from run to run, and nothing else, put out of sight."""
     text = text.replace(home, "/tmp/walrus-tour")
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<when>", text)
@@ -30,7 +30,7 @@ def steady(text: str, home: str) -> str:
 
 
 def test_the_tour_gives_what_it_shows(tmp_path: Path) -> None:
-    tour = block("console", "A five-minute tour")
+    tour = code_block("console", "A five-minute tour")
     commands = [line.removeprefix("$ ") for line in tour.splitlines() if line.startswith("$ ")]
     home = str(tmp_path / "h")
     typed = [
@@ -50,11 +50,13 @@ def test_the_tour_gives_what_it_shows(tmp_path: Path) -> None:
         check=False,
     )
     shown = [line for line in tour.splitlines() if not line.startswith("$ make ")]
-    assert steady(ran.stdout.replace(BIN, "$PWD/.venv/bin"), home) == steady("\n".join(shown), home)
+    assert mask_variable_parts(ran.stdout.replace(BIN, "$PWD/.venv/bin"), home) == mask_variable_parts(
+        "\n".join(shown), home
+    )
 
 
 def test_the_example_of_the_library_runs() -> None:
-    example = block("python", "As a library")
+    example = code_block("python", "As a library")
     ran = subprocess.run(
         [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )

@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.soak_samples import MOST_WAL_MB, Sample, judged
+from benchmarks.soak_samples import MAX_WAL_MB, SoakSample, judge
 
 STEADY = [
-    Sample(
+    SoakSample(
         second=second,
         turns=200 * second,
         rss_mb=min(50.0 + second, 64.0),
@@ -24,8 +24,8 @@ STEADY = [
 ]
 
 
-def test_what_is_level_once_it_is_warm_is_good() -> None:
-    verdict = judged(STEADY)
+def test_levels_that_are_flat_after_warm_up_pass() -> None:
+    verdict = judge(STEADY)
     assert (verdict.good, verdict.warm_s, verdict.warm_rss_mb) == (True, 61, 64.0)
     assert verdict.text.startswith("good: 40,000 turns in 200 s; RSS 64.0 MB, 1.00 of 64.0")
 
@@ -35,11 +35,11 @@ def test_what_is_level_once_it_is_warm_is_good() -> None:
     [
         ([replace(one, rss_mb=50 + one.second / 8) for one in STEADY], "RSS 74.4 MB, 1.28 of 58.2"),
         ([replace(one, fds=37 + int(one.second / 5)) for one in STEADY], "files 76, 50 when warm"),
-        ([replace(one, wal_mb=MOST_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 17.0 MB"),
+        ([replace(one, wal_mb=MAX_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 17.0 MB"),
     ],
 )
-def test_what_goes_on_growing_is_named(leaking: list[Sample], told: str) -> None:
-    verdict = judged(leaking)
+def test_a_level_that_keeps_growing_is_named(leaking: list[SoakSample], told: str) -> None:
+    verdict = judge(leaking)
     assert not verdict.good
     [not_met] = [part for part in verdict.text.split("; ") if "NOT MET" in part]
     assert not_met.startswith(told)

@@ -7,8 +7,8 @@ from io import TextIOWrapper
 import click
 
 from walrus_protocol import wire
-from walrusctl.groups import EXIT_BROKEN_PIPE, CommandLine, common_options
-from walrusctl.output import Courtesy, complain, silence
+from walrusctl.click_base import EXIT_BROKEN_PIPE, RootGroup, common_options
+from walrusctl.output import BestEffortStderr, print_error, redirect_to_devnull
 
 COMMANDS = {
     "ping": "walrusctl.commands.daemon:ping",
@@ -16,9 +16,9 @@ COMMANDS = {
     "metrics": "walrusctl.commands.daemon:metrics",
     "agent": "walrusctl.commands.agent:agent",
     "session": "walrusctl.commands.session:session",
-    "send": "walrusctl.commands.turn:send",
-    "stream": "walrusctl.commands.turn:stream",
-    "run": "walrusctl.commands.turn:run",
+    "send": "walrusctl.commands.send:send",
+    "stream": "walrusctl.commands.send:stream",
+    "run": "walrusctl.commands.send:run",
     "events": "walrusctl.commands.events:events",
     "tool": "walrusctl.commands.tool:tool",
     "schedule": "walrusctl.commands.schedule:schedule",
@@ -45,7 +45,7 @@ Exit codes:
 
 
 @click.command(
-    cls=CommandLine,
+    cls=RootGroup,
     lazy=COMMANDS,
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -67,9 +67,9 @@ def main() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     if isinstance(sys.stderr, TextIOWrapper):
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
-        sys.stderr = Courtesy(sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True)
+        sys.stderr = BestEffortStderr(sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True)
     if sys.stdout is None:
-        complain("cannot write the answer: stdout is closed", "send it to /dev/null where nobody wants it")
+        print_error("cannot write the answer: stdout is closed", "send it to /dev/null where nobody wants it")
         sys.exit(wire.EXIT_INTERNAL)  # before anything was asked
     try:
         try:
@@ -77,11 +77,11 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        silence(sys.stdout)
+        redirect_to_devnull(sys.stdout)
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.filename is not None:
             raise  # a file, and not the answer
-        silence(sys.stdout)
-        complain(f"cannot write the answer: {error.strerror}")
+        redirect_to_devnull(sys.stdout)
+        print_error(f"cannot write the answer: {error.strerror}")
         sys.exit(wire.EXIT_INTERNAL)

@@ -9,47 +9,47 @@ import sys
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from walrusctl.clean import Cleaner, clean
-from walrusctl.render import wrapped
+from walrusctl.formatting import wrap_text
+from walrusctl.sanitize import StreamSanitizer, sanitize
 
 Json = dict[str, Any]
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-def say(text: str) -> None:
+def print_answer(text: str) -> None:
     """A whole text to stdout, with a newline at its end."""
-    write(clean(text) if sys.stdout.isatty() else text)
+    write_stdout(sanitize(text) if sys.stdout.isatty() else text)
     if not text.endswith("\n"):
-        write("\n")
+        write_stdout("\n")
 
 
-def say_json(value: Json) -> None:
+def print_json(value: Json) -> None:
     # ASCII: whole on any terminal and in any locale, and no control character but by its escape.
-    write(json.dumps(value) + "\n")
+    write_stdout(json.dumps(value) + "\n")
 
 
-def write(text: str) -> None:
-    _write(sys.stdout, text)
+def write_stdout(text: str) -> None:
+    _write_encodable(sys.stdout, text)
 
 
-def note(text: str, stream: TextIO | None = None) -> None:
+def print_note(text: str, stream: TextIO | None = None) -> None:
     """A line beside the answer, dim on a terminal; on stderr unless told otherwise."""
     stream = stream or sys.stderr
-    line = clean(text) if stream.isatty() else text
+    line = sanitize(text) if stream.isatty() else text
     if stream.isatty() and not os.environ.get("NO_COLOR"):
         line = f"{_DIM}{line}{_PLAIN}"
-    _write(stream, line + "\n")
+    _write_encodable(stream, line + "\n")
 
 
-def complain(message: str, hint: str = "") -> None:
+def print_error(message: str, hint: str = "") -> None:
     """What went wrong, and what to do about it."""
     for head, text in (("walrusctl: ", message), ("  hint: ", hint)):
         if text:
-            lines = (wrapped(line, width(sys.stderr), len(head)) for line in clean(text).split("\n"))
-            _write(sys.stderr, head + "\n".join(lines) + "\n")
+            lines = (wrap_text(line, terminal_width(sys.stderr), len(head)) for line in sanitize(text).split("\n"))
+            _write_encodable(sys.stderr, head + "\n".join(lines) + "\n")
 
 
-def width(stream: TextIO) -> int | None:
+def terminal_width(stream: TextIO) -> int | None:
     """Columns of the terminal that reads a stream; None where none does, or it does not say."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
@@ -57,53 +57,53 @@ def width(stream: TextIO) -> int | None:
         return None
 
 
-class Flow:
+class StreamPrinter:
     """Text to a stream as it comes, piece by piece; a sequence cut in two is cleaned all the same."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._cleaner = Cleaner() if stream.isatty() else None
+        self._sanitizer = StreamSanitizer() if stream.isatty() else None
         self._at_line_start = True
 
     def write(self, piece: str) -> None:
-        self._show(self._cleaner.feed(piece) if self._cleaner else piece)
+        self._write_text(self._sanitizer.feed(piece) if self._sanitizer else piece)
 
     def end_line(self) -> None:
-        if self._cleaner:
-            self._show(self._cleaner.rest())
+        if self._sanitizer:
+            self._write_text(self._sanitizer.flush())
         if not self._at_line_start:
-            self._show("\n")
+            self._write_text("\n")
 
-    def _show(self, text: str) -> None:
+    def _write_text(self, text: str) -> None:
         if text:
             self._at_line_start = text.endswith("\n")  # first: Ctrl-C may come between any two lines
-            _write(self._stream, text)
+            _write_encodable(self._stream, text)
             self._stream.flush()
 
 
-class Courtesy(TextIOWrapper):
+class BestEffortStderr(TextIOWrapper):
     """stderr, whose failures are nobody's: where it can take no more, what is said to it goes nowhere."""
 
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
         except OSError:
-            silence(self)
+            redirect_to_devnull(self)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError:
-            silence(self)
+            redirect_to_devnull(self)
 
 
-def silence(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """It cannot be written any more: let what comes, and Python's own last flush, go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write_encodable(stream: TextIO, text: str) -> None:
     try:
         stream.write(text)
     except UnicodeEncodeError:

@@ -8,14 +8,14 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-QUICK_S = 10.0
+QUERY_TIMEOUT_S = 10.0
 """For what the manager knows or notes."""
 NO_SYSTEMCTL = "there is no systemctl here"
 _PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 """SD_MESSAGE_UNIT_PROCESS_EXIT: what systemd marks its word of how a service's process failed with."""
 
 
-class ManagerFailed(Exception):
+class SystemctlFailed(Exception):
     """systemctl refused. `hint` tells a person what to do."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -23,34 +23,34 @@ class ManagerFailed(Exception):
         self.hint = hint
 
 
-class Manager(NamedTuple):
+class UserSystemd(NamedTuple):
     """A running `systemd --user`."""
 
     environ: Mapping[str, str]
     """For systemctl to find it."""
-    gives: Mapping[str, str]
+    service_environment: Mapping[str, str]
     """What it gives its services as their environment."""
 
-    def tell(self, *words: str, within_s: float = QUICK_S) -> str:
+    def run(self, *arguments: str, timeout_s: float = QUERY_TIMEOUT_S) -> str:
         """What systemctl printed. Raises ManagerFailed."""
-        typed = f"systemctl --user {' '.join(words)}"
+        typed = f"systemctl --user {' '.join(arguments)}"
         try:
-            done = _systemctl(self.environ, *words, within_s=within_s)
+            done = _run_systemctl(self.environ, *arguments, timeout_s=timeout_s)
         except subprocess.TimeoutExpired:
-            raise ManagerFailed(
-                f"`{typed}` was not done within {within_s:.0f} s", "it may still come: `walrusctl service status`"
+            raise SystemctlFailed(
+                f"`{typed}` was not done within {timeout_s:.0f} s", "it may still come: `walrusctl service status`"
             ) from None
         if done.returncode != 0:
             said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-            raise ManagerFailed(f"`{typed}` failed: {said}", "`walrusctl logs` may tell why")
+            raise SystemctlFailed(f"`{typed}` failed: {said}", "`walrusctl logs` may tell why")
         return done.stdout
 
-    def properties(self, unit: str, *names: str) -> dict[str, str]:
+    def read_properties(self, unit: str, *names: str) -> dict[str, str]:
         """Raises ManagerFailed."""
-        lines = self.tell("show", unit, f"--property={','.join(names)}").splitlines()
+        lines = self.run("show", unit, f"--property={','.join(names)}").splitlines()
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
-    def last_failure(self, unit: str) -> dict[str, str]:
+    def read_last_failure(self, unit: str) -> dict[str, str]:
         """The fields of the journal's last word of how the unit's process failed; empty where the journal has none."""
         # Not --user, which sees nothing where the journal is kept in memory: the same, said as what to match.
         matches = [f"_UID={os.geteuid()}", f"USER_UNIT={unit}", f"MESSAGE_ID={_PROCESS_EXITED}"]
@@ -61,7 +61,7 @@ class Manager(NamedTuple):
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=QUICK_S,
+                timeout=QUERY_TIMEOUT_S,
                 check=False,
             )
             said = json.loads(asked.stdout)
@@ -71,12 +71,12 @@ class Manager(NamedTuple):
         return {name: value for name, value in fields if isinstance(value, str)}
 
 
-def without(manager: str) -> str:
+def hint_without_systemd(reason: str) -> str:
     """What to do where find_manager says that there is none."""
-    return "" if manager == NO_SYSTEMCTL else "log in as yourself, not by su or sudo"
+    return "" if reason == NO_SYSTEMCTL else "log in as yourself, not by su or sudo"
 
 
-def find_manager(environ: Mapping[str, str]) -> Manager | str:
+def find_user_systemd(environ: Mapping[str, str]) -> UserSystemd | str:
     """The manager, or why there is none."""
     if shutil.which("systemctl", path=environ.get("PATH")) is None:
         return NO_SYSTEMCTL
@@ -84,25 +84,25 @@ def find_manager(environ: Mapping[str, str]) -> Manager | str:
     if not environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
         environ = {**environ, "XDG_RUNTIME_DIR": runtime}  # by su and sudo one comes without it
     try:
-        asked = _systemctl(environ, "show-environment", within_s=QUICK_S)
+        asked = _run_systemctl(environ, "show-environment", timeout_s=QUERY_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return f"the user's systemd has not answered for {QUICK_S:.0f} s"
+        return f"the user's systemd has not answered for {QUERY_TIMEOUT_S:.0f} s"
     if asked.returncode != 0:
         return f"no systemd runs for this user ({' '.join(asked.stderr.split()) or 'systemctl does not say why'})"
     pairs = (line.partition("=") for line in asked.stdout.splitlines())
-    return Manager(environ, {name: value for name, _, value in pairs})
+    return UserSystemd(environ, {name: value for name, _, value in pairs})
 
 
-def lingers(environ: Mapping[str, str]) -> bool | None:
+def is_lingering(environ: Mapping[str, str]) -> bool | None:
     """Whether the user's services run without a login; None where nobody can say."""
-    name = _user()
+    name = _user_name()
     try:
         asked = subprocess.run(  # noqa: S603 - no shell, and the name is the system's
             ["loginctl", "show-user", name, "--property=Linger"],  # noqa: S607 - the user's own PATH decides
             env=environ,
             capture_output=True,
             text=True,
-            timeout=QUICK_S,
+            timeout=QUERY_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -112,20 +112,20 @@ def lingers(environ: Mapping[str, str]) -> bool | None:
     return True if known is None and os.path.exists(f"/var/lib/systemd/linger/{name}") else known
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
 
 
-def _systemctl(environ: Mapping[str, str], *words: str, within_s: float) -> subprocess.CompletedProcess[str]:
+def _run_systemctl(environ: Mapping[str, str], *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - no shell, and the words are ours
-        ["systemctl", "--user", "--no-ask-password", *words],  # noqa: S607 - the user's own PATH decides
+        ["systemctl", "--user", "--no-ask-password", *arguments],  # noqa: S607 - the user's own PATH decides
         env=environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=within_s,
+        timeout=timeout_s,
         check=False,
     )

@@ -8,98 +8,99 @@ import re
 from collections.abc import Callable, Iterator
 
 from walrus_protocol.client import Json
-from walrus_protocol.cutting import Cutter
-from walrusctl.clean import clean, flat
-from walrusctl.render import CUT_OFF, event_line, is_cut_off, plain, when
+from walrus_protocol.json_reader import JsonReader
+from walrusctl.formatting import TRUNCATED_MARK, format_content, format_event, format_time, is_truncated
+from walrusctl.sanitize import sanitize, to_single_line
 
 _FENCE = re.compile("`{3,}")
 
 
-def lines(read: Callable[[], str]) -> Iterator[str]:
+def iter_jsonl(read: Callable[[], str]) -> Iterator[str]:
     """Each event as it stands in the document, inherited ones first. Raises Malformed."""
-    for text in _pieces(Cutter(read)):
+    for text in _document_parts(JsonReader(read)):
         if isinstance(text, str):
             yield text + "\n"
 
 
-def markdown(read: Callable[[], str]) -> Iterator[str]:
+def iter_markdown(read: Callable[[], str]) -> Iterator[str]:
     """The conversation, inherited first. No escape sequence of what was said is left. Raises Malformed."""
-    for piece in _pieces(Cutter(read)):
-        yield clean(_head(piece) if isinstance(piece, dict) else _part(json.loads(piece)))
+    for piece in _document_parts(JsonReader(read)):
+        yield sanitize(_format_header(piece) if isinstance(piece, dict) else _format_event(json.loads(piece)))
 
 
-def _pieces(cutter: Cutter) -> Iterator[Json | str]:
+def _document_parts(reader: JsonReader) -> Iterator[Json | str]:
     """What is said of the session, and the text of each event."""
-    for name in cutter.members():
+    for name in reader.members():
         if name == "session":
-            yield json.loads(cutter.value())
+            yield json.loads(reader.read_value())
         elif name == "ancestors":
-            for _ in cutter.elements():
-                for inner in cutter.members():
-                    yield from _events(cutter) if inner == "events" else _skipped(cutter)
+            for _ in reader.elements():
+                for inner in reader.members():
+                    yield from _read_events(reader) if inner == "events" else _skip_value(reader)
         elif name == "events":
-            yield from _events(cutter)
+            yield from _read_events(reader)
         else:
-            yield from _skipped(cutter)
-    cutter.end()
+            yield from _skip_value(reader)
+    reader.expect_end()
 
 
-def _events(cutter: Cutter) -> Iterator[str]:
-    return (cutter.value() for _ in cutter.elements())
+def _read_events(reader: JsonReader) -> Iterator[str]:
+    return (reader.read_value() for _ in reader.elements())
 
 
-def _skipped(cutter: Cutter) -> Iterator[str]:
-    cutter.value()
+def _skip_value(reader: JsonReader) -> Iterator[str]:
+    reader.read_value()
     return iter(())
 
 
-def _head(session: Json) -> str:
-    title = flat(session["title"]) or f"Session {session['id']}"
-    by = flat(session["created_by"])
-    made = f"Session {session['id']} of agent {flat(session['agent'])}, made {when(session['created_at'])}"
+def _format_header(session: Json) -> str:
+    title = to_single_line(session["title"]) or f"Session {session['id']}"
+    by = to_single_line(session["created_by"])
+    agent, created = to_single_line(session["agent"]), format_time(session["created_at"])
+    made = f"Session {session['id']} of agent {agent}, made {created}"
     left_out = session.get("turn_left_out")
     running = f" Turn {left_out} was under way, and is left out." if left_out else ""
     return f"# {title}\n\n*{made}{f' by {by}' if by else ''}.{running}*\n"
 
 
-def _part(event: Json) -> str:
+def _format_event(event: Json) -> str:
     kind = event["type"]
     if kind == "user_message":
         of_kind = "" if event.get("kind") == "message" else f" ({event.get('kind')})"
-        return _headed(f"{flat(event.get('sender') or '') or 'User'}{of_kind}", event)
+        return _format_section(f"{to_single_line(event.get('sender') or '') or 'User'}{of_kind}", event)
     if kind == "assistant_message":
-        return _headed("Assistant", event) if plain(event["content"]).strip() else ""
+        return _format_section("Assistant", event) if format_content(event["content"]).strip() else ""
     if kind == "tool_calls_start":
-        return "".join(_call(call) for call in event["calls"])
+        return "".join(_format_tool_call(call) for call in event["calls"])
     if kind == "tool_result":
         outcome = event.get("outcome", "ok")
-        return f"\n*← {flat(event['name'])}: {outcome}*\n\n{_fenced(event['output'])}"
+        return f"\n*← {to_single_line(event['name'])}: {outcome}*\n\n{_fence(event['output'])}"
     if kind == "session_created" and not event.get("parent"):
         return ""  # the head has said it
     if kind == "done" and event["stop_reason"] == "text_response":
         return ""
-    said = flat(event_line(event)).replace("*", "\\*")
+    said = to_single_line(format_event(event)).replace("*", "\\*")
     return f"\n*{said}*\n" if said else ""
 
 
-def _headed(who: str, event: Json) -> str:
-    cut_off = CUT_OFF if is_cut_off(event) else ""
-    return f"\n## {who}, {when(event['ts'])}{cut_off}\n\n{_quoted(plain(event['content']).strip())}\n"
+def _format_section(author: str, event: Json) -> str:
+    cut_off = TRUNCATED_MARK if is_truncated(event) else ""
+    return f"\n## {author}, {format_time(event['ts'])}{cut_off}\n\n{_quote(format_content(event['content']).strip())}\n"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """As it was said, with headings and fences of its own that end with it."""
-    return "\n".join(f"> {line}" if line else ">" for line in clean(text).split("\n"))
+    return "\n".join(f"> {line}" if line else ">" for line in sanitize(text).split("\n"))
 
 
-def _call(call: Json) -> str:
+def _format_tool_call(call: Json) -> str:
     arguments = call["arguments"]
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, indent=2)
-    return f"\n*→ {flat(call['name'])}*\n\n{_fenced(text, 'json')}"
+    return f"\n*→ {to_single_line(call['name'])}*\n\n{_fence(text, 'json')}"
 
 
-def _fenced(text: str, language: str = "") -> str:
-    text = clean(text).rstrip()
+def _fence(text: str, language: str = "") -> str:
+    text = sanitize(text).rstrip()
     longest = max((len(found) for found in _FENCE.findall(text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text}\n{fence}\n"

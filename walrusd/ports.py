@@ -18,36 +18,36 @@ from walrus_protocol.content import (
     TurnErrorKind,
     Usage,
 )
-from walrus_protocol.events import Process, ToolResult
+from walrus_protocol.events import ProcessGroupId, ToolResult
 
 Clock = Callable[[], float]
 """Unix seconds."""
 
 
-class TextSaid(Struct, frozen=True):
+class TextChunk(Struct, frozen=True):
     """A piece of a reply's text, as it comes."""
 
     text: str
 
 
-class ThinkingSaid(Struct, frozen=True):
+class ThinkingChunk(Struct, frozen=True):
     """A piece of a reply's thinking, as it comes."""
 
     text: str
 
 
-Said = TextSaid | ThinkingSaid
-Say = Callable[[Said], None]
+ReplyChunk = TextChunk | ThinkingChunk
+OnChunk = Callable[[ReplyChunk], None]
 """Told each piece while a reply streams. Never blocks and never raises: a slow reader is not the model's affair."""
 
 
-class Rendered(Protocol):
+class RenderedHistory(Protocol):
     """A history whose messages are encoded once for each wire, however many rounds send them."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
 
-    def rendered(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+    def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
         """All messages as `encode` gives them; `wire` names the encoding, under which earlier results are kept."""
 
 
@@ -57,7 +57,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     model: str
     """As the agent names it: a model's name, or provider/model."""
     system: str
-    history: Rendered
+    history: RenderedHistory
     tools: tuple[ToolSchema, ...] = ()
     thinking: bool = False
 
@@ -85,7 +85,7 @@ class ModelFailed(Exception):
 
 
 class Model(Protocol):
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """One answer. Cancelling it ends the exchange at once. Raises ModelFailed."""
 
 
@@ -105,9 +105,9 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
     schema: ToolSchema | None
     """As it stood when the agent was built; None for a tool it was not offered."""
     workspace: str
-    started: Callable[[Process | None], Awaitable[None]]
-    keep: Callable[[bytes], Awaitable[str]]
-    say: Callable[[str], None]
+    record_started: Callable[[ProcessGroupId | None], Awaitable[None]]
+    store_output: Callable[[bytes], Awaitable[str]]
+    on_output: Callable[[str], None]
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
@@ -159,7 +159,7 @@ class WallClock(Protocol):
     def now(self) -> float:
         """Unix seconds."""
 
-    async def until(self, when: float) -> None:
+    async def wait_until(self, when: float) -> None:
         """Wait for that time of day; return early, too, where the clock was set meanwhile: look at `now` again."""
 
 

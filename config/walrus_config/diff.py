@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import fields, replace
 
-from walrus_config.lines import KeyPath
-from walrus_config.notes import dotted
+from walrus_config.diagnostics import format_key_path
 from walrus_config.schema import Config, Section
+from walrus_config.toml_positions import KeyPath
 
 AT_RESTART = (
     "daemon.socket",  # whoever waits at the old one would never know
@@ -21,24 +21,24 @@ AT_RESTART = (
     "storage.chain",  # as durability; a stretch of it begins and ends with a start
 )
 """The keys that are read once, at the start. Every other is in force as soon as it is reloaded."""
-_NOT_KEYS = frozenset({"home", "path", "warnings"})
+_COMPUTED_FIELDS = frozenset({"home", "path", "warnings"})
 
 
-def changes(before: Config, after: Config) -> tuple[str, ...]:
+def changed_keys(before: Config, after: Config) -> tuple[str, ...]:
     """The keys that differ. What is new or gone is named as a whole: `agents.scout`, `providers.deepseek`.
 
     An agent's `system_prompt` stands for its prompt file.
     """
-    return tuple(sorted(map(dotted, _changes(before, after, ()))))
+    return tuple(sorted(map(format_key_path, _changed_paths(before, after, ()))))
 
 
-def split(changed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_by_restart(changed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of `changes` that take effect at once, and those that do at the next start."""
     at_once = tuple(key for key in changed if key not in AT_RESTART)
     return at_once, tuple(key for key in changed if key in AT_RESTART)
 
 
-def without_restart(running: Config, candidate: Config) -> Config:
+def retain_restart_keys(running: Config, candidate: Config) -> Config:
     """The candidate as a process that has started with `running` can have it."""
     kept: dict[str, dict[str, object]] = {}
     for key in AT_RESTART:
@@ -47,17 +47,19 @@ def without_restart(running: Config, candidate: Config) -> Config:
     return replace(candidate, **{table: replace(getattr(candidate, table), **values) for table, values in kept.items()})
 
 
-def _changes(before: object, after: object, at: KeyPath) -> Iterator[KeyPath]:
+def _changed_paths(before: object, after: object, key_path: KeyPath) -> Iterator[KeyPath]:
     match before, after:
         case (Section(), Section()):
             for field in fields(before):
-                if at or field.name not in _NOT_KEYS:
-                    yield from _changes(getattr(before, field.name), getattr(after, field.name), (*at, field.name))
+                if key_path or field.name not in _COMPUTED_FIELDS:
+                    yield from _changed_paths(
+                        getattr(before, field.name), getattr(after, field.name), (*key_path, field.name)
+                    )
         case (Mapping(), Mapping()):
             for name in before.keys() | after.keys():
                 if name in before and name in after:
-                    yield from _changes(before[name], after[name], (*at, name))
+                    yield from _changed_paths(before[name], after[name], (*key_path, name))
                 else:
-                    yield (*at, name)
+                    yield (*key_path, name)
         case _ if before != after:
-            yield at
+            yield key_path

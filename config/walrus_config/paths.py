@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from walrus_config.problems import refusal
+from walrus_config.errors import config_error
 
 SOCKET_PATH_LIMIT = 107
 """Bytes: sun_path of AF_UNIX holds 108, the closing NUL among them."""
@@ -28,7 +28,7 @@ class Paths(NamedTuple):
     workspace: str
 
 
-def paths(home: str) -> Paths:
+def home_paths(home: str) -> Paths:
     return Paths(
         home=home,
         toml=os.path.join(home, "walrus.toml"),
@@ -47,7 +47,7 @@ def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
     """
     head, slash, rest = path.partition("/")
     if head == "~":
-        path = (environ.get("HOME") or _users_folder(path)) + slash + rest
+        path = (environ.get("HOME") or _user_home(path)) + slash + rest
     elif head.startswith("~"):
         path = os.path.expanduser(path)
     return os.path.normpath(os.path.join(base, path))
@@ -55,7 +55,7 @@ def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
 
 def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
     """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus. Raises ConfigError, as `expand` does."""
-    return _from_here(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ)
+    return _absolute_from_cwd(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ)
 
 
 def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, configured: str = "") -> str:
@@ -64,11 +64,11 @@ def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, conf
     Raises ConfigError for a path that does not fit into a socket address.
     """
     if given := flag or environ.get("WALRUS_SOCKET"):
-        path = _from_here(given, environ)
+        path = _absolute_from_cwd(given, environ)
     else:
         path = expand(configured or "walrus.sock", environ, base=home)
     if (size := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
-        raise refusal(
+        raise config_error(
             path,
             f"the path of the socket has {size} bytes; the system takes at most {SOCKET_PATH_LIMIT}",
             "choose a shorter one with --socket, WALRUS_SOCKET or [daemon] socket, or a home nearer the root",
@@ -76,13 +76,13 @@ def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, conf
     return path
 
 
-def configured_socket(home: str) -> str:
+def read_configured_socket(home: str) -> str:
     """[daemon] socket of the home's walrus.toml as it is written there, for a client that does not load the rest.
 
     Empty where there is none, and where the file cannot be read: the daemon, not its client, says what is wrong.
     """
     try:
-        with open(paths(home).toml, "rb") as file:
+        with open(home_paths(home).toml, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return ""
@@ -114,8 +114,8 @@ def check_home(home: str, uid: int | None = None) -> None:
     None), may be written by group or others, cannot be written by us, or has a name that cannot be told.
     """
     uid = os.geteuid() if uid is None else uid
-    if not _is_text(home):
-        raise refusal(
+    if not _is_utf8(home):
+        raise config_error(
             home,
             "the path of the home is no text in UTF-8, as clients and the database have to be told it",
             "choose another with WALRUS_HOME; where it is UTF-8, LC_ALL=C.UTF-8 tells Python so",
@@ -125,34 +125,36 @@ def check_home(home: str, uid: int | None = None) -> None:
     except FileNotFoundError as error:
         if os.path.islink(home):
             to = os.readlink(home)
-            raise refusal(
+            raise config_error(
                 home, f"there is no such folder: it is a link to {to}", f"make {to}, or remove the link"
             ) from error
-        raise refusal(home, "there is no such folder", "`make run` or `walrusd --init` makes it") from error
+        raise config_error(home, "there is no such folder", "`make run` or `walrusd --init` makes it") from error
     except OSError as error:
-        raise refusal(home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME") from error
+        raise config_error(
+            home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME"
+        ) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise refusal(home, "the home is not a folder", "choose another with WALRUS_HOME")
+        raise config_error(home, "the home is not a folder", "choose another with WALRUS_HOME")
     if status.st_uid != uid:
-        raise refusal(
+        raise config_error(
             home,
             f"the home belongs to {user_name(status.st_uid)}, and walrusd runs as {user_name(uid)}",
             "run walrusd as its owner, or choose another with WALRUS_HOME",
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise refusal(
+        raise config_error(
             home,
             f"group or others may write the home (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod 700 {home}",
         )
     if os.statvfs(home).f_flag & os.ST_RDONLY:
-        raise refusal(
+        raise config_error(
             home,
             "the home is on a file system that may only be read",
             "mount it for writing (where it was so before, `dmesg` says what happened), or choose another home",
         )
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-        raise refusal(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
+        raise config_error(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
 
 
 def make_folder(path: str) -> bool:
@@ -170,28 +172,28 @@ def make_folder(path: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise refusal(
+        raise config_error(
             path, f"the folder cannot be made: {error.strerror}", "choose another with WALRUS_HOME"
         ) from error
     return True
 
 
-def _from_here(path: str, environ: Mapping[str, str]) -> str:
+def _absolute_from_cwd(path: str, environ: Mapping[str, str]) -> str:
     try:
         return os.path.abspath(expand(path, environ, base=""))
     except FileNotFoundError:  # asked for where it matters only: an absolute path needs no current folder
-        raise refusal(path, "the current folder is gone", "name it from the root") from None
+        raise config_error(path, "the current folder is gone", "name it from the root") from None
 
 
-def _users_folder(path: str) -> str:
+def _user_home(path: str) -> str:
     uid = os.geteuid()
     try:
         return pwd.getpwuid(uid).pw_dir
     except KeyError:
-        raise refusal(path, f"no home is known for uid {uid}", "set HOME or WALRUS_HOME") from None
+        raise config_error(path, f"no home is known for uid {uid}", "set HOME or WALRUS_HOME") from None
 
 
-def _is_text(path: str) -> bool:
+def _is_utf8(path: str) -> bool:
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -3,8 +3,8 @@
 import os
 from contextlib import suppress
 
-from walrus_config.paths import make_folder, paths
-from walrus_config.problems import refusal
+from walrus_config.errors import config_error
+from walrus_config.paths import home_paths, make_folder
 
 BUILT_IN_AGENT = "walrus"
 BUILT_IN_DESCRIPTION = "The agent that is there from the start"
@@ -23,7 +23,7 @@ _WALRUS_MD = f"""\
 """
 
 
-def sample() -> str:
+def read_sample() -> str:
     """The commented sample of walrus.toml."""
     here = os.path.dirname(os.path.abspath(__file__))
     # Beside this file where it was installed, one folder up in a checkout.
@@ -38,17 +38,17 @@ def scaffold(home: str) -> list[str]:
 
     `home` itself is there: see `prepare_home`. Raises ConfigError where something cannot be written.
     """
-    where = paths(home)
+    where = home_paths(home)
     made = [where.workspace] if make_folder(where.workspace) else []
     # Only with its folder: whoever has deleted the example does not want it back.
     if make_folder(where.agents):
-        made.append(_write(os.path.join(where.agents, f"{BUILT_IN_AGENT}.md"), _WALRUS_MD))
+        made.append(_write_new_file(os.path.join(where.agents, f"{BUILT_IN_AGENT}.md"), _WALRUS_MD))
     if not os.path.lexists(where.toml):
-        made.append(_write(where.toml, sample()))
+        made.append(_write_new_file(where.toml, read_sample()))
     return made
 
 
-def _write(path: str, text: str) -> str:
+def _write_new_file(path: str, text: str) -> str:
     """Write a new file that only its owner may read: keys may come to stand in it."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -57,5 +57,5 @@ def _write(path: str, text: str) -> str:
         if not isinstance(error, FileExistsError):
             with suppress(OSError):
                 os.unlink(path)  # half of it would be taken for the user's own wish
-        raise refusal(path, f"cannot be written: {error.strerror}", "make room, or choose another home") from error
+        raise config_error(path, f"cannot be written: {error.strerror}", "make room, or choose another home") from error
     return path

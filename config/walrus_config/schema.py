@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-_MOST = 1_000_000_000
+_MAX_NUMBER = 1_000_000_000
 """Above every number that means something here (thirty years of seconds); it keeps infinity out."""
-Seconds = Annotated[float, Meta(gt=0, le=_MOST)]
-Count = Annotated[int, Meta(ge=1, le=_MOST)]
-_LEAST_DB = 1024 * 1024
+Seconds = Annotated[float, Meta(gt=0, le=_MAX_NUMBER)]
+Count = Annotated[int, Meta(ge=1, le=_MAX_NUMBER)]
+_MIN_DB_BYTES = 1024 * 1024
 """What is less is a slip: it would throw away all that is closed."""
-_MINUTES_OF_A_YEAR = 525_600
-Price_ = Annotated[float, Meta(ge=0, le=_MOST)]
+_MINUTES_PER_YEAR = 525_600
+UsdPerMillionTokens = Annotated[float, Meta(ge=0, le=_MAX_NUMBER)]
 
 KNOWN_TOOLS = frozenset({"bash", "read"})
 """The tools that walrusd brings along; another name in a list of tools is taken with a warning."""
@@ -52,19 +52,19 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of walrus.toml."""
 
 
-class Daemon(Section, frozen=True, kw_only=True):
+class DaemonSettings(Section, frozen=True, kw_only=True):
     socket: str = ""
     """Empty: walrus.sock in the home."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     idle_evict_s: Seconds = 600.0
     """How long a session that nobody uses stays in memory."""
-    shutdown_grace_s: Annotated[float, Meta(ge=0, le=_MOST)] = 10.0
+    shutdown_grace_s: Annotated[float, Meta(ge=0, le=_MAX_NUMBER)] = 10.0
     max_connections: Count = 512
     max_running_turns: Count = 64
 
 
-class Provider(Section, frozen=True, kw_only=True):
+class ProviderSettings(Section, frozen=True, kw_only=True):
     kind: Literal["openai", "local", "scripted", "echo"]
     base_url: str = ""
     """Of an openai provider; OPENAI_URL where the file names none."""
@@ -83,25 +83,25 @@ class Provider(Section, frozen=True, kw_only=True):
     """The weights (.gguf) of a local model, or the script of a scripted one; absolute after loading."""
 
 
-class Price(Section, frozen=True, kw_only=True):
+class PriceSettings(Section, frozen=True, kw_only=True):
     """US dollars per million tokens."""
 
-    input: Price_ = 0.0
-    output: Price_ = 0.0
-    cache_read: Price_ | None = None
+    input: UsdPerMillionTokens = 0.0
+    output: UsdPerMillionTokens = 0.0
+    cache_read: UsdPerMillionTokens | None = None
     """None: as input."""
-    cache_write: Price_ | None = None
+    cache_write: UsdPerMillionTokens | None = None
 
 
 class ModelSettings(Section, frozen=True, kw_only=True):
     context_window: Count | None = None
     """The window a local model is started with. Other providers know their own."""
     max_output_tokens: Count | None = None
-    price: Price | None = None
+    price: PriceSettings | None = None
     """None: unknown, and so is what a call costs."""
 
 
-class Permissions(Section, frozen=True, kw_only=True):
+class PermissionSettings(Section, frozen=True, kw_only=True):
     """Tool names. deny beats allow; what neither names gets the default."""
 
     allow: tuple[str, ...] = ()
@@ -110,10 +110,10 @@ class Permissions(Section, frozen=True, kw_only=True):
     """None: as the tier above says; deny where none does."""
 
 
-class Heartbeat(Section, frozen=True, kw_only=True):
+class HeartbeatSettings(Section, frozen=True, kw_only=True):
     """When an agent is woken without being asked, and what it is told."""
 
-    interval: Annotated[float, Meta(ge=0, le=_MINUTES_OF_A_YEAR)] = 0.0
+    interval: Annotated[float, Meta(ge=0, le=_MINUTES_PER_YEAR)] = 0.0
     """Minutes; 0 is off."""
     prompt: str = ""
     """Empty: walrusd's own."""
@@ -122,10 +122,10 @@ class Heartbeat(Section, frozen=True, kw_only=True):
     """A shell command; the model is called only where it says something else than before."""
     quiet_hours: tuple[str, ...] = ()
     """From and until, as HH:MM of the local time; none where empty."""
-    jitter_s: Annotated[float, Meta(ge=0, le=_MOST)] = 0.0
+    jitter_s: Annotated[float, Meta(ge=0, le=_MAX_NUMBER)] = 0.0
 
 
-class AgentKeys(Section, frozen=True, kw_only=True):
+class BaseAgentSettings(Section, frozen=True, kw_only=True):
     """What may stand in [defaults], in [agents.NAME] and in the front matter of agents/NAME.md."""
 
     description: str = ""
@@ -139,18 +139,18 @@ class AgentKeys(Section, frozen=True, kw_only=True):
     deny_tools: tuple[str, ...] = ()
     workspace: str = ""
     """Absolute after loading; the default is workspace/ in the home."""
-    permissions: Permissions = Permissions()
-    heartbeat: Heartbeat = Heartbeat()
+    permissions: PermissionSettings = PermissionSettings()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
 
 
-class Agent(AgentKeys, frozen=True, kw_only=True):
+class AgentSettings(BaseAgentSettings, frozen=True, kw_only=True):
     """An agent after merging: [defaults], [agents.NAME], front matter and prompt file."""
 
     name: str
     system_prompt: str = ""
 
 
-class Tool(Section, frozen=True, kw_only=True):
+class ToolSettings(Section, frozen=True, kw_only=True):
     enabled: bool = True
     timeout_s: Seconds | None = None
     """None: as the tool says."""
@@ -159,32 +159,32 @@ class Tool(Section, frozen=True, kw_only=True):
     """Of bash, which is offered only where the user has written that it runs without one."""
 
 
-class Sessions(Section, frozen=True, kw_only=True):
+class SessionSettings(Section, frozen=True, kw_only=True):
     on_restart: Literal["continue", "close"] = "continue"
 
 
-class Storage(Section, frozen=True, kw_only=True):
+class StorageSettings(Section, frozen=True, kw_only=True):
     durability: Literal["full", "normal"] = "full"
-    retain_closed_days: Annotated[float, Meta(gt=0, le=_MOST)] | None = None
+    retain_closed_days: Annotated[float, Meta(gt=0, le=_MAX_NUMBER)] | None = None
     """None: for ever."""
-    max_db_bytes: Annotated[int, Meta(ge=_LEAST_DB, le=2**53 - 1)] | None = None
+    max_db_bytes: Annotated[int, Meta(ge=_MIN_DB_BYTES, le=2**53 - 1)] | None = None
     """None: as many as the disk has."""
     chain: bool = False
     """Whether each event is chained to the one before it."""
 
 
-class Tables(Section, frozen=True, kw_only=True):
+class RawConfig(Section, frozen=True, kw_only=True):
     """walrus.toml as it stands, the front matter of prompts put into its agents: nothing resolved, nothing merged."""
 
-    daemon: Daemon = Daemon()
-    defaults: AgentKeys = AgentKeys()
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    daemon: DaemonSettings = DaemonSettings()
+    defaults: BaseAgentSettings = BaseAgentSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
-    agents: Mapping[str, AgentKeys] = field(default_factory=dict)
-    permissions: Permissions = Permissions()
-    tools: Mapping[str, Tool] = field(default_factory=dict)
-    sessions: Sessions = Sessions()
-    storage: Storage = Storage()
+    agents: Mapping[str, BaseAgentSettings] = field(default_factory=dict)
+    permissions: PermissionSettings = PermissionSettings()
+    tools: Mapping[str, ToolSettings] = field(default_factory=dict)
+    sessions: SessionSettings = SessionSettings()
+    storage: StorageSettings = StorageSettings()
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -193,16 +193,16 @@ class Config(Section, frozen=True, kw_only=True):
     home: str
     path: str
     """The walrus.toml it was read from."""
-    daemon: Daemon = Daemon()
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    daemon: DaemonSettings = DaemonSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
-    agents: Mapping[str, Agent] = field(default_factory=dict)
-    permissions: Permissions = Permissions()
-    tools: Mapping[str, Tool] = field(default_factory=dict)
-    sessions: Sessions = Sessions()
-    storage: Storage = Storage()
+    agents: Mapping[str, AgentSettings] = field(default_factory=dict)
+    permissions: PermissionSettings = PermissionSettings()
+    tools: Mapping[str, ToolSettings] = field(default_factory=dict)
+    sessions: SessionSettings = SessionSettings()
+    storage: StorageSettings = StorageSettings()
     warnings: tuple[str, ...] = ()
 
 
-def offers_bash(tools: Mapping[str, Tool]) -> bool:
+def is_bash_offered(tools: Mapping[str, ToolSettings]) -> bool:
     return "bash" in tools and tools["bash"].enabled and tools["bash"].sandbox == "none"

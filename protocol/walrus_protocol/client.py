@@ -24,16 +24,16 @@ from walrus_protocol import wire
 
 Json = dict[str, Any]
 
-_CONNECT_S = 10
+_CONNECT_TIMEOUT_S = 10
 """How long a daemon may be too busy to take a connection. What waits in its backlog is taken in milliseconds."""
-_READ = 65536
-_START = "start it with `walrusd`, or `make run` in its source folder"
+_READ_BYTES = 65536
+_START_HINT = "start it with `walrusd`, or `make run` in its source folder"
 
 
 class Unreachable(Exception):
     """There is no walrusd to talk to, or it went away before it answered. `hint` says what to do."""
 
-    def __init__(self, message: str, hint: str = _START) -> None:
+    def __init__(self, message: str, hint: str = _START_HINT) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -63,17 +63,19 @@ class Client:
 
     def __init__(self, socket_path: str | os.PathLike[str], timeout: float | None = None) -> None:
         self.timeout = timeout
-        self._line = _Line(os.fspath(socket_path))
+        self._transport = _SocketTransport(os.fspath(socket_path))
         self._last_id = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
-        self._line.close()
+        self._transport.close()
 
     def call(self, method: str, params: Json | None = None) -> Json:
         """The result of a method; the events or chunks that come before it are passed over."""
@@ -84,28 +86,32 @@ class Client:
 
     def stream(self, method: str, params: Json | None = None) -> "Stream":
         """The events of a method as they come. Leave it, or read it to its end, before the next request."""
-        return self._ask(Stream, method, params)
+        return self._start_request(Stream, method, params)
 
     def chunks(self, method: str, params: Json | None = None) -> "Chunks":
         """The document that a method sends, as it comes. Leave it, or read it to its end, before the next request."""
-        return self._ask(Chunks, method, params)
+        return self._start_request(Chunks, method, params)
 
-    def _ask(self, kind: "type[UnderWay]", method: str, params: Json | None) -> "UnderWay":
-        if self._line.waiting_for is not None:
+    def _start_request(
+        self, request_type: "type[PendingRequestT]", method: str, params: Json | None
+    ) -> "PendingRequestT":
+        if self._transport.pending_id is not None:
             raise RuntimeError("a stream is still under way on this connection: leave it, or use another Client")
         self._last_id += 1
-        request = kind(self._line, self._last_id, method, self.timeout)
-        self._line.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}, self.timeout)
-        self._line.waiting_for = self._last_id
+        request = request_type(self._transport, self._last_id, method, self.timeout)
+        self._transport.send(
+            {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}, self.timeout
+        )
+        self._transport.pending_id = self._last_id
         return request
 
 
-class _UnderWay:
+class _PendingRequest:
     """A request that is not answered yet, and what comes before its answer."""
 
-    def __init__(self, line: "_Line", request: int, method: str, timeout: float | None) -> None:
-        self._line = line
-        self._id = request
+    def __init__(self, transport: "_SocketTransport", request_id: int, method: str, timeout: float | None) -> None:
+        self._transport = transport
+        self._id = request_id
         self._method = method
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -121,17 +127,19 @@ class _UnderWay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.cancel()
 
     def __iter__(self) -> Self:
         return self
 
-    def _next(self, notification: str, member: str) -> Any:
+    def _next_notification(self, notification: str, member: str) -> Any:
         """That member of the next notification of the kind. Raises StopIteration when the result is there."""
-        while self._line.waiting_for == self._id:
+        while self._transport.pending_id == self._id:
             try:
-                message = self._line.receive(self._method, self._deadline)
+                message = self._transport.receive(self._method, self._deadline)
             except TimeoutError as error:
                 raise TimedOut(f"no answer to {self._method} within {self._timeout:g} s") from error
             try:
@@ -140,53 +148,53 @@ class _UnderWay:
                 if "id" in message and message["id"] in (self._id, None):
                     self._finish(message)
             except (KeyError, TypeError) as error:
-                raise self._line.not_walrusd() from error
+                raise self._transport.reject_peer() from error
         raise StopIteration
 
     def cancel(self) -> None:
         """Stop waiting. Nothing happens when the request is over."""
-        if self._line.waiting_for == self._id:
-            self._line.waiting_for = None
+        if self._transport.pending_id == self._id:
+            self._transport.pending_id = None
             # A connection that is gone waits for nothing.
             with contextlib.suppress(OSError, TimedOut):
-                self._line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": self._id}}, 1.0)
+                self._transport.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": self._id}}, 1.0)
 
     def _finish(self, message: Json) -> None:
-        self._line.waiting_for = None
+        self._transport.pending_id = None
         if "error" in message:
-            raise _failed(message["error"])
+            raise _request_failed(message["error"])
         self._result = message["result"]
 
 
-class Stream(_UnderWay):
+class Stream(_PendingRequest):
     """A request under way: iterate over its events, then read its `result`. Leaving it early cancels the wait.
 
     What is cancelled is only the wait: a turn goes on in the daemon.
     """
 
     def __next__(self) -> Json:
-        event: Json = self._next("event", "event")
+        event: Json = self._next_notification("event", "event")
         return event
 
 
-class Chunks(_UnderWay):
+class Chunks(_PendingRequest):
     """A document on its way: iterate over its pieces, then read the `result`. Leaving it early cancels it."""
 
     def __next__(self) -> str:
-        return str(self._next("chunk", "data"))
+        return str(self._next_notification("chunk", "data"))
 
 
-UnderWay = TypeVar("UnderWay", bound=_UnderWay)
+PendingRequestT = TypeVar("PendingRequestT", bound=_PendingRequest)
 
 
-class _Line:
+class _SocketTransport:
     """The socket: dicts in and out, and which request is under way on it."""
 
     def __init__(self, path: str) -> None:
-        self.waiting_for: int | None = None
+        self.pending_id: int | None = None
         self._path = path
         self._sock = connect(path)
-        self._frames = wire.Frames()
+        self._frames = wire.FrameDecoder()
         self._payloads = iter(self._frames)
 
     def close(self) -> None:
@@ -213,27 +221,27 @@ class _Line:
         """The next message, whatever request it belongs to. Raises TimeoutError."""
         try:
             while (payload := next(self._payloads, None)) is None:
-                self._frames.feed(self._recv(method, deadline))
+                self._frames.feed(self._receive_bytes(method, deadline))
                 self._payloads = iter(self._frames)
             message = json.loads(payload)
         except (wire.FrameTooLarge, ValueError, RecursionError) as error:
-            raise self.not_walrusd() from error
+            raise self.reject_peer() from error
         if not isinstance(message, dict):
-            raise self.not_walrusd()
+            raise self.reject_peer()
         return message
 
-    def not_walrusd(self) -> Unreachable:
+    def reject_peer(self) -> Unreachable:
         self.close()
         what = f"what answers at {self._path} does not speak as walrusd does"
         return Unreachable(what, "see whether --socket or WALRUS_SOCKET names the right one")
 
-    def _recv(self, method: str, deadline: float | None) -> bytes:
+    def _receive_bytes(self, method: str, deadline: float | None) -> bytes:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
         self._sock.settimeout(left)
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(_READ_BYTES)
         except ConnectionResetError:
             data = b""
         if not data:
@@ -249,16 +257,16 @@ def connect(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Blocking, with a kernel time-out: a non-blocking connect fails at once when the backlog is full.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_S, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_TIMEOUT_S, 0))
         sock.connect(path)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
     except OSError as error:
         sock.close()
-        raise unreachable(path, error) from error
+        raise connect_error(path, error) from error
     return sock
 
 
-def unreachable(path: str, error: OSError) -> Unreachable:
+def connect_error(path: str, error: OSError) -> Unreachable:
     """What a failed connect means to a person."""
     if isinstance(error, FileNotFoundError):
         return Unreachable(f"walrusd is not running: there is no socket at {path}")
@@ -268,13 +276,15 @@ def unreachable(path: str, error: OSError) -> Unreachable:
         hint = "use the user that walrusd runs as, or name another home with --home or WALRUS_HOME"
         return Unreachable(f"the socket at {path} may not be opened by this user", hint)
     if isinstance(error, BlockingIOError):
-        return Unreachable(f"walrusd at {path} took no connection for {_CONNECT_S} s", "it is overloaded: try again")
+        return Unreachable(
+            f"walrusd at {path} took no connection for {_CONNECT_TIMEOUT_S} s", "it is overloaded: try again"
+        )
     if error.errno is None:
         return Unreachable(f"the socket path is too long: {path}", "name one of at most 107 bytes with --socket")
     return Unreachable(f"no connection to {path}: {error.strerror}")
 
 
-def _failed(error: Json) -> RequestFailed:
+def _request_failed(error: Json) -> RequestFailed:
     data = dict(error.get("data") or {})
     kind, hint = data.pop("kind", ""), data.pop("hint", "")
     return RequestFailed(error["code"], kind, error.get("message", ""), hint, data)

@@ -13,6 +13,14 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from walrus_protocol import wire
+from walrus_protocol.decode_messages import (
+    InFlight,
+    ProtocolViolation,
+    decode_request,
+    decode_response,
+    raise_frame_error,
+    reject_frame,
+)
 from walrus_protocol.messages import (
     Cancel,
     ChunkNotification,
@@ -20,7 +28,7 @@ from walrus_protocol.messages import (
     Failure,
     FromClient,
     FromServer,
-    Refusal,
+    RejectedRequest,
     Request,
     RequestId,
     Response,
@@ -32,7 +40,6 @@ from walrus_protocol.messages import (
     encode_request,
     encode_result,
 )
-from walrus_protocol.reading import Garbled, InFlight, distrust_frame, read_answer, read_request, refuse_frame
 
 __all__ = [
     "CLIENT",
@@ -45,9 +52,9 @@ __all__ = [
     "Failure",
     "FromClient",
     "FromServer",
-    "Garbled",
     "NeedData",
-    "Refusal",
+    "ProtocolViolation",
+    "RejectedRequest",
     "Request",
     "RequestId",
     "Response",
@@ -74,15 +81,15 @@ class Role(Generic[Message_co]):
 
     def __init__(
         self,
-        read: Callable[[bytes, InFlight], Message_co | None],
-        oversized: Callable[[wire.FrameTooLarge], Message_co],
+        decode: Callable[[bytes, InFlight], Message_co | None],
+        on_oversized_frame: Callable[[wire.FrameTooLarge], Message_co],
     ) -> None:
-        self.read = read
-        self.oversized = oversized
+        self.decode = decode
+        self.on_oversized_frame = on_oversized_frame
 
 
-SERVER: Role[FromClient] = Role(read_request, refuse_frame)
-CLIENT: Role[FromServer] = Role(read_answer, distrust_frame)
+SERVER: Role[FromClient] = Role(decode_request, reject_frame)
+CLIENT: Role[FromServer] = Role(decode_response, raise_frame_error)
 
 
 class Connection(Generic[Message_co]):
@@ -90,13 +97,13 @@ class Connection(Generic[Message_co]):
 
     def __init__(self, role: Role[Message_co]) -> None:
         self._role = role
-        self._frames = wire.Frames()
+        self._frames = wire.FrameDecoder()
         self._payloads: Iterator[bytes] = iter(())
         self._in_flight: InFlight = {}
-        self._refused = False
+        self._is_rejected = False
 
     def receive_data(self, data: bytes) -> None:
-        if not self._refused:
+        if not self._is_rejected:
             self._frames.feed(data)
             self._payloads = iter(self._frames)
 
@@ -109,11 +116,11 @@ class Connection(Generic[Message_co]):
         while message is None:
             try:
                 payload = next(self._payloads, None)
-                message = NEED_DATA if payload is None else self._role.read(payload, self._in_flight)
+                message = NEED_DATA if payload is None else self._role.decode(payload, self._in_flight)
             except wire.FrameTooLarge as error:
-                message = self._role.oversized(error)
-        if message.__class__ is Refusal and message.close:
-            self._refused = True
+                message = self._role.on_oversized_frame(error)
+        if message.__class__ is RejectedRequest and message.close:
+            self._is_rejected = True
             self._payloads = iter(())
         return message
 
@@ -126,7 +133,7 @@ class Connection(Generic[Message_co]):
     def in_flight(self) -> frozenset[RequestId]:
         return frozenset(self._in_flight)
 
-    def answered(self, request: RequestId) -> None:
+    def mark_answered(self, request: RequestId) -> None:
         """Forget an id whose response was made by `encode_result` or `encode_error`; it may be used again."""
         self._in_flight.pop(request, None)
 
@@ -141,16 +148,16 @@ class Connection(Generic[Message_co]):
                 return framed
             case Cancel():
                 return encode_cancel(message.id)
-            case Refusal():
+            case RejectedRequest():
                 return encode_error(message.id, message.problem)
             case EventNotification():
                 return encode_event(message.request, bytes(message.event))
             case ChunkNotification():
                 return encode_chunk(message.request, message.data)
             case Response():
-                return self._answer(message)
+                return self._encode_response(message)
 
-    def _answer(self, response: Response) -> bytes:
+    def _encode_response(self, response: Response) -> bytes:
         if isinstance(response.result, Failure):
             framed = encode_failure(response.id, response.result)
         elif response.id is None:
@@ -158,5 +165,5 @@ class Connection(Generic[Message_co]):
         else:
             framed = encode_result(response.id, response.result)
         if response.id is not None:
-            self.answered(response.id)
+            self.mark_answered(response.id)
         return framed

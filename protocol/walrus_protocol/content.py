@@ -31,8 +31,8 @@ Outcome = Literal[
 MessageKind = Literal["message", "steer", "heartbeat", "schedule", "task", "resume"]
 TickOutcome = Literal["running", "ran", "failed", "skipped", "missed", "interrupted"]
 """Skipped: there was a reason not to. Missed: walrusd or the machine was off. Interrupted: walrusd ended meanwhile."""
-TickedBy = Literal["clock", "hand"]
-ExpiredBy = Literal["retention", "space", "gc"]
+TickTrigger = Literal["clock", "hand"]
+ExpiryReason = Literal["retention", "space", "gc"]
 WhenBusy = Literal["queue", "steer", "interrupt", "reject"]
 EventType = Literal[
     "session_created",

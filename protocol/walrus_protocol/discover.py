@@ -11,12 +11,12 @@ from walrus_protocol.methods import METHODS, Discovery, MethodInfo
 
 
 @cache
-def discovery() -> Discovery:
+def build_discovery() -> Discovery:
     """What rpc.discover answers. The definitions also hold every event, by its type's Struct name."""
     structs = [struct for pair in METHODS.values() for struct in pair]
     events = list(get_args(AnyEvent))
     schemas, definitions = msgspec.json.schema_components(
-        [*structs, *events], schema_hook=_schema_of_anything, ref_template="#/definitions/{name}"
+        [*structs, *events], schema_hook=_any_value_schema, ref_template="#/definitions/{name}"
     )
     pairs = zip(schemas[: len(structs) : 2], schemas[1 : len(structs) : 2], strict=True)
     methods = tuple(
@@ -26,8 +26,8 @@ def discovery() -> Discovery:
     return Discovery(protocol=wire.PROTOCOL, methods=methods, definitions=definitions)
 
 
-def _schema_of_anything(kind: type) -> dict[str, object]:
+def _any_value_schema(annotation: type) -> dict[str, object]:
     """`object` is what msgspec has no schema for, and an empty one it does not take."""
-    if kind is object:
+    if annotation is object:
         return {"description": "any JSON value"}
     raise NotImplementedError

@@ -12,14 +12,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from walrus_protocol.content import (
     Content,
-    ExpiredBy,
+    ExpiryReason,
     Finish,
     MessageKind,
     Outcome,
     State,
     StopReason,
-    TickedBy,
     TickOutcome,
+    TickTrigger,
     ToolCall,
     TurnError,
     Usage,
@@ -27,11 +27,11 @@ from walrus_protocol.content import (
 from walrus_protocol.json import BadJson, Decoder
 
 
-def _snake(name: str) -> str:
+def _to_snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake):
+class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_to_snake_case):
     """What all events have. `ts` is unix seconds; `turn` is null outside a turn."""
 
     seq: int | UnsetType | None = UNSET
@@ -49,7 +49,7 @@ class Parent(Struct, frozen=True):
     messages: int = 0
 
 
-class Process(Struct, frozen=True):
+class ProcessGroupId(Struct, frozen=True):
     """A process group that can be told from a later one with the same number."""
 
     pgid: int
@@ -120,7 +120,7 @@ class ToolStarted(Event, frozen=True, kw_only=True):
     call_id: str
     name: str
     attempt: int = 1
-    process: Process | None = None
+    process: ProcessGroupId | None = None
 
 
 class RunningOutput(Event, frozen=True, kw_only=True, tag="tool_output"):
@@ -204,7 +204,7 @@ class SessionClosed(Event, frozen=True, kw_only=True):
     by: str = ""
 
 
-class Ran(Struct, frozen=True, kw_only=True):
+class TurnRef(Struct, frozen=True, kw_only=True):
     """The turn that a tick became."""
 
     session: int
@@ -224,11 +224,11 @@ class Tick(Event, frozen=True, kw_only=True):
     schedule: str
     agent: str
     slot: float
-    by: TickedBy = "clock"
+    by: TickTrigger = "clock"
     outcome: TickOutcome
     reason: str = ""
     count: int = 1
-    ran: Ran | None = None
+    ran: TurnRef | None = None
     text: str = ""
     news: bool = False
     started_at: float | None = None
@@ -251,7 +251,7 @@ class SessionsExpired(Event, frozen=True, kw_only=True):
     """
 
     sessions: tuple[int, ...]
-    reason: ExpiredBy = "retention"
+    reason: ExpiryReason = "retention"
 
 
 class SessionImported(Event, frozen=True, kw_only=True):
@@ -277,7 +277,7 @@ class Lagged(Event, frozen=True, kw_only=True):
     dropped: int
 
 
-Durable = (
+AnySessionEvent = (
     SessionCreated
     | UserMessage
     | AssistantMessage
@@ -292,10 +292,10 @@ Durable = (
     | Done
     | SessionClosed
 )
-DaemonFact = Tick | ConfigReloaded | SessionsExpired | SessionImported
+AnyDaemonEvent = Tick | ConfigReloaded | SessionsExpired | SessionImported
 """Durable too, of the daemon and of no session."""
-Live = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
-AnyEvent = Durable | DaemonFact | Live
+AnyLiveEvent = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
+AnyEvent = AnySessionEvent | AnyDaemonEvent | AnyLiveEvent
 
 
 class NewerEvent(Struct, frozen=True, kw_only=True):
@@ -311,40 +311,40 @@ class NewerEvent(Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_durable: Decoder[Durable] = Decoder(Durable)
-_any: Decoder[AnyEvent] = Decoder(AnyEvent)
-_generic = Decoder(dict[str, object])
+_session_event_decoder: Decoder[AnySessionEvent] = Decoder(AnySessionEvent)
+_any_event_decoder: Decoder[AnyEvent] = Decoder(AnyEvent)
+_generic_decoder = Decoder(dict[str, object])
 
 
 def encode(event: AnyEvent) -> bytes:
     return _encoder.encode(event)
 
 
-def type_of(kind: type[Event]) -> str:
+def event_type_of(event_class: type[Event]) -> str:
     """The word that stands for a class of events in their `type`."""
-    tag = kind.__struct_config__.tag
+    tag = event_class.__struct_config__.tag
     assert isinstance(tag, str), "every event has a tag that is made from its name"
     return tag
 
 
-def decode_row(body: bytes) -> Durable:
+def decode_row(body: bytes) -> AnySessionEvent:
     """A row of the log. Raises BadJson for what is no durable event of this version."""
-    return _durable.decode(body)
+    return _session_event_decoder.decode(body)
 
 
 def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
     """An event from the wire; one of a type newer than this program comes as NewerEvent. Raises BadJson."""
     try:
-        return _any.decode(body)
+        return _any_event_decoder.decode(body)
     except BadJson as error:
         if error.reason != "schema":
             raise
-        fields = _generic.decode(body)
+        fields = _generic_decoder.decode(body)
         head = {name: fields.get(name) for name in ("type", "seq", "offset", "session", "turn")}
         return msgspec.convert({**head, "ts": fields.get("ts") or 0.0, "body": fields}, NewerEvent)
 
 
-def spliced(body: bytes, seq: int | None, offset: int) -> bytes:
+def insert_position(body: bytes, seq: int | None, offset: int) -> bytes:
     """A row as it is sent: the same JSON object with seq and offset in front."""
     shown = b"null" if seq is None else b"%d" % seq
     return b'{"seq":%s,"offset":%d,%s' % (shown, offset, body[1:])

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from walrus_protocol import wire
-from walrus_protocol.fields import Params
+from walrus_protocol.param_types import Params
 from walrus_protocol.problems import Problem
 
 RequestId = int | str
@@ -26,7 +26,7 @@ class Cancel(Struct, frozen=True):
     id: RequestId
 
 
-class Refusal(Struct, frozen=True):
+class RejectedRequest(Struct, frozen=True):
     """What a client sent is no request that can be served: `send` this, and then close where `close` says so."""
 
     id: RequestId | None
@@ -69,19 +69,19 @@ class ChunkNotification(Struct, frozen=True):
     data: str
 
 
-FromClient = Request | Cancel | Refusal
+FromClient = Request | Cancel | RejectedRequest
 FromServer = Response | EventNotification | ChunkNotification
 
 _encode = msgspec.json.Encoder().encode
 
 
-def _shown_id(request: RequestId | None) -> bytes:
+def _encode_id(request: RequestId | None) -> bytes:
     return b"%d" % request if request.__class__ is int else _encode(request)
 
 
 def encode_result(request: RequestId, result: Struct) -> bytes:
     """A response, framed. Raises Problem when it does not fit into a frame."""
-    payload = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_shown_id(request), _encode(result))
+    payload = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode_id(request), _encode(result))
     try:
         return wire.frame(payload)
     except wire.FrameTooLarge as error:
@@ -100,36 +100,36 @@ def encode_error(request: RequestId | None, problem: Problem) -> bytes:
 def encode_event(request: RequestId, event: bytes) -> bytes:
     """An event notification, framed, around the event's JSON as it is. Raises wire.FrameTooLarge."""
     return wire.frame(
-        b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_shown_id(request), event)
+        b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_encode_id(request), event)
     )
 
 
 def encode_chunk(request: RequestId, data: str) -> bytes:
     """A chunk notification, framed. Raises wire.FrameTooLarge."""
     return wire.frame(
-        b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_shown_id(request), _encode(data))
+        b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_encode_id(request), _encode(data))
     )
 
 
 def encode_failure(request: RequestId | None, failure: Failure) -> bytes:
-    told = {"kind": failure.kind, "hint": _sendable(failure.hint)}
-    error = {"code": failure.code, "message": _sendable(failure.message), "data": {**failure.data, **told}}
+    told = {"kind": failure.kind, "hint": _encodable_text(failure.hint)}
+    error = {"code": failure.code, "message": _encodable_text(failure.message), "data": {**failure.data, **told}}
     whole = _encode({"jsonrpc": "2.0", "id": request, "error": error})
     if len(whole) > wire.MAX_FRAME:
         whole = _encode({"jsonrpc": "2.0", "id": request, "error": {**error, "data": told}})
     return wire.frame(whole)
 
 
-def _sendable(text: str) -> str:
+def _encodable_text(text: str) -> str:
     """Short, and without the lone surrogates that file names may bring and UTF-8 cannot carry."""
     return text[:_MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
 
 
 def encode_request(request: Request) -> bytes:
     """A request, framed. Raises wire.FrameTooLarge."""
-    head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (_shown_id(request.id), _encode(request.method))
+    head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (_encode_id(request.id), _encode(request.method))
     return wire.frame(b'%b,"params":%b}' % (head, _encode(request.params)))
 
 
 def encode_cancel(request: RequestId) -> bytes:
-    return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _shown_id(request))
+    return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _encode_id(request))

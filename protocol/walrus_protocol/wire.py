@@ -86,7 +86,7 @@ EXIT_ALREADY_RUNNING = 75
 EXIT_BAD_CONFIG = 78
 EXIT_CTRL_C = 130
 
-_EXIT_OF_CODE = {
+_EXIT_BY_CODE = {
     PARSE_ERROR: EXIT_USAGE,
     INVALID_REQUEST: EXIT_USAGE,
     METHOD_NOT_FOUND: EXIT_USAGE,
@@ -104,7 +104,7 @@ _EXIT_OF_CODE = {
     CANCELLED: EXIT_INTERRUPTED,
     CONFIG: EXIT_USAGE,
 }
-_EXIT_OF_STOP = {
+_EXIT_BY_STOP_REASON = {
     "text_response": EXIT_OK,
     "max_iterations": EXIT_MAX_ITERATIONS,
     "no_action": EXIT_NO_ACTION,
@@ -114,20 +114,20 @@ _EXIT_OF_STOP = {
 _INTERNAL_TURN_ERRORS = frozenset({"storage", "internal", "crashed_repeatedly"})
 
 
-def exit_of_error(code: int, kind: str) -> int:
+def exit_code_for_error(code: int, kind: str) -> int:
     """The exit code of a command whose request was refused."""
     if kind == "session_closed":
         return EXIT_NOT_FOUND
-    return _EXIT_OF_CODE.get(code, EXIT_INTERNAL)
+    return _EXIT_BY_CODE.get(code, EXIT_INTERNAL)
 
 
-def exit_of_turn(stop_reason: str, error_kind: str | None) -> int:
+def exit_code_for_turn(stop_reason: str, error_kind: str | None) -> int:
     """The exit code of a command whose turn ended so."""
     if error_kind == "timeout":
         return EXIT_TIMEOUT
     if stop_reason == "error":
         return EXIT_INTERNAL if error_kind in _INTERNAL_TURN_ERRORS else EXIT_PROVIDER
-    return _EXIT_OF_STOP.get(stop_reason, EXIT_INTERNAL)
+    return _EXIT_BY_STOP_REASON.get(stop_reason, EXIT_INTERNAL)
 
 
 class FrameTooLarge(Exception):
@@ -145,7 +145,7 @@ def frame(payload: bytes) -> bytes:
     return _header.pack(len(payload)) + payload
 
 
-class Frames:
+class FrameDecoder:
     """Turns received bytes, cut anywhere, into payloads. A pure buffer: it reads no socket."""
 
     def __init__(self, cap: int = MAX_FRAME) -> None:
@@ -163,10 +163,10 @@ class Frames:
 
     def __iter__(self) -> Iterator[bytes]:
         """The payloads that are whole by now. Raises FrameTooLarge."""
-        while (payload := self._next()) is not None:
+        while (payload := self._next_payload()) is not None:
             yield payload
 
-    def _next(self) -> bytes | None:
+    def _next_payload(self) -> bytes | None:
         have = len(self._buffer) - self._start
         if have >= 4:
             (size,) = _header.unpack_from(self._buffer, self._start)

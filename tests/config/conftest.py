@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from walrus_config.errors import ConfigError
 from walrus_config.load import load
-from walrus_config.problems import ConfigError
 from walrus_config.schema import Config
 
-Load = Callable[..., Config]
-Refused = Callable[..., list[str]]
+LoadToml = Callable[..., Config]
+LoadErrors = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def loaded(home: Path) -> Load:
+def load_toml(home: Path) -> LoadToml:
     """Load a walrus.toml of this text."""
 
     def load_text(text: str = "", /, **environ: str) -> Config:
@@ -34,12 +34,12 @@ def loaded(home: Path) -> Load:
 
 
 @pytest.fixture
-def refused(home: Path, loaded: Load) -> Refused:
+def load_errors(home: Path, load_toml: LoadToml) -> LoadErrors:
     """What is said of a walrus.toml of this text, problem by problem, the home left out."""
 
     def refuse(text: str = "", /, **environ: str) -> list[str]:
         with pytest.raises(ConfigError) as error:
-            loaded(text, **environ)
+            load_toml(text, **environ)
         return [str(problem).replace(f"{home}/", "") for problem in error.value.problems]
 
     return refuse

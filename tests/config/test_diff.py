@@ -8,32 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from walrus_config.diff import AT_RESTART, changes, split, without_restart
-from walrus_config.notes import dotted
+from walrus_config.diagnostics import format_key_path
+from walrus_config.diff import AT_RESTART, changed_keys, retain_restart_keys, split_by_restart
 from walrus_config.schema import (
-    Agent,
+    AgentSettings,
     Config,
-    Daemon,
+    DaemonSettings,
     ModelSettings,
-    Permissions,
-    Price,
-    Provider,
+    PermissionSettings,
+    PriceSettings,
+    ProviderSettings,
     Secret,
     Section,
-    Storage,
-    Tool,
+    StorageSettings,
+    ToolSettings,
 )
 
 KEY = "sk-a-secret-of-ours"
 BASE = Config(
     home="/h",
     path="/h/walrus.toml",
-    providers={"deep": Provider(kind="openai", api_key=Secret(KEY), headers={"X-Key": Secret(KEY)})},
-    models={"deepseek-chat": ModelSettings(price=Price())},
-    agents={"walrus": Agent(name="walrus")},
-    tools={"read": Tool()},
+    providers={"deep": ProviderSettings(kind="openai", api_key=Secret(KEY), headers={"X-Key": Secret(KEY)})},
+    models={"deepseek-chat": ModelSettings(price=PriceSettings())},
+    agents={"walrus": AgentSettings(name="walrus")},
+    tools={"read": ToolSettings()},
 )
-SIMPLE: dict[type, list[object]] = {
+SIMPLE_VALUES: dict[type, list[object]] = {
     str: ["one", "two"],
     int: [1, 2],
     float: [1.0, 2.0],
@@ -43,17 +43,17 @@ SIMPLE: dict[type, list[object]] = {
 }
 
 
-def simple(kind: object) -> list[object]:
+def simple_values(kind: object) -> list[object]:
     """Some values of a field that is one value."""
     inner = get_args(kind)
     if get_origin(kind) is Literal:
         return list(inner)
     if get_origin(kind) is tuple:
-        return [(), *((value,) for value in simple(inner[0]))]
+        return [(), *((value,) for value in simple_values(inner[0]))]
     if inner:
-        return [value for one in inner for value in simple(one)]
+        return [value for one in inner for value in simple_values(one)]
     assert isinstance(kind, type), f"a new kind of field: {kind}"
-    return [kind()] if issubclass(kind, Section) else SIMPLE[kind]
+    return [kind()] if issubclass(kind, Section) else SIMPLE_VALUES[kind]
 
 
 def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, object]]:
@@ -67,11 +67,11 @@ def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, o
         for name, one in value.items():
             for key, changed in every_change(one, get_args(kind)[1], *at, name):
                 yield key, {**value, name: changed}
-        yield dotted((*at, "new")), {**value, "new": value[next(iter(value))]}
+        yield format_key_path((*at, "new")), {**value, "new": value[next(iter(value))]}
     else:
-        for other in simple(kind):
+        for other in simple_values(kind):
             if other != value:
-                yield dotted(at), other
+                yield format_key_path(at), other
 
 
 def configs(kind: object) -> st.SearchStrategy[object]:
@@ -80,7 +80,7 @@ def configs(kind: object) -> st.SearchStrategy[object]:
         return st.builds(kind, **{name: configs(hint) for name, hint in get_type_hints(kind).items()})
     if get_origin(kind) is Mapping:
         return st.dictionaries(st.sampled_from(["a", "b"]), configs(get_args(kind)[1]), max_size=2)
-    return st.sampled_from(simple(kind))
+    return st.sampled_from(simple_values(kind))
 
 
 CONFIGS = st.builds(
@@ -95,23 +95,23 @@ CONFIGS = st.builds(
 
 @pytest.mark.parametrize(("key", "other"), list(every_change(BASE, Config)))
 def test_every_key_that_changes_alone_is_named_alone(key: str, other: Config) -> None:
-    assert changes(BASE, other) == changes(other, BASE) == (key,)
+    assert changed_keys(BASE, other) == changed_keys(other, BASE) == (key,)
 
 
 @given(CONFIGS, CONFIGS)
 def test_there_are_changes_exactly_where_two_are_not_equal(one: Config, other: Config) -> None:
-    assert changes(one, replace(one, warnings=("noticed later",))) == ()
-    assert bool(changes(one, other)) == (one != other)
+    assert changed_keys(one, replace(one, warnings=("noticed later",))) == ()
+    assert bool(changed_keys(one, other)) == (one != other)
 
 
-def test_what_is_new_or_gone_is_named_as_a_whole_and_a_change_by_its_key() -> None:
+def test_added_and_removed_tables_are_named_whole_and_changes_by_key() -> None:
     other = replace(
         BASE,
-        agents={"scout": Agent(name="scout", permissions=Permissions(allow=("read",)))},
+        agents={"scout": AgentSettings(name="scout", permissions=PermissionSettings(allow=("read",)))},
         models={"deepseek-chat": ModelSettings()},
-        providers={**BASE.providers, "my own": Provider(kind="echo")},
+        providers={**BASE.providers, "my own": ProviderSettings(kind="echo")},
     )
-    assert changes(BASE, other) == (
+    assert changed_keys(BASE, other) == (
         "agents.scout",
         "agents.walrus",
         "models.deepseek-chat.price",
@@ -121,31 +121,31 @@ def test_what_is_new_or_gone_is_named_as_a_whole_and_a_change_by_its_key() -> No
 
 def test_a_secret_is_compared_and_not_shown() -> None:
     settings = replace(BASE.providers["deep"], api_key=Secret("sk-another"), headers={"X-Key": Secret("sk-third")})
-    named = changes(BASE, replace(BASE, providers={"deep": settings}))
+    named = changed_keys(BASE, replace(BASE, providers={"deep": settings}))
     assert named == ("providers.deep.api_key", "providers.deep.headers.X-Key")
 
 
-def test_what_is_read_at_the_start_waits_for_the_next_one() -> None:
-    daemon = Daemon(socket="/s", log_level="debug", max_connections=7, shutdown_grace_s=1)
-    candidate = replace(BASE, daemon=daemon, storage=Storage(durability="normal", chain=True), agents={})
-    assert split(changes(BASE, candidate)) == (
+def test_keys_that_are_read_at_start_wait_for_a_restart() -> None:
+    daemon = DaemonSettings(socket="/s", log_level="debug", max_connections=7, shutdown_grace_s=1)
+    candidate = replace(BASE, daemon=daemon, storage=StorageSettings(durability="normal", chain=True), agents={})
+    assert split_by_restart(changed_keys(BASE, candidate)) == (
         ("agents.walrus", "daemon.log_level", "daemon.shutdown_grace_s"),
         ("daemon.max_connections", "daemon.socket", "storage.chain", "storage.durability"),
     )
-    now = without_restart(BASE, candidate)
-    assert now == replace(BASE, daemon=Daemon(log_level="debug", shutdown_grace_s=1), agents={})
-    assert changes(now, candidate) == split(changes(BASE, candidate))[1]
+    now = retain_restart_keys(BASE, candidate)
+    assert now == replace(BASE, daemon=DaemonSettings(log_level="debug", shutdown_grace_s=1), agents={})
+    assert changed_keys(now, candidate) == split_by_restart(changed_keys(BASE, candidate))[1]
 
 
 @given(CONFIGS, CONFIGS)
-def test_what_is_in_force_after_a_reload_lacks_only_what_waits(running: Config, candidate: Config) -> None:
-    at_once, at_restart = split(changes(running, candidate))
-    now = without_restart(running, candidate)
-    assert changes(running, now) == at_once
-    assert changes(now, candidate) == at_restart
+def test_the_active_config_after_a_reload_lacks_only_restart_keys(running: Config, candidate: Config) -> None:
+    at_once, at_restart = split_by_restart(changed_keys(running, candidate))
+    now = retain_restart_keys(running, candidate)
+    assert changed_keys(running, now) == at_once
+    assert changed_keys(now, candidate) == at_restart
 
 
-def test_the_keys_that_wait_are_keys() -> None:
+def test_the_restart_keys_exist() -> None:
     for key in AT_RESTART:
         table, _, name = key.partition(".")
         assert hasattr(getattr(BASE, table), name)

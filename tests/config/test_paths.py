@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from walrus_config.paths import configured_socket, home_path, paths, prepare_home, socket_path
-from walrus_config.problems import ConfigError
-from walrus_config.scaffold import sample, scaffold
+from walrus_config.errors import ConfigError
+from walrus_config.paths import home_path, home_paths, prepare_home, read_configured_socket, socket_path
+from walrus_config.scaffold import read_sample, scaffold
 
 
-def refusal_of_home(home: Path) -> str:
+def home_error(home: Path) -> str:
     with pytest.raises(ConfigError) as refused:
         prepare_home(str(home))
     return str(refused.value)
@@ -29,7 +29,7 @@ def test_the_home_is_the_flag_then_the_environment_then_in_the_users_folder() ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_a_user_without_a_home_is_told_to_name_one() -> None:
+def test_a_user_without_a_home_folder_gets_a_hint_to_name_one() -> None:
     os.seteuid(61234)
     try:
         with pytest.raises(ConfigError, match=r"no home is known for uid 61234; set HOME or WALRUS_HOME"):
@@ -39,8 +39,8 @@ def test_a_user_without_a_home_is_told_to_name_one() -> None:
         os.seteuid(0)
 
 
-def test_what_lives_in_a_home_has_its_name() -> None:
-    assert paths("/h")._asdict() == {
+def test_every_path_in_a_home_has_its_name() -> None:
+    assert home_paths("/h")._asdict() == {
         "home": "/h",
         "toml": "/h/walrus.toml",
         "agents": "/h/agents",
@@ -86,11 +86,11 @@ def test_the_longest_socket_path_that_is_taken_can_be_bound_and_one_more_byte_is
 )
 def test_a_client_finds_the_configured_socket_without_loading_the_rest(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "walrus.toml").write_bytes(text.encode(errors="surrogateescape"))
-    assert configured_socket(str(tmp_path)) == found
+    assert read_configured_socket(str(tmp_path)) == found
 
 
 def test_a_client_finds_no_socket_where_there_is_no_file(tmp_path: Path) -> None:
-    assert configured_socket(str(tmp_path)) == ""
+    assert read_configured_socket(str(tmp_path)) == ""
 
 
 def test_the_paths_need_the_standard_library_only() -> None:
@@ -119,7 +119,7 @@ def test_a_home_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
 def test_a_home_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
-    assert refusal_of_home(tmp_path) == (
+    assert home_error(tmp_path) == (
         f"{tmp_path}: group or others may write the home (mode {mode:04o}); chmod 700 {tmp_path}"
     )
 
@@ -132,17 +132,17 @@ def test_a_home_that_others_may_only_read_is_taken(tmp_path: Path) -> None:
 def test_a_home_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert "the home is not a folder" in refusal_of_home(file)
-    assert "the folder cannot be made" in refusal_of_home(file / "home")
+    assert "the home is not a folder" in home_error(file)
+    assert "the folder cannot be made" in home_error(file / "home")
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "nowhere")
-    assert "there is no such folder" in refusal_of_home(nowhere)
+    assert "there is no such folder" in home_error(nowhere)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_home_of_another_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12345)
-    said = refusal_of_home(tmp_path)
+    said = home_error(tmp_path)
     assert "the home belongs to uid 12345, and walrusd runs as " in said
     assert said.endswith("; run walrusd as its owner, or choose another with WALRUS_HOME")
 
@@ -150,15 +150,15 @@ def test_a_home_of_another_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "the home cannot be written; chmod 700" in refusal_of_home(tmp_path)
-    assert "the folder cannot be made: Permission denied" in refusal_of_home(tmp_path / "home")
+    assert "the home cannot be written; chmod 700" in home_error(tmp_path)
+    assert "the folder cannot be made: Permission denied" in home_error(tmp_path / "home")
     tmp_path.chmod(0o700)
 
 
 def test_a_new_home_is_given_a_sample_an_agent_and_folders(tmp_path: Path) -> None:
     made = scaffold(str(tmp_path))
     assert made == [str(tmp_path / name) for name in ("workspace", "agents/walrus.md", "walrus.toml")]
-    assert (tmp_path / "walrus.toml").read_text() == sample()
+    assert (tmp_path / "walrus.toml").read_text() == read_sample()
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     files = dict.fromkeys(("walrus.toml", "walrus.md"), 0o600)
     assert modes == files | dict.fromkeys(("workspace", "agents"), 0o700)

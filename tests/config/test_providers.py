@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.conftest import Load, Refused
-from walrus_config.providers import provider_of
-from walrus_config.schema import ModelSettings, Price, Provider, Secret
-from walrus_config.shown import shown
+from tests.config.conftest import LoadErrors, LoadToml
+from walrus_config.masked import mask_secrets
+from walrus_config.providers import find_provider
+from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings, Secret
 
 OPENAI = '[providers.p]\nkind = "openai"\nbase_url = "http://localhost:1/v1"\nmodels = ["m"]\n'
 
 
-def test_secrets_are_taken_from_the_environment_whole_and_in_the_midst_of_text(loaded: Load) -> None:
+def test_secrets_are_taken_from_the_environment_whole_and_in_the_midst_of_text(load_toml: LoadToml) -> None:
     text = OPENAI + 'api_key = "${KEY}"\nheaders = { Authorization = "Bearer ${TOKEN}-${KEY}", X-Title = "$w" }'
-    assert loaded(text, KEY="k1", TOKEN="t1").providers["p"] == Provider(
+    assert load_toml(text, KEY="k1", TOKEN="t1").providers["p"] == ProviderSettings(
         kind="openai",
         base_url="http://localhost:1/v1",
         models=("m",),
@@ -47,56 +47,58 @@ def test_secrets_are_taken_from_the_environment_whole_and_in_the_midst_of_text(l
         ('api_key_file = "credential:p"', "api_key_file: there are no systemd credentials here; LoadCredential=p:…"),
     ],
 )
-def test_a_secret_that_cannot_be_had_is_refused_by_its_name(home: Path, refused: Refused, line: str, said: str) -> None:
-    problem = refused(OPENAI + line, KEY="secret", VOID="", LINES="a\nb")[0]
+def test_a_secret_that_cannot_be_had_is_refused_by_its_name(
+    home: Path, load_errors: LoadErrors, line: str, said: str
+) -> None:
+    problem = load_errors(OPENAI + line, KEY="secret", VOID="", LINES="a\nb")[0]
     number = 5 + line.count("\n")
     assert problem.startswith(f"walrus.toml:{number}: providers.p.{said}".replace("HOME/", ""))
     assert "secret" not in problem
 
 
-def test_a_variable_that_is_missing_is_one_problem(refused: Refused) -> None:
-    assert len(refused(OPENAI + 'api_key = "${NOPE}"')) == 1
+def test_a_variable_that_is_missing_is_one_problem(load_errors: LoadErrors) -> None:
+    assert len(load_errors(OPENAI + 'api_key = "${NOPE}"')) == 1
 
 
-def test_a_key_is_read_from_a_file_in_the_home(home: Path, loaded: Load) -> None:
+def test_a_key_is_read_from_a_file_in_the_home(home: Path, load_toml: LoadToml) -> None:
     (home / "p.key").write_text(" sk-1\n")
     (home / "p.key").chmod(0o600)
-    config = loaded(OPENAI + 'api_key_file = "p.key"')
+    config = load_toml(OPENAI + 'api_key_file = "p.key"')
     provider = config.providers["p"]
     assert (provider.api_key, provider.api_key_file) == (Secret("sk-1"), str(home / "p.key"))
     assert not [warning for warning in config.warnings if "providers" in warning]
 
 
-def test_a_key_that_others_may_read_is_taken_with_a_warning(home: Path, loaded: Load) -> None:
+def test_a_key_that_others_may_read_is_taken_with_a_warning(home: Path, load_toml: LoadToml) -> None:
     (home / "p.key").write_text("sk-1")
     (home / "p.key").chmod(0o640)
     warning = f"{home}/walrus.toml:5: providers.p.api_key_file: others may read {home}/p.key; chmod 600 {home}/p.key"
-    assert warning in loaded(OPENAI + 'api_key_file = "p.key"').warnings
+    assert warning in load_toml(OPENAI + 'api_key_file = "p.key"').warnings
 
 
-def test_a_key_is_read_from_a_systemd_credential(home: Path, loaded: Load, refused: Refused) -> None:
+def test_a_key_is_read_from_a_systemd_credential(home: Path, load_toml: LoadToml, load_errors: LoadErrors) -> None:
     folder = home / "credentials"
     folder.mkdir()
     (folder / "deep").write_text("sk-2\n")
-    config = loaded(OPENAI + 'api_key_file = "credential:deep"', CREDENTIALS_DIRECTORY=str(folder))
+    config = load_toml(OPENAI + 'api_key_file = "credential:deep"', CREDENTIALS_DIRECTORY=str(folder))
     assert config.providers["p"].api_key == Secret("sk-2")
     for name, said in (("../x", "not the name of a credential; write credential:NAME"), ("x", "there is no ")):
-        (problem,) = refused(OPENAI + f'api_key_file = "credential:{name}"', CREDENTIALS_DIRECTORY=str(folder))
+        (problem,) = load_errors(OPENAI + f'api_key_file = "credential:{name}"', CREDENTIALS_DIRECTORY=str(folder))
         assert problem.startswith(f"walrus.toml:5: providers.p.api_key_file: {said}")
 
 
-def test_a_key_in_a_file_that_others_may_read_is_warned_about(home: Path, loaded: Load) -> None:
+def test_a_key_in_a_file_that_others_may_read_is_warned_about(home: Path, load_toml: LoadToml) -> None:
     from walrus_config.load import load
 
     toml = home / "walrus.toml"
-    assert not any("others may read" in warning for warning in loaded(OPENAI + 'api_key = "k"').warnings)
+    assert not any("others may read" in warning for warning in load_toml(OPENAI + 'api_key = "k"').warnings)
     toml.chmod(0o644)
     warning = f'{toml}:5: providers.p.api_key: others may read {toml}; chmod 600 {toml}, or write "${{NAME}}"'
     assert warning in load(home, environ={}).warnings
 
 
-def test_elsewhere_a_variable_is_taken_as_it_is_written_and_said_so(home: Path, loaded: Load) -> None:
-    config = loaded('[agents.walrus]\ndescription = "costs ${MUCH}"', MUCH="x")
+def test_a_variable_in_any_other_key_stays_literal_with_a_warning(home: Path, load_toml: LoadToml) -> None:
+    config = load_toml('[agents.walrus]\ndescription = "costs ${MUCH}"', MUCH="x")
     assert config.agents["walrus"].description == "costs ${MUCH}"
     assert config.warnings[0] == (
         f"{home}/walrus.toml:2: agents.walrus.description: ${{…}} is taken as it is written; "
@@ -104,12 +106,12 @@ def test_elsewhere_a_variable_is_taken_as_it_is_written_and_said_so(home: Path, 
     )
 
 
-def test_nothing_secret_is_shown(home: Path, loaded: Load) -> None:
+def test_nothing_secret_is_shown(home: Path, load_toml: LoadToml) -> None:
     (home / "p.key").write_text("sk-from-file")
     text = OPENAI + 'api_key_file = "p.key"\nheaders.X-Key = "sk-header"\n[providers.q]\nkind="openai"\napi_key="sk-q"'
-    config = loaded(text + "\n[models.m]\nprice.input = 1")
-    assert "sk-" not in json.dumps(shown(config)) + repr(config) + str(config)
-    providers = shown(config)["providers"]
+    config = load_toml(text + "\n[models.m]\nprice.input = 1")
+    assert "sk-" not in json.dumps(mask_secrets(config)) + repr(config) + str(config)
+    providers = mask_secrets(config)["providers"]
     assert isinstance(providers, dict)
     assert providers["p"] == {
         "kind": "openai",
@@ -125,8 +127,8 @@ def test_nothing_secret_is_shown(home: Path, loaded: Load) -> None:
     }
 
 
-def test_an_openai_provider_is_openai_unless_it_says_where_it_is(home: Path, loaded: Load) -> None:
-    config = loaded('[providers.p]\nkind = "openai"')
+def test_an_openai_provider_is_openai_unless_it_says_where_it_is(home: Path, load_toml: LoadToml) -> None:
+    config = load_toml('[providers.p]\nkind = "openai"')
     assert config.providers["p"].base_url == "https://api.openai.com/v1"
     assert config.warnings[0] == (
         f"{home}/walrus.toml:1: providers.p: no api_key: https://api.openai.com/v1 will refuse; "
@@ -134,21 +136,21 @@ def test_an_openai_provider_is_openai_unless_it_says_where_it_is(home: Path, loa
     )
 
 
-def test_paths_of_providers_are_absolute(home: Path, loaded: Load) -> None:
+def test_paths_of_providers_are_absolute(home: Path, load_toml: LoadToml) -> None:
     (home / "w.gguf").write_text("")
     text = '[providers.a]\nkind = "local"\npath = "w.gguf"\n[providers.b]\nkind = "scripted"\npath = "~/w.gguf"'
-    config = loaded(text, HOME=str(home))
+    config = load_toml(text, HOME=str(home))
     assert [provider.path for provider in config.providers.values()] == [str(home / "w.gguf")] * 2
 
 
 def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
     providers = {
-        "openrouter": Provider(kind="openai", models=("echo/m",)),
-        "echo": Provider(kind="echo", models=("m",)),
-        "small": Provider(kind="local"),
+        "openrouter": ProviderSettings(kind="openai", models=("echo/m",)),
+        "echo": ProviderSettings(kind="echo", models=("m",)),
+        "small": ProviderSettings(kind="local"),
     }
     names = ("echo/m", "m", "echo/other/x", "x", "no/m", "echo/", "", "echo", "small", "small/x", "openrouter")
-    found = {model: provider_of(model, providers) for model in names}
+    found = {model: find_provider(model, providers) for model in names}
     assert found == {
         "echo/m": "openrouter",
         "m": "echo",
@@ -164,8 +166,8 @@ def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
     }
 
 
-def test_settings_of_models_are_kept_and_those_of_unknown_ones_warned_about(home: Path, loaded: Load) -> None:
+def test_settings_of_models_are_kept_and_those_of_unknown_ones_warned_about(home: Path, load_toml: LoadToml) -> None:
     text = '[providers.l]\nkind = "local"\nmodels = ["small"]\n[models.small]\ncontext_window = 4096\n'
-    config = loaded(text + "price = { input = 1, output = 2.5 }\n[models.smal]\nmax_output_tokens = 5")
-    assert config.models["small"] == ModelSettings(context_window=4096, price=Price(input=1.0, output=2.5))
+    config = load_toml(text + "price = { input = 1, output = 2.5 }\n[models.smal]\nmax_output_tokens = 5")
+    assert config.models["small"] == ModelSettings(context_window=4096, price=PriceSettings(input=1.0, output=2.5))
     assert config.warnings[0] == f"{home}/walrus.toml:7: models.smal: no provider has this model; did you mean small?"

@@ -9,36 +9,36 @@ from typing import get_args, get_origin
 import msgspec
 import pytest
 
+from walrus_config.errors import ConfigError
 from walrus_config.load import load
-from walrus_config.not_yet import KEYS, VALUES
 from walrus_config.paths import prepare_home
-from walrus_config.problems import ConfigError
-from walrus_config.scaffold import sample, scaffold
-from walrus_config.schema import AgentKeys, Permissions, Secret, Section, Tables
+from walrus_config.scaffold import read_sample, scaffold
+from walrus_config.schema import BaseAgentSettings, PermissionSettings, RawConfig, Secret, Section
+from walrus_config.unsupported_keys import UNSUPPORTED_KEYS, UNSUPPORTED_VALUES
 
-NOT_YET = "# not yet: "
-EXAMPLE = re.compile(r"^#(?=\S)", re.MULTILINE)
-
-
-def with_examples() -> str:
-    return EXAMPLE.sub("", sample())
+UNSUPPORTED_MARK = "# not yet: "
+EXAMPLE_MARK = re.compile(r"^#(?=\S)", re.MULTILINE)
 
 
-def units() -> Iterator[list[int]]:
+def sample_with_examples() -> str:
+    return EXAMPLE_MARK.sub("", read_sample())
+
+
+def marked_blocks() -> Iterator[list[int]]:
     """The marked lines that a user would take at once: one key, or a table with its keys."""
-    lines = sample().splitlines()
+    lines = read_sample().splitlines()
     number = 0
     while number < len(lines):
         unit = [number]
-        if lines[number].startswith(NOT_YET + "["):
-            while lines[unit[-1] + 1].startswith(NOT_YET):
+        if lines[number].startswith(UNSUPPORTED_MARK + "["):
+            while lines[unit[-1] + 1].startswith(UNSUPPORTED_MARK):
                 unit.append(unit[-1] + 1)
-        if lines[number].startswith(NOT_YET):
+        if lines[number].startswith(UNSUPPORTED_MARK):
             yield unit
         number = unit[-1] + 1
 
 
-def keys_of(kind: type[Section], at: str) -> Iterator[str]:
+def schema_keys(kind: type[Section], at: str) -> Iterator[str]:
     """Every key of a Struct, down to the last; * is a name of the user's choice."""
     for field in msgspec.structs.fields(kind):
         path = f"{at}{field.name}"
@@ -47,20 +47,20 @@ def keys_of(kind: type[Section], at: str) -> Iterator[str]:
             path, annotation = f"{path}.*", get_args(annotation)[1]
         within = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Section)]
         if within:
-            yield from keys_of(within[0], f"{path}.")
+            yield from schema_keys(within[0], f"{path}.")
         else:
             yield path
 
 
-def keys_in(table: Mapping[str, object], at: str = "") -> Iterator[str]:
+def table_keys(table: Mapping[str, object], at: str = "") -> Iterator[str]:
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from keys_in(value, f"{at}{key}.")
+            yield from table_keys(value, f"{at}{key}.")
         else:
             yield f"{at}{key}"
 
 
-def home_with(tmp_path: Path, text: str) -> Path:
+def write_home(tmp_path: Path, text: str) -> Path:
     (tmp_path / "walrus.toml").write_text(text)
     (tmp_path / "walrus.toml").chmod(0o600)
     return tmp_path
@@ -72,7 +72,7 @@ def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) 
     scaffold(str(home))
     config = load(home, environ={"OPENAI_API_KEY": "sk"})
     assert list(config.agents) == ["walrus"]
-    assert config.permissions == Permissions(allow=("read",))
+    assert config.permissions == PermissionSettings(allow=("read",))
     assert config.warnings == (
         (
             f"{home}/walrus.toml: providers: none is configured, so agents answer with an error; "
@@ -82,7 +82,7 @@ def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) 
 
 
 def test_the_sample_loads_with_every_example_taken(tmp_path: Path) -> None:
-    home = home_with(tmp_path, with_examples())
+    home = write_home(tmp_path, sample_with_examples())
     for file in ("openai.key", "answers.toml", "models/some-model.gguf"):
         (home / file).parent.mkdir(exist_ok=True)
         (home / file).write_text("secret\n")
@@ -98,43 +98,43 @@ def test_the_sample_loads_with_every_example_taken(tmp_path: Path) -> None:
     assert "bash runs without a sandbox" in warning
 
 
-@pytest.mark.parametrize("unit", list(units()), ids=lambda unit: f"line {unit[0] + 1}")
-def test_what_is_marked_as_not_yet_is_refused_once_the_mark_is_gone(tmp_path: Path, unit: list[int]) -> None:
+@pytest.mark.parametrize("unit", list(marked_blocks()), ids=lambda unit: f"line {unit[0] + 1}")
+def test_an_unsupported_key_is_refused_once_its_mark_is_removed(tmp_path: Path, unit: list[int]) -> None:
     # The tables of the examples are needed around the key, their keys are not.
-    lines = re.sub(r"^#(?=\[|kind)", "", sample(), flags=re.MULTILINE).splitlines()
+    lines = re.sub(r"^#(?=\[|kind)", "", read_sample(), flags=re.MULTILINE).splitlines()
     for number in unit:
-        lines[number] = lines[number].removeprefix(NOT_YET)
+        lines[number] = lines[number].removeprefix(UNSUPPORTED_MARK)
     with pytest.raises(ConfigError) as refused:
-        load(home_with(tmp_path, "\n".join(lines)), environ={})
+        load(write_home(tmp_path, "\n".join(lines)), environ={})
     (problem,) = refused.value.problems
     assert problem.line in {number + 1 for number in unit}
     assert problem.message.endswith("not available yet")
 
 
 def test_every_key_stands_in_the_sample() -> None:
-    agent_keys = set(keys_of(AgentKeys, "agents.*."))
+    agent_keys = set(schema_keys(BaseAgentSettings, "agents.*."))
     # [defaults] takes the keys of an agent, and says so rather than repeat them. Headers are named by the user.
-    keys = {key for key in keys_of(Tables, "") if not key.startswith("defaults.")} - {"providers.*.headers.*"}
-    shown = {_starred(key) for key in keys_in(tomllib.loads(with_examples()))}
+    keys = {key for key in schema_keys(RawConfig, "") if not key.startswith("defaults.")} - {"providers.*.headers.*"}
+    shown = {_with_wildcards(key) for key in table_keys(tomllib.loads(sample_with_examples()))}
     assert agent_keys <= keys
     assert keys - shown == set()
 
 
-def test_every_key_that_is_not_yet_there_stands_in_the_sample_with_its_mark() -> None:
+def test_every_unsupported_key_is_in_the_sample_with_its_mark() -> None:
     marked = set()
     table = ""
-    for line in EXAMPLE.sub("", sample().replace(NOT_YET, "!")).splitlines():
+    for line in EXAMPLE_MARK.sub("", read_sample().replace(UNSUPPORTED_MARK, "!")).splitlines():
         text = line.removeprefix("!")
         if text.startswith("["):
             table = text.partition("]")[0].strip("[") + "."
         if line.startswith("!"):
-            marked.add(_starred(table.rstrip(".") if text.startswith("[") else table + text.partition(" ")[0]))
-    for key in {*KEYS, *VALUES}:
+            marked.add(_with_wildcards(table.rstrip(".") if text.startswith("[") else table + text.partition(" ")[0]))
+    for key in {*UNSUPPORTED_KEYS, *UNSUPPORTED_VALUES}:
         if not key.startswith("defaults."):
             assert any(shown == key or shown.startswith(f"{key}.") for shown in marked), key
 
 
-def _starred(key: str) -> str:
+def _with_wildcards(key: str) -> str:
     """The key with the names that users choose replaced by *; names with dots do not stand in the sample."""
     top, *rest = key.split(".")
     if top in ("providers", "models", "agents", "mcps", "schedule") or (top == "tools" and rest[0] in ("read", "bash")):

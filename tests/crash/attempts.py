@@ -2,28 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.crash.notes import LeftOpen, Notes
+from tests.crash.side_records import OpenTurn, SideRecords
 from walrus_protocol.events import (
+    AnySessionEvent,
     AssistantMessage,
     Done,
-    Durable,
     ToolCallsComplete,
     ToolResult,
     ToolStarted,
     TurnResumed,
 )
 from walrus_protocol.json import decode
-from walrusd.session.mend import ATTEMPTS
+from walrusd.session.recovery import MAX_ATTEMPTS
 
 
-def check_attempts(events: Mapping[int, Sequence[Durable]], notes: Notes) -> None:
+def check_attempts(events: Mapping[int, Sequence[AnySessionEvent]], records: SideRecords) -> None:
     """A turn that was taken up once, and found open again before a round of it was whole, is given up; no other is."""
-    left = [one for note in notes.read("life") for one in decode(note.value, list[LeftOpen])]
+    left = [one for note in records.read("life") for one in decode(note.value, list[OpenTurn])]
     for session, told in events.items():
-        _check({one.seq for one in left if one.session == session}, told)
+        _check_session({one.seq for one in left if one.session == session}, told)
 
 
-def _check(found_open: set[int], events: Sequence[Durable]) -> None:
+def _check_session(found_open: set[int], events: Sequence[AnySessionEvent]) -> None:
     attempt, unsure, given_up = 1, False, False
     for seq, event in enumerate(events, 1):
         match event:
@@ -46,4 +46,4 @@ def _check(found_open: set[int], events: Sequence[Durable]) -> None:
             case _:
                 pass
         if seq in found_open:
-            given_up = attempt >= ATTEMPTS
+            given_up = attempt >= MAX_ATTEMPTS

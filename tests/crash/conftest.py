@@ -9,7 +9,7 @@ from tests.fakes.home import descendants
 
 
 @pytest.fixture(autouse=True)
-def nobody_left() -> Iterator[None]:
+def no_process_left() -> Iterator[None]:
     before = set(descendants(os.getpid()))
     yield
     left = set(descendants(os.getpid())) - before

@@ -6,77 +6,77 @@ from typing import Literal
 
 from msgspec import Struct
 
-from tests.crash.boundaries import Place
-from tests.crash.failing_disk import Fault
-from tests.crash.life import Life
-from tests.crash.lives import Lives
+from tests.crash.failing_disk import DiskFault
+from tests.crash.forked_runs import ForkedRuns
+from tests.crash.kill_points import KillPoint
+from tests.crash.single_run import RunSpec
 
-TWICE = ("draft “Hm.I look.”", "bash: its process is at work", "count has taken effect")
+SECOND_KILL_AFTER = ("draft “Hm.I look.”", "bash: its process is at work", "count has taken effect")
 """Where a life is killed whose next one is killed too, at each of its boundaries: while the model speaks, in a command,
 and in a call that is made again."""
 
 
-class Killed(Struct, frozen=True):
+class KillRow(Struct, frozen=True):
     """By -9 at a boundary; the next life goes its whole way."""
 
     number: int
-    place: Place
-    continues: str
-    closes: str | None
+    kill_point: KillPoint
+    outcome_continue: str
+    outcome_close: str | None
     """With on_restart = "close"; asked once for each write, as nothing else changes what is on the disk."""
 
 
-class KilledTwice(Struct, frozen=True):
+class DoubleKillRow(Struct, frozen=True):
     """At the boundary `first` of a life, and at `second` of the next; the third goes its whole way."""
 
     first: int
-    at: Place
+    first_point: KillPoint
     second: int
-    then_at: Place
+    second_point: KillPoint
     outcome: str
 
 
-Disk = Literal["full once", "full", "broken once", "broken"]
+FaultKind = Literal["full once", "full", "broken once", "broken"]
 
 
-class Refused(Struct, frozen=True):
+class DiskFaultRow(Struct, frozen=True):
     """A write whose disk fails, once, or until the next life."""
 
     write: int
-    what: str
-    outcomes: dict[Disk, str]
+    write_description: str
+    outcomes: dict[FaultKind, str]
 
 
-def kills(lives: Lives) -> list[Killed]:
+def run_kills(runs: ForkedRuns) -> list[KillRow]:
     rows = []
-    for number, place in enumerate(_passed(lives), 1):
-        home = lives.new()
-        lives.killed(Life(folder=home, dies_at=number))
+    for number, place in enumerate(_kill_points(runs), 1):
+        home = runs.new_home()
+        runs.run_until_killed(RunSpec(folder=home, kill_at=number))
         closes = None
         if place.moment == "durable":
-            closes = lives.whole(Life(folder=lives.home(home), on_restart="close")).outcome
-        rows.append(Killed(number, place, lives.whole(Life(folder=home)).outcome, closes))
+            closes = runs.run_to_end(RunSpec(folder=runs.copy_home(home), on_restart="close")).outcome
+        rows.append(KillRow(number, place, runs.run_to_end(RunSpec(folder=home)).outcome, closes))
     return rows
 
 
-def second_kills(lives: Lives) -> list[KilledTwice]:
+def run_double_kills(runs: ForkedRuns) -> list[DoubleKillRow]:
     """Until the turn has ended; what comes behind it has been killed once only."""
     rows = []
-    for first, at in enumerate(_passed(lives), 1):
-        if at.what not in TWICE or at.moment not in {"here", "applied"}:
+    for first, at in enumerate(_kill_points(runs), 1):
+        if at.description not in SECOND_KILL_AFTER or at.moment not in {"here", "applied"}:
             continue
-        home = lives.new()
-        lives.killed(Life(folder=home, dies_at=first))
-        left = lives.home(home)
-        recovery = lives.whole(Life(folder=home)).passed
-        for second, then_at in enumerate(_to_the_end_of_the_turn(recovery), 1):
-            again = lives.home(left)
-            lives.killed(Life(folder=again, dies_at=second))
-            rows.append(KilledTwice(first, at, second, then_at, lives.whole(Life(folder=again)).outcome))
+        home = runs.new_home()
+        runs.run_until_killed(RunSpec(folder=home, kill_at=first))
+        left = runs.copy_home(home)
+        recovery = runs.run_to_end(RunSpec(folder=home)).kill_points
+        for second, then_at in enumerate(_until_turn_end(recovery), 1):
+            again = runs.copy_home(left)
+            runs.run_until_killed(RunSpec(folder=again, kill_at=second))
+            rows.append(DoubleKillRow(first, at, second, then_at, runs.run_to_end(RunSpec(folder=again)).outcome))
     return rows
 
 
-DISKS: dict[Disk, tuple[Literal["write", "sync"], int]] = {
+FAULT_KINDS: dict[FaultKind, tuple[Literal["write", "sync"], int]] = {
     "full once": ("write", errno.ENOSPC),
     "full": ("write", errno.ENOSPC),
     "broken once": ("sync", errno.EIO),
@@ -85,31 +85,33 @@ DISKS: dict[Disk, tuple[Literal["write", "sync"], int]] = {
 """A full disk is found by a write, a broken one by the sync behind it."""
 
 
-def refusals(lives: Lives) -> list[Refused]:
-    writes = [place.what for place in _passed(lives) if place.moment == "before"]
+def run_disk_faults(runs: ForkedRuns) -> list[DiskFaultRow]:
+    writes = [place.description for place in _kill_points(runs) if place.moment == "before"]
     return [
-        Refused(number, what, {disk: _refused(lives, number, disk) for disk in DISKS})
+        DiskFaultRow(number, what, {disk: _run_disk_fault(runs, number, disk) for disk in FAULT_KINDS})
         for number, what in enumerate(writes, 1)
     ]
 
 
-def _refused(lives: Lives, write: int, disk: Disk) -> str:
-    step, number = DISKS[disk]
-    lasting = not disk.endswith("once")
-    life = Life(folder=lives.new(), fault=Fault(write=write, step=step, number=number, lasting=lasting))
+def _run_disk_fault(runs: ForkedRuns, write: int, fault_kind: FaultKind) -> str:
+    step, number = FAULT_KINDS[fault_kind]
+    lasting = not fault_kind.endswith("once")
+    life = RunSpec(
+        folder=runs.new_home(), fault=DiskFault(write=write, step=step, error_number=number, lasting=lasting)
+    )
     if not lasting:
-        return lives.whole(life).outcome
-    lives.killed(life)
-    return lives.whole(Life(folder=life.folder)).outcome
+        return runs.run_to_end(life).outcome
+    runs.run_until_killed(life)
+    return runs.run_to_end(RunSpec(folder=life.folder)).outcome
 
 
-def _passed(lives: Lives) -> Sequence[Place]:
+def _kill_points(runs: ForkedRuns) -> Sequence[KillPoint]:
     """The boundaries of a life that nothing befalls."""
-    account = lives.whole(Life(folder=lives.new()))
+    account = runs.run_to_end(RunSpec(folder=runs.new_home()))
     assert account.outcome == ""
-    return account.passed
+    return account.kill_points
 
 
-def _to_the_end_of_the_turn(passed: Sequence[Place]) -> Sequence[Place]:
-    ended = next(n for n, place in enumerate(passed) if place.what.endswith(" + done (text_response)"))
-    return passed[: ended + 3]
+def _until_turn_end(kill_points: Sequence[KillPoint]) -> Sequence[KillPoint]:
+    ended = next(n for n, place in enumerate(kill_points) if place.description.endswith(" + done (text_response)"))
+    return kill_points[: ended + 3]

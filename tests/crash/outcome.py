@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.crash.notes import Notes
-from walrus_protocol.events import Done, Durable, ToolResult, ToolStarted, TurnResumed
-from walrusd.session.mend import EFFECT_UNKNOWN, NOT_RUN
+from tests.crash.side_records import SideRecords
+from walrus_protocol.events import AnySessionEvent, Done, ToolResult, ToolStarted, TurnResumed
+from walrusd.session.recovery import EFFECT_UNKNOWN, NOT_RUN
 
 
-def outcome(events: Sequence[Durable], notes: Notes) -> str:
+def describe_outcome(events: Sequence[AnySessionEvent], records: SideRecords) -> str:
     """ "" where nothing shows in the log that anything went wrong, and nobody was told."""
-    return ", ".join([*_turn(events, notes), *_calls(events)])
+    return ", ".join([*_describe_turn(events, records), *_describe_calls(events)])
 
 
-def _turn(events: Sequence[Durable], notes: Notes) -> Iterator[str]:
+def _describe_turn(events: Sequence[AnySessionEvent], records: SideRecords) -> Iterator[str]:
     ends = {event.error.kind if event.error else event.stop_reason for event in events if isinstance(event, Done)}
     assert ends <= {"text_response", "interrupted", "storage", "crashed_repeatedly"}
     if "crashed_repeatedly" in ends:
@@ -24,11 +24,11 @@ def _turn(events: Sequence[Durable], notes: Notes) -> Iterator[str]:
         yield "interrupted"
     elif any(isinstance(event, TurnResumed) for event in events):
         yield "went on"
-    elif notes.read("refused"):
+    elif records.read("refused"):
         yield "refused, asked again"
 
 
-def _calls(events: Sequence[Durable]) -> Iterator[str]:
+def _describe_calls(events: Sequence[AnySessionEvent]) -> Iterator[str]:
     said = Counter(event.output for event in events if isinstance(event, ToolResult))
     if unknown := said[EFFECT_UNKNOWN]:
         yield f"{unknown} unknown"

@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
 from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
 
 TOML = """
@@ -60,19 +60,19 @@ class Sender:
     def __init__(self, socket: Path, session: int) -> None:
         self.session = session
         self.acknowledged: dict[str, dict[str, object]] = {}
-        self.unsure: list[str] = []
+        self.unacknowledged: list[str] = []
         self._socket = str(socket)
         self.thread = threading.Thread(target=self._send)
 
     def _send(self) -> None:
         key = ""
         try:
-            with Client(self._socket, timeout=PATIENCE_S) as client:
+            with Client(self._socket, timeout=MAX_WAIT_S) as client:
                 for n in range(MESSAGES):
                     key = f"{self.session}-{n}"
                     self.acknowledged[key] = client.call("session.send", message(self.session, key))
         except (Unreachable, RequestFailed, TimedOut, OSError):
-            self.unsure.append(key)
+            self.unacknowledged.append(key)
 
 
 def message(session: int, key: str) -> dict[str, object]:
@@ -96,21 +96,21 @@ def events(client: Client, session: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_answer_that_was_given_is_given_again_and_nothing_is_there_twice(home: Home, seed: int) -> None:
+def test_acknowledged_results_are_returned_again_and_nothing_is_recorded_twice(home: Home, seed: int) -> None:
     with home.walrusd() as daemon:
-        with Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+        with Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
             sessions = [client.call("session.create", {"agent": "walrus"})["session"] for _ in range(CLIENTS)]
         senders = [Sender(daemon.socket, session) for session in sessions]
         for sender in senders:
             sender.thread.start()
         enough = random.Random(seed).randrange(5, CLIENTS * MESSAGES // 2)
-        daemon.wait_for(lambda daemon: len(daemon.lines("turn")) >= enough)
+        daemon.wait_for(lambda daemon: len(daemon.lines_of("turn")) >= enough)
         daemon.kill()
         for sender in senders:
-            sender.thread.join(PATIENCE_S)
+            sender.thread.join(MAX_WAIT_S)
     assert sum(len(sender.acknowledged) for sender in senders) >= enough - CLIENTS
 
-    with home.walrusd() as daemon, Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+    with home.walrusd() as daemon, Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
         for sender in senders:
             check(client, sender)
         assert client.call("session.create", {"agent": "walrus"})["session"] > max(sessions)
@@ -122,18 +122,18 @@ def check(client: Client, sender: Sender) -> None:
     for key, result in sender.acknowledged.items():
         assert client.call("session.send", message(sender.session, key)) == result
     assert client.call("session.get", {"session": sender.session})["last_seq"] == before, "a repeat records nothing"
-    for key in sender.unsure:
+    for key in sender.unacknowledged:
         client.call("session.send", message(sender.session, key))
     log = events(client, sender.session)
     assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
     sent = [event["key"] for event in log if event["type"] == "user_message" and event["kind"] == "message"]
-    assert sent == [*sender.acknowledged, *sender.unsure]
+    assert sent == [*sender.acknowledged, *sender.unacknowledged]
     turns = [event["turn"] for event in log if event["type"] == "done"]
     assert turns == list(range(1, len(sent) + 1))
-    paired(history(client, sender.session))
+    check_calls_paired(history(client, sender.session))
 
 
-def paired(messages: list[dict[str, object]]) -> None:
+def check_calls_paired(messages: list[dict[str, object]]) -> None:
     """Each call is answered right behind its message: no provider would take the conversation otherwise."""
     waiting: list[str] = []
     for said in messages:
@@ -148,10 +148,10 @@ def paired(messages: list[dict[str, object]]) -> None:
 
 
 @pytest.fixture
-def alone(home: Home) -> Iterator[tuple[Walrusd, int]]:
+def daemon_with_session(home: Home) -> Iterator[tuple[WalrusdProcess, int]]:
     """A daemon with one session."""
     with home.walrusd() as daemon:
-        with Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+        with Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
             session = client.call("session.create", {"agent": "walrus"})["session"]
         yield daemon, session
 
@@ -160,14 +160,14 @@ def alone(home: Home) -> Iterator[tuple[Walrusd, int]]:
     ("on_restart", "first"),
     [("continue", ("text_response", "a whole sentence")), ("close", ("interrupted", "half a sentence"))],
 )
-def test_a_killed_turn_goes_on_or_is_closed_with_its_words_and_those_behind_it_are_answered(
-    home: Home, alone: tuple[Walrusd, int], on_restart: str, first: tuple[str, str]
+def test_a_killed_turn_resumes_or_closes_with_its_text_and_queued_messages_are_answered(
+    home: Home, daemon_with_session: tuple[WalrusdProcess, int], on_restart: str, first: tuple[str, str]
 ) -> None:
-    daemon, session = alone
+    daemon, session = daemon_with_session
     with (
-        Client(str(daemon.socket), timeout=PATIENCE_S) as watching,
-        Client(str(daemon.socket), timeout=PATIENCE_S) as one,
-        Client(str(daemon.socket), timeout=PATIENCE_S) as two,
+        Client(str(daemon.socket), timeout=MAX_WAIT_S) as watching,
+        Client(str(daemon.socket), timeout=MAX_WAIT_S) as one,
+        Client(str(daemon.socket), timeout=MAX_WAIT_S) as two,
     ):
         seen = iter(watching.stream("session.stream", {"session": session, "content": "hang", "key": "first"}))
         while next(seen)["type"] != "text_delta":
@@ -175,10 +175,10 @@ def test_a_killed_turn_goes_on_or_is_closed_with_its_words_and_those_behind_it_a
         for client, text in ((one, "second"), (two, "third")):
             queued = next(iter(client.stream("session.stream", {"session": session, "content": text, "key": text})))
             assert queued["type"] == "message_queued"
-        drafted(home)
+        wait_for_draft(home)
         daemon.kill()
     home.write("walrus.toml", f'{TOML}[sessions]\non_restart = "{on_restart}"\n')
-    with home.walrusd() as again, Client(str(again.socket), timeout=PATIENCE_S) as client:
+    with home.walrusd() as again, Client(str(again.socket), timeout=MAX_WAIT_S) as client:
         results = [
             client.call("session.send", {"session": session, "content": text, "key": key})
             for text, key in (("hang", "first"), ("second", "second"), ("third", "third"))
@@ -190,7 +190,7 @@ def test_a_killed_turn_goes_on_or_is_closed_with_its_words_and_those_behind_it_a
         ]
 
 
-def drafted(home: Home) -> None:
+def wait_for_draft(home: Home) -> None:
     """Wait until what was said is beside the log: a reader of the same database sees it."""
     db = apsw.Connection(str(home.path / "walrus.db"), flags=apsw.SQLITE_OPEN_READONLY)
     try:

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.crash.draw import PAGE
-from tests.crash.page import HEAD, SECTIONS
+from tests.crash.matrix_page import HEAD, SECTIONS
+from tests.crash.render import PAGE
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(300)  # hundreds of processes, one after the other: 10 s where nothing else runs
 @pytest.mark.parametrize("part", SECTIONS)
-async def test_each_end_comes_to_what_the_page_says(part: str) -> None:
+async def test_each_kill_has_the_outcome_that_the_page_shows(part: str) -> None:
     run = await trio.run_process(
-        [sys.executable, "-m", "tests.crash.draw", part],
+        [sys.executable, "-m", "tests.crash.render", part],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_stdout=True,
@@ -30,7 +30,7 @@ async def test_each_end_comes_to_what_the_page_says(part: str) -> None:
     )
     assert run.returncode == 0, run.stderr.decode()
     assert run.stdout.startswith(b"## ")
-    assert run.stdout.decode() in PAGE.read_text(), "docs/crash-matrix.md is stale: python -m tests.crash.draw"
+    assert run.stdout.decode() in PAGE.read_text(), "docs/crash-matrix.md is stale: python -m tests.crash.render"
 
 
 def test_the_page_has_its_head_and_a_section_for_each_part() -> None:

@@ -3,57 +3,63 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.dispatch.doubles import Counter, Doing, saying
-from walrus_config.schema import Agent, Permissions
-from walrusd.dispatch.gate import Rules
-from walrusd.dispatch.permissions import Verdict, verdict
+from tests.dispatch.pipeline_harness import FunctionTool, PipelineHarness, returning
+from walrus_config.schema import AgentSettings, PermissionSettings
+from walrusd.dispatch.gate import PolicySnapshot
+from walrusd.dispatch.permissions import Verdict, decide_permission
 
 tiers = st.builds(
-    Permissions,
+    PermissionSettings,
     allow=st.sampled_from([(), ("read",), ("write",), ("write", "read")]),
     deny=st.sampled_from([(), ("read",), ("write",)]),
     default=st.sampled_from([None, "allow", "deny"]),
 )
 
 
-def judge(everyone: Permissions, own: Permissions | None) -> Verdict:
-    agents = {} if own is None else {"ann": Agent(name="ann", permissions=own)}
-    return verdict(Rules(tools={}, agents=agents, permissions=everyone), "ann", "read")
+def check_permission(everyone: PermissionSettings, own: PermissionSettings | None) -> Verdict:
+    agents = {} if own is None else {"ann": AgentSettings(name="ann", permissions=own)}
+    return decide_permission(PolicySnapshot(tools={}, agents=agents, permissions=everyone), "ann", "read")
 
 
-def told(allowed: bool, key: str, what: str = "read") -> Verdict:
+def expected_verdict(allowed: bool, key: str, what: str = "read") -> Verdict:
     return Verdict(allowed=allowed, key=key, rule=f"{key}: {what}")
 
 
-def test_nothing_said_is_denied() -> None:
-    assert judge(Permissions(), None) == told(False, "permissions.default", "deny")
-    assert judge(Permissions(), Permissions()) == told(False, "permissions.default", "deny")
+def test_a_tool_that_no_rule_names_is_denied() -> None:
+    assert check_permission(PermissionSettings(), None) == expected_verdict(False, "permissions.default", "deny")
+    assert check_permission(PermissionSettings(), PermissionSettings()) == expected_verdict(
+        False, "permissions.default", "deny"
+    )
 
 
 def test_the_nearest_tier_that_names_the_tool_decides() -> None:
-    deny, allow = Permissions(deny=("read",)), Permissions(allow=("read",))
-    assert judge(deny, allow) == told(True, "agents.ann.permissions.allow")
-    assert judge(allow, deny) == told(False, "agents.ann.permissions.deny")
-    assert judge(allow, Permissions(default="deny")) == told(True, "permissions.allow")
-    assert judge(deny, Permissions(default="allow")) == told(False, "permissions.deny")
+    deny, allow = PermissionSettings(deny=("read",)), PermissionSettings(allow=("read",))
+    assert check_permission(deny, allow) == expected_verdict(True, "agents.ann.permissions.allow")
+    assert check_permission(allow, deny) == expected_verdict(False, "agents.ann.permissions.deny")
+    assert check_permission(allow, PermissionSettings(default="deny")) == expected_verdict(True, "permissions.allow")
+    assert check_permission(deny, PermissionSettings(default="allow")) == expected_verdict(False, "permissions.deny")
 
 
 def test_inside_a_tier_deny_beats_allow() -> None:
-    both = Permissions(allow=("read",), deny=("read",))
-    assert judge(both, None) == told(False, "permissions.deny")
-    assert judge(Permissions(allow=("read",)), both) == told(False, "agents.ann.permissions.deny")
+    both = PermissionSettings(allow=("read",), deny=("read",))
+    assert check_permission(both, None) == expected_verdict(False, "permissions.deny")
+    assert check_permission(PermissionSettings(allow=("read",)), both) == expected_verdict(
+        False, "agents.ann.permissions.deny"
+    )
 
 
 def test_the_nearest_default_decides_what_no_tier_names() -> None:
-    assert judge(Permissions(default="deny"), Permissions(default="allow")) == told(
-        True, "agents.ann.permissions.default", "allow"
+    assert check_permission(
+        PermissionSettings(default="deny"), PermissionSettings(default="allow")
+    ) == expected_verdict(True, "agents.ann.permissions.default", "allow")
+    assert check_permission(PermissionSettings(default="allow"), PermissionSettings()) == expected_verdict(
+        True, "permissions.default", "allow"
     )
-    assert judge(Permissions(default="allow"), Permissions()) == told(True, "permissions.default", "allow")
 
 
 @given(tiers, tiers)
-def test_what_is_allowed_was_allowed_by_a_line_that_is_there(everyone: Permissions, own: Permissions) -> None:
-    found = judge(everyone, own)
+def test_an_allowed_tool_is_allowed_by_an_existing_rule(everyone: PermissionSettings, own: PermissionSettings) -> None:
+    found = check_permission(everyone, own)
     tier = own if found.key.startswith("agents.ann.") else everyone
     if found.allowed:
         assert found.rule.endswith(("allow: read", "default: allow"))
@@ -63,8 +69,8 @@ def test_what_is_allowed_was_allowed_by_a_line_that_is_there(everyone: Permissio
         assert "read" in tier.deny or tier.default in {None, "deny"}
 
 
-async def test_who_is_denied_by_name_is_told_which_line_to_change() -> None:
-    everyone = Permissions(deny=("read",), default="allow")
-    result = await Counter(Doing("read", saying("")), permissions=everyone).call("read", {})
+async def test_a_denial_by_name_says_which_line_to_change() -> None:
+    everyone = PermissionSettings(deny=("read",), default="allow")
+    result = await PipelineHarness(FunctionTool("read", returning("")), permissions=everyone).call("read", {})
     assert (result.outcome, result.gate, result.rule) == ("denied", "permissions", "permissions.deny: read")
     assert 'who takes "read" out of permissions.deny in walrus.toml does' in result.output

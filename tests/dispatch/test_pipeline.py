@@ -8,14 +8,14 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from tests.dispatch.doubles import Counter, Doing, saying
+from tests.dispatch.pipeline_harness import FunctionTool, PipelineHarness, returning
 from walrus_config import schema as config
 from walrus_protocol.content import Outcome
 from walrus_protocol.events import ToolResult
 from walrusd.dispatch.pipeline import GATES
 from walrusd.ports import ToolFailed, ToolRun
 
-PATH: dict[str, object] = {
+PATH_SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
         "path": {"type": "string"},
@@ -49,15 +49,15 @@ async def test_a_call_that_passes_is_executed_after_its_intent() -> None:
         await trio.lowlevel.checkpoint()
         return f"session {run.session}, {run.agent} in {run.workspace}: {run.arguments['path']}"
 
-    counter = Counter(Doing("find", work, PATH))
+    counter = PipelineHarness(FunctionTool("find", work, PATH_SCHEMA))
     assert await counter.call("find", {"path": "a"}) == ToolResult(
         call_id="c1", name="find", output="session 1, walrus in /nowhere: a", bytes=32
     )
 
 
 async def test_a_tool_that_does_not_exist_is_answered_with_the_nearest_that_the_agent_has() -> None:
-    agents = {"walrus": config.Agent(name="walrus", deny_tools=("reap",))}
-    counter = Counter(*(Doing(name, saying("")) for name in ("read", "reap", "write")), agents=agents)
+    agents = {"walrus": config.AgentSettings(name="walrus", deny_tools=("reap",))}
+    counter = PipelineHarness(*(FunctionTool(name, returning("")) for name in ("read", "reap", "write")), agents=agents)
     assert await counter.call("raed", {}) == refusal(
         "raed",
         "unknown_tool",
@@ -67,18 +67,22 @@ async def test_a_tool_that_does_not_exist_is_answered_with_the_nearest_that_the_
     assert (await counter.call("zzz", {}, agent="of a library")).output == (
         "There is no tool named zzz. Your tools are: read, reap, write."
     )
-    assert (await Counter().call("zzz", {})).output == "There is no tool named zzz, and you have no other tools."
+    assert (
+        await PipelineHarness().call("zzz", {})
+    ).output == "There is no tool named zzz, and you have no other tools."
     assert counter.intents == 0
 
 
 async def test_a_tool_that_is_not_enabled_is_not_there() -> None:
-    counter = Counter(Doing("read", saying("")), settings={"read": config.Tool(enabled=False)})
+    counter = PipelineHarness(
+        FunctionTool("read", returning("")), settings={"read": config.ToolSettings(enabled=False)}
+    )
     assert counter.pipeline.schemas == ()
     assert (await counter.call("read", {})).outcome == "unknown_tool"
 
 
 async def test_arguments_that_do_not_fit_are_refused_with_path_and_reason() -> None:
-    counter = Counter(Doing("find", saying(""), PATH))
+    counter = PipelineHarness(FunctionTool("find", returning(""), PATH_SCHEMA))
     assert await counter.call("find", {"lines": [1, 0], "deep": True}) == refusal(
         "find",
         "invalid",
@@ -101,14 +105,14 @@ async def test_arguments_that_do_not_fit_are_refused_with_path_and_reason() -> N
     ],
 )
 async def test_arguments_that_are_no_object_are_refused(arguments: str, told: str) -> None:
-    counter = Counter(Doing("find", saying(""), PATH))
+    counter = PipelineHarness(FunctionTool("find", returning(""), PATH_SCHEMA))
     assert await counter.call("find", arguments) == refusal(
         "find", "invalid", "validate", f"The arguments of find must be one JSON object with path; {told}"
     )
 
 
 async def test_a_refusal_quotes_no_whole_file() -> None:
-    counter = Counter(Doing("find", saying(""), PATH))
+    counter = PipelineHarness(FunctionTool("find", returning(""), PATH_SCHEMA))
     result = await counter.call("find", {"path": "a", "lines": ["x" * 1_000_000] * 100})
     assert result.outcome == "invalid"
     assert result.bytes < 4_000
@@ -127,7 +131,9 @@ def test_a_schema_that_points_elsewhere_is_refused_and_never_fetched() -> None:
         serving.start()
         remote = f"http://127.0.0.1:{server.server_port}/schema.json"
         with pytest.raises(ValueError, match="the schema of tool find cannot be used"):
-            Counter(Doing("find", saying(""), {"type": "object", "properties": {"a": {"$ref": remote}}}))
+            PipelineHarness(
+                FunctionTool("find", returning(""), {"type": "object", "properties": {"a": {"$ref": remote}}})
+            )
         server.shutdown()
         serving.join()
     assert asked == []
@@ -135,11 +141,11 @@ def test_a_schema_that_points_elsewhere_is_refused_and_never_fetched() -> None:
 
 async def test_a_tool_outside_the_agents_scope_is_denied() -> None:
     agents = {
-        "listed": config.Agent(name="listed", tools=("write",)),
-        "struck": config.Agent(name="struck", deny_tools=("read",)),
-        "older": config.Agent(name="older"),
+        "listed": config.AgentSettings(name="listed", tools=("write",)),
+        "struck": config.AgentSettings(name="struck", deny_tools=("read",)),
+        "older": config.AgentSettings(name="older"),
     }
-    counter = Counter(Doing("read", saying("")), agents=agents)
+    counter = PipelineHarness(FunctionTool("read", returning("")), agents=agents)
     text = (
         "read is not one of your tools; the user has not given it to you. "
         "Go on without it, or tell the user what you need it for."
@@ -155,12 +161,14 @@ async def test_a_tool_outside_the_agents_scope_is_denied() -> None:
 
 
 async def test_a_scope_that_shrank_does_not_reach_an_agent_that_was_offered_the_tool() -> None:
-    agents = {"walrus": config.Agent(name="walrus", deny_tools=("read",))}
-    assert (await Counter(Doing("read", saying("text")), agents=agents).call("read", {})).output == "text"
+    agents = {"walrus": config.AgentSettings(name="walrus", deny_tools=("read",))}
+    assert (
+        await PipelineHarness(FunctionTool("read", returning("text")), agents=agents).call("read", {})
+    ).output == "text"
 
 
 async def test_what_is_not_permitted_says_who_can_permit_it_and_how() -> None:
-    counter = Counter(Doing("read", saying("")), permissions=config.Permissions())
+    counter = PipelineHarness(FunctionTool("read", returning("")), permissions=config.PermissionSettings())
     assert await counter.call("read", {}, agent="researcher") == refusal(
         "read",
         "denied",
@@ -173,12 +181,12 @@ async def test_what_is_not_permitted_says_who_can_permit_it_and_how() -> None:
     assert counter.intents == 0
 
 
-async def test_a_tool_that_cannot_do_it_answers_in_its_own_words() -> None:
+async def test_a_tool_that_fails_answers_with_its_own_error_text() -> None:
     async def work(run: ToolRun) -> str:
         await trio.lowlevel.checkpoint()
         raise ToolFailed("There is no such thing.")
 
-    assert await Counter(Doing("find", work)).call("find", {}) == refusal(
+    assert await PipelineHarness(FunctionTool("find", work)).call("find", {}) == refusal(
         "find", "error", "execute", "There is no such thing."
     )
 
@@ -189,7 +197,7 @@ async def test_a_bug_in_a_tool_is_logged_and_the_model_sees_no_traceback() -> No
         raise ZeroDivisionError("the secret is 42")
 
     with structlog.testing.capture_logs() as logs:
-        result = await Counter(Doing("find", work)).call("find", {})
+        result = await PipelineHarness(FunctionTool("find", work)).call("find", {})
     assert result == refusal(
         "find",
         "error",
@@ -201,15 +209,17 @@ async def test_a_bug_in_a_tool_is_logged_and_the_model_sees_no_traceback() -> No
     assert line == {"event": "tool crashed", "log_level": "error", "tool": "find", "session": 1, "call": "c1"}
 
 
-@pytest.mark.parametrize(("settings", "limit"), [({}, 60), ({"wait": config.Tool(timeout_s=2.5)}, 2.5)])
+@pytest.mark.parametrize(("settings", "limit"), [({}, 60), ({"wait": config.ToolSettings(timeout_s=2.5)}, 2.5)])
 async def test_a_tool_is_stopped_at_its_deadline(
-    autojump_clock: MockClock, settings: dict[str, config.Tool], limit: float
+    autojump_clock: MockClock, settings: dict[str, config.ToolSettings], limit: float
 ) -> None:
     async def work(run: ToolRun) -> str:
         await trio.sleep_forever()
         raise AssertionError
 
-    result = await Counter(Doing("wait", work), settings=settings, clock=trio.current_time).call("wait", {})
+    result = await PipelineHarness(FunctionTool("wait", work), settings=settings, clock=trio.current_time).call(
+        "wait", {}
+    )
     text = (
         f"wait was stopped: it was not done within {limit:g} s. What it did by then is not undone. Try a smaller step."
     )
@@ -232,7 +242,7 @@ async def test_an_interrupt_goes_through_a_tool() -> None:
         raise AssertionError
 
     with trio.CancelScope() as scope:
-        await Counter(Doing("wait", work)).call("wait", {})
+        await PipelineHarness(FunctionTool("wait", work)).call("wait", {})
     assert scope.cancelled_caught
 
 
@@ -244,15 +254,15 @@ async def test_an_interrupt_while_the_intent_is_written_keeps_the_tool_from_star
         await trio.lowlevel.checkpoint()
         return ""
 
-    counter = Counter(Doing("hurry", work))
+    counter = PipelineHarness(FunctionTool("hurry", work))
     with trio.CancelScope() as scope:
         scope.cancel()
         await counter.call("hurry", {})
     assert (counter.intents, ran) == (1, [])
 
 
-async def test_of_a_long_output_the_middle_is_left_out_and_all_of_it_is_kept() -> None:
-    counter = Counter(Doing("cat", saying("ä" * 40_000)))
+async def test_a_long_output_is_shown_without_its_middle_and_stored_whole() -> None:
+    counter = PipelineHarness(FunctionTool("cat", returning("ä" * 40_000)))
     result = await counter.call("cat", {})
     head, _, tail = result.output.split("\n")
     whole = (
@@ -268,30 +278,34 @@ async def test_of_a_long_output_the_middle_is_left_out_and_all_of_it_is_kept() -
     )
     assert set(head + tail) == {"ä"}
     assert 64 * 1024 - 4 <= len(result.output.encode()) <= 64 * 1024
-    assert counter.kept == {"ref0": "ä".encode() * 40_000}
+    assert counter.stored_outputs == {"ref0": "ä".encode() * 40_000}
 
 
 async def test_the_output_cap_of_walrus_toml_beats_the_tools() -> None:
-    counter = Counter(Doing("cat", saying("x" * 300)), settings={"cat": config.Tool(max_output_bytes=256)})
+    counter = PipelineHarness(
+        FunctionTool("cat", returning("x" * 300)), settings={"cat": config.ToolSettings(max_output_bytes=256)}
+    )
     result = await counter.call("cat", {})
     assert (result.truncated, result.bytes, len(result.output)) == (True, 300, 256)
 
 
-async def test_known_secrets_are_taken_out_of_what_is_shown_and_of_what_is_kept() -> None:
-    counter = Counter(Doing("cat", saying("the key is sk-secret" + "." * 70_000)), secrets=["sk-secret"])
+async def test_known_secrets_are_redacted_in_shown_and_stored_output() -> None:
+    counter = PipelineHarness(
+        FunctionTool("cat", returning("the key is sk-secret" + "." * 70_000)), secrets=["sk-secret"]
+    )
     result = await counter.call("cat", {})
     assert result.output.startswith("the key is ***....")
-    assert counter.kept["ref0"] == b"the key is ***" + b"." * 70_000
+    assert counter.stored_outputs["ref0"] == b"the key is ***" + b"." * 70_000
     assert result.bytes == 70_014
 
 
-async def test_what_cannot_be_kept_is_no_result() -> None:
+async def test_an_output_that_cannot_be_stored_gives_no_result() -> None:
     class Full(Exception):
         pass
 
-    class Forgetful(Counter):
+    class Forgetful(PipelineHarness):
         async def keep(self, body: bytes) -> str:
             raise Full
 
     with pytest.raises(Full):
-        await Forgetful(Doing("cat", saying("x" * 70_000))).call("cat", {})
+        await Forgetful(FunctionTool("cat", returning("x" * 70_000))).call("cat", {})

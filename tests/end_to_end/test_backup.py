@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.fakes.home import ECHO, Home
 
-CHAINED = (
+TOML_WITH_CHAIN = (
     ECHO
     + """
 [storage]
@@ -17,14 +17,14 @@ chain = true
 
 
 def test_a_copy_made_while_walrusd_runs_is_a_whole_log(tmp_path: Path) -> None:
-    home, copy = Home(tmp_path / "home", CHAINED), tmp_path / "walrus.db"
+    home, copy = Home(tmp_path / "home", TOML_WITH_CHAIN), tmp_path / "walrus.db"
     with home.walrusd():
         assert home.walrusctl("session", "create", "walrus").stdout == "1\n"
         assert home.walrusctl("send", "1", "a walrus").returncode == 0
         with closing(sqlite3.connect(home.path / "walrus.db")) as db:
             db.execute("VACUUM INTO ?", (str(copy),))
         assert home.walrusctl("send", "1", "said since").returncode == 0
-    other = Home(tmp_path / "other", CHAINED)
+    other = Home(tmp_path / "other", TOML_WITH_CHAIN)
     shutil.copy(copy, other.path / "walrus.db")
     (other.path / "walrus.db").chmod(0o600)
     doctor = other.walrusctl("doctor").stdout

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fakes.home import PATIENCE_S, WALRUSCTL, Home, Walrusd
-from tests.fakes.provider import FakeProvider, Received, calls, open_provider, says
-from tests.fakes.validators import openai_complaints
-from walrus_protocol.aclient import Client, connect
+from tests.fakes.home import MAX_WAIT_S, WALRUSCTL, Home, WalrusdProcess
+from tests.fakes.provider import FakeProvider, ReceivedRequest, calls_tools, open_provider, replies
+from tests.fakes.validators import openai_violations
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, RunningOutput, ToolResult, ToolStarted
 from walrus_protocol.methods import (
@@ -26,7 +26,7 @@ from walrus_protocol.methods import (
     SessionParams,
     WaitParams,
 )
-from walrusd.session.mend import EFFECT_UNKNOWN, NOT_RUN
+from walrusd.session.recovery import EFFECT_UNKNOWN, NOT_RUN
 
 TOML = """
 [daemon]
@@ -43,7 +43,7 @@ allow = ["bash"]
 [tools.bash]
 sandbox = "none"
 """
-Events = list[AnyEvent | NewerEvent]
+TurnEvents = list[AnyEvent | NewerEvent]
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def home(tmp_path: Path, provider: FakeProvider) -> Home:
 
 
 @pytest.fixture
-async def daemon(home: Home) -> AsyncIterator[Walrusd]:
+async def daemon(home: Home) -> AsyncIterator[WalrusdProcess]:
     with home.walrusd(environ={"OPENAI_API_KEY": "sk-of-another"}) as daemon:
         yield daemon
 
 
 @pytest.fixture
-async def client(daemon: Walrusd) -> AsyncIterator[Client]:
+async def client(daemon: WalrusdProcess) -> AsyncIterator[AsyncClient]:
     async with connect(daemon.socket) as client:
         yield client
 
@@ -75,38 +75,38 @@ def bash(command: str, **more: object) -> tuple[str, dict[str, object]]:
     return "bash", {"command": command, **more}
 
 
-async def turn(client: Client, session: int, timeout_s: float | None = None) -> Events:
+async def run_turn(client: AsyncClient, session: int, timeout_s: float | None = None) -> TurnEvents:
     """The events of a turn, live ones too."""
-    with trio.fail_after(PATIENCE_S):
+    with trio.fail_after(MAX_WAIT_S):
         async with client.stream(SendParams(session=session, content="go", timeout_s=timeout_s)) as events:
             return [event async for event in events]
 
 
-async def created(client: Client) -> int:
+async def create_session(client: AsyncClient) -> int:
     return (await client.create(CreateParams(agent="walrus"))).session
 
 
-def results(events: Events) -> list[ToolResult]:
+def results(events: TurnEvents) -> list[ToolResult]:
     return [event for event in events if isinstance(event, ToolResult)]
 
 
-async def gone(pid: int) -> None:
+async def wait_exited(pid: int) -> None:
     """Wait until the process has ended."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    with trio.fail_after(PATIENCE_S):
+    with trio.fail_after(MAX_WAIT_S):
         try:
             await trio.lowlevel.wait_readable(process)
         finally:
             os.close(process)
 
 
-async def lines_said(client: Client, session: int, count: int) -> list[str]:
+async def wait_output_lines(client: AsyncClient, session: int, count: int) -> list[str]:
     """So many lines of what runs in a session, once they have been said."""
     said = ""
-    with trio.fail_after(PATIENCE_S):
+    with trio.fail_after(MAX_WAIT_S):
         async with client.attach(AttachParams(session=session)) as events:
             async for event in events:
                 if isinstance(event, RunningOutput):
@@ -117,26 +117,26 @@ async def lines_said(client: Client, session: int, count: int) -> list[str]:
 
 
 async def test_a_command_is_seen_while_it_runs_and_answered_whole(
-    home: Home, client: Client, provider: FakeProvider
+    home: Home, client: AsyncClient, provider: FakeProvider
 ) -> None:
-    provider.will(calls(bash("pwd; echo $$ >&2; env | grep -c sk-of-another")), says("done"))
-    events = await turn(client, await created(client))
+    provider.enqueue(calls_tools(bash("pwd; echo $$ >&2; env | grep -c sk-of-another")), replies("done"))
+    events = await run_turn(client, await create_session(client))
     [started] = [event for event in events if isinstance(event, ToolStarted)]
     [result] = results(events)
     assert started.process is not None
     said = f"{home.path}/workspace\n{started.process.pgid}\n0\n"
     assert (result.output, result.outcome, result.bytes) == (f"{said}[exit status 1]", "error", len(said))
     assert "".join(event.text for event in events if isinstance(event, RunningOutput)) == said
-    assert provider.requests[1].last == result.output
+    assert provider.requests[1].last_content == result.output
     assert isinstance(events[-1], Done)
 
 
-async def test_that_it_runs_without_a_sandbox_is_said_wherever_one_looks(
-    home: Home, daemon: Walrusd, client: Client
+async def test_running_without_a_sandbox_is_reported_in_status_check_and_log(
+    home: Home, daemon: WalrusdProcess, client: AsyncClient
 ) -> None:
     for told in ((await client.status()).warnings, (await client.check_config()).warnings):
         assert any("bash runs without a sandbox and can do whatever you can do" in warning for warning in told)
-    assert any("without a sandbox" in str(line.get("event")) for line in daemon.log)
+    assert any("without a sandbox" in str(line.get("event")) for line in daemon.log_lines)
     assert "without a sandbox" in home.walrusctl("status").stderr
 
 
@@ -144,21 +144,23 @@ async def test_bash_is_offered_only_where_the_user_has_written_that_it_has_no_sa
     tmp_path: Path, provider: FakeProvider
 ) -> None:
     home = Home(tmp_path / "other", TOML.format(url=provider.url).replace('sandbox = "none"', ""))
-    provider.will(calls(bash("touch trace")), says("no"))
+    provider.enqueue(calls_tools(bash("touch trace")), replies("no"))
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client:
-            [result] = results(await turn(client, await created(client)))
+            [result] = results(await run_turn(client, await create_session(client)))
             assert any("bash is not offered" in warning for warning in (await client.status()).warnings)
     assert (result.outcome, result.gate) == ("unknown_tool", "validate")
     assert [tool["function"]["name"] for tool in provider.requests[0].body["tools"]] == ["read"]
 
 
 async def test_a_long_output_is_kept_whole_and_secrets_are_kept_out_of_it(
-    home: Home, client: Client, provider: FakeProvider
+    home: Home, client: AsyncClient, provider: FakeProvider
 ) -> None:
-    provider.will(calls(bash("cat $WALRUS_HOME/walrus.toml | grep api_key; seq 100000; echo ä")), says("long"))
-    session = await created(client)
-    [result] = results(await turn(client, session))
+    provider.enqueue(
+        calls_tools(bash("cat $WALRUS_HOME/walrus.toml | grep api_key; seq 100000; echo ä")), replies("long")
+    )
+    session = await create_session(client)
+    [result] = results(await run_turn(client, session))
     whole = 'api_key = "***"\n' + "".join(f"{n}\n" for n in range(1, 100_001)) + "ä\n"
     assert (result.truncated, result.bytes) == (True, len(whole.encode()))
     assert len(result.output.encode()) <= 64 * 1024
@@ -176,8 +178,8 @@ async def test_a_long_output_is_kept_whole_and_secrets_are_kept_out_of_it(
     assert home.walrusctl("tool", "output", str(session), result.ref).stdout == whole
 
 
-async def test_an_output_that_is_not_there_is_not_found(client: Client) -> None:
-    session = await created(client)
+async def test_a_missing_output_is_not_found(client: AsyncClient) -> None:
+    session = await create_session(client)
     with pytest.raises(RequestFailed, match=f"session {session} has no output '0a1b'") as refused:
         await client.output(OutputParams(session=session, ref="0a1b"))
     assert refused.value.kind == "tool_not_found"
@@ -188,56 +190,57 @@ async def test_an_output_that_is_not_there_is_not_found(client: Client) -> None:
 
 @pytest.mark.parametrize("way", ["{}", "setsid -f {}", "nohup {} &", "( ( {} & ) & )"])
 async def test_a_command_cannot_steer_the_daemon_however_it_detaches(
-    home: Home, client: Client, provider: FakeProvider, way: str
+    home: Home, client: AsyncClient, provider: FakeProvider, way: str
 ) -> None:
     """Each tries to close the session that it runs in; the call waits until the attempt is over."""
-    session = await created(client)
+    session = await create_session(client)
     close = shlex.join([sys.executable, "-c", WALRUSCTL, "session", "close", str(session), "--force", "--json"])
     path = home.environ()["PYTHONPATH"]
     attempt = f"sh -c {shlex.quote(f'PYTHONPATH={path} {close} >answer 2>&1; echo $? >status')}"
-    provider.will(
-        calls(bash(f"{way.format(attempt)}\nwhile [ ! -s status ]; do sleep 0.01; done; cat answer status")), says("ok")
+    provider.enqueue(
+        calls_tools(bash(f"{way.format(attempt)}\nwhile [ ! -s status ]; do sleep 0.01; done; cat answer status")),
+        replies("ok"),
     )
-    events = await turn(client, session)
+    events = await run_turn(client, session)
     [result] = results(events)
     assert '"kind": "from_tool"' in result.output
     assert result.output.endswith("\n5\n")
     assert (await client.session(SessionParams(session=session))).state == "idle"
 
 
-async def interrupted(client: Client, session: int, daemon: Walrusd) -> None:
+async def interrupt(client: AsyncClient, session: int, daemon: WalrusdProcess) -> None:
     await client.interrupt(SessionParams(session=session))
 
 
-async def closed(client: Client, session: int, daemon: Walrusd) -> None:
+async def close_session(client: AsyncClient, session: int, daemon: WalrusdProcess) -> None:
     await client.close(CloseParams(session=session, force=True))
 
 
-async def overtaken(client: Client, session: int, daemon: Walrusd) -> None:
+async def send_with_interrupt(client: AsyncClient, session: int, daemon: WalrusdProcess) -> None:
     await client.send(SendParams(session=session, content="rather this", when_busy="interrupt"))
 
 
-async def stopped(client: Client, session: int, daemon: Walrusd) -> None:
-    assert await trio.to_thread.run_sync(daemon.term) == 0
+async def stop_daemon(client: AsyncClient, session: int, daemon: WalrusdProcess) -> None:
+    assert await trio.to_thread.run_sync(daemon.terminate) == 0
 
 
-async def timed_out(client: Client, session: int, daemon: Walrusd) -> None:
+async def wait_idle(client: AsyncClient, session: int, daemon: WalrusdProcess) -> None:
     await client.wait(WaitParams(session=session, states=("idle",)))
 
 
 @pytest.mark.parametrize(
     ("end", "timeout_s"),
-    [(interrupted, None), (overtaken, None), (closed, None), (stopped, None), (timed_out, 0.5)],
+    [(interrupt, None), (send_with_interrupt, None), (close_session, None), (stop_daemon, None), (wait_idle, 0.5)],
 )
 async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
-    daemon: Walrusd,
-    client: Client,
+    daemon: WalrusdProcess,
+    client: AsyncClient,
     provider: FakeProvider,
-    end: Callable[[Client, int, Walrusd], Awaitable[None]],
+    end: Callable[[AsyncClient, int, WalrusdProcess], Awaitable[None]],
     timeout_s: float | None,
 ) -> None:
-    provider.will(calls(bash("echo $$; (sleep 1000 & echo $!; wait) & wait")), says("I see."))
-    session = await created(client)
+    provider.enqueue(calls_tools(bash("echo $$; (sleep 1000 & echo $!; wait) & wait")), replies("I see."))
+    session = await create_session(client)
     async with trio.open_nursery() as nursery:
 
         async def sent() -> None:
@@ -245,24 +248,26 @@ async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
                 await client.send(SendParams(session=session, content="go", timeout_s=timeout_s))
 
         nursery.start_soon(sent)
-        pids = await lines_said(client, session, 2)
+        pids = await wait_output_lines(client, session, 2)
         await end(client, session, daemon)
     for pid in map(int, pids):
-        await gone(pid)
+        await wait_exited(pid)
 
 
-async def test_an_interrupt_ends_what_ignores_a_term_and_nothing_behind_it_is_begun(
-    home: Home, client: Client, provider: FakeProvider
+async def test_an_interrupt_kills_a_command_that_ignores_sigterm_and_skips_later_calls(
+    home: Home, client: AsyncClient, provider: FakeProvider
 ) -> None:
     stubborn = "trap '' TERM INT HUP; echo $$; (trap '' TERM; (sleep 1000 & echo $!; wait) & wait) & wait"
-    provider.will(calls(bash("echo one"), bash(stubborn), bash("touch trace"), bash("touch trace")), says("I see."))
-    session = await created(client)
+    provider.enqueue(
+        calls_tools(bash("echo one"), bash(stubborn), bash("touch trace"), bash("touch trace")), replies("I see.")
+    )
+    session = await create_session(client)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send, SendParams(session=session, content="go"))
-        _, *pids = await lines_said(client, session, 3)
+        _, *pids = await wait_output_lines(client, session, 3)
         assert (await client.interrupt(SessionParams(session=session))).interrupted
     for pid in map(int, pids):
-        await gone(pid)
+        await wait_exited(pid)
     async with client.attach(AttachParams(session=session, follow=False)) as events:
         facts = [event async for event in events]
     answers = [(result.outcome, result.output) for result in results(facts)]
@@ -270,28 +275,28 @@ async def test_an_interrupt_ends_what_ignores_a_term_and_nothing_behind_it_is_be
     assert [event.stop_reason for event in facts if isinstance(event, Done)] == ["interrupted"]
     assert not (home.path / "workspace" / "trace").exists()
     assert (await client.send(SendParams(session=session, content="well?"))).text == "I see."
-    assert openai_complaints(provider.requests[-1].messages) == []
+    assert openai_violations(provider.requests[-1].messages) == []
 
 
 async def test_a_second_term_leaves_nothing_of_a_command_running(home: Home, provider: FakeProvider) -> None:
     home.write("walrus.toml", home.toml.read_text().replace("grace_s = 0.1", "grace_s = 600"))
-    provider.will(calls(bash("echo $$; (setsid sleep 1000 & echo $!; wait) & wait")))
+    provider.enqueue(calls_tools(bash("echo $$; (setsid sleep 1000 & echo $!; wait) & wait")))
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
-            session = await created(client)
+            session = await create_session(client)
 
             async def sent() -> None:
                 with suppress(Unreachable):  # it hangs up
                     await client.send(SendParams(session=session, content="go"))
 
             nursery.start_soon(sent)
-            pids = await lines_said(client, session, 2)
+            pids = await wait_output_lines(client, session, 2)
             for _ in range(2):
                 daemon.signal(signal.SIGTERM)
-                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
-            assert await trio.to_thread.run_sync(daemon.ended) == 130
+                await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
+            assert await trio.to_thread.run_sync(daemon.wait_exit) == 130
     for pid in map(int, pids):
-        await gone(pid)
+        await wait_exited(pid)
 
 
 async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
@@ -299,23 +304,23 @@ async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
 ) -> None:
     trace = home.path / "workspace" / "trace"
 
-    def answer(request: Received) -> Callable[..., Awaitable[None]]:
+    def answer(request: ReceivedRequest) -> Callable[..., Awaitable[None]]:
         if request.messages[-1]["role"] == "user" and len(request.messages) <= 2:
-            return calls(bash("echo ran >> trace; echo $$; (sleep 1000; echo again >> trace) & echo $!; wait"))
-        return says("I see.")
+            return calls_tools(bash("echo ran >> trace; echo $$; (sleep 1000; echo again >> trace) & echo $!; wait"))
+        return replies("I see.")
 
     provider.choose = answer
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client:
-            session = await created(client)
+            session = await create_session(client)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_send_in_vain, client, session)
-                pids = [int(line) for line in await lines_said(client, session, 2)]
+                nursery.start_soon(_send_expecting_hangup, client, session)
+                pids = [int(line) for line in await wait_output_lines(client, session, 2)]
                 await trio.to_thread.run_sync(daemon.kill)
     os.kill(pids[1], 0)  # nobody was there to end it
     with home.walrusd() as daemon:
         for pid in pids:
-            await gone(pid)
+            await wait_exited(pid)
         async with connect(daemon.socket) as client:
             await client.wait(WaitParams(session=session, states=("idle",)))
             async with client.attach(AttachParams(session=session, follow=False)) as events:
@@ -326,35 +331,35 @@ async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
     assert trace.read_text() == "ran\n"
 
 
-async def _send_in_vain(client: Client, session: int) -> None:
+async def _send_expecting_hangup(client: AsyncClient, session: int) -> None:
     with pytest.raises(Exception, match="hung up"):
         await client.send(SendParams(session=session, content="go"))
 
 
-async def test_beside_a_flood_other_sessions_go_on(client: Client, provider: FakeProvider) -> None:
-    flooding, calm = await created(client), await created(client)
+async def test_other_sessions_continue_during_an_output_flood(client: AsyncClient, provider: FakeProvider) -> None:
+    flooding, calm = await create_session(client), await create_session(client)
 
-    def answer(request: Received) -> Callable[..., Awaitable[None]]:
-        return calls(bash("yes")) if request.last == "flood" else says("calm")
+    def answer(request: ReceivedRequest) -> Callable[..., Awaitable[None]]:
+        return calls_tools(bash("yes")) if request.last_content == "flood" else replies("calm")
 
     provider.choose = answer
     before = (await client.status()).rss_bytes
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send, SendParams(session=flooding, content="flood"))
-        await lines_said(client, flooding, 10_000)
+        await wait_output_lines(client, flooding, 10_000)
         for _ in range(50):
             assert (await client.send(SendParams(session=calm, content="hi"))).text == "calm"
-        await lines_said(client, flooding, 100_000)
+        await wait_output_lines(client, flooding, 100_000)
         assert (await client.session(SessionParams(session=flooding))).state == "executing_tool"
         assert (await client.status()).rss_bytes < before + 50_000_000
         await client.interrupt(SessionParams(session=flooding))
 
 
 async def test_a_command_has_the_users_umask_and_ends_by_its_own_signals(
-    client: Client, provider: FakeProvider
+    client: AsyncClient, provider: FakeProvider
 ) -> None:
-    provider.will(calls(bash("umask; kill -TERM $$")), says("ok"))
-    [result] = results(await turn(client, await created(client)))
+    provider.enqueue(calls_tools(bash("umask; kill -TERM $$")), replies("ok"))
+    [result] = results(await run_turn(client, await create_session(client)))
     umask = os.umask(0)
     os.umask(umask)
     assert result.output == f"{umask:04o}\n[killed by signal {signal.Signals.SIGTERM.name}]"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
 from walrus_protocol import wire
 from walrus_protocol.client import Client
 
@@ -61,18 +61,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def daemon(home: Home) -> Iterator[Walrusd]:
+def daemon(home: Home) -> Iterator[WalrusdProcess]:
     with home.walrusd() as daemon:
         yield daemon
 
 
 @pytest.fixture
-def session(home: Home, daemon: Walrusd) -> str:
+def session(home: Home, daemon: WalrusdProcess) -> str:
     """The id alone is printed: it can be used as it is."""
     return home.walrusctl("session", "create", "walrus").stdout.strip()
 
 
-def state(home: Home, session: str) -> str:
+def session_state(home: Home, session: str) -> str:
     return str(json.loads(home.walrusctl("--json", "session", "show", session).stdout)["state"])
 
 
@@ -109,14 +109,14 @@ def test_how_a_turn_ends_is_the_exit_status(home: Home, session: str, text: str,
     assert home.walrusctl("send", session, "and now?").stdout == "Yes.\n"
 
 
-def test_a_turn_that_runs_out_of_time_exits_7_and_says_what_was_said(home: Home, session: str) -> None:
+def test_a_turn_that_times_out_exits_7_and_prints_the_text_so_far(home: Home, session: str) -> None:
     sent = home.walrusctl("send", session, "hang", "--turn-timeout", "0.2")
     assert (sent.returncode, sent.stdout) == (wire.EXIT_TIMEOUT, "I begin\n")
 
 
-def test_waiting_no_longer_exits_7_and_the_turn_goes_on(home: Home, session: str) -> None:
+def test_a_client_timeout_exits_7_and_the_turn_continues(home: Home, session: str) -> None:
     assert home.walrusctl("--timeout", "0.2", "send", session, "hang").returncode == wire.EXIT_TIMEOUT
-    assert state(home, session) == "processing"
+    assert session_state(home, session) == "processing"
     assert home.walrusctl("send", session, "me too", "--when-busy", "reject").returncode == wire.EXIT_BUSY
     assert home.walrusctl("session", "interrupt", session).returncode == 0
     assert home.walrusctl("session", "wait", session, "--state", "idle").stdout == "idle\n"
@@ -134,8 +134,8 @@ def test_waiting_no_longer_exits_7_and_the_turn_goes_on(home: Home, session: str
         (("--socket", "/tmp/there-is-none.sock", "ping"), wire.EXIT_UNREACHABLE),
     ],
 )
-def test_what_cannot_be_done_has_a_status_a_reason_and_nothing_on_stdout(
-    home: Home, daemon: Walrusd, arguments: tuple[str, ...], status: int
+def test_a_failed_command_has_a_status_a_reason_and_nothing_on_stdout(
+    home: Home, daemon: WalrusdProcess, arguments: tuple[str, ...], status: int
 ) -> None:
     tried = home.walrusctl(*arguments)
     assert (tried.returncode, tried.stdout) == (status, "")
@@ -167,10 +167,10 @@ def test_json_is_one_object_or_one_a_line(home: Home, session: str) -> None:
     assert [json.loads(line)["seq"] for line in attached[:-1]] == [1, 2, 3, 4]
 
 
-def test_run_answers_from_a_session_of_its_own_that_is_closed_then(home: Home, daemon: Walrusd) -> None:
+def test_run_answers_from_a_session_of_its_own_that_is_closed_then(home: Home, daemon: WalrusdProcess) -> None:
     ran = home.walrusctl("run", "walrus", "hi")
     assert (ran.returncode, ran.stdout) == (0, "Yes.\n")
-    with Client(str(daemon.socket), timeout=PATIENCE_S) as client:
+    with Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
         newest = client.call("session.list", {"include_closed": True, "limit": 1})["sessions"][0]["id"]
         assert client.call("session.wait", {"session": newest, "states": ["closed"]}) == {"state": "closed"}
 
@@ -193,9 +193,9 @@ def test_ctrl_c_interrupts_the_turn_unless_detached(
         while b"I begin" not in shown:
             shown += os.read(leader, 1024)
         streaming.send_signal(signal.SIGINT)
-        assert streaming.wait(PATIENCE_S) == wire.EXIT_CTRL_C
+        assert streaming.wait(MAX_WAIT_S) == wire.EXIT_CTRL_C
     os.close(leader)
-    assert state(home, session) == after
+    assert session_state(home, session) == after
     home.walrusctl("session", "close", session, "--force")
 
 
@@ -206,7 +206,7 @@ def test_escapes_of_a_model_reach_a_pipe_as_they_are_and_a_terminal_not_at_all(h
         home.command_line("send", session, "escape"), env=home.environ(), stdin=follower, stdout=follower
     ) as sending:
         os.close(follower)
-        assert sending.wait(PATIENCE_S) == 0
+        assert sending.wait(MAX_WAIT_S) == 0
     shown = os.read(leader, 4096)
     os.close(leader)
     assert b"bell" in shown

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.home import Home, Walrusd
+from tests.fakes.home import Home, WalrusdProcess
 
-PAGE = 4096
-UNUSABLE = 78
+PAGE_BYTES = 4096
+EXIT_UNUSABLE = 78
 """As with a bad configuration: no other try finds it otherwise, so that no service manager makes one."""
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a walrusd that has been used and has ended."""
     home = Home(tmp_path_factory.mktemp("used") / "home")
     with home.walrusd():
@@ -24,49 +24,51 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[dict[str, Walrusd]]:
-    daemons: dict[str, Walrusd] = {}
+def started_daemons(tmp_path: Path) -> Iterator[dict[str, WalrusdProcess]]:
+    daemons: dict[str, WalrusdProcess] = {}
     yield daemons
     for daemon in daemons.values():
         daemon.process.kill()
-        daemon.ended()
+        daemon.wait_exit()
 
 
-def tables(database: Path) -> list[tuple[str, int]]:
+def root_pages(database: Path) -> list[tuple[str, int]]:
     """Each table and index, and the page it begins at."""
     with closing(sqlite3.connect(f"file:{database}?immutable=1", uri=True)) as db:
         return list(db.execute("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 0"))
 
 
 @pytest.mark.parametrize("filling", [b"\x00", b"\xff"])
-def test_a_damaged_page_of_any_table_is_told_in_a_line_and_a_hint(
-    sound: Path, started: dict[str, Walrusd], tmp_path: Path, filling: bytes
+def test_a_damaged_page_of_any_table_is_reported_in_one_line_with_a_hint(
+    intact_database: Path, started_daemons: dict[str, WalrusdProcess], tmp_path: Path, filling: bytes
 ) -> None:
-    good = sound.read_bytes()
-    places = {"the whole schema": 1, **dict(tables(sound))}
+    good = intact_database.read_bytes()
+    places = {"the whole schema": 1, **dict(root_pages(intact_database))}
     for name, page in places.items():
         home = Home(tmp_path / str(page))
-        at = (page - 1) * PAGE + (100 if page == 1 else 0)  # the header stays: without it, it is no database
-        (home.path / "walrus.db").write_bytes(good[:at] + filling * (page * PAGE - at) + good[page * PAGE :])
-        started[name] = home.start()
-    for name, daemon in started.items():
-        daemon.wait_for(lambda daemon: bool(daemon.lines("ready")) or ".recover" in daemon.stderr)
-        if daemon.lines("ready"):  # what is damaged was not needed; a session that needs it says so
-            assert daemon.term() == 0, name
+        at = (page - 1) * PAGE_BYTES + (100 if page == 1 else 0)  # the header stays: without it, it is no database
+        (home.path / "walrus.db").write_bytes(
+            good[:at] + filling * (page * PAGE_BYTES - at) + good[page * PAGE_BYTES :]
+        )
+        started_daemons[name] = home.start()
+    for name, daemon in started_daemons.items():
+        daemon.wait_for(lambda daemon: bool(daemon.lines_of("ready")) or ".recover" in daemon.stderr)
+        if daemon.lines_of("ready"):  # what is damaged was not needed; a session that needs it says so
+            assert daemon.terminate() == 0, name
             assert "Traceback" not in daemon.stderr, name
         else:
             database = tmp_path / str(places[name]) / "walrus.db"
-            assert daemon.ended() == UNUSABLE, name
+            assert daemon.wait_exit() == EXIT_UNUSABLE, name
             assert daemon.stderr == (
                 f"walrusd: {database} is damaged: database disk image is malformed\n"
                 f"  Restore it from a backup, or save what can be read: sqlite3 {database} .recover\n"
             )
     needed = {"the whole schema", "sqlite_sequence", "counter", "inbox", "session_in_turn", "tick", "schedule"}
-    assert needed <= {name for name, daemon in started.items() if not daemon.lines("ready")}
+    assert needed <= {name for name, daemon in started_daemons.items() if not daemon.lines_of("ready")}
 
 
 @pytest.mark.parametrize("lost", ["seq = 3", "seq > 1"])
-def test_a_session_that_has_lost_events_says_who_can_tell_more(tmp_path: Path, lost: str) -> None:
+def test_a_session_with_lost_events_refuses_writes_with_a_hint_to_doctor(tmp_path: Path, lost: str) -> None:
     home = Home(tmp_path / "home")
     database = home.path / "walrus.db"
     with home.walrusd():
@@ -81,11 +83,11 @@ def test_a_session_that_has_lost_events_says_who_can_tell_more(tmp_path: Path, l
     assert "`walrusctl doctor` says which; restore walrus.db from a backup." in refused.stderr
 
 
-def test_what_needs_a_damaged_page_later_says_so(sound: Path, tmp_path: Path) -> None:
+def test_a_request_that_reads_a_damaged_page_reports_it(intact_database: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    data = bytearray(sound.read_bytes())
-    at = (dict(tables(sound))["event"] - 1) * PAGE
-    data[at : at + PAGE] = b"\xff" * PAGE
+    data = bytearray(intact_database.read_bytes())
+    at = (dict(root_pages(intact_database))["event"] - 1) * PAGE_BYTES
+    data[at : at + PAGE_BYTES] = b"\xff" * PAGE_BYTES
     (home.path / "walrus.db").write_bytes(data)
     with home.walrusd():
         refused = home.walrusctl("run", "walrus", "hi")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
-from tests.fakes.provider import FakeProvider, open_provider, says
-from tests.rpc.raw import Json, Raw, raw
-from walrus_protocol.aclient import Client, connect
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
+from tests.fakes.provider import FakeProvider, open_provider, replies
+from tests.rpc.raw_client import Json, RawClient, open_raw_client
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.content import User
 from walrus_protocol.events import Done
@@ -40,7 +40,7 @@ models = ["fake"]
 
 
 @contextlib.contextmanager
-def limited(daemon: Walrusd) -> Iterator[None]:
+def failing_writes(daemon: WalrusdProcess) -> Iterator[None]:
     """Every write of the daemon to a file fails with EFBIG, as on a disk with a fault."""
     before = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, before[1]))
@@ -52,7 +52,7 @@ def limited(daemon: Walrusd) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
+def full_filesystem(folder: Path) -> Iterator[None]:
     """Not a byte is left on the file system of a folder."""
     filler = folder / "filler"
     with open(filler, "wb", buffering=0) as file:
@@ -67,25 +67,27 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def speaking(home: Path) -> AsyncIterator[tuple[Home, FakeProvider]]:
-    with trio.fail_after(PATIENCE_S):
+async def home_with_provider(home: Path) -> AsyncIterator[tuple[Home, FakeProvider]]:
+    with trio.fail_after(MAX_WAIT_S):
         async with open_provider() as fake:
             yield Home(home, TOML.format(url=fake.url)), fake
 
 
-async def in_mid_turn(line: Raw, client: Client, fake: FakeProvider) -> tuple[int, trio.Event]:
+async def start_streaming_turn(
+    raw_client: RawClient, client: AsyncClient, fake: FakeProvider
+) -> tuple[int, trio.Event]:
     """A session whose streamed turn has said something; the event lets it say the rest."""
     session = (await client.create(CreateParams(agent="walrus"))).session
     now, gate = trio.Event(), trio.Event()
     now.set()
-    fake.will(says(["so far ", "so good"], gate=[now, gate]))
-    await line.ask("session.stream", {"session": session, "content": "hi"})
-    while (await line.receive())["params"]["event"]["type"] != "text_delta":
+    fake.enqueue(replies(["so far ", "so good"], gate=[now, gate]))
+    await raw_client.send_request("session.stream", {"session": session, "content": "hi"})
+    while (await raw_client.receive())["params"]["event"]["type"] != "text_delta":
         pass
     return session, gate
 
 
-async def refused(client: Client, session: int) -> str:
+async def storage_error_kind(client: AsyncClient, session: int) -> str:
     with pytest.raises(RequestFailed) as sending:
         await client.send(SendParams(session=session, content="more"))
     with pytest.raises(RequestFailed) as creating:
@@ -96,7 +98,7 @@ async def refused(client: Client, session: int) -> str:
     return sending.value.kind
 
 
-async def accepted(client: Client, session: int) -> TurnResult:
+async def send_until_accepted(client: AsyncClient, session: int) -> TurnResult:
     """The next turn, as soon as the daemon has found out that the disk is well again."""
     while True:
         try:
@@ -106,12 +108,12 @@ async def accepted(client: Client, session: int) -> TurnResult:
                 raise
 
 
-async def ends(client: Client, session: int) -> list[Done]:
+async def done_events(client: AsyncClient, session: int) -> list[Done]:
     async with client.attach(AttachParams(session=session, follow=False)) as events:
         return [event async for event in events if isinstance(event, Done)]
 
 
-def told(answer: Json, session: int) -> str:
+def turn_error_kind(answer: Json, session: int) -> str:
     """The kind of the error that names the turn."""
     error = answer["error"]
     assert error["code"] == -32603
@@ -121,62 +123,62 @@ def told(answer: Json, session: int) -> str:
     return kind
 
 
-async def suspends_and_goes_on(
-    daemon: Walrusd, fake: FakeProvider, broken: contextlib.AbstractContextManager[None], kind: str
+async def check_suspend_and_continue(
+    daemon: WalrusdProcess, fake: FakeProvider, disk_failure: contextlib.AbstractContextManager[None], kind: str
 ) -> None:
-    async with raw(daemon.socket) as line, connect(daemon.socket) as client:
-        session, gate = await in_mid_turn(line, client, fake)
-        with broken:
+    async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
+        session, gate = await start_streaming_turn(line, client, fake)
+        with disk_failure:
             gate.set()
-            events, answer = await line.events()
-            assert told(answer, session) == kind
+            events, answer = await line.receive_events()
+            assert turn_error_kind(answer, session) == kind
             assert "done" not in [event["type"] for event in events], "nothing more is published as fact"
-            assert await refused(client, session) == kind
+            assert await storage_error_kind(client, session) == kind
             shown = await client.session(SessionParams(session=session))
             assert (shown.state, shown.last_seq) == ("processing", 2)
             assert (await client.history(HistoryParams(session=session))).messages == (User("hi"),)
-            assert await ends(client, session) == []
+            assert await done_events(client, session) == []
             assert any(str(session) in warning for warning in (await client.status()).warnings)
-        fake.always(says("I am back"))
-        assert (await accepted(client, session)).text == "I am back"
-        first, second = await ends(client, session)
+        fake.set_default(replies("I am back"))
+        assert (await send_until_accepted(client, session)).text == "I am back"
+        first, second = await done_events(client, session)
         assert (first.turn, first.stop_reason, first.error and first.error.kind) == (1, "error", "storage")
         assert (second.turn, second.stop_reason) == (2, "text_response")
 
 
 async def test_a_disk_that_fails_suspends_the_turn_and_when_it_works_again_the_session_goes_on(tmp_path: Path) -> None:
-    async with speaking(tmp_path / "home") as (home, fake):
+    async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
-            await suspends_and_goes_on(daemon, fake, limited(daemon), "storage_failed")
+            await check_suspend_and_continue(daemon, fake, failing_writes(daemon), "storage_failed")
 
 
-async def test_a_full_disk_that_only_refused_requests_have_met_is_told_until_one_is_taken(tmp_path: Path) -> None:
-    async with speaking(tmp_path / "home") as (home, fake):
+async def test_a_full_disk_seen_only_by_refused_requests_is_warned_of_until_a_write_works(tmp_path: Path) -> None:
+    async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 session = (await client.create(CreateParams(agent="walrus"))).session
                 before = (await client.status()).warnings
-                with limited(daemon):
-                    assert await refused(client, session) == "storage_failed"
+                with failing_writes(daemon):
+                    assert await storage_error_kind(client, session) == "storage_failed"
                     (warning,) = set((await client.status()).warnings) - {*before}
                 assert warning.startswith(f"The last write to the log failed: cannot write to {home.path}/walrus.db: ")
                 assert warning.endswith("the session goes on when the store can write again.")
-                fake.always(says("I am back"))
+                fake.set_default(replies("I am back"))
                 assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
                 assert (await client.status()).warnings == before
-            [line] = daemon.lines("the log cannot be written")
+            [line] = daemon.lines_of("the log cannot be written")
             assert line["level"] == "warning"
-            assert len(daemon.lines("the log can be written again")) == 1
+            assert len(daemon.lines_of("the log can be written again")) == 1
 
 
 async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_again(tmp_path: Path) -> None:
-    async with speaking(tmp_path / "home") as (home, fake):
+    async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line, connect(daemon.socket) as client:
-                session, gate = await in_mid_turn(line, client, fake)
-                with limited(daemon):
+            async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
+                session, gate = await start_streaming_turn(line, client, fake)
+                with failing_writes(daemon):
                     gate.set()
-                    assert told((await line.events())[1], session) == "storage_failed"
+                    assert turn_error_kind((await line.receive_events())[1], session) == "storage_failed"
                     for asking in (
                         client.interrupt(SessionParams(session=session)),
                         client.close(CloseParams(session=session, force=True)),
@@ -185,12 +187,12 @@ async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_aga
                             await asking
                         assert (refusal.value.code, refusal.value.kind) == (-32603, "storage_failed")
                 assert (await client.close(CloseParams(session=session, force=True))).closed
-                [done] = await ends(client, session)
+                [done] = await done_events(client, session)
                 assert done.turn == 1
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
+def small_filesystem(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a new home and little more."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -203,36 +205,36 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-async def test_a_full_disk_suspends_the_turn_and_when_there_is_room_the_session_goes_on(small: Path) -> None:
-    async with speaking(small / "home") as (home, fake):
+async def test_a_full_disk_suspends_the_turn_and_with_space_again_the_session_continues(small_filesystem: Path) -> None:
+    async with home_with_provider(small_filesystem / "home") as (home, fake):
         with home.walrusd() as daemon:
-            await suspends_and_goes_on(daemon, fake, filled(small), "storage_full")
+            await check_suspend_and_continue(daemon, fake, full_filesystem(small_filesystem), "storage_full")
 
 
-async def test_a_daemon_that_is_stopped_on_a_full_disk_goes_on_with_the_turn_when_it_starts_with_room(
-    small: Path,
+async def test_a_turn_suspended_by_a_full_disk_continues_after_a_restart_with_space(
+    small_filesystem: Path,
 ) -> None:
-    async with speaking(small / "home") as (home, fake):
+    async with home_with_provider(small_filesystem / "home") as (home, fake):
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line, connect(daemon.socket) as client:
-                session, gate = await in_mid_turn(line, client, fake)
-                with filled(small):
+            async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
+                session, gate = await start_streaming_turn(line, client, fake)
+                with full_filesystem(small_filesystem):
                     gate.set()
-                    assert told((await line.events())[1], session) == "storage_full"
-                    assert await trio.to_thread.run_sync(daemon.term) == 0
-        fake.always(says("I am back"))
+                    assert turn_error_kind((await line.receive_events())[1], session) == "storage_full"
+                    assert await trio.to_thread.run_sync(daemon.terminate) == 0
+        fake.set_default(replies("I am back"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
-                first, second = await ends(client, session)
+                first, second = await done_events(client, session)
                 assert (first.turn, first.stop_reason, first.text) == (1, "text_response", "I am back")
                 assert (second.turn, second.stop_reason) == (2, "text_response")
 
 
-async def test_a_start_on_a_full_disk_says_so(small: Path) -> None:
-    home = Home(small / "home")
-    with filled(small):
-        status, said = await trio.to_thread.run_sync(home.refuses_to_start)
+async def test_a_start_on_a_full_disk_says_so(small_filesystem: Path) -> None:
+    home = Home(small_filesystem / "home")
+    with full_filesystem(small_filesystem):
+        status, said = await trio.to_thread.run_sync(home.run_to_exit)
     assert status != 0
     assert "Traceback" not in said
     assert str(home.path) in said

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.home import ECHO, PATIENCE_S, ROOT, WALRUSCTL, Home
+from tests.fakes.home import ECHO, MAX_WAIT_S, ROOT, WALRUSCTL, Home
 
 HEARTBEAT = """
 [agents.clerk.heartbeat]
 interval = {interval}
 prompt = "Look around."
 """
-FIVE_S = 5.004 / 60
-HANGING = """
+FIVE_SECONDS_IN_MINUTES = 5.004 / 60
+TOML_WITH_HANGING_SCRIPT = """
 [daemon]
 shutdown_grace_s = 0.1
 [providers.script]
@@ -27,18 +27,18 @@ path = "script.toml"
 """
 
 
-def ctl(home: Home, *words: str) -> Any:
+def schedule_json(home: Home, *words: str) -> Any:
     done = home.walrusctl("schedule", *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_an_agent_is_woken_by_the_clock_and_a_crash_moves_nothing(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home", ECHO + HEARTBEAT.format(interval=FIVE_S))
+def test_heartbeats_run_by_the_clock_and_a_crash_keeps_their_slots(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", ECHO + HEARTBEAT.format(interval=FIVE_SECONDS_IN_MINUTES))
     home.write("agents/clerk.todo", "- mend the roof\n")
     with home.walrusd() as daemon:
-        daemon.wait_for(lambda daemon: bool(daemon.lines("tick")))
-        [line] = daemon.lines("tick")
+        daemon.wait_for(lambda daemon: bool(daemon.lines_of("tick")))
+        [line] = daemon.lines_of("tick")
         assert (line["schedule"], line["outcome"], line["session"], line["level"]) == (
             "heartbeat:clerk",
             "ran",
@@ -46,19 +46,19 @@ def test_an_agent_is_woken_by_the_clock_and_a_crash_moves_nothing(tmp_path: Path
             "info",
         )
         assert json.loads(home.walrusctl("status", "--json").stdout)["schedule"] == ["heartbeat:clerk"]
-        [first] = ctl(home, "history")["ticks"]
+        [first] = schedule_json(home, "history")["ticks"]
         todo = home.path / "agents" / "clerk.todo"
         assert first["text"] == f"Look around.\n\nThings to do, from {todo}:\n\n- mend the roof"
         daemon.kill()
     with home.walrusd():
-        [schedule] = ctl(home, "list")["schedules"]
+        [schedule] = schedule_json(home, "list")["schedules"]
         slots = (schedule["next_slot"] - first["slot"]) / 5.004
         assert slots == pytest.approx(round(slots), abs=1e-3), "a crash moves no slot"
-        assert ctl(home, "history")["ticks"][-1] == first
+        assert schedule_json(home, "history")["ticks"][-1] == first
 
 
-def test_a_tick_that_a_stop_cuts_off_is_told_at_the_next_start_with_its_turn(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home", HANGING + HEARTBEAT.format(interval=60))
+def test_a_tick_interrupted_by_a_stop_is_recorded_at_the_next_start_with_its_turn(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", TOML_WITH_HANGING_SCRIPT + HEARTBEAT.format(interval=60))
     home.write("script.toml", '[[reply]]\ntext = "I am look"\nhang = true\n')
     with (
         home.walrusd() as daemon,
@@ -71,10 +71,10 @@ def test_a_tick_that_a_stop_cuts_off_is_told_at_the_next_start_with_its_turn(tmp
     ):
         while home.walrusctl("session", "wait", "1", "--state", "processing").returncode:
             assert waiting.poll() is None
-        assert daemon.term() == 0
-        assert waiting.wait(PATIENCE_S) == 4, "it is told that walrusd stops"
+        assert daemon.terminate() == 0
+        assert waiting.wait(MAX_WAIT_S) == 4, "it is told that walrusd stops"
     with home.walrusd():
-        while (row := ctl(home, "history")["ticks"][0])["outcome"] == "running":
+        while (row := schedule_json(home, "history")["ticks"][0])["outcome"] == "running":
             pass  # it is closed beside the serving, and each look takes a process's time
         assert (row["outcome"], row["reason"]) == ("interrupted", "walrusd was stopped while it ran")
         assert row["ran"] == {"session": 1, "turn": 1, "cost_usd": None}
@@ -86,20 +86,20 @@ def test_a_tick_that_a_stop_cuts_off_is_told_at_the_next_start_with_its_turn(tmp
 def test_a_heartbeat_comes_with_a_reload_and_is_run_paused_and_resumed_by_hand(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", ECHO)
     with home.walrusd():
-        assert ctl(home, "list") == {"schedules": []}
+        assert schedule_json(home, "list") == {"schedules": []}
         home.write("walrus.toml", ECHO + HEARTBEAT.format(interval=0.0834))
         assert home.walrusctl("reload").returncode == 0
-        [schedule] = ctl(home, "list")["schedules"]
+        [schedule] = schedule_json(home, "list")["schedules"]
         assert schedule["every_s"] == 5.004, "to the microsecond, and no more digits"
         home.write("walrus.toml", ECHO + HEARTBEAT.format(interval=60))
         assert home.walrusctl("reload").returncode == 0
-        [schedule] = ctl(home, "list")["schedules"]
+        [schedule] = schedule_json(home, "list")["schedules"]
         assert (schedule["name"], schedule["every_s"], schedule["last"]) == ("heartbeat:clerk", 3600.0, None)
-        assert ctl(home, "pause", "clerk")["next_slot"] is None
+        assert schedule_json(home, "pause", "clerk")["next_slot"] is None
         done = home.walrusctl("schedule", "run", "clerk")
         assert (done.returncode, done.stdout) == (0, "Look around.\n")
-        assert ctl(home, "resume", "clerk")["next_slot"] == schedule["next_slot"]
-        [row] = ctl(home, "history", "clerk")["ticks"]
+        assert schedule_json(home, "resume", "clerk")["next_slot"] == schedule["next_slot"]
+        [row] = schedule_json(home, "history", "clerk")["ticks"]
         assert (row["by"], row["outcome"], row["ran"]["session"], row["ran"]["turn"]) == ("hand", "ran", 1, 1)
         lost = home.walrusctl("schedule", "run", "clark")
         assert (lost.returncode, "hint: `walrusctl schedule list` shows those there are." in lost.stderr) == (3, True)
@@ -115,4 +115,4 @@ def test_ticks_cannot_create_ticks(tmp_path: Path) -> None:
     with home.walrusd():
         done = home.walrusctl("schedule", "run", "clerk")
         assert "exit status 5:\n\nwalrusctl: this process was started by walrusd's own tools" in done.stdout
-        assert len(ctl(home, "history")["ticks"]) == 1
+        assert len(schedule_json(home, "history")["ticks"]) == 1

@@ -4,18 +4,18 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.fakes.home import Home, Walrusd
+from tests.fakes.home import Home, WalrusdProcess
 from walrus_protocol.client import Client
 
-LOOK_S = 0.5
-QUIET = 6
+SAMPLE_INTERVAL_S = 0.5
+QUIET_SAMPLES = 6
 """Looks in a row between which nothing happened: three seconds."""
-LOOKS = 40
+MAX_SAMPLES = 40
 """What a daemon has still to do after its work, such as letting a thread go that was not used for ten seconds, is done
 by then."""
 
 
-def wake_ups(daemon: Walrusd) -> dict[int, int]:
+def wake_ups(daemon: WalrusdProcess) -> dict[int, int]:
     """How often each thread has gone to sleep so far. The kernel counts; nothing of the daemon's takes part in it."""
     counts = {}
     for thread in Path(f"/proc/{daemon.pid}/task").iterdir():
@@ -26,7 +26,7 @@ def wake_ups(daemon: Walrusd) -> dict[int, int]:
     return counts
 
 
-def test_a_daemon_that_has_served_and_settled_is_woken_by_nothing(tmp_path: Path) -> None:
+def test_an_idle_daemon_has_no_thread_wake_ups(tmp_path: Path) -> None:
     """What comes back at least every three seconds is found, always; what settles is waited for.
 
     The speed of the machine plays no part: a thread that waits is woken by something to do, and not by load.
@@ -38,7 +38,7 @@ def test_a_daemon_that_has_served_and_settled_is_woken_by_nothing(tmp_path: Path
                 assert [event["type"] for event in events][-1] == "done"
             client.call("daemon.status")
         seen = [wake_ups(daemon)]
-        while seen[-QUIET - 1 :] != (QUIET + 1) * [seen[-1]]:
-            assert len(seen) <= LOOKS, f"something wakes walrusd again and again: {seen}"
-            time.sleep(LOOK_S)  # nothing is waited for: that nothing happens meanwhile is what is looked at
+        while seen[-QUIET_SAMPLES - 1 :] != (QUIET_SAMPLES + 1) * [seen[-1]]:
+            assert len(seen) <= MAX_SAMPLES, f"something wakes walrusd again and again: {seen}"
+            time.sleep(SAMPLE_INTERVAL_S)  # nothing is waited for: that nothing happens meanwhile is what is looked at
             seen.append(wake_ups(daemon))

@@ -12,46 +12,48 @@ from typing import IO
 
 import pytest
 
-from tests.fakes.home import ECHO, PATIENCE_S, ROOT, Home, Line, Walrusd
+from tests.fakes.home import ECHO, MAX_WAIT_S, ROOT, Home, LogLine, WalrusdProcess
 from walrus_protocol.client import Client, RequestFailed
 
-SAID = "a very private matter"
+PRIVATE_TEXT = "a very private matter"
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Walrusd]:
+def daemon(tmp_path: Path) -> Iterator[WalrusdProcess]:
     with Home(tmp_path / "home").walrusd() as daemon:
         yield daemon
 
 
-def talk(daemon: Walrusd) -> int:
+def run_requests(daemon: WalrusdProcess) -> int:
     """A session, a turn, a refusal and a ping."""
     with Client(str(daemon.socket)) as client:
-        session: int = client.call("session.create", {"agent": "walrus", "title": SAID})["session"]
-        client.call("session.send", {"session": session, "content": SAID, "sender": SAID, "key": SAID})
+        session: int = client.call("session.create", {"agent": "walrus", "title": PRIVATE_TEXT})["session"]
+        client.call(
+            "session.send", {"session": session, "content": PRIVATE_TEXT, "sender": PRIVATE_TEXT, "key": PRIVATE_TEXT}
+        )
         with pytest.raises(RequestFailed):
             client.call("session.get", {"session": 999})
         client.call("daemon.ping")
         client.call("session.history", {"session": session})
-    daemon.wait_for(lambda daemon: "session.history" in {line["method"] for line in daemon.lines("request")})
+    daemon.wait_for(lambda daemon: "session.history" in {line["method"] for line in daemon.lines_of("request")})
     return session
 
 
-def without_times(lines: list[Line]) -> list[Line]:
+def without_times(lines: list[LogLine]) -> list[LogLine]:
     return [{name: value for name, value in line.items() if name not in {"ts", "ms", "duration_ms"}} for line in lines]
 
 
-def test_every_line_is_json_where_stderr_is_no_terminal(daemon: Walrusd) -> None:
-    talk(daemon)
-    assert daemon.term() == 0
-    assert all(line.keys() >= {"event", "level", "ts"} for line in daemon.log), daemon.stderr
-    assert [line["event"] for line in daemon.log][:1] == ["ready"]
-    assert [line["event"] for line in daemon.log][-1] == "stopped"
+def test_every_line_is_json_where_stderr_is_no_terminal(daemon: WalrusdProcess) -> None:
+    run_requests(daemon)
+    assert daemon.terminate() == 0
+    assert all(line.keys() >= {"event", "level", "ts"} for line in daemon.log_lines), daemon.stderr
+    assert [line["event"] for line in daemon.log_lines][:1] == ["ready"]
+    assert [line["event"] for line in daemon.log_lines][-1] == "stopped"
 
 
-def test_a_turn_has_one_line(daemon: Walrusd) -> None:
-    session = talk(daemon)
-    [line] = daemon.lines("turn")
+def test_a_turn_has_one_line(daemon: WalrusdProcess) -> None:
+    session = run_requests(daemon)
+    [line] = daemon.lines_of("turn")
     assert line["duration_ms"] >= 0
     assert without_times([line]) == [
         {
@@ -70,25 +72,25 @@ def test_a_turn_has_one_line(daemon: Walrusd) -> None:
     ]
 
 
-def test_a_request_has_one_line_and_a_ping_none(daemon: Walrusd) -> None:
-    session = talk(daemon)
+def test_a_request_has_one_line_and_a_ping_none(daemon: WalrusdProcess) -> None:
+    session = run_requests(daemon)
 
-    def asked(method: str, session: int | None, error: str | None = None) -> Line:
+    def asked(method: str, session: int | None, error: str | None = None) -> LogLine:
         return {"event": "request", "level": "info", "method": method, "session": session, "error": error}
 
-    assert without_times(daemon.lines("request")) == [
+    assert without_times(daemon.lines_of("request")) == [
         asked("session.create", None),
         asked("session.send", session),
         asked("session.get", 999, "session_not_found"),
         asked("session.history", session),
     ]
-    assert all(line["ms"] >= 0 for line in daemon.lines("request"))
+    assert all(line["ms"] >= 0 for line in daemon.lines_of("request"))
 
 
-def test_nothing_that_was_said_is_in_the_log(daemon: Walrusd) -> None:
-    talk(daemon)
-    assert daemon.term() == 0
-    assert SAID not in daemon.stderr
+def test_no_message_text_is_in_the_log(daemon: WalrusdProcess) -> None:
+    run_requests(daemon)
+    assert daemon.terminate() == 0
+    assert PRIVATE_TEXT not in daemon.stderr
 
 
 def test_a_level_above_info_keeps_requests_and_turns_out(tmp_path: Path) -> None:
@@ -96,14 +98,14 @@ def test_a_level_above_info_keeps_requests_and_turns_out(tmp_path: Path) -> None
     quiet = home.start()
     try:
         home.wait_until_served()
-        answers(home)
-        assert quiet.term() == 0
-        assert quiet.log == []
+        check_answers(home)
+        assert quiet.terminate() == 0
+        assert quiet.log_lines == []
     finally:
         quiet.kill()
 
 
-def answers(home: Home) -> None:
+def check_answers(home: Home) -> None:
     with Client(str(home.socket)) as client:
         session = client.call("session.create", {"agent": "walrus"})["session"]
         assert client.call("session.send", {"session": session, "content": "hi"})["text"] == "hi"
@@ -112,16 +114,16 @@ def answers(home: Home) -> None:
 
 
 @contextmanager
-def logging_to(home: Home, stderr: int | IO[str], *, by: Sequence[str] = (), **environ: str) -> Iterator[None]:
+def run_logging_to(home: Home, stderr: int | IO[str], *, wrapper: Sequence[str] = (), **environ: str) -> Iterator[None]:
     """A walrusd that writes its log there; it must stop in good order."""
-    command = [*by, sys.executable, "-m", "walrusd", "--home", str(home.path)]
+    command = [*wrapper, sys.executable, "-m", "walrusd", "--home", str(home.path)]
     with subprocess.Popen(
         command, cwd=ROOT, env=home.environ(environ), stdin=subprocess.DEVNULL, stderr=stderr
     ) as process:
         try:
             yield
             process.terminate()
-            assert process.wait(PATIENCE_S) == 0
+            assert process.wait(MAX_WAIT_S) == 0
         finally:
             process.kill()
 
@@ -132,7 +134,7 @@ def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tm
     with (
         open(slave, "wb", buffering=0) as terminal,
         open(master, "rb", buffering=0) as screen,
-        logging_to(home, terminal.fileno(), TERM="xterm"),
+        run_logging_to(home, terminal.fileno(), TERM="xterm"),
     ):
         terminal.close()
         text = ""
@@ -141,44 +143,44 @@ def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tm
         assert not text.startswith("{")
         assert "\x1b[" in text
         screen.close()
-        answers(home)
+        check_answers(home)
 
 
 def test_the_daemon_goes_on_when_nobody_reads_its_log_any_more(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     read, write = os.pipe()
-    with open(write, "wb") as theirs, logging_to(home, theirs.fileno()):
+    with open(write, "wb") as theirs, run_logging_to(home, theirs.fileno()):
         home.wait_until_served()
         os.close(read)
         for _ in range(3):
-            answers(home)
+            check_answers(home)
 
 
 def test_the_daemon_goes_on_when_the_reader_of_its_log_has_stopped_reading(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    with open(read, "rb", buffering=0) as log, open(write, "wb") as theirs, logging_to(home, theirs.fileno()):
+    with open(read, "rb", buffering=0) as log, open(write, "wb") as theirs, run_logging_to(home, theirs.fileno()):
         home.wait_until_served()
         for _ in range(20):
-            answers(home)
+            check_answers(home)
         early = log.read(4096)
         for _ in range(20):
-            answers(home)
+            check_answers(home)
         assert b"ready" in early
         assert log.read(4096), "who reads again is told again"
 
 
 def test_the_daemon_goes_on_when_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    with open("/dev/full", "w") as full, logging_to(home, full):
+    with open("/dev/full", "w") as full, run_logging_to(home, full):
         home.wait_until_served()
-        answers(home)
+        check_answers(home)
 
 
 def test_the_daemon_needs_no_stderr(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    with logging_to(home, subprocess.DEVNULL, by=["sh", "-c", 'exec "$@" 2>&-', "sh"]):
+    with run_logging_to(home, subprocess.DEVNULL, wrapper=["sh", "-c", 'exec "$@" 2>&-', "sh"]):
         home.wait_until_served()
-        answers(home)
+        check_answers(home)
         assert home.path.joinpath("walrusd.lock").read_text().count("\n") == 2

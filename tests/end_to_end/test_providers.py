@@ -6,20 +6,20 @@ from pathlib import Path
 
 import trio
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
 from tests.fakes.provider import (
     Behaviour,
     FakeProvider,
-    calls,
-    cuts,
-    garbage,
+    calls_tools,
+    cuts_connection,
     hangs,
     open_provider,
-    refuses,
-    says,
-    streams,
+    replies,
+    responds_with,
+    sends_garbage,
+    streams_events,
 )
-from walrus_protocol.aclient import Client, connect
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.content import Assistant, TurnErrorKind, User
 from walrus_protocol.methods import (
     AgentParams,
@@ -54,10 +54,10 @@ allow = ["read"]
 
 
 @asynccontextmanager
-async def provided(
+async def open_daemon_with_provider(
     path: Path, *, retries: int = 0, model: str = "fake"
-) -> AsyncIterator[tuple[FakeProvider, Walrusd, Client]]:
-    with trio.fail_after(PATIENCE_S):
+) -> AsyncIterator[tuple[FakeProvider, WalrusdProcess, AsyncClient]]:
+    with trio.fail_after(MAX_WAIT_S):
         async with open_provider() as fake:
             home = Home(path / "home", TOML.format(url=fake.url, retries=retries, model=model))
             with home.walrusd(environ={"FAKE_KEY": KEY, "FAKE_HEADER": HEADER}) as daemon:
@@ -66,31 +66,36 @@ async def provided(
 
 
 FAILURES: list[tuple[str, Behaviour, TurnErrorKind, str]] = [
-    ("a wrong key", refuses(401), "provider_auth", ""),
-    ("too many requests", refuses(429), "provider_rate_limited", ""),
-    ("no more money", refuses(429, {"error": {"message": "pay", "code": "insufficient_quota"}}), "provider_quota", ""),
-    ("its own fault", refuses(500), "provider_overloaded", ""),
-    ("a page of HTML", refuses(502, b"<html>Bad gateway</html>"), "provider_overloaded", ""),
-    ("no such model", refuses(404), "model_not_found", ""),
+    ("a wrong key", responds_with(401), "provider_auth", ""),
+    ("too many requests", responds_with(429), "provider_rate_limited", ""),
+    (
+        "no more money",
+        responds_with(429, {"error": {"message": "pay", "code": "insufficient_quota"}}),
+        "provider_quota",
+        "",
+    ),
+    ("its own fault", responds_with(500), "provider_overloaded", ""),
+    ("a page of HTML", responds_with(502, b"<html>Bad gateway</html>"), "provider_overloaded", ""),
+    ("no such model", responds_with(404), "model_not_found", ""),
     ("silence", hangs(), "provider_timeout", ""),
     ("silence after some words", hangs("I was"), "provider_timeout", "I was"),
-    ("a closed connection", cuts(), "provider_network", ""),
-    ("a stream that is cut", cuts("I was"), "provider_network", "I was"),
-    ("no HTTP", garbage(), "provider_bad_response", ""),
-    ("a stream of garbage", streams(b"{not json"), "provider_bad_response", ""),
-    ("a stream that ends with nothing said", streams(done=False), "provider_network", ""),
-    ("an error in mid-stream", streams({"error": {"message": "down", "code": 503}}), "provider_overloaded", ""),
-    ("HTML with a 200", refuses(200, b"<html>Log in</html>"), "provider_bad_response", ""),
+    ("a closed connection", cuts_connection(), "provider_network", ""),
+    ("a stream that is cut", cuts_connection("I was"), "provider_network", "I was"),
+    ("no HTTP", sends_garbage(), "provider_bad_response", ""),
+    ("a stream of garbage", streams_events(b"{not json"), "provider_bad_response", ""),
+    ("a stream that ends with nothing said", streams_events(done=False), "provider_network", ""),
+    ("an error in mid-stream", streams_events({"error": {"message": "down", "code": 503}}), "provider_overloaded", ""),
+    ("HTML with a 200", responds_with(200, b"<html>Log in</html>"), "provider_bad_response", ""),
 ]
 
 
 async def test_however_a_provider_fails_the_turn_says_so_and_the_session_takes_the_next_message(
     tmp_path: Path,
 ) -> None:
-    async with provided(tmp_path) as (fake, daemon, client):
+    async with open_daemon_with_provider(tmp_path) as (fake, daemon, client):
         for what, failure, kind, said in FAILURES:
             session = (await client.create(CreateParams(agent="walrus"))).session
-            fake.will(failure, says("better"))
+            fake.enqueue(failure, replies("better"))
             turn = await client.send(SendParams(session=session, content="hi"))
             assert turn.stop_reason == "error", what
             assert turn.error is not None
@@ -101,48 +106,48 @@ async def test_however_a_provider_fails_the_turn_says_so_and_the_session_takes_t
             history = (await client.history(HistoryParams(session=session))).messages
             kept = (Assistant(content=said),) if said else ()
             assert history == (User("hi"), *kept, User("again"), Assistant(content="better")), what
-        await daemon.until(lambda daemon: len(daemon.lines("turn")) == 2 * len(FAILURES))
-        assert [line["error"] for line in daemon.lines("turn")] == [
+        await daemon.wait_for_async(lambda daemon: len(daemon.lines_of("turn")) == 2 * len(FAILURES))
+        assert [line["error"] for line in daemon.lines_of("turn")] == [
             kind for _, _, failed, _ in FAILURES for kind in (failed, None)
         ]
 
 
-async def test_a_provider_that_asks_to_wait_is_asked_again_and_nobody_notices(tmp_path: Path) -> None:
-    async with provided(tmp_path, retries=2) as (fake, daemon, client):
+async def test_a_retry_after_is_obeyed_without_an_error_for_the_client(tmp_path: Path) -> None:
+    async with open_daemon_with_provider(tmp_path, retries=2) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(refuses(503), says("here I am"))
+        fake.enqueue(responds_with(503), replies("here I am"))
         turn = await client.send(SendParams(session=session, content="hi"))
         assert (turn.text, turn.stop_reason, turn.rounds) == ("here I am", "text_response", 1)
         assert len(fake.requests) == 2
-        await daemon.until(lambda daemon: bool(daemon.lines("turn")))
-        assert [line["kind"] for line in daemon.lines("provider_retry")] == ["provider_overloaded"]
+        await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("turn")))
+        assert [line["kind"] for line in daemon.lines_of("provider_retry")] == ["provider_overloaded"]
 
 
 async def test_a_wait_that_a_provider_has_asked_for_ends_with_its_turn(tmp_path: Path) -> None:
-    async with provided(tmp_path, retries=2) as (fake, daemon, client):
+    async with open_daemon_with_provider(tmp_path, retries=2) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(refuses(429, headers={"Retry-After": "25"}), says("here I am"))
+        fake.enqueue(responds_with(429, headers={"Retry-After": "25"}), replies("here I am"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, SendParams(session=session, content="hi"))
-            await daemon.until(lambda daemon: bool(daemon.lines("provider_retry")))
+            await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("provider_retry")))
             assert (await client.interrupt(SessionParams(session=session))).interrupted
         assert len(fake.requests) == 1
         assert (await client.send(SendParams(session=session, content="well?"))).text == "here I am"
 
 
-async def test_nothing_is_asked_twice_once_a_word_was_said(tmp_path: Path) -> None:
-    async with provided(tmp_path, retries=2) as (fake, _, client):
+async def test_nothing_is_retried_after_the_first_chunk_of_a_reply(tmp_path: Path) -> None:
+    async with open_daemon_with_provider(tmp_path, retries=2) as (fake, _, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(cuts("I was"))
+        fake.enqueue(cuts_connection("I was"))
         turn = await client.send(SendParams(session=session, content="hi"))
         assert (turn.stop_reason, turn.error and turn.error.kind) == ("error", "provider_network")
         assert len(fake.requests) == 1
 
 
 async def test_a_provider_that_is_not_there_is_named_with_its_address(tmp_path: Path) -> None:
-    async with provided(tmp_path) as (fake, _, client):
+    async with open_daemon_with_provider(tmp_path) as (fake, _, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(refuses(401))
+        fake.enqueue(responds_with(401))
         turn = await client.send(SendParams(session=session, content="hi"))
         assert turn.error is not None
         assert f"127.0.0.1:{fake.port}" in turn.error.message
@@ -151,12 +156,17 @@ async def test_a_provider_that_is_not_there_is_named_with_its_address(tmp_path: 
 
 async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> None:
     leaks = {"error": {"message": f"Incorrect API key: {KEY}, and {HEADER}", "code": "invalid_api_key"}}
-    async with provided(tmp_path) as (fake, daemon, client):
+    async with open_daemon_with_provider(tmp_path) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(refuses(401, leaks), streams(leaks), calls(("read", {"path": "../walrus.toml"})), says("no"))
+        fake.enqueue(
+            responds_with(401, leaks),
+            streams_events(leaks),
+            calls_tools(("read", {"path": "../walrus.toml"})),
+            replies("no"),
+        )
         for _ in range(3):
             await client.send(SendParams(session=session, content="hi"))
-        await daemon.until(lambda daemon: len(daemon.lines("turn")) == 3)
+        await daemon.wait_for_async(lambda daemon: len(daemon.lines_of("turn")) == 3)
         assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
         assert fake.requests[0].headers["x-secret"] == HEADER
         async with client.attach(AttachParams(session=session, follow=False)) as events:
@@ -179,10 +189,10 @@ async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> 
                 assert KEY.encode() not in path.read_bytes(), path
 
 
-async def test_a_model_that_its_provider_has_never_heard_of_is_told_at_the_turn(tmp_path: Path) -> None:
-    async with provided(tmp_path, model="fake/there-is-none") as (fake, _, client):
+async def test_a_model_unknown_to_its_provider_is_reported_by_the_turn(tmp_path: Path) -> None:
+    async with open_daemon_with_provider(tmp_path, model="fake/there-is-none") as (fake, _, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
-        fake.will(refuses(404, {"error": {"message": "no such model", "code": "model_not_found"}}))
+        fake.enqueue(responds_with(404, {"error": {"message": "no such model", "code": "model_not_found"}}))
         turn = await client.send(SendParams(session=session, content="hi"))
         assert (turn.error and turn.error.kind) == "model_not_found"
         assert fake.requests[0].body["model"] == "there-is-none"

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
-from tests.fakes.manager import ServiceManager
-from tests.fakes.provider import FakeProvider, calls, open_provider, says
-from walrus_protocol.aclient import Client, connect
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
+from tests.fakes.provider import FakeProvider, calls_tools, open_provider, replies
+from tests.fakes.service_manager import FakeServiceManager
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.events import ToolResult
-from walrus_protocol.housekeeping import Reloaded
 from walrus_protocol.methods import AttachParams, CreateParams, SendParams, TurnResult
+from walrus_protocol.methods.daemon import ReloadResult
 
 KEY, NEW_KEY = "sk-the-first-of-its-keys", "sk-the-second-of-its-keys"
 TOML = """
@@ -37,10 +37,10 @@ description = "Reads"
 """
 
 
-class Stage:
+class DaemonReloadHarness:
     """A daemon with one agent, and the provider that speaks for it."""
 
-    def __init__(self, home: Home, daemon: Walrusd, client: Client, provider: FakeProvider) -> None:
+    def __init__(self, home: Home, daemon: WalrusdProcess, client: AsyncClient, provider: FakeProvider) -> None:
         self.home = home
         self.daemon = daemon
         self.client = client
@@ -51,7 +51,7 @@ class Stage:
         assert old in text
         self.home.write("walrus.toml", text.replace(old, new))
 
-    async def session(self, agent: str = "reader") -> int:
+    async def create_session(self, agent: str = "reader") -> int:
         return (await self.client.create(CreateParams(agent=agent))).session
 
     async def send(self, session: int) -> TurnResult:
@@ -61,14 +61,14 @@ class Stage:
         async with self.client.attach(AttachParams(session=session, follow=False)) as events:
             return [event async for event in events if isinstance(event, ToolResult)]
 
-    def told(self, request: int) -> str:
+    def system_prompt(self, index: int) -> str:
         """The system prompt of a request."""
-        return str(self.provider.requests[request].messages[0]["content"])
+        return str(self.provider.requests[index].messages[0]["content"])
 
 
 @asynccontextmanager
-async def staged(path: Path, environ: dict[str, str] | None = None) -> AsyncIterator[Stage]:
-    with trio.fail_after(PATIENCE_S):
+async def open_harness(path: Path, environ: dict[str, str] | None = None) -> AsyncIterator[DaemonReloadHarness]:
+    with trio.fail_after(MAX_WAIT_S):
         async with open_provider() as provider:
             home = Home(path / "home", TOML.format(url=provider.url))
             home.write("fake.key", KEY)
@@ -76,174 +76,178 @@ async def staged(path: Path, environ: dict[str, str] | None = None) -> AsyncIter
             home.write("workspace/notes.txt", "a line")
             with home.walrusd(environ=environ) as daemon:
                 async with connect(daemon.socket) as client:
-                    yield Stage(home, daemon, client, provider)
+                    yield DaemonReloadHarness(home, daemon, client, provider)
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with staged(tmp_path) as stage:
+async def harness(tmp_path: Path) -> AsyncIterator[DaemonReloadHarness]:
+    async with open_harness(tmp_path) as stage:
         yield stage
 
 
-async def test_the_next_turn_has_the_new_prompt_and_the_running_one_keeps_the_old(stage: Stage) -> None:
+async def test_the_next_turn_has_the_new_prompt_and_the_running_one_keeps_the_old(harness: DaemonReloadHarness) -> None:
     go_on = trio.Event()
-    stage.provider.will(says(["one"], gate=[go_on]), says("two"))
-    session = await stage.session()
+    harness.provider.enqueue(replies(["one"], gate=[go_on]), replies("two"))
+    session = await harness.create_session()
     turns: list[TurnResult] = []
 
     async def talk() -> None:
-        turns.append(await stage.send(session))
+        turns.append(await harness.send(session))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(talk)
-        await stage.provider.until(lambda fake: len(fake.requests) == 1)
-        stage.home.write("agents/reader.md", "You are the new one.")
-        assert await stage.client.reload() == Reloaded(changed=("agents.reader.system_prompt",))
+        await harness.provider.wait_until(lambda fake: len(fake.requests) == 1)
+        harness.home.write("agents/reader.md", "You are the new one.")
+        assert await harness.client.reload() == ReloadResult(changed=("agents.reader.system_prompt",))
         go_on.set()
-    turns.append(await stage.send(session))
+    turns.append(await harness.send(session))
     assert [turn.text for turn in turns] == ["one", "two"]
-    assert "the old one" in stage.told(0)
-    assert "the new one" in stage.told(1)
-    assert "the old one" not in stage.told(1)
+    assert "the old one" in harness.system_prompt(0)
+    assert "the new one" in harness.system_prompt(1)
+    assert "the old one" not in harness.system_prompt(1)
 
 
-async def test_a_running_turn_keeps_its_prompt_and_its_permission_over_its_rounds(stage: Stage) -> None:
+async def test_a_running_turn_keeps_its_prompt_and_its_permission_over_its_rounds(harness: DaemonReloadHarness) -> None:
     go_on = trio.Event()
     reads = ("read", {"path": "notes.txt"})
-    stage.provider.will(says(["Let me see."], calls=[reads], gate=[go_on]), says("one"), calls(reads), says("two"))
-    session = await stage.session()
+    harness.provider.enqueue(
+        replies(["Let me see."], calls=[reads], gate=[go_on]), replies("one"), calls_tools(reads), replies("two")
+    )
+    session = await harness.create_session()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage.send, session)
-        await stage.provider.until(lambda fake: len(fake.requests) == 1)
-        stage.edit('allow = ["read"]', 'deny = ["read"]')
-        stage.home.write("agents/reader.md", "You are the new one.")
-        assert await stage.client.reload() == Reloaded(
+        nursery.start_soon(harness.send, session)
+        await harness.provider.wait_until(lambda fake: len(fake.requests) == 1)
+        harness.edit('allow = ["read"]', 'deny = ["read"]')
+        harness.home.write("agents/reader.md", "You are the new one.")
+        assert await harness.client.reload() == ReloadResult(
             changed=("agents.reader.system_prompt", "permissions.allow", "permissions.deny")
         )
         go_on.set()
-    await stage.send(session)
-    assert [(result.outcome, result.rule) for result in await stage.results(session)] == [
+    await harness.send(session)
+    assert [(result.outcome, result.rule) for result in await harness.results(session)] == [
         ("ok", None),
         ("denied", "permissions.deny: read"),
     ]
-    assert [("old" in stage.told(n), "new" in stage.told(n)) for n in range(4)] == [(True, False)] * 2 + [
-        (False, True)
-    ] * 2
+    assert [("old" in harness.system_prompt(n), "new" in harness.system_prompt(n)) for n in range(4)] == [
+        (True, False)
+    ] * 2 + [(False, True)] * 2
 
 
-async def test_a_tool_that_is_switched_off_is_offered_no_more(stage: Stage) -> None:
-    stage.provider.always(says("ok"))
-    session = await stage.session()
-    await stage.send(session)
-    stage.home.write("walrus.toml", f"{stage.home.toml.read_text()}[tools.read]\nenabled = false\n")
-    assert (await stage.client.reload()).changed == ("tools.read",)
-    await stage.send(session)
-    assert ["tools" in request.body for request in stage.provider.requests] == [True, False]
+async def test_a_tool_that_is_switched_off_is_offered_no_more(harness: DaemonReloadHarness) -> None:
+    harness.provider.set_default(replies("ok"))
+    session = await harness.create_session()
+    await harness.send(session)
+    harness.home.write("walrus.toml", f"{harness.home.toml.read_text()}[tools.read]\nenabled = false\n")
+    assert (await harness.client.reload()).changed == ("tools.read",)
+    await harness.send(session)
+    assert ["tools" in request.body for request in harness.provider.requests] == [True, False]
 
 
-async def test_an_agent_appears_changes_goes_and_comes_back(stage: Stage) -> None:
-    stage.provider.always(says("ok"))
+async def test_an_agent_appears_changes_goes_and_comes_back(harness: DaemonReloadHarness) -> None:
+    harness.provider.set_default(replies("ok"))
     with pytest.raises(RequestFailed, match="no agent named 'scout'"):
-        await stage.session("scout")
-    stage.home.write("agents/scout.md", "You look ahead.")
-    assert (await stage.client.reload()).changed == ("agents.scout",)
-    session = await stage.session("scout")
-    assert (await stage.send(session)).text == "ok"
-    (stage.home.path / "agents" / "scout.md").unlink()
-    assert (await stage.client.reload()).changed == ("agents.scout",)
-    assert [agent.name for agent in (await stage.client.agents()).agents] == ["walrus", "reader"]
+        await harness.create_session("scout")
+    harness.home.write("agents/scout.md", "You look ahead.")
+    assert (await harness.client.reload()).changed == ("agents.scout",)
+    session = await harness.create_session("scout")
+    assert (await harness.send(session)).text == "ok"
+    (harness.home.path / "agents" / "scout.md").unlink()
+    assert (await harness.client.reload()).changed == ("agents.scout",)
+    assert [agent.name for agent in (await harness.client.agents()).agents] == ["walrus", "reader"]
     with pytest.raises(RequestFailed, match="no agent named 'scout'"):
-        await stage.send(session)
-    stage.home.write("agents/scout.md", "You look ahead again.")
-    await stage.client.reload()
-    assert (await stage.send(session)).text == "ok"
-    assert "ahead again" in stage.told(1)
+        await harness.send(session)
+    harness.home.write("agents/scout.md", "You look ahead again.")
+    await harness.client.reload()
+    assert (await harness.send(session)).text == "ok"
+    assert "ahead again" in harness.system_prompt(1)
 
 
-async def test_a_new_key_is_used_next_and_neither_is_shown_anywhere(stage: Stage) -> None:
-    stage.edit("[daemon]\n", '[daemon]\nlog_level = "debug"\n')
-    await stage.client.reload()
-    stage.provider.always(says("ok"))
-    session = await stage.session()
-    await stage.send(session)
-    stage.home.write("fake.key", NEW_KEY)
-    assert await stage.client.reload() == Reloaded(changed=("providers.fake.api_key",))
-    await stage.send(session)
-    assert [request.headers["authorization"] for request in stage.provider.requests] == [
+async def test_a_new_key_is_used_next_and_neither_is_shown_anywhere(harness: DaemonReloadHarness) -> None:
+    harness.edit("[daemon]\n", '[daemon]\nlog_level = "debug"\n')
+    await harness.client.reload()
+    harness.provider.set_default(replies("ok"))
+    session = await harness.create_session()
+    await harness.send(session)
+    harness.home.write("fake.key", NEW_KEY)
+    assert await harness.client.reload() == ReloadResult(changed=("providers.fake.api_key",))
+    await harness.send(session)
+    assert [request.headers["authorization"] for request in harness.provider.requests] == [
         f"Bearer {KEY}",
         f"Bearer {NEW_KEY}",
     ]
-    shown = [stage.daemon.stderr, repr(await stage.client.config()), repr(await stage.client.status())]
-    shown += [path.read_bytes().decode(errors="replace") for path in stage.home.path.glob("walrus.db*")]
+    shown = [harness.daemon.stderr, repr(await harness.client.config()), repr(await harness.client.status())]
+    shown += [path.read_bytes().decode(errors="replace") for path in harness.home.path.glob("walrus.db*")]
     assert not [text for text in shown if KEY in text or NEW_KEY in text]
 
 
-async def test_a_bad_file_changes_nothing_and_is_named_with_its_line(stage: Stage) -> None:
-    before = await stage.client.config()
-    stage.home.write("agents/reader.md", "You are the new one.")
-    stage.provider.always(says("ok"))
-    with stage.home.broken("allow = [3"):
-        line = stage.home.toml.read_text().count("\n")
+async def test_a_bad_file_changes_nothing_and_is_named_with_its_line(harness: DaemonReloadHarness) -> None:
+    before = await harness.client.config()
+    harness.home.write("agents/reader.md", "You are the new one.")
+    harness.provider.set_default(replies("ok"))
+    with harness.home.with_extra_line("allow = [3"):
+        line = harness.home.toml.read_text().count("\n")
         with pytest.raises(RequestFailed) as refused:
-            await stage.client.reload()
+            await harness.client.reload()
         assert (refused.value.kind, refused.value.code) == ("config", -32011)
-        assert refused.value.message.startswith(f"{stage.home.toml}:{line}")
-        assert await stage.client.config() == before
-        await stage.send(await stage.session())
-        assert "the old one" in stage.told(0)
-    assert (await stage.client.reload()).changed == ("agents.reader.system_prompt",)
+        assert refused.value.message.startswith(f"{harness.home.toml}:{line}")
+        assert await harness.client.config() == before
+        await harness.send(await harness.create_session())
+        assert "the old one" in harness.system_prompt(0)
+    assert (await harness.client.reload()).changed == ("agents.reader.system_prompt",)
 
 
-async def test_what_only_a_new_start_can_change_is_named_and_stays_as_it_is(stage: Stage) -> None:
-    stage.edit("[daemon]\n", '[daemon]\nmax_running_turns = 7\nidle_evict_s = 60\nsocket = "elsewhere"\n')
-    told = Reloaded(changed=("daemon.idle_evict_s",), at_restart=("daemon.max_running_turns", "daemon.socket"))
-    assert await stage.client.reload() == told
-    daemon = (await stage.client.config()).config["daemon"]
+async def test_keys_that_need_a_restart_are_named_and_stay_unchanged(harness: DaemonReloadHarness) -> None:
+    harness.edit("[daemon]\n", '[daemon]\nmax_running_turns = 7\nidle_evict_s = 60\nsocket = "elsewhere"\n')
+    told = ReloadResult(changed=("daemon.idle_evict_s",), at_restart=("daemon.max_running_turns", "daemon.socket"))
+    assert await harness.client.reload() == told
+    daemon = (await harness.client.config()).config["daemon"]
     assert isinstance(daemon, dict)
     assert (daemon["max_running_turns"], daemon["idle_evict_s"], daemon["socket"]) == (64, 60, "")
-    assert (await stage.client.reload()).at_restart == told.at_restart
+    assert (await harness.client.reload()).at_restart == told.at_restart
 
 
-async def test_the_level_of_the_log_follows(stage: Stage) -> None:
-    stage.edit("[daemon]\n", '[daemon]\nlog_level = "error"\n')
-    await stage.client.reload()
-    await stage.client.agents()
-    stage.edit('log_level = "error"', 'log_level = "debug"')
-    await stage.client.reload()
-    await stage.client.ping()
-    await stage.daemon.until(lambda daemon: any(line.get("method") == "daemon.ping" for line in daemon.log))
-    assert [line["method"] for line in stage.daemon.lines("request")] == ["daemon.reload", "daemon.ping"]
+async def test_the_level_of_the_log_follows(harness: DaemonReloadHarness) -> None:
+    harness.edit("[daemon]\n", '[daemon]\nlog_level = "error"\n')
+    await harness.client.reload()
+    await harness.client.agents()
+    harness.edit('log_level = "error"', 'log_level = "debug"')
+    await harness.client.reload()
+    await harness.client.ping()
+    await harness.daemon.wait_for_async(
+        lambda daemon: any(line.get("method") == "daemon.ping" for line in daemon.log_lines)
+    )
+    assert [line["method"] for line in harness.daemon.lines_of("request")] == ["daemon.reload", "daemon.ping"]
 
 
-async def test_a_warning_comes_and_goes_with_what_it_warns_of(stage: Stage) -> None:
-    stage.edit('description = "Reads"', 'description = "Reads"\nworkspace = "work"')
-    [warning] = (await stage.client.reload()).warnings
+async def test_a_warning_appears_and_disappears_with_its_cause(harness: DaemonReloadHarness) -> None:
+    harness.edit('description = "Reads"', 'description = "Reads"\nworkspace = "work"')
+    [warning] = (await harness.client.reload()).warnings
     assert "there is no folder" in warning
-    assert (await stage.client.status()).warnings == (warning,)
-    assert [line["event"] for line in stage.daemon.log if line.get("level") == "warning"] == [warning]
-    (stage.home.path / "work").mkdir()
-    assert await stage.client.reload() == Reloaded(changed=())
-    assert (await stage.client.status()).warnings == ()
+    assert (await harness.client.status()).warnings == (warning,)
+    assert [line["event"] for line in harness.daemon.log_lines if line.get("level") == "warning"] == [warning]
+    (harness.home.path / "work").mkdir()
+    assert await harness.client.reload() == ReloadResult(changed=())
+    assert (await harness.client.status()).warnings == ()
 
 
-async def test_a_hup_does_the_same_and_the_service_manager_is_told(tmp_path: Path) -> None:
-    with ServiceManager(tmp_path) as manager:
-        async with staged(tmp_path, manager.environ()) as stage:
+async def test_a_sighup_reloads_too_and_the_service_manager_is_notified(tmp_path: Path) -> None:
+    with FakeServiceManager(tmp_path) as manager:
+        async with open_harness(tmp_path, manager.environ()) as stage:
             manager.wait_for("READY=1")
             stage.home.write("agents/reader.md", "You are the new one.")
             stage.daemon.signal(signal.SIGHUP)
-            await stage.daemon.until(lambda daemon: bool(daemon.lines("reloaded")))
-            [line] = stage.daemon.lines("reloaded")
+            await stage.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("reloaded")))
+            [line] = stage.daemon.lines_of("reloaded")
             assert (line["changed"], line["at_restart"]) == (["agents.reader.system_prompt"], [])
             said = [word for word in manager.wait_for("READY=1") if not word.startswith(("STATUS", "MONOTONIC"))]
             assert said == ["RELOADING=1", "READY=1"]
-            stage.provider.always(says("ok"))
-            await stage.send(await stage.session())
-            assert "the new one" in stage.told(0)
-            with stage.home.broken("nonsense = 1") as at:
+            stage.provider.set_default(replies("ok"))
+            await stage.send(await stage.create_session())
+            assert "the new one" in stage.system_prompt(0)
+            with stage.home.with_extra_line("nonsense = 1") as at:
                 stage.daemon.signal(signal.SIGHUP)
-                await stage.daemon.until(lambda daemon: bool(daemon.lines("not reloaded")))
-                [line] = stage.daemon.lines("not reloaded")
+                await stage.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("not reloaded")))
+                [line] = stage.daemon.lines_of("not reloaded")
                 assert line["level"] == "error"
                 assert line["error"].startswith(f"{at.rpartition(':')[0]}:")
                 [warning] = (await stage.client.status()).warnings
@@ -256,7 +260,7 @@ async def test_a_hup_does_the_same_and_the_service_manager_is_told(tmp_path: Pat
 def test_the_command_says_what_has_changed_and_what_waits(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with home.walrusd() as daemon:
-        assert (home.walrusctl("reload").stdout, daemon.lines("reloaded")[0]["changed"]) == (
+        assert (home.walrusctl("reload").stdout, daemon.lines_of("reloaded")[0]["changed"]) == (
             "nothing has changed\n",
             [],
         )
@@ -274,7 +278,7 @@ def test_the_command_says_what_has_changed_and_what_waits(tmp_path: Path) -> Non
             "at_restart": ["daemon.max_connections"],
             "warnings": [],
         }
-        with home.broken("max_iterations = 3"):
+        with home.with_extra_line("max_iterations = 3"):
             bad = home.walrusctl("reload")
         line = home.toml.read_text().count("\n") + 1
         assert (bad.returncode, bad.stdout) == (2, "")

@@ -18,9 +18,9 @@ import pytest
 from tests.fakes.home import ECHO, Home
 from walrus_protocol.client import Client
 
-UNUSABLE = 78
-TAKEN = 75
-WALR = 0x57414C52
+EXIT_UNUSABLE = 78
+EXIT_ALREADY_RUNNING = 75
+APPLICATION_ID = 0x57414C52
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home.path.chmod(0o700)
 
 
-def answers(home: Home, session: int | None = None) -> int:
+def check_answers(home: Home, session: int | None = None) -> int:
     """The session that said something back."""
     with Client(str(home.socket)) as client:
         session = session or client.call("session.create", {"agent": "walrus"})["session"]
@@ -42,8 +42,8 @@ def answers(home: Home, session: int | None = None) -> int:
 
 def test_a_missing_walrus_toml_is_named_with_what_to_do(home: Home) -> None:
     home.toml.unlink()
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert said.startswith(f"walrusd: {home.toml}: there is no such file; ")
     assert "empty one will do" in said
     assert os.listdir(home.path) == []
@@ -58,7 +58,7 @@ def test_init_makes_a_home_that_works_and_touches_none_that_is_there(tmp_path: P
     home.write("walrus.toml", ECHO)
     with home.walrusd("--init"):
         assert home.toml.read_text() == ECHO
-        answers(home)
+        check_answers(home)
 
 
 def test_the_default_workspace_is_made_where_it_is_missing(home: Home) -> None:
@@ -66,7 +66,7 @@ def test_the_default_workspace_is_made_where_it_is_missing(home: Home) -> None:
     home.write("agents/poet.md", "Rhyme.")
     with home.walrusd() as daemon:
         assert stat.S_IMODE((home.path / "workspace").stat().st_mode) == 0o700
-        [warning] = [line["event"] for line in daemon.log if line.get("level") == "warning"]
+        [warning] = [line["event"] for line in daemon.log_lines if line.get("level") == "warning"]
         said = home.walrusctl("status", "--json").stdout
     assert warning == (
         f"{home.toml}:10: agents.poet.workspace: there is no folder {home.path}/poems, where poet should work; make it"
@@ -74,22 +74,22 @@ def test_the_default_workspace_is_made_where_it_is_missing(home: Home) -> None:
     assert json.loads(said)["warnings"] == [warning]
 
 
-def test_a_default_workspace_that_cannot_be_made_is_told(home: Home) -> None:
+def test_a_default_workspace_that_cannot_be_made_is_reported(home: Home) -> None:
     (home.path / "workspace").write_text("")
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert said == f"walrusd: {home.toml}:4: defaults.workspace: {home.path}/workspace is not a folder\n"
 
 
-def test_an_end_without_a_stop_is_told_by_the_next_start_alone(home: Home) -> None:
+def test_an_unclean_end_is_reported_by_the_next_start_only(home: Home) -> None:
     with home.walrusd() as daemon:
         killed = daemon.pid
         daemon.kill()
     told = f"the walrusd before this one (pid {killed}) ended without stopping"
     with home.walrusd() as daemon:
-        assert [line["event"] for line in daemon.log if line.get("level") == "warning"] == [told]
+        assert [line["event"] for line in daemon.log_lines if line.get("level") == "warning"] == [told]
     with home.walrusd() as daemon:
-        assert not [line for line in daemon.log if line.get("level") == "warning"]
+        assert not [line for line in daemon.log_lines if line.get("level") == "warning"]
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,18 @@ def test_an_end_without_a_stop_is_told_by_the_next_start_alone(home: Home) -> No
         ("[agents.walrus.budget]\nusd_per_day = 1", "not available yet"),
     ],
 )
-def test_a_broken_walrus_toml_is_told_with_its_line(home: Home, text: str, told: str) -> None:
+def test_a_broken_walrus_toml_is_reported_with_its_line(home: Home, text: str, told: str) -> None:
     home.write("walrus.toml", f"{text}\n{ECHO}")
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert told.format(toml=home.toml) in said
     assert "Traceback" not in said
 
 
-def test_all_that_is_wrong_is_told_at_once(home: Home) -> None:
+def test_all_config_errors_are_reported_together(home: Home) -> None:
     home.write("walrus.toml", "[agents.a]\nmodle = 1\n[agents.b]\nthinkin = true\n")
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert [line.rpartition("home/")[2].split(" ")[0] for line in said.splitlines()] == [
         "walrus.toml:2:",
         "walrus.toml:4:",
@@ -127,27 +127,27 @@ def test_all_that_is_wrong_is_told_at_once(home: Home) -> None:
 def test_a_second_walrusd_on_a_home_names_the_first_and_leaves_it_alone(home: Home, tmp_path: Path) -> None:
     with home.walrusd() as first:
         for options in ((), ("--socket", str(tmp_path / "other.sock"))):
-            status, said = home.refuses_to_start(*options)
-            assert status == TAKEN
+            status, said = home.run_to_exit(*options)
+            assert status == EXIT_ALREADY_RUNNING
             assert f"pid {first.pid}" in said
             assert str(home.socket) in said
-        answers(home)
+        check_answers(home)
 
 
 def test_two_homes_cannot_share_a_socket(home: Home, tmp_path: Path) -> None:
     other = Home(tmp_path / "other")
     with home.walrusd() as first:
-        status, said = other.refuses_to_start("--socket", str(home.socket))
-        assert status == UNUSABLE
+        status, said = other.run_to_exit("--socket", str(home.socket))
+        assert status == EXIT_UNUSABLE
         assert f"pid {first.pid}" in said
-        answers(home)
+        check_answers(home)
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o770, "chmod"), (0o707, "chmod"), (0o777, "chmod")])
 def test_a_home_that_others_may_write_is_refused(home: Home, mode: int, told: str) -> None:
     home.path.chmod(mode)
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert str(home.path) in said
     assert told in said
     assert os.listdir(home.path) == ["walrus.toml"]
@@ -156,8 +156,8 @@ def test_a_home_that_others_may_write_is_refused(home: Home, mode: int, told: st
 def test_a_home_that_is_not_there_is_named(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     shutil.rmtree(home.path)
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert str(home.path) in said
 
 
@@ -166,8 +166,8 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
     shutil.rmtree(home.path)
     home.path.write_text("not a folder")
     for options in ((), ("--init",)):
-        status, said = home.refuses_to_start(*options)
-        assert (status, str(home.path) in said) == (UNUSABLE, True)
+        status, said = home.run_to_exit(*options)
+        assert (status, str(home.path) in said) == (EXIT_UNUSABLE, True)
     assert home.path.read_text() == "not a folder"
 
 
@@ -190,9 +190,9 @@ def test_a_home_that_cannot_be_written_is_refused() -> None:
             os.chown(home.path, 65534, 65534)
             os.chown(home.toml, 65534, 65534)
         home.path.chmod(0o500)
-        status, said = home.refuses_to_start(by=[sys.executable, "-c", AS_NOBODY])
+        status, said = home.run_to_exit(wrapper=[sys.executable, "-c", AS_NOBODY])
         home.path.chmod(0o700)
-        assert status == UNUSABLE
+        assert status == EXIT_UNUSABLE
         assert f"{home.path}: the home cannot be written" in said
         assert "chmod" in said
 
@@ -200,23 +200,23 @@ def test_a_home_that_cannot_be_written_is_refused() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_home_that_is_anothers_is_refused(home: Home) -> None:
     os.chown(home.path, 65534, 65534)
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert "belongs to" in said
     os.chown(home.path, 0, 0)
 
 
-def test_a_socket_path_that_is_too_long_is_told_with_the_limit(home: Home, tmp_path: Path) -> None:
-    status, said = home.refuses_to_start("--socket", str(tmp_path / ("x" * 120)))
-    assert status == UNUSABLE
+def test_a_socket_path_that_is_too_long_is_reported_with_the_limit(home: Home, tmp_path: Path) -> None:
+    status, said = home.run_to_exit("--socket", str(tmp_path / ("x" * 120)))
+    assert status == EXIT_UNUSABLE
     assert "107" in said
     assert "--socket" in said
 
 
-def test_a_home_deep_down_is_told_what_else_to_do(tmp_path: Path) -> None:
+def test_a_home_too_deep_for_a_socket_gets_a_hint(tmp_path: Path) -> None:
     home = Home(tmp_path / ("deep" * 20) / "home")
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert "--socket" in said
     with tempfile.TemporaryDirectory() as short, home.walrusd("--socket", f"{short}/w.sock"):
         pass
@@ -224,8 +224,8 @@ def test_a_home_deep_down_is_told_what_else_to_do(tmp_path: Path) -> None:
 
 def test_a_file_where_the_socket_should_be_is_never_removed(home: Home) -> None:
     home.socket.write_text("somebody's")
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert f"{home.socket} is there and is no socket" in said
     assert home.socket.read_text() == "somebody's"
 
@@ -234,16 +234,16 @@ def test_a_dead_socket_is_taken_over(home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(home.socket))
     with home.walrusd():
-        answers(home)
+        check_answers(home)
 
 
-def test_after_kill_9_it_starts_again_with_all_that_was_said(home: Home) -> None:
+def test_after_kill_9_it_starts_again_with_its_history(home: Home) -> None:
     with home.walrusd() as daemon:
-        session = answers(home)
+        session = check_answers(home)
         daemon.kill()
     assert home.socket.exists()
     with home.walrusd() as daemon:
-        assert answers(home, session) == session
+        assert check_answers(home, session) == session
         with Client(str(daemon.socket)) as client:
             history = client.call("session.history", {"session": session})["messages"]
             assert [message["content"] for message in history] == ["hi"] * 4
@@ -260,25 +260,25 @@ def test_without_a_provider_it_starts_warns_and_agents_answer_with_what_to_do(ho
             assert "DEEPSEEK_API_KEY" in turn["error"]["hint"]
             [warning] = client.call("daemon.status")["warnings"]
         assert "[providers.deepseek]" in warning
-        assert [line["event"] for line in daemon.log if line.get("level") == "warning"] == [warning]
+        assert [line["event"] for line in daemon.log_lines if line.get("level") == "warning"] == [warning]
         assert "sk-never-shown" not in daemon.stderr
 
 
 def test_the_first_session_of_a_home_is_1(home: Home) -> None:
     with home.walrusd():
-        assert answers(home) == 1
+        assert check_answers(home) == 1
 
 
-def test_a_database_that_is_none_is_named_and_left_alone(home: Home) -> None:
+def test_a_file_that_is_no_database_is_named_and_left_alone(home: Home) -> None:
     database = home.write("walrus.db", "this is not SQLite " * 100)
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert str(database) in said
     assert "Traceback" not in said
     assert database.read_text() == "this is not SQLite " * 100
 
 
-def marked(home: Home, application: int, schema: int, table: str = "") -> None:
+def write_database_header(home: Home, application: int, schema: int, table: str = "") -> None:
     with closing(sqlite3.connect(home.path / "walrus.db")) as db:
         db.executescript(f"PRAGMA application_id = {application}; PRAGMA user_version = {schema}; {table}")
 
@@ -286,28 +286,28 @@ def marked(home: Home, application: int, schema: int, table: str = "") -> None:
 @pytest.mark.parametrize(
     ("application", "schema", "table", "why"),
     [
-        (WALR, 99, "CREATE TABLE t (x);", "was written by a newer walrusd: its schema is version 99"),
-        (WALR, 3, "", "has lost its tables: it is marked as walrusd's, with schema 3, and empty"),
+        (APPLICATION_ID, 99, "CREATE TABLE t (x);", "was written by a newer walrusd: its schema is version 99"),
+        (APPLICATION_ID, 3, "", "has lost its tables: it is marked as walrusd's, with schema 3, and empty"),
         (7, 3, "CREATE TABLE t (x);", "is a database of another program"),
     ],
 )
-def test_a_database_that_no_other_try_can_use_is_not_tried_again(
+def test_an_unusable_database_exits_with_a_permanent_status(
     home: Home, application: int, schema: int, table: str, why: str
 ) -> None:
-    marked(home, application, schema, table)
-    status, said = home.refuses_to_start()
-    assert status == UNUSABLE
+    write_database_header(home, application, schema, table)
+    status, said = home.run_to_exit()
+    assert status == EXIT_UNUSABLE
     assert said.startswith(f"walrusd: {home.path}/walrus.db {why}")
     assert len(said.splitlines()) == 2
 
 
-def test_a_database_that_is_locked_is_worth_another_try(home: Home) -> None:
+def test_a_locked_database_exits_with_a_temporary_status(home: Home) -> None:
     with home.walrusd():
         pass
     with closing(sqlite3.connect(home.path / "walrus.db")) as db:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("BEGIN EXCLUSIVE")
-        status, said = home.refuses_to_start()
+        status, said = home.run_to_exit()
     assert status == 1
     assert "is locked by another process" in said
 
@@ -316,22 +316,22 @@ def test_a_database_that_is_locked_is_worth_another_try(home: Home) -> None:
 def test_a_new_log_in_a_home_that_was_in_use_is_a_warning(home: Home, lost: str) -> None:
     database, event = home.path / "walrus.db", "made a new, empty log in a home that was in use"
     with home.walrusd() as daemon:
-        answers(home)
-    assert daemon.lines(event) == []
+        check_answers(home)
+    assert daemon.lines_of(event) == []
     database.unlink()
     if lost == "emptied":
         database.touch(0o600)
     with home.walrusd() as daemon:
-        assert answers(home) == 1
-    [line] = daemon.lines(event)
+        assert check_answers(home) == 1
+    [line] = daemon.lines_of(event)
     assert (line["level"], line["database"]) == ("warning", str(database))
     with home.walrusd() as daemon:
         pass
-    assert daemon.lines(event) == []
+    assert daemon.lines_of(event) == []
 
 
 def test_ctrl_c_stops_it_as_term_does(home: Home) -> None:
     with home.walrusd() as daemon:
         daemon.signal(signal.SIGINT)
-        assert daemon.ended() == 0
+        assert daemon.wait_exit() == 0
     assert not home.socket.exists()

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fakes.home import PATIENCE_S, Home
-from tests.fakes.provider import FakeProvider, hangs, open_provider, says
-from tests.rpc.raw import Json, Raw, raw, request
-from walrus_protocol.aclient import connect
+from tests.fakes.home import MAX_WAIT_S, Home
+from tests.fakes.provider import FakeProvider, hangs, open_provider, replies
+from tests.rpc.raw_client import Json, RawClient, open_raw_client, request
+from walrus_protocol.async_client import connect
 from walrus_protocol.client import Unreachable
 from walrus_protocol.content import Assistant, State, User
 from walrus_protocol.events import Done, TurnResumed, UserMessage
 from walrus_protocol.methods import AttachParams, CreateParams, HistoryParams, SendParams, WaitParams
-from walrusd.session.mend import CUT_OFF
+from walrusd.session.recovery import RETRY_REPLY_PROMPT
 
 TOML = """
 [daemon]
@@ -31,48 +31,48 @@ models = ["fake"]
 
 
 @asynccontextmanager
-async def speaking(path: Path, *, grace: float) -> AsyncIterator[tuple[Home, FakeProvider]]:
-    with trio.fail_after(PATIENCE_S):
+async def home_with_provider(path: Path, *, grace: float) -> AsyncIterator[tuple[Home, FakeProvider]]:
+    with trio.fail_after(MAX_WAIT_S):
         async with open_provider() as fake:
             yield Home(path / "home", TOML.format(url=fake.url, grace=grace)), fake
 
 
-async def begun(line: Raw, method: str = "session.stream") -> int:
+async def start_turn(raw_client: RawClient, method: str = "session.stream") -> int:
     """A session with a turn in which the model has said something."""
     if method == "agent.run":
-        await line.ask(method, {"agent": "walrus", "content": "hi"}, id="turn")
+        await raw_client.send_request(method, {"agent": "walrus", "content": "hi"}, id="turn")
         session = 1
     else:
-        session = (await line.call("session.create", {"agent": "walrus"}))["result"]["session"]
-        await line.ask(method, {"session": session, "content": "hi"}, id="turn")
-    while (await line.receive())["params"]["event"]["type"] != "text_delta":
+        session = (await raw_client.call("session.create", {"agent": "walrus"}))["result"]["session"]
+        await raw_client.send_request(method, {"session": session, "content": "hi"}, id="turn")
+    while (await raw_client.receive())["params"]["event"]["type"] != "text_delta":
         pass
     return session
 
 
-def refusal(answer: Json) -> tuple[int, str]:
+def error_of(answer: Json) -> tuple[int, str]:
     assert answer["error"]["data"]["hint"]
     return answer["error"]["code"], answer["error"]["data"]["kind"]
 
 
 async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answered(tmp_path: Path) -> None:
-    async with speaking(tmp_path, grace=PATIENCE_S) as (home, fake):
+    async with home_with_provider(tmp_path, grace=MAX_WAIT_S) as (home, fake):
         now, gate = trio.Event(), trio.Event()
         now.set()
-        fake.will(says(["so far ", "so good"], gate=[now, gate]))
+        fake.enqueue(replies(["so far ", "so good"], gate=[now, gate]))
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line, raw(daemon.socket) as other:
-                await begun(line)
+            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
+                await start_turn(line)
                 daemon.signal(signal.SIGTERM)
-                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
-                assert refusal(await other.call("session.create", {"agent": "walrus"})) == (-32002, "shutting_down")
+                await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
+                assert error_of(await other.call("session.create", {"agent": "walrus"})) == (-32002, "shutting_down")
                 send = {"session": 1, "content": "more"}
-                assert refusal(await other.call("session.send", send)) == (-32002, "shutting_down")
+                assert error_of(await other.call("session.send", send)) == (-32002, "shutting_down")
                 assert (await other.call("session.get", {"session": 1}))["result"]["state"] == "processing"
                 gate.set()
-                _, answer = await line.events()
+                _, answer = await line.receive_events()
                 assert answer["result"]["text"] == "so far so good"
-                assert await trio.to_thread.run_sync(daemon.ended) == 0
+                assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 history = (await client.history(HistoryParams(session=1))).messages
@@ -80,20 +80,20 @@ async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answer
 
 
 @pytest.mark.parametrize("method", ["session.stream", "agent.run"])
-async def test_after_the_grace_clients_are_told_and_the_next_start_goes_on_with_the_turn(
+async def test_after_the_grace_period_clients_get_an_error_and_the_next_start_resumes(
     tmp_path: Path, method: str
 ) -> None:
-    async with speaking(tmp_path, grace=0.05) as (home, fake):
-        fake.will(hangs("so far "))
+    async with home_with_provider(tmp_path, grace=0.05) as (home, fake):
+        fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line:
-                session = await begun(line, method)
+            async with open_raw_client(daemon.socket) as line:
+                session = await start_turn(line, method)
                 daemon.signal(signal.SIGTERM)
-                _, answer = await line.events()
-                assert refusal(answer) == (-32002, "shutting_down")
+                _, answer = await line.receive_events()
+                assert error_of(answer) == (-32002, "shutting_down")
                 assert (answer["error"]["data"]["session"], answer["error"]["data"]["turn"]) == (session, 1)
-                assert await trio.to_thread.run_sync(daemon.ended) == 0
-        fake.always(says("on we go"))
+                assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
+        fake.set_default(replies("on we go"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 ended: State = "closed" if method == "agent.run" else "idle"
@@ -108,17 +108,17 @@ async def test_after_the_grace_clients_are_told_and_the_next_start_goes_on_with_
                 assert history == (
                     User("hi"),
                     Assistant(content="so far "),
-                    User(f"From walrusd:\n{CUT_OFF}"),
+                    User(f"From walrusd:\n{RETRY_REPLY_PROMPT}"),
                     Assistant(content="on we go"),
                 )
 
 
 async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) -> None:
-    async with speaking(tmp_path, grace=0.05) as (home, fake):
-        fake.will(hangs("so far "))
+    async with home_with_provider(tmp_path, grace=0.05) as (home, fake):
+        fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line:
-                session = await begun(line)
+            async with open_raw_client(daemon.socket) as line:
+                session = await start_turn(line)
                 await line.send(request("session.send", {"session": session, "content": "next"}, "queued"))
                 await line.send(request("session.attach", {"session": session}, "watching"))
                 while (message := await line.receive()).get("params", {}).get("event", {}).get("type") != (
@@ -127,12 +127,12 @@ async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) 
                     assert "error" not in message
                 daemon.signal(signal.SIGTERM)
                 refused = {}
-                while (answer := await line.next()) is not None:
+                while (answer := await line.receive_or_end()) is not None:
                     if "error" in answer:
-                        refused[answer["id"]] = refusal(answer)
+                        refused[answer["id"]] = error_of(answer)
                 assert refused == dict.fromkeys(("turn", "queued", "watching"), (-32002, "shutting_down"))
-                assert await trio.to_thread.run_sync(daemon.ended) == 0
-        fake.always(says("answered"))
+                assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
+        fake.set_default(replies("answered"))
         with home.walrusd() as daemon:
             ends: list[tuple[int | None, str, str]] = []
             messages = []
@@ -143,25 +143,25 @@ async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) 
                         messages.append(event.content)
                     if isinstance(event, Done):
                         ends.append((event.turn, event.stop_reason, event.text))
-        assert messages == ["hi", CUT_OFF, "next"]
+        assert messages == ["hi", RETRY_REPLY_PROMPT, "next"]
         assert ends == [(1, "text_response", "answered"), (2, "text_response", "answered")]
 
 
 async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
-    async with speaking(tmp_path, grace=600) as (home, fake):
-        fake.will(hangs("so far "))
+    async with home_with_provider(tmp_path, grace=600) as (home, fake):
+        fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with raw(daemon.socket) as line, raw(daemon.socket) as other:
-                await begun(line)
+            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
+                await start_turn(line)
                 daemon.signal(signal.SIGTERM)
-                await daemon.until(lambda daemon: bool(daemon.lines("stopping")))
+                await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
                 assert (await other.call("daemon.status", {}))["result"]["warnings"] == [
                     "walrusd is stopping: turns that run are given 600 s to end, and are suspended then."
                 ]
                 daemon.signal(signal.SIGTERM)
-                assert await trio.to_thread.run_sync(daemon.ended) == 130
+                assert await trio.to_thread.run_sync(daemon.wait_exit) == 130
                 assert not daemon.socket.exists()
-        fake.always(says("on we go"))
+        fake.set_default(replies("on we go"))
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
                 assert (await client.send(SendParams(session=1, content="go on"))).text == "on we go"
@@ -172,25 +172,25 @@ async def test_shutdown_over_the_wire_is_answered_and_stops_it(tmp_path: Path) -
     with Home(tmp_path / "home").walrusd() as daemon:
         async with connect(daemon.socket) as client:
             assert (await client.shutdown()).stopping
-            assert await trio.to_thread.run_sync(daemon.ended) == 0
+            assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
         with pytest.raises(Unreachable):
             async with connect(daemon.socket) as client:
                 await client.ping()
         assert not daemon.socket.exists()
 
 
-async def test_watchers_are_told_that_it_stops(tmp_path: Path) -> None:
+async def test_subscribers_are_notified_of_a_stop(tmp_path: Path) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
-        async with raw(daemon.socket) as line:
+        async with open_raw_client(daemon.socket) as line:
             await line.call("session.create", {"agent": "walrus"})
-            await line.ask("session.attach", {"session": 1}, id="watch")
+            await line.send_request("session.attach", {"session": 1}, id="watch")
             await line.send(request("session.wait", {"session": 1, "states": ["closed"]}, "wait"))
             while (await line.receive()).get("params", {}).get("event", {}).get("type") != "state_changed":
                 pass
             daemon.signal(signal.SIGTERM)
             answers = [await line.receive() for _ in range(2)]
-            assert {answer["id"]: refusal(answer) for answer in answers} == dict.fromkeys(
+            assert {answer["id"]: error_of(answer) for answer in answers} == dict.fromkeys(
                 ("watch", "wait"), (-32002, "shutting_down")
             )
-            assert await line.next() is None
-            assert await trio.to_thread.run_sync(daemon.ended) == 0
+            assert await line.receive_or_end() is None
+            assert await trio.to_thread.run_sync(daemon.wait_exit) == 0

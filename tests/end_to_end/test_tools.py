@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from tests.fakes.home import Home
-from tests.fakes.provider import FakeProvider, calls, open_provider, says
-from walrus_protocol.aclient import Client, connect
+from tests.fakes.provider import FakeProvider, calls_tools, open_provider, replies
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.events import AnyEvent, NewerEvent, ToolCallsStart, ToolResult
 from walrus_protocol.methods import AttachParams, CreateParams, SendParams, SessionParams, TurnResult
 
@@ -43,7 +43,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-async def client(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Client]:
+async def client(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[AsyncClient]:
     home = Home(tmp_path / "home", TOML.format(url=provider.url))
     home.write("workspace/notes.txt", "line one\nline two\n")
     (home.path / "workspace" / "out").symlink_to(tmp_path)
@@ -53,7 +53,7 @@ async def client(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Client
             yield client
 
 
-async def run(client: Client, agent: str = "reader") -> tuple[TurnResult, list[AnyEvent | NewerEvent]]:
+async def run_turn(client: AsyncClient, agent: str = "reader") -> tuple[TurnResult, list[AnyEvent | NewerEvent]]:
     """A turn and the facts of its session."""
     session = (await client.create(CreateParams(agent=agent))).session
     with trio.fail_after(20):
@@ -66,9 +66,9 @@ def results(events: list[AnyEvent | NewerEvent]) -> list[ToolResult]:
     return [event for event in events if isinstance(event, ToolResult)]
 
 
-async def test_a_file_is_read_and_the_model_answers_from_it(client: Client, provider: FakeProvider) -> None:
-    provider.will(calls(("read", {"path": "notes.txt"})), says("Two lines."))
-    turn, events = await run(client)
+async def test_a_file_is_read_and_the_model_answers_from_it(client: AsyncClient, provider: FakeProvider) -> None:
+    provider.enqueue(calls_tools(("read", {"path": "notes.txt"})), replies("Two lines."))
+    turn, events = await run_turn(client)
     assert (turn.text, turn.stop_reason, turn.rounds) == ("Two lines.", "text_response", 2)
     assert [type(event).__struct_config__.tag for event in events] == [
         "session_created",
@@ -95,10 +95,10 @@ async def test_a_file_is_read_and_the_model_answers_from_it(client: Client, prov
     assert answer["tool_call_id"] == call["tool_calls"][0]["id"]
 
 
-async def test_calls_of_one_round_are_answered_in_their_order(client: Client, provider: FakeProvider) -> None:
+async def test_calls_of_one_round_are_answered_in_their_order(client: AsyncClient, provider: FakeProvider) -> None:
     asked = [("read", {"path": "missing.txt"}), ("read", {"path": "notes.txt"}), ("write", {"path": "x"})]
-    provider.will(calls(*asked), says("ok"))
-    _, events = await run(client)
+    provider.enqueue(calls_tools(*asked), replies("ok"))
+    _, events = await run_turn(client)
     [start] = [event for event in events if isinstance(event, ToolCallsStart)]
     seen = [message["tool_call_id"] for message in provider.requests[1].messages if message["role"] == "tool"]
     assert seen == [call.id for call in start.calls]
@@ -124,15 +124,15 @@ async def test_calls_of_one_round_are_answered_in_their_order(client: Client, pr
     ],
 )
 async def test_a_refusal_is_a_result_that_the_model_can_read(
-    client: Client,
+    client: AsyncClient,
     provider: FakeProvider,
     agent: str,
     call: tuple[str, dict[str, object] | str],
     outcome: str,
     told: str,
 ) -> None:
-    provider.will(calls(call), says("I could not."))
-    turn, events = await run(client, agent)
+    provider.enqueue(calls_tools(call), replies("I could not."))
+    turn, events = await run_turn(client, agent)
     assert (turn.text, turn.stop_reason) == ("I could not.", "text_response")
     [result] = results(events)
     assert (result.outcome, result.is_error) == (outcome, True)
@@ -146,29 +146,29 @@ async def test_a_refusal_is_a_result_that_the_model_can_read(
 async def test_without_permissions_every_tool_is_denied(tmp_path: Path, provider: FakeProvider) -> None:
     home = Home(tmp_path / "other", TOML.format(url=provider.url).replace('allow = ["read"]', ""))
     home.write("workspace/notes.txt", "secret plans")
-    provider.will(calls(("read", {"path": "notes.txt"})), says("I may not."))
+    provider.enqueue(calls_tools(("read", {"path": "notes.txt"})), replies("I may not."))
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client:
-            _, events = await run(client)
+            _, events = await run_turn(client)
     [result] = results(events)
     assert (result.outcome, result.gate) == ("denied", "permissions")
     assert "secret plans" not in str(provider.requests[1].body)
 
 
-async def test_an_agent_with_its_tools_taken_away_is_offered_none(client: Client, provider: FakeProvider) -> None:
-    provider.will(says("hello"))
-    await run(client, "unable")
+async def test_an_agent_with_its_tools_taken_away_is_offered_none(client: AsyncClient, provider: FakeProvider) -> None:
+    provider.enqueue(replies("hello"))
+    await run_turn(client, "unable")
     assert "tools" not in provider.requests[0].body
 
 
 async def test_a_model_that_only_calls_tools_stops_at_its_limit_and_can_be_asked_on(
-    client: Client, provider: FakeProvider
+    client: AsyncClient, provider: FakeProvider
 ) -> None:
-    provider.always(calls(("read", {"path": "notes.txt"})))
-    turn, events = await run(client)
+    provider.set_default(calls_tools(("read", {"path": "notes.txt"})))
+    turn, events = await run_turn(client)
     assert (turn.stop_reason, turn.rounds) == ("max_iterations", 3)
     assert [result.outcome for result in results(events)] == ["ok"] * 3
-    provider.always(says("done"))
+    provider.set_default(replies("done"))
     again = await client.send(SendParams(session=turn.session, content="and?"))
     assert (again.text, again.rounds) == ("done", 1)
     assert (await client.session(SessionParams(session=turn.session))).state == "idle"

@@ -31,7 +31,7 @@ DAMAGES = {
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a daemon that was killed while session 1 had a turn under way and a message queued."""
     home = Home(tmp_path_factory.mktemp("killed") / "home")
     shutil.copytree(TOUR, home.path, dirs_exist_ok=True)
@@ -61,15 +61,15 @@ def wait_for_row(home: Home, table: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed: Path, tmp_path: Path, row: str) -> None:
+def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed_home: Path, tmp_path: Path, row: str) -> None:
     table, column, where = ROWS[row]
     for number, (name, damage) in enumerate(DAMAGES.items()):
         home = Home(tmp_path / str(number))
-        shutil.copytree(killed, home.path, dirs_exist_ok=True)
+        shutil.copytree(killed_home, home.path, dirs_exist_ok=True)
         with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
             assert db.execute(f"UPDATE {table} SET {column} = {damage.format(column=column)} {where}").rowcount
         with home.walrusd() as daemon:
-            [left_alone] = daemon.lines("session left alone")
+            [left_alone] = daemon.lines_of("session left alone")
             assert left_alone["session"] == 1, name
             with Client(str(home.socket)) as client:
                 assert client.call("agent.run", {"agent": "librarian", "content": "Hello!"})["text"] == GREETING, name
@@ -82,11 +82,11 @@ def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed: Path, tmp_
         assert "Traceback" not in daemon.stderr, name
 
 
-def test_an_unreadable_draft_costs_only_the_words_in_it(killed: Path, tmp_path: Path) -> None:
+def test_an_unreadable_draft_costs_only_the_words_in_it(killed_home: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    shutil.copytree(killed, home.path, dirs_exist_ok=True)
+    shutil.copytree(killed_home, home.path, dirs_exist_ok=True)
     with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
         assert db.execute("""UPDATE draft SET body = CAST('{"text":"' || x'ff' || '"}' AS BLOB)""").rowcount == 1
     with home.walrusd() as daemon:
-        assert daemon.lines("session left alone") == []
+        assert daemon.lines_of("session left alone") == []
         assert home.walrusctl("session", "interrupt", "1").returncode == 0

@@ -7,23 +7,23 @@ class FakeWallClock:
     """Fills WallClock. With `autojump_clock` a week passes in an instant."""
 
     def __init__(self, now: float) -> None:
-        self._ahead = now - trio.current_time()
-        self._waits: set[trio.CancelScope] = set()
+        self._offset = now - trio.current_time()
+        self._waiters: set[trio.CancelScope] = set()
 
     def now(self) -> float:
         # To the microsecond: trio's clock begins at a large number, and a slot should have a round time.
-        return round(trio.current_time() + self._ahead, 6)
+        return round(trio.current_time() + self._offset, 6)
 
-    async def until(self, when: float) -> None:
+    async def wait_until(self, when: float) -> None:
         with trio.CancelScope() as scope:
-            self._waits.add(scope)
+            self._waiters.add(scope)
             try:
                 await trio.sleep(max(0.0, when - self.now()))
             finally:
-                self._waits.discard(scope)
+                self._waiters.discard(scope)
 
     def set(self, now: float) -> None:
         """Somebody sets the clock: whoever waits for a time of day looks again."""
-        self._ahead = now - trio.current_time()
-        for scope in self._waits:
+        self._offset = now - trio.current_time()
+        for scope in self._waiters:
             scope.cancel()

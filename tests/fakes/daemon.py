@@ -16,7 +16,7 @@ from walrus_protocol.connection import (
     SERVER,
     Cancel,
     Connection,
-    Refusal,
+    RejectedRequest,
     Request,
     encode_chunk,
     encode_error,
@@ -30,7 +30,7 @@ class HangUp(Exception):
     """Raised by a handler: the connection is closed without an answer."""
 
 
-class Call:
+class FakeCall:
     """One request as a handler sees it: its params, a way to emit events, and whether it was cancelled."""
 
     def __init__(self, request: Request, send: Callable[[bytes], None]) -> None:
@@ -38,8 +38,8 @@ class Call:
         self.cancelled = threading.Event()
         self._send = send
 
-    def emit(self, *said: events.AnyEvent) -> None:
-        for event in said:
+    def emit(self, *new_events: events.AnyEvent) -> None:
+        for event in new_events:
             self.emit_json(events.encode(event))
 
     def emit_json(self, body: bytes) -> None:
@@ -58,7 +58,7 @@ class Call:
         raise Problem("cancelled", "the wait was cancelled")
 
 
-Handler = Callable[[Call], Struct]
+Handler = Callable[[FakeCall], Struct]
 
 
 class FakeDaemon:
@@ -67,11 +67,11 @@ class FakeDaemon:
     def __init__(self, path: Path, script: Mapping[str, Handler]) -> None:
         self.path = path
         self.script = dict(script)
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.cancelled: list[Cancel] = []
         self.connections = 0
         self._changed = threading.Condition()
-        self._calls: set[Call] = set()
+        self._calls: set[FakeCall] = set()
         self._socks: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,25 +87,25 @@ class FakeDaemon:
 
     def stop(self) -> None:
         """Hang up on everybody and leave no thread. Safe to call twice."""
-        _shut(self._listener)
+        _shut_down(self._listener)
         with self._changed:
             for call in self._calls:
                 call.cancelled.set()
             for sock in self._socks:
-                _shut(sock)
+                _shut_down(sock)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(10)
         self._listener.close()
         self.path.unlink(missing_ok=True)
 
-    def wait_until(self, what: Callable[["FakeDaemon"], bool]) -> None:
+    def wait_until(self, condition: Callable[["FakeDaemon"], bool]) -> None:
         """Wait until something holds that requests and cancels bring about."""
         with self._changed:
-            assert self._changed.wait_for(lambda: what(self), 10), "it never came about"
+            assert self._changed.wait_for(lambda: condition(self), 10), "it never came about"
 
     def params(self, method: str) -> list[Struct]:
-        return [request.params for request in self.asked if request.method == method]
+        return [request.params for request in self.requests if request.method == method]
 
     def _start(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args)
@@ -125,7 +125,7 @@ class FakeDaemon:
     def _serve(self, sock: socket.socket) -> None:
         connection = Connection(SERVER)
         lock = threading.Lock()
-        calls: dict[object, Call] = {}
+        calls: dict[object, FakeCall] = {}
 
         def send(data: bytes) -> None:
             with lock, contextlib.suppress(OSError):
@@ -137,16 +137,16 @@ class FakeDaemon:
                 while (message := connection.next_message()) is not NEED_DATA:
                     match message:
                         case Request():
-                            calls[message.id] = call = Call(message, send)
-                            self._note(self.asked, message, call)
+                            calls[message.id] = call = FakeCall(message, send)
+                            self._note(self.requests, message, call)
                             self._start(self._answer, sock, connection, call, send)
                         case Cancel():
                             self._note(self.cancelled, message)
                             calls[message.id].cancelled.set()
-                        case Refusal():
+                        case RejectedRequest():
                             send(connection.send(message))
                             if message.close:
-                                _shut(sock)
+                                _shut_down(sock)
         for call in calls.values():
             call.cancelled.set()
         with self._changed:
@@ -154,7 +154,7 @@ class FakeDaemon:
         sock.close()
 
     def _answer(
-        self, sock: socket.socket, connection: Connection[object], call: Call, send: Callable[[bytes], None]
+        self, sock: socket.socket, connection: Connection[object], call: FakeCall, send: Callable[[bytes], None]
     ) -> None:
         try:
             handler = self.script.get(call.request.method)
@@ -164,12 +164,12 @@ class FakeDaemon:
         except Problem as problem:
             answer = encode_error(call.request.id, problem)
         except HangUp:
-            _shut(sock)
+            _shut_down(sock)
             return
-        connection.answered(call.request.id)
+        connection.mark_answered(call.request.id)
         send(answer)
 
-    def _note(self, log: list[Request] | list[Cancel], message: Request | Cancel, call: Call | None = None) -> None:
+    def _note(self, log: list[Request] | list[Cancel], message: Request | Cancel, call: FakeCall | None = None) -> None:
         with self._changed:
             log.append(message)  # type: ignore[arg-type]  # the caller pairs the two
             if call is not None:
@@ -177,21 +177,21 @@ class FakeDaemon:
             self._changed.notify_all()
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def answers(result: Struct) -> Handler:
+def returns(result: Struct) -> Handler:
     """A handler that always answers the same."""
     return lambda _: result
 
 
-def refuses(kind: str, message: str, hint: str = "", **data: object) -> Handler:
+def fails(kind: str, message: str, hint: str = "", **data: object) -> Handler:
     """A handler that always refuses."""
     assert kind in wire.KINDS
 
-    def handler(_: Call) -> Struct:
+    def handler(_: FakeCall) -> Struct:
         raise Problem(kind, message, hint, **data)
 
     return handler

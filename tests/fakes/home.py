@@ -24,7 +24,7 @@ from typing import Any, Self
 import trio
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """Before something that should come about within a second is given up; a laden machine is slow."""
 
 ECHO = """
@@ -40,11 +40,11 @@ models = ["echo"]
 
 WALRUSCTL = "from walrusctl.cli import main; main()"
 
-Line = dict[str, Any]
+LogLine = dict[str, Any]
 """One line of the daemon's log; what is no JSON stands under "text"."""
 
 
-class Walrusd:
+class WalrusdProcess:
     """A running walrusd. What it writes to stderr is read as it comes, so that it never waits for us."""
 
     def __init__(self, command: Sequence[str], socket: Path, environ: Mapping[str, str]) -> None:
@@ -59,63 +59,63 @@ class Walrusd:
             close_fds=False,  # what a test has made inheritable is meant for it
         )
         self.stderr = ""
-        self.log: list[Line] = []
-        self._news = threading.Condition()
-        self._ended = False
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self.log_lines: list[LogLine] = []
+        self._changed = threading.Condition()
+        self._has_ended = False
+        self._stderr_thread = threading.Thread(target=self._read_stderr)
+        self._stderr_thread.start()
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
-    def lines(self, event: str) -> list[Line]:
+    def lines_of(self, event: str) -> list[LogLine]:
         """What has been logged so far of one kind."""
-        with self._news:
-            return [line for line in self.log if line.get("event") == event]
+        with self._changed:
+            return [line for line in self.log_lines if line.get("event") == event]
 
-    def wait_for(self, true: Callable[[Self], bool]) -> None:
+    def wait_for(self, condition: Callable[[Self], bool]) -> None:
         """Wait until something holds that a line of the log brings about, or the end of the process."""
-        with self._news:
-            held = self._news.wait_for(lambda: true(self) or self._ended, PATIENCE_S)
-        assert true(self), f"the daemon {'never got there' if not held else 'ended first'}:\n{self.stderr}"
+        with self._changed:
+            held = self._changed.wait_for(lambda: condition(self) or self._has_ended, MAX_WAIT_S)
+        assert condition(self), f"the daemon {'never got there' if not held else 'ended first'}:\n{self.stderr}"
 
-    async def until(self, true: Callable[[Self], bool]) -> None:
+    async def wait_for_async(self, condition: Callable[[Self], bool]) -> None:
         """`wait_for` beside other tasks."""
-        await trio.to_thread.run_sync(self.wait_for, true)
+        await trio.to_thread.run_sync(self.wait_for, condition)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ended(self) -> int:
+    def wait_exit(self) -> int:
         """Wait for the end; the exit status."""
-        status = self.process.wait(PATIENCE_S)
-        self._reader.join(PATIENCE_S)
+        status = self.process.wait(MAX_WAIT_S)
+        self._stderr_thread.join(MAX_WAIT_S)
         return status
 
-    def term(self) -> int:
+    def terminate(self) -> int:
         """Stop it as an init would; the exit status."""
         self.signal(signal.SIGTERM)
-        return self.ended()
+        return self.wait_exit()
 
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.ended()
+        self.wait_exit()
 
-    def _read(self) -> None:
+    def _read_stderr(self) -> None:
         assert self.process.stderr is not None
         assert self.process.stdout is not None
         with self.process.stdout, self.process.stderr as stderr:
             for raw in stderr:
                 text = raw.decode(errors="replace")
-                with self._news:
+                with self._changed:
                     self.stderr += text
-                    self.log.append(_parsed(text))
-                    self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
+                    self.log_lines.append(_parse_log_line(text))
+                    self._changed.notify_all()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
 
 class Home:
@@ -136,7 +136,7 @@ class Home:
         return file
 
     @contextlib.contextmanager
-    def broken(self, line: str) -> Iterator[str]:
+    def with_extra_line(self, line: str) -> Iterator[str]:
         """walrus.toml with a line more for a while; file:line of that."""
         text = self.toml.read_text()
         self.toml.write_text(f"{text}{line}\n")
@@ -145,50 +145,52 @@ class Home:
         finally:
             self.toml.write_text(text)
 
-    def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Nothing of the tester's own environment, above all no keys."""
         path = os.pathsep.join(str(ROOT / folder) for folder in (".", "protocol", "config"))
-        return {"PATH": os.environ["PATH"], "HOME": str(self.path.parent), "PYTHONPATH": path, **(more or {})}
+        return {"PATH": os.environ["PATH"], "HOME": str(self.path.parent), "PYTHONPATH": path, **(extra or {})}
 
     @contextlib.contextmanager
     def walrusd(
-        self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()
-    ) -> Iterator[Walrusd]:
+        self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+    ) -> Iterator[WalrusdProcess]:
         """A daemon that is ready. `by`: a command that execs what it is given.
 
         A block that has ended the daemon itself is asked nothing more.
         """
-        daemon = self.start(*options, environ=environ, by=by)
+        daemon = self.start(*options, environ=environ, wrapper=wrapper)
         try:
-            daemon.wait_for(lambda daemon: bool(daemon.lines("ready")))
+            daemon.wait_for(lambda daemon: bool(daemon.lines_of("ready")))
             yield daemon
             if daemon.process.poll() is None:
                 children = descendants(daemon.pid)
-                assert daemon.term() == 0, "TERM is a good end"
-                assert not [pid for pid in children if _alive(pid)], "a child outlived its walrusd"
+                assert daemon.terminate() == 0, "TERM is a good end"
+                assert not [pid for pid in children if _is_alive(pid)], "a child outlived its walrusd"
                 assert not daemon.socket.exists(), "the socket was left behind"
                 self.check_unlocked()
         finally:
             daemon.process.kill()
-            daemon.ended()
+            daemon.wait_exit()
             print(daemon.stderr)  # noqa: T201 - pytest shows it beside a failure
 
-    def start(self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()) -> Walrusd:
+    def start(
+        self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+    ) -> WalrusdProcess:
         """A daemon that has just been started. The caller ends it."""
-        command = [*by, sys.executable, "-m", "walrusd", "--home", str(self.path), *options]
+        command = [*wrapper, sys.executable, "-m", "walrusd", "--home", str(self.path), *options]
         at = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
-        return Walrusd(command, at, self.environ(environ))
+        return WalrusdProcess(command, at, self.environ(environ))
 
-    def refuses_to_start(
-        self, *options: str, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()
+    def run_to_exit(
+        self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
     ) -> tuple[int, str]:
         """The exit status and the words of a daemon that ends by itself."""
-        daemon = self.start(*options, environ=environ, by=by)
+        daemon = self.start(*options, environ=environ, wrapper=wrapper)
         try:
-            return daemon.ended(), daemon.stderr
+            return daemon.wait_exit(), daemon.stderr
         finally:
             daemon.process.kill()
-            daemon.ended()
+            daemon.wait_exit()
 
     def walrusctl(
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] | None = None
@@ -201,7 +203,7 @@ class Home:
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=MAX_WAIT_S,
             check=False,
         )
 
@@ -211,7 +213,7 @@ class Home:
 
     def wait_until_served(self) -> None:
         """For a daemon whose log says nothing. A socket tells nobody that it is about to be there."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + MAX_WAIT_S
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(str(self.socket))
@@ -238,7 +240,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -246,7 +248,7 @@ def _alive(pid: int) -> bool:
     return stat[stat.rindex(")") + 2] != "Z"
 
 
-def _parsed(text: str) -> Line:
+def _parse_log_line(text: str) -> LogLine:
     try:
         line = json.loads(text)
     except ValueError:

@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from walrus_config.schema import ModelSettings, Provider
+from walrus_config.schema import ModelSettings, ProviderSettings
 from walrusd.host.spawner import Spawner
 from walrusd.providers.registry import Models, open_models
 
 
 @asynccontextmanager
-async def models_of(
-    providers: Mapping[str, Provider], models: Mapping[str, ModelSettings], **around: Any
+async def open_models_with_spawner(
+    providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], **options: Any
 ) -> AsyncIterator[Models]:
     """`around`: what else open_models takes."""
-    async with Spawner(0o077) as spawner, open_models(providers, models, spawner=spawner, **around) as opened:
+    async with Spawner(0o077) as spawner, open_models(providers, models, spawner=spawner, **options) as opened:
         yield opened

@@ -30,7 +30,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 @dataclass
-class Received:
+class ReceivedRequest:
     """One request, parsed."""
 
     path: str
@@ -44,7 +44,7 @@ class Received:
         return list(self.body["messages"])
 
     @property
-    def last(self) -> str:
+    def last_content(self) -> str:
         """The content of its last message, where that is a text."""
         return str(self.messages[-1]["content"])
 
@@ -52,23 +52,23 @@ class Received:
 class Exchange:
     """The server's side of one request."""
 
-    def __init__(self, stream: trio.SocketStream, request: Received) -> None:
+    def __init__(self, stream: trio.SocketStream, request: ReceivedRequest) -> None:
         self._stream = stream
         self.request = request
-        self.keep = True
+        self.keep_alive = True
 
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
-    async def until_gone(self) -> None:
+    async def wait_disconnect(self) -> None:
         """Wait until the client has closed its end."""
-        self.keep = False
+        self.keep_alive = False
         while await self._stream.receive_some():
             pass
 
-    def cut(self) -> None:
+    def close_after(self) -> None:
         """Close the connection after this, whatever was promised."""
-        self.keep = False
+        self.keep_alive = False
 
 
 Behaviour = Callable[[Exchange], Awaitable[None]]
@@ -79,15 +79,15 @@ class FakeProvider:
     """What it is told to do, and what it was asked."""
 
     port: int
-    requests: list[Received] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
     """Accepted so far."""
-    gone: int = 0
+    disconnects: int = 0
     """Requests whose client went away before it had its answer."""
-    choose: Callable[[Received], Behaviour | None] = lambda _: None
+    choose: Callable[[ReceivedRequest], Behaviour | None] = lambda _: None
     record: bool = True
     _next: deque[Behaviour] = field(default_factory=deque)
-    _always: Behaviour | None = None
+    _default: Behaviour | None = None
     _changed: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -95,50 +95,54 @@ class FakeProvider:
         """The base_url of a provider."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def will(self, *behaviours: Behaviour) -> None:
+    def enqueue(self, *behaviours: Behaviour) -> None:
         self._next.extend(behaviours)
 
-    def always(self, behaviour: Behaviour) -> None:
-        self._always = behaviour
+    def set_default(self, behaviour: Behaviour) -> None:
+        self._default = behaviour
 
-    async def until(self, true: Callable[["FakeProvider"], bool]) -> None:
+    async def wait_until(self, condition: Callable[["FakeProvider"], bool]) -> None:
         """Wait for something to be so, e.g. `await fake.until(lambda fake: len(fake.requests) == 2)`."""
-        while not true(self):
+        while not condition(self):
             await self._changed.wait()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection. A client that goes away is a client's right."""
         self.connections += 1
-        self._change()
+        self._notify_changed()
         async with stream:
             buffer = bytearray()
             while (request := await _receive(stream, buffer)) is not None:
                 exchange = Exchange(stream, request)
                 if self.record:
                     self.requests.append(request)
-                self._change()
+                self._notify_changed()
                 try:
                     await self._behaviour(request)(exchange)
-                except (trio.BrokenResourceError, _Gone):
-                    self.gone += 1
-                    self._change()
+                except (trio.BrokenResourceError, _ClientDisconnected):
+                    self.disconnects += 1
+                    self._notify_changed()
                     return
-                if not exchange.keep:
+                if not exchange.keep_alive:
                     return
 
-    def _behaviour(self, request: Received) -> Behaviour:
+    def _behaviour(self, request: ReceivedRequest) -> Behaviour:
         if not request.path.endswith("/chat/completions"):
-            return refuses(404, {"error": {"message": f"no such path: {request.path}"}})
+            return responds_with(404, {"error": {"message": f"no such path: {request.path}"}})
         if self._next:
             return self._next.popleft()
-        return self.choose(request) or self._always or refuses(500, {"error": {"message": "the fake was told nothing"}})
+        return (
+            self.choose(request)
+            or self._default
+            or responds_with(500, {"error": {"message": "the fake was told nothing"}})
+        )
 
-    def _change(self) -> None:
+    def _notify_changed(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
 
-class _Gone(Exception):
+class _ClientDisconnected(Exception):
     """The client closed its end."""
 
 
@@ -156,14 +160,14 @@ async def open_provider(port: int = 0) -> AsyncIterator[FakeProvider]:
 # Behaviours
 
 
-def says(
+def replies(
     text: str | Sequence[str] = "",
     *,
     thinking: str = "",
     calls: Sequence[tuple[str, dict[str, Any] | str]] = (),
     usage: dict[str, Any] | None = USAGE,
     finish: str | None = None,
-    apart: bool = False,
+    separate_writes: bool = False,
     gate: trio.Event | Sequence[trio.Event] = (),
 ) -> Behaviour:
     """Streams an answer. A text given as a list is streamed in those pieces; `calls` are (name, arguments)."""
@@ -177,7 +181,7 @@ def says(
     if usage is not None:
         tail += _event({"choices": [], "usage": usage})
     tail += b"data: [DONE]\n\n"
-    if not (apart or isinstance(gate, trio.Event) or gate):
+    if not (separate_writes or isinstance(gate, trio.Event) or gate):
         whole = STREAM_HEAD + _http_chunk(head + b"".join(said) + tail) + LAST_CHUNK
 
         async def at_once(exchange: Exchange) -> None:
@@ -197,35 +201,35 @@ def says(
     return piece_by_piece
 
 
-def calls(*asked: tuple[str, dict[str, Any] | str], text: str = "") -> Behaviour:
+def calls_tools(*tool_calls: tuple[str, dict[str, Any] | str], text: str = "") -> Behaviour:
     """Streams tool calls: `calls(("read", {"path": "a"}))`."""
-    return says(text, calls=asked)
+    return replies(text, calls=tool_calls)
 
 
-def refuses(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Behaviour:
+def responds_with(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Behaviour:
     """Answers with a status. A body that is no bytes is sent as JSON."""
     if body is None:
         body = {"error": {"message": f"refused with {status}", "type": "error", "code": None}}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-    return sends(f"HTTP/1.1 {status} So\r\n{lines}\r\n".encode() + content)
+    return sends_bytes(f"HTTP/1.1 {status} So\r\n{lines}\r\n".encode() + content)
 
 
-def answers_whole(message: dict[str, Any], finish: str = "stop") -> Behaviour:
+def replies_unstreamed(message: dict[str, Any], finish: str = "stop") -> Behaviour:
     """Answers without streaming, as some servers do whatever they are asked."""
-    return refuses(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE})
+    return responds_with(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE})
 
 
-def streams(*events: Any, done: bool = True, head: bool = True) -> Behaviour:
+def streams_events(*events: Any, done: bool = True, head: bool = True) -> Behaviour:
     """Streams just these events: bytes are the data as they are, all else is sent as JSON. Then it ends in form."""
     body = b"".join(b"data: %s\n\n" % event if isinstance(event, bytes) else _event(event) for event in events)
-    return sends(
+    return sends_bytes(
         (STREAM_HEAD if head else b"") + _http_chunk(body + (b"data: [DONE]\n\n" if done else b"")) + LAST_CHUNK
     )
 
 
-def sends(data: bytes) -> Behaviour:
+def sends_bytes(data: bytes) -> Behaviour:
     """Sends just these bytes, head and all."""
 
     async def send(exchange: Exchange) -> None:
@@ -246,29 +250,29 @@ def hangs(text: str = "", *, in_call: str = "") -> Behaviour:
     async def hang(exchange: Exchange) -> None:
         if said:
             await exchange.send(STREAM_HEAD + _http_chunk(said))
-        await exchange.until_gone()
-        raise _Gone
+        await exchange.wait_disconnect()
+        raise _ClientDisconnected
 
     return hang
 
 
-def cuts(text: str = "") -> Behaviour:
+def cuts_connection(text: str = "") -> Behaviour:
     """Closes the connection; with a text, after having said it."""
 
     async def cut(exchange: Exchange) -> None:
         if text:
             await exchange.send(STREAM_HEAD + _http_chunk(_chunk({"content": text})))
-        exchange.cut()
+        exchange.close_after()
 
     return cut
 
 
-def garbage(data: bytes = b"\x00\x01 this is no HTTP \xff\r\n\r\n") -> Behaviour:
+def sends_garbage(data: bytes = b"\x00\x01 this is no HTTP \xff\r\n\r\n") -> Behaviour:
     """Sends bytes that are no HTTP and closes."""
 
     async def send(exchange: Exchange) -> None:
         await exchange.send(data)
-        exchange.cut()
+        exchange.close_after()
 
     return send
 
@@ -279,23 +283,23 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-E
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-async def _receive(stream: trio.SocketStream, buffer: bytearray) -> Received | None:
+async def _receive(stream: trio.SocketStream, buffer: bytearray) -> ReceivedRequest | None:
     """The next request of a connection, or None at its end."""
     while (end := buffer.find(b"\r\n\r\n")) < 0:
-        if not await _more(stream, buffer):
+        if not await _receive_more(stream, buffer):
             return None
     first, *lines = buffer[:end].decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     size = end + 4 + int(headers.get("content-length", "0"))
     while len(buffer) < size:
-        if not await _more(stream, buffer):
+        if not await _receive_more(stream, buffer):
             return None
     body = bytes(buffer[end + 4 : size])
     del buffer[:size]
-    return Received(first.split(" ")[1], headers, json.loads(body or b"{}"), body)
+    return ReceivedRequest(first.split(" ")[1], headers, json.loads(body or b"{}"), body)
 
 
-async def _more(stream: trio.SocketStream, buffer: bytearray) -> bool:
+async def _receive_more(stream: trio.SocketStream, buffer: bytearray) -> bool:
     try:
         data = await stream.receive_some()
     except trio.BrokenResourceError:
@@ -304,10 +308,10 @@ async def _more(stream: trio.SocketStream, buffer: bytearray) -> bool:
     return bool(data)
 
 
-def _call_chunks(asked: Sequence[tuple[str, dict[str, Any] | str]]) -> list[bytes]:
+def _call_chunks(tool_calls: Sequence[tuple[str, dict[str, Any] | str]]) -> list[bytes]:
     """Each call in two chunks, as servers send them: its head, then its arguments."""
     chunks = []
-    for index, (name, arguments) in enumerate(asked):
+    for index, (name, arguments) in enumerate(tool_calls):
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         head = {"index": index, "id": f"call_{name}_{index}", "type": "function"}
         chunks.append(_chunk({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]}))
@@ -334,11 +338,11 @@ def _http_chunk(data: bytes) -> bytes:
 async def main(port: int) -> None:
     ready: dict[int, Behaviour] = {}
 
-    def choose(request: Received) -> Behaviour:
+    def choose(request: ReceivedRequest) -> Behaviour:
         tail = str(request.body.get("model", "")).rpartition("-")[2]
         count = int(tail) if tail.isdigit() else 1
         if count not in ready:
-            ready[count] = says([f"word{n} " for n in range(count)], apart=count > 1)
+            ready[count] = replies([f"word{n} " for n in range(count)], separate_writes=count > 1)
         return ready[count]
 
     async with open_provider(port) as fake:

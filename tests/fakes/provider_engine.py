@@ -12,27 +12,27 @@ from pathlib import Path
 
 import trio
 
-from tests.fakes.provider import STREAM_HEAD, Behaviour, Exchange, open_provider, says
-from walrusd.providers.local_server import end_with_stdin
+from tests.fakes.provider import STREAM_HEAD, Behaviour, Exchange, open_provider, replies
+from walrusd.providers.local_server import exit_when_stdin_closes
 
 
-async def dies(exchange: Exchange) -> None:
+async def die_mid_answer(exchange: Exchange) -> None:
     await exchange.send(STREAM_HEAD)
     os.write(2, b"out of memory")
     os._exit(3)
 
 
-async def main(conduct: str) -> None:
-    behaviours: dict[str, Behaviour] = {"ready": says("hello"), "die later": dies}
+async def main(behaviour_name: str) -> None:
+    behaviours: dict[str, Behaviour] = {"ready": replies("hello"), "die later": die_mid_answer}
     async with open_provider() as fake:
-        fake.always(behaviours[conduct])
+        fake.set_default(behaviours[behaviour_name])
         print(json.dumps({"url": fake.url.removesuffix("/v1")}), flush=True)  # noqa: T201 - how its parent knows
         await trio.sleep_forever()
 
 
 if __name__ == "__main__":
     order = json.loads(sys.stdin.buffer.readline())
-    end_with_stdin()
+    exit_when_stdin_closes()
     conduct = Path(order["weights"]).read_text()
     if conduct == "load":
         trio.run(trio.sleep_forever)

@@ -12,9 +12,9 @@ import pytest
 import trio
 from msgspec import Struct
 
-from walrusd.store.disk import Disk
-from walrusd.store.log import Log, Write
+from walrusd.store.contract import Log, Write
 from walrusd.store.memory import MemoryLog
+from walrusd.store.memory_tables import MemoryTables
 from walrusd.store.sqlite import SqliteLog
 
 
@@ -38,7 +38,7 @@ class SqliteDisk(Struct):
 
 class MemoryDisk:
     def __init__(self) -> None:
-        self._disk = Disk()
+        self._disk = MemoryTables()
 
     async def open(self) -> MemoryLog:
         return MemoryLog(self._disk)
@@ -53,15 +53,15 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> LogDisk:
     return DISKS[name](tmp_path)
 
 
-def _nobody(_: object) -> None:
+def _unexpected_callback(_: object) -> None:
     raise AssertionError("submitted without `outcomes` or `commit`: nobody waits for this write")
 
 
-write = partial(Write, committed=_nobody, failed=_nobody)
+write = partial(Write, committed=_unexpected_callback, failed=_unexpected_callback)
 """A write without its callbacks: `outcomes` and `commit` bring them."""
 
 
-async def outcomes(log: Log, *writes: Write) -> list[int | Exception]:
+async def submit_all(log: Log, *writes: Write) -> list[int | Exception]:
     """Submit all at once. What became of each: the offset of its first body, or the failure."""
     settled: dict[int, int | Exception] = {}
     all_settled = trio.Event()
@@ -83,7 +83,7 @@ async def outcomes(log: Log, *writes: Write) -> list[int | Exception]:
 async def commit(log: Log, *writes: Write) -> list[int]:
     """Submit all at once; the offset of each one's first body. Raises the first failure."""
     offsets: list[int] = []
-    for outcome in await outcomes(log, *writes):
+    for outcome in await submit_all(log, *writes):
         if isinstance(outcome, Exception):
             raise outcome
         offsets.append(outcome)

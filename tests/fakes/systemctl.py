@@ -54,36 +54,36 @@ class FakeSystemd:
         for name, text in (("systemctl", _SYSTEMCTL), ("loginctl", _LOGINCTL), ("journalctl", _JOURNALCTL)):
             (self.path / name).write_text(text.format(folder=folder))
             (self.path / name).chmod(0o755)
-        self.gives("HOME=/home/ann")
+        self.set_environment("HOME=/home/ann")
         (folder / "running").write_text(RUNNING)
-        self.service(STOPPED)
-        self.linger("Linger=yes")
-        self.journal("")
+        self.set_service(STOPPED)
+        self.set_linger("Linger=yes")
+        self.set_journal("")
 
     @property
-    def asked(self) -> list[str]:
+    def commands(self) -> list[str]:
         """What was done through it: every command but those that only look."""
         file = self.folder / "asked"
         lines = file.read_text().splitlines() if file.exists() else []
         told = [line.removeprefix("--user --no-ask-password ") for line in lines]
         return [line for line in told if line.split()[0] not in ("show", "show-environment", "loginctl")]
 
-    def gives(self, *pairs: str) -> None:
+    def set_environment(self, *pairs: str) -> None:
         """The environment of services."""
         (self.folder / "environment").write_text("\n".join(pairs))
 
-    def service(self, properties: str) -> None:
+    def set_service(self, properties: str) -> None:
         (self.folder / "service").write_text(properties)
 
-    def socket(self, properties: str) -> None:
+    def set_socket(self, properties: str) -> None:
         """What is shown of the socket, where that is not what is shown of the service."""
         (self.folder / "walrusd.socket").write_text(properties)
 
-    def journal(self, entry: str) -> None:
+    def set_journal(self, entry: str) -> None:
         (self.folder / "journal").write_text(entry)
 
-    def linger(self, answer: str) -> None:
+    def set_linger(self, answer: str) -> None:
         (self.folder / "linger").write_text(answer)
 
-    def refuses(self, verb: str, why: str) -> None:
-        (self.folder / f"{verb}.refused").write_text(why)
+    def set_failure(self, verb: str, stderr: str) -> None:
+        (self.folder / f"{verb}.refused").write_text(stderr)

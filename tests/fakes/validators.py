@@ -10,32 +10,36 @@ from itertools import pairwise
 from typing import Any
 
 from walrus_protocol.content import Assistant, Content, Message, TextPart, ToolCall, ToolOutput, User, plain_text
-from walrusd.providers.openai_wire import message_encoder
+from walrusd.providers.openai_encode import message_encoder
 
 Json = Mapping[str, Any]
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-def openai_complaints(messages: Sequence[Json]) -> list[str]:
+def openai_violations(messages: Sequence[Json]) -> list[str]:
     """Of the `messages` of a chat-completions request."""
     said = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    return [*_order(said, ends_with={"user", "tool"}), *_openai_pairing(said), *_openai_contents(said)]
+    return [
+        *_role_order_violations(said, ends_with={"user", "tool"}),
+        *_openai_pairing_violations(said),
+        *_openai_content_violations(said),
+    ]
 
 
-def _order(said: Sequence[Json], ends_with: set[str]) -> Iterator[str]:
-    if not said or said[0]["role"] != "user":
+def _role_order_violations(messages: Sequence[Json], ends_with: set[str]) -> Iterator[str]:
+    if not messages or messages[0]["role"] != "user":
         yield "the first is not a user's"
-    elif said[-1]["role"] not in ends_with:
-        yield f"the last is {said[-1]['role']}'s"
-    for before, message in pairwise(said):
+    elif messages[-1]["role"] not in ends_with:
+        yield f"the last is {messages[-1]['role']}'s"
+    for before, message in pairwise(messages):
         if before["role"] == message["role"] == "assistant":
             yield "the assistant speaks twice"
 
 
-def _openai_pairing(said: Sequence[Json]) -> Iterator[str]:
+def _openai_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
     waiting: list[str] = []
-    for message in said:
+    for message in messages:
         if message["role"] == "tool":
             if not waiting or message["tool_call_id"] != waiting.pop(0):
                 yield f"an answer to no call, or out of turn: {message['tool_call_id']}"
@@ -49,12 +53,12 @@ def _openai_pairing(said: Sequence[Json]) -> Iterator[str]:
         yield f"calls without an answer: {waiting}"
 
 
-def _openai_contents(said: Sequence[Json]) -> Iterator[str]:
-    for message in said:
+def _openai_content_violations(messages: Sequence[Json]) -> Iterator[str]:
+    for message in messages:
         match message:
             case {"role": "assistant", "tool_calls": [_, *_] as calls}:
                 for call in calls:
-                    yield from _openai_call(call)
+                    yield from _openai_call_violations(call)
             case {"role": "user" | "assistant", "content": str(text)} if text.strip():
                 pass
             case {"role": "user", "content": [_, *_]}:
@@ -65,7 +69,7 @@ def _openai_contents(said: Sequence[Json]) -> Iterator[str]:
                 yield f"no content: {message}"
 
 
-def _openai_call(call: Json) -> Iterator[str]:
+def _openai_call_violations(call: Json) -> Iterator[str]:
     match call:
         case {"id": str(id_), "type": "function", "function": {"name": str(name), "arguments": str(arguments)}} if (
             id_ and NAME.fullmatch(name)
@@ -80,12 +84,16 @@ def _openai_call(call: Json) -> Iterator[str]:
             yield f"no call: {call}"
 
 
-def anthropic_complaints(messages: Sequence[Json]) -> list[str]:
+def anthropic_violations(messages: Sequence[Json]) -> list[str]:
     """Of the `messages` of a messages request."""
-    return [*_order(messages, ends_with={"user"}), *_anthropic_pairing(messages), *_anthropic_contents(messages)]
+    return [
+        *_role_order_violations(messages, ends_with={"user"}),
+        *_anthropic_pairing_violations(messages),
+        *_anthropic_content_violations(messages),
+    ]
 
 
-def _anthropic_pairing(messages: Sequence[Json]) -> Iterator[str]:
+def _anthropic_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
     waiting: list[str] = []
     given: set[str] = set()
     for message in messages:
@@ -107,7 +115,7 @@ def _anthropic_pairing(messages: Sequence[Json]) -> Iterator[str]:
         yield f"calls without an answer: {waiting}"
 
 
-def _anthropic_contents(messages: Sequence[Json]) -> Iterator[str]:
+def _anthropic_content_violations(messages: Sequence[Json]) -> Iterator[str]:
     for before, message in pairwise(messages):
         if before["role"] == message["role"]:
             yield f"two of the {message['role']}'s in a row"
@@ -160,8 +168,8 @@ def _tool_use(call: ToolCall) -> Json:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
 
 
-def complaints(messages: Sequence[Message]) -> list[str]:
+def violations(messages: Sequence[Message]) -> list[str]:
     """Of a history that a model is asked with, whatever the provider."""
     encode = message_encoder("any")
     openai = [json.loads(encode(message)) for message in messages]
-    return [*openai_complaints(openai), *anthropic_complaints(as_anthropic(messages))]
+    return [*openai_violations(openai), *anthropic_violations(as_anthropic(messages))]

@@ -8,21 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from walrusd.host.procfs import (
-    children,
+    all_processes,
+    child_pids,
     descendants,
-    environment_of,
-    everyone,
-    listed_children,
-    look,
-    scanned_children,
+    listed_child_pids,
+    read_environment,
+    read_proc,
+    scanned_child_pids,
 )
 
-NOBODY = 2**22 + 1
+UNUSED_PID = 2**22 + 1
 """No process has so high a number."""
 
 
 @pytest.fixture
-def family() -> Iterator[tuple[int, list[int]]]:
+def shell_with_children() -> Iterator[tuple[int, list[int]]]:
     """A shell and its two children."""
     script = "sleep 1000 & echo $!; sleep 1000 & echo $!; read line; kill %1 %2; wait"
     with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
@@ -30,47 +30,57 @@ def family() -> Iterator[tuple[int, list[int]]]:
         yield shell.pid, [int(shell.stdout.readline()), int(shell.stdout.readline())]
 
 
-def test_we_are_seen_as_we_are() -> None:
-    seen = look(os.getpid())
+def test_the_current_process_is_read_correctly() -> None:
+    seen = read_proc(os.getpid())
     assert seen
-    assert (seen.parent, seen.group, seen.session) == (os.getppid(), os.getpgid(0), os.getsid(0))
-    assert (seen.ended, seen.start > 0) == (False, True)
-    assert [(one.name, one.start) for one in everyone() if one.pid == os.getpid()] == [(seen.name, seen.start)]
+    assert (seen.ppid, seen.pgid, seen.sid) == (os.getppid(), os.getpgid(0), os.getsid(0))
+    assert (seen.has_exited, seen.start > 0) == (False, True)
+    assert [(one.name, one.start) for one in all_processes() if one.pid == os.getpid()] == [(seen.name, seen.start)]
 
 
-def test_a_name_with_spaces_and_parentheses_leads_nobody_astray() -> None:
+def test_a_process_name_with_spaces_and_parentheses_is_parsed() -> None:
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, b') Z 1 (', 0, 0, 0); print('ok', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named:
         assert named.stdout
         named.stdout.readline()
-        seen = look(named.pid)
+        seen = read_proc(named.pid)
         assert seen
-        assert (seen.name, seen.parent, seen.ended) == (") Z 1 (", os.getpid(), False)
+        assert (seen.name, seen.ppid, seen.has_exited) == (") Z 1 (", os.getpid(), False)
         named.communicate(b"\n")
 
 
-def test_one_that_has_ended_is_seen_until_it_is_reaped() -> None:
+def test_an_ended_process_is_read_until_it_is_reaped() -> None:
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        seen = look(child.pid)
+        seen = read_proc(child.pid)
         assert seen
-        assert seen.ended
-        assert child.pid in children(os.getpid())
-    assert look(child.pid) is None
+        assert seen.has_exited
+        assert child.pid in child_pids(os.getpid())
+    assert read_proc(child.pid) is None
 
 
-def test_children_are_the_same_whether_the_kernel_lists_them_or_not(family: tuple[int, list[int]]) -> None:
-    shell, both = family
-    assert sorted(listed_children(shell)) == sorted(scanned_children(shell)) == sorted(children(shell)) == sorted(both)
+def test_children_are_the_same_whether_the_kernel_lists_them_or_not(shell_with_children: tuple[int, list[int]]) -> None:
+    shell, both = shell_with_children
+    assert (
+        sorted(listed_child_pids(shell))
+        == sorted(scanned_child_pids(shell))
+        == sorted(child_pids(shell))
+        == sorted(both)
+    )
 
 
-def test_descendants_are_children_and_theirs(family: tuple[int, list[int]]) -> None:
-    shell, both = family
+def test_descendants_are_children_and_theirs(shell_with_children: tuple[int, list[int]]) -> None:
+    shell, both = shell_with_children
     assert sorted(seen.pid for seen in descendants(os.getpid())) == sorted([shell, *both])
 
 
-def test_nobody_has_no_family_and_no_environment() -> None:
-    assert (look(NOBODY), children(NOBODY), descendants(NOBODY), environment_of(NOBODY)) == (None, [], [], frozenset())
+def test_an_unused_pid_has_no_children_and_no_environment() -> None:
+    assert (read_proc(UNUSED_PID), child_pids(UNUSED_PID), descendants(UNUSED_PID), read_environment(UNUSED_PID)) == (
+        None,
+        [],
+        [],
+        frozenset(),
+    )
 
 
 def test_an_environment_is_what_a_process_was_started_with() -> None:
@@ -80,4 +90,4 @@ def test_an_environment_is_what_a_process_was_started_with() -> None:
         assert child.stdout
         child.stdin.write(b"\n")
         child.stdout.read(1)  # it is there to be seen only a moment after the start
-        assert b"MARK=a=b c" in environment_of(child.pid)
+        assert b"MARK=a=b c" in read_environment(child.pid)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
-from walrusd.host.procfs import boot_id, look
+from walrusd.host.procfs import boot_id, read_proc
 from walrusd.host.spawner import Spawner
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -27,20 +27,20 @@ UMASK = 0o027
 async def spawner() -> AsyncIterator[Spawner]:
     async with Spawner(UMASK) as spawner:
         yield spawner
-        assert spawner.running == 0, "a test closes what it starts"
+        assert spawner.unreaped_count == 0, "a test closes what it starts"
 
 
-async def shell(spawner: Spawner, script: str, **how: Any) -> Child:
+async def spawn_shell(spawner: Spawner, script: str, **how: Any) -> Child:
     return await spawner.spawn(["bash", "-c", script], **{"cwd": "/", "env": ENV, **how})
 
 
-async def said(child: Child) -> str:
+async def read_output(child: Child) -> str:
     """All that it says, to the end."""
     with trio.fail_after(20):
         return b"".join([piece async for piece in child.output]).decode()
 
 
-async def number(child: Child) -> int:
+async def read_pid(child: Child) -> int:
     """The pid that it says first."""
     with trio.fail_after(20):
         line = b""
@@ -49,12 +49,12 @@ async def number(child: Child) -> int:
     return int(line)
 
 
-async def ended(child: Child) -> int:
+async def wait_status(child: Child) -> int:
     with trio.fail_after(20):
         return await child.wait()
 
 
-async def gone(pid: int) -> None:
+async def wait_exited(pid: int) -> None:
     """Wait for the end of a process that need not be our child."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -65,7 +65,7 @@ async def gone(pid: int) -> None:
     os.close(pidfd)
 
 
-async def test_a_child_runs_where_and_how_it_was_ordered_to(spawner: Spawner, tmp_path: Path) -> None:
+async def test_a_child_runs_where_and_how_the_request_says(spawner: Spawner, tmp_path: Path) -> None:
     ask = """
 import json, os, sys
 print(json.dumps({
@@ -76,8 +76,8 @@ print(json.dumps({
 """
     argv = [sys.executable, "-I", "-c", ask, "a b", "", "$HOME *", "-n", "é"]
     async with await spawner.spawn(argv, cwd=str(tmp_path), env={**ENV, "MINE": "1"}) as child:
-        answer = json.loads(await said(child))
-        assert await ended(child) == 0
+        answer = json.loads(await read_output(child))
+        assert await wait_status(child) == 0
     assert answer == {
         "argv": ["a b", "", "$HOME *", "-n", "é"],
         "cwd": str(tmp_path),
@@ -91,50 +91,50 @@ print(json.dumps({
 
 async def test_a_child_has_no_descriptor_but_0_1_and_2(spawner: Spawner) -> None:
     async with await spawner.spawn(["ls", "/proc/self/fd"], cwd="/", env=ENV) as child:
-        assert (await said(child)).split() == ["0", "1", "2", "3"]  # 3: the folder that ls reads
+        assert (await read_output(child)).split() == ["0", "1", "2", "3"]  # 3: the folder that ls reads
 
 
 async def test_a_child_blocks_no_signal_and_leaves_sigpipe_alone(spawner: Spawner) -> None:
     async with await spawner.spawn(["cat", "/proc/self/status"], cwd="/", env=ENV) as child:
-        masks = dict(line.split(":\t") for line in (await said(child)).splitlines() if line.startswith("Sig"))
+        masks = dict(line.split(":\t") for line in (await read_output(child)).splitlines() if line.startswith("Sig"))
     pipe = 1 << (signal.SIGPIPE - 1)
     assert (int(masks["SigBlk"], 16), int(masks["SigCgt"], 16), int(masks["SigIgn"], 16) & pipe) == (0, 0, 0)
 
 
-async def test_a_child_is_known_by_its_number_its_start_and_the_boot(spawner: Spawner) -> None:
-    async with await shell(spawner, "read forever", stdin="pipe") as child:
-        seen = look(child.pid)
+async def test_a_child_is_identified_by_pid_start_time_and_boot_id(spawner: Spawner) -> None:
+    async with await spawn_shell(spawner, "read forever", stdin="pipe") as child:
+        seen = read_proc(child.pid)
         assert seen
         assert (child.process.pgid, child.process.start, child.process.boot) == (child.pid, seen.start, boot_id())
-        assert spawner.running == 1
+        assert spawner.unreaped_count == 1
 
 
 async def test_stdout_and_stderr_come_together_or_apart(spawner: Spawner) -> None:
-    async with await shell(spawner, "echo out; echo err >&2") as child:
-        assert (await said(child), child.errors) == ("out\nerr\n", None)
-    async with await shell(spawner, "echo out; echo err >&2", stderr="pipe") as child:
-        assert child.errors
-        assert await said(child) == "out\n"
-        assert await child.errors.receive_some() == b"err\n"
+    async with await spawn_shell(spawner, "echo out; echo err >&2") as child:
+        assert (await read_output(child), child.stderr) == ("out\nerr\n", None)
+    async with await spawn_shell(spawner, "echo out; echo err >&2", stderr="pipe") as child:
+        assert child.stderr
+        assert await read_output(child) == "out\n"
+        assert await child.stderr.receive_some() == b"err\n"
 
 
-async def test_what_is_written_to_stdin_is_all_the_programs(spawner: Spawner) -> None:
+async def test_all_that_is_written_to_stdin_reaches_the_program(spawner: Spawner) -> None:
     async with await spawner.spawn(["cat"], cwd="/", env=ENV, stdin="pipe") as child:
         assert child.stdin
         await child.stdin.send_all(b"first\nsecond\n")
         await child.stdin.aclose()
-        assert await said(child) == "first\nsecond\n"
+        assert await read_output(child) == "first\nsecond\n"
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 201", 201), ("kill -TERM $$", -15)])
 async def test_any_number_may_wait_for_the_end(spawner: Spawner, script: str, status: int) -> None:
-    async with await shell(spawner, script) as child:
+    async with await spawn_shell(spawner, script) as child:
         with trio.move_on_after(0):
             await child.wait()  # one that gives up takes nothing from the others
         statuses = list[int]()
 
         async def wait() -> None:
-            statuses.append(await ended(child))
+            statuses.append(await wait_status(child))
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -147,8 +147,8 @@ async def test_many_at_once_each_get_their_own_status(spawner: Spawner) -> None:
     statuses = dict[int, int]()
 
     async def one(status: int) -> None:
-        async with await shell(spawner, f"exit {status}") as child:
-            statuses[status] = await ended(child)
+        async with await spawn_shell(spawner, f"exit {status}") as child:
+            statuses[status] = await wait_status(child)
 
     async with trio.open_nursery() as nursery:
         for status in range(100):
@@ -156,27 +156,27 @@ async def test_many_at_once_each_get_their_own_status(spawner: Spawner) -> None:
     assert statuses == {status: status for status in range(100)}
 
 
-async def test_nothing_is_done_before_the_gate_is_open(spawner: Spawner, tmp_path: Path) -> None:
-    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True) as child:
-        seen = look(child.pid)
+async def test_nothing_runs_before_the_start_barrier_is_released(spawner: Spawner, tmp_path: Path) -> None:
+    async with await spawn_shell(spawner, "echo done > it", cwd=str(tmp_path), with_start_barrier=True) as child:
+        seen = read_proc(child.pid)
         assert seen
         assert seen.start == child.process.start
         assert os.listdir(tmp_path) == []
-        child.open_gate()
-        assert await ended(child) == 0
+        child.release_start_barrier()
+        assert await wait_status(child) == 0
     assert (tmp_path / "it").read_text() == "done\n"
 
 
-async def test_a_child_that_is_killed_behind_its_gate_never_runs(spawner: Spawner, tmp_path: Path) -> None:
-    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True) as child:
+async def test_a_child_killed_behind_its_start_barrier_never_runs(spawner: Spawner, tmp_path: Path) -> None:
+    async with await spawn_shell(spawner, "echo done > it", cwd=str(tmp_path), with_start_barrier=True) as child:
         child.kill()
-        assert await ended(child) == -signal.SIGKILL
-        child.open_gate()
+        assert await wait_status(child) == -signal.SIGKILL
+        child.release_start_barrier()
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_gate_that_is_never_opened_lets_nobody_through(spawner: Spawner, tmp_path: Path) -> None:
-    async with await shell(spawner, "echo done > it", cwd=str(tmp_path), gated=True):
+async def test_behind_a_start_barrier_that_is_never_released_nothing_runs(spawner: Spawner, tmp_path: Path) -> None:
+    async with await spawn_shell(spawner, "echo done > it", cwd=str(tmp_path), with_start_barrier=True):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -184,13 +184,13 @@ async def test_a_gate_that_is_never_opened_lets_nobody_through(spawner: Spawner,
 @pytest.mark.parametrize("moment", range(4))
 async def test_a_child_whose_caller_is_cancelled_does_nothing(spawner: Spawner, tmp_path: Path, moment: int) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: shell(spawner, "echo done > it", cwd=str(tmp_path)))
+        nursery.start_soon(lambda: spawn_shell(spawner, "echo done > it", cwd=str(tmp_path)))
         for _ in range(moment):
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    async with await shell(spawner, "exit 0") as next_one:  # the thread takes its jobs in order
-        await ended(next_one)
-    assert spawner.running == 0
+    async with await spawn_shell(spawner, "exit 0") as next_one:  # the thread takes its jobs in order
+        await wait_status(next_one)
+    assert spawner.unreaped_count == 0
     assert os.listdir(tmp_path) == []
 
 
@@ -205,51 +205,51 @@ async def test_a_child_whose_caller_is_cancelled_does_nothing(spawner: Spawner, 
     ids=["a grandchild", "left behind", "in a group of its own", "left behind in a group of its own"],
 )
 async def test_the_end_of_a_child_is_the_end_of_its_group_and_session(spawner: Spawner, script: str) -> None:
-    async with await shell(spawner, script) as child:
-        grandchild = await number(child)
-        assert look(grandchild)
-    await gone(grandchild)
+    async with await spawn_shell(spawner, script) as child:
+        grandchild = await read_pid(child)
+        assert read_proc(grandchild)
+    await wait_exited(grandchild)
 
 
-async def test_kill_takes_the_whole_group_and_may_be_said_again(spawner: Spawner) -> None:
-    async with await shell(spawner, "sleep 1000 & echo $!; wait") as child:
-        grandchild = await number(child)
+async def test_kill_ends_the_whole_group_and_may_be_repeated(spawner: Spawner) -> None:
+    async with await spawn_shell(spawner, "sleep 1000 & echo $!; wait") as child:
+        grandchild = await read_pid(child)
         child.kill()
         child.kill()
-        assert await ended(child) == -signal.SIGKILL
-        await gone(grandchild)
+        assert await wait_status(child) == -signal.SIGKILL
+        await wait_exited(grandchild)
         child.kill()
     child.kill()
     await child.aclose()
 
 
-async def test_one_that_has_left_the_session_may_keep_the_pipe_but_not_the_child(spawner: Spawner) -> None:
-    async with await shell(spawner, "setsid sh -c 'echo $$; exec sleep 1000' &") as child:
-        stray = await number(child)
-        assert await ended(child) == 0
+async def test_a_process_that_left_the_session_may_keep_the_pipe_but_not_block_the_child(spawner: Spawner) -> None:
+    async with await spawn_shell(spawner, "setsid sh -c 'echo $$; exec sleep 1000' &") as child:
+        stray = await read_pid(child)
+        assert await wait_status(child) == 0
         with trio.move_on_after(0.01) as patience:
             await child.output.receive_some()
         assert patience.cancelled_caught
-    assert look(stray)
+    assert read_proc(stray)
     os.kill(stray, signal.SIGKILL)
 
 
 async def test_closing_is_not_cancelled(spawner: Spawner) -> None:
     with trio.CancelScope() as scope:
-        async with await shell(spawner, "sleep 1000 & echo $!; wait") as child:
-            grandchild = await number(child)
+        async with await spawn_shell(spawner, "sleep 1000 & echo $!; wait") as child:
+            grandchild = await read_pid(child)
             scope.cancel()
-    assert spawner.running == 0
-    await gone(grandchild)
+    assert spawner.unreaped_count == 0
+    await wait_exited(grandchild)
 
 
-async def test_leaving_kills_who_was_not_closed_and_names_them() -> None:
+async def test_leaving_kills_and_logs_children_that_were_not_closed() -> None:
     structlog.reset_defaults()
     with capture_logs() as logs:
         async with Spawner(UMASK) as spawner:
-            children = [await shell(spawner, "sleep 1000 & echo $!; wait") for _ in range(3)]
-            grandchildren = [await number(child) for child in children]
-    assert spawner.running == 0
+            children = [await spawn_shell(spawner, "sleep 1000 & echo $!; wait") for _ in range(3)]
+            grandchildren = [await read_pid(child) for child in children]
+    assert spawner.unreaped_count == 0
     [line] = logs
     assert (line["log_level"], line["event"]) == ("warning", "killed what was still running")
     # A grandchild may not have come to be called sleep yet.
@@ -257,40 +257,43 @@ async def test_leaving_kills_who_was_not_closed_and_names_them() -> None:
         f"({pid})" for pid in [*grandchildren, *(child.pid for child in children)]
     )
     for pid in grandchildren:
-        await gone(pid)
-    assert [look(child.pid) for child in children] == [None] * 3
+        await wait_exited(pid)
+    assert [read_proc(child.pid) for child in children] == [None] * 3
 
 
-async def test_leaving_says_nothing_where_all_was_closed() -> None:
+async def test_leaving_logs_nothing_if_all_children_were_closed() -> None:
     structlog.reset_defaults()
     with capture_logs() as logs:
-        async with Spawner(UMASK) as spawner, await shell(spawner, "exit 0"):
+        async with Spawner(UMASK) as spawner, await spawn_shell(spawner, "exit 0"):
             pass
     assert logs == []
 
 
 async def test_kill_all_ends_every_group_at_once(spawner: Spawner) -> None:
-    async with await shell(spawner, "read forever", gated=True) as one, await shell(spawner, "sleep 1000") as other:
+    async with (
+        await spawn_shell(spawner, "read forever", with_start_barrier=True) as one,
+        await spawn_shell(spawner, "sleep 1000") as other,
+    ):
         spawner.kill_all()
-        assert [await ended(one), await ended(other)] == [-signal.SIGKILL] * 2
+        assert [await wait_status(one), await wait_status(other)] == [-signal.SIGKILL] * 2
 
 
-async def refused(spawner: Spawner, argv: Sequence[str], **how: Any) -> tuple[str, str]:
+async def spawn_failure(spawner: Spawner, argv: Sequence[str], **how: Any) -> tuple[str, str]:
     with pytest.raises(SpawnFailed) as failed:
         await spawner.spawn(argv, **{"cwd": "/", "env": ENV, **how})
     return str(failed.value), failed.value.hint
 
 
 async def test_a_missing_program_is_named(spawner: Spawner, tmp_path: Path) -> None:
-    assert await refused(spawner, ["no-such-program"]) == (
+    assert await spawn_failure(spawner, ["no-such-program"]) == (
         "There is no program called no-such-program.",
         "Install it, or add its folder to PATH.",
     )
-    assert await refused(spawner, ["bash"], env={"PATH": str(tmp_path)}) == (
+    assert await spawn_failure(spawner, ["bash"], env={"PATH": str(tmp_path)}) == (
         "There is no program called bash.",
         "Install it, or add its folder to PATH.",
     )
-    assert await refused(spawner, ["./it"], cwd=str(tmp_path)) == (
+    assert await spawn_failure(spawner, ["./it"], cwd=str(tmp_path)) == (
         f"'./it' could not be started: {tmp_path}/./it: no such file or directory.",
         f"Check that {tmp_path}/./it is there and may be used.",
     )
@@ -299,36 +302,36 @@ async def test_a_missing_program_is_named(spawner: Spawner, tmp_path: Path) -> N
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
 async def test_what_cannot_be_executed_is_refused(spawner: Spawner, tmp_path: Path, make: Any) -> None:
     make(tmp_path / "it")
-    assert await refused(spawner, ["./it"], cwd=str(tmp_path)) == (
+    assert await spawn_failure(spawner, ["./it"], cwd=str(tmp_path)) == (
         f"'./it' could not be started: {tmp_path}/./it: permission denied.",
         f"Check that {tmp_path}/./it is there and may be used.",
     )
 
 
-async def test_a_folder_that_is_none_is_named(spawner: Spawner, tmp_path: Path) -> None:
+async def test_a_path_that_is_no_folder_is_named(spawner: Spawner, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert await refused(spawner, ["true"], cwd=f"{tmp_path}/none") == (
+    assert await spawn_failure(spawner, ["true"], cwd=f"{tmp_path}/none") == (
         f"'true' could not be started: {tmp_path}/none: no such file or directory.",
         f"Check that {tmp_path}/none is there and may be used.",
     )
-    assert await refused(spawner, ["true"], cwd=f"{tmp_path}/file") == (
+    assert await spawn_failure(spawner, ["true"], cwd=f"{tmp_path}/file") == (
         f"'true' could not be started: {tmp_path}/file: not a directory.",
         f"Check that {tmp_path}/file is there and may be used.",
     )
 
 
 async def test_arguments_that_no_process_can_take_are_refused(spawner: Spawner) -> None:
-    assert await refused(spawner, ["true", "x" * 4_000_000]) == (
+    assert await spawn_failure(spawner, ["true", "x" * 4_000_000]) == (
         "'true' could not be started: argument list too long.",
         "Put long text into a file and pass its name.",
     )
-    assert await refused(spawner, ["true", "a\0b"]) == (
+    assert await spawn_failure(spawner, ["true", "a\0b"]) == (
         "'true' could not be started: embedded null byte.",
         "Arguments, environment and folder are text without NUL characters.",
     )
 
 
-async def test_a_spawner_that_was_left_starts_nothing() -> None:
+async def test_a_closed_spawner_starts_nothing() -> None:
     async with Spawner(UMASK) as spawner:
         pass
-    assert await refused(spawner, ["true"]) == ("true was not started: walrusd is stopping.", "")
+    assert await spawn_failure(spawner, ["true"]) == ("true was not started: walrusd is stopping.", "")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walrus_protocol import wire
-from walrus_protocol.connection import CLIENT, NEED_DATA, SERVER, Connection, Refusal, Request
+from walrus_protocol.connection import CLIENT, NEED_DATA, SERVER, Connection, RejectedRequest, Request
 from walrus_protocol.content import FilePart, ImagePart, State, TextPart
 from walrus_protocol.events import UserMessage, decode
-from walrus_protocol.fields import NoParams
 from walrus_protocol.methods import SendParams
+from walrus_protocol.param_types import NoParams
 from walrus_protocol.problems import Problem
 
 DISCOVER = "rpc.discover and protocol/README.md say what {} takes"
@@ -31,21 +31,25 @@ def drain(connection: Connection[object]) -> Iterator[object]:
         yield message
 
 
-def refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
+def server_refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
     """What a server says to payloads: the id it answers to, the kind, and whether it hangs up."""
     server = Connection(SERVER)
     server.receive_data(b"".join(map(wire.frame, payloads)))
     messages = list(drain(server))
-    assert all(isinstance(message, Refusal) for message in messages), messages
-    return [(message.id, message.problem.kind, message.close) for message in messages if isinstance(message, Refusal)]
+    assert all(isinstance(message, RejectedRequest) for message in messages), messages
+    return [
+        (message.id, message.problem.kind, message.close)
+        for message in messages
+        if isinstance(message, RejectedRequest)
+    ]
 
 
-def refusal(**members: object) -> Problem:
+def request_problem(**members: object) -> Problem:
     """The problem of one request that is not taken; the connection has to live."""
     server = Connection(SERVER)
     server.receive_data(wire.frame(json.dumps({"jsonrpc": "2.0", "id": 1, **members}).encode()))
     (message,) = drain(server)
-    assert isinstance(message, Refusal)
+    assert isinstance(message, RejectedRequest)
     assert (message.id, message.close) == (1, False)
     return message.problem
 
@@ -70,7 +74,7 @@ def test_no_json_at_all_makes_a_server_raise_and_each_answer_can_be_sent(value: 
     server = Connection(SERVER)
     server.receive_data(wire.frame(json.dumps(value).encode()))
     for message in drain(server):
-        if isinstance(message, Refusal):
+        if isinstance(message, RejectedRequest):
             server.send(message)
 
 
@@ -78,15 +82,15 @@ def test_a_frame_over_the_cap_is_refused_before_it_has_come_and_closes() -> None
     server = Connection(SERVER)
     server.receive_data((wire.MAX_FRAME + 1).to_bytes(4, "big"))
     (message,) = drain(server)
-    assert isinstance(message, Refusal)
+    assert isinstance(message, RejectedRequest)
     assert (message.id, message.problem.kind, message.close) == (None, "frame_too_large", True)
 
 
-def test_http_is_told_of_the_framing() -> None:
+def test_an_http_request_gets_an_error_about_the_framing() -> None:
     server = Connection(SERVER)
     server.receive_data(b"GET / HTTP/1.1\r\n\r\n")
     (message,) = drain(server)
-    assert isinstance(message, Refusal)
+    assert isinstance(message, RejectedRequest)
     assert "4-byte big-endian length" in message.problem.hint
 
 
@@ -106,28 +110,28 @@ def test_http_is_told_of_the_framing() -> None:
     ],
 )
 def test_bytes_that_are_no_json_are_refused_and_close(payload: bytes) -> None:
-    assert refusals(payload) == [(None, "parse_error", True)]
+    assert server_refusals(payload) == [(None, "parse_error", True)]
 
 
 def test_text_that_is_no_utf8_is_refused_and_closes() -> None:
     payload = b'{"jsonrpc":"2.0","id":7,"method":"session.send","params":{"session":1,"content":"\xff"}}'
-    assert refusals(payload) == [(7, "parse_error", True)]
+    assert server_refusals(payload) == [(7, "parse_error", True)]
     for envelope in b'"id":"\xff","method":"daemon.ping"', b'"id":1,"method":"\xff"':
-        assert refusals(b'{"jsonrpc":"2.0",%b}' % envelope) == [(None, "parse_error", True)]
+        assert server_refusals(b'{"jsonrpc":"2.0",%b}' % envelope) == [(None, "parse_error", True)]
 
 
 def test_nothing_is_taken_after_a_refusal_that_closes() -> None:
     ping = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}'
-    assert refusals(b"nonsense", ping) == [(None, "parse_error", True)]
+    assert server_refusals(b"nonsense", ping) == [(None, "parse_error", True)]
 
 
 def test_half_a_surrogate_pair_is_refused_and_the_connection_lives() -> None:
     half = rb'{"jsonrpc":"2.0","id":"a","method":"session.send","params":{"session":1,"content":"\ud83d"}}'
-    assert refusals(half, half) == [("a", "invalid_params", False)] * 2
+    assert server_refusals(half, half) == [("a", "invalid_params", False)] * 2
 
 
 def test_a_batch_is_refused_and_the_connection_lives() -> None:
-    assert refusals(b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}]') == [
+    assert server_refusals(b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}]') == [
         (None, "invalid_request", False),
         (None, "invalid_request", False),
     ]
@@ -135,13 +139,13 @@ def test_a_batch_is_refused_and_the_connection_lives() -> None:
 
 @pytest.mark.parametrize("payload", [b"1", b'"text"', b"null", b"true"])
 def test_json_that_is_no_object_is_refused_and_the_connection_lives(payload: bytes) -> None:
-    assert refusals(payload, payload) == [(None, "invalid_request", False)] * 2
+    assert server_refusals(payload, payload) == [(None, "invalid_request", False)] * 2
 
 
 @pytest.mark.parametrize("bad", ["true", "1.0", "1e3", "null", "{}", "[]", str(2**53), "9" * 5000, f'"{"x" * 129}"'])
 def test_an_id_is_an_int_or_a_short_string(bad: str) -> None:
     payload = f'{{"jsonrpc":"2.0","id":{bad},"method":"daemon.ping"}}'.encode()
-    assert refusals(payload) == [(None, "invalid_request", False)]
+    assert server_refusals(payload) == [(None, "invalid_request", False)]
 
 
 def test_an_id_in_flight_is_refused_until_it_is_answered() -> None:
@@ -150,11 +154,11 @@ def test_an_id_in_flight_is_refused_until_it_is_answered() -> None:
     server.receive_data(ping + ping)
     first, twin = drain(server)
     assert first == Request(1, "daemon.ping", NoParams())
-    assert isinstance(twin, Refusal)
+    assert isinstance(twin, RejectedRequest)
     assert (twin.id, twin.problem.kind, twin.close) == (1, "invalid_request", False)
     server.send(twin)
     assert server.in_flight == {1}
-    server.answered(1)
+    server.mark_answered(1)
     server.receive_data(ping)
     assert list(drain(server)) == [first]
 
@@ -178,15 +182,15 @@ def test_the_int_1_and_the_string_1_are_two_ids() -> None:
         b'{"method":"daemon.ping","params":7}',
     ],
 )
-def test_a_message_without_an_id_is_neither_answered_nor_obeyed(payload: bytes) -> None:
-    assert refusals(payload) == []
+def test_a_message_without_an_id_is_neither_answered_nor_executed(payload: bytes) -> None:
+    assert server_refusals(payload) == []
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:
-    problem = refusal(method="session.sent", params={})
+    problem = request_problem(method="session.sent", params={})
     assert (problem.code, problem.hint) == (-32601, "did you mean session.send?")
-    assert refusal(method="rpc.cancel").hint == "send it without an id"
-    assert len(refusal(method="x" * 1_000_000).message) < 200
+    assert request_problem(method="rpc.cancel").hint == "send it without an id"
+    assert len(request_problem(method="x" * 1_000_000).message) < 200
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
 def test_bad_params_are_refused_with_the_path_and_the_nearest(
     method: str, params: object, message: str, hint: str
 ) -> None:
-    problem = refusal(method=method, params=params)
+    problem = request_problem(method=method, params=params)
     assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
 
 
@@ -268,7 +272,7 @@ def test_a_bad_content_is_refused_with_the_path_to_its_part(
     method: str, content: object, message: str, hint: str
 ) -> None:
     to = {"agent": "walrus"} if method == "agent.run" else {"session": 1}
-    problem = refusal(method=method, params={**to, "content": content})
+    problem = request_problem(method=method, params={**to, "content": content})
     assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
 
 
@@ -304,13 +308,13 @@ def test_a_part_from_a_newer_daemon_is_read_without_what_is_not_known() -> None:
     ],
 )
 def test_a_bad_envelope_is_refused_by_its_member(members: dict[str, object], message: str, hint: str) -> None:
-    problem = refusal(**members)
+    problem = request_problem(**members)
     assert (problem.kind, problem.message, problem.hint) == ("invalid_request", message, hint)
 
 
 def test_deep_nesting_is_refused_and_the_connection_lives() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
-    assert refusals(deep, b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":%b}' % deep) == [
+    assert server_refusals(deep, b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":%b}' % deep) == [
         (None, "invalid_request", False),
         (None, "invalid_request", False),
     ]
@@ -330,5 +334,5 @@ def test_a_content_over_the_cap_is_refused_and_one_at_the_cap_is_taken() -> None
         server.receive_data(wire.frame(json.dumps(body).encode()))
     taken, refused = drain(server)
     assert isinstance(taken, Request)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, RejectedRequest)
     assert refused.problem.message == "content: takes 4,194,305 bytes as JSON, a message at most 4,194,304"

@@ -10,24 +10,24 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
+from tests.fakes.daemon import FakeCall, FakeDaemon, HangUp, fails, returns
 from walrus_protocol import wire
 from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
 from walrus_protocol.events import Done, TextDelta
-from walrus_protocol.housekeeping import Pong
-from walrus_protocol.methods import Created, TurnResult
-from walrus_protocol.portable import Exported
+from walrus_protocol.methods import CreateResult, TurnResult
+from walrus_protocol.methods.daemon import Pong
+from walrus_protocol.methods.export_import import ExportResult
 
-ANSWERED = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response", first_seq=2, last_seq=4)
+TURN_RESULT = TurnResult(session=1, turn=1, text="hello", stop_reason="text_response", first_seq=2, last_seq=4)
 
 
-def says_hello(call: Call) -> Struct:
+def reply_hello(call: FakeCall) -> Struct:
     call.emit(TextDelta(text="hello", round=1, at=0, session=1, turn=1), Done(stop_reason="text_response", seq=4))
-    return ANSWERED
+    return TURN_RESULT
 
 
 @contextmanager
-def answering(path: Path, behave: Callable[[socket.socket], object]) -> Iterator[None]:
+def fake_listener(path: Path, serve_connection: Callable[[socket.socket], object]) -> Iterator[None]:
     """A listener that is no walrusd: `behave` does with its one connection what it likes."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -36,7 +36,7 @@ def answering(path: Path, behave: Callable[[socket.socket], object]) -> Iterator
         def serve() -> None:
             sock, _ = listener.accept()
             with sock:
-                behave(sock)
+                serve_connection(sock)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_calls_one_after_the_other_share_a_connection(path: Path) -> None:
-    script = {"daemon.ping": answers(Pong()), "session.create": answers(Created(session=7))}
+    script = {"daemon.ping": returns(Pong()), "session.create": returns(CreateResult(session=7))}
     with FakeDaemon(path, script) as daemon, Client(path) as client:
         assert client.call("daemon.ping") == {}
         assert client.call("session.create", {"agent": "walrus"}) == {"session": 7}
@@ -59,7 +59,7 @@ def test_calls_one_after_the_other_share_a_connection(path: Path) -> None:
 
 
 def test_a_stream_gives_events_and_then_its_result(path: Path) -> None:
-    with FakeDaemon(path, {"session.stream": says_hello}), Client(path) as client:
+    with FakeDaemon(path, {"session.stream": reply_hello}), Client(path) as client:
         with client.stream("session.stream", {"session": 1, "content": "hi"}) as turn:
             with pytest.raises(RuntimeError, match="has not answered yet"):
                 turn.result  # noqa: B018  (reading it is the act)
@@ -69,9 +69,9 @@ def test_a_stream_gives_events_and_then_its_result(path: Path) -> None:
 
 
 def test_a_document_comes_in_pieces_and_then_its_result(path: Path) -> None:
-    def document(call: Call) -> Struct:
+    def document(call: FakeCall) -> Struct:
         call.emit_chunks('{"a":', "1}")
-        return Exported(events=0, bytes=7)
+        return ExportResult(events=0, bytes=7)
 
     with FakeDaemon(path, {"session.export": document}), Client(path) as client:
         with client.chunks("session.export", {"session": 1}) as pieces:
@@ -80,16 +80,16 @@ def test_a_document_comes_in_pieces_and_then_its_result(path: Path) -> None:
 
 
 def test_a_call_of_a_streaming_method_passes_over_its_events(path: Path) -> None:
-    with FakeDaemon(path, {"session.stream": says_hello}), Client(path) as client:
+    with FakeDaemon(path, {"session.stream": reply_hello}), Client(path) as client:
         assert client.call("session.stream", {"session": 1, "content": "hi"})["last_seq"] == 4
 
 
 def test_a_stream_left_early_is_cancelled_and_the_connection_goes_on(path: Path) -> None:
-    def endless(call: Call) -> Struct:
+    def endless(call: FakeCall) -> Struct:
         call.emit(TextDelta(text="a", round=1, at=0), TextDelta(text="b", round=1, at=1))
         return call.wait_for_cancel()
 
-    script = {"session.stream": endless, "daemon.ping": answers(Pong())}
+    script = {"session.stream": endless, "daemon.ping": returns(Pong())}
     with FakeDaemon(path, script) as daemon, Client(path) as client:
         with client.stream("session.stream", {"session": 1, "content": "hi"}) as turn:
             assert next(turn)["text"] == "a"
@@ -99,8 +99,8 @@ def test_a_stream_left_early_is_cancelled_and_the_connection_goes_on(path: Path)
         daemon.wait_until(lambda fake: len(fake.cancelled) == 1)
 
 
-def test_a_refusal_carries_all_that_the_wire_said(path: Path) -> None:
-    script = {"session.send": refuses("inbox_full", "64 messages wait", "try again", retry_after_ms=100)}
+def test_a_failed_request_carries_every_field_of_the_error(path: Path) -> None:
+    script = {"session.send": fails("inbox_full", "64 messages wait", "try again", retry_after_ms=100)}
     with FakeDaemon(path, script), Client(path) as client, pytest.raises(RequestFailed, match="64 messages") as failed:
         client.call("session.send", {"session": 1, "content": "hi"})
     error = failed.value
@@ -112,17 +112,17 @@ def test_a_refusal_carries_all_that_the_wire_said(path: Path) -> None:
     )
 
 
-def test_an_error_that_belongs_to_no_request_fails_the_one_that_waits(path: Path) -> None:
+def test_an_error_without_a_request_id_fails_the_waiting_request(path: Path) -> None:
     def turn_away(sock: socket.socket) -> None:
         error = b'{"code":-32001,"message":"512 are open","data":{"kind":"too_many_connections","hint":""}}'
         sock.sendall(wire.frame(b'{"jsonrpc":"2.0","id":null,"error":%b}' % error))
 
-    with answering(path, turn_away), Client(path) as client, pytest.raises(RequestFailed, match="512 are open"):
+    with fake_listener(path, turn_away), Client(path) as client, pytest.raises(RequestFailed, match="512 are open"):
         client.call("daemon.ping")
 
 
 def test_a_timeout_ends_the_wait_and_the_connection_goes_on(path: Path) -> None:
-    script = {"session.send": Call.wait_for_cancel, "daemon.ping": answers(Pong())}
+    script = {"session.send": FakeCall.wait_for_cancel, "daemon.ping": returns(Pong())}
     with FakeDaemon(path, script) as daemon, Client(path, timeout=0.05) as client:
         with pytest.raises(TimedOut, match=r"no answer to session\.send within 0\.05 s"):
             client.call("session.send", {"session": 1, "content": "hi"})
@@ -132,7 +132,7 @@ def test_a_timeout_ends_the_wait_and_the_connection_goes_on(path: Path) -> None:
 
 
 def test_a_timeout_counts_the_whole_stream(path: Path) -> None:
-    def chatter(call: Call) -> Struct:
+    def chatter(call: FakeCall) -> Struct:
         while not call.cancelled.wait(0.001):
             call.emit(TextDelta(text="a", round=1, at=0))
         return call.wait_for_cancel()
@@ -142,7 +142,7 @@ def test_a_timeout_counts_the_whole_stream(path: Path) -> None:
 
 
 def test_a_daemon_that_hangs_up_is_unreachable(path: Path) -> None:
-    def crash(_: Call) -> Struct:
+    def crash(_: FakeCall) -> Struct:
         raise HangUp
 
     gone = pytest.raises(Unreachable, match=r"hung up before it answered session\.send")
@@ -153,9 +153,9 @@ def test_a_daemon_that_hangs_up_is_unreachable(path: Path) -> None:
 @pytest.mark.parametrize(
     "greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", wire.frame(b"{"), wire.frame(b"[]"), wire.frame(b'{"id":1}')]
 )
-def test_what_speaks_otherwise_is_no_walrusd(path: Path, greeting: bytes) -> None:
+def test_a_server_of_another_protocol_is_reported_as_no_walrusd(path: Path, greeting: bytes) -> None:
     foreign = pytest.raises(Unreachable, match="does not speak as walrusd does")
-    with answering(path, lambda sock: sock.sendall(greeting)), Client(path) as client, foreign:
+    with fake_listener(path, lambda sock: sock.sendall(greeting)), Client(path) as client, foreign:
         client.call("daemon.ping")
 
 
@@ -192,10 +192,10 @@ def test_a_socket_of_another_is_named_so(path: Path) -> None:
 
 
 def test_text_that_cannot_be_sent_is_refused_before_it_is(path: Path) -> None:
-    with FakeDaemon(path, {"daemon.ping": answers(Pong())}) as daemon, Client(path) as client:
+    with FakeDaemon(path, {"daemon.ping": returns(Pong())}) as daemon, Client(path) as client:
         with pytest.raises(RequestFailed, match="no UTF-8"):
             client.call("session.send", {"session": 1, "content": "\udcff"})
         with pytest.raises(RequestFailed, match="at most"):
             client.call("session.send", {"session": 1, "content": "x" * wire.MAX_FRAME})
         assert client.call("daemon.ping") == {}
-        assert len(daemon.asked) == 1
+        assert len(daemon.requests) == 1

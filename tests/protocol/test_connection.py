@@ -18,7 +18,7 @@ from walrus_protocol.connection import (
     Connection,
     EventNotification,
     Failure,
-    Garbled,
+    ProtocolViolation,
     Request,
     Response,
     encode_error,
@@ -26,13 +26,13 @@ from walrus_protocol.connection import (
     encode_result,
 )
 from walrus_protocol.content import TextPart, WhenBusy
-from walrus_protocol.fields import NoParams
-from walrus_protocol.housekeeping import Pong
-from walrus_protocol.methods import AttachParams, Created, CreateParams, SendParams, TurnResult
+from walrus_protocol.methods import AttachParams, CreateParams, CreateResult, SendParams, TurnResult
+from walrus_protocol.methods.daemon import Pong
+from walrus_protocol.param_types import NoParams
 from walrus_protocol.problems import Problem
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
-said = texts.filter(bool)
+nonempty_texts = texts.filter(bool)
 ids = st.one_of(st.integers(-(2**53) + 1, 2**53 - 1), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
 requests = st.one_of(
     st.builds(Request, ids, st.just("daemon.ping"), st.just(NoParams())),
@@ -43,9 +43,9 @@ requests = st.one_of(
         st.builds(
             SendParams,
             session=st.integers(1, 2**53 - 1),
-            content=st.one_of(said, st.lists(st.builds(TextPart, said), min_size=1).map(tuple)),
+            content=st.one_of(nonempty_texts, st.lists(st.builds(TextPart, nonempty_texts), min_size=1).map(tuple)),
             sender=texts,
-            key=st.none() | said,
+            key=st.none() | nonempty_texts,
             when_busy=st.sampled_from(get_args(WhenBusy)),
             timeout_s=st.none() | st.floats(1, 1000),
         ),
@@ -54,7 +54,7 @@ requests = st.one_of(
 )
 results = {
     "daemon.ping": st.builds(Pong),
-    "session.create": st.builds(Created, session=st.integers(1, 2**53 - 1)),
+    "session.create": st.builds(CreateResult, session=st.integers(1, 2**53 - 1)),
     "session.send": st.builds(
         TurnResult,
         session=st.just(1),
@@ -73,7 +73,7 @@ def drain(connection: Connection[object]) -> Iterator[object]:
         yield message
 
 
-def received(connection: Connection[object], wire_bytes: bytes, data: st.DataObject) -> list[object]:
+def feed_in_chunks(connection: Connection[object], wire_bytes: bytes, data: st.DataObject) -> list[object]:
     """What comes out when the bytes arrive in pieces of any size."""
     got: list[object] = []
     while wire_bytes:
@@ -87,7 +87,7 @@ def received(connection: Connection[object], wire_bytes: bytes, data: st.DataObj
 @given(st.lists(requests, unique_by=lambda request: (type(request.id), request.id)), st.data())
 def test_any_chunking_of_the_bytes_gives_the_same_requests(sent: list[Request], data: st.DataObject) -> None:
     client, server = Connection(CLIENT), Connection(SERVER)
-    assert received(server, b"".join(map(client.send, sent)), data) == sent
+    assert feed_in_chunks(server, b"".join(map(client.send, sent)), data) == sent
     assert server.in_flight == client.in_flight == {request.id for request in sent}
 
 
@@ -104,11 +104,11 @@ def test_any_chunking_of_the_bytes_gives_the_same_answers(asked: list[Request], 
             answers.append(ChunkNotification(request.id, data.draw(texts)))
         result: st.SearchStrategy[Struct] = st.one_of(results[request.method], failures)
         answers.append(Response(request.id, data.draw(result)))
-    assert received(client, b"".join(map(server.send, answers)), data) == answers
+    assert feed_in_chunks(client, b"".join(map(server.send, answers)), data) == answers
     assert server.in_flight == client.in_flight == frozenset()
 
 
-def test_a_cancel_of_what_is_in_flight_is_obeyed() -> None:
+def test_a_cancel_of_a_request_in_flight_is_accepted() -> None:
     client, server = Connection(CLIENT), Connection(SERVER)
     attach = Request("a", "session.attach", AttachParams(session=1))
     server.receive_data(client.send(attach) + client.send(Cancel("a")) + client.send(Cancel("b")))
@@ -128,7 +128,7 @@ def test_an_error_always_fits_into_a_frame_and_is_always_text() -> None:
     assert list(drain(client)) == [Response(1, Failure(-32603, "?" + "\0" * 4095, "bug"))]
 
 
-def test_what_is_told_beside_kind_and_hint_reaches_the_client() -> None:
+def test_extra_error_fields_reach_the_client() -> None:
     client = Connection(CLIENT)
     client.send(Request(1, "daemon.ping", NoParams()))
     client.receive_data(encode_error(1, Problem("inbox_full", "full", "wait", retry_after_ms=100)))
@@ -150,7 +150,7 @@ def test_a_client_skips_what_is_newer_than_itself() -> None:
     client.send(Request(1, "session.create", CreateParams(agent="a")))
     client.receive_data(wire.frame(b'{"jsonrpc":"2.0","method":"weather","params":{"sun":true}}'))
     client.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":1,"x":1,"result":{"session":3,"colour":"red"}}'))
-    assert list(drain(client)) == [Response(1, Created(session=3))]
+    assert list(drain(client)) == [Response(1, CreateResult(session=3))]
 
 
 def test_a_result_that_is_not_understood_fails_its_request_alone() -> None:
@@ -166,10 +166,10 @@ def test_a_result_that_is_not_understood_fails_its_request_alone() -> None:
 @pytest.mark.parametrize(
     "data", [b"\xff\xff\xff\xff", wire.frame(b"nonsense"), wire.frame(b"[]"), wire.frame(b'{"id":{}}')]
 )
-def test_a_client_distrusts_what_is_not_this_protocol(data: bytes) -> None:
+def test_a_client_rejects_frames_of_another_protocol(data: bytes) -> None:
     client = Connection(CLIENT)
     client.receive_data(data)
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolViolation):
         client.next_message()
 
 

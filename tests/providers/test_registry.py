@@ -7,87 +7,92 @@ import pytest
 import trio
 from msgspec import structs
 
-from tests.fakes.models import models_of
-from tests.fakes.provider import FakeProvider, open_provider, says
-from walrus_config.schema import ModelSettings, Price, Provider, Secret
+from tests.fakes.models import open_models_with_spawner
+from tests.fakes.provider import FakeProvider, open_provider, replies
+from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings, Secret
 from walrus_protocol.content import TurnError, Usage, User
-from walrus_protocol.housekeeping import ProviderStatus
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Said
-from walrusd.providers.catalog import Catalog, Resolved
+from walrus_protocol.methods.daemon import ProviderStatus
+from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk
+from walrusd.providers.catalog import Catalog, ResolvedModel
 from walrusd.providers.registry import Models, cost_usd
-from walrusd.session.history import History
+from walrusd.session.history import ConversationView
 
-ECHO = Provider(kind="echo")
+ECHO = ProviderSettings(kind="echo")
 
 
-def openai(*models: str, url: str = "http://127.0.0.1:1/v1") -> Provider:
-    return Provider(kind="openai", base_url=url, models=models, max_retries=0)
+def openai_settings(*models: str, url: str = "http://127.0.0.1:1/v1") -> ProviderSettings:
+    return ProviderSettings(kind="openai", base_url=url, models=models, max_retries=0)
 
 
 async def ask(models: Models, model: str) -> Reply:
-    request = ModelRequest(model=model, system="", history=History([User("hi there")]))
-    return await models.reply(request, list[Said]().append)
+    request = ModelRequest(model=model, system="", history=ConversationView([User("hi there")]))
+    return await models.reply(request, list[ReplyChunk]().append)
 
 
 @pytest.mark.parametrize(
     ("name", "resolved"),
     [
-        ("chat", Resolved("deep", "chat")),
-        ("meta/llama", Resolved("router", "meta/llama")),
-        ("deep/other", Resolved("deep", "other")),
-        ("router/meta/llama:free", Resolved("router", "meta/llama:free")),
-        ("deep/llama", Resolved("router", "deep/llama")),
-        ("echo", Resolved("echo", "echo")),
-        ("echo/loud", Resolved("echo", "loud")),
+        ("chat", ResolvedModel("deep", "chat")),
+        ("meta/llama", ResolvedModel("router", "meta/llama")),
+        ("deep/other", ResolvedModel("deep", "other")),
+        ("router/meta/llama:free", ResolvedModel("router", "meta/llama:free")),
+        ("deep/llama", ResolvedModel("router", "deep/llama")),
+        ("echo", ResolvedModel("echo", "echo")),
+        ("echo/loud", ResolvedModel("echo", "loud")),
     ],
 )
-def test_a_name_is_looked_up_whole_before_its_first_part_is_a_provider(name: str, resolved: Resolved) -> None:
-    tables = {"deep": openai("chat"), "router": openai("meta/llama", "deep/llama"), "echo": ECHO}
+def test_a_name_is_looked_up_whole_before_its_first_part_is_a_provider(name: str, resolved: ResolvedModel) -> None:
+    tables = {"deep": openai_settings("chat"), "router": openai_settings("meta/llama", "deep/llama"), "echo": ECHO}
     assert Catalog(tables, {}).resolve(name) == resolved
 
 
-def failure(tables: Mapping[str, Provider], name: str) -> TurnError:
+def failure(tables: Mapping[str, ProviderSettings], name: str) -> TurnError:
     with pytest.raises(ModelFailed) as failed:
         Catalog(tables, {}).resolve(name)
     return failed.value.error
 
 
 @pytest.mark.parametrize("name", ["deepseek-caht", "deep/", "/chat", "other/deepseek-chat"])
-def test_an_unknown_name_is_told_with_what_there_is(name: str) -> None:
-    error = failure({"deep": openai("deepseek-chat"), "echo": ECHO}, name)
+def test_an_unknown_name_is_reported_with_what_there_is(name: str) -> None:
+    error = failure({"deep": openai_settings("deepseek-chat"), "echo": ECHO}, name)
     assert error.kind == "model_not_found"
     assert error.message == f"No provider has a model called {name}."
     assert error.hint.endswith("There is echo, deepseek-chat.")
 
 
 def test_the_nearest_name_is_guessed() -> None:
-    assert failure({"deep": openai("deepseek-chat")}, "deepseek-caht").hint.startswith("Did you mean deepseek-chat?")
+    assert failure({"deep": openai_settings("deepseek-chat")}, "deepseek-caht").hint.startswith(
+        "Did you mean deepseek-chat?"
+    )
 
 
 def test_no_name_means_the_only_model_there_is() -> None:
-    assert Catalog({"echo": ECHO}, {}).resolve("") == Resolved("echo", "echo")
-    assert Catalog({"deep": openai("chat")}, {}).resolve("") == Resolved("deep", "chat")
+    assert Catalog({"echo": ECHO}, {}).resolve("") == ResolvedModel("echo", "echo")
+    assert Catalog({"deep": openai_settings("chat")}, {}).resolve("") == ResolvedModel("deep", "chat")
 
 
 @pytest.mark.parametrize(
-    "tables", [{"deep": openai("a", "b")}, {"deep": openai()}, {"echo": ECHO, "deep": openai("a")}]
+    "tables",
+    [{"deep": openai_settings("a", "b")}, {"deep": openai_settings()}, {"echo": ECHO, "deep": openai_settings("a")}],
 )
-def test_no_name_where_there_is_a_choice_is_a_failure_that_says_where_to_choose(tables: dict[str, Provider]) -> None:
+def test_no_name_where_there_is_a_choice_is_a_failure_that_says_where_to_choose(
+    tables: dict[str, ProviderSettings],
+) -> None:
     error = failure(tables, "")
     assert error.kind == "model_not_found"
     assert "Set model in [defaults]" in error.hint
 
 
 async def test_status_names_every_provider_and_its_models() -> None:
-    async with models_of({"deep": openai("a", "b"), "mine": ECHO}, {}) as models:
+    async with open_models_with_spawner({"deep": openai_settings("a", "b"), "mine": ECHO}, {}) as models:
         assert models.status() == (
             ProviderStatus(name="deep", kind="openai", models=("a", "b")),
             ProviderStatus(name="mine", kind="echo", models=("mine",)),
         )
-        assert await models.hint() == ""
+        assert await models.setup_hint() == ""
 
 
-PRICE = Price(input=2.0, output=10.0, cache_read=0.5)
+PRICE = PriceSettings(input=2.0, output=10.0, cache_read=0.5)
 TOKENS = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}
 
 
@@ -96,41 +101,44 @@ TOKENS = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_detail
     [
         ({}, TOKENS, None),
         ({"m": ModelSettings(price=PRICE)}, TOKENS, (600 * 2 + 400 * 0.5 + 100 * 10) / 1e6),
-        ({"m": ModelSettings(price=PRICE), "p/m": ModelSettings(price=Price(input=1))}, TOKENS, 1000 / 1e6),
+        ({"m": ModelSettings(price=PRICE), "p/m": ModelSettings(price=PriceSettings(input=1))}, TOKENS, 1000 / 1e6),
         ({"m": ModelSettings(price=PRICE)}, None, None),
-        ({"m": ModelSettings(price=Price())}, TOKENS, 0.0),
+        ({"m": ModelSettings(price=PriceSettings())}, TOKENS, 0.0),
     ],
     ids=["no price", "a price", "a price for this provider", "no usage", "free"],
 )
 async def test_a_call_costs_its_usage_and_an_unknown_price_is_never_zero(
     settings: dict[str, ModelSettings], usage: dict[str, Any] | None, cost: float | None
 ) -> None:
-    async with open_provider() as fake, models_of({"p": openai("m", url=fake.url)}, settings) as models:
-        fake.will(says("ok", usage=usage))
+    async with (
+        open_provider() as fake,
+        open_models_with_spawner({"p": openai_settings("m", url=fake.url)}, settings) as models,
+    ):
+        fake.enqueue(replies("ok", usage=usage))
         reply = await ask(models, "m")
     assert reply.cost_usd == (None if cost is None else pytest.approx(cost))
 
 
 def test_what_is_written_to_a_cache_costs_as_input_unless_it_has_its_own_price() -> None:
     usage = Usage(input=1, output=1, cache_read=1, cache_write=1)
-    assert cost_usd(Price(input=1_000_000, output=0), usage) == 3
-    assert cost_usd(Price(input=1_000_000, cache_read=0, cache_write=5_000_000), usage) == 6
+    assert cost_usd(PriceSettings(input=1_000_000, output=0), usage) == 3
+    assert cost_usd(PriceSettings(input=1_000_000, cache_read=0, cache_write=5_000_000), usage) == 6
 
 
 async def test_an_echo_is_free_unless_a_price_is_set() -> None:
-    async with models_of({"echo": ECHO}, {}) as models:
+    async with open_models_with_spawner({"echo": ECHO}, {}) as models:
         assert await ask(models, "echo/any") == Reply(content="hi there", model="any", provider="echo", cost_usd=0.0)
 
 
-async def test_after_a_reload_the_old_models_are_what_they_were_and_the_new_ones_what_is_configured() -> None:
+async def test_a_reload_leaves_the_old_models_unchanged_and_builds_new_ones() -> None:
     async with open_provider() as fake:
-        fake.always(says("ok"))
-        first, second = openai("m", url=fake.url), openai("m", "n", url=fake.url)
+        fake.set_default(replies("ok"))
+        first, second = openai_settings("m", url=fake.url), openai_settings("m", "n", url=fake.url)
         old_key, new_key = Secret("old"), Secret("new")
-        async with models_of({"p": structs.replace(first, api_key=old_key)}, {}) as old:
-            prices = {"m": ModelSettings(price=Price(input=1_000_000))}
-            new = old.reloaded({"p": structs.replace(second, api_key=new_key), "echo": ECHO}, prices)
-            old.give_way_to(new)
+        async with open_models_with_spawner({"p": structs.replace(first, api_key=old_key)}, {}) as old:
+            prices = {"m": ModelSettings(price=PriceSettings(input=1_000_000))}
+            new = old.with_configuration({"p": structs.replace(second, api_key=new_key), "echo": ECHO}, prices)
+            old.retire_unshared(new)
             assert [(await ask(models, "m")).cost_usd for models in (old, new)] == [None, 10]
             with pytest.raises(ModelFailed):
                 await ask(old, "n")
@@ -142,7 +150,7 @@ async def test_after_a_reload_the_old_models_are_what_they_were_and_the_new_ones
 
 async def test_without_providers_the_failure_says_what_to_configure() -> None:
     environ = {"DEEPSEEK_API_KEY": "sk-secret", "PATH": "/bin"}
-    async with models_of({}, {}, environ=environ, ollama_port=1) as models:
+    async with open_models_with_spawner({}, {}, environ=environ, ollama_port=1) as models:
         assert models.status() == ()
         with pytest.raises(ModelFailed) as failed:
             await ask(models, "")
@@ -154,25 +162,27 @@ async def test_without_providers_the_failure_says_what_to_configure() -> None:
     assert "sk-secret" not in error.hint
 
 
-async def ollama(stream: trio.SocketStream) -> None:
+async def serve_ollama(stream: trio.SocketStream) -> None:
     async with stream:
         await stream.receive_some()
         await stream.send_all(b'HTTP/1.0 200 OK\r\n\r\n{"models": [{"name": "llama3.2:1b", "size": 1}]}')
 
 
-async def silence(stream: trio.SocketStream) -> None:
+async def never_answer(stream: trio.SocketStream) -> None:
     async with stream:
         await trio.sleep_forever()
 
 
-@pytest.mark.parametrize(("server", "found"), [(ollama, True), (silence, False), (FakeProvider(0).serve, False)])
+@pytest.mark.parametrize(
+    ("server", "found"), [(serve_ollama, True), (never_answer, False), (FakeProvider(0).serve, False)]
+)
 async def test_an_ollama_on_loopback_is_found_with_its_models(server: Any, found: bool) -> None:
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server, [listener])
         port = listener.socket.getsockname()[1]
-        async with models_of({}, {}, environ={}, ollama_port=port) as models:
-            hint = await models.hint()
+        async with open_models_with_spawner({}, {}, environ={}, ollama_port=port) as models:
+            hint = await models.setup_hint()
         nursery.cancel_scope.cancel()
     wanted = f'base_url = "http://127.0.0.1:{port}/v1" and models = ["llama3.2:1b"]'
     assert (wanted in hint, "Ollama" in hint) == (found, found)

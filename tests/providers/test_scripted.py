@@ -6,74 +6,74 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fakes.models import models_of
-from walrus_config.schema import ModelSettings, Price, Provider
+from tests.fakes.models import open_models_with_spawner
+from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings
 from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, Usage, User
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Said, TextSaid, ThinkingSaid
+from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk, TextChunk, ThinkingChunk
 from walrusd.providers.echo import Echo
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedError, ScriptedReply
-from walrusd.session.history import History
+from walrusd.session.history import ConversationView
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripted.md").read_text()
 
 
-def asked(*messages: Message) -> ModelRequest:
-    return ModelRequest(model="play", system="", history=History(messages))
+def request_of(*messages: Message) -> ModelRequest:
+    return ModelRequest(model="play", system="", history=ConversationView(messages))
 
 
-async def text_after(script: Scripted, *messages: Message) -> str:
-    return str((await script.reply(asked(*messages), list[Said]().append)).content)
+async def reply_text(script: Scripted, *messages: Message) -> str:
+    return str((await script.reply(request_of(*messages), list[ReplyChunk]().append)).content)
 
 
 ONE, TWO, THREE = (ScriptedReply(text=text) for text in ("one", "two", "three"))
-READS = ScriptedReply(calls=(ScriptedCall(name="read", arguments={"path": "a"}),))
-CALLED = Assistant(calls=(ToolCall("c", "read", {}),))
-OUTPUT = ToolOutput(call_id="c", name="read", output="x")
+READ_REPLY = ScriptedReply(calls=(ScriptedCall(name="read", arguments={"path": "a"}),))
+CALL_MESSAGE = Assistant(calls=(ToolCall("c", "read", {}),))
+CALL_OUTPUT = ToolOutput(call_id="c", name="read", output="x")
 
 
 async def test_the_nth_call_gets_the_nth_reply() -> None:
     script = Scripted([ONE, TWO, THREE])
-    assert await text_after(script, User("a")) == "one"
-    assert await text_after(script, User("a"), Assistant(content="one"), User("b")) == "two"
-    assert await text_after(script, User("a"), CALLED, OUTPUT, CALLED, OUTPUT) == "three"
+    assert await reply_text(script, User("a")) == "one"
+    assert await reply_text(script, User("a"), Assistant(content="one"), User("b")) == "two"
+    assert await reply_text(script, User("a"), CALL_MESSAGE, CALL_OUTPUT, CALL_MESSAGE, CALL_OUTPUT) == "three"
 
 
 async def test_it_goes_on_after_a_reply_that_left_no_message() -> None:
     script = Scripted([ScriptedReply(error=ScriptedError(kind="provider_auth", message="no")), TWO])
     with pytest.raises(ModelFailed) as failed:
-        await text_after(script, User("a"))
+        await reply_text(script, User("a"))
     assert (failed.value.error.kind, failed.value.error.message) == ("provider_auth", "no")
-    assert await text_after(script, User("a"), User("b")) == "two"
+    assert await reply_text(script, User("a"), User("b")) == "two"
 
 
 async def test_a_steer_after_a_tool_call_uses_up_nothing() -> None:
-    assert await text_after(Scripted([READS, TWO]), User("a"), CALLED, OUTPUT, User("also b")) == "two"
+    assert await reply_text(Scripted([READ_REPLY, TWO]), User("a"), CALL_MESSAGE, CALL_OUTPUT, User("also b")) == "two"
 
 
 async def test_replies_for_certain_messages_start_anew_with_each_and_use_up_nothing() -> None:
-    rule = (ScriptedReply(when="look", calls=READS.calls), ScriptedReply(when="look", text="seen"))
+    rule = (ScriptedReply(when="look", calls=READ_REPLY.calls), ScriptedReply(when="look", text="seen"))
     script = Scripted([ONE, *rule, TWO])
-    look: tuple[Message, ...] = (User("please look"), CALLED, OUTPUT)
-    assert await text_after(script, *look) == "seen"
-    assert await text_after(script, *look, Assistant(content="seen"), *look) == "seen"
-    assert await text_after(script, *look, Assistant(content="seen"), User("b")) == "one"
-    assert await text_after(script, User("a"), Assistant(content="one"), *look, Assistant(), User("b")) == "two"
+    look: tuple[Message, ...] = (User("please look"), CALL_MESSAGE, CALL_OUTPUT)
+    assert await reply_text(script, *look) == "seen"
+    assert await reply_text(script, *look, Assistant(content="seen"), *look) == "seen"
+    assert await reply_text(script, *look, Assistant(content="seen"), User("b")) == "one"
+    assert await reply_text(script, User("a"), Assistant(content="one"), *look, Assistant(), User("b")) == "two"
 
 
 async def test_the_end_of_a_script_is_a_failure_that_says_so() -> None:
     with pytest.raises(ModelFailed) as failed:
-        await text_after(Scripted([ONE]), User("a"), Assistant(content="one"), User("b"))
+        await reply_text(Scripted([ONE]), User("a"), Assistant(content="one"), User("b"))
     assert failed.value.error.kind == "provider_bad_response"
     assert "at its end: it has 1 replies for this, and this is call 2." in failed.value.error.message
 
 
-async def test_a_hang_says_what_it_has_and_never_ends() -> None:
-    said = list[Said]()
+async def test_a_hanging_reply_streams_its_text_and_never_ends() -> None:
+    said = list[ReplyChunk]()
     script = Scripted([ScriptedReply(text="Hel", hang=True)])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(script.reply, asked(User("a")), said.append)
+        nursery.start_soon(script.reply, request_of(User("a")), said.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert said == [TextSaid("Hel")]
+        assert said == [TextChunk("Hel")]
         nursery.cancel_scope.cancel()
 
 
@@ -93,10 +93,10 @@ delay_s = 0.001
 async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> None:
     path = tmp_path / "play.toml"
     path.write_text(SCRIPT)
-    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
-        said = list[Said]()
-        first = await models.reply(asked(User("a")), said.append)
-        second = await models.reply(asked(User("a"), CALLED, OUTPUT), said.append)
+    async with open_models_with_spawner({"play": ProviderSettings(kind="scripted", path=str(path))}, {}) as models:
+        said = list[ReplyChunk]()
+        first = await models.reply(request_of(User("a")), said.append)
+        second = await models.reply(request_of(User("a"), CALL_MESSAGE, CALL_OUTPUT), said.append)
     assert first == Reply(
         thinking="I need the file first.",
         calls=(ToolCall("call_1_0", "read", {"path": "notes.txt"}), ToolCall("x", "read", "{")),
@@ -112,15 +112,15 @@ async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> N
         usage=Usage(input=120, output=8),
         cost_usd=0.0004,
     )
-    assert said == [ThinkingSaid("I need the file first."), TextSaid("It says "), TextSaid("hello.")]
+    assert said == [ThinkingChunk("I need the file first."), TextChunk("It says "), TextChunk("hello.")]
 
 
 async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
     path = tmp_path / "play.toml"
     path.write_text('[[reply]]\ntext = "a"\nusage = { input = 1000000 }\ncost_usd = 5.0\n')
-    prices = {"play": ModelSettings(price=Price(input=3.0))}
-    async with models_of({"play": Provider(kind="scripted", path=str(path))}, prices) as models:
-        assert (await models.reply(asked(User("a")), list[Said]().append)).cost_usd == 3.0
+    prices = {"play": ModelSettings(price=PriceSettings(input=3.0))}
+    async with open_models_with_spawner({"play": ProviderSettings(kind="scripted", path=str(path))}, prices) as models:
+        assert (await models.reply(request_of(User("a")), list[ReplyChunk]().append)).cost_usd == 3.0
 
 
 @pytest.mark.parametrize(
@@ -139,20 +139,20 @@ async def test_a_script_that_cannot_be_read_says_where_and_is_read_again(
     path = tmp_path / "play.toml"
     if text is not None:
         path.write_text(text)
-    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
+    async with open_models_with_spawner({"play": ProviderSettings(kind="scripted", path=str(path))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
-            await models.reply(asked(User("a")), list[Said]().append)
+            await models.reply(request_of(User("a")), list[ReplyChunk]().append)
         assert failed.value.error.kind == "model_not_found"
         assert str(path) in failed.value.error.message
         assert why in failed.value.error.message
         path.write_text('[[reply]]\ntext = "ok"')
-        assert (await models.reply(asked(User("a")), list[Said]().append)).content == "ok"
+        assert (await models.reply(request_of(User("a")), list[ReplyChunk]().append)).content == "ok"
 
 
 @pytest.mark.parametrize("text", ["", "one", " two  words\nand a line \n"])
 async def test_an_echo_says_the_last_user_text_word_by_word(text: str) -> None:
-    said = list[Said]()
-    request = asked(User("first"), Assistant(content="first"), User(text))
+    said = list[ReplyChunk]()
+    request = request_of(User("first"), Assistant(content="first"), User(text))
     assert await Echo().reply(request, said.append) == Reply(content=text, model="play", provider="echo", cost_usd=0.0)
     assert "".join(piece.text for piece in said) == text
     assert len(said) == len(text.split())
@@ -163,9 +163,9 @@ async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
     assert script
     path = tmp_path / "play.toml"
     path.write_text(script[1])
-    async with models_of({"play": Provider(kind="scripted", path=str(path))}, {}) as models:
-        reply = await models.reply(asked(User("the weather?")), list[Said]().append)
-        looked = await models.reply(asked(User("the notes?")), list[Said]().append)
+    async with open_models_with_spawner({"play": ProviderSettings(kind="scripted", path=str(path))}, {}) as models:
+        reply = await models.reply(request_of(User("the weather?")), list[ReplyChunk]().append)
+        looked = await models.reply(request_of(User("the notes?")), list[ReplyChunk]().append)
     assert (reply.content, [call.name for call in looked.calls]) == ("Sunny.", ["read"])
 
 

@@ -4,44 +4,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walrusd.providers.sse import EventStream, EventTooLarge, ServerEvent
+from walrusd.providers.sse import EventStream, EventTooLarge, ServerSentEvent
 
 
-def parse(data: bytes) -> list[ServerEvent]:
+def parse(data: bytes) -> list[ServerSentEvent]:
     return EventStream().feed(data)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_a_line_ends_at_cr_lf_or_both(end: bytes) -> None:
     assert parse(end.join([b"event: add", b"data: one", b"data:two", b"", b"data", b"", b""])) == [
-        ServerEvent(b"one\ntwo", b"add"),
-        ServerEvent(b""),
+        ServerSentEvent(b"one\ntwo", b"add"),
+        ServerSentEvent(b""),
     ]
 
 
 def test_a_byte_order_mark_is_skipped_once() -> None:
-    assert parse(b"\xef\xbb\xbfdata: one\n\n\xef\xbb\xbfdata: two\n\n") == [ServerEvent(b"one")]
+    assert parse(b"\xef\xbb\xbfdata: one\n\n\xef\xbb\xbfdata: two\n\n") == [ServerSentEvent(b"one")]
 
 
 def test_comments_ids_retries_and_unknown_fields_are_skipped() -> None:
-    assert parse(b": ping\nid: 7\nretry: 10\nfoo: bar\nfoo\ndata: one\n\n") == [ServerEvent(b"one")]
+    assert parse(b": ping\nid: 7\nretry: 10\nfoo: bar\nfoo\ndata: one\n\n") == [ServerSentEvent(b"one")]
 
 
 def test_one_space_after_the_colon_is_no_part_of_the_value() -> None:
-    assert parse(b"data:  one\n\ndata:two \n\n") == [ServerEvent(b" one"), ServerEvent(b"two ")]
+    assert parse(b"data:  one\n\ndata:two \n\n") == [ServerSentEvent(b" one"), ServerSentEvent(b"two ")]
 
 
 def test_an_event_without_data_is_none() -> None:
-    assert parse(b"event: add\n\ndata: one\n\n") == [ServerEvent(b"one")]
+    assert parse(b"event: add\n\ndata: one\n\n") == [ServerSentEvent(b"one")]
 
 
 def test_what_is_unfinished_is_no_event() -> None:
-    assert parse(b"data: one\n\ndata: two\n") == [ServerEvent(b"one")]
+    assert parse(b"data: one\n\ndata: two\n") == [ServerSentEvent(b"one")]
 
 
 def test_other_separators_of_unicode_end_no_line() -> None:
     odd = "a\u2028b\u0085c\x0bd\x0ce".encode()
-    assert parse(b"data: " + odd + b"\n\n") == [ServerEvent(odd)]
+    assert parse(b"data: " + odd + b"\n\n") == [ServerSentEvent(odd)]
 
 
 @pytest.mark.parametrize("data", [b"data: " + b"x" * 200, b"data: 1234567890\n" * 12, b"event: " + b"x" * 200])

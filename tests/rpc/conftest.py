@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
-from tests.fakes.home import PATIENCE_S, Home, Walrusd
+from tests.fakes.home import MAX_WAIT_S, Home, WalrusdProcess
 from tests.fakes.provider import FakeProvider
-from tests.rpc.raw import Raw, raw
-from walrus_protocol.aclient import Client, connect
+from tests.rpc.raw_client import RawClient, open_raw_client
+from walrus_protocol.async_client import AsyncClient, connect
 from walrus_protocol.methods import CloseParams, CreateParams
 
 TOML = """
@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, port: socket.socket) -> Home:
 
 
 @pytest.fixture(scope="session")
-def daemon(home: Home) -> Iterator[Walrusd]:
+def daemon(home: Home) -> Iterator[WalrusdProcess]:
     with home.walrusd() as daemon:
         yield daemon
 
@@ -70,12 +70,12 @@ async def provider(port: socket.socket) -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-async def patience() -> AsyncIterator[None]:
+async def timeout_guard() -> AsyncIterator[None]:
     """What waits for ever fails where it waits, and leaves the tests after it alone."""
 
     async def give_up() -> None:
-        await trio.sleep(PATIENCE_S)
-        raise TimeoutError(f"the test has waited for {PATIENCE_S:.0f} s")
+        await trio.sleep(MAX_WAIT_S)
+        raise TimeoutError(f"the test has waited for {MAX_WAIT_S:.0f} s")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(give_up)
@@ -84,19 +84,19 @@ async def patience() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def client(daemon: Walrusd, patience: None) -> AsyncIterator[Client]:
+async def client(daemon: WalrusdProcess, timeout_guard: None) -> AsyncIterator[AsyncClient]:
     async with connect(daemon.socket) as client:
         yield client
 
 
 @pytest.fixture
-async def line(daemon: Walrusd, patience: None) -> AsyncIterator[Raw]:
-    async with raw(daemon.socket) as line:
+async def raw_client(daemon: WalrusdProcess, timeout_guard: None) -> AsyncIterator[RawClient]:
+    async with open_raw_client(daemon.socket) as line:
         yield line
 
 
 @pytest.fixture
-async def session(client: Client, provider: FakeProvider) -> AsyncIterator[int]:
+async def session(client: AsyncClient, provider: FakeProvider) -> AsyncIterator[int]:
     """A session of the agent that says what the provider is told. A test that fails leaves nothing running in it."""
     session = (await client.create(CreateParams(agent="told"))).session
     yield session

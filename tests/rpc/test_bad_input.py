@@ -5,19 +5,19 @@ import json
 import pytest
 import trio
 
-from tests.fakes.home import Walrusd
-from tests.rpc.raw import Raw, framed, raw, request
-from walrus_protocol.aclient import Client
+from tests.fakes.home import WalrusdProcess
+from tests.rpc.raw_client import RawClient, encode_frame, open_raw_client, request
+from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.methods import CreateParams, HistoryParams, SendParams, SessionParams
 from walrus_protocol.wire import KINDS, MAX_FRAME, MAX_MESSAGE
 
-DEEP = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-SURROGATE = b'{"jsonrpc":"2.0","id":1,"method":"session.send","params":{"session":1,"content":"\\ud800"}}'
+DEEP_REQUEST = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+SURROGATE_REQUEST = b'{"jsonrpc":"2.0","id":1,"method":"session.send","params":{"session":1,"content":"\\ud800"}}'
 
 
-async def lives(line: Raw) -> bool:
-    return "result" in await line.call("daemon.ping", id="alive")
+async def is_alive(raw_client: RawClient) -> bool:
+    return "result" in await raw_client.call("daemon.ping", id="alive")
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ async def lives(line: Raw) -> bool:
         ("session.get", "1", "invalid_params", "params: expected object, got str", ""),
     ],
 )
-async def test_a_bad_request_is_told_what_is_wrong_and_the_connection_lives(
-    line: Raw, method: str, params: object, kind: str, told: str, hinted: str
+async def test_a_bad_request_gets_an_error_that_says_why_and_the_connection_lives(
+    raw_client: RawClient, method: str, params: object, kind: str, told: str, hinted: str
 ) -> None:
-    answer = await line.call(method, params, id="mine")
+    answer = await raw_client.call(method, params, id="mine")
     assert answer["id"] == "mine"
     error = answer["error"]
     assert (error["data"]["kind"], error["code"]) == (kind, KINDS[kind])
     assert told in error["message"]
     assert hinted in error["data"]["hint"]
     assert len(json.dumps(error)) < 2_000
-    assert await lives(line)
+    assert await is_alive(raw_client)
 
 
 @pytest.mark.parametrize(
@@ -99,29 +99,29 @@ async def test_a_bad_request_is_told_what_is_wrong_and_the_connection_lives(
     ],
 )
 async def test_what_is_json_and_no_request_gets_an_error_and_the_connection_lives(
-    line: Raw, payload: bytes, answered: object
+    raw_client: RawClient, payload: bytes, answered: object
 ) -> None:
-    await line.send_bytes(framed(payload))
-    answer = await line.receive()
+    await raw_client.send_bytes(encode_frame(payload))
+    answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (answered, -32600)
     assert answer["error"]["data"]["kind"] == "invalid_request"
-    assert await lives(line)
+    assert await is_alive(raw_client)
 
 
-async def test_json_that_is_nested_too_deeply_is_refused(line: Raw) -> None:
-    await line.send_bytes(framed(DEEP))
-    error = (await line.receive())["error"]
+async def test_json_that_is_nested_too_deeply_is_refused(raw_client: RawClient) -> None:
+    await raw_client.send_bytes(encode_frame(DEEP_REQUEST))
+    error = (await raw_client.receive())["error"]
     assert error["code"] in (-32600, -32602)
     assert "nested too deeply" in error["message"]
-    assert await lives(line)
+    assert await is_alive(raw_client)
 
 
-async def test_half_a_surrogate_pair_is_refused_and_named(line: Raw) -> None:
-    await line.send_bytes(framed(SURROGATE))
-    answer = await line.receive()
+async def test_half_a_surrogate_pair_is_refused_and_named(raw_client: RawClient) -> None:
+    await raw_client.send_bytes(encode_frame(SURROGATE_REQUEST))
+    answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (1, -32602)
     assert "surrogate" in answer["error"]["message"]
-    assert await lives(line)
+    assert await is_alive(raw_client)
 
 
 @pytest.mark.parametrize(
@@ -137,71 +137,73 @@ async def test_half_a_surrogate_pair_is_refused_and_named(line: Raw) -> None:
         b'{"jsonrpc":"2.0","id":Infinity,"method":"daemon.ping"}',
     ],
 )
-async def test_what_is_no_json_gets_an_error_and_is_hung_up_on(line: Raw, payload: bytes) -> None:
-    await line.send_bytes(framed(payload) + framed(json.dumps(request("daemon.shutdown")).encode()))
-    error = (await line.receive())["error"]
+async def test_what_is_no_json_gets_an_error_and_is_hung_up_on(raw_client: RawClient, payload: bytes) -> None:
+    await raw_client.send_bytes(encode_frame(payload) + encode_frame(json.dumps(request("daemon.shutdown")).encode()))
+    error = (await raw_client.receive())["error"]
     assert (error["code"], error["data"]["kind"]) == (-32700, "parse_error")
-    assert await line.next() is None, "what comes after nonsense is not acted upon"
+    assert await raw_client.receive_or_end() is None, "what comes after nonsense is not acted upon"
 
 
-async def test_a_frame_over_the_cap_gets_an_error_and_is_hung_up_on(line: Raw) -> None:
-    await line.send_bytes((MAX_FRAME + 1).to_bytes(4, "big") + b"{")
-    answer = await line.receive()
+async def test_a_frame_over_the_cap_gets_an_error_and_is_hung_up_on(raw_client: RawClient) -> None:
+    await raw_client.send_bytes((MAX_FRAME + 1).to_bytes(4, "big") + b"{")
+    answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (None, -32600)
-    assert (answer["error"]["data"]["kind"], await line.next()) == ("frame_too_large", None)
+    assert (answer["error"]["data"]["kind"], await raw_client.receive_or_end()) == ("frame_too_large", None)
 
 
-async def test_http_is_hung_up_on(line: Raw) -> None:
-    await line.send_bytes(b"GET / HTTP/1.1\r\nHost: walrus\r\n\r\n")
-    assert (await line.receive())["error"]["data"]["kind"] == "frame_too_large"
-    assert await line.next() is None
+async def test_http_is_hung_up_on(raw_client: RawClient) -> None:
+    await raw_client.send_bytes(b"GET / HTTP/1.1\r\nHost: walrus\r\n\r\n")
+    assert (await raw_client.receive())["error"]["data"]["kind"] == "frame_too_large"
+    assert await raw_client.receive_or_end() is None
 
 
-async def test_a_frame_of_just_the_cap_is_taken(line: Raw) -> None:
+async def test_a_frame_of_just_the_cap_is_taken(raw_client: RawClient) -> None:
     message = json.dumps(request("daemon.ping", id=1)).encode()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.send_bytes, framed(message + b" " * (MAX_FRAME - len(message))))
-        assert (await line.receive())["result"] == {}
+        nursery.start_soon(raw_client.send_bytes, encode_frame(message + b" " * (MAX_FRAME - len(message))))
+        assert (await raw_client.receive())["result"] == {}
 
 
-async def test_a_message_over_four_mebibytes_is_refused(line: Raw, client: Client) -> None:
+async def test_a_message_over_four_mebibytes_is_refused(raw_client: RawClient, client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
-    error = (await line.call("session.send", {"session": session, "content": "x" * (MAX_MESSAGE - 1)}))["error"]
+    error = (await raw_client.call("session.send", {"session": session, "content": "x" * (MAX_MESSAGE - 1)}))["error"]
     assert (error["code"], error["data"]["kind"]) == (-32602, "invalid_params")
     assert "content" in error["message"]
     assert error["data"]["hint"]
     assert (await client.session(SessionParams(session=session))).messages == 0
 
 
-async def test_a_message_of_just_four_mebibytes_is_taken(line: Raw, client: Client) -> None:
+async def test_a_message_of_just_four_mebibytes_is_taken(raw_client: RawClient, client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
-    answer = await line.call("session.send", {"session": session, "content": "x" * (MAX_MESSAGE - 2)})
+    answer = await raw_client.call("session.send", {"session": session, "content": "x" * (MAX_MESSAGE - 2)})
     assert len(answer["result"]["text"]) == MAX_MESSAGE - 2
 
 
 @pytest.mark.parametrize("begun", [b"\x00\x00", b"\x00\x00\x01\x00", b'\x00\x00\x01\x00{"jsonrpc":"2.0",'])
-async def test_half_a_frame_and_then_the_end_is_no_request(daemon: Walrusd, client: Client, begun: bytes) -> None:
-    async with raw(daemon.socket) as line:
+async def test_half_a_frame_and_then_the_end_is_no_request(
+    daemon: WalrusdProcess, client: AsyncClient, begun: bytes
+) -> None:
+    async with open_raw_client(daemon.socket) as line:
         await line.send_bytes(begun)
         await line.stream.send_eof()
-        assert await line.next() is None
+        assert await line.receive_or_end() is None
     await client.ping()
 
 
-async def test_a_peer_that_only_ends_its_sending_side_is_done(daemon: Walrusd, client: Client) -> None:
-    async with raw(daemon.socket) as line:
+async def test_a_peer_that_only_ends_its_sending_side_is_done(daemon: WalrusdProcess, client: AsyncClient) -> None:
+    async with open_raw_client(daemon.socket) as line:
         await line.stream.send_eof()
-        assert await line.next() is None
+        assert await line.receive_or_end() is None
     await client.ping()
 
 
-async def test_one_byte_at_a_time_is_a_request_all_the_same(line: Raw) -> None:
-    for byte in framed(json.dumps(request("daemon.ping")).encode()):
-        await line.send_bytes(bytes([byte]))
-    assert (await line.receive())["result"] == {}
+async def test_one_byte_at_a_time_is_a_request_all_the_same(raw_client: RawClient) -> None:
+    for byte in encode_frame(json.dumps(request("daemon.ping")).encode()):
+        await raw_client.send_bytes(bytes([byte]))
+    assert (await raw_client.receive())["result"] == {}
 
 
-async def test_content_comes_back_as_it_was_sent(client: Client) -> None:
+async def test_content_comes_back_as_it_was_sent(client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo", title="\u2028\x00\x1b[31m"))).session
     text = 'a "quote" \\ a\x00nul \x1b[31m \u2028 \U0001f9ad 你好\r\n\ttab'
     assert (await client.send(SendParams(session=session, content=text))).text == text
@@ -210,7 +212,7 @@ async def test_content_comes_back_as_it_was_sent(client: Client) -> None:
     assert (await client.session(SessionParams(session=session))).title == "\u2028\x00\x1b[31m"
 
 
-async def test_an_empty_message_is_refused(client: Client) -> None:
+async def test_an_empty_message_is_refused(client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
     for empty in "", ():
         with pytest.raises(RequestFailed, match="length >= 1") as refused:

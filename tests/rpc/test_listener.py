@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from walrusd.rpc.listener import AlreadyRunning, ListenerRefused, hold_home, listening
+from walrusd.rpc.listener import AlreadyRunning, ListenerSetupFailed, lock_home, open_listener
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def another(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def other_process(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process that has done `program`, and holds on to what it has until the end of the context."""
     text = f"import socket, sys\n{program}\nprint('ready', flush=True)\nsys.stdin.read()"
     with subprocess.Popen(
@@ -40,51 +40,51 @@ def another(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]
             process.kill()
 
 
-LISTEN = "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1)"
-HOLD = """
+LISTEN_PROGRAM = "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1)"
+HOLD_PROGRAM = """
 from pathlib import Path
-from walrusd.rpc.listener import hold_home
-held = hold_home(Path(sys.argv[1]), Path("/there/walrus.sock"))
+from walrusd.rpc.listener import lock_home
+held = lock_home(Path(sys.argv[1]), Path("/there/walrus.sock"))
 held.__enter__()
 """
 
 
-def dead_socket(path: Path) -> None:
+def leave_dead_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
 
 
-def connects(path: Path) -> bool:
+def is_accepting(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 
 
-def test_a_second_walrusd_on_a_home_is_told_the_pid_and_the_socket_of_the_first(home: Path) -> None:
-    with another(HOLD, home) as first:
-        with pytest.raises(AlreadyRunning) as refused, hold_home(home, home / "walrus.sock"):
+def test_a_second_walrusd_on_a_home_reports_the_pid_and_socket_of_the_first(home: Path) -> None:
+    with other_process(HOLD_PROGRAM, home) as first:
+        with pytest.raises(AlreadyRunning) as refused, lock_home(home, home / "walrus.sock"):
             pass
         assert refused.value.pid == first.pid
         assert str(refused.value) == (
             f"walrusd is already running on {home} (pid {first.pid}, socket /there/walrus.sock)"
         )
-    with hold_home(home, home / "walrus.sock"):
+    with lock_home(home, home / "walrus.sock"):
         assert (home / "walrusd.lock").read_text() == f"{os.getpid()}\n{home}/walrus.sock\n"
 
 
 def test_a_lock_that_is_held_and_not_written_yet_is_still_held(home: Path) -> None:
-    with hold_home(home, home / "walrus.sock"):
+    with lock_home(home, home / "walrus.sock"):
         os.truncate(home / "walrusd.lock", 0)
-        with pytest.raises(AlreadyRunning, match=r"pid not known yet, socket not known yet"), hold_home(home, home):
+        with pytest.raises(AlreadyRunning, match=r"pid not known yet, socket not known yet"), lock_home(home, home):
             pass
 
 
-def test_a_glance_at_the_lock_keeps_no_walrusd_from_starting(home: Path) -> None:
+def test_reading_the_lock_blocks_no_start(home: Path) -> None:
     with open(home / "walrusd.lock", "w") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         before = signal.signal(signal.SIGALRM, lambda *_: fcntl.flock(looking, fcntl.LOCK_UN))
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         try:
-            with hold_home(home, home / "walrus.sock"):
+            with lock_home(home, home / "walrus.sock"):
                 pass
         finally:
             signal.signal(signal.SIGALRM, before)
@@ -92,7 +92,7 @@ def test_a_glance_at_the_lock_keeps_no_walrusd_from_starting(home: Path) -> None
 
 def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:
     (home / "walrusd.lock").write_text("4194304999\n/a/longer/path/than/the/new/one/ever/is/walrus.sock\n")
-    with hold_home(home, home / "s"):
+    with lock_home(home, home / "s"):
         assert (home / "walrusd.lock").read_text() == f"{os.getpid()}\n{home}/s\n"
 
 
@@ -102,19 +102,19 @@ def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:
 )
 async def test_a_folder_that_others_may_write_is_refused(home: Path, mode: int, told: str) -> None:
     os.chmod(home, mode)
-    with pytest.raises(ListenerRefused) as refused, hold_home(home, home / "walrus.sock"):
+    with pytest.raises(ListenerSetupFailed) as refused, lock_home(home, home / "walrus.sock"):
         pass
     assert (str(refused.value), refused.value.hint) == (f"the folder {home} {told}", f"Close it: chmod go-w {home}")
-    with pytest.raises(ListenerRefused, match="can be written by others"):
-        async with listening(home / "walrus.sock"):
+    with pytest.raises(ListenerSetupFailed, match="can be written by others"):
+        async with open_listener(home / "walrus.sock"):
             pass
 
 
 def test_a_home_that_cannot_be_used_is_refused_with_the_reason(home: Path) -> None:
-    with pytest.raises(ListenerRefused, match="No such file or directory"), hold_home(home / "gone", home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="No such file or directory"), lock_home(home / "gone", home / "s"):
         pass
     (home / "file").touch()
-    with pytest.raises(ListenerRefused, match="is no folder"), hold_home(home / "file", home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="is no folder"), lock_home(home / "file", home / "s"):
         pass
 
 
@@ -122,30 +122,33 @@ def test_a_lock_that_is_no_file_of_ours_is_refused_and_left(home: Path) -> None:
     lock = home / "walrusd.lock"
     (home / "elsewhere").write_text("precious")
     lock.symlink_to("elsewhere")
-    with pytest.raises(ListenerRefused, match="Too many levels of symbolic links"), hold_home(home, home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="Too many levels of symbolic links"), lock_home(home, home / "s"):
         pass
     assert (home / "elsewhere").read_text() == "precious"
     lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(ListenerRefused, match="is no regular file"), hold_home(home, home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="is no regular file"), lock_home(home, home / "s"):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_another_user_is_refused(home: Path) -> None:
     os.chown(home, 65534, 65534)
-    with pytest.raises(ListenerRefused, match="belongs to another user \\(uid 65534\\)"), hold_home(home, home / "s"):
+    with (
+        pytest.raises(ListenerSetupFailed, match="belongs to another user \\(uid 65534\\)"),
+        lock_home(home, home / "s"),
+    ):
         pass
 
 
-async def test_the_socket_is_private_whatever_the_umask_and_gone_afterwards(home: Path) -> None:
+async def test_the_socket_is_private_whatever_the_umask_and_removed_afterwards(home: Path) -> None:
     path = home / "run" / "walrus.sock"
     before = os.umask(0)
     try:
-        async with listening(path) as listener:
+        async with open_listener(path) as listener:
             assert stat.S_IMODE(path.lstat().st_mode) == 0o600
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-            assert connects(path)
+            assert is_accepting(path)
             await (await listener.accept()).aclose()
     finally:
         os.umask(before)
@@ -154,7 +157,7 @@ async def test_the_socket_is_private_whatever_the_umask_and_gone_afterwards(home
 
 async def test_five_hundred_connect_at_once_before_one_is_accepted(home: Path) -> None:
     path = home / "walrus.sock"
-    async with listening(path) as listener:
+    async with open_listener(path) as listener:
         with contextlib.ExitStack() as held:
             for _ in range(500):
                 client = held.enter_context(socket.socket(socket.AF_UNIX))
@@ -166,37 +169,37 @@ async def test_five_hundred_connect_at_once_before_one_is_accepted(home: Path) -
 
 async def test_a_socket_that_nobody_answers_is_taken_over(home: Path) -> None:
     path = home / "walrus.sock"
-    dead_socket(path)
-    assert not connects(path)
-    async with listening(path):
-        assert connects(path)
+    leave_dead_socket(path)
+    assert not is_accepting(path)
+    async with open_listener(path):
+        assert is_accepting(path)
     assert not path.exists()
 
 
 async def test_a_socket_that_somebody_answers_is_not_touched(home: Path) -> None:
     path = home / "walrus.sock"
-    with another(LISTEN, path) as live:
+    with other_process(LISTEN_PROGRAM, path) as live:
         before = path.lstat()
-        with pytest.raises(ListenerRefused) as refused:
-            async with listening(path):
+        with pytest.raises(ListenerSetupFailed) as refused:
+            async with open_listener(path):
                 pass
         assert str(refused.value) == f"another program listens on {path} (pid {live.pid})"
         assert os.path.samestat(path.lstat(), before)
-        assert connects(path)
+        assert is_accepting(path)
 
 
 async def test_a_socket_whose_backlog_is_full_is_not_touched(home: Path) -> None:
     path = home / "walrus.sock"
-    with another(LISTEN, path), contextlib.ExitStack() as held:
+    with other_process(LISTEN_PROGRAM, path), contextlib.ExitStack() as held:
         while True:
             client = held.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
             if client.connect_ex(str(path)) != 0:
                 break
         with pytest.raises(
-            ListenerRefused, match=r"another program listens on .* \(Resource temporarily unavailable\)"
+            ListenerSetupFailed, match=r"another program listens on .* \(Resource temporarily unavailable\)"
         ):
-            async with listening(path):
+            async with open_listener(path):
                 pass
         assert path.is_socket()
 
@@ -204,7 +207,7 @@ async def test_a_socket_whose_backlog_is_full_is_not_touched(home: Path) -> None
 @pytest.mark.parametrize("kind", ["file", "folder", "link to a dead socket", "dangling link"])
 async def test_what_is_no_socket_is_refused_and_left(home: Path, kind: str) -> None:
     path = home / "walrus.sock"
-    dead_socket(home / "dead")
+    leave_dead_socket(home / "dead")
     match kind:
         case "file":
             path.write_text("precious")
@@ -215,8 +218,8 @@ async def test_what_is_no_socket_is_refused_and_left(home: Path, kind: str) -> N
         case _:
             path.symlink_to("gone")
     before = path.lstat()
-    with pytest.raises(ListenerRefused, match="is there and is no socket"):
-        async with listening(path):
+    with pytest.raises(ListenerSetupFailed, match="is there and is no socket"):
+        async with open_listener(path):
             pass
     assert os.path.samestat(path.lstat(), before)
     assert (home / "dead").is_socket()
@@ -225,58 +228,58 @@ async def test_what_is_no_socket_is_refused_and_left(home: Path, kind: str) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
 async def test_a_dead_socket_of_another_user_is_refused_and_left(home: Path) -> None:
     path = home / "walrus.sock"
-    dead_socket(path)
+    leave_dead_socket(path)
     os.chown(path, 65534, 65534)
-    with pytest.raises(ListenerRefused, match="belongs to another user"):
-        async with listening(path):
+    with pytest.raises(ListenerSetupFailed, match="belongs to another user"):
+        async with open_listener(path):
             pass
     assert path.is_socket()
 
 
 async def test_a_path_that_is_too_long_is_refused_with_the_numbers(home: Path) -> None:
     path = home / ("x" * 120)
-    with pytest.raises(ListenerRefused, match=r"too long \(\d+ bytes, at most 107\)") as refused:
-        async with listening(path):
+    with pytest.raises(ListenerSetupFailed, match=r"too long \(\d+ bytes, at most 107\)") as refused:
+        async with open_listener(path):
             pass
     assert "WALRUS_SOCKET" in refused.value.hint
 
 
 async def test_the_longest_path_that_fits_is_bound(home: Path) -> None:
     path = home / ("x" * (106 - len(os.fsencode(home))))
-    async with listening(path):
-        assert connects(path)
+    async with open_listener(path):
+        assert is_accepting(path)
 
 
-async def test_a_folder_that_cannot_be_made_is_told(home: Path) -> None:
-    with pytest.raises(ListenerRefused, match="No such file or directory"):
-        async with listening(home / "a" / "b" / "walrus.sock"):
+async def test_a_folder_that_cannot_be_made_is_reported(home: Path) -> None:
+    with pytest.raises(ListenerSetupFailed, match="No such file or directory"):
+        async with open_listener(home / "a" / "b" / "walrus.sock"):
             pass
 
 
 @pytest.mark.parametrize("close_first", [False, True])
 async def test_at_the_end_only_the_socket_that_was_bound_is_removed(home: Path, close_first: bool) -> None:
     path = home / "walrus.sock"
-    async with listening(path) as listener:
+    async with open_listener(path) as listener:
         path.unlink()
         if close_first:
             await listener.aclose()
-        dead_socket(path)
+        leave_dead_socket(path)
     assert path.is_socket()
 
 
 async def test_of_two_that_start_at_once_on_one_socket_one_gets_it(home: Path) -> None:
     path = home / "walrus.sock"
-    dead_socket(path)
+    leave_dead_socket(path)
     outcomes: list[str] = []
     decided = trio.Event()
 
     async def start() -> None:
         try:
-            async with listening(path):
+            async with open_listener(path):
                 outcomes.append("listens")
                 with trio.fail_after(5):
                     await decided.wait()
-        except ListenerRefused:
+        except ListenerSetupFailed:
             outcomes.append("refused")
             decided.set()
 
@@ -286,12 +289,12 @@ async def test_of_two_that_start_at_once_on_one_socket_one_gets_it(home: Path) -
     assert sorted(outcomes) == ["listens", "refused"]
 
 
-async def test_a_folder_that_stays_locked_is_told_after_a_while(home: Path, autojump_clock: MockClock) -> None:
+async def test_a_folder_that_stays_locked_is_reported_after_a_timeout(home: Path, autojump_clock: MockClock) -> None:
     folder = os.open(home, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(ListenerRefused, match="another program keeps the folder"):
-            async with listening(home / "walrus.sock"):
+        with pytest.raises(ListenerSetupFailed, match="another program keeps the folder"):
+            async with open_listener(home / "walrus.sock"):
                 pass
     finally:
         os.close(folder)

@@ -9,42 +9,44 @@ from msgspec import convert
 from prometheus_client.parser import text_string_to_metric_families
 
 import walrusd
-from tests.fakes.home import Home, Walrusd
-from tests.rpc.raw import Json, Raw, raw
-from walrus_protocol.aclient import Client
-from walrus_protocol.housekeeping import Hello, ProviderStatus, Status
+from tests.fakes.home import Home, WalrusdProcess
+from tests.rpc.raw_client import Json, RawClient, open_raw_client
+from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods import METHODS, STREAMING
-from walrusd.rpc.handlers import INLINE, WAITING
+from walrus_protocol.methods.daemon import Hello, ProviderStatus, Status
+from walrusd.rpc.handlers import ASYNC_HANDLERS, SYNC_HANDLERS
 
-NOTHING_USED = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoning": 0}
+NO_USAGE = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoning": 0}
 
 
-async def answered(line: Raw, method: str, params: Json | None = None) -> Json:
+async def call_strictly(raw_client: RawClient, method: str, params: Json | None = None) -> Json:
     """A result, strictly as the protocol has it: no field more, none left out."""
-    answer = await line.call(method, params)
+    answer = await raw_client.call(method, params)
     assert {"jsonrpc", "id", "result"} == answer.keys(), answer
     result: Json = answer["result"]
     assert json.loads(msgspec.json.encode(convert(result, METHODS[method][1]))) == result
     return result
 
 
-async def new_session(line: Raw, agent: str = "echo") -> int:
-    session: int = (await answered(line, "session.create", {"agent": agent}))["session"]
+async def new_session(raw_client: RawClient, agent: str = "echo") -> int:
+    session: int = (await call_strictly(raw_client, "session.create", {"agent": agent}))["session"]
     return session
 
 
 def test_the_handlers_are_the_methods_of_the_protocol() -> None:
-    assert INLINE.keys() | WAITING.keys() == METHODS.keys()
-    assert not INLINE.keys() & WAITING.keys()
-    assert WAITING.keys() >= STREAMING
+    assert SYNC_HANDLERS.keys() | ASYNC_HANDLERS.keys() == METHODS.keys()
+    assert not SYNC_HANDLERS.keys() & ASYNC_HANDLERS.keys()
+    assert ASYNC_HANDLERS.keys() >= STREAMING
 
 
-async def test_ping(line: Raw) -> None:
-    assert await answered(line, "daemon.ping") == {}
+async def test_ping(raw_client: RawClient) -> None:
+    assert await call_strictly(raw_client, "daemon.ping") == {}
 
 
-async def test_hello_says_who_answers(line: Raw, daemon: Walrusd, home: Home) -> None:
-    hello = convert(await answered(line, "daemon.hello", {"client": "test", "protocol": 1}), Hello)
+async def test_hello_returns_the_identity_of_the_daemon(
+    raw_client: RawClient, daemon: WalrusdProcess, home: Home
+) -> None:
+    hello = convert(await call_strictly(raw_client, "daemon.hello", {"client": "test", "protocol": 1}), Hello)
     assert (hello.protocol, hello.version, hello.pid, hello.home) == (
         1,
         walrusd.__version__,
@@ -54,18 +56,18 @@ async def test_hello_says_who_answers(line: Raw, daemon: Walrusd, home: Home) ->
     assert hello.uptime_s > 0
 
 
-async def test_hello_refuses_another_protocol(line: Raw) -> None:
-    answer = await line.call("daemon.hello", {"client": "test", "protocol": 2})
+async def test_hello_refuses_another_protocol(raw_client: RawClient) -> None:
+    answer = await raw_client.call("daemon.hello", {"client": "test", "protocol": 2})
     assert answer["error"]["code"] == -32006
     assert answer["error"]["data"]["kind"] == "protocol"
     assert answer["error"]["data"]["hint"]
-    assert (await line.call("daemon.ping"))["result"] == {}
+    assert (await raw_client.call("daemon.ping"))["result"] == {}
 
 
-async def test_status_counts(line: Raw, client: Client, daemon: Walrusd, home: Home) -> None:
-    before = convert(await answered(line, "daemon.status"), Status)
-    await new_session(line)
-    after = convert(await answered(line, "daemon.status"), Status)
+async def test_status_counts(raw_client: RawClient, client: AsyncClient, daemon: WalrusdProcess, home: Home) -> None:
+    before = convert(await call_strictly(raw_client, "daemon.status"), Status)
+    await new_session(raw_client)
+    after = convert(await call_strictly(raw_client, "daemon.status"), Status)
     assert (after.version, after.pid, after.home) == (walrusd.__version__, daemon.pid, str(home.path))
     assert set(after.agents) == {"echo", "told", "lost", "walrus"}
     assert after.providers == (
@@ -84,13 +86,13 @@ async def test_status_counts(line: Raw, client: Client, daemon: Walrusd, home: H
     assert after.uptime_s >= before.uptime_s > 0
 
 
-async def test_metrics_count_from_the_start_on(tmp_path: Path, patience: None) -> None:
+async def test_metrics_count_from_the_start_on(tmp_path: Path, timeout_guard: None) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
-        async with raw(daemon.socket) as line:
+        async with open_raw_client(daemon.socket) as line:
             session = await new_session(line, "walrus")
-            await answered(line, "session.send", {"session": session, "content": "one two"})
+            await call_strictly(line, "session.send", {"session": session, "content": "one two"})
             await line.call("session.get", {"session": 999})
-            found = (await answered(line, "daemon.metrics"))["metrics"]
+            found = (await call_strictly(line, "daemon.metrics"))["metrics"]
     assert {name: value for name, value in found.items() if "_total" in name and value} == {
         'walrusd_turns_total{stop_reason="text_response"}': 1,
         'walrusd_agent_turns_total{agent="walrus"}': 1,
@@ -112,8 +114,8 @@ async def test_metrics_count_from_the_start_on(tmp_path: Path, patience: None) -
     assert found["walrusd_db_bytes"] > 0
 
 
-async def test_metrics_are_also_the_text_that_prometheus_reads(line: Raw) -> None:
-    found = await answered(line, "daemon.metrics", {"format": "prometheus"})
+async def test_metrics_are_also_the_text_that_prometheus_reads(raw_client: RawClient) -> None:
+    found = await call_strictly(raw_client, "daemon.metrics", {"format": "prometheus"})
     assert found["metrics"] == {}
     families = {family.name: family for family in text_string_to_metric_families(found["text"])}
     assert families["walrusd_turns"].type == "counter"
@@ -123,8 +125,8 @@ async def test_metrics_are_also_the_text_that_prometheus_reads(line: Raw) -> Non
     assert fds.value >= 8
 
 
-async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_result(line: Raw) -> None:
-    found = await answered(line, "rpc.discover")
+async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_result(raw_client: RawClient) -> None:
+    found = await call_strictly(raw_client, "rpc.discover")
     assert {method["name"] for method in found["methods"]} == set(METHODS)
     for method in found["methods"]:
         params, result = METHODS[method["name"]]
@@ -133,21 +135,21 @@ async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_re
             assert set(whole["properties"]) == set(struct.__struct_fields__), method["name"]
 
 
-async def test_agents_are_listed_without_their_prompts_and_shown_with_them(line: Raw) -> None:
-    listed = (await answered(line, "agent.list"))["agents"]
+async def test_agents_are_listed_without_their_prompts_and_shown_with_them(raw_client: RawClient) -> None:
+    listed = (await call_strictly(raw_client, "agent.list"))["agents"]
     assert {agent["name"] for agent in listed} == {"echo", "told", "lost", "walrus"}
     told = next(agent for agent in listed if agent["name"] == "told")
-    shown = await answered(line, "agent.get", {"agent": "told"})
+    shown = await call_strictly(raw_client, "agent.get", {"agent": "told"})
     assert shown.pop("system_prompt")
     assert told.pop("system_prompt") == ""
     assert shown == told
     assert (shown["model"], shown["max_iterations"], shown["tools"]) == ("fake", 3, ["read"])
 
 
-async def test_a_session_is_created_and_shown(line: Raw) -> None:
+async def test_a_session_is_created_and_shown(raw_client: RawClient) -> None:
     params = {"agent": "echo", "created_by": "me", "title": "On walruses"}
-    session = (await answered(line, "session.create", params))["session"]
-    shown = await answered(line, "session.get", {"session": session})
+    session = (await call_strictly(raw_client, "session.create", params))["session"]
+    shown = await call_strictly(raw_client, "session.get", {"session": session})
     created_at = shown.pop("created_at")
     assert created_at == pytest.approx(shown.pop("updated_at"))
     assert shown == {
@@ -160,7 +162,7 @@ async def test_a_session_is_created_and_shown(line: Raw) -> None:
         "messages": 0,
         "last_seq": 1,
         "parent": None,
-        "usage": NOTHING_USED,
+        "usage": NO_USAGE,
         "cost_usd": 0.0,
         "error": None,
         "open_approvals": [],
@@ -168,40 +170,42 @@ async def test_a_session_is_created_and_shown(line: Raw) -> None:
     }
 
 
-async def test_a_message_is_sent_and_answered(line: Raw) -> None:
-    session = await new_session(line)
-    assert await answered(line, "session.send", {"session": session, "content": "hi"}) == {
+async def test_a_message_is_sent_and_answered(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
+    assert await call_strictly(raw_client, "session.send", {"session": session, "content": "hi"}) == {
         "session": session,
         "turn": 1,
         "text": "hi",
         "stop_reason": "text_response",
         "error": None,
         "rounds": 1,
-        "usage": NOTHING_USED,
+        "usage": NO_USAGE,
         "cost_usd": 0.0,
         "first_seq": 2,
         "last_seq": 4,
     }
-    assert (await answered(line, "session.get", {"session": session}))["messages"] == 2
+    assert (await call_strictly(raw_client, "session.get", {"session": session}))["messages"] == 2
 
 
-async def test_the_model_is_told_who_speaks(line: Raw) -> None:
-    session = await new_session(line)
-    sent = await answered(line, "session.send", {"session": session, "content": "hi", "sender": "Ann"})
+async def test_the_sender_is_part_of_the_prompt(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
+    sent = await call_strictly(raw_client, "session.send", {"session": session, "content": "hi", "sender": "Ann"})
     assert "Ann" in sent["text"]
     assert sent["text"].endswith("hi")
 
 
-async def test_a_message_may_be_made_of_parts(line: Raw) -> None:
-    session = await new_session(line)
+async def test_a_message_may_be_made_of_parts(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
     parts = [{"type": "text", "text": "hi"}, {"type": "text", "text": "there"}]
-    assert (await answered(line, "session.send", {"session": session, "content": parts}))["text"] == "hi\nthere"
+    assert (await call_strictly(raw_client, "session.send", {"session": session, "content": parts}))[
+        "text"
+    ] == "hi\nthere"
 
 
-async def test_history_is_what_the_model_sees(line: Raw) -> None:
-    session = await new_session(line)
-    await line.call("session.send", {"session": session, "content": "hi"})
-    assert await answered(line, "session.history", {"session": session}) == {
+async def test_history_is_what_the_model_sees(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
+    await raw_client.call("session.send", {"session": session, "content": "hi"})
+    assert await call_strictly(raw_client, "session.history", {"session": session}) == {
         "messages": [
             {"role": "user", "content": "hi"},
             {"role": "assistant", "content": "hi", "thinking": "", "calls": [], "opaque": None},
@@ -210,42 +214,47 @@ async def test_history_is_what_the_model_sees(line: Raw) -> None:
     }
 
 
-async def test_an_agent_is_run_in_a_session_of_its_own_that_closes(line: Raw) -> None:
-    ran = await answered(line, "agent.run", {"agent": "echo", "content": "hi", "created_by": "me", "title": "Once"})
+async def test_an_agent_is_run_in_a_session_of_its_own_that_closes(raw_client: RawClient) -> None:
+    ran = await call_strictly(
+        raw_client, "agent.run", {"agent": "echo", "content": "hi", "created_by": "me", "title": "Once"}
+    )
     assert (ran["text"], ran["turn"], ran["stop_reason"]) == ("hi", 1, "text_response")
-    waited = await answered(line, "session.wait", {"session": ran["session"], "states": ["closed"]})
+    waited = await call_strictly(raw_client, "session.wait", {"session": ran["session"], "states": ["closed"]})
     assert waited == {"state": "closed"}
-    shown = await answered(line, "session.get", {"session": ran["session"]})
+    shown = await call_strictly(raw_client, "session.get", {"session": ran["session"]})
     assert (shown["state"], shown["created_by"], shown["title"]) == ("closed", "me", "Once")
 
 
-async def test_a_session_closes_once_and_can_still_be_read(line: Raw) -> None:
-    session = await new_session(line)
-    await line.call("session.send", {"session": session, "content": "hi"})
-    assert await answered(line, "session.close", {"session": session}) == {"closed": True}
-    assert await answered(line, "session.close", {"session": session}) == {"closed": False}
-    assert (await answered(line, "session.get", {"session": session}))["state"] == "closed"
-    assert len((await answered(line, "session.history", {"session": session}))["messages"]) == 2
-    refused = (await line.call("session.send", {"session": session, "content": "more"}))["error"]
+async def test_a_session_closes_once_and_can_still_be_read(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
+    await raw_client.call("session.send", {"session": session, "content": "hi"})
+    assert await call_strictly(raw_client, "session.close", {"session": session}) == {"closed": True}
+    assert await call_strictly(raw_client, "session.close", {"session": session}) == {"closed": False}
+    assert (await call_strictly(raw_client, "session.get", {"session": session}))["state"] == "closed"
+    assert len((await call_strictly(raw_client, "session.history", {"session": session}))["messages"]) == 2
+    refused = (await raw_client.call("session.send", {"session": session, "content": "more"}))["error"]
     assert (refused["code"], refused["data"]["kind"]) == (-32005, "session_closed")
 
 
-async def test_an_interrupt_of_a_session_at_rest_is_no_error(line: Raw) -> None:
-    session = await new_session(line)
-    assert await answered(line, "session.interrupt", {"session": session}) == {"interrupted": False, "turn": None}
+async def test_an_interrupt_of_a_session_at_rest_is_no_error(raw_client: RawClient) -> None:
+    session = await new_session(raw_client)
+    assert await call_strictly(raw_client, "session.interrupt", {"session": session}) == {
+        "interrupted": False,
+        "turn": None,
+    }
 
 
-async def test_the_configuration_in_force_is_shown(line: Raw, home: Home) -> None:
-    shown = await answered(line, "config.get")
+async def test_the_active_configuration_is_shown(raw_client: RawClient, home: Home) -> None:
+    shown = await call_strictly(raw_client, "config.get")
     assert shown["path"] == str(home.path / "walrus.toml")
     assert shown["config"]["agents"]["told"]["model"] == "fake"
 
 
-async def test_the_files_as_they_are_now_are_checked_and_nothing_changes(line: Raw, home: Home) -> None:
-    assert (await answered(line, "config.check"))["ok"]
-    with home.broken("[agents.told.heartbat]") as wrong:
-        checked = await answered(line, "config.check")
+async def test_the_files_as_they_are_now_are_checked_and_nothing_changes(raw_client: RawClient, home: Home) -> None:
+    assert (await call_strictly(raw_client, "config.check"))["ok"]
+    with home.with_extra_line("[agents.told.heartbat]") as wrong:
+        checked = await call_strictly(raw_client, "config.check")
     assert (checked["ok"], checked["path"]) == (False, str(home.path / "walrus.toml"))
     assert f"{wrong}: agents.told.heartbat" in checked["message"]
     assert checked["hint"]
-    assert (await answered(line, "config.check"))["ok"]
+    assert (await call_strictly(raw_client, "config.check"))["ok"]

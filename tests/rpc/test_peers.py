@@ -11,9 +11,9 @@ import pytest
 from msgspec import structs
 
 from tests.fakes.home import ECHO, ROOT, Home
-from tests.rpc.raw import raw
-from walrus_protocol.fields import Params
+from tests.rpc.raw_client import open_raw_client
 from walrus_protocol.methods import METHODS
+from walrus_protocol.param_types import Params
 
 FORK_AND_BECOME = """
 import os, sys
@@ -64,10 +64,10 @@ async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Pat
         path=str(home.socket),
         answers=str(answers),
     )
-    with home.walrusd(by=[sys.executable, "-c", FORK_AND_BECOME, program]) as daemon:
-        await daemon.until(lambda daemon: bool(daemon.lines("request refused")))
+    with home.walrusd(wrapper=[sys.executable, "-c", FORK_AND_BECOME, program]) as daemon:
+        await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("request refused")))
         replies = json.loads(answers.read_text())
-        async with raw(daemon.socket) as line:
+        async with open_raw_client(daemon.socket) as line:
             assert "result" in await line.call("daemon.status"), "its other clients are as free as before"
     assert replies.keys() >= {"daemon.ping", "daemon.hello", "daemon.shutdown", "agent.list", "config.get"}
     for method, reply in replies.items():
@@ -94,8 +94,8 @@ def test_another_users_process_is_hung_up_on() -> None:
                 [sys.executable, "-c", CONNECT_AS, str(socket)], cwd=ROOT, capture_output=True, text=True, check=True
             )
             assert stranger.stdout == "b''\n"
-            daemon.wait_for(lambda daemon: bool(daemon.lines("connection refused")))
-            assert [line["uid"] for line in daemon.lines("connection refused")] == [65534]
+            daemon.wait_for(lambda daemon: bool(daemon.lines_of("connection refused")))
+            assert [line["uid"] for line in daemon.lines_of("connection refused")] == [65534]
 
 
 def test_the_socket_is_its_owners_alone(tmp_path: Path) -> None:
@@ -108,6 +108,6 @@ async def test_a_daemon_elsewhere_serves_its_socket(tmp_path: Path) -> None:
     elsewhere = tmp_path / "run" / "w.sock"
     with Home(tmp_path / "home").walrusd("--socket", str(elsewhere)) as daemon:
         assert daemon.socket == elsewhere
-        async with raw(elsewhere) as line:
+        async with open_raw_client(elsewhere) as line:
             assert (await line.call("daemon.ping"))["result"] == {}
         assert elsewhere.parent.stat().st_mode & 0o777 == 0o700

@@ -2,129 +2,135 @@
 
 import trio
 
-from tests.fakes.home import Walrusd
-from tests.fakes.provider import FakeProvider, hangs, says
-from tests.rpc.raw import Raw, raw, request
-from walrus_protocol.aclient import Client
+from tests.fakes.home import WalrusdProcess
+from tests.fakes.provider import FakeProvider, hangs, replies
+from tests.rpc.raw_client import RawClient, open_raw_client, request
+from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods import CreateParams, SendParams, SessionParams, WaitParams
 
 
-async def test_requests_of_one_connection_run_side_by_side(line: Raw, client: Client, provider: FakeProvider) -> None:
+async def test_requests_of_one_connection_run_side_by_side(
+    raw_client: RawClient, client: AsyncClient, provider: FakeProvider
+) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("slow", gate=[gate]))
-    await line.send(
+    provider.enqueue(replies("slow", gate=[gate]))
+    await raw_client.send(
         request("session.send", {"session": session, "content": "hi"}, "slow"),
         request("session.get", {"session": session}, "quick"),
         request("daemon.ping", id="quicker"),
     )
-    overtaken = {(await line.receive())["id"] for _ in range(2)}
+    overtaken = {(await raw_client.receive())["id"] for _ in range(2)}
     assert overtaken == {"quick", "quicker"}
     gate.set()
-    answer = await line.receive()
+    answer = await raw_client.receive()
     assert (answer["id"], answer["result"]["text"]) == ("slow", "slow")
 
 
-async def test_a_thousand_requests_in_one_send_get_an_answer_each(line: Raw) -> None:
+async def test_a_thousand_requests_in_one_send_get_an_answer_each(raw_client: RawClient) -> None:
     cheap = [request("daemon.ping", id=number) for number in range(500)]
     dear = [request("daemon.status", id=f"s{number}") for number in range(500)]
     messages = [*cheap, *dear]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.send, *messages)
-        answers = [await line.receive() for _ in range(1000)]
+        nursery.start_soon(raw_client.send, *messages)
+        answers = [await raw_client.receive() for _ in range(1000)]
     assert {answer["id"] for answer in answers} == {message["id"] for message in messages}
     assert all("result" in answer for answer in answers)
 
 
-async def test_sessions_run_side_by_side(client: Client, provider: FakeProvider) -> None:
+async def test_sessions_run_side_by_side(client: AsyncClient, provider: FakeProvider) -> None:
     gate = trio.Event()
-    provider.will(*(says("done", gate=[gate]) for _ in range(10)))
+    provider.enqueue(*(replies("done", gate=[gate]) for _ in range(10)))
     sessions = [(await client.create(CreateParams(agent="told"))).session for _ in range(10)]
     async with trio.open_nursery() as nursery:
         for session in sessions:
             nursery.start_soon(client.send, SendParams(session=session, content="hi"))
-        await provider.until(lambda fake: len(fake.requests) == 10)
+        await provider.wait_until(lambda fake: len(fake.requests) == 10)
         assert (await client.status()).sessions.running == 10
         gate.set()
 
 
 async def test_a_cancelled_send_ends_the_wait_and_not_the_turn(
-    line: Raw, client: Client, provider: FakeProvider
+    raw_client: RawClient, client: AsyncClient, provider: FakeProvider
 ) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("all the same", gate=[gate]))
-    await line.ask("session.send", {"session": session, "content": "hi"}, id=7)
-    await provider.until(lambda fake: len(fake.requests) == 1)
-    await line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 7}})
-    answer = await line.receive()
+    provider.enqueue(replies("all the same", gate=[gate]))
+    await raw_client.send_request("session.send", {"session": session, "content": "hi"}, id=7)
+    await provider.wait_until(lambda fake: len(fake.requests) == 1)
+    await raw_client.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 7}})
+    answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"], answer["error"]["data"]["kind"]) == (7, -32010, "cancelled")
     gate.set()
     await client.wait(WaitParams(session=session, states=("idle",)))
     assert (await client.session(SessionParams(session=session))).messages == 2
 
 
-async def test_a_cancel_of_nothing_is_no_error(line: Raw) -> None:
+async def test_a_cancel_of_nothing_is_no_error(raw_client: RawClient) -> None:
     for params in ({"id": 99}, {"id": None}, {}, {"id": [1]}, [1], "x"):
-        await line.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": params})
-    assert (await line.call("daemon.ping", id="still here"))["id"] == "still here"
+        await raw_client.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": params})
+    assert (await raw_client.call("daemon.ping", id="still here"))["id"] == "still here"
 
 
-async def test_a_cancel_with_an_id_says_that_it_takes_none(line: Raw) -> None:
-    error = (await line.call("rpc.cancel", {"id": 1}))["error"]
+async def test_a_cancel_with_an_id_says_that_it_takes_none(raw_client: RawClient) -> None:
+    error = (await raw_client.call("rpc.cancel", {"id": 1}))["error"]
     assert error["code"] == -32601
     assert "without an id" in error["data"]["hint"]
 
 
-async def test_a_request_without_an_id_is_neither_done_nor_answered(line: Raw, client: Client) -> None:
+async def test_a_request_without_an_id_is_neither_executed_nor_answered(
+    raw_client: RawClient, client: AsyncClient
+) -> None:
     before = (await client.status()).sessions.open
-    await line.send({"jsonrpc": "2.0", "method": "session.create", "params": {"agent": "echo"}})
-    assert (await line.call("daemon.ping"))["result"] == {}
+    await raw_client.send({"jsonrpc": "2.0", "method": "session.create", "params": {"agent": "echo"}})
+    assert (await raw_client.call("daemon.ping"))["result"] == {}
     assert (await client.status()).sessions.open == before
 
 
-async def test_an_id_may_be_used_again_once_it_was_answered(line: Raw) -> None:
+async def test_an_id_may_be_used_again_once_it_was_answered(raw_client: RawClient) -> None:
     for _ in range(3):
-        assert (await line.call("daemon.ping", id="same"))["id"] == "same"
-        assert "result" in await line.call("session.create", {"agent": "echo"}, id="same")
+        assert (await raw_client.call("daemon.ping", id="same"))["id"] == "same"
+        assert "result" in await raw_client.call("session.create", {"agent": "echo"}, id="same")
 
 
 async def test_an_id_in_flight_is_refused_and_the_first_is_answered(
-    line: Raw, client: Client, provider: FakeProvider
+    raw_client: RawClient, client: AsyncClient, provider: FakeProvider
 ) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
     gate = trio.Event()
-    provider.will(says("mine", gate=[gate]))
-    await line.ask("session.send", {"session": session, "content": "hi"}, id=1)
-    await line.ask("daemon.ping", id=1)
-    error = (await line.receive())["error"]
+    provider.enqueue(replies("mine", gate=[gate]))
+    await raw_client.send_request("session.send", {"session": session, "content": "hi"}, id=1)
+    await raw_client.send_request("daemon.ping", id=1)
+    error = (await raw_client.receive())["error"]
     assert (error["code"], error["data"]["kind"]) == (-32600, "invalid_request")
     assert "in flight" in error["message"]
     gate.set()
-    assert (await line.receive())["result"]["text"] == "mine"
+    assert (await raw_client.receive())["result"]["text"] == "mine"
 
 
-async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(line: Raw, client: Client) -> None:
+async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(
+    raw_client: RawClient, client: AsyncClient
+) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
     waits = [request("session.wait", {"session": session, "states": ["closed"]}, number) for number in range(1025)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.send, *waits)
-        answer = await line.receive()
+        nursery.start_soon(raw_client.send, *waits)
+        answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (1024, -32600)
     assert answer["error"]["data"]["hint"]
 
 
 async def test_a_client_that_goes_away_leaves_nothing_waiting(
-    client: Client, daemon: Walrusd, provider: FakeProvider
+    client: AsyncClient, daemon: WalrusdProcess, provider: FakeProvider
 ) -> None:
     session = (await client.create(CreateParams(agent="told"))).session
-    provider.will(hangs("so"))
+    provider.enqueue(hangs("so"))
     before = (await client.status()).connections
-    async with raw(daemon.socket) as leaving:
-        await leaving.ask("session.attach", {"session": session}, id=1)
-        await leaving.ask("session.send", {"session": session, "content": "hi"}, id=2)
-        await leaving.ask("session.wait", {"session": session, "states": ["closed"]}, id=3)
-        await provider.until(lambda fake: len(fake.requests) == 1)
+    async with open_raw_client(daemon.socket) as leaving:
+        await leaving.send_request("session.attach", {"session": session}, id=1)
+        await leaving.send_request("session.send", {"session": session, "content": "hi"}, id=2)
+        await leaving.send_request("session.wait", {"session": session, "states": ["closed"]}, id=3)
+        await provider.wait_until(lambda fake: len(fake.requests) == 1)
     with trio.fail_after(20):
         while (await client.status()).connections > before:
             pass
@@ -132,18 +138,18 @@ async def test_a_client_that_goes_away_leaves_nothing_waiting(
 
 
 async def test_a_request_that_is_cancelled_lets_nothing_overtake_what_was_sent_before_it(
-    line: Raw, daemon: Walrusd
+    raw_client: RawClient, daemon: WalrusdProcess
 ) -> None:
     for _ in range(10):
-        async with raw(daemon.socket) as other:
+        async with open_raw_client(daemon.socket) as other:
             session = (await other.call("session.create", {"agent": "echo"}))["result"]["session"]
-        await line.send(
+        await raw_client.send(
             # Whether its key was used before is looked up in the store: it is not taken at once.
             request("session.send", {"session": session, "content": "1", "key": "k"}, 1),
             request("session.send", {"session": session, "content": "2", "key": "l"}, 2),
             {"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 2}},
             request("session.send", {"session": session, "content": "3"}, 3),
         )
-        answers = {answer["id"]: answer for answer in [await line.receive() for _ in range(3)]}
+        answers = {answer["id"]: answer for answer in [await raw_client.receive() for _ in range(3)]}
         assert answers[2]["error"]["data"]["kind"] == "cancelled"
         assert [answers[number]["result"]["turn"] for number in (1, 3)] == [1, 2]

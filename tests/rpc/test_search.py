@@ -4,20 +4,20 @@ from uuid import uuid4
 
 import pytest
 
-from tests.rpc.raw import Raw
-from walrus_protocol.aclient import Client
+from tests.rpc.raw_client import RawClient
+from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.methods import CloseParams, CreateParams, SendParams
-from walrus_protocol.searching import Hit, Hits, SearchParams
+from walrus_protocol.methods.search import Hit, Hits, SearchParams
 
 
 @pytest.fixture
-def word() -> str:
+def unique_word() -> str:
     """One that no other test has said."""
     return f"w{uuid4().hex}"
 
 
-async def say(client: Client, *texts: str) -> int:
+async def send_texts(client: AsyncClient, *texts: str) -> int:
     """In a session of the agent that says what it hears."""
     session = (await client.create(CreateParams(agent="echo"))).session
     for text in texts:
@@ -25,52 +25,54 @@ async def say(client: Client, *texts: str) -> int:
     return session
 
 
-async def test_what_was_said_is_found_as_soon_as_the_answer_is_there(client: Client, word: str) -> None:
-    session = await say(client, f"The {word}, it sleeps")
-    answer = await client.search(SearchParams(query=f"{word.upper()} sleep*"))
+async def test_a_message_is_found_as_soon_as_its_answer_has_come(client: AsyncClient, unique_word: str) -> None:
+    session = await send_texts(client, f"The {unique_word}, it sleeps")
+    answer = await client.search(SearchParams(query=f"{unique_word.upper()} sleep*"))
     assert [(hit.session, hit.seq, hit.agent, hit.role) for hit in answer.hits] == [
         (session, 3, "echo", "assistant"),
         (session, 2, "echo", "user"),
     ]
     assert answer.cursor is None
     for hit in answer.hits:
-        assert hit.snippet == f"The {word}, it sleeps"
-        assert [hit.snippet[mark.start : mark.end] for mark in hit.marks] == [word, "sleeps"]
+        assert hit.snippet == f"The {unique_word}, it sleeps"
+        assert [hit.snippet[mark.start : mark.end] for mark in hit.marks] == [unique_word, "sleeps"]
 
 
-async def test_closed_sessions_are_searched_too(client: Client, word: str) -> None:
-    session = await say(client, word)
+async def test_closed_sessions_are_searched_too(client: AsyncClient, unique_word: str) -> None:
+    session = await send_texts(client, unique_word)
     await client.close(CloseParams(session=session))
-    assert [hit.session for hit in (await client.search(SearchParams(query=word))).hits] == [session, session]
+    assert [hit.session for hit in (await client.search(SearchParams(query=unique_word))).hits] == [session, session]
 
 
-async def test_hits_come_newest_first_page_by_page_whatever_is_said_meanwhile(client: Client, word: str) -> None:
-    sessions = [await say(client, f"{word} {number}") for number in range(3)]
-    whole = (await client.search(SearchParams(query=word))).hits
+async def test_hits_come_newest_first_page_by_page_whatever_is_said_meanwhile(
+    client: AsyncClient, unique_word: str
+) -> None:
+    sessions = [await send_texts(client, f"{unique_word} {number}") for number in range(3)]
+    whole = (await client.search(SearchParams(query=unique_word))).hits
     assert [(hit.session, hit.seq) for hit in whole] == [(s, seq) for s in reversed(sessions) for seq in (3, 2)]
     found: list[Hit] = []
-    page = await client.search(SearchParams(query=word, limit=4))
+    page = await client.search(SearchParams(query=unique_word, limit=4))
     found += page.hits
-    await say(client, word)
+    await send_texts(client, unique_word)
     while page.cursor is not None:
-        page = await client.search(SearchParams(query=word, limit=1, cursor=page.cursor))
+        page = await client.search(SearchParams(query=unique_word, limit=1, cursor=page.cursor))
         found += page.hits
     assert tuple(found) == whole
 
 
-async def test_nothing_found_is_an_empty_page(client: Client, word: str) -> None:
-    assert await client.search(SearchParams(query=word)) == Hits(hits=())
+async def test_nothing_found_is_an_empty_page(client: AsyncClient, unique_word: str) -> None:
+    assert await client.search(SearchParams(query=unique_word)) == Hits(hits=())
 
 
-async def test_a_text_of_one_long_word_is_shown_in_part(client: Client, word: str) -> None:
-    await say(client, *(f"{word} " + "\x7f" * 9000 for _ in range(3)))
-    answer = await client.search(SearchParams(query=word, limit=500))
+async def test_a_text_of_one_long_word_is_shown_in_part(client: AsyncClient, unique_word: str) -> None:
+    await send_texts(client, *(f"{unique_word} " + "\x7f" * 9000 for _ in range(3)))
+    answer = await client.search(SearchParams(query=unique_word, limit=500))
     assert len(answer.hits) == 6
     assert all(len(hit.snippet) <= 242 for hit in answer.hits)
 
 
 @pytest.mark.parametrize("query", ["", "  ", "?!", '"', "*", "🦭", "\x00"])
-async def test_a_query_without_a_word_is_refused_with_words(client: Client, query: str) -> None:
+async def test_a_query_without_a_word_is_refused_with_words(client: AsyncClient, query: str) -> None:
     with pytest.raises(RequestFailed) as refused:
         await client.search(SearchParams(query=query))
     assert (refused.value.kind, refused.value.code) == ("invalid_params", -32602)
@@ -78,7 +80,7 @@ async def test_a_query_without_a_word_is_refused_with_words(client: Client, quer
     assert refused.value.hint
 
 
-async def test_a_query_too_long_and_a_cursor_of_nobody_are_refused(line: Raw) -> None:
+async def test_a_query_too_long_and_a_cursor_of_nobody_are_refused(raw_client: RawClient) -> None:
     for params in ({"query": "a" * 1025}, {"query": "a", "cursor": "x"}, {"query": "a", "limit": 501}, {}):
-        error = (await line.call("session.search", params))["error"]
+        error = (await raw_client.call("session.search", params))["error"]
         assert (error["code"], error["data"]["kind"]) == (-32602, "invalid_params")

@@ -5,37 +5,37 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 
-from tests.fakes.model import FakeModel, Gate, calls, fails, in_turn, says
+from tests.fakes.model import BlockingReply, FakeModel, calls, fails, in_turn, replies
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, ToolSchema, TurnError, User
 from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult, UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelFailed, ToolRequest
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.inbox import INBOX, Incoming
+from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
-from walrusd.runtime.schemas import ToolRegistry
-from walrusd.store.log import StorageFull
+from walrusd.runtime.turns.inbox import MAX_QUEUED_MESSAGES, MessageRequest
+from walrusd.store.contract import StorageFull
 from walrusd.store.memory import MemoryLog
 
 CALL = ToolCall("c1", "look", {"at": "sky"})
 
 
-class Looking(Hook):
+class LookHook(Hook):
     """A hook with one tool, `look`, and a record of what it saw."""
 
     def __init__(self, look: Callable[[ToolRequest], Awaitable[str]] | None = None) -> None:
-        self.seen: list[AnyEvent] = []
+        self.events: list[AnyEvent] = []
         self._look = look
 
     def on_register_tools(self, registry: ToolRegistry) -> None:
         registry.register_tool(ToolSchema(name="look", description="Look.", parameters={"type": "object"}))
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        self.seen.append(event)
+        self.events.append(event)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
-        await request.started(None)
+        await request.record_started(None)
         output = await self._look(request) if self._look else "blue"
         return ToolResult(call_id=request.call.id, name=request.call.name, output=output)
 
@@ -52,40 +52,40 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 async def runtime(model: FakeModel, log: MemoryLog) -> AsyncIterator[Runtime]:
-    async with Runtime(model, Looking(), log=log, max_running_turns=4) as runtime:
+    async with Runtime(model, LookHook(), log=log, max_running_turns=4) as runtime:
         runtime.add_agent(Agent(name="walrus", max_iterations=3))
         yield runtime
 
 
-def types(runtime: Runtime, session: int) -> list[str]:
-    live = runtime.sessions_in_memory.in_memory(session)
+def event_tags(runtime: Runtime, session: int) -> list[str]:
+    live = runtime.session_cache.find_live(session)
     assert live is not None
     hook = runtime.hook
-    assert isinstance(hook, Looking)
+    assert isinstance(hook, LookHook)
     return [
         str(type(e).__struct_config__.tag)
-        for e in hook.seen
+        for e in hook.events
         if e.session == session and e.seq is not None and not hasattr(e, "live")
     ]
 
 
 async def test_a_message_is_answered_and_the_next_one_sees_the_conversation(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus", "test")
-    model.speak = in_turn(says("hello"), says("again"))
+    model.respond = in_turn(replies("hello"), replies("again"))
     first = await runtime.send_to(session, "hi")
     second = await runtime.send_to(session, "more")
     assert (first.final_response, first.stop_reason, first.iterations) == ("hello", "text_response", 1)
     assert second.final_response == "again"
-    assert model.asked[1] == [User("hi"), Assistant(content="hello"), User("more")]
+    assert model.requests[1] == [User("hi"), Assistant(content="hello"), User("more")]
 
 
 async def test_tool_calls_are_dispatched_and_the_model_sees_their_results(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = in_turn(calls(CALL), says("it is blue"))
+    model.respond = in_turn(calls(CALL), replies("it is blue"))
     answer = await runtime.send_to(session, "what colour?")
     assert (answer.final_response, answer.iterations) == ("it is blue", 2)
-    assert model.asked[1][-2:] == [Assistant(calls=(CALL,)), ToolOutput(call_id="c1", name="look", output="blue")]
-    assert types(runtime, session) == [
+    assert model.requests[1][-2:] == [Assistant(calls=(CALL,)), ToolOutput(call_id="c1", name="look", output="blue")]
+    assert event_tags(runtime, session) == [
         "session_created",
         "user_message",
         "assistant_message",
@@ -100,10 +100,10 @@ async def test_tool_calls_are_dispatched_and_the_model_sees_their_results(model:
 
 async def test_a_turn_that_goes_round_and_round_ends_at_max_iterations(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = calls(CALL)
+    model.respond = calls(CALL)
     answer = await runtime.send_to(session, "loop")
     assert (answer.stop_reason, answer.iterations) == ("max_iterations", 3)
-    model.speak = says("fine")
+    model.respond = replies("fine")
     assert (await runtime.send_to(session, "and now?")).final_response == "fine"
 
 
@@ -112,33 +112,31 @@ async def test_a_model_that_fails_ends_the_turn_in_error_and_the_session_takes_t
 ) -> None:
     session = await runtime.create_session("walrus")
     failure = ModelFailed("provider_auth", "401 from it", "Set its key.")
-    model.speak = in_turn(fails(failure, after="I was say"), says("better"))
-    ticket = await runtime.send(session, Incoming(content="hi"))
-    result = await ticket.outcome()
+    model.respond = in_turn(fails(failure, after="I was say"), replies("better"))
+    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    result = await ticket.wait_result()
     assert (result.stop_reason, result.error) == ("error", TurnError("provider_auth", "401 from it", "Set its key."))
     [listed] = await runtime.sessions()
     assert (listed.state, listed.error) == ("error", result.error)
     assert await runtime.session(session) == listed
     assert (await runtime.send_to(session, "again")).final_response == "better"
     assert (await runtime.session(session)).error is None
-    assert model.asked[1] == [User("hi"), Assistant(content="I was say"), User("again")]
+    assert model.requests[1] == [User("hi"), Assistant(content="I was say"), User("again")]
 
 
-async def test_an_interrupt_cuts_the_model_off_at_once_and_keeps_what_it_said(
-    model: FakeModel, runtime: Runtime
-) -> None:
+async def test_an_interrupt_stops_the_model_at_once_and_keeps_its_text(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = gate = Gate("so far, so ")
-    ticket = await runtime.send(session, Incoming(content="hi"))
+    model.respond = gate = BlockingReply("so far, so ")
+    ticket = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     interrupted = await runtime.interrupt(session)
     assert (interrupted.interrupted, interrupted.turn) == (True, 1)
-    result = await ticket.outcome()
+    result = await ticket.wait_result()
     assert (result.stop_reason, result.error, result.text) == ("interrupted", None, "so far, so ")
-    assert types(runtime, session)[-3:] == ["interrupt_requested", "assistant_message", "done"]
-    model.speak = says("yes")
+    assert event_tags(runtime, session)[-3:] == ["interrupt_requested", "assistant_message", "done"]
+    model.respond = replies("yes")
     await runtime.send_to(session, "go on")
-    assert model.asked[1] == [User("hi"), Assistant(content="so far, so "), User("go on")]
+    assert model.requests[1] == [User("hi"), Assistant(content="so far, so "), User("go on")]
 
 
 async def test_an_interrupt_of_a_session_at_rest_is_no_error(runtime: Runtime) -> None:
@@ -155,16 +153,16 @@ async def test_an_interrupted_tool_call_is_answered_as_unknown(model: FakeModel)
         await trio.sleep_forever()
         raise AssertionError
 
-    async with Runtime(model, Looking(look)) as runtime:
+    async with Runtime(model, LookHook(look)) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
-        model.speak = in_turn(calls(CALL), says("after all"))
-        ticket = await runtime.send(session, Incoming(content="hi"))
+        model.respond = in_turn(calls(CALL), replies("after all"))
+        ticket = await runtime.send(session, MessageRequest(content="hi"))
         await reached.wait()
         await runtime.interrupt(session)
-        assert (await ticket.outcome()).stop_reason == "interrupted"
+        assert (await ticket.wait_result()).stop_reason == "interrupted"
         await runtime.send_to(session, "go on")
-        answered = model.asked[1][2]
+        answered = model.requests[1][2]
         assert isinstance(answered, ToolOutput)
         assert answered.is_error
         assert "unknown" in answered.output
@@ -174,122 +172,124 @@ async def test_messages_to_a_busy_session_are_answered_in_the_order_they_came(
     model: FakeModel, runtime: Runtime
 ) -> None:
     session = await runtime.create_session("walrus")
-    gate = Gate()
-    model.speak = in_turn(gate, says("2"), says("3"))
-    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b", "c")]
-    assert [ticket.position for ticket in tickets] == [0, 1, 2]
+    gate = BlockingReply()
+    model.respond = in_turn(gate, replies("2"), replies("3"))
+    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
+    assert [ticket.queue_position for ticket in tickets] == [0, 1, 2]
     assert (await runtime.session(session)).queued == 2
-    gate.opened.set()
-    assert [(await ticket.outcome()).text for ticket in tickets] == ["ok", "2", "3"]
-    assert [asked[-1] for asked in model.asked] == [User("a"), User("b"), User("c")]
-    assert model.most_at_once == 1
+    gate.released.set()
+    assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok", "2", "3"]
+    assert [asked[-1] for asked in model.requests] == [User("a"), User("b"), User("c")]
+    assert model.max_concurrent == 1
 
 
 async def test_sessions_run_side_by_side_up_to_the_limit_and_the_others_wait(
     model: FakeModel, runtime: Runtime
 ) -> None:
-    model.speak = gate = Gate()
+    model.respond = gate = BlockingReply()
     tickets = []
     for _ in range(6):
         session = await runtime.create_session("walrus")
-        tickets.append(await runtime.send(session, Incoming(content="hi")))
+        tickets.append(await runtime.send(session, MessageRequest(content="hi")))
     await trio.testing.wait_all_tasks_blocked()
-    assert (len(model.asked), model.most_at_once) == (4, 4)
-    gate.opened.set()
-    assert [(await ticket.outcome()).text for ticket in tickets] == ["ok"] * 6
-    assert model.most_at_once == 4
+    assert (len(model.requests), model.max_concurrent) == (4, 4)
+    gate.released.set()
+    assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok"] * 6
+    assert model.max_concurrent == 4
 
 
 async def test_a_full_inbox_is_busy_and_keeps_what_it_took(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = gate = Gate()
-    tickets = [await runtime.send(session, Incoming(content=f"{n}")) for n in range(INBOX + 1)]
+    model.respond = gate = BlockingReply()
+    tickets = [await runtime.send(session, MessageRequest(content=f"{n}")) for n in range(MAX_QUEUED_MESSAGES + 1)]
     with pytest.raises(Problem) as refused:
-        await runtime.send(session, Incoming(content="one too many"))
+        await runtime.send(session, MessageRequest(content="one too many"))
     assert (refused.value.kind, refused.value.data) == ("inbox_full", {"retry_after_ms": 1000})
-    gate.opened.set()
+    gate.released.set()
     for ticket in tickets:
-        await ticket.outcome()
-    assert len(model.asked) == INBOX + 1
+        await ticket.wait_result()
+    assert len(model.requests) == MAX_QUEUED_MESSAGES + 1
 
 
 async def test_when_busy_reject_is_refused_only_while_a_turn_runs(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    gate = Gate()
-    model.speak = in_turn(gate, says("free"))
-    running = await runtime.send(session, Incoming(content="hi", when_busy="reject"))
+    gate = BlockingReply()
+    model.respond = in_turn(gate, replies("free"))
+    running = await runtime.send(session, MessageRequest(content="hi", when_busy="reject"))
     with pytest.raises(Problem, match="turn under way"):
-        await runtime.send(session, Incoming(content="me too", when_busy="reject"))
-    gate.opened.set()
-    await running.outcome()
-    assert (await (await runtime.send(session, Incoming(content="now", when_busy="reject"))).outcome()).text == "free"
+        await runtime.send(session, MessageRequest(content="me too", when_busy="reject"))
+    gate.released.set()
+    await running.wait_result()
+    assert (
+        await (await runtime.send(session, MessageRequest(content="now", when_busy="reject"))).wait_result()
+    ).text == "free"
 
 
 async def test_a_message_that_interrupts_goes_before_those_that_wait(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    gate = Gate("half")
-    model.speak = in_turn(gate, says("urgent done"), says("patient done"))
-    running = await runtime.send(session, Incoming(content="long"))
+    gate = BlockingReply("half")
+    model.respond = in_turn(gate, replies("urgent done"), replies("patient done"))
+    running = await runtime.send(session, MessageRequest(content="long"))
     await gate.reached.wait()
-    patient = await runtime.send(session, Incoming(content="patient"))
-    urgent = await runtime.send(session, Incoming(content="urgent", when_busy="interrupt"))
-    assert (await running.outcome()).stop_reason == "interrupted"
-    assert ((await urgent.outcome()).text, (await urgent.outcome()).turn) == ("urgent done", 2)
-    assert ((await patient.outcome()).text, (await patient.outcome()).turn) == ("patient done", 3)
+    patient = await runtime.send(session, MessageRequest(content="patient"))
+    urgent = await runtime.send(session, MessageRequest(content="urgent", when_busy="interrupt"))
+    assert (await running.wait_result()).stop_reason == "interrupted"
+    assert ((await urgent.wait_result()).text, (await urgent.wait_result()).turn) == ("urgent done", 2)
+    assert ((await patient.wait_result()).text, (await patient.wait_result()).turn) == ("patient done", 3)
 
 
 async def test_a_steer_reaches_the_model_at_the_next_round(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    gate = Gate("thinking, ")
+    gate = BlockingReply("thinking, ")
 
     async def call(request: object, say: object) -> object:
         await gate(request, say)  # type: ignore[arg-type]
         return await calls(CALL)(request, say)  # type: ignore[arg-type]
 
-    model.speak = in_turn(call, says("left it is"))  # type: ignore[arg-type]
-    running = await runtime.send(session, Incoming(content="where?"))
+    model.respond = in_turn(call, replies("left it is"))  # type: ignore[arg-type]
+    running = await runtime.send(session, MessageRequest(content="where?"))
     await gate.reached.wait()
-    steer = await runtime.send(session, Incoming(content="go left", when_busy="steer"))
-    gate.opened.set()
-    ours, theirs = await running.outcome(), await steer.outcome()
+    steer = await runtime.send(session, MessageRequest(content="go left", when_busy="steer"))
+    gate.released.set()
+    ours, theirs = await running.wait_result(), await steer.wait_result()
     assert ours == theirs
     assert ours.text == "left it is"
-    assert model.asked[1][-1] == User("go left")
+    assert model.requests[1][-1] == User("go left")
 
 
 async def test_a_steer_that_waits_at_the_final_text_makes_one_more_round(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    gate = Gate("final")
-    model.speak = in_turn(gate, says("then left"))
-    running = await runtime.send(session, Incoming(content="where?"))
+    gate = BlockingReply("final")
+    model.respond = in_turn(gate, replies("then left"))
+    running = await runtime.send(session, MessageRequest(content="where?"))
     await gate.reached.wait()
-    steer = await runtime.send(session, Incoming(content="no, left", when_busy="steer"))
-    gate.opened.set()
-    assert (await running.outcome()).rounds == 2
-    assert (await steer.outcome()).turn == 1
+    steer = await runtime.send(session, MessageRequest(content="no, left", when_busy="steer"))
+    gate.released.set()
+    assert (await running.wait_result()).rounds == 2
+    assert (await steer.wait_result()).turn == 1
 
 
 async def test_a_steer_that_misses_the_turn_becomes_the_next_one(model: FakeModel, log: MemoryLog) -> None:
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="walrus", max_iterations=1))
         session = await runtime.create_session("walrus")
-        gate = Gate()
-        model.speak = in_turn(gate, says("next"))
-        running = await runtime.send(session, Incoming(content="a"))
+        gate = BlockingReply()
+        model.respond = in_turn(gate, replies("next"))
+        running = await runtime.send(session, MessageRequest(content="a"))
         await gate.reached.wait()
-        steer = await runtime.send(session, Incoming(content="b", when_busy="steer"))
-        gate.opened.set()
-        assert (await running.outcome()).turn == 1
-        assert ((await steer.outcome()).turn, (await steer.outcome()).text) == (2, "next")
+        steer = await runtime.send(session, MessageRequest(content="b", when_busy="steer"))
+        gate.released.set()
+        assert (await running.wait_result()).turn == 1
+        assert ((await steer.wait_result()).turn, (await steer.wait_result()).text) == (2, "next")
 
 
 async def test_a_turn_that_runs_out_of_time_ends_as_interrupted_with_kind_timeout(
     model: FakeModel, runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = Gate("slow")
-    ticket = await runtime.send(session, Incoming(content="hi", timeout_s=5))
-    result = await ticket.outcome()
+    model.respond = BlockingReply("slow")
+    ticket = await runtime.send(session, MessageRequest(content="hi", timeout_s=5))
+    result = await ticket.wait_result()
     assert (result.stop_reason, result.text) == ("interrupted", "slow")
     assert result.error is not None
     assert result.error.kind == "timeout"
@@ -303,7 +303,7 @@ async def test_a_hook_that_crashes_ends_the_turn_as_internal_and_nothing_else(mo
     async with Runtime(model, Crashing()) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
-        result = await (await runtime.send(session, Incoming(content="hi"))).outcome()
+        result = await (await runtime.send(session, MessageRequest(content="hi"))).wait_result()
         assert result.error is not None
         assert (result.stop_reason, result.error.kind) == ("error", "internal")
         assert (await runtime.session(session)).state == "error"
@@ -318,14 +318,14 @@ async def test_what_a_hook_adds_before_a_run_is_shown_once_and_never_recorded(mo
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         await runtime.send_to(session, "hi")
-        assert model.asked == [[User("hi"), User("remember the milk")]]
-        live = await runtime.live(session)
+        assert model.requests == [[User("hi"), User("remember the milk")]]
+        live = await runtime.live_session(session)
         assert live.session.history.messages == [User("hi"), Assistant(content="ok")]
 
 
 async def test_a_stream_gives_the_turn_from_its_message_to_its_done(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = says("hello")
+    model.respond = replies("hello")
     async with runtime.stream_to(session, "hi") as events:
         seen = [event async for event in events]
     assert [str(type(event).__struct_config__.tag) for event in seen] == [
@@ -345,7 +345,7 @@ async def test_a_stream_to_what_is_not_there_is_one_done_with_an_error(
     async with Runtime(model, log=log) as earlier:
         earlier.add_agent(Agent(name="gone"))
         assert await earlier.create_session("gone") == 1
-    async with Runtime(model, log=MemoryLog(log.disk)) as runtime, runtime.stream_to(session, "hi") as events:
+    async with Runtime(model, log=MemoryLog(log.tables)) as runtime, runtime.stream_to(session, "hi") as events:
         seen = [event async for event in events]
     assert len(seen) == 1
     assert isinstance(seen[0], Done)
@@ -357,7 +357,7 @@ async def test_unknown_agents_and_sessions_are_named_with_what_to_do(runtime: Ru
         await runtime.create_session("walros")
     assert (refused.value.kind, refused.value.hint) == ("agent_not_found", "Did you mean walrus?")
     with pytest.raises(Problem) as refused:
-        await runtime.send(9, Incoming(content="hi"))
+        await runtime.send(9, MessageRequest(content="hi"))
     assert refused.value.kind == "session_not_found"
 
 
@@ -367,57 +367,57 @@ async def test_closing_a_session_at_rest_ends_it_for_good(runtime: Runtime) -> N
     assert not await runtime.close_session(session)
     assert (await runtime.session(session)).state == "closed"
     with pytest.raises(Problem) as refused:
-        await runtime.send(session, Incoming(content="hi"))
+        await runtime.send(session, MessageRequest(content="hi"))
     assert refused.value.kind == "session_closed"
 
 
 async def test_a_close_lets_the_running_and_the_queued_turns_finish(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = gate = Gate()
-    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b")]
+    model.respond = gate = BlockingReply()
+    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b")]
     assert await runtime.close_session(session)
     assert not await runtime.close_session(session)
     with pytest.raises(Problem, match="closed"):
-        await runtime.send(session, Incoming(content="late"))
-    gate.opened.set()
-    assert [(await ticket.outcome()).stop_reason for ticket in tickets] == ["text_response", "text_response"]
+        await runtime.send(session, MessageRequest(content="late"))
+    gate.released.set()
+    assert [(await ticket.wait_result()).stop_reason for ticket in tickets] == ["text_response", "text_response"]
     assert await runtime.wait(session, {"closed"}) == "closed"
 
 
 async def test_a_forced_close_cuts_the_turn_and_ends_each_queued_message(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = Gate("half")
-    tickets = [await runtime.send(session, Incoming(content=text)) for text in ("a", "b", "c")]
+    model.respond = BlockingReply("half")
+    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
     assert await runtime.close_session(session)
     assert await runtime.close_session(session, force=True)
-    assert [(await ticket.outcome()).stop_reason for ticket in tickets] == ["interrupted"] * 3
+    assert [(await ticket.wait_result()).stop_reason for ticket in tickets] == ["interrupted"] * 3
     assert (await runtime.session(session)).state == "closed"
-    assert len(model.asked) == 1
+    assert len(model.requests) == 1
 
 
 async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_is_space(
     model: FakeModel, runtime: Runtime, log: MemoryLog, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = gate = Gate("half")
-    ticket = await runtime.send(session, Incoming(content="hi"))
+    model.respond = gate = BlockingReply("half")
+    ticket = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     log.fail_with = StorageFull("no space left")
-    gate.opened.set()
+    gate.released.set()
     with pytest.raises(Problem) as refused:
-        await ticket.outcome()
+        await ticket.wait_result()
     assert (refused.value.kind, refused.value.data) == ("storage_full", {"session": session, "turn": 1})
     with pytest.raises(Problem) as refused:
-        await runtime.send(session, Incoming(content="again"))
+        await runtime.send(session, MessageRequest(content="again"))
     assert refused.value.kind == "storage_full"
-    assert runtime.suspended() == (session,)
+    assert runtime.suspended_sessions() == (session,)
     assert (await runtime.session(session)).state == "processing"
     log.fail_with = None
     assert await runtime.wait(session, {"error", "idle"}) == "error"
     await trio.testing.wait_all_tasks_blocked()
-    assert runtime.suspended() == ()
-    assert types(runtime, session)[-2:] == ["assistant_message", "done"]
-    model.speak = says("space again")
+    assert runtime.suspended_sessions() == ()
+    assert event_tags(runtime, session)[-2:] == ["assistant_message", "done"]
+    model.respond = replies("space again")
     assert (await runtime.send_to(session, "and now?")).final_response == "space again"
 
 
@@ -425,21 +425,21 @@ async def test_a_send_that_the_disk_refuses_uses_up_no_key(model: FakeModel, run
     session = await runtime.create_session("walrus")
     log.fail_with = StorageFull("no space left")
     with pytest.raises(Problem):
-        await runtime.send(session, Incoming(content="hi", key="k"))
+        await runtime.send(session, MessageRequest(content="hi", key="k"))
     log.fail_with = None
-    assert (await (await runtime.send(session, Incoming(content="other", key="k"))).outcome()).text == "ok"
-    assert model.asked == [[User("other")]]
+    assert (await (await runtime.send(session, MessageRequest(content="other", key="k"))).wait_result()).text == "ok"
+    assert model.requests == [[User("other")]]
 
 
 async def test_a_stream_whose_turn_cannot_be_recorded_ends_in_one_done_with_the_error(
     model: FakeModel, runtime: Runtime, log: MemoryLog
 ) -> None:
     session = await runtime.create_session("walrus")
-    model.speak = gate = Gate("half")
+    model.respond = gate = BlockingReply("half")
     async with runtime.stream_to(session, "hi") as events:
         assert isinstance(await anext(events), UserMessage)
         log.fail_with = StorageFull("no space left")
-        gate.opened.set()
+        gate.released.set()
         seen = [event async for event in events]
     assert isinstance(seen[-1], Done)
     assert seen[-1].error is not None

@@ -6,44 +6,44 @@ import pytest
 import trio
 
 from tests.fakes.clock import FakeWallClock
-from tests.fakes.model import FakeModel, Gate, fails, in_turn, says
-from tests.schedule.house import HOUR, MONDAY, NAME, Probe, open_house
-from walrus_config.schema import Heartbeat
+from tests.fakes.model import BlockingReply, FakeModel, fails, in_turn, replies
+from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, FakeProbe, open_scheduler
+from walrus_config.schema import HeartbeatSettings
 from walrus_protocol.content import User
-from walrus_protocol.events import Ran, Tick, UserMessage, decode_row
+from walrus_protocol.events import Tick, TurnRef, UserMessage, decode_row
 from walrus_protocol.problems import Problem
 from walrusd.ports import ModelFailed
-from walrusd.runtime.inbox import Incoming
-from walrusd.schedule.pending import Unreadable
-from walrusd.schedule.wording import DEFAULT_PROMPT, Pending, is_news
-from walrusd.store.log import Schedule
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.schedule.heartbeat_prompt import DEFAULT_PROMPT, PendingWork, is_news
+from walrusd.schedule.todo_sources import TodoUnreadable
+from walrusd.store.contract import ScheduleRow
 from walrusd.store.memory import MemoryLog
 
-HOURLY = Heartbeat(interval=60, prompt="Look around.")
-SAME = Heartbeat(interval=60, prompt="Look around.", session="same")
-PROBING = Heartbeat(interval=60, prompt="Look around.", probe="ls")
+HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
+SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
+PROBING = HeartbeatSettings(interval=60, prompt="Look around.", probe="ls")
 
 Autojump = trio.abc.Clock
 
 
-class List:
+class FakeTodoSource:
     """Fills Source, with a text for every agent."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
-    async def pending(self, agent: str) -> Pending | None:
-        return Pending(f"What {agent} has to do:", self.text) if self.text else None
+    async def read_pending(self, agent: str) -> PendingWork | None:
+        return PendingWork(f"What {agent} has to do:", self.text) if self.text else None
 
 
-class Broken:
-    async def pending(self, agent: str) -> Pending | None:
-        raise Unreadable(f"the list of {agent} cannot be read")
+class UnreadableSource:
+    async def read_pending(self, agent: str) -> PendingWork | None:
+        raise TodoUnreadable(f"the list of {agent} cannot be read")
 
 
 async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_says_which(autojump_clock: Autojump) -> None:
-    model = FakeModel(says("The roof leaks."))
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+    model = FakeModel(replies("The roof leaks."))
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
         await trio.sleep(HOUR + 1)
         [row] = await house.rows()
         assert row == Tick(
@@ -53,7 +53,7 @@ async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_says_which(autoju
             agent="clerk",
             slot=MONDAY + HOUR,
             outcome="ran",
-            ran=Ran(session=1, turn=1, cost_usd=0.0),
+            ran=TurnRef(session=1, turn=1, cost_usd=0.0),
             text="The roof leaks.",
             news=True,
             started_at=MONDAY + HOUR,
@@ -70,24 +70,24 @@ async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_says_which(autoju
         assert (message.kind, message.sender, message.content) == ("heartbeat", "", "Look around.")
 
 
-async def test_the_fact_and_the_last_row_are_the_same(autojump_clock: Autojump) -> None:
+async def test_the_tick_event_and_the_last_row_are_equal(autojump_clock: Autojump) -> None:
     log = MemoryLog()
-    async with open_house(log, FakeModel(), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
         await trio.sleep(HOUR + 1)
         [row] = await house.rows()
-    facts = log.disk.sessions[0].rows
+    facts = log.tables.sessions[0].rows
     assert [fact.seq for fact in facts] == [1]
     assert b'"outcome":"ran"' in facts[0].body
     assert row.outcome == "ran"
 
 
-async def test_what_waits_for_the_agent_is_told_behind_the_prompt(autojump_clock: Autojump) -> None:
-    model, probe = FakeModel(), Probe("2 files")
-    sources = (List("- mend the roof"), Broken(), List(""))
-    opened = partial(open_house, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, sources=sources)
-    async with opened(beats={"clerk": PROBING}) as house:
+async def test_todo_items_of_the_agent_follow_the_prompt(autojump_clock: Autojump) -> None:
+    model, probe = FakeModel(), FakeProbe("2 files")
+    sources = (FakeTodoSource("- mend the roof"), UnreadableSource(), FakeTodoSource(""))
+    opened = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, sources=sources)
+    async with opened(heartbeat_settings={"clerk": PROBING}) as house:
         await trio.sleep(HOUR + 1)
-        assert model.asked == [
+        assert model.requests == [
             [
                 User(
                     "Look around.\n\n"
@@ -96,14 +96,16 @@ async def test_what_waits_for_the_agent_is_told_behind_the_prompt(autojump_clock
                 )
             ]
         ]
-        assert await house.told() == [("ran", "the list of clerk cannot be read")]
+        assert await house.outcomes() == [("ran", "the list of clerk cannot be read")]
 
 
-async def test_without_a_prompt_the_agent_is_told_what_a_heartbeat_is(autojump_clock: Autojump) -> None:
+async def test_without_a_prompt_the_default_one_explains_heartbeats(autojump_clock: Autojump) -> None:
     model = FakeModel()
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": Heartbeat(interval=60)}):
+    async with open_scheduler(
+        MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HeartbeatSettings(interval=60)}
+    ):
         await trio.sleep(HOUR + 1)
-    assert model.asked == [[User(DEFAULT_PROMPT)]]
+    assert model.requests == [[User(DEFAULT_PROMPT)]]
     assert "HEARTBEAT_OK" in DEFAULT_PROMPT
 
 
@@ -120,50 +122,50 @@ async def test_without_a_prompt_the_agent_is_told_what_a_heartbeat_is(autojump_c
         ("All fine. HEARTBEAT_OK", True),
     ],
 )
-def test_an_answer_is_no_news_where_it_is_the_word_alone(answer: str, news: bool) -> None:
+def test_an_answer_of_only_heartbeat_ok_is_no_news(answer: str, news: bool) -> None:
     assert is_news(answer) is news
 
 
-async def test_a_quiet_answer_is_kept_and_is_no_news_and_a_long_one_is_cut(autojump_clock: Autojump) -> None:
-    model = FakeModel(in_turn(says("HEARTBEAT_OK"), says("x" * 600)))
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+async def test_a_quiet_answer_is_stored_and_is_no_news_and_a_long_one_is_cut(autojump_clock: Autojump) -> None:
+    model = FakeModel(in_turn(replies("HEARTBEAT_OK"), replies("x" * 600)))
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
         await trio.sleep(2 * HOUR + 1)
         assert [(row.text, row.news) for row in await house.rows()] == [("HEARTBEAT_OK", False), ("x" * 500, True)]
-        assert [row.text for row in await house.schedules.history(NAME, news=True)] == ["x" * 500]
+        assert [row.text for row in await house.scheduler.history(NAME, news=True)] == ["x" * 500]
 
 
 async def test_the_same_session_is_used_again_until_it_is_closed(autojump_clock: Autojump) -> None:
     log, model, clock = MemoryLog(), FakeModel(), FakeWallClock(MONDAY)
-    async with open_house(log, model, clock, beats={"clerk": SAME}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as house:
         await trio.sleep(2 * HOUR + 1)
         assert (await house.runtime.session(1)).title == "heartbeats of clerk"
-    log = MemoryLog(log.disk)
-    async with open_house(log, model, clock, beats={"clerk": SAME}) as house:
+    log = MemoryLog(log.tables)
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as house:
         await trio.sleep(HOUR)
         await house.runtime.close_session(1)
         await trio.sleep(2 * HOUR)
         turns = [(row.ran.session, row.ran.turn) for row in await house.rows() if row.ran]
         assert turns == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
-        assert [len(asked) for asked in model.asked] == [1, 3, 5, 1, 3]
+        assert [len(asked) for asked in model.requests] == [1, 3, 5, 1, 3]
 
 
-async def test_a_tick_leaves_a_session_alone_in_which_somebody_speaks(autojump_clock: Autojump) -> None:
-    gate = Gate()
-    model = FakeModel(in_turn(says("ok"), gate, says("ok")))
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": SAME}) as house:
+async def test_a_tick_is_skipped_while_its_session_has_a_turn_under_way(autojump_clock: Autojump) -> None:
+    gate = BlockingReply()
+    model = FakeModel(in_turn(replies("ok"), gate, replies("ok")))
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": SAME}) as house:
         await trio.sleep(1.5 * HOUR)
-        ticket = await house.runtime.send(1, Incoming(content="a word with you"))
+        ticket = await house.runtime.send(1, MessageRequest(content="a word with you"))
         await trio.sleep(HOUR)
-        gate.opened.set()
-        await ticket.outcome()
+        gate.released.set()
+        await ticket.wait_result()
         await trio.sleep(HOUR)
-        assert await house.told() == [("ran", ""), ("skipped", "session 1 has a turn under way"), ("ran", "")]
+        assert await house.outcomes() == [("ran", ""), ("skipped", "session 1 has a turn under way"), ("ran", "")]
         assert [row.news for row in await house.rows()] == [True, False, True]
 
 
 async def test_a_failed_tick_says_why_and_is_news_with_what_it_cost(autojump_clock: Autojump) -> None:
-    model = FakeModel(in_turn(fails(ModelFailed("provider_network", "No route.")), says("")))
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+    model = FakeModel(in_turn(fails(ModelFailed("provider_network", "No route.")), replies("")))
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
         await trio.sleep(2 * HOUR + 1)
         rows = await house.rows()
         assert [(row.outcome, row.reason, row.news) for row in rows] == [
@@ -171,33 +173,37 @@ async def test_a_failed_tick_says_why_and_is_news_with_what_it_cost(autojump_clo
             ("failed", "no_action: the model neither said nor asked for anything", True),
         ]
         assert [row.ran for row in rows] == [
-            Ran(session=1, turn=1, cost_usd=None),
-            Ran(session=2, turn=1, cost_usd=0.0),
+            TurnRef(session=1, turn=1, cost_usd=None),
+            TurnRef(session=2, turn=1, cost_usd=0.0),
         ]
-        assert [standing.row.failures for standing in house.schedules.standing()] == [2]
+        assert [standing.row.failures for standing in house.scheduler.states()] == [2]
 
 
-async def test_an_agent_that_is_gone_makes_a_failed_tick(autojump_clock: Autojump) -> None:
-    async with open_house(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
-        await house.set({"ghost": HOURLY})
+async def test_a_removed_agent_makes_a_failed_tick(autojump_clock: Autojump) -> None:
+    async with open_scheduler(
+        MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as house:
+        await house.reload_heartbeats({"ghost": HOURLY})
         await trio.sleep(HOUR + 1)
-        [(outcome, reason)] = await house.told("heartbeat:ghost")
+        [(outcome, reason)] = await house.outcomes("heartbeat:ghost")
         assert (outcome, reason) == ("failed", "agent_not_found: there is no agent named 'ghost'")
 
 
-async def test_the_model_is_called_only_when_the_probe_says_something_else(autojump_clock: Autojump) -> None:
-    log, clock, probe = MemoryLog(), FakeWallClock(MONDAY), Probe("one")
+async def test_the_model_is_called_only_if_the_probe_output_changed(autojump_clock: Autojump) -> None:
+    log, clock, probe = MemoryLog(), FakeWallClock(MONDAY), FakeProbe("one")
     model = FakeModel()
-    async with open_house(log, model, clock, probe=probe, beats={"clerk": PROBING}):
+    async with open_scheduler(log, model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}):
         await trio.sleep(2 * HOUR + 1)
-    async with open_house(log := MemoryLog(log.disk), model, clock, probe=probe, beats={"clerk": PROBING}) as house:
+    async with open_scheduler(
+        log := MemoryLog(log.tables), model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}
+    ) as house:
         await trio.sleep(HOUR)
-        probe.says = "two"
-        model.speak = fails(ModelFailed("provider_network", "No route."))
+        probe.output = "two"
+        model.respond = fails(ModelFailed("provider_network", "No route."))
         await trio.sleep(HOUR)  # it said something new, and nobody has answered to it
-        model.speak = says("ok")
+        model.respond = replies("ok")
         await trio.sleep(2 * HOUR)
-        assert [outcome for outcome, _ in await house.told()] == [
+        assert [outcome for outcome, _ in await house.outcomes()] == [
             "ran",
             "skipped",
             "skipped",
@@ -205,43 +211,45 @@ async def test_the_model_is_called_only_when_the_probe_says_something_else(autoj
             "ran",
             "skipped",
         ]
-        assert await house.schedules.tick_now(NAME) == (await house.rows())[-1], "by hand no less"
-        assert (await house.told())[-1] == ("skipped", "the probe says what it said before")
-    assert (probe.asked, len(model.asked)) == (7, 3)
+        assert await house.scheduler.tick_now(NAME) == (await house.rows())[-1], "by hand no less"
+        assert (await house.outcomes())[-1] == ("skipped", "the probe says what it said before")
+    assert (probe.calls, len(model.requests)) == (7, 3)
 
 
 async def test_a_tick_by_hand_runs_whatever_the_hour_the_breaker_and_a_pause_say(autojump_clock: Autojump) -> None:
-    quiet = Heartbeat(interval=60, quiet_hours=("00:00", "23:59"))
+    quiet = HeartbeatSettings(interval=60, quiet_hours=("00:00", "23:59"))
     model = FakeModel(fails(ModelFailed("provider_auth", "Refused.")))
-    async with open_house(MemoryLog(), model, FakeWallClock(MONDAY), beats={"clerk": quiet}) as house:
-        await house.schedules.pause(NAME)
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": quiet}) as house:
+        await house.scheduler.pause(NAME)
         await trio.sleep(60)
-        failed = await house.schedules.tick_now(NAME)
+        failed = await house.scheduler.tick_now(NAME)
         assert (failed.outcome, failed.by, failed.slot, failed.reason) == (
             "failed",
             "hand",
             MONDAY + 60,
             "provider_auth: Refused.",
         )
-        [standing] = house.schedules.standing()
+        [standing] = house.scheduler.states()
         assert standing.row.closed_until == MONDAY + 60 + 2 * HOUR
-        model.speak = says("ok")
-        assert (await house.schedules.tick_now(NAME)).outcome == "ran"
-        assert standing.row == Schedule(name=NAME, paused=True, next_slot=MONDAY + HOUR)
+        model.respond = replies("ok")
+        assert (await house.scheduler.tick_now(NAME)).outcome == "ran"
+        assert standing.row == ScheduleRow(name=NAME, paused=True, next_slot=MONDAY + HOUR)
 
 
-async def test_a_tick_by_hand_goes_on_without_who_asked_and_keeps_others_from_beginning_one(
+async def test_a_manual_tick_outlives_its_caller_and_blocks_another_manual_tick(
     autojump_clock: Autojump,
 ) -> None:
-    gate = Gate()
-    async with open_house(MemoryLog(), FakeModel(gate), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
+    gate = BlockingReply()
+    async with open_scheduler(
+        MemoryLog(), FakeModel(gate), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as house:
         with trio.move_on_after(10):
-            await house.schedules.tick_now(NAME)
+            await house.scheduler.tick_now(NAME)
         with pytest.raises(Problem) as refused:
-            await house.schedules.tick_now(NAME)
+            await house.scheduler.tick_now(NAME)
         assert (refused.value.kind, refused.value.message) == ("session_busy", f"{NAME} has a tick under way")
         await trio.sleep(HOUR)
-        gate.opened.set()
+        gate.released.set()
         await trio.sleep(HOUR)
         assert [(row.by, row.outcome, row.reason) for row in await house.rows()] == [
             ("hand", "ran", ""),
@@ -251,8 +259,10 @@ async def test_a_tick_by_hand_goes_on_without_who_asked_and_keeps_others_from_be
 
 
 async def test_an_unknown_name_is_refused_with_the_nearest(autojump_clock: Autojump) -> None:
-    async with open_house(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), beats={"clerk": HOURLY}) as house:
-        schedules = house.schedules
+    async with open_scheduler(
+        MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as house:
+        schedules = house.scheduler
         for call in (schedules.tick_now, schedules.pause, schedules.resume, schedules.history):
             for name in ("clerk", "heartbeat:clark"):
                 with pytest.raises(Problem) as refused:
@@ -264,18 +274,18 @@ async def test_a_new_interval_takes_effect_at_once_and_one_that_is_taken_out_beg
     autojump_clock: Autojump,
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    async with open_house(log, FakeModel(), clock, beats={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
         await trio.sleep(1.5 * HOUR)
-        await house.set({"clerk": Heartbeat(interval=10)})
+        await house.reload_heartbeats({"clerk": HeartbeatSettings(interval=10)})
         await trio.sleep(0.25 * HOUR)
-        await house.set({"clerk": Heartbeat(interval=120)})
+        await house.reload_heartbeats({"clerk": HeartbeatSettings(interval=120)})
         await trio.sleep(2.25 * HOUR)
         at = [(row.slot - MONDAY) / HOUR for row in await house.rows()]
         assert at == pytest.approx([1, 1.5 + 1 / 6, 1.5 + 1 / 6 + 2])
-        await house.set({})
-        assert house.schedules.names == ()
+        await house.reload_heartbeats({})
+        assert house.scheduler.names == ()
         await trio.sleep(24 * HOUR)
-    async with open_house(MemoryLog(log.disk), FakeModel(), clock, beats={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
         begun = clock.now()
         await trio.sleep(1.5 * HOUR)
         rows = await house.rows()
@@ -284,11 +294,11 @@ async def test_a_new_interval_takes_effect_at_once_and_one_that_is_taken_out_beg
 
 
 async def test_the_history_is_paged_newest_first_and_outlives_its_heartbeat(autojump_clock: Autojump) -> None:
-    beats = {"clerk": HOURLY, "poet": Heartbeat(interval=120)}
-    async with open_house(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), beats=beats) as house:
+    beats = {"clerk": HOURLY, "poet": HeartbeatSettings(interval=120)}
+    async with open_scheduler(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings=beats) as house:
         await trio.sleep(4 * HOUR + 1)
-        await house.set({"poet": beats["poet"]})
-        mine = await house.schedules.history(NAME)
+        await house.reload_heartbeats({"poet": beats["poet"]})
+        mine = await house.scheduler.history(NAME)
         assert [row.slot for row in mine] == [MONDAY + n * HOUR for n in (4, 3, 2, 1)]
-        assert await house.schedules.history(NAME, before=mine[1].tick, limit=1) == [mine[2]]
-        assert len(await house.schedules.history(None)) == 6
+        assert await house.scheduler.history(NAME, before=mine[1].tick, limit=1) == [mine[2]]
+        assert len(await house.scheduler.history(None)) == 6

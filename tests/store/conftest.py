@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fakes.stores import LogDisk, disk
-from walrusd.store.log import Log
+from walrusd.store.contract import Log
 
 __all__ = ["disk"]
 

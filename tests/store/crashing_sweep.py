@@ -7,14 +7,14 @@ from pathlib import Path
 
 import trio
 
-from tests.fakes.deaths import die_at_every_step
+from tests.fakes.fork_and_kill import kill_at_every_step
 from tests.fakes.stores import SqliteDisk, commit, write
-from tests.store.family import Family, body
+from tests.store.fork_tree import ForkTree, body
 from walrus_protocol.events import Parent
-from walrusd.store.log import DAEMON, Output
+from walrusd.store.contract import DAEMON_SESSION, StoredOutput
 
 PARENT, FORK, OTHER = 1, 2, 3
-WHOLE = {
+FULL_LOGS = {
     PARENT: [body(PARENT, seq, None) for seq in range(1, 7)],
     FORK: [body(PARENT, seq, None) for seq in range(1, 4)]
     + [body(FORK, seq, Parent(session=PARENT, seq=3)) for seq in range(1, 3)],
@@ -24,22 +24,22 @@ WHOLE = {
 
 
 async def fill(folder: Path) -> None:
-    family, log = Family(), await SqliteDisk(folder).open()
-    await family.make(log, 6)
-    await family.make(log, 2, of=PARENT, at=3)
-    await family.make(log, 5)
-    await commit(log, write(session=OTHER, output=Output(ref="large", body=b"x" * 1_500_000)))
+    family, log = ForkTree(), await SqliteDisk(folder).open()
+    await family.create_session(log, 6)
+    await family.create_session(log, 2, parent_id=PARENT, at=3)
+    await family.create_session(log, 5)
+    await commit(log, write(session=OTHER, output=StoredOutput(ref="large", body=b"x" * 1_500_000)))
     await log.aclose()
 
 
-async def live(folder: Path) -> None:
+async def delete_and_sweep(folder: Path) -> None:
     log = await SqliteDisk(folder, durability="full").open()
-    await commit(log, write(session=DAEMON, bodies=[b"{}"], first_seq=1, expired=[PARENT, OTHER]))
+    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=[PARENT, OTHER]))
     await log.sweep()
     await log.aclose()
 
 
-def filled(folder: Path) -> None:
+def fill_in_fork(folder: Path) -> None:
     """Filled by a process of its own: this one is forked, so it must not have had threads."""
     folder.mkdir()
     if not (child := os.fork()):
@@ -53,5 +53,5 @@ def prepare(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    filled(Path(sys.argv[1]) / "template")
-    die_at_every_step(live, prepare)
+    fill_in_fork(Path(sys.argv[1]) / "template")
+    kill_at_every_step(delete_and_sweep, prepare)

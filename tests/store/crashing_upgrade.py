@@ -6,16 +6,16 @@ from pathlib import Path
 
 import structlog
 
-from tests.fakes.deaths import die_at_every_step
+from tests.fakes.fork_and_kill import kill_at_every_step
 from tests.fakes.stores import SqliteDisk
-from tests.store.old_database import leave
+from tests.store.old_database import create
 
 
-async def live(folder: Path) -> None:
+async def upgrade(folder: Path) -> None:
     log = await SqliteDisk(folder).open()
     await log.aclose()
 
 
 if __name__ == "__main__":
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the number alone goes to stdout
-    die_at_every_step(live, prepare=partial(leave, 1))
+    kill_at_every_step(upgrade, prepare=partial(create, 1))

@@ -9,39 +9,39 @@ from pathlib import Path
 
 import trio
 
-from tests.fakes.deaths import die_at_every_step
+from tests.fakes.fork_and_kill import kill_at_every_step
 from tests.fakes.stores import SqliteDisk, commit, write
 from walrus_protocol.content import TickOutcome
 from walrus_protocol.events import Tick, UserMessage, encode
-from walrusd.session.mend import Draft
-from walrusd.session.outline import Outline
-from walrusd.store.log import Log, Output, Queued, Schedule, Sent, Write
+from walrusd.session.recovery import Draft
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import IdempotencyKey, InboxEntry, Log, ScheduleRow, StoredOutput, Write
 
 SESSIONS, ROUNDS = 3, 3
 
 
-def fact(session: int, number: int) -> Write:
+def numbered_write(session: int, number: int) -> Write:
     """A write that touches every table, of two events."""
     seq = 2 * number - 1
     key = f"key {session} {number}"
     return write(
         session=session,
-        outline=Outline(id=session, state="idle", last_seq=seq + 1, turns=number),
+        session_state=SessionState(id=session, state="idle", last_seq=seq + 1, turns=number),
         bodies=[b"%d" % seq, encode(UserMessage(content=f"said {session} {number}"))],
         first_seq=seq,
-        enqueue=[Queued(place=number, kind="message")],
+        enqueue=[InboxEntry(place=number, kind="message")],
         dequeue=[number - 1],
-        sent=[Sent(key=key, digest=b"d", turn=number)],
+        idempotency_keys=[IdempotencyKey(key=key, digest=b"d", turn=number)],
         turn_opened=(number, seq),
         turn_ended=(number, seq + 1),
         draft=Draft(turn=1, round=number),
-        created_with=Sent(key=key, digest=b"d"),
-        output=Output(ref=key, body=b"%d" % number * 5000),
+        create_key=IdempotencyKey(key=key, digest=b"d"),
+        output=StoredOutput(ref=key, body=b"%d" % number * 5000),
         ticks=[
             tick(session, number - 1, "ran"),
             tick(session, number, "running"),
         ],
-        schedule=Schedule(name=f"schedule {session}", next_slot=number),
+        schedule=ScheduleRow(name=f"schedule {session}", next_slot=number),
     )
 
 
@@ -49,13 +49,13 @@ def tick(session: int, number: int, outcome: TickOutcome) -> Tick:
     return Tick(tick=100 * session + number, schedule=f"schedule {session}", agent="a", slot=number, outcome=outcome)
 
 
-async def live(folder: Path) -> None:
+async def write_all(folder: Path) -> None:
     acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
     log = await SqliteDisk(folder, durability="full", chain=True).open()
 
     async def talk(log: Log, session: int) -> None:
         for number in range(1, ROUNDS + 1):
-            (offset,) = await commit(log, fact(session, number))
+            (offset,) = await commit(log, numbered_write(session, number))
             os.write(acknowledged, b"%d %d %d\n" % (session, 2 * number, offset))
 
     async with trio.open_nursery() as nursery:
@@ -65,4 +65,4 @@ async def live(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_at_every_step(live, prepare=lambda _: None)
+    kill_at_every_step(write_all, prepare=lambda _: None)

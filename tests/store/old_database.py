@@ -11,20 +11,20 @@ TABLES = {
     **dict.fromkeys(("inbox", "sent", "created_with", "turn", "draft", "counter", "sqlite_sequence"), "*"),
 }
 """And of those that have more columns today, the ones that were there then."""
-SINCE_2 = TABLES | dict.fromkeys(("output", "output_of", "tick", "ledger", "schedule"), "*")
+TABLES_SINCE_2 = TABLES | dict.fromkeys(("output", "output_of", "tick", "ledger", "schedule"), "*")
 
 
-def leave(version: int, folder: Path) -> None:
+def create(version: int, folder: Path) -> None:
     db = apsw.Connection(str(folder / "walrus.db"))
     db.execute((Path(__file__).parent / f"version_{version}.sql").read_text())
     db.pragma("journal_mode", "wal")
     db.close()
 
 
-def content(path: Path, of_version: int) -> list[tuple[object, ...]]:
+def table_contents(path: Path, as_of_version: int) -> list[tuple[object, ...]]:
     """Every row of every table of that version, as it is there."""
     db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
-    tables = TABLES if of_version == 1 else SINCE_2
+    tables = TABLES if as_of_version == 1 else TABLES_SINCE_2
     rows = [
         (table, *row)
         for table, columns in tables.items()
@@ -34,7 +34,7 @@ def content(path: Path, of_version: int) -> list[tuple[object, ...]]:
     return rows
 
 
-def version(path: Path) -> object:
+def schema_version(path: Path) -> object:
     db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
     number: object = db.pragma("user_version")
     db.close()

@@ -5,14 +5,14 @@ import sys
 
 import trio
 
-from walrusd.store.refusals import CannotOpen
+from walrusd.store.errors import DatabaseUnusable
 from walrusd.store.sqlite import SqliteLog
 
 
 async def main(path: str) -> None:
     try:
         await SqliteLog.open(path)
-    except CannotOpen as error:
+    except DatabaseUnusable as error:
         sys.stdout.write(f"{error}. {error.hint}")
 
 

@@ -1,7 +1,7 @@
 """What the twin has for tests: a failure on demand, and a death without a close."""
 
-from tests.fakes.stores import commit, outcomes, write
-from walrusd.store.log import StorageFailed, StorageFull, Stored
+from tests.fakes.stores import commit, submit_all, write
+from walrusd.store.contract import EventRow, StorageFailed, StorageFull
 from walrusd.store.memory import MemoryLog
 
 
@@ -9,8 +9,8 @@ async def test_while_it_is_told_to_fail_writes_fail_and_reads_go_on() -> None:
     log = MemoryLog()
     await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
     log.fail_with = StorageFull("no space left")
-    assert await outcomes(log, write(session=1, bodies=[b"2"], first_seq=2)) == [log.fail_with]
-    assert await log.events(1, 0, 9) == [Stored(1, 1, b"1")]
+    assert await submit_all(log, write(session=1, bodies=[b"2"], first_seq=2)) == [log.fail_with]
+    assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1")]
     log.fail_with = None
     assert await commit(log, write(session=1, bodies=[b"3"], first_seq=2)) == [2]
 
@@ -22,7 +22,7 @@ async def test_a_restart_without_a_close_has_what_was_committed_and_nothing_else
     late = write(session=1, bodies=[b"2"], first_seq=2)
     late.failed = told.append
     killed.submit(late)
-    log = MemoryLog(killed.disk)
+    log = MemoryLog(killed.tables)
     assert await commit(log, write(session=2, bodies=[b"a"], first_seq=1)) == [2]
     assert [type(failure) for failure in told] == [StorageFailed]
-    assert await log.events(1, 0, 9) == [Stored(1, 1, b"1")]
+    assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1")]

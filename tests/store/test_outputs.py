@@ -1,14 +1,14 @@
 """Outputs beside the log: each kept once, read in pieces, and only by the sessions that have said it."""
 
 from tests.fakes.stores import LogDisk, commit, write
-from walrusd.store.log import Log, Output, Stored
+from walrusd.store.contract import EventRow, Log, StoredOutput
 
 LARGE = bytes(range(256)) * 16 * 1024
 """4 MiB: the most that a tool's output is kept of."""
 
 
 async def test_an_output_is_read_in_pieces(log: Log) -> None:
-    await commit(log, write(session=1, output=Output(ref="r", body=b"0123456789")))
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"0123456789")))
     assert await log.output(1, "r", 0, 100) == b"0123456789"
     assert await log.output(1, "r", 0, 4) == b"0123"
     assert await log.output(1, "r", 4, 4) == b"4567"
@@ -19,36 +19,36 @@ async def test_an_output_is_read_in_pieces(log: Log) -> None:
 
 
 async def test_a_large_output_comes_back_byte_by_byte(log: Log) -> None:
-    await commit(log, write(session=1, output=Output(ref="r", body=LARGE)))
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=LARGE)))
     page = 256 * 1024
     pieces = [await log.output(1, "r", at, page) for at in range(0, len(LARGE), page)]
     assert b"".join(piece or b"" for piece in pieces) == LARGE
 
 
 async def test_an_empty_output_is_there(log: Log) -> None:
-    await commit(log, write(session=1, output=Output(ref="r", body=b"")))
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"")))
     assert await log.output(1, "r", 0, 9) == b""
 
 
-async def test_only_a_session_that_has_said_it_may_read_it(log: Log) -> None:
-    await commit(log, write(session=1, output=Output(ref="r", body=b"mine")))
+async def test_only_a_session_that_owns_an_output_may_read_it(log: Log) -> None:
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"mine")))
     assert await log.output(2, "r", 0, 9) is None
     assert await log.output(1, "other", 0, 9) is None
-    await commit(log, write(session=2, output=Output(ref="r", body=b"mine")))
+    await commit(log, write(session=2, output=StoredOutput(ref="r", body=b"mine")))
     assert await log.output(2, "r", 0, 9) == b"mine"
 
 
 async def test_an_output_that_is_there_is_not_written_again(log: Log) -> None:
     """Its ref follows from its bytes; other bytes show here that the first stay."""
-    again = write(session=1, output=Output(ref="r", body=b"twice"), bodies=[b"2"], first_seq=2)
-    await commit(log, write(session=1, output=Output(ref="r", body=b"once"), bodies=[b"1"], first_seq=1), again)
+    again = write(session=1, output=StoredOutput(ref="r", body=b"twice"), bodies=[b"2"], first_seq=2)
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"once"), bodies=[b"1"], first_seq=1), again)
     assert await log.output(1, "r", 0, 9) == b"once"
-    assert await log.events(1, 0, 9) == [Stored(1, 1, b"1"), Stored(2, 2, b"2")]
+    assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1"), EventRow(2, 2, b"2")]
 
 
 async def test_outputs_are_there_after_a_restart(disk: LogDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=1, output=Output(ref="r", body=b"kept")))
+    await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"kept")))
     await log.aclose()
     log = await disk.open()
     assert await log.output(1, "r", 1, 2) == b"ep"

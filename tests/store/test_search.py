@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.stores import LogDisk, SqliteDisk, commit, outcomes, write
+from tests.fakes.stores import LogDisk, SqliteDisk, commit, submit_all, write
 from walrus_protocol.content import FilePart, MessageKind, TextPart
 from walrus_protocol.events import (
+    AnySessionEvent,
     AssistantMessage,
     Done,
-    Durable,
     SessionCreated,
     ToolResult,
     UserMessage,
     encode,
 )
-from walrus_protocol.searching import Hit, Mark
-from walrusd.session.outline import Outline
-from walrusd.store.log import Log, StorageFailed, Write
+from walrus_protocol.methods.search import Hit, Mark
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import Log, StorageFailed, Write
 from walrusd.store.memory import MemoryLog
-from walrusd.store.search import LOOKED_AT, SHOWN
-from walrusd.store.words import terms
+from walrusd.store.search import MAX_HIGHLIGHTED, MAX_SNIPPET
+from walrusd.store.tokenizer import query_terms
 
-NASTY = (
+QUERY_SYNTAX = (
     '"',
     '""',
     "*",
@@ -45,32 +45,32 @@ NASTY = (
 )
 
 
-def user(text: str) -> UserMessage:
+def user_message(text: str) -> UserMessage:
     return UserMessage(content=text)
 
 
-def spoken(session: int, *events: Durable, first_seq: int = 1) -> Write:
+def message_write(session: int, *events: AnySessionEvent, first_seq: int = 1) -> Write:
     return write(session=session, bodies=[encode(event) for event in events], first_seq=first_seq)
 
 
-async def places(log: Log, query: str) -> list[tuple[int, int]]:
+async def hit_positions(log: Log, query: str) -> list[tuple[int, int]]:
     return [(hit.session, hit.seq) for hit in await log.search(query)]
 
 
-async def seqs(log: Log, query: str) -> list[int]:
+async def hit_seqs(log: Log, query: str) -> list[int]:
     return [hit.seq for hit in await log.search(query)]
 
 
-def marked(hit: Hit) -> list[str]:
+def marked_texts(hit: Hit) -> list[str]:
     return [hit.snippet[mark.start : mark.end] for mark in hit.marks]
 
 
 async def test_all_of_its_words_find_a_text_the_newest_first(log: Log) -> None:
-    poet = Outline(id=1, state="idle", agent="poet")
+    poet = SessionState(id=1, state="idle", agent="poet")
     heard = UserMessage(content="Tell the walrus that the Sea is\n\tboiling hot", ts=5.0)
     said = AssistantMessage(round=1, content="The walrus knows. Do pigs have wings?", ts=6.5)
-    one = write(session=1, outline=poet, bodies=[encode(heard), encode(said)], first_seq=2)
-    await commit(log, one, spoken(2, user("a walrus at sea"), first_seq=4))
+    one = write(session=1, session_state=poet, bodies=[encode(heard), encode(said)], first_seq=2)
+    await commit(log, one, message_write(2, user_message("a walrus at sea"), first_seq=4))
     assert await log.search("WALRUS") == [
         Hit(session=2, seq=4, offset=3, agent="", role="user", ts=0.0, snippet="a walrus at sea", marks=(Mark(2, 8),)),
         Hit(
@@ -94,29 +94,43 @@ async def test_all_of_its_words_find_a_text_the_newest_first(log: Log) -> None:
             marks=(Mark(9, 15),),
         ),
     ]
-    assert await places(log, "sea walrus") == [(2, 4), (1, 2)]
-    assert await places(log, "walrus wings") == [(1, 3)]
-    assert await places(log, "walruses") == []
+    assert await hit_positions(log, "sea walrus") == [(2, 4), (1, 2)]
+    assert await hit_positions(log, "walrus wings") == [(1, 3)]
+    assert await hit_positions(log, "walruses") == []
 
 
 async def test_words_in_quotes_stand_in_a_row_and_a_star_is_for_all_that_begins_so(log: Log) -> None:
-    await commit(log, spoken(1, user("to be or not to be"), user("not to worry"), user("notary"), user("be not")))
-    assert await seqs(log, '"not to"') == [2, 1]
-    assert await seqs(log, '"not to" be') == [1]
-    assert await seqs(log, "not*") == [4, 3, 2, 1]
-    assert await seqs(log, '"not t"*') == [2, 1]
-    assert await seqs(log, '"not to be') == [1]
-    assert await seqs(log, "not-to") == [2, 1]
-    assert await seqs(log, "be OR worry") == []
-    assert await seqs(log, "or") == [1]
+    await commit(
+        log,
+        message_write(
+            1,
+            user_message("to be or not to be"),
+            user_message("not to worry"),
+            user_message("notary"),
+            user_message("be not"),
+        ),
+    )
+    assert await hit_seqs(log, '"not to"') == [2, 1]
+    assert await hit_seqs(log, '"not to" be') == [1]
+    assert await hit_seqs(log, "not*") == [4, 3, 2, 1]
+    assert await hit_seqs(log, '"not t"*') == [2, 1]
+    assert await hit_seqs(log, '"not to be') == [1]
+    assert await hit_seqs(log, "not-to") == [2, 1]
+    assert await hit_seqs(log, "be OR worry") == []
+    assert await hit_seqs(log, "or") == [1]
 
 
 async def test_case_and_accents_do_not_count(log: Log) -> None:
-    await commit(log, spoken(1, user("Crème BRÛLÉE, 5 °C"), user("Cre\u0300me"), user("Ελληνικά, ПРИВЕТ")))
-    assert await seqs(log, "creme") == [2, 1]
-    assert await seqs(log, "CRÈME brulée") == [1]
-    assert await seqs(log, "ΕΛΛΗΝΙΚΆ привет") == [3]
-    assert await seqs(log, "5") == [1]
+    await commit(
+        log,
+        message_write(
+            1, user_message("Crème BRÛLÉE, 5 °C"), user_message("Cre\u0300me"), user_message("Ελληνικά, ПРИВЕТ")
+        ),
+    )
+    assert await hit_seqs(log, "creme") == [2, 1]
+    assert await hit_seqs(log, "CRÈME brulée") == [1]
+    assert await hit_seqs(log, "ΕΛΛΗΝΙΚΆ привет") == [3]
+    assert await hit_seqs(log, "5") == [1]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +144,11 @@ async def test_case_and_accents_do_not_count(log: Log) -> None:
     ],
 )
 async def test_a_script_without_spaces_is_found_by_any_part_of_it(log: Log, text: str, parts: list[str]) -> None:
-    await commit(log, spoken(1, user(text), user("別の話 other")))
+    await commit(log, message_write(1, user_message(text), user_message("別の話 other")))
     for part in parts:
         (hit,) = await log.search(part)
-        assert (hit.seq, hit.snippet, marked(hit)) == (1, text, [part])
-    assert await seqs(log, "象海") == []
+        assert (hit.seq, hit.snippet, marked_texts(hit)) == (1, text, [part])
+    assert await hit_seqs(log, "象海") == []
 
 
 @pytest.mark.parametrize(
@@ -142,43 +156,47 @@ async def test_a_script_without_spaces_is_found_by_any_part_of_it(log: Log, text
     ["great🥳", "🤖great", "great👍🏽", "₿great", "🫠great🫠", "\u2067great\u2069", "\ufdd0great\ufdd1", "great⏸️"],
 )
 async def test_a_sign_behind_a_word_is_no_part_of_it_however_young_the_sign(log: Log, text: str) -> None:
-    await commit(log, spoken(1, user(text)))
+    await commit(log, message_write(1, user_message(text)))
     [hit] = await log.search("great")
-    assert marked(hit) == ["great"]
+    assert marked_texts(hit) == ["great"]
     assert [hit.snippet for hit in await log.search(text)] == [text]
 
 
 async def test_of_a_message_in_parts_the_text_counts(log: Log) -> None:
     parts = (TextPart("look at this"), FilePart(name="secret.txt", data="c2VjcmV0"), TextPart("walrus"))
-    await commit(log, spoken(1, UserMessage(content=parts)))
+    await commit(log, message_write(1, UserMessage(content=parts)))
     (hit,) = await log.search("walrus look")
-    assert (hit.snippet, marked(hit)) == ("look at this walrus", ["look", "walrus"])
+    assert (hit.snippet, marked_texts(hit)) == ("look at this walrus", ["look", "walrus"])
     assert await log.search("secret") == []
 
 
 async def test_what_nobody_said_is_not_found(log: Log) -> None:
     by_nobody: list[MessageKind] = ["heartbeat", "schedule", "resume"]
     by_somebody: list[MessageKind] = ["message", "steer", "task"]
-    silent: list[Durable] = [
+    silent: list[AnySessionEvent] = [
         SessionCreated(agent="walrus", title="walrus"),
         AssistantMessage(round=1, thinking="a walrus?"),
         ToolResult(call_id="c", name="read", output="walrus"),
         Done(stop_reason="text_response", text="walrus"),
         *(UserMessage(content="walrus", kind=kind) for kind in by_nobody),
     ]
-    await commit(log, spoken(1, *silent), write(session=0, bodies=[b'{"type":"tick","text":"walrus"}'], first_seq=1))
+    await commit(
+        log, message_write(1, *silent), write(session=0, bodies=[b'{"type":"tick","text":"walrus"}'], first_seq=1)
+    )
     half, parts = b'{"type":"user_message","content":"walrus"', b'{"type":"user_message","content":[{"walrus":1}]}'
     bodies = [b"walrus", half, parts, b'{"type":"newer_message","content":"walrus"}']
     await commit(log, write(session=2, bodies=bodies, first_seq=1))
     assert await log.search("walrus") == []
-    await commit(log, spoken(3, *(UserMessage(content="walrus", kind=kind) for kind in by_somebody)))
-    assert await places(log, "walrus") == [(3, 3), (3, 2), (3, 1)]
+    await commit(log, message_write(3, *(UserMessage(content="walrus", kind=kind) for kind in by_somebody)))
+    assert await hit_positions(log, "walrus") == [(3, 3), (3, 2), (3, 1)]
 
 
 async def test_a_page_goes_on_before_the_last_hit_of_the_one_before(log: Log) -> None:
-    await commit(log, *(spoken(session, user("walrus"), user("fish")) for session in range(1, 8)))
+    await commit(
+        log, *(message_write(session, user_message("walrus"), user_message("fish")) for session in range(1, 8))
+    )
     first = await log.search("walrus", limit=3)
-    await commit(log, spoken(9, user("a newer walrus")))
+    await commit(log, message_write(9, user_message("a newer walrus")))
     second = await log.search("walrus", before=first[-1].offset, limit=3)
     last = await log.search("walrus", before=second[-1].offset, limit=3)
     assert [hit.session for page in (first, second, last) for hit in page] == [7, 6, 5, 4, 3, 2, 1]
@@ -187,88 +205,90 @@ async def test_a_page_goes_on_before_the_last_hit_of_the_one_before(log: Log) ->
 
 async def test_of_a_long_text_the_piece_around_what_was_found_is_shown(log: Log) -> None:
     words = " ".join(f"word{n}" for n in range(3000))
-    await commit(log, spoken(1, user(f"{words} the walrus {words}")))
+    await commit(log, message_write(1, user_message(f"{words} the walrus {words}")))
     (hit,) = await log.search("walrus")
-    assert marked(hit) == ["walrus"]
+    assert marked_texts(hit) == ["walrus"]
     assert hit.snippet.startswith("…word")
     assert hit.snippet.endswith("…")
-    assert len(hit.snippet) <= SHOWN + 2
+    assert len(hit.snippet) <= MAX_SNIPPET + 2
 
 
 async def test_a_word_as_long_as_a_text_is_shown_in_part(log: Log) -> None:
     long = "x" * 5000
-    await commit(log, spoken(1, user(f"{long} walrus {long}")), spoken(2, user(long)))
+    await commit(log, message_write(1, user_message(f"{long} walrus {long}")), message_write(2, user_message(long)))
     (hit,) = await log.search("walrus")
-    assert marked(hit) == ["walrus"]
-    assert len(hit.snippet) <= SHOWN + 2
+    assert marked_texts(hit) == ["walrus"]
+    assert len(hit.snippet) <= MAX_SNIPPET + 2
     (hit,) = await log.search(f"{long[:100]}* walrus")
-    assert hit.snippet == "x" * SHOWN + "…"
-    assert marked(hit) == ["x" * SHOWN]
+    assert hit.snippet == "x" * MAX_SNIPPET + "…"
+    assert marked_texts(hit) == ["x" * MAX_SNIPPET]
 
 
 async def test_what_stands_beyond_the_part_that_is_looked_at_is_a_hit_all_the_same(log: Log) -> None:
-    await commit(log, spoken(1, user("begin " + "word " * (LOOKED_AT // 5) + "walrus")))
+    await commit(log, message_write(1, user_message("begin " + "word " * (MAX_HIGHLIGHTED // 5) + "walrus")))
     (hit,) = await log.search("walrus")
     assert (hit.snippet[:5], hit.marks) == ("begin", ())
     (hit,) = await log.search("walrus begin")
-    assert marked(hit) == ["begin"]
+    assert marked_texts(hit) == ["begin"]
 
 
-async def test_any_text_can_be_said_and_sought(log: Log) -> None:
-    await commit(log, spoken(1, user("\x01\x02\x03 a\x02b\0c \x1b[31mred walrus\x03 \u2028end 🦭")))
+async def test_any_text_can_be_stored_and_searched(log: Log) -> None:
+    await commit(log, message_write(1, user_message("\x01\x02\x03 a\x02b\0c \x1b[31mred walrus\x03 \u2028end 🦭")))
     (hit,) = await log.search("walrus")
-    assert (hit.snippet, marked(hit)) == ("a b c \x1b[31mred walrus end 🦭", ["walrus"])
-    assert await seqs(log, "c end") == [1]
-    for query in NASTY:
+    assert (hit.snippet, marked_texts(hit)) == ("a b c \x1b[31mred walrus end 🦭", ["walrus"])
+    assert await hit_seqs(log, "c end") == [1]
+    for query in QUERY_SYNTAX:
         assert isinstance(await log.search(query), list)
 
 
 async def test_a_query_without_a_word_finds_nothing(log: Log) -> None:
-    await commit(log, spoken(1, user("a walrus 🦭 !?")))
+    await commit(log, message_write(1, user_message("a walrus 🦭 !?")))
     for query in ("", " ", "🦭", "!?", '"..."', "*", "\u0301"):
-        assert terms(query) == []
+        assert query_terms(query) == []
         assert await log.search(query) == []
-    assert await seqs(log, "walrus 🦭 !?") == [1]
+    assert await hit_seqs(log, "walrus 🦭 !?") == [1]
 
 
 @given(query=st.text(max_size=40), text=st.text(max_size=40))
 @settings(max_examples=300, deadline=None)  # no deadline: an index is made in it
 async def test_no_query_is_an_error_and_a_text_finds_itself(query: str, text: str) -> None:
     log = MemoryLog()
-    await commit(log, spoken(1, user(text or "-")))
+    await commit(log, message_write(1, user_message(text or "-")))
     for hit in await log.search(query):
         assert all(0 <= mark.start < mark.end <= len(hit.snippet) for mark in hit.marks)
-    assert [hit.seq for hit in await log.search(text)] == ([1] if terms(text) else [])
+    assert [hit.seq for hit in await log.search(text)] == ([1] if query_terms(text) else [])
 
 
 @pytest.mark.parametrize("count", [512, 1024])
 async def test_a_query_may_have_very_many_words(log: Log, count: int) -> None:
     words = " ".join(f"w{number}" for number in range(count))
-    await commit(log, spoken(1, user(words)), spoken(2, user("w1 w2")))
-    assert await places(log, words) == [(1, 1)]
+    await commit(log, message_write(1, user_message(words)), message_write(2, user_message("w1 w2")))
+    assert await hit_positions(log, words) == [(1, 1)]
 
 
 async def test_what_was_not_written_is_not_found(log: Log) -> None:
-    await commit(log, spoken(1, user("first")))
-    good, bad = await outcomes(log, spoken(2, user("walrus")), spoken(1, user("walrus too")))
+    await commit(log, message_write(1, user_message("first")))
+    good, bad = await submit_all(
+        log, message_write(2, user_message("walrus")), message_write(1, user_message("walrus too"))
+    )
     assert (good, type(bad)) == (2, StorageFailed)
-    assert await places(log, "walrus") == [(2, 1)]
+    assert await hit_positions(log, "walrus") == [(2, 1)]
 
 
 async def test_all_is_found_after_a_restart(disk: LogDisk) -> None:
     log = await disk.open()
-    await commit(log, spoken(1, user("walrus")))
+    await commit(log, message_write(1, user_message("walrus")))
     await log.aclose()
     log = await disk.open()
-    await commit(log, spoken(2, user("walrus")))
-    assert await places(log, "walrus") == [(2, 1), (1, 1)]
+    await commit(log, message_write(2, user_message("walrus")))
+    assert await hit_positions(log, "walrus") == [(2, 1), (1, 1)]
     await log.aclose()
 
 
 async def test_the_text_is_kept_once_and_what_is_deleted_is_not_found(tmp_path: Path) -> None:
     disk = SqliteDisk(tmp_path)
     log = await disk.open()
-    await commit(log, spoken(1, user("a walrus")))
+    await commit(log, message_write(1, user_message("a walrus")))
     await log.aclose()
     db = apsw.Connection(disk.path)
     assert db.execute("SELECT rowid, text FROM said").fetchall() == [(1, None)]

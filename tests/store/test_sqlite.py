@@ -12,15 +12,15 @@ import apsw
 import pytest
 import trio
 
-from tests.fakes.numbered_disk import numbered_disk
-from tests.fakes.stores import SqliteDisk, commit, outcomes, write
+from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
+from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from tests.store import open_as_nobody
-from walrusd.session.mend import Draft
-from walrusd.store.database import WAL_BYTES, WRITER_CACHE_KIB, open_for_reading
-from walrusd.store.log import Output, Schedule, Sizes, StorageFailed, StorageFull, Stored
+from walrusd.session.recovery import Draft
+from walrusd.store.contract import EventRow, FileSizes, ScheduleRow, StorageFailed, StorageFull, StoredOutput
+from walrusd.store.database import WAL_SIZE_LIMIT_BYTES, WRITER_CACHE_KIB, open_for_reading
+from walrusd.store.errors import DatabaseUnusable
 from walrusd.store.migrations import MIGRATIONS
-from walrusd.store.refusals import CannotOpen
-from walrusd.store.wal import CHECKPOINT_PAGES
+from walrusd.store.wal_checkpoint import CHECKPOINT_PAGES
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def disk(tmp_path: Path) -> SqliteDisk:
     return SqliteDisk(tmp_path)
 
 
-async def refusal(disk: SqliteDisk) -> CannotOpen:
-    with pytest.raises(CannotOpen) as refused:
+async def open_failure(disk: SqliteDisk) -> DatabaseUnusable:
+    with pytest.raises(DatabaseUnusable) as refused:
         await disk.open()
     assert disk.path in str(refused.value)
     assert refused.value.hint
@@ -63,7 +63,7 @@ async def test_closing_leaves_one_file_with_everything_in_it(disk: SqliteDisk) -
     assert [row.body for row in await read_once(disk)] == [b"{}"]
 
 
-async def read_once(disk: SqliteDisk) -> list[Stored]:
+async def read_once(disk: SqliteDisk) -> list[EventRow]:
     log = await disk.open()
     rows = await log.events(1, 0, 100)
     await log.aclose()
@@ -88,14 +88,14 @@ async def test_a_newer_database_is_refused_and_untouched(disk: SqliteDisk) -> No
     db.pragma("user_version", len(MIGRATIONS) + 1)
     db.close()
     newer = await trio.Path(disk.path).read_bytes()
-    assert "newer walrusd" in str(await refusal(disk))
+    assert "newer walrusd" in str(await open_failure(disk))
     assert await trio.Path(disk.path).read_bytes() == newer
 
 
 @pytest.mark.parametrize("garbage", [b"hello", b"SQLite format 3\0" + b"\xff" * 5000, os.urandom(8192)])
 async def test_a_file_that_is_no_database_is_refused_and_untouched(disk: SqliteDisk, garbage: bytes) -> None:
     await trio.Path(disk.path).write_bytes(garbage)
-    assert "no walrusd database" in str(await refusal(disk))
+    assert "no walrusd database" in str(await open_failure(disk))
     assert await trio.Path(disk.path).read_bytes() == garbage
 
 
@@ -104,37 +104,37 @@ async def test_the_database_of_another_program_is_refused_and_untouched(disk: Sq
         db.execute("CREATE TABLE bookmarks (url TEXT)")
     db.close()
     theirs = await trio.Path(disk.path).read_bytes()
-    assert "another program" in str(await refusal(disk))
+    assert "another program" in str(await open_failure(disk))
     assert await trio.Path(disk.path).read_bytes() == theirs
 
 
 async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
     await (await disk.open()).aclose()
     os.truncate(disk.path, 4096)
-    assert "damaged" in str(await refusal(disk))
+    assert "damaged" in str(await open_failure(disk))
 
 
 async def test_a_row_that_cannot_be_read_any_more_is_damage(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=0, schedule=Schedule(name="heartbeat:quiet", next_slot=1.0)))
+    await commit(log, write(session=0, schedule=ScheduleRow(name="heartbeat:quiet", next_slot=1.0)))
     await log.aclose()
     db = apsw.Connection(disk.path)
     db.execute("UPDATE schedule SET body = ?", (b"\0" * 40,))
     db.close()
     log = await disk.open()
-    with pytest.raises(CannotOpen, match="is damaged") as refused:
+    with pytest.raises(DatabaseUnusable, match="is damaged") as refused:
         await log.schedules()
     assert ".recover" in refused.value.hint
     await log.aclose()
 
 
 async def test_a_folder_that_is_not_there_is_named(disk: SqliteDisk) -> None:
-    assert os.strerror(errno.ENOENT) in str(await refusal(SqliteDisk(disk.folder / "nowhere")))
+    assert os.strerror(errno.ENOENT) in str(await open_failure(SqliteDisk(disk.folder / "nowhere")))
 
 
 async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk) -> None:
     os.mkdir(disk.path)
-    assert os.strerror(errno.EISDIR) in str(await refusal(disk))
+    assert os.strerror(errno.EISDIR) in str(await open_failure(disk))
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk
     ],
 )
 @pytest.mark.parametrize("fails", ["write", "sync"])
-async def test_a_disk_that_cannot_be_written_is_told_by_its_own_name(
+async def test_a_disk_that_cannot_be_written_is_reported_with_its_own_error(
     disk: SqliteDisk, number: int, advice: str, fails: str
 ) -> None:
     def before(step: str, _name: str) -> None:
         if step == fails:
             raise OSError(number, os.strerror(number))
 
-    with numbered_disk(before):
-        refused = await refusal(disk)
+    with fault_injecting_vfs(before):
+        refused = await open_failure(disk)
     assert os.strerror(number) in str(refused)
     assert advice in refused.hint
     assert await read_once(disk) == []
@@ -188,17 +188,17 @@ async def test_a_full_disk_fails_the_write_and_the_log_goes_on_when_there_is_spa
         if full and step == "write":
             raise apsw.FullError("no space left")
 
-    with numbered_disk(before):
+    with fault_injecting_vfs(before):
         log = await disk.open()
         await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
         full = True
-        failures = await outcomes(log, *(write(session=s, bodies=[b"2"], first_seq=2) for s in (1, 2, 3)))
+        failures = await submit_all(log, *(write(session=s, bodies=[b"2"], first_seq=2) for s in (1, 2, 3)))
         assert [type(failure) for failure in failures] == [StorageFull] * 3
         assert [row.body for row in await log.events(1, 0, 9)] == [b"1"]
         full = False
         assert await commit(log, write(session=1, bodies=[b"3"], first_seq=2)) == [2]
         await log.aclose()
-    assert await read_once(disk) == [Stored(1, 1, b"1"), Stored(2, 2, b"3")]
+    assert await read_once(disk) == [EventRow(1, 1, b"1"), EventRow(2, 2, b"3")]
 
 
 async def test_a_disk_that_only_the_sync_finds_full_is_full(disk: SqliteDisk) -> None:
@@ -209,10 +209,10 @@ async def test_a_disk_that_only_the_sync_finds_full_is_full(disk: SqliteDisk) ->
             raise OSError(errno.ENOSPC, "no space left")
 
     disk.durability = "full"
-    with numbered_disk(before):
+    with fault_injecting_vfs(before):
         log = await disk.open()
         full = True
-        (failure,) = await outcomes(log, write(session=1, bodies=[b"1"], first_seq=1))
+        (failure,) = await submit_all(log, write(session=1, bodies=[b"1"], first_seq=1))
         full = False
         await log.aclose()
     assert isinstance(failure, StorageFull)
@@ -229,12 +229,12 @@ async def test_a_full_disk_at_any_step_of_a_batch_loses_nothing_that_was_acknowl
             raise apsw.FullError("no space left")
 
     kept: list[bytes] = []
-    with numbered_disk(before):
+    with fault_injecting_vfs(before):
         log = await disk.open()
         for number in range(1, 40):
             steps, full_from = 0, number
             body = b"%d" % number
-            (outcome,) = await outcomes(log, write(session=1, bodies=[body] * 3, first_seq=len(kept) + 1))
+            (outcome,) = await submit_all(log, write(session=1, bodies=[body] * 3, first_seq=len(kept) + 1))
             if isinstance(outcome, int):
                 kept += [body] * 3
             else:
@@ -256,7 +256,7 @@ async def test_only_full_durability_syncs_before_it_acknowledges(disk: SqliteDis
             unsynced = step == "write"
 
     disk.durability = "full" if durability == "full" else "normal"
-    with numbered_disk(before):
+    with fault_injecting_vfs(before):
         log = await disk.open()
         for seq in range(1, 10):
             await commit(log, write(session=1, bodies=[b"{}"], first_seq=seq))
@@ -268,7 +268,7 @@ async def test_a_write_that_no_store_can_take_fails_alone(disk: SqliteDisk) -> N
     """A caller's bug must not leave the others waiting."""
     log = await disk.open()
     no_bytes: list[bytes] = [object()]  # type: ignore[list-item] # the bug
-    good, bad, also_good = await outcomes(
+    good, bad, also_good = await submit_all(
         log,
         write(session=1, bodies=[b"1"], first_seq=1),
         write(session=2, bodies=no_bytes, first_seq=1),
@@ -279,18 +279,18 @@ async def test_a_write_that_no_store_can_take_fails_alone(disk: SqliteDisk) -> N
     await log.aclose()
 
 
-async def test_the_loop_gives_way_only_while_something_is_under_way(disk: SqliteDisk) -> None:
+async def test_the_gil_is_yielded_only_while_something_is_under_way(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await outcomes(log, *(write(session=1, bodies=[b"{}"], first_seq=1) for _ in range(3)))
+    await submit_all(log, *(write(session=1, bodies=[b"{}"], first_seq=1) for _ in range(3)))
     async with trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(log.events, 1, 0, 9)
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    assert log._give_way.under_way == 0
+    assert log._gil_yield.pending == 0
     await log.aclose()
-    await outcomes(log, write(session=1))
-    assert log._give_way.under_way == 0
+    await submit_all(log, write(session=1))
+    assert log._gil_yield.pending == 0
 
 
 async def test_the_write_ahead_log_stays_short(disk: SqliteDisk) -> None:
@@ -308,28 +308,28 @@ async def test_the_write_ahead_log_is_short_again_after_a_long_read(disk: Sqlite
     reader.execute("BEGIN; SELECT count(*) FROM event")
     for seq in range(2, 62):
         await commit(log, write(session=1, bodies=[b"x" * 400_000], first_seq=seq))
-    assert log.sizes().wal_bytes > 60 * 400_000
+    assert log.file_sizes().wal_bytes > 60 * 400_000
     reader.close()
     for seq in range(62, 65):
         await commit(log, write(session=1, bodies=[b"{}"], first_seq=seq))
-    assert log.sizes().wal_bytes <= WAL_BYTES
+    assert log.file_sizes().wal_bytes <= WAL_SIZE_LIMIT_BYTES
     await log.aclose()
 
 
 async def test_sizes_are_those_of_the_files(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(log, write(session=1, bodies=[b"x" * 100_000], first_seq=1))
-    sizes = log.sizes()
-    assert sizes == Sizes(os.stat(disk.path).st_size, os.stat(disk.path + "-wal").st_size)
+    sizes = log.file_sizes()
+    assert sizes == FileSizes(os.stat(disk.path).st_size, os.stat(disk.path + "-wal").st_size)
     assert sizes.wal_bytes > 100_000
     await log.aclose()
-    assert log.sizes().wal_bytes == 0
+    assert log.file_sizes().wal_bytes == 0
 
 
 async def test_large_outputs_leave_no_more_in_memory_than_the_cache_holds(disk: SqliteDisk) -> None:
     log = await disk.open()
     before = apsw.memory_used()
-    await commit(log, *(write(session=s, output=Output(ref=f"{s}", body=b"%d" % s * 2**22)) for s in range(1, 5)))
+    await commit(log, *(write(session=s, output=StoredOutput(ref=f"{s}", body=b"%d" % s * 2**22)) for s in range(1, 5)))
     assert apsw.memory_used() - before < (WRITER_CACHE_KIB + 1024) * 1024
     await log.aclose()
 

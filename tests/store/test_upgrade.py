@@ -12,31 +12,31 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from tests.fakes.deaths import lives_of
+from tests.fakes.fault_injecting_vfs import StepHook, fault_injecting_vfs
+from tests.fakes.fork_and_kill import run_until_survived
 from tests.fakes.model import FakeModel
-from tests.fakes.numbered_disk import Before, numbered_disk
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_upgrade
-from tests.store.old_database import VERSIONS, content, leave, version
+from tests.store.old_database import VERSIONS, create, schema_version, table_contents
 from walrus_protocol.content import Assistant, User
 from walrusd.agent.agent import Agent
-from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
-from walrusd.store.database import INCREMENTAL
-from walrusd.store.log import DAEMON, Filter, Output
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.store.contract import DAEMON_SESSION, SessionFilter, StoredOutput
+from walrusd.store.database import AUTO_VACUUM_INCREMENTAL
+from walrusd.store.errors import DatabaseUnusable
 from walrusd.store.migrations import MIGRATIONS
-from walrusd.store.refusals import CannotOpen
 
 
 @pytest.fixture(params=VERSIONS)
-def old(request: pytest.FixtureRequest) -> int:
+def old_version(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number
 
 
 @pytest.fixture
-def disk(tmp_path: Path, old: int) -> SqliteDisk:
-    leave(old, tmp_path)
+def disk(tmp_path: Path, old_version: int) -> SqliteDisk:
+    create(old_version, tmp_path)
     return SqliteDisk(tmp_path)
 
 
@@ -44,19 +44,19 @@ async def open_and_close(disk: SqliteDisk) -> None:
     await (await disk.open()).aclose()
 
 
-def copies(folder: Path) -> list[str]:
+def backup_names(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if "backup" in name)
 
 
-async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old: int) -> None:
+async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old_version: int) -> None:
     log = await disk.open()
-    forks = [4] if old >= 3 else []
+    forks = [4] if old_version >= 3 else []
     model = FakeModel()
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         await runtime.recover()
         said = [
-            await (await runtime.send(session, Incoming(content=content, key=key))).outcome()
+            await (await runtime.send(session, MessageRequest(content=content, key=key))).wait_result()
             for session, content, key in ((1, "Hi", "hi"), (3, "Tell me a story", "story"), (3, "The end?", "end"))
         ]
         assert await runtime.create_session("walrus", key="first") == 1
@@ -67,10 +67,13 @@ async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old: int) 
         (1, "text_response", "ok"),
         (3, "text_response", "ok"),
     ]
-    assert [asked[-1] for asked in model.asked[1:]] == [User(content="From ann:\nAnd then?"), User(content="The end?")]
-    assert await commit(log, write(session=new, output=Output(ref="r", body=b"new")))
+    assert [asked[-1] for asked in model.requests[1:]] == [
+        User(content="From ann:\nAnd then?"),
+        User(content="The end?"),
+    ]
+    assert await commit(log, write(session=new, output=StoredOutput(ref="r", body=b"new")))
     assert await log.output(new, "r", 0, 9) == b"new"
-    listed = await log.outlines(Filter(include_closed=True))
+    listed = await log.list_sessions(SessionFilter(include_closed=True))
     assert [(outline.id, outline.state) for outline, _ in listed] == [
         (new, "idle"),
         *((fork, "idle") for fork in forks),
@@ -82,18 +85,18 @@ async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old: int) 
 
 
 async def test_a_fork_of_an_old_version_goes_on_from_its_parent(tmp_path: Path) -> None:
-    leave(3, tmp_path)
+    create(3, tmp_path)
     log = await SqliteDisk(tmp_path).open()
     model = FakeModel()
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
-        await (await runtime.send(4, Incoming(content="And now?"))).outcome()
-    assert model.asked == [[User(content="Go"), Assistant(content="Bye."), User(content="And now?")]]
+        await (await runtime.send(4, MessageRequest(content="And now?"))).wait_result()
+    assert model.requests == [[User(content="Go"), Assistant(content="Bye."), User(content="And now?")]]
     await log.aclose()
 
 
-async def test_who_goes_on_from_whom_and_when_a_session_was_closed_is_taken_from_the_outlines(tmp_path: Path) -> None:
-    leave(3, tmp_path)
+async def test_parents_and_closing_times_are_migrated_from_the_stored_session_states(tmp_path: Path) -> None:
+    create(3, tmp_path)
     await open_and_close(SqliteDisk(tmp_path))
     db = apsw.Connection(str(tmp_path / "walrus.db"), apsw.SQLITE_OPEN_READONLY)
     assert db.execute("SELECT child, parent, seq FROM fork").fetchall() == [(4, 2, 5)]
@@ -112,31 +115,31 @@ async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk
     await log.aclose()
 
 
-async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old: int) -> None:
-    was = content(Path(disk.path), old)
+async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old_version: int) -> None:
+    was = table_contents(Path(disk.path), old_version)
     structlog.reset_defaults()  # what is no error is said, too
     with capture_logs() as said:
         await open_and_close(disk)
         await open_and_close(disk)
-    assert copies(disk.folder) == [f"walrus.db.v{old}.backup"]
-    copy = disk.folder / f"walrus.db.v{old}.backup"
+    assert backup_names(disk.folder) == [f"walrus.db.v{old_version}.backup"]
+    copy = disk.folder / f"walrus.db.v{old_version}.backup"
     [line] = said
     assert line == {
         "event": "database upgraded",
         "log_level": "info",
-        "schema_before": old,
+        "schema_before": old_version,
         "schema": len(MIGRATIONS),
         "copy": str(copy),
     }
-    assert (version(copy), content(copy, old)) == (old, was)
+    assert (schema_version(copy), table_contents(copy, old_version)) == (old_version, was)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert (version(Path(disk.path)), content(Path(disk.path), old)) == (len(MIGRATIONS), was)
+    assert (schema_version(Path(disk.path)), table_contents(Path(disk.path), old_version)) == (len(MIGRATIONS), was)
 
 
 async def test_an_old_database_is_written_anew_so_that_free_pages_can_be_given_back(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=1, output=Output(ref="large", body=b"x" * 5_000_000)))
-    await commit(log, write(session=DAEMON, released=[(1, "large")]))
+    await commit(log, write(session=1, output=StoredOutput(ref="large", body=b"x" * 5_000_000)))
+    await commit(log, write(session=DAEMON_SESSION, released_outputs=[(1, "large")]))
     await log.sweep()
     await log.aclose()
     assert os.stat(disk.path).st_size < 2_000_000
@@ -149,20 +152,20 @@ async def test_it_is_written_anew_where_it_lies_and_no_long_log_is_left(disk: Sq
     for _ in range(4):
         db.execute("INSERT INTO more VALUES (zeroblob(5000000))")
     db.close()
-    others, found = nameless(), set[str]()
+    others, found = deleted_open_files(), set[str]()
 
     def before(step: str, name: str) -> None:
         if not name:
-            found.update(nameless() - others)
+            found.update(deleted_open_files() - others)
 
-    with numbered_disk(before):
+    with fault_injecting_vfs(before):
         log = await disk.open()
     assert {os.path.dirname(name) for name in found} == {str(disk.folder)}
-    assert log.sizes().wal_bytes == 0
+    assert log.file_sizes().wal_bytes == 0
     await log.aclose()
 
 
-def nameless() -> set[str]:
+def deleted_open_files() -> set[str]:
     """The files that this process has open and that nobody else can."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
@@ -178,26 +181,29 @@ def auto_vacuum(path: Path) -> object:
     return found
 
 
-async def test_a_copy_replaces_no_other(disk: SqliteDisk, old: int) -> None:
-    name = f"walrus.db.v{old}.backup"
+async def test_a_copy_replaces_no_other(disk: SqliteDisk, old_version: int) -> None:
+    name = f"walrus.db.v{old_version}.backup"
     (disk.folder / name).write_bytes(b"of another time")
     await open_and_close(disk)
-    assert copies(disk.folder) == [name, f"{name}.2"]
+    assert backup_names(disk.folder) == [name, f"{name}.2"]
     assert (disk.folder / name).read_bytes() == b"of another time"
-    assert version(disk.folder / f"{name}.2") == old
+    assert schema_version(disk.folder / f"{name}.2") == old_version
 
 
 async def test_killed_at_any_step_of_the_upgrade_nothing_is_lost_and_the_next_start_makes_it(tmp_path: Path) -> None:
-    survived = await lives_of(crashing_upgrade.__file__, tmp_path)
-    leave(1, tmp_path)
-    was = content(tmp_path / "walrus.db", 1)
+    survived = await run_until_survived(crashing_upgrade.__file__, tmp_path)
+    create(1, tmp_path)
+    was = table_contents(tmp_path / "walrus.db", 1)
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
         await open_and_close(SqliteDisk(folder))
-        assert (version(folder / "walrus.db"), content(folder / "walrus.db", 1)) == (len(MIGRATIONS), was)
-        assert auto_vacuum(folder / "walrus.db") == INCREMENTAL
-        assert copies(folder) == ["walrus.db.v1.backup"]
-        assert (version(folder / "walrus.db.v1.backup"), content(folder / "walrus.db.v1.backup", 1)) == (1, was)
+        assert (schema_version(folder / "walrus.db"), table_contents(folder / "walrus.db", 1)) == (len(MIGRATIONS), was)
+        assert auto_vacuum(folder / "walrus.db") == AUTO_VACUUM_INCREMENTAL
+        assert backup_names(folder) == ["walrus.db.v1.backup"]
+        assert (schema_version(folder / "walrus.db.v1.backup"), table_contents(folder / "walrus.db.v1.backup", 1)) == (
+            1,
+            was,
+        )
     assert survived > 30
 
 
@@ -205,20 +211,20 @@ async def test_killed_at_any_step_of_the_upgrade_nothing_is_lost_and_the_next_st
 async def test_a_disk_that_fails_at_any_step_of_the_upgrade_is_named_and_what_was_there_stays(
     tmp_path: Path, number: int
 ) -> None:
-    refused: CannotOpen | None
+    refused: DatabaseUnusable | None
     for step in count(1):
         folder = tmp_path / str(step)
         folder.mkdir()
-        leave(1, folder)
-        was = content(folder / "walrus.db", 1)
-        refused = await refusal(SqliteDisk(folder), failing_from(step, number))
-        assert set(copies(folder)) <= {"walrus.db.v1.backup"}
+        create(1, folder)
+        was = table_contents(folder / "walrus.db", 1)
+        refused = await open_failure(SqliteDisk(folder), failing_from(step, number))
+        assert set(backup_names(folder)) <= {"walrus.db.v1.backup"}
         await open_and_close(SqliteDisk(folder))
-        assert content(folder / "walrus.db", 1) == was
-        assert auto_vacuum(folder / "walrus.db") == INCREMENTAL, (
+        assert table_contents(folder / "walrus.db", 1) == was
+        assert auto_vacuum(folder / "walrus.db") == AUTO_VACUUM_INCREMENTAL, (
             "what could not be written anew is so at the next start"
         )
-        assert copies(folder) == ["walrus.db.v1.backup"]
+        assert backup_names(folder) == ["walrus.db.v1.backup"]
         if not refused:
             break
         assert os.strerror(number) in str(refused)
@@ -226,7 +232,7 @@ async def test_a_disk_that_fails_at_any_step_of_the_upgrade_is_named_and_what_wa
     assert step > 20
 
 
-def failing_from(step: int, number: int) -> Before:
+def failing_from(step: int, number: int) -> StepHook:
     steps = count(1)
 
     def before(_step: str, _name: str) -> None:
@@ -236,11 +242,11 @@ def failing_from(step: int, number: int) -> Before:
     return before
 
 
-async def refusal(disk: SqliteDisk, before: Before) -> CannotOpen | None:
+async def open_failure(disk: SqliteDisk, hook: StepHook) -> DatabaseUnusable | None:
     """None where it opens all the same."""
-    with numbered_disk(before):
+    with fault_injecting_vfs(hook):
         try:
             await open_and_close(disk)
-        except CannotOpen as refused:
+        except DatabaseUnusable as refused:
             return refused
     return None

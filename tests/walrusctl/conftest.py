@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.daemon import FakeDaemon
-from tests.fakes.desk import Desk
+from tests.fakes.service_account import ServiceAccount
 from tests.fakes.systemctl import FakeSystemd
-from tests.fakes.terminal import SCRIPT, Terminal
+from tests.fakes.walrusctl_runner import SCRIPT, WalrusctlRunner
 
 
 @pytest.fixture
@@ -18,17 +18,17 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Terminal:
-    return Terminal(tmp_path)
+def terminal(tmp_path: Path) -> WalrusctlRunner:
+    return WalrusctlRunner(tmp_path)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def service_account(tmp_path: Path) -> ServiceAccount:
+    return ServiceAccount(tmp_path)
 
 
 @pytest.fixture
-def systemd(tmp_path: Path, desk: Desk) -> FakeSystemd:
+def systemd(tmp_path: Path, service_account: ServiceAccount) -> FakeSystemd:
     systemd = FakeSystemd(tmp_path / "systemd")
-    desk.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
+    service_account.environ["PATH"] = f"{systemd.path}:/usr/bin:/bin"
     return systemd

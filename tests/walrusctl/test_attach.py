@@ -11,12 +11,12 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers
-from tests.fakes.home import PATIENCE_S
-from tests.fakes.terminal import CALL, Terminal, session_info
+from tests.fakes.daemon import FakeCall, FakeDaemon, HangUp, returns
+from tests.fakes.home import MAX_WAIT_S
+from tests.fakes.walrusctl_runner import CALL, WalrusctlRunner, session_info
 from walrus_protocol.content import Assistant, TurnError
 from walrus_protocol.events import AssistantMessage, Done, SessionCreated, StateChanged, ToolCallsStart, UserMessage
-from walrus_protocol.methods import Attached, AttachParams, History, SessionList
+from walrus_protocol.methods import AttachParams, AttachResult, History, SessionList
 from walrus_protocol.problems import Problem
 
 FAILED = TurnError("crashed_repeatedly", "Twice.", "Raise timeout_s, or resume it.")
@@ -30,24 +30,24 @@ LOG = (
 )
 
 
-def log(call: Call) -> Struct:
+def emit_log(call: FakeCall) -> Struct:
     call.emit(*LOG)
-    return Attached(last_seq=123457, reason="end")
+    return AttachResult(last_seq=123457, reason="end")
 
 
-def hangs_up(call: Call) -> Struct:
-    log(call)
+def emit_log_and_hang_up(call: FakeCall) -> Struct:
+    emit_log(call)
     raise HangUp
 
 
-def stops(call: Call) -> Struct:
-    log(call)
+def emit_log_and_stop(call: FakeCall) -> Struct:
+    emit_log(call)
     raise Problem("shutting_down", "walrusd is stopping", "Ask again.")
 
 
-def test_seqs_stand_before_the_lines_where_they_are_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.attach"] = log
-    assert terminal.types("session", "attach", 1, "--seq").stdout == (
+def test_seqs_stand_before_the_lines_where_they_are_asked_for(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.attach"] = emit_log
+    assert terminal.run("session", "attach", 1, "--seq").stdout == (
         "    1  session 1 of agent walrus created\n"
         "    2  user: two\nlines\n"
         "    3  assistant: I will look.\n"
@@ -57,67 +57,69 @@ def test_seqs_stand_before_the_lines_where_they_are_asked_for(daemon: FakeDaemon
         "crashed_repeatedly: Twice.\n"
         "  hint: Raise --turn-timeout, or resume it.\n"
     )
-    terminal.types("session", "attach", 1, "--seq", "--json")
+    terminal.run("session", "attach", 1, "--seq", "--json")
     assert daemon.params("session.attach") == [AttachParams(session=1, deltas=False), AttachParams(session=1)]
 
 
-@pytest.mark.parametrize("ends", [hangs_up, stops])
-def test_who_is_cut_off_is_told_from_where_to_go_on(daemon: FakeDaemon, terminal: Terminal, ends: object) -> None:
-    daemon.script["session.attach"] = hangs_up if ends is hangs_up else stops
-    result = terminal.types("session", "attach", 1)
+@pytest.mark.parametrize("ends", [emit_log_and_hang_up, emit_log_and_stop])
+def test_a_cut_off_client_is_given_the_point_to_continue_from(
+    daemon: FakeDaemon, terminal: WalrusctlRunner, ends: object
+) -> None:
+    daemon.script["session.attach"] = emit_log_and_hang_up if ends is emit_log_and_hang_up else emit_log_and_stop
+    result = terminal.run("session", "attach", 1)
     assert result.exit_code == 4
     assert "`walrusctl session attach 1 --since 123457` goes on from here\n" in result.stderr
 
 
-def test_ctrl_c_leaves_word_from_where_to_go_on_too(daemon: FakeDaemon, terminal: Terminal) -> None:
-    def waits(call: Call) -> Struct:
-        log(call)
+def test_ctrl_c_prints_the_point_to_continue_from(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    def waits(call: FakeCall) -> Struct:
+        emit_log(call)
         call.emit(StateChanged(session=1, state="error"))
         return call.wait_for_cancel()
 
     daemon.script["session.attach"] = waits
-    with terminal.child("session", "attach", 1, "--json") as child:
+    with terminal.start_process("session", "attach", 1, "--json") as child:
         assert child.stdout
         assert child.stderr
         for _ in (*LOG, "the state: by then all before it is done with"):
             child.stdout.readline()
         child.send_signal(signal.SIGINT)
         said = child.stderr.read().decode()
-        assert child.wait(PATIENCE_S) == 130
+        assert child.wait(MAX_WAIT_S) == 130
     assert said == "`walrusctl session attach 1 --since 123457` goes on from here\n"
 
 
-def test_a_session_that_failed_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_a_session_that_failed_says_why(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     failed = replace(session_info(1), state="error", error=FAILED)
-    daemon.script["session.get"] = answers(failed)
-    result = terminal.types("session", "show", 1)
+    daemon.script["session.get"] = returns(failed)
+    result = terminal.run("session", "show", 1)
     assert "state       error: crashed_repeatedly\n" in result.stdout
     assert result.stderr == "crashed_repeatedly: Twice.\n  hint: Raise --turn-timeout, or resume it.\n"
 
 
-def test_a_message_without_words_has_no_blank_behind_its_speaker(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.history"] = answers(History(messages=(Assistant(calls=(CALL,)),)))
-    assert terminal.types("session", "history", 1).stdout == 'assistant:\n  → read {"path": "notes.txt"}\n'
+def test_a_message_without_words_has_no_blank_behind_its_speaker(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.history"] = returns(History(messages=(Assistant(calls=(CALL,)),)))
+    assert terminal.run("session", "history", 1).stdout == 'assistant:\n  → read {"path": "notes.txt"}\n'
 
 
 def test_a_list_on_a_terminal_has_a_line_a_session_and_says_which_failed_by_what(
-    daemon: FakeDaemon, terminal: Terminal
+    daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     failed = replace(session_info(1), state="error", error=FAILED, title="long " * 60)
-    daemon.script["session.list"] = answers(SessionList(sessions=(failed,), cursor=None))
+    daemon.script["session.list"] = returns(SessionList(sessions=(failed,), cursor=None))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
-    with terminal.child("session", "list", stdout=theirs) as child:
+    with terminal.start_process("session", "list", stdout=theirs) as child:
         os.close(theirs)
-        assert child.wait(PATIENCE_S) == 0
+        assert child.wait(MAX_WAIT_S) == 0
     _, row = os.read(ours, 4096).decode().splitlines()
     os.close(ours)
     assert (len(row), row.endswith("…"), "  error: crashed_repeatedly  " in row) == (90, True, True)
 
 
-def test_an_empty_list_says_so_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.list"] = answers(SessionList(sessions=(), cursor=None))
-    result = terminal.types("session", "list")
+def test_an_empty_list_says_so_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.list"] = returns(SessionList(sessions=(), cursor=None))
+    result = terminal.run("session", "list")
     assert (result.exit_code, result.stdout) == (0, "ID  AGENT  STATE  MESSAGES  UPDATED  TITLE\n")
     assert result.stderr == "there is no session\n"
-    assert terminal.types("session", "list", "--agent", "x").stderr == "there is no such session\n"
+    assert terminal.run("session", "list", "--agent", "x").stderr == "there is no such session\n"

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.home import ECHO, Home
-from tests.fakes.terminal import Terminal
-from tests.walrusctl.examined import examined, of
-from tests.walrusctl.test_processes import SLOW, TELL_MODULES, shown_on_a_terminal
-from walrusctl.render import wrapped
+from tests.fakes.walrusctl_runner import WalrusctlRunner
+from tests.walrusctl.doctor_findings import doctor_findings, finding_of
+from tests.walrusctl.test_cli_process import PRINT_MODULES, SLOW_MODULES, output_on_terminal
+from walrusctl.formatting import wrap_text
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-MACHINE = {"disk", "clock", "limits", "programs", "runtime folder"}
+MACHINE_CHECKS = {"disk", "clock", "limits", "programs", "runtime folder"}
 
 
 @pytest.fixture
@@ -30,19 +30,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     home.path.chmod(0o700)
 
 
-def test_a_home_that_is_well_has_nothing_broken_with_a_daemon_or_without(home: Home) -> None:
+def test_a_healthy_home_has_nothing_broken_with_a_daemon_or_without(home: Home) -> None:
     with home.walrusd() as daemon:
-        running = examined(home.path)
+        running = doctor_findings(home.path)
         beside = sorted(os.listdir(home.path))
         assert running["daemon"][0][1].startswith(
             f"walrusd {version('walrusd')} answers at {home.socket}, pid {daemon.pid}"
         )
         assert beside == sorted(os.listdir(home.path))
-    stopped, after = examined(home.path), sorted(os.listdir(home.path))
+    stopped, after = doctor_findings(home.path), sorted(os.listdir(home.path))
     for found in (running, stopped):
-        assert {"home", "files", "configuration", "daemon", "provider echo", "database", "sandbox"} | MACHINE <= set(
-            found
-        )
+        assert {
+            "home",
+            "files",
+            "configuration",
+            "daemon",
+            "provider echo",
+            "database",
+            "sandbox",
+        } | MACHINE_CHECKS <= set(found)
         assert not [finding for findings in found.values() for finding in findings if finding[0] == "broken"]
         assert "sound" in found["database"][0][1]
     assert [finding[:2] for finding in stopped["daemon"]] == [("warning", "walrusd is not running")]
@@ -50,43 +56,43 @@ def test_a_home_that_is_well_has_nothing_broken_with_a_daemon_or_without(home: H
 
 
 def test_without_a_home_only_that_and_the_machine_are_looked_at(tmp_path: Path) -> None:
-    found = examined(tmp_path / "nowhere")
+    found = doctor_findings(tmp_path / "nowhere")
     assert found["home"] == [
         ("broken", f"{tmp_path}/nowhere: there is no such folder", "`make run` or `walrusd --init` makes it")
     ]
-    assert found.keys() - MACHINE - {"service"} == {"home"}
+    assert found.keys() - MACHINE_CHECKS - {"service"} == {"home"}
 
 
 def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    [(status, message, _)] = examined(tmp_path / "link")["home"]
+    [(status, message, _)] = doctor_findings(tmp_path / "link")["home"]
     assert (status, message) == (
         "broken",
         f"{tmp_path}/link: there is no such folder: it is a link to {tmp_path}/nowhere",
     )
 
 
-def test_a_link_to_a_home_is_told_with_where_it_leads(home: Home, tmp_path: Path) -> None:
+def test_a_link_to_a_home_is_reported_with_where_it_leads(home: Home, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(home.path)
-    [(status, message, _)] = examined(tmp_path / "link")["home"]
+    [(status, message, _)] = doctor_findings(tmp_path / "link")["home"]
     assert (status, message.partition(", mode")[0]) == ("fine", f"{tmp_path}/link, which is {home.path}")
 
 
-def test_a_home_that_others_may_write_or_swap_is_told(home: Home) -> None:
+def test_a_home_that_others_may_write_or_swap_is_reported(home: Home) -> None:
     home.path.chmod(0o770)
-    assert of(home, "home") == (
+    assert finding_of(home, "home") == (
         "broken",
         f"{home.path}: group or others may write the home (mode 0770)",
         f"chmod 700 {home.path}",
     )
     home.path.chmod(0o700)
     home.path.parent.chmod(0o777)
-    status, message, hint = of(home, "home")
+    status, message, hint = finding_of(home, "home")
     assert (status, hint) == ("warning", f"chmod go-w {home.path.parent}, or move the home")
     assert "put another home in its place" in message
 
 
-def test_secrets_that_others_may_read_are_told(home: Home) -> None:
+def test_secrets_that_others_may_read_are_reported(home: Home) -> None:
     key = home.write("a.key", "sk-never-shown")
     home.write(
         "walrus.toml",
@@ -95,7 +101,7 @@ def test_secrets_that_others_may_read_are_told(home: Home) -> None:
     database = home.write("walrus.db", "")
     for file in (key, database, home.toml):
         file.chmod(0o640)
-    found = examined(home.path)
+    found = doctor_findings(home.path)
     assert sorted(found["files"]) == sorted(
         ("warning", f"others may read {file} (mode 0640)", f"chmod go-rwx {file}")
         for file in (key, database, home.toml)
@@ -103,18 +109,18 @@ def test_secrets_that_others_may_read_are_told(home: Home) -> None:
     assert "configuration" in found
 
 
-def test_what_others_may_write_is_broken(home: Home) -> None:
+def test_a_file_that_others_may_write_is_broken(home: Home) -> None:
     prompt = home.write("agents/walrus.md", "Be good.")
     prompt.chmod(0o666)
-    assert of(home, "files") == ("broken", f"others may write {prompt} (mode 0666)", f"chmod go-w {prompt}")
+    assert finding_of(home, "files") == ("broken", f"others may write {prompt} (mode 0666)", f"chmod go-w {prompt}")
 
 
 @ROOT_ONLY
-def test_root_is_told_whose_home_it_is_and_what_its_owner_cannot_write(home: Home) -> None:
+def test_root_gets_a_finding_with_the_owner_and_what_the_owner_cannot_write(home: Home) -> None:
     for path in (home.path.parent, home.path, home.toml):
         os.chown(path, 65534, 65534)
     lock = home.write("walrusd.lock", "")
-    found = examined(home.path)
+    found = doctor_findings(home.path)
     [(status, message, _)] = found["home"]
     assert (status, message) == ("fine", f"{home.path}, mode 0700, of nobody; you are root")
     assert found["files"] == [("broken", f"{lock} belongs to root, and walrusd runs as nobody", f"chown nobody {lock}")]
@@ -122,51 +128,53 @@ def test_root_is_told_whose_home_it_is_and_what_its_owner_cannot_write(home: Hom
 
 AS_NOBODY = """
 import os
-import walrus_config.load, walrusctl.commands.doctor, walrusctl.doctor.examination
+import walrus_config.load, walrusctl.commands.doctor, walrusctl.doctor.runner
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
 """All that is needed is imported before: it may not be theirs to read."""
 
 
 @ROOT_ONLY
-def test_a_user_whose_home_it_is_not_is_told_so() -> None:
+def test_a_user_of_another_owners_home_gets_a_finding() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o711)
         home = Home(Path(folder) / "home")
         for mode in (0o700, 0o755):
             home.path.chmod(mode)
-            stdout, stderr = Terminal(home.path).child("doctor", "--json", before=AS_NOBODY).communicate(timeout=30)
+            stdout, stderr = (
+                WalrusctlRunner(home.path).start_process("doctor", "--json", prelude=AS_NOBODY).communicate(timeout=30)
+            )
             assert b"Traceback" not in stderr
             found = {check["name"]: check for check in json.loads(stdout)["checks"]}
             assert found["home"]["message"] == f"{home.path}: the home belongs to root, and walrusd runs as nobody"
             assert {"disk", "limits"} <= found.keys()
 
 
-def test_keys_for_the_service_that_others_may_read_are_told(home: Home) -> None:
+def test_keys_for_the_service_that_others_may_read_are_reported(home: Home) -> None:
     keys = home.write("environment", "DEEPSEEK_API_KEY=sk-never-shown")
     keys.chmod(0o644)
-    assert of(home, "files") == ("warning", f"others may read {keys} (mode 0644)", f"chmod go-rwx {keys}")
+    assert finding_of(home, "files") == ("warning", f"others may read {keys} (mode 0644)", f"chmod go-rwx {keys}")
 
 
-def test_a_broken_walrus_toml_is_told_with_its_lines_and_the_rest_is_looked_at(home: Home) -> None:
+def test_a_broken_walrus_toml_is_reported_with_its_lines_and_the_rest_is_looked_at(home: Home) -> None:
     home.write("walrus.toml", "[agents.a]\nmodle = 1\n[agents.a.budget]\nusd_per_day = 1\n")
-    found = examined(home.path)
+    found = doctor_findings(home.path)
     assert found["configuration"] == [
         ("broken", f"{home.toml}:2: agents.a.modle: unknown key", "did you mean model?"),
         ("broken", f"{home.toml}:3: agents.a.budget: not available yet", "take it out until it is"),
     ]
-    assert {"daemon", "database", *MACHINE} <= set(found)
+    assert {"daemon", "database", *MACHINE_CHECKS} <= set(found)
 
 
-def test_warnings_of_the_configuration_are_told(home: Home) -> None:
+def test_warnings_of_the_configuration_are_reported(home: Home) -> None:
     home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
-    status, message, _ = of(home, "configuration")
+    status, message, _ = finding_of(home, "configuration")
     assert (status, f"{home.toml}:" in message) == ("warning", True)
 
 
-def test_a_missing_walrus_toml_is_told_with_what_to_do(home: Home) -> None:
+def test_a_missing_walrus_toml_is_reported_with_what_to_do(home: Home) -> None:
     home.toml.unlink()
-    assert of(home, "configuration") == (
+    assert finding_of(home, "configuration") == (
         "broken",
         f"{home.toml}: there is no such file",
         "`walrusd --init` writes a commented one; an empty one will do",
@@ -174,35 +182,35 @@ def test_a_missing_walrus_toml_is_told_with_what_to_do(home: Home) -> None:
 
 
 def test_a_terminal_gets_marks_and_a_pipe_gets_words(home: Home) -> None:
-    terminal = Terminal(home.path)
+    terminal = WalrusctlRunner(home.path)
     terminal.environ["PYTHONIOENCODING"] = "utf-8"
-    shown = shown_on_a_terminal(terminal, "doctor")
+    shown = output_on_terminal(terminal, "doctor")
     assert f"\x1b[32m✓\x1b[0m home            {home.path}, mode 0700" in shown
     assert "\x1b[33m!\x1b[0m daemon          walrusd is not running\n                  hint: start it" in shown
     for unmarked in ({"NO_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}):
-        plain = Terminal(home.path)
+        plain = WalrusctlRunner(home.path)
         plain.environ |= unmarked
-        assert f"fine     home            {home.path}, mode 0700" in shown_on_a_terminal(plain, "doctor")
-    words = Terminal(home.path).types("doctor")
+        assert f"fine     home            {home.path}, mode 0700" in output_on_terminal(plain, "doctor")
+    words = WalrusctlRunner(home.path).run("doctor")
     assert (words.exit_code, words.stderr) == (0, "")
     assert "warning  daemon          walrusd is not running\n                         hint: start it" in words.stdout
 
 
-def test_on_a_terminal_a_finding_goes_on_under_its_beginning(home: Home) -> None:
+def test_on_a_terminal_a_wrapped_finding_is_indented(home: Home) -> None:
     home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
-    (_, whole, _) = of(home, "configuration")
-    terminal = Terminal(home.path)
+    (_, whole, _) = finding_of(home, "configuration")
+    terminal = WalrusctlRunner(home.path)
     terminal.environ["NO_COLOR"] = "1"
-    shown = shown_on_a_terminal(terminal, "doctor", columns=60)
-    assert f"warning  configuration   {wrapped(whole, 60, 25)}\n" in shown
+    shown = output_on_terminal(terminal, "doctor", columns=60)
+    assert f"warning  configuration   {wrap_text(whole, 60, 25)}\n" in shown
     assert whole not in shown
 
 
 def test_help_imports_nothing_slow(home: Home) -> None:
-    child = Terminal(home.path).child("doctor", "--help", before=TELL_MODULES)
+    child = WalrusctlRunner(home.path).start_process("doctor", "--help", prelude=PRINT_MODULES)
     _, stderr = child.communicate(timeout=30)
     assert child.returncode == 0
-    assert {name.partition(".")[0] for name in stderr.decode().split()} & SLOW == set()
-    before = "import walrusctl.doctor.examination, sys; print(*sys.modules)"
+    assert {name.partition(".")[0] for name in stderr.decode().split()} & SLOW_MODULES == set()
+    before = "import walrusctl.doctor.runner, sys; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", before], env=home.environ(), text=True)
-    assert {name.partition(".")[0] for name in loaded.split()} & SLOW == set()
+    assert {name.partition(".")[0] for name in loaded.split()} & SLOW_MODULES == set()

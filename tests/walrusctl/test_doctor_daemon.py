@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.daemon import Call, FakeDaemon, Handler, answers, refuses
+from tests.fakes.daemon import FakeCall, FakeDaemon, Handler, fails, returns
 from tests.fakes.home import ECHO, Home
-from tests.fakes.terminal import Terminal
-from tests.walrusctl.examined import examined, of
-from walrus_protocol.housekeeping import Hello, Pong, SessionCounts, Status
-from walrus_protocol.methods import ConfigVerdict
+from tests.fakes.walrusctl_runner import WalrusctlRunner
+from tests.walrusctl.doctor_findings import doctor_findings, finding_of
+from walrus_protocol.methods import ConfigCheckResult
+from walrus_protocol.methods.daemon import Hello, Pong, SessionCounts, Status
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def status(home: Home, *warnings: str) -> Handler:
-    return answers(
+    return returns(
         Status(
             version=version("walrusd"),
             pid=4,
@@ -38,130 +38,135 @@ def status(home: Home, *warnings: str) -> Handler:
     )
 
 
-def script(home: Home, **answered: Handler) -> Mapping[str, Handler]:
+def healthy_script(home: Home, **handlers: Handler) -> Mapping[str, Handler]:
     """A walrusd that is well, but for what is said otherwise: daemon_hello=… and so on."""
     well: dict[str, Handler] = {
-        "daemon.ping": answers(Pong()),
-        "daemon.hello": answers(Hello(protocol=1, version=version("walrusd"), pid=4, home=str(home.path), uptime_s=5)),
+        "daemon.ping": returns(Pong()),
+        "daemon.hello": returns(Hello(protocol=1, version=version("walrusd"), pid=4, home=str(home.path), uptime_s=5)),
         "daemon.status": status(home),
-        "config.check": answers(ConfigVerdict(ok=True, path=str(home.toml))),
+        "config.check": returns(ConfigCheckResult(ok=True, path=str(home.toml))),
     }
-    return well | {name.replace("_", "."): handler for name, handler in answered.items()}
+    return well | {name.replace("_", "."): handler for name, handler in handlers.items()}
 
 
 @contextmanager
-def held(home: Home, told: str) -> Iterator[None]:
+def held_lock(home: Home, content: str) -> Iterator[None]:
     """The lock of the home, as a walrusd holds it."""
-    with open(home.write("walrusd.lock", told)) as lock:
+    with open(home.write("walrusd.lock", content)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def test_a_walrusd_of_another_version_is_told(home: Home) -> None:
-    older = answers(Hello(protocol=1, version="0.0.1", pid=4, home=str(home.path), uptime_s=5))
-    with FakeDaemon(home.socket, script(home, daemon_hello=older)):
-        assert of(home, "daemon") == (
+def test_a_walrusd_of_another_version_is_reported(home: Home) -> None:
+    older = returns(Hello(protocol=1, version="0.0.1", pid=4, home=str(home.path), uptime_s=5))
+    with FakeDaemon(home.socket, healthy_script(home, daemon_hello=older)):
+        assert finding_of(home, "daemon") == (
             "warning",
             f"walrusd (pid 4) is version 0.0.1, this walrusctl is {version('walrusd')}",
             "restart walrusd, or call the walrusctl beside it",
         )
 
 
-def test_the_walrusd_of_another_home_is_told(home: Home) -> None:
-    other = answers(Hello(protocol=1, version=version("walrusd"), pid=4, home="/another", uptime_s=5))
-    with FakeDaemon(home.socket, script(home, daemon_hello=other)):
-        status, message, _ = of(home, "daemon")
+def test_a_walrusd_of_another_home_is_reported(home: Home) -> None:
+    other = returns(Hello(protocol=1, version=version("walrusd"), pid=4, home="/another", uptime_s=5))
+    with FakeDaemon(home.socket, healthy_script(home, daemon_hello=other)):
+        status, message, _ = finding_of(home, "daemon")
         assert (status, message) == (
             "broken",
             f"the walrusd at {home.socket} (pid 4) is that of another home, /another",
         )
 
 
-def test_what_the_daemon_warns_of_is_told_once(home: Home) -> None:
+def test_what_the_daemon_warns_of_is_reported_once(home: Home) -> None:
     home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
-    [(_, known, _)] = examined(home.path)["configuration"]
+    [(_, known, _)] = doctor_findings(home.path)["configuration"]
     worse = "The log cannot be written."
-    with FakeDaemon(home.socket, script(home, daemon_status=status(home, known, worse))):
-        found = examined(home.path)
+    with FakeDaemon(home.socket, healthy_script(home, daemon_status=status(home, known, worse))):
+        found = doctor_findings(home.path)
     assert found["configuration"] == [("warning", known, "")]
     assert found["daemon"][1:] == [("warning", worse, "")]
 
 
-def test_the_environment_of_the_daemon_counts_and_not_that_of_the_doctor(home: Home) -> None:
+def test_the_environment_of_the_daemon_is_checked_and_not_that_of_the_doctor(home: Home) -> None:
     home.write("walrus.toml", '[providers.x]\nkind = "openai"\napi_key = "${NO_SUCH_KEY}"\n')
-    with FakeDaemon(home.socket, script(home)):
-        status, message, _ = of(home, "configuration")
+    with FakeDaemon(home.socket, healthy_script(home)):
+        status, message, _ = finding_of(home, "configuration")
         assert status == "warning"
         assert message.startswith("walrusd can read it, but not from here: ")
         assert "NO_SUCH_KEY" in message
     home.write("walrus.toml", ECHO)
-    refusing = answers(ConfigVerdict(ok=False, path="", message="walrus.toml:3: the environment variable X is not set"))
-    with FakeDaemon(home.socket, script(home, config_check=refusing)):
-        status, message, _ = of(home, "configuration")
+    refusing = returns(
+        ConfigCheckResult(ok=False, path="", message="walrus.toml:3: the environment variable X is not set")
+    )
+    with FakeDaemon(home.socket, healthy_script(home, config_check=refusing)):
+        status, message, _ = finding_of(home, "configuration")
         assert (status, message) == (
             "broken",
             "walrusd could not start again: walrus.toml:3: the environment variable X is not set",
         )
 
 
-def test_a_doctor_that_a_tool_calls_is_told_less_and_says_so_to_nobody(home: Home) -> None:
-    no = refuses("from_tool", "this process was started by walrusd's own tools")
-    with FakeDaemon(home.socket, script(home, daemon_status=no, config_check=no)):
-        assert of(home, "daemon")[0] == "fine"
+def test_a_doctor_run_by_a_tool_gets_less_and_reports_no_fault(home: Home) -> None:
+    no = fails("from_tool", "this process was started by walrusd's own tools")
+    with FakeDaemon(home.socket, healthy_script(home, daemon_status=no, config_check=no)):
+        assert finding_of(home, "daemon")[0] == "fine"
 
 
 def test_a_walrusd_that_holds_the_home_and_does_not_answer_is_named(home: Home) -> None:
-    with held(home, f"42\n{home.socket}\n"):
-        status, message, hint = of(home, "daemon")
+    with held_lock(home, f"42\n{home.socket}\n"):
+        status, message, hint = finding_of(home, "daemon")
     assert (status, message) == ("broken", f"walrusd (pid 42) has the home, and does not answer at {home.socket}")
     assert "kill 42" in hint
 
 
-def test_a_walrusd_that_hangs_is_told_within_seconds(home: Home) -> None:
-    with held(home, f"42\n{home.socket}\n"), FakeDaemon(home.socket, script(home, daemon_hello=Call.wait_for_cancel)):
-        assert of(home, "daemon")[1] == f"walrusd (pid 42) has the home, and does not answer at {home.socket}"
+def test_a_walrusd_that_hangs_is_reported_within_seconds(home: Home) -> None:
+    with (
+        held_lock(home, f"42\n{home.socket}\n"),
+        FakeDaemon(home.socket, healthy_script(home, daemon_hello=FakeCall.wait_for_cancel)),
+    ):
+        assert finding_of(home, "daemon")[1] == f"walrusd (pid 42) has the home, and does not answer at {home.socket}"
 
 
 def test_a_walrusd_that_should_listen_elsewhere_and_does_not_answer_is_named(home: Home) -> None:
-    with held(home, "42\n/elsewhere.sock\n"):
-        assert of(home, "daemon") == (
+    with held_lock(home, "42\n/elsewhere.sock\n"):
+        assert finding_of(home, "daemon") == (
             "broken",
             f"walrusd (pid 42) listens on /elsewhere.sock, not on {home.socket}",
             "--socket /elsewhere.sock, or WALRUS_SOCKET, finds it",
         )
 
 
-def test_a_walrusd_that_listens_where_walrus_toml_once_said_is_well_and_told(home: Home) -> None:
+def test_a_walrusd_at_an_earlier_configured_socket_is_fine_and_reported(home: Home) -> None:
     home.write("walrus.toml", ECHO.replace("[daemon]", f"[daemon]\nsocket = '{home.path}/new.sock'"))
-    with held(home, f"4\n{home.socket}\n"), FakeDaemon(home.socket, script(home)):
-        [well, moving] = examined(home.path)["daemon"]
+    with held_lock(home, f"4\n{home.socket}\n"), FakeDaemon(home.socket, healthy_script(home)):
+        [well, moving] = doctor_findings(home.path)["daemon"]
         assert well[:2] == ("fine", f"walrusd {version('walrusd')} answers at {home.socket}, pid 4, up 5 s")
         assert (moving[0], f"moves to {home.path}/new.sock when it is restarted" in moving[1]) == ("warning", True)
-        [named] = examined(home.path, "--socket", f"{home.path}/new.sock")["daemon"]
+        [named] = doctor_findings(home.path, "--socket", f"{home.path}/new.sock")["daemon"]
         assert (named[0], "finds it" in named[2]) == ("broken", True)
 
 
-def test_a_socket_that_was_left_behind_is_told_and_left_there(home: Home) -> None:
+def test_a_socket_that_was_left_behind_is_reported_and_left_there(home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(home.socket))
-    status, message, _ = of(home, "daemon")
+    status, message, _ = finding_of(home, "daemon")
     assert (status, "left behind by one that was killed" in message) == ("warning", True)
     assert home.socket.exists()
 
 
-def test_what_stands_in_the_way_of_the_socket_is_told(home: Home) -> None:
+def test_a_file_in_place_of_the_socket_is_reported(home: Home) -> None:
     home.socket.write_text("somebody's")
-    assert of(home, "daemon")[1] == f"{home.socket} is there and is no socket"
-    status, message, hint = of(home, "daemon", "--socket", "/tmp/" + "x" * 120)
+    assert finding_of(home, "daemon")[1] == f"{home.socket} is there and is no socket"
+    status, message, hint = finding_of(home, "daemon", "--socket", "/tmp/" + "x" * 120)
     assert (status, "too long" in message, "--socket" in hint) == ("broken", True, True)
 
 
-def test_a_stranger_at_the_socket_is_told(home: Home) -> None:
+def test_another_program_at_the_socket_is_reported(home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(str(home.socket))
         stranger.listen()
         stranger.settimeout(10)
-        child = Terminal(home.path).child("doctor", "--json")
+        child = WalrusctlRunner(home.path).start_process("doctor", "--json")
         with stranger.accept()[0] as line:
             line.sendall(b"220 mail.example.org\r\n")
             stdout, _ = child.communicate(timeout=30)
@@ -170,7 +175,7 @@ def test_a_stranger_at_the_socket_is_told(home: Home) -> None:
     assert daemon["message"] == f"what answers at {home.socket} does not speak as walrusd does"
 
 
-def test_a_database_that_is_gone_under_a_running_walrusd_is_told(home: Home) -> None:
-    with FakeDaemon(home.socket, script(home)):
-        status, message, _ = of(home, "database")
+def test_a_database_that_is_gone_under_a_running_walrusd_is_reported(home: Home) -> None:
+    with FakeDaemon(home.socket, healthy_script(home)):
+        status, message, _ = finding_of(home, "database")
     assert (status, message) == ("broken", f"{home.path}/walrus.db is gone, and walrusd runs on it")

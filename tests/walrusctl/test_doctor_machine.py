@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.home import ECHO, Home
-from tests.walrusctl.examined import examined, of
-from walrusctl.database import APPLICATION_ID, known_schema
+from tests.walrusctl.doctor_findings import doctor_findings, finding_of
+from walrusctl.database_reader import APPLICATION_ID, known_schema
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.migrations.m001_log import APPLICATION_ID as OURS
 
@@ -24,90 +24,90 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def used(home: Home) -> Home:
+def used_home(home: Home) -> Home:
     """A home whose database has been written by a real walrusd, which has ended."""
     with home.walrusd():
         assert home.walrusctl("run", "walrus", "hi").returncode == 0
     return home
 
 
-def test_a_damaged_database_is_told(used: Home) -> None:
-    database = used.path / "walrus.db"
+def test_a_damaged_database_is_reported(used_home: Home) -> None:
+    database = used_home.path / "walrus.db"
     data = bytearray(database.read_bytes())
     for page in range(4096, len(data), 4096):
         data[page : page + 8] = b"\xff" * 8
     database.write_bytes(data)
-    status, message, hint = of(used, "database")
+    status, message, hint = finding_of(used_home, "database")
     assert (status, message.startswith(f"{database} is damaged")) == ("broken", True)
     assert ".recover" in hint
 
 
-def test_a_file_that_is_no_database_or_another_programs_is_told(home: Home) -> None:
+def test_a_file_that_is_no_database_or_another_programs_is_reported(home: Home) -> None:
     database = home.write("walrus.db", "this is not SQLite " * 100)
-    assert of(home, "database")[:2] == ("broken", f"{database} is no database")
+    assert finding_of(home, "database")[:2] == ("broken", f"{database} is no database")
     database.unlink()
     with closing(sqlite3.connect(database)) as db:
         db.execute("CREATE TABLE theirs (x)")
         db.execute("PRAGMA application_id = 7")
-    assert of(home, "database")[:2] == ("broken", f"{database} is a database of another program")
+    assert finding_of(home, "database")[:2] == ("broken", f"{database} is a database of another program")
 
 
 @pytest.mark.parametrize(("how", "message"), [("emptied", "is empty"), ("removed", "is gone")])
-def test_a_log_that_a_home_has_lost_is_told(used: Home, how: str, message: str) -> None:
-    database = used.path / "walrus.db"
+def test_a_missing_log_is_reported(used_home: Home, how: str, message: str) -> None:
+    database = used_home.path / "walrus.db"
     database.unlink()
     if how == "emptied":
         database.touch(0o600)
-    assert of(used, "database") == (
+    assert finding_of(used_home, "database") == (
         "warning",
         f"{database} {message}, though this home was in use: the next start makes a new, empty log",
         "restore it from a backup, if it was not you who took it away",
     )
 
 
-def test_a_database_that_has_lost_its_tables_is_told(home: Home) -> None:
+def test_a_database_that_has_lost_its_tables_is_reported(home: Home) -> None:
     database = home.path / "walrus.db"
     with closing(sqlite3.connect(database)) as db:
         db.executescript("PRAGMA application_id = 0x57414C52; PRAGMA user_version = 3")
-    assert of(home, "database")[:2] == ("broken", f"{database} has lost its tables")
+    assert finding_of(home, "database")[:2] == ("broken", f"{database} has lost its tables")
 
 
-def test_a_database_of_a_newer_walrusd_is_told(used: Home) -> None:
-    database = used.path / "walrus.db"
+def test_a_database_of_a_newer_walrusd_is_reported(used_home: Home) -> None:
+    database = used_home.path / "walrus.db"
     with closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA user_version = 99")
-    status, message, _ = of(used, "database")
+    status, message, _ = finding_of(used_home, "database")
     assert status == "broken"
     assert f"its schema is version 99, known here is {len(MIGRATIONS)}" in message
 
 
-def test_what_is_known_of_the_database_is_what_walrusd_makes() -> None:
+def test_the_known_application_id_and_schema_are_those_of_walrusd() -> None:
     assert (known_schema(), APPLICATION_ID) == (len(MIGRATIONS), OURS)
 
 
-def test_a_clock_that_is_behind_the_newest_event_is_told(used: Home) -> None:
-    assert of(used, "clock")[0] != "broken"
-    with closing(sqlite3.connect(used.path / "walrus.db")) as db, db:
+def test_a_clock_that_is_behind_the_newest_event_is_reported(used_home: Home) -> None:
+    assert finding_of(used_home, "clock")[0] != "broken"
+    with closing(sqlite3.connect(used_home.path / "walrus.db")) as db, db:
         body = json.dumps({"ts": time.time() + 7200}).encode()
         db.execute("INSERT INTO event (session, seq, body) VALUES (1, 999, ?)", [body])
-    status, message, hint = of(used, "clock")
+    status, message, hint = finding_of(used_home, "clock")
     assert status == "warning"
     assert "but the last event was written at" in message
     assert "timedatectl" in hint
 
 
-def test_a_low_limit_of_open_files_is_told(home: Home) -> None:
+def test_a_low_limit_of_open_files_is_reported(home: Home) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with home.walrusd() as daemon:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (100, before[1]))
-        status, message, hint = of(home, "limits")
+        status, message, hint = finding_of(home, "limits")
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
     assert (status, message) == ("warning", "walrusd may open 100 files: that is enough for 40 of 512 connections")
     assert "LimitNOFILE=808" in hint
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Iterator[Home]:
+def home_on_full_disk(tmp_path: Path) -> Iterator[Home]:
     folder = tmp_path / "full"
     folder.mkdir()
     try:
@@ -120,23 +120,23 @@ def full(tmp_path: Path) -> Iterator[Home]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_without_room_is_told(full: Home) -> None:
-    status, message, hint = of(full, "disk")
+def test_a_disk_without_room_is_reported(home_on_full_disk: Home) -> None:
+    status, message, hint = finding_of(home_on_full_disk, "disk")
     assert (status, message.partition(" free")[0]) == ("broken", "1.0 MiB of 1.0 MiB")
     assert "make room" in hint
 
 
 def test_programs_that_tools_need_are_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(home.path))
-    assert [message for _, message, _ in examined(home.path)["programs"]] == [
+    assert [message for _, message, _ in doctor_findings(home.path)["programs"]] == [
         "bash is not on the PATH",
         "setpriv is not on the PATH",
     ]
 
 
-def test_bash_without_a_sandbox_is_told_once(home: Home) -> None:
+def test_bash_without_a_sandbox_is_reported_once(home: Home) -> None:
     home.write("walrus.toml", f'{ECHO}\n[tools.bash]\nsandbox = "none"\n')
-    found = examined(home.path)
+    found = doctor_findings(home.path)
     assert found["sandbox"][0][:2] == (
         "warning",
         "bash runs without one: a permitted command can do whatever you can",
@@ -148,9 +148,9 @@ def test_bash_without_a_sandbox_is_told_once(home: Home) -> None:
     ("folder", "told"),
     [("", "is not set"), ("/no/such/folder", "No such file or directory"), ("/tmp", "open to others")],
 )
-def test_a_runtime_folder_that_is_not_right_is_told(
+def test_a_runtime_folder_that_is_not_right_is_reported(
     home: Home, monkeypatch: pytest.MonkeyPatch, folder: str, told: str
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-    status, message, _ = of(home, "runtime folder")
+    status, message, _ = finding_of(home, "runtime folder")
     assert (status, told in message) == ("warning", True)

@@ -14,27 +14,27 @@ import pytest
 
 from tests.fakes.home import ECHO, Home
 from tests.fakes.required_programs import find_program
-from tests.fakes.terminal import Terminal
+from tests.fakes.walrusctl_runner import WalrusctlRunner
 
 KEY = "sk-planted-key-1234567890"
 HEADER = "planted-header-1234567890"
 
 
-def bare(url: str, name: str = "x") -> str:
+def provider_toml(url: str, name: str = "x") -> str:
     return f'[providers.{name}]\nkind = "openai"\nbase_url = "{url}"\nmodels = ["{name}"]\n'
 
 
-def keyed(url: str, name: str = "x") -> str:
-    return f'{bare(url, name)}api_key = "{KEY}"\nheaders = {{ "X-Team" = "{HEADER}" }}\n'
+def provider_toml_with_key(url: str, name: str = "x") -> str:
+    return f'{provider_toml(url, name)}api_key = "{KEY}"\nheaders = {{ "X-Team" = "{HEADER}" }}\n'
 
 
-class Answer(BaseHTTPRequestHandler):
+class EchoingHttpHandler(BaseHTTPRequestHandler):
     """Says the status it was told to, and quotes all that it was sent."""
 
     def do_GET(self) -> None:
         server = self.server
-        assert isinstance(server, Server)
-        server.asked.append((self.path, self.headers.get("Authorization"), self.headers.get("X-Team")))
+        assert isinstance(server, FakeHttpServer)
+        server.requests.append((self.path, self.headers.get("Authorization"), self.headers.get("X-Team")))
         body = f"you sent {self.headers}".encode()
         self.send_response(server.status, f"quoting {self.headers.get('Authorization')}")
         self.send_header("Content-Length", str(len(body)))
@@ -46,13 +46,13 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
+class FakeHttpServer(ThreadingHTTPServer):
     status = 200
     url = ""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.asked: list[tuple[str, str | None, str | None]] = []
+        super().__init__(("127.0.0.1", 0), EchoingHttpHandler)
+        self.requests: list[tuple[str, str | None, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -60,8 +60,8 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    with Server() as server:
+def run_server(tls: ssl.SSLContext | None = None) -> Iterator[FakeHttpServer]:
+    with FakeHttpServer() as server:
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
             server.url = server.url.replace("http:", "https:")
@@ -75,8 +75,8 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as server:
+def server() -> Iterator[FakeHttpServer]:
+    with run_server() as server:
         yield server
 
 
@@ -85,11 +85,11 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def told(home: Home, toml: str, name: str = "provider x") -> tuple[str, str, str]:
+def provider_finding(home: Home, toml: str, name: str = "provider x") -> tuple[str, str, str]:
     """The finding of a provider, of a doctor that shows no secret."""
     home.write("walrus.toml", toml)
-    result = Terminal(home.path).types("doctor", "--json")
-    words = Terminal(home.path).types("doctor")
+    result = WalrusctlRunner(home.path).run("doctor", "--json")
+    words = WalrusctlRunner(home.path).run("doctor")
     for secret in (KEY, HEADER):
         assert secret not in result.output + words.output
     [found] = [check for check in json.loads(result.stdout)["checks"] if check["name"] == name]
@@ -109,20 +109,23 @@ def told(home: Home, toml: str, name: str = "provider x") -> tuple[str, str, str
         (400, "warning", "answers with the key, but not as it should (400)"),
     ],
 )
-def test_each_answer_has_its_sentence_and_the_key_goes_along_unseen(
-    home: Home, server: Server, code: int, status: str, said: str
+def test_each_status_has_its_sentence_and_the_key_is_sent_but_not_shown(
+    home: Home, server: FakeHttpServer, code: int, status: str, said: str
 ) -> None:
     server.status = code
-    found = told(home, keyed(server.url))
+    found = provider_finding(home, provider_toml_with_key(server.url))
     assert found[:2] == (status, f"127.0.0.1:{server.server_port} {said}")
     assert bool(found[2]) == (status != "fine")
-    assert set(server.asked) == {("/v1/models", f"Bearer {KEY}", HEADER)}, "a redirection is not followed"
+    assert set(server.requests) == {("/v1/models", f"Bearer {KEY}", HEADER)}, "a redirection is not followed"
 
 
-def test_a_provider_without_a_key_is_told_that_one_is_wanted(home: Home, server: Server) -> None:
-    assert told(home, bare(server.url))[1] == f"127.0.0.1:{server.server_port} answers without a key (200)"
+def test_a_provider_that_requires_a_key_is_reported_if_it_has_none(home: Home, server: FakeHttpServer) -> None:
+    assert (
+        provider_finding(home, provider_toml(server.url))[1]
+        == f"127.0.0.1:{server.server_port} answers without a key (200)"
+    )
     server.status = 401
-    assert told(home, bare(server.url)) == (
+    assert provider_finding(home, provider_toml(server.url)) == (
         "broken",
         f"127.0.0.1:{server.server_port} wants a key (401)",
         'give the provider an api_key = "${NAME}"',
@@ -130,31 +133,31 @@ def test_a_provider_without_a_key_is_told_that_one_is_wanted(home: Home, server:
 
 
 def test_a_password_in_a_url_is_refused_and_not_shown(home: Home) -> None:
-    status, message, _ = told(home, bare(f"https://me:{KEY}@127.0.0.1:9/v1"), "configuration")
+    status, message, _ = provider_finding(home, provider_toml(f"https://me:{KEY}@127.0.0.1:9/v1"), "configuration")
     assert (status, "may not carry a password" in message) == ("broken", True)
 
 
-def test_nothing_that_listens_is_told(home: Home) -> None:
+def test_a_port_without_a_listener_is_reported(home: Home) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        found = told(home, keyed(f"http://127.0.0.1:{port}/v1"))
+        found = provider_finding(home, provider_toml_with_key(f"http://127.0.0.1:{port}/v1"))
     assert found == ("broken", f"nothing listens at 127.0.0.1:{port}", "start that server, or mend base_url")
 
 
 @pytest.mark.parametrize("host", ["[fe80::1%nowhere]", f"{'x' * 64}.example"])
-def test_a_name_that_cannot_be_found_is_told(home: Home, host: str) -> None:
-    status, message, _ = told(home, keyed(f"http://{host}/v1"))
+def test_a_name_that_cannot_be_found_is_reported(home: Home, host: str) -> None:
+    status, message, _ = provider_finding(home, provider_toml_with_key(f"http://{host}/v1"))
     assert (status, message) == ("broken", f"the name of {host} cannot be found")
 
 
-def test_a_server_without_tls_is_told(home: Home, server: Server) -> None:
-    status, message, hint = told(home, keyed(server.url.replace("http:", "https:")))
+def test_a_server_without_tls_is_reported(home: Home, server: FakeHttpServer) -> None:
+    status, message, hint = provider_finding(home, provider_toml_with_key(server.url.replace("http:", "https:")))
     assert (status, message) == ("broken", f"127.0.0.1:{server.server_port} does not speak TLS as it should")
     assert "http://" in hint
 
 
-def test_a_certificate_that_nobody_vouches_for_is_told_and_one_of_ones_own_is_trusted(
+def test_an_unknown_certificate_is_reported_and_a_configured_one_is_trusted(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openssl = find_program("openssl")
@@ -165,21 +168,24 @@ def test_a_certificate_that_nobody_vouches_for_is_told_and_one_of_ones_own_is_tr
     subprocess.run(command, check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
-    with serving(tls) as server:
-        status, message, _ = told(home, keyed(server.url))
+    with run_server(tls) as server:
+        status, message, _ = provider_finding(home, provider_toml_with_key(server.url))
         assert (status, message.partition(":")[0]) == ("broken", "the certificate of 127.0.0.1")
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        assert told(home, keyed(server.url))[0] == "fine"
+        assert provider_finding(home, provider_toml_with_key(server.url))[0] == "fine"
 
 
-def test_a_server_that_speaks_something_else_or_nothing_is_told(home: Home) -> None:
+def test_a_server_that_speaks_something_else_or_nothing_is_reported(home: Home) -> None:
     with socket.socket() as other, socket.socket() as silent:
         for listener in (other, silent):
             listener.bind(("127.0.0.1", 0))
             listener.listen()
         strange, mute = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in (other, silent))
-        home.write("walrus.toml", keyed(f"http://{strange}/v1", "x") + keyed(f"http://{mute}/v1", "y"))
-        child = Terminal(home.path).child("doctor", "--json")
+        home.write(
+            "walrus.toml",
+            provider_toml_with_key(f"http://{strange}/v1", "x") + provider_toml_with_key(f"http://{mute}/v1", "y"),
+        )
+        child = WalrusctlRunner(home.path).start_process("doctor", "--json")
         with other.accept()[0] as line:
             line.recv(65536)
             line.sendall(f"220 {KEY} speaking SMTP\r\n".encode())
@@ -191,28 +197,36 @@ def test_a_server_that_speaks_something_else_or_nothing_is_told(home: Home) -> N
     assert "database" in found
 
 
-def test_a_proxy_is_used_but_never_for_loopback(home: Home, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_used_but_never_for_loopback(
+    home: Home, server: FakeHttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{HEADER}@127.0.0.1:{server.server_port}")
     monkeypatch.setenv("no_proxy", "")
-    assert told(home, keyed("http://far.example/v1"))[:2] == (
+    assert provider_finding(home, provider_toml_with_key("http://far.example/v1"))[:2] == (
         "fine",
         "far.example answers with the key (200)",
     )
-    assert {path for path, _, _ in server.asked} == {"http://far.example/v1/models"}
-    with serving() as near:
-        assert told(home, keyed(near.url))[0] == "fine"
-        assert {path for path, _, _ in near.asked} == {"/v1/models"}
+    assert {path for path, _, _ in server.requests} == {"http://far.example/v1/models"}
+    with run_server() as near:
+        assert provider_finding(home, provider_toml_with_key(near.url))[0] == "fine"
+        assert {path for path, _, _ in near.requests} == {"/v1/models"}
 
 
-def test_a_local_model_without_usable_weights_is_told(home: Home) -> None:
+def test_a_local_model_without_usable_weights_is_reported(home: Home) -> None:
     pytest.importorskip("xllamacpp")
     weights = home.write("model.gguf", "not weights")
     toml = f'[providers.here]\nkind = "local"\npath = "{weights}"\n'
-    assert told(home, toml, "provider here")[:2] == ("broken", f"{weights} is no GGUF file")
+    assert provider_finding(home, toml, "provider here")[:2] == ("broken", f"{weights} is no GGUF file")
     weights.write_bytes(b"GGUF and more")
-    assert told(home, toml, "provider here")[:2] == ("fine", f"the engine is installed, the weights are {weights}")
+    assert provider_finding(home, toml, "provider here")[:2] == (
+        "fine",
+        f"the engine is installed, the weights are {weights}",
+    )
 
 
-def test_providers_that_need_nothing_are_fine_and_none_at_all_is_told(home: Home) -> None:
-    assert told(home, ECHO, "provider echo") == ("fine", "needs nothing", "")
-    assert told(home, "", "providers")[:2] == ("warning", "none is configured, so agents answer with an error")
+def test_providers_that_need_nothing_are_fine_and_none_at_all_is_reported(home: Home) -> None:
+    assert provider_finding(home, ECHO, "provider echo") == ("fine", "needs nothing", "")
+    assert provider_finding(home, "", "providers")[:2] == (
+        "warning",
+        "none is configured, so agents answer with an error",
+    )

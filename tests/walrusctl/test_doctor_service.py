@@ -7,10 +7,10 @@ import pytest
 
 from tests.fakes.home import Home
 from tests.fakes.systemctl import RUNNING, FakeSystemd
-from tests.fakes.terminal import Terminal
+from tests.fakes.walrusctl_runner import WalrusctlRunner
 
 
-class Account(Terminal):
+class AccountWithSystemd(WalrusctlRunner):
     """Somebody with a home, units of their own and a systemd."""
 
     def __init__(self, folder: Path) -> None:
@@ -20,41 +20,43 @@ class Account(Terminal):
         self.environ |= {"HOME": str(folder), "PATH": f"{self.systemd.path}:/usr/bin:/bin"}
         self.environ |= {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_RUNTIME_DIR": "/run/user/4711"}
 
-    def told(self) -> list[tuple[str, str, str]]:
-        checks = json.loads(self.types("doctor", "--json").stdout)["checks"]
+    def service_findings(self) -> list[tuple[str, str, str]]:
+        checks = json.loads(self.run("doctor", "--json").stdout)["checks"]
         return [(check["status"], check["message"], check["hint"]) for check in checks if check["name"] == "service"]
 
 
 @pytest.fixture
-def account(tmp_path: Path) -> Account:
-    account = Account(tmp_path)
-    account.systemd.service(RUNNING)
+def account(tmp_path: Path) -> AccountWithSystemd:
+    account = AccountWithSystemd(tmp_path)
+    account.systemd.set_service(RUNNING)
     return account
 
 
 @pytest.fixture
-def installed(account: Account) -> Account:
-    assert account.types("service", "install").exit_code == 0
+def installed_account(account: AccountWithSystemd) -> AccountWithSystemd:
+    assert account.run("service", "install").exit_code == 0
     return account
 
 
-FINE = [("fine", "installed, enabled, and runs", "")]
+HEALTHY = [("fine", "installed, enabled, and runs", "")]
 
 
-def test_no_service_is_no_fault(account: Account) -> None:
-    [(status, message, hint)] = account.told()
+def test_no_service_is_no_fault(account: AccountWithSystemd) -> None:
+    [(status, message, hint)] = account.service_findings()
     assert (status, message) == ("fine", "not installed")
     assert "walrusctl service install" in hint
 
 
-def test_a_service_that_is_well_is_fine(installed: Account) -> None:
-    assert installed.told() == FINE
+def test_a_service_that_is_well_is_fine(installed_account: AccountWithSystemd) -> None:
+    assert installed_account.service_findings() == HEALTHY
 
 
-def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_told(installed: Account) -> None:
-    service = installed.units / "walrusd.service"
-    (installed.home / "walrus.toml").write_text("[daemon]\nshutdown_grace_s = 77\n")
-    assert installed.told() == [
+def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_reported(
+    installed_account: AccountWithSystemd,
+) -> None:
+    service = installed_account.units / "walrusd.service"
+    (installed_account.home / "walrus.toml").write_text("[daemon]\nshutdown_grace_s = 77\n")
+    assert installed_account.service_findings() == [
         (
             "warning",
             f"{service} is not as this walrusd, home and configuration need it",
@@ -62,33 +64,35 @@ def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_told(install
         )
     ]
     service.write_text(service.read_text() + "# mine\n")
-    assert installed.told()[0][1] == f"{service} was edited by hand"
+    assert installed_account.service_findings()[0][1] == f"{service} was edited by hand"
     service.write_text("[Service]\n")
-    assert installed.told()[0][1] == f"{service} was not written by walrusctl"
+    assert installed_account.service_findings()[0][1] == f"{service} was not written by walrusctl"
     service.unlink()
-    assert installed.told()[0][1] == f"{service} is missing"
+    assert installed_account.service_findings()[0][1] == f"{service} is missing"
 
 
-def test_the_service_of_another_home_is_no_fault_and_nobody_is_told_to_take_it(account: Account) -> None:
+def test_the_service_of_another_home_is_no_fault_and_no_takeover_is_advised(account: AccountWithSystemd) -> None:
     other = Home(account.home.parent / "other").path
-    assert account.types("service", "install", "--home", str(other)).exit_code == 0
-    [(status, message, hint)] = account.told()
+    assert account.run("service", "install", "--home", str(other)).exit_code == 0
+    [(status, message, hint)] = account.service_findings()
     assert (status, message) == ("fine", f"not installed: the units are those of another home, {other}")
     assert "install" not in hint
 
 
-def test_a_service_that_has_failed_is_broken(installed: Account) -> None:
+def test_a_service_that_has_failed_is_broken(installed_account: AccountWithSystemd) -> None:
     failed = RUNNING.replace("ActiveState=active", "ActiveState=failed").replace("Result=success", "Result=watchdog")
-    installed.systemd.service(failed)
-    [(status, message, hint)] = installed.told()
+    installed_account.systemd.set_service(failed)
+    [(status, message, hint)] = installed_account.service_findings()
     assert (status, message) == ("broken", "it has failed (watchdog)")
     assert "walrusctl logs" in hint
 
 
-def test_a_service_that_does_not_run_or_will_not_start_or_ends_with_the_login_is_told(installed: Account) -> None:
-    installed.systemd.service(RUNNING.replace("=active", "=inactive").replace("=enabled", "=disabled"))
-    installed.systemd.linger("Linger=no")
-    assert installed.told() == [
+def test_a_service_that_is_stopped_disabled_or_without_linger_is_reported(
+    installed_account: AccountWithSystemd,
+) -> None:
+    installed_account.systemd.set_service(RUNNING.replace("=active", "=inactive").replace("=enabled", "=disabled"))
+    installed_account.systemd.set_linger("Linger=no")
+    assert installed_account.service_findings() == [
         (
             "warning",
             "installed, but it will not start by itself",
@@ -103,8 +107,8 @@ def test_a_service_that_does_not_run_or_will_not_start_or_ends_with_the_login_is
     ]
 
 
-def test_without_a_systemd_to_ask_that_is_told(installed: Account) -> None:
-    installed.systemd.refuses("show-environment", "Failed to connect to bus")
-    [(status, message, _)] = installed.told()
+def test_a_missing_systemd_is_reported(installed_account: AccountWithSystemd) -> None:
+    installed_account.systemd.set_failure("show-environment", "Failed to connect to bus")
+    [(status, message, _)] = installed_account.service_findings()
     assert status == "warning"
     assert message == "installed, but no systemd runs for this user (Failed to connect to bus)"

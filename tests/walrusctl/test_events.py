@@ -8,17 +8,17 @@ from typing import get_args
 import pytest
 from msgspec import Struct
 
-from tests.fakes.daemon import Call, FakeDaemon, HangUp
-from tests.fakes.home import PATIENCE_S
-from tests.fakes.terminal import Terminal
+from tests.fakes.daemon import FakeCall, FakeDaemon, HangUp
+from tests.fakes.home import MAX_WAIT_S
+from tests.fakes.walrusctl_runner import WalrusctlRunner
 from walrus_protocol.content import ToolCall
 from walrus_protocol.events import (
+    AnyDaemonEvent,
+    AnyLiveEvent,
+    AnySessionEvent,
     AssistantMessage,
     ConfigReloaded,
-    DaemonFact,
     Done,
-    Durable,
-    Live,
     MessageQueued,
     SessionCreated,
     SessionImported,
@@ -26,12 +26,12 @@ from walrus_protocol.events import (
     Tick,
     ToolCallsStart,
     UserMessage,
-    type_of,
+    event_type_of,
 )
+from walrus_protocol.methods.subscribe import SubscribeParams, SubscribeResult
 from walrus_protocol.problems import Problem
-from walrus_protocol.watching import Subscribed, SubscribeParams
-from walrusctl.commands.events import TYPES
-from walrusctl.render import when
+from walrusctl.commands.events import EVENT_TYPES
+from walrusctl.formatting import format_time
 
 TS = 1_793_577_600.0
 CALL = ToolCall(id="c1", name="read", arguments={"path": "a"})
@@ -51,27 +51,27 @@ EVENTS = (
 )  # fmt: skip
 
 
-def happens(call: Call) -> Struct:
+def emit_events(call: FakeCall) -> Struct:
     call.emit(StateChanged(ts=TS, state="idle"), *EVENTS)
-    return Subscribed(last_offset=20, reason="end")
+    return SubscribeResult(last_offset=20, reason="end")
 
 
-def hangs_up(call: Call) -> Struct:
+def emit_events_and_hang_up(call: FakeCall) -> Struct:
     call.emit(StateChanged(ts=TS, state="idle"), *EVENTS[:3])
     raise HangUp
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> FakeDaemon:
-    return FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": happens})
+    return FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": emit_events})
 
 
-def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("events")
+        result = terminal.run("events")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        f"{when(TS)} {line}"
+        f"{format_time(TS)} {line}"
         for line in (
             "[3] session 3 of agent walrus created",
             "[3] ann: what does it say?",
@@ -85,20 +85,20 @@ def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, 
     ]
 
 
-def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        lines = terminal.lines("events")
+        lines = terminal.json_lines("events")
     assert [line.get("offset") for line in lines if isinstance(line, dict)] == [None, *range(5, 11), 12, 13, 18, None]
     assert lines[-1] == {"last_offset": 20, "reason": "end"}
 
 
-def test_what_is_chosen_is_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_the_filter_options_are_sent_to_the_daemon(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     chosen = ("--session", 3, "--session", 4, "--agent", "a", "--type", "done", "--type", "tick")
     with daemon:
-        terminal.types("events")
-        terminal.types("events", "--no-follow")
-        terminal.types("events", "--json")
-        terminal.types("events", "--json", "--no-deltas", "--since", 7, *chosen)
+        terminal.run("events")
+        terminal.run("events", "--no-follow")
+        terminal.run("events", "--json")
+        terminal.run("events", "--json", "--no-deltas", "--since", 7, *chosen)
     assert daemon.params("event.subscribe") == [
         SubscribeParams(deltas=False),
         SubscribeParams(deltas=False, follow=False, since=0),
@@ -107,65 +107,67 @@ def test_what_is_chosen_is_asked_for(daemon: FakeDaemon, terminal: Terminal) -> 
     ]
 
 
-def test_a_type_that_is_asked_for_has_a_line_in_any_case(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_a_type_that_is_asked_for_has_a_line_in_any_case(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("events", "--type", "state_changed")
-    assert result.stdout.splitlines()[0] == f"{when(TS)} [walrusd] (state_changed)"
+        result = terminal.run("events", "--type", "state_changed")
+    assert result.stdout.splitlines()[0] == f"{format_time(TS)} [walrusd] (state_changed)"
 
 
-def test_a_type_that_there_is_not_is_refused_with_the_nearest(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_a_type_that_there_is_not_is_refused_with_the_nearest(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("events", "--type", "dnoe")
+        result = terminal.run("events", "--type", "dnoe")
     assert result.exit_code == 2
     assert "did you mean done?" in result.stderr
 
 
-def test_the_types_are_in_the_help(terminal: Terminal) -> None:
-    classes = [kind for union in (Durable, DaemonFact, Live) for kind in get_args(union)]
-    assert tuple(map(type_of, classes)) == TYPES
-    shown = terminal.types("events", "--help").stdout
-    assert all(f" {kind}" in shown for kind in TYPES)
+def test_the_types_are_in_the_help(terminal: WalrusctlRunner) -> None:
+    classes = [kind for union in (AnySessionEvent, AnyDaemonEvent, AnyLiveEvent) for kind in get_args(union)]
+    assert tuple(map(event_type_of, classes)) == EVENT_TYPES
+    shown = terminal.run("events", "--help").stdout
+    assert all(f" {kind}" in shown for kind in EVENT_TYPES)
 
 
-def test_a_daemon_that_goes_away_leaves_word_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
-    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": hangs_up}):
-        result = terminal.types("events", "--json")
+def test_if_the_daemon_goes_away_the_point_to_continue_from_is_printed(
+    tmp_path: Path, terminal: WalrusctlRunner
+) -> None:
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": emit_events_and_hang_up}):
+        result = terminal.run("events", "--json")
     assert result.exit_code == 4
     assert [json.loads(line).get("offset") for line in result.stdout.splitlines()[:-1]] == [None, 5, 6, 7]
     assert "`walrusctl events --since 7` goes on from here" in result.stderr
 
 
-def test_a_daemon_that_stops_leaves_word_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
-    def stops(call: Call) -> Struct:
-        happens(call)
+def test_if_the_daemon_stops_the_point_to_continue_from_is_printed(tmp_path: Path, terminal: WalrusctlRunner) -> None:
+    def stops(call: FakeCall) -> Struct:
+        emit_events(call)
         raise Problem("shutting_down", "walrusd is stopping", "Ask again when it is back.")
 
     with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": stops}):
-        result = terminal.types("events", "--json")
+        result = terminal.run("events", "--json")
     assert result.exit_code == 4
     assert "`walrusctl events --since 18` goes on from here" in result.stderr
 
 
-def test_a_daemon_that_refuses_is_not_gone_on_from(tmp_path: Path, terminal: Terminal) -> None:
-    def refuses(call: Call) -> Struct:
+def test_after_a_refusal_no_point_to_continue_from_is_printed(tmp_path: Path, terminal: WalrusctlRunner) -> None:
+    def refuses(call: FakeCall) -> Struct:
         raise Problem("offset_in_future", "the log ends at offset 3, before 9", "Begin earlier.")
 
     with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": refuses}):
-        result = terminal.types("events", "--since", 9)
+        result = terminal.run("events", "--since", 9)
     assert (result.exit_code, "goes on from here" in result.stderr) == (1, False)
 
 
-def test_ctrl_c_ends_it_with_130_and_says_where_to_go_on(tmp_path: Path, terminal: Terminal) -> None:
-    def follows(call: Call) -> Struct:
-        happens(call)
+def test_ctrl_c_exits_130_and_prints_the_point_to_continue_from(tmp_path: Path, terminal: WalrusctlRunner) -> None:
+    def follows(call: FakeCall) -> Struct:
+        emit_events(call)
         call.emit(MessageQueued(ts=TS, session=3, position=1))
         return call.wait_for_cancel()
 
     with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": follows}):
-        child = terminal.child("events")
+        child = terminal.start_process("events")
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(9)]
         child.send_signal(signal.SIGINT)
-        _, stderr = child.communicate(timeout=PATIENCE_S)
+        _, stderr = child.communicate(timeout=MAX_WAIT_S)
     assert (child.returncode, len(lines)) == (130, 9)
     assert stderr.decode() == "`walrusctl events --since 18` goes on from here\n"

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.fakes.daemon import Call, FakeDaemon, HangUp, answers, refuses
-from tests.fakes.terminal import Terminal
+from tests.fakes.daemon import FakeCall, FakeDaemon, HangUp, fails, returns
+from tests.fakes.walrusctl_runner import WalrusctlRunner
 from walrus_protocol import wire
 from walrus_protocol.client import Client
 from walrus_protocol.content import StopReason, TurnError, TurnErrorKind
 from walrus_protocol.events import TextDelta
 from walrus_protocol.methods import TurnResult
 from walrusctl.cli import cli
-from walrusctl.invocation import QUICK_S, Invocation
+from walrusctl.context import DEFAULT_TIMEOUT_S, CliContext
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ from walrusctl.invocation import QUICK_S, Invocation
         ("inbox_full", 12),
     ],
 )
-def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: Terminal, kind: str, code: int) -> None:
-    daemon.script["session.stream"] = refuses(kind, "it was refused", "do otherwise")
-    result = terminal.types("send", 1, "hi")
+def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunner, kind: str, code: int) -> None:
+    daemon.script["session.stream"] = fails(kind, "it was refused", "do otherwise")
+    result = terminal.run("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr == "walrusctl: it was refused\n  hint: do otherwise\n"
 
@@ -82,7 +82,7 @@ def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: Terminal, kin
 @pytest.mark.parametrize("command", ["send", "stream"])
 def test_a_turn_exits_by_how_it_ended(
     daemon: FakeDaemon,
-    terminal: Terminal,
+    terminal: WalrusctlRunner,
     command: str,
     stop: StopReason,
     error: TurnErrorKind | None,
@@ -91,15 +91,15 @@ def test_a_turn_exits_by_how_it_ended(
 ) -> None:
     failed = TurnError(error, "no key", "set one") if error else None
     ended = TurnResult(session=1, turn=1, text="", stop_reason=stop, error=failed)
-    daemon.script["session.stream"] = answers(ended)
-    result = terminal.types(command, 1, "hi")
+    daemon.script["session.stream"] = returns(ended)
+    result = terminal.run(command, 1, "hi")
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", said)
-    as_json = terminal.types(command, 1, "hi", "--json")
+    as_json = terminal.run(command, 1, "hi", "--json")
     assert (as_json.exit_code, json.loads(as_json.stdout)["stop_reason"]) == (code, stop)
 
 
-def test_without_a_daemon_it_says_how_to_start_one(terminal: Terminal) -> None:
-    result = terminal.types("ping")
+def test_without_a_daemon_it_says_how_to_start_one(terminal: WalrusctlRunner) -> None:
+    result = terminal.run("ping")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr == (
         f"walrusctl: walrusd is not running: there is no socket at {terminal.home}/walrus.sock\n"
@@ -107,22 +107,22 @@ def test_without_a_daemon_it_says_how_to_start_one(terminal: Terminal) -> None:
     )
 
 
-def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, terminal: Terminal) -> None:
-    def crash(_: Call) -> TurnResult:
+def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    def crash(_: FakeCall) -> TurnResult:
         raise HangUp
 
     daemon.script["session.stream"] = crash
-    result = terminal.types("send", 1, "hi")
+    result = terminal.run("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "hung up before it answered\n" in result.stderr
     assert (
         "hint: a turn that had begun goes on by itself when walrusd is back: `walrusctl session attach 1` shows it, "
         "and a repeat would be another one (with a --key it would not); what it had acknowledged is kept: "
     ) in result.stderr
-    safe = terminal.types("stream", 1, "hi", "--key", "k").stderr
+    safe = terminal.run("stream", 1, "hi", "--key", "k").stderr
     assert "goes on by itself when walrusd is back, and a repeat with the same --key gives its answer; what" in safe
     daemon.script["daemon.ping"] = crash
-    assert "hint: what it had acknowledged is kept: " in terminal.types("ping").stderr
+    assert "hint: what it had acknowledged is kept: " in terminal.run("ping").stderr
 
 
 @pytest.mark.parametrize(
@@ -135,28 +135,28 @@ def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, 
         (("session", "search", "a" * 1025), "WORDS have 1,025 characters, and at most 1,024 are searched for"),
     ],
 )
-def test_what_is_out_of_range_is_said_of_the_option_and_not_asked_for(
-    daemon: FakeDaemon, terminal: Terminal, words: tuple[str | int, ...], said: str
+def test_a_value_out_of_range_is_reported_for_its_option_and_not_sent(
+    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str | int, ...], said: str
 ) -> None:
-    result = terminal.types(*words)
-    assert (result.exit_code, result.stdout, daemon.asked) == (2, "", [])
+    result = terminal.run(*words)
+    assert (result.exit_code, result.stdout, daemon.requests) == (2, "", [])
     assert said in result.stderr
 
 
-def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon, terminal: Terminal) -> None:
-    def crash(call: Call) -> TurnResult:
+def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    def crash(call: FakeCall) -> TurnResult:
         call.emit(TextDelta(session=1, turn=1, text="half a", round=1, at=0))
         raise HangUp
 
     daemon.script["session.attach"] = crash
-    result = terminal.types("session", "attach", 1)
+    result = terminal.run("session", "attach", 1)
     assert (result.exit_code, result.stdout) == (4, "assistant: half a\n")
     assert result.output.startswith("assistant: half a\nwalrusctl: ")
 
 
-def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.stream"] = refuses("session_busy", "it is busy", "Send with when_busy=queue.")
-    result = terminal.types("--json", "send", 1, "hi")
+def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.stream"] = fails("session_busy", "it is busy", "Send with when_busy=queue.")
+    result = terminal.run("--json", "send", 1, "hi")
     assert result.exit_code == 12
     assert json.loads(result.stdout) == {
         "error": {
@@ -181,20 +181,20 @@ def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, 
     ],
 )
 def test_a_hint_names_the_option_where_there_is_one(
-    daemon: FakeDaemon, terminal: Terminal, hint: str, said: str
+    daemon: FakeDaemon, terminal: WalrusctlRunner, hint: str, said: str
 ) -> None:
     ended = TurnResult(
         session=1, turn=1, text="", stop_reason="interrupted", error=TurnError("timeout", "It is late.", hint)
     )
-    daemon.script["session.stream"] = answers(ended)
-    assert terminal.types("send", 1, "hi").stderr == f"walrusctl: It is late. (timeout)\n  hint: {said}\n"
+    daemon.script["session.stream"] = returns(ended)
+    assert terminal.run("send", 1, "hi").stderr == f"walrusctl: It is late. (timeout)\n  hint: {said}\n"
 
 
-def test_a_question_that_is_not_answered_is_about_walrusd_and_not_about_a_turn(
-    daemon: FakeDaemon, terminal: Terminal
+def test_an_unanswered_query_is_reported_about_walrusd_and_not_about_a_turn(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
-    daemon.script["daemon.status"] = Call.wait_for_cancel
-    result = terminal.types("status", "--timeout", "0.05")
+    daemon.script["daemon.status"] = FakeCall.wait_for_cancel
+    result = terminal.run("status", "--timeout", "0.05")
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
         "walrusctl: no answer within 0.05 s\n"
@@ -215,25 +215,25 @@ def test_a_question_that_is_not_answered_is_about_walrusd_and_not_about_a_turn(
         (("send", "1", "hi"), None),
     ],
 )
-def test_how_long_a_command_waits_goes_by_what_it_waits_for(
+def test_the_timeout_of_a_command_depends_on_what_it_waits_for(
     daemon: FakeDaemon, words: tuple[str, ...], within: float | None
 ) -> None:
     waits: list[float | None] = []
 
-    class Watched(Invocation):
+    class Watched(CliContext):
         socket = str(daemon.path)
 
-        def client(self, within: float | None = QUICK_S) -> Client:
+        def connect(self, within: float | None = DEFAULT_TIMEOUT_S) -> Client:
             waits.append(within)
-            return super().client(within)
+            return super().connect(within)
 
     assert cli.main([*words], standalone_mode=False, obj=Watched()) in (None, wire.EXIT_OK)
     assert waits == [within]
 
 
-def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.stream"] = Call.wait_for_cancel
-    result = terminal.types("send", 1, "hi", "--timeout", "0.05")
+def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.stream"] = FakeCall.wait_for_cancel
+    result = terminal.run("send", 1, "hi", "--timeout", "0.05")
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
         "walrusctl: no answer within 0.05 s\n  hint: a turn goes on: `walrusctl session attach` shows it\n"
@@ -265,13 +265,13 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
         (("--socket", "x" * 120, "ping"), "the system takes at most 107"),
     ],
 )
-def test_bad_words_exit_2_and_ask_no_daemon(
-    daemon: FakeDaemon, terminal: Terminal, words: tuple[str, ...], said: str
+def test_bad_arguments_exit_2_and_send_no_request(
+    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str, ...], said: str
 ) -> None:
-    result = terminal.types(*words)
+    result = terminal.run(*words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
-    assert daemon.asked == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize(
@@ -284,26 +284,28 @@ def test_bad_words_exit_2_and_ask_no_daemon(
         (b'"' * (wire.MAX_MESSAGE // 2), "TEXT takes 4,194,306 bytes as JSON; a message has at most 4,194,304"),
     ],
 )
-def test_bad_stdin_exits_2_and_asks_no_daemon(daemon: FakeDaemon, terminal: Terminal, stdin: bytes, said: str) -> None:
-    result = terminal.types("send", 1, "-", stdin=stdin)
+def test_bad_stdin_exits_2_and_sends_no_request(
+    daemon: FakeDaemon, terminal: WalrusctlRunner, stdin: bytes, said: str
+) -> None:
+    result = terminal.run("send", 1, "-", stdin=stdin)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
-    assert daemon.asked == []
+    assert daemon.requests == []
 
 
-def test_what_the_daemon_says_is_shown_without_its_escapes(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["daemon.ping"] = refuses("bug", "\x1b]0;mine\x07red \x1b[31mtext", "\x9b2Jhint")
-    assert terminal.types("ping").stderr == "walrusctl: red text\n  hint: hint\n"
+def test_messages_of_the_daemon_are_shown_without_escapes(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["daemon.ping"] = fails("bug", "\x1b]0;mine\x07red \x1b[31mtext", "\x9b2Jhint")
+    assert terminal.run("ping").stderr == "walrusctl: red text\n  hint: hint\n"
 
 
 def test_a_home_that_is_no_folder_is_no_crash(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert Terminal(tmp_path / "file").types("ping").exit_code == 4
+    assert WalrusctlRunner(tmp_path / "file").run("ping").exit_code == 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_a_user_without_a_home_is_told_to_name_one_unless_the_socket_is_named(tmp_path: Path) -> None:
-    Terminal(tmp_path).types("ping")  # what is loaded later may lie where that user cannot read
+def test_a_user_without_a_home_folder_must_name_one_unless_the_socket_is_named(tmp_path: Path) -> None:
+    WalrusctlRunner(tmp_path).run("ping")  # what is loaded later may lie where that user cannot read
     runner = CliRunner(env={"HOME": None, "WALRUS_HOME": None, "WALRUS_SOCKET": None})
     os.seteuid(61234)
     try:
@@ -318,13 +320,13 @@ def test_a_user_without_a_home_is_told_to_name_one_unless_the_socket_is_named(tm
 
 
 def test_a_current_folder_that_is_gone_matters_only_to_what_is_named_from_it(
-    daemon: FakeDaemon, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    daemon: FakeDaemon, terminal: WalrusctlRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = terminal.home / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert terminal.types("ping").exit_code == 0
-    result = terminal.types("--socket", "walrus.sock", "ping")
+    assert terminal.run("ping").exit_code == 0
+    result = terminal.run("--socket", "walrus.sock", "ping")
     assert result.exit_code == 2
     assert "walrus.sock: the current folder is gone; name it from the root" in result.stderr

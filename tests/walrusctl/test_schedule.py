@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
-from tests.fakes.terminal import Terminal
-from tests.walrusctl.test_processes import shown_on_a_terminal
-from walrus_protocol.events import Ran
-from walrus_protocol.schedules import (
+from tests.fakes.daemon import FakeCall, FakeDaemon, fails, returns
+from tests.fakes.walrusctl_runner import WalrusctlRunner
+from tests.walrusctl.test_cli_process import output_on_terminal
+from walrus_protocol.events import TurnRef
+from walrus_protocol.methods.schedule import (
     ScheduleInfo,
     ScheduleList,
     ScheduleParams,
@@ -17,7 +17,7 @@ from walrus_protocol.schedules import (
     TickHistoryParams,
     TickInfo,
 )
-from walrusctl.render import when
+from walrusctl.formatting import format_time
 
 SLOT, NEXT = 1_000_000_000.0, 4_000_000_000.0
 RAN = TickInfo(
@@ -27,7 +27,7 @@ RAN = TickInfo(
     slot=SLOT,
     by="clock",
     outcome="ran",
-    ran=Ran(session=7, turn=1, cost_usd=0.25),
+    ran=TurnRef(session=7, turn=1, cost_usd=0.25),
     text="The roof leaks.",
     news=True,
 )
@@ -41,7 +41,7 @@ POET = ScheduleInfo(
 )
 
 
-def pages(call: Call) -> TickHistory:
+def pages(call: FakeCall) -> TickHistory:
     """A row a page."""
     params = call.request.params
     assert isinstance(params, TickHistoryParams)
@@ -50,10 +50,10 @@ def pages(call: Call) -> TickHistory:
 
 
 SCRIPT = {
-    "schedule.list": answers(ScheduleList(schedules=(CLERK, POET))),
-    "schedule.run": answers(RAN),
-    "schedule.pause": answers(replace(CLERK, paused=True, next_slot=None)),
-    "schedule.resume": answers(CLERK),
+    "schedule.list": returns(ScheduleList(schedules=(CLERK, POET))),
+    "schedule.run": returns(RAN),
+    "schedule.pause": returns(replace(CLERK, paused=True, next_slot=None)),
+    "schedule.resume": returns(CLERK),
     "schedule.history": pages,
 }
 
@@ -63,39 +63,41 @@ def daemon(tmp_path: Path) -> FakeDaemon:
     return FakeDaemon(tmp_path / "walrus.sock", SCRIPT)
 
 
-def test_schedules_are_listed_with_what_comes_next_and_what_came_last(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_schedules_are_listed_with_what_comes_next_and_what_came_last(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
+) -> None:
     opened, running = replace(CLERK, closed_until=NEXT), replace(CLERK, running=True, every_s=7.5, last=MISSED)
     late = replace(CLERK, next_slot=SLOT + 60, last=replace(RAN, by="hand"))
-    daemon.script["schedule.list"] = answers(ScheduleList(schedules=(CLERK, POET, opened, running, late)))
+    daemon.script["schedule.list"] = returns(ScheduleList(schedules=(CLERK, POET, opened, running, late)))
     with daemon:
-        heads, *rows = terminal.types("schedule", "list").stdout.splitlines()
+        heads, *rows = terminal.run("schedule", "list").stdout.splitlines()
     assert heads.split() == ["NAME", "EVERY", "NEXT", "STATE", "LAST"]
-    following, before = when(NEXT), when(SLOT)
+    following, before = format_time(NEXT), format_time(SLOT)
     assert [" ".join(row.split()) for row in rows] == [
         f"clerk 90 min {following} waiting ran, {before}",
         "poet 1 d - paused -",
         f"clerk 90 min {following} breaker open until {following} ran, {before}",
         f"clerk 7.5 s {following} running missed 23, {before}: off",
-        f"clerk 90 min due since {when(SLOT + 60)} waiting ran by hand, {before}",
+        f"clerk 90 min due since {format_time(SLOT + 60)} waiting ran by hand, {before}",
     ]
 
 
-def test_tables_are_cut_where_the_terminal_ends(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_tables_are_cut_where_the_terminal_ends(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        heads, first, *_ = shown_on_a_terminal(terminal, "schedule", "history", columns=80).splitlines()
+        heads, first, *_ = output_on_terminal(terminal, "schedule", "history", columns=80).splitlines()
         assert (len(heads) <= 80, first.endswith("  The roof leaks.")) == (True, True)
-        daemon.script["schedule.list"] = answers(
+        daemon.script["schedule.list"] = returns(
             ScheduleList(schedules=(replace(CLERK, last=replace(FAILED, reason="too long " * 9)),))
         )
-        _, row = shown_on_a_terminal(terminal, "schedule", "list", columns=80).splitlines()
+        _, row = output_on_terminal(terminal, "schedule", "list", columns=80).splitlines()
     assert (len(row), row[-1]) == (80, "…")
 
 
-def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("schedule", "run", "heartbeat:clerk")
+        result = terminal.run("schedule", "run", "heartbeat:clerk")
         assert (result.exit_code, result.stdout, result.stderr) == (0, "The roof leaks.\n", "")
-        (told,) = terminal.lines("schedule", "run", "heartbeat:clerk")
+        (told,) = terminal.json_lines("schedule", "run", "heartbeat:clerk")
         assert isinstance(told, dict)
         assert told["ran"] == {"session": 7, "turn": 1, "cost_usd": 0.25}
 
@@ -116,81 +118,83 @@ def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: Te
     ],
 )
 def test_a_failed_tick_exits_as_a_turn_that_failed_so(
-    daemon: FakeDaemon, terminal: Terminal, reason: str, code: int
+    daemon: FakeDaemon, terminal: WalrusctlRunner, reason: str, code: int
 ) -> None:
-    daemon.script["schedule.run"] = answers(replace(FAILED, reason=reason))
+    daemon.script["schedule.run"] = returns(replace(FAILED, reason=reason))
     with daemon:
-        result = terminal.types("schedule", "run", "heartbeat:clerk")
+        result = terminal.run("schedule", "run", "heartbeat:clerk")
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"walrusctl: {reason}\n")
 
 
-def test_a_tick_that_had_no_reason_to_run_says_so_and_is_no_failure(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_a_tick_that_had_no_reason_to_run_says_so_and_is_no_failure(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
+) -> None:
     reason = "the probe says what it said before"
-    daemon.script["schedule.run"] = answers(replace(FAILED, outcome="skipped", reason=reason, ran=None))
+    daemon.script["schedule.run"] = returns(replace(FAILED, outcome="skipped", reason=reason, ran=None))
     with daemon:
-        result = terminal.types("schedule", "run", "heartbeat:clerk")
+        result = terminal.run("schedule", "run", "heartbeat:clerk")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"skipped: {reason}\n")
 
 
-def test_an_answer_that_was_cut_says_where_the_whole_is(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["schedule.run"] = answers(replace(RAN, text="x" * 500, reason="the list cannot be read"))
+def test_an_answer_that_was_cut_says_where_the_whole_is(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["schedule.run"] = returns(replace(RAN, text="x" * 500, reason="the list cannot be read"))
     with daemon:
-        result = terminal.types("schedule", "run", "heartbeat:clerk")
+        result = terminal.run("schedule", "run", "heartbeat:clerk")
     assert result.stderr == "the list cannot be read\nthe whole answer: walrusctl session history 7\n"
 
 
-def test_one_that_is_under_way_is_busy(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["schedule.run"] = refuses("session_busy", "heartbeat:clerk has a tick under way", "Wait.")
+def test_one_that_is_under_way_is_busy(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["schedule.run"] = fails("session_busy", "heartbeat:clerk has a tick under way", "Wait.")
     with daemon:
-        assert terminal.types("schedule", "run", "heartbeat:clerk").exit_code == 12
+        assert terminal.run("schedule", "run", "heartbeat:clerk").exit_code == 12
 
 
-def test_pause_and_resume_say_what_comes_of_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_pause_and_resume_say_what_comes_of_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        assert terminal.types("schedule", "pause", "heartbeat:clerk").stdout == "heartbeat:clerk is paused\n"
-        resumed = terminal.types("schedule", "resume", "heartbeat:clerk").stdout
-        assert resumed == f"heartbeat:clerk ticks at {when(NEXT)}\n"
-        (told,) = terminal.lines("schedule", "pause", "heartbeat:clerk")
+        assert terminal.run("schedule", "pause", "heartbeat:clerk").stdout == "heartbeat:clerk is paused\n"
+        resumed = terminal.run("schedule", "resume", "heartbeat:clerk").stdout
+        assert resumed == f"heartbeat:clerk ticks at {format_time(NEXT)}\n"
+        (told,) = terminal.json_lines("schedule", "pause", "heartbeat:clerk")
         assert isinstance(told, dict)
         assert told["paused"]
 
 
-def test_the_name_of_an_agent_stands_for_what_is_done_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_the_name_of_an_agent_stands_for_what_is_done_with_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         for command in ("run", "pause", "resume", "history"):
-            assert terminal.types("schedule", command, "clerk").exit_code == 0
+            assert terminal.run("schedule", command, "clerk").exit_code == 0
             asked = daemon.params(f"schedule.{command}")[0]
             assert isinstance(asked, ScheduleParams | TickHistoryParams)
             assert asked.schedule == "heartbeat:clerk"
-        terminal.types("schedule", "pause", "ghost")
-        terminal.types("schedule", "history", "retired")
+        terminal.run("schedule", "pause", "ghost")
+        terminal.run("schedule", "history", "retired")
         asked = daemon.params("schedule.history")[-1]
         assert isinstance(asked, TickHistoryParams)
         assert asked.schedule == "heartbeat:retired", "the ledger knows those that are no more"
         assert daemon.params("schedule.pause")[-1] == ScheduleParams(schedule="ghost")
         both = (CLERK, replace(CLERK, name="digest:clerk"))
-        daemon.script["schedule.list"] = answers(ScheduleList(schedules=both))
-        result = terminal.types("schedule", "pause", "clerk")
+        daemon.script["schedule.list"] = returns(ScheduleList(schedules=both))
+        result = terminal.run("schedule", "pause", "clerk")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         2,
         "Error: clerk may be heartbeat:clerk or digest:clerk",
     )
 
 
-def test_the_history_follows_cursors_up_to_the_limit(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_the_history_follows_cursors_up_to_the_limit(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        heads, *rows = terminal.types("schedule", "history").stdout.splitlines()
+        heads, *rows = terminal.run("schedule", "history").stdout.splitlines()
         assert heads.split() == ["TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT"]
         assert [" ".join(row.split()) for row in rows] == [
-            f"3 {when(SLOT)} clerk ran 7 $0.2500 The roof leaks.",
-            f"2 {when(SLOT)} clerk missed 23 - - off",
-            f"1 {when(SLOT)} clerk failed 7 $0.2500 provider_auth: The key is refused.",
+            f"3 {format_time(SLOT)} clerk ran 7 $0.2500 The roof leaks.",
+            f"2 {format_time(SLOT)} clerk missed 23 - - off",
+            f"1 {format_time(SLOT)} clerk failed 7 $0.2500 provider_auth: The key is refused.",
         ]
-        cut = terminal.types("schedule", "history", "heartbeat:clerk", "--news", "--limit", 2)
+        cut = terminal.run("schedule", "history", "heartbeat:clerk", "--news", "--limit", 2)
         assert (len(cut.stdout.splitlines()), cut.stderr) == (3, "there are more: raise --limit, or give --all\n")
         assert daemon.params("schedule.history")[-1] == TickHistoryParams(
             schedule="heartbeat:clerk", news=True, limit=1, cursor="1"
         )
-        (told,) = terminal.lines("schedule", "history", "--all")
+        (told,) = terminal.json_lines("schedule", "history", "--all")
         assert isinstance(told, dict)
         assert ([one["tick"] for one in told["ticks"]], told["cursor"]) == ([3, 2, 1], None)

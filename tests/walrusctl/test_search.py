@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
-from tests.fakes.daemon import Call, FakeDaemon, answers, refuses
-from tests.fakes.home import PATIENCE_S
-from tests.fakes.terminal import Terminal
-from walrus_protocol.searching import Hit, Hits, Mark, SearchParams
-from walrusctl.commands.search import around_mark
-from walrusctl.render import when
+from tests.fakes.daemon import FakeCall, FakeDaemon, fails, returns
+from tests.fakes.home import MAX_WAIT_S
+from tests.fakes.walrusctl_runner import WalrusctlRunner
+from walrus_protocol.methods.search import Hit, Hits, Mark, SearchParams
+from walrusctl.commands.search import crop_snippet
+from walrusctl.formatting import format_time
 
 TS = 1_793_577_600.0
 SEA = Hit(
@@ -34,7 +34,7 @@ SEA = Hit(
 CLERK = Hit(session=7, seq=2, offset=41, agent="clerk", role="user", ts=TS, snippet="a walrus at sea", marks=())
 
 
-def pages(call: Call) -> Hits:
+def pages(call: FakeCall) -> Hits:
     """A hit a page."""
     params = call.request.params
     assert isinstance(params, SearchParams)
@@ -46,64 +46,62 @@ def daemon(tmp_path: Path) -> FakeDaemon:
     return FakeDaemon(tmp_path / "walrus.sock", {"session.search": pages})
 
 
-def test_hits_are_a_line_each_from_all_pages(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_hits_are_a_line_each_from_all_pages(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("session", "search", "walrus", "sea")
+        result = terminal.run("session", "search", "walrus", "sea")
     assert (result.exit_code, result.stderr) == (0, "")
     heads, *rows = result.stdout.splitlines()
     assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
     assert rows == [
-        f"12       3    poet   {when(TS + 60)}  assistant  {SEA.snippet}",
-        f"7        2    clerk  {when(TS)}  user       {CLERK.snippet}",
+        f"12       3    poet   {format_time(TS + 60)}  assistant  {SEA.snippet}",
+        f"7        2    clerk  {format_time(TS)}  user       {CLERK.snippet}",
     ]
     assert daemon.params("session.search")[0] == SearchParams(query="walrus sea", limit=50)
 
 
-def test_with_a_limit_what_is_left_is_said_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_with_a_limit_what_is_left_is_said_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        result = terminal.types("session", "search", "walrus", "--limit", 1)
+        result = terminal.run("session", "search", "walrus", "--limit", 1)
         assert len(result.stdout.splitlines()) == 2
         assert result.stderr == "there are more: raise --limit\n"
-        [found] = terminal.lines("session", "search", "walrus", "--limit", 1)
+        [found] = terminal.json_lines("session", "search", "walrus", "--limit", 1)
     assert convert(found, Hits) == Hits(hits=(SEA,), cursor="90")
 
 
-def test_words_in_quotes_reach_the_daemon_in_quotes(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_words_in_quotes_reach_the_daemon_in_quotes(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
-        terminal.types("session", "search", '"boiling hot"', "wal*", "--limit", 1)
+        terminal.run("session", "search", '"boiling hot"', "wal*", "--limit", 1)
     assert daemon.params("session.search") == [SearchParams(query='"boiling hot" wal*', limit=1)]
 
 
-def test_nothing_found_is_a_table_without_rows_and_a_word_beside(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.search"] = answers(Hits(hits=()))
+def test_nothing_found_is_a_table_without_rows_and_a_word_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.search"] = returns(Hits(hits=()))
     with daemon:
-        result = terminal.types("session", "search", "x")
+        result = terminal.run("session", "search", "x")
     assert (result.exit_code, result.stdout) == (0, "SESSION  SEQ  AGENT  SAID  BY  TEXT\n")
     assert result.stderr == "nothing was found\n"
 
 
-def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.script["session.search"] = refuses(
-        "invalid_params", "query: there is no word in '?'", "Words are of letters."
-    )
+def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    daemon.script["session.search"] = fails("invalid_params", "query: there is no word in '?'", "Words are of letters.")
     with daemon:
-        result = terminal.types("session", "search", "?")
+        result = terminal.run("session", "search", "?")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "walrusctl: query: there is no word in '?'\n  hint: Words are of letters.\n"
-    assert terminal.types("session", "search").exit_code == 2
+    assert terminal.run("session", "search").exit_code == 2
 
 
 @pytest.mark.parametrize(("no_color", "bold", "plain"), [("", "\x1b[1m", "\x1b[0m"), ("1", "", "")])
 def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
-    daemon: FakeDaemon, terminal: Terminal, no_color: str, bold: str, plain: str
+    daemon: FakeDaemon, terminal: WalrusctlRunner, no_color: str, bold: str, plain: str
 ) -> None:
     rude = replace(CLERK, snippet="\x1b[31mred\x07 w\ufdd0alrus\ufdd1 \x1b]0;x", marks=(Mark(10, 17), Mark(19, 23)))
-    daemon.script["session.search"] = answers(Hits(hits=(SEA, rude)))
+    daemon.script["session.search"] = returns(Hits(hits=(SEA, rude)))
     terminal.environ["NO_COLOR"] = no_color
     ours, theirs = pty.openpty()
-    with daemon, terminal.child("session", "search", "walrus", stdout=theirs) as child:
+    with daemon, terminal.start_process("session", "search", "walrus", stdout=theirs) as child:
         os.close(theirs)
-        assert child.wait(PATIENCE_S) == 0
+        assert child.wait(MAX_WAIT_S) == 0
     shown = os.read(ours, 4096).decode()
     os.close(ours)
     assert f"why the {bold}sea{plain} is boiling hot, said the {bold}Walrus{plain}" in shown
@@ -113,22 +111,24 @@ def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
     assert "\ufdd0" not in shown
 
 
-def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
+) -> None:
     far = "The time has come to talk of many things, of shoes and ships and sealing-wax, and whether pigs have wings"
     pigs = replace(SEA, snippet=far, marks=(Mark(far.index("pigs"), far.index("pigs") + 4),))
-    daemon.script["session.search"] = answers(Hits(hits=(pigs, CLERK)))
+    daemon.script["session.search"] = returns(Hits(hits=(pigs, CLERK)))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     terminal.environ["NO_COLOR"] = "1"
-    with daemon, terminal.child("session", "search", "pigs", stdout=theirs) as child:
+    with daemon, terminal.start_process("session", "search", "pigs", stdout=theirs) as child:
         os.close(theirs)
-        assert child.wait(PATIENCE_S) == 0
+        assert child.wait(MAX_WAIT_S) == 0
     heads, *rows = os.read(ours, 4096).decode().splitlines()
     os.close(ours)
     assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
     assert rows == [
-        f"12       3    poet   {when(TS + 60)}  assistant  …nd whether pigs have wings",
-        f"7        2    clerk  {when(TS)}  user       {CLERK.snippet}",
+        f"12       3    poet   {format_time(TS + 60)}  assistant  …nd whether pigs have wings",
+        f"7        2    clerk  {format_time(TS)}  user       {CLERK.snippet}",
     ]
     assert all(len(row) <= 80 for row in rows)
 
@@ -138,7 +138,7 @@ def test_what_is_cut_fits_and_still_shows_what_was_found_first(text: str, room: 
     ends = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
     marks = tuple(Mark(start, end) for start, end in zip(ends[::2], ends[1::2], strict=False))
     hit = to_builtins(replace(SEA, snippet=text, marks=marks))
-    shown = around_mark(hit, room)
+    shown = crop_snippet(hit, room)
     snippet, kept = shown["snippet"], shown["marks"]
     assert len(snippet) == min(room, len(text))
     assert snippet.removeprefix("…").removesuffix("…") in text

@@ -2,16 +2,18 @@
 
 import pytest
 
-from tests.fakes.desk import Desk
+from tests.fakes.service_account import ServiceAccount
 from tests.fakes.systemctl import RUNNING, FakeSystemd
 
 
-def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeSystemd) -> None:
-    none = desk.types("service", "status")
+def test_service_status_reports_the_state_by_its_exit_status_too(
+    service_account: ServiceAccount, systemd: FakeSystemd
+) -> None:
+    none = service_account.run("service", "status")
     assert (none.exit_code, "`walrusctl service install`" in none.stderr) == (3, True)
-    assert not desk.home.exists()
-    desk.types("service", "install")
-    runs = desk.types("service", "status")
+    assert not service_account.home.exists()
+    service_account.run("service", "install")
+    runs = service_account.run("service", "status")
     assert (runs.exit_code, runs.stderr) == (0, "")
     assert runs.stdout.splitlines()[2:] == [
         "enabled          enabled",
@@ -21,9 +23,9 @@ def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeS
         "restarts         0",
         "lingers          yes",
     ]
-    assert desk.report("status") == {
+    assert service_account.report("status") == {
         "installed": True,
-        "home": str(desk.home),
+        "home": str(service_account.home),
         "up_to_date": True,
         "units": {"walrusd.socket": "current", "walrusd.service": "current"},
         "enabled": "enabled",
@@ -38,7 +40,7 @@ def test_status_says_how_it_is_by_its_exit_status_too(desk: Desk, systemd: FakeS
     }
 
 
-ENDS = [
+EXIT_CASES = [
     (
         "1",
         "78",
@@ -54,68 +56,76 @@ ENDS = [
 ]
 
 
-def ended(code: str, status: str, result: str) -> str:
+def systemctl_properties(code: str, status: str, result: str) -> str:
     lines = {"ActiveState": "failed", "SubState": "failed", "UnitFileState": "enabled", "MainPID": "0"}
     lines |= {"Result": result, "ExecMainCode": code, "ExecMainStatus": status, "NRestarts": "0"}
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-@pytest.mark.parametrize(("code", "status", "result", "words", "said"), ENDS)
-def test_how_it_ended_last_is_told_in_words(
-    desk: Desk, systemd: FakeSystemd, code: str, status: str, result: str, words: str, said: dict[str, int]
+@pytest.mark.parametrize(("code", "status", "result", "words", "said"), EXIT_CASES)
+def test_the_last_exit_is_described_in_words(
+    service_account: ServiceAccount,
+    systemd: FakeSystemd,
+    code: str,
+    status: str,
+    result: str,
+    words: str,
+    said: dict[str, int],
 ) -> None:
-    desk.types("service", "install")
-    systemd.service(ended(code, status, result))
-    systemd.socket("ActiveState=inactive\n")
-    done = desk.types("service", "status")
+    service_account.run("service", "install")
+    systemd.set_service(systemctl_properties(code, status, result))
+    systemd.set_socket("ActiveState=inactive\n")
+    done = service_account.run("service", "status")
     assert done.exit_code == 4
     assert f"\nlast end         {words}" in done.stdout
     assert "\nstate            failed\nsocket           inactive\n" in done.stdout
-    assert desk.report("status")["last_end"] == said
+    assert service_account.report("status")["last_end"] == said
 
 
-def test_a_clean_end_is_no_news(desk: Desk, systemd: FakeSystemd) -> None:
-    desk.types("service", "install")
-    systemd.service(ended("1", "0", "success"))
-    assert "last end" not in desk.types("service", "status").stdout
-    assert desk.report("status")["last_end"] == {"status": 0}
+def test_a_clean_exit_is_not_reported(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
+    service_account.run("service", "install")
+    systemd.set_service(systemctl_properties("1", "0", "success"))
+    assert "last end" not in service_account.run("service", "status").stdout
+    assert service_account.report("status")["last_end"] == {"status": 0}
 
 
-KILLED = '{"EXIT_CODE": "killed", "EXIT_STATUS": "9", "MESSAGE": [1, 2]}\n'
+KILLED_JOURNAL_ENTRY = '{"EXIT_CODE": "killed", "EXIT_STATUS": "9", "MESSAGE": [1, 2]}\n'
 
 
 @pytest.mark.parametrize(
     ("restarts", "journal", "said"),
     [
-        ("1", KILLED, {"signal": 9}),
-        ("1", KILLED.replace("killed", "dumped").replace("9", "6"), {"signal": 6}),
-        ("1", KILLED.replace("killed", "exited").replace("9", "1"), {"status": 1}),
+        ("1", KILLED_JOURNAL_ENTRY, {"signal": 9}),
+        ("1", KILLED_JOURNAL_ENTRY.replace("killed", "dumped").replace("9", "6"), {"signal": 6}),
+        ("1", KILLED_JOURNAL_ENTRY.replace("killed", "exited").replace("9", "1"), {"status": 1}),
         ("1", "", None),
         ("1", "[]", None),
         ("1", "no journal", None),
-        ("0", KILLED, None),
+        ("0", KILLED_JOURNAL_ENTRY, None),
     ],
 )
-def test_what_made_it_start_again_is_told_from_the_journal_while_it_runs(
-    desk: Desk, systemd: FakeSystemd, restarts: str, journal: str, said: dict[str, int] | None
+def test_the_cause_of_a_restart_is_reported_from_the_journal_while_it_runs(
+    service_account: ServiceAccount, systemd: FakeSystemd, restarts: str, journal: str, said: dict[str, int] | None
 ) -> None:
-    desk.types("service", "install")
-    systemd.service(RUNNING.replace("NRestarts=0", f"NRestarts={restarts}"))
-    systemd.journal(journal)
-    assert desk.report("status")["last_end"] == said
-    shown = desk.types("service", "status").stdout
+    service_account.run("service", "install")
+    systemd.set_service(RUNNING.replace("NRestarts=0", f"NRestarts={restarts}"))
+    systemd.set_journal(journal)
+    assert service_account.report("status")["last_end"] == said
+    shown = service_account.run("service", "status").stdout
     assert ("last end" in shown) == (said is not None)
 
 
-def test_status_without_systemd_says_so(desk: Desk) -> None:
-    desk.types("service", "install")
-    done = desk.types("service", "status")
+def test_status_without_systemd_says_so(service_account: ServiceAccount) -> None:
+    service_account.run("service", "install")
+    done = service_account.run("service", "status")
     assert (done.exit_code, done.stderr) == (4, "walrusctl: there is no systemctl here\n")
 
 
-def test_status_without_a_manager_of_the_user_says_how_to_have_one(desk: Desk, systemd: FakeSystemd) -> None:
-    desk.types("service", "install")
-    systemd.refuses("show-environment", "Failed to connect to bus: No medium found\n")
-    done = desk.types("service", "status")
+def test_status_without_a_manager_of_the_user_says_how_to_have_one(
+    service_account: ServiceAccount, systemd: FakeSystemd
+) -> None:
+    service_account.run("service", "install")
+    systemd.set_failure("show-environment", "Failed to connect to bus: No medium found\n")
+    done = service_account.run("service", "status")
     assert done.exit_code == 4
     assert "hint: log in as yourself, not by su or sudo" in done.stderr

@@ -8,71 +8,71 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.daemon import Call, FakeDaemon
-from tests.fakes.terminal import SCRIPT, Terminal
+from tests.fakes.daemon import FakeCall, FakeDaemon
+from tests.fakes.walrusctl_runner import SCRIPT, WalrusctlRunner
 
-MOVED = '[daemon]\nsocket = "other.sock"\n'
+TOML_WITH_OTHER_SOCKET = '[daemon]\nsocket = "other.sock"\n'
 
 
 @contextmanager
-def held(home: Path, told: str) -> Iterator[None]:
+def held_lock(home: Path, content: str) -> Iterator[None]:
     """The lock of the home, as a walrusd holds it."""
     with open(home / "walrusd.lock", "w+") as lock:
-        lock.write(told)
+        lock.write(content)
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def test_a_daemon_whose_socket_walrus_toml_no_longer_names_is_found_by_its_lock(
-    daemon: FakeDaemon, terminal: Terminal
+    daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
-    (terminal.home / "walrus.toml").write_text(MOVED)
-    with held(terminal.home, f"42\n{daemon.path}\n"):
-        result = terminal.types("session", "create", "walrus")
+    (terminal.home / "walrus.toml").write_text(TOML_WITH_OTHER_SOCKET)
+    with held_lock(terminal.home, f"42\n{daemon.path}\n"):
+        result = terminal.run("session", "create", "walrus")
     assert (result.exit_code, result.stdout) == (0, "1\n")
     assert result.stderr == (
         f"walrusd (pid 42) listens on {daemon.path}, and moves to {terminal.home}/other.sock when it is restarted\n"
     )
 
 
-def test_the_daemon_that_was_found_is_asked_all_that_follows_and_told_of_once(
-    daemon: FakeDaemon, terminal: Terminal
+def test_a_daemon_found_by_its_lock_gets_all_requests_and_is_mentioned_once(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
-    (terminal.home / "walrus.toml").write_text(MOVED)
-    with held(terminal.home, f"42\n{daemon.path}\n"):
-        child = terminal.child("stream", 1, "hi", "--timeout", "30")
+    (terminal.home / "walrus.toml").write_text(TOML_WITH_OTHER_SOCKET)
+    with held_lock(terminal.home, f"42\n{daemon.path}\n"):
+        child = terminal.start_process("stream", 1, "hi", "--timeout", "30")
         _, stderr = child.communicate(timeout=30)
     assert (child.returncode, stderr.decode().count("listens on")) == (0, 1)
 
 
 @pytest.mark.parametrize("told", ["", "42\n", "42\n{home}/other.sock\n"])
-def test_a_lock_that_names_no_other_socket_changes_nothing(terminal: Terminal, told: str) -> None:
-    (terminal.home / "walrus.toml").write_text(MOVED)
-    with held(terminal.home, told.format(home=terminal.home)):
-        result = terminal.types("ping")
+def test_a_lock_that_names_no_other_socket_changes_nothing(terminal: WalrusctlRunner, told: str) -> None:
+    (terminal.home / "walrus.toml").write_text(TOML_WITH_OTHER_SOCKET)
+    with held_lock(terminal.home, told.format(home=terminal.home)):
+        result = terminal.run("ping")
     assert (result.exit_code, result.stdout) == (4, "")
     assert f"there is no socket at {terminal.home}/other.sock" in result.stderr
 
 
-def test_the_lock_of_a_daemon_that_has_gone_is_not_believed(daemon: FakeDaemon, terminal: Terminal) -> None:
-    (terminal.home / "walrus.toml").write_text(MOVED)
+def test_the_lock_of_a_daemon_that_has_exited_is_ignored(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    (terminal.home / "walrus.toml").write_text(TOML_WITH_OTHER_SOCKET)
     (terminal.home / "walrusd.lock").write_text(f"42\n{daemon.path}\n")
-    assert terminal.types("ping").exit_code == 4
+    assert terminal.run("ping").exit_code == 4
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_socket_that_is_named_is_the_only_one_tried(daemon: FakeDaemon, terminal: Terminal, by: str) -> None:
+def test_a_socket_that_is_named_is_the_only_one_tried(daemon: FakeDaemon, terminal: WalrusctlRunner, by: str) -> None:
     named = f"{terminal.home}/named.sock"
     words = ("--socket", named) if by == "option" else ()
     terminal.environ["WALRUS_SOCKET"] = named if by == "environment" else ""
-    with held(terminal.home, f"42\n{daemon.path}\n"):
-        assert terminal.types(*words, "ping").exit_code == 4
-    assert daemon.asked == []
+    with held_lock(terminal.home, f"42\n{daemon.path}\n"):
+        assert terminal.run(*words, "ping").exit_code == 4
+    assert daemon.requests == []
 
 
-def test_a_daemon_that_is_not_there_is_an_object_too_where_json_is_asked_for(terminal: Terminal) -> None:
-    result = terminal.types("ping", "--json")
+def test_a_daemon_that_is_not_there_is_an_object_too_where_json_is_asked_for(terminal: WalrusctlRunner) -> None:
+    result = terminal.run("ping", "--json")
     assert result.exit_code == 4
     assert json.loads(result.stdout) == {
         "error": {
@@ -85,9 +85,11 @@ def test_a_daemon_that_is_not_there_is_an_object_too_where_json_is_asked_for(ter
     assert result.stderr.startswith("walrusctl: walrusd is not running")
 
 
-def test_a_wait_that_ran_out_is_an_object_too_where_json_is_asked_for(tmp_path: Path, terminal: Terminal) -> None:
-    with FakeDaemon(tmp_path / "walrus.sock", {**SCRIPT, "daemon.status": Call.wait_for_cancel}):
-        result = terminal.types("status", "--json", "--timeout", "0.05")
+def test_a_wait_that_ran_out_is_an_object_too_where_json_is_asked_for(
+    tmp_path: Path, terminal: WalrusctlRunner
+) -> None:
+    with FakeDaemon(tmp_path / "walrus.sock", {**SCRIPT, "daemon.status": FakeCall.wait_for_cancel}):
+        result = terminal.run("status", "--json", "--timeout", "0.05")
     assert result.exit_code == 7
     assert json.loads(result.stdout) == {
         "error": {

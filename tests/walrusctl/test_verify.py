@@ -11,62 +11,62 @@ import pytest
 import trio
 
 from tests.fakes.stores import SqliteDisk, commit, write
-from tests.fakes.terminal import Terminal
-from walrus_protocol.chain import START, Head, digest, link
+from tests.fakes.walrusctl_runner import WalrusctlRunner
 from walrus_protocol.events import UserMessage, encode
-from walrusd.session.outline import Outline
+from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
+from walrusd.session.session_state import SessionState
 
 SESSIONS, ROUNDS = 3, 6
-LAST = SESSIONS * ROUNDS
-LONG = "very long " * 1000
-Tampering = Callable[[sqlite3.Connection], object]
+LAST_OFFSET = SESSIONS * ROUNDS
+LONG_TEXT = "very long " * 1000
+DatabaseEdit = Callable[[sqlite3.Connection], object]
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sessions that spoke in turns, six times each: the event at offset 3 * seq + session - 3 is (session, seq).
 
     Each message of session 2 is a long one.
     """
     folder = tmp_path_factory.mktemp("log")
-    trio.run(_spoken, SqliteDisk(folder, chain=True))
+    trio.run(_write_sessions, SqliteDisk(folder, chain=True))
     return folder / "walrus.db"
 
 
-async def _spoken(disk: SqliteDisk) -> None:
+async def _write_sessions(disk: SqliteDisk) -> None:
     log = await disk.open()
     for seq in range(1, ROUNDS + 1):
         for session in range(1, SESSIONS + 1):
-            said = f"{session} says {seq}{LONG if session == 2 else ''}"
+            said = f"{session} says {seq}{LONG_TEXT if session == 2 else ''}"
             body = encode(UserMessage(content=said, session=session, ts=seq))
-            row = Outline(id=session, state="idle", agent="a", last_seq=seq)
-            await commit(log, write(session=session, outline=row, bodies=[body], first_seq=seq))
+            row = SessionState(id=session, state="idle", agent="a", last_seq=seq)
+            await commit(log, write(session=session, session_state=row, bodies=[body], first_seq=seq))
     await log.aclose()
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, log: Path) -> Terminal:
-    shutil.copy(log, tmp_path)
-    return Terminal(tmp_path)
+def terminal(tmp_path: Path, database: Path) -> WalrusctlRunner:
+    shutil.copy(database, tmp_path)
+    return WalrusctlRunner(tmp_path)
 
 
-def tamper(terminal: Terminal, how: Tampering | str) -> None:
+def edit_database(terminal: WalrusctlRunner, edit: DatabaseEdit | str) -> None:
     with closing(sqlite3.connect(terminal.home / "walrus.db")) as db:
-        if isinstance(how, str):
-            db.executescript(how)
+        if isinstance(edit, str):
+            db.executescript(edit)
         else:
-            how(db)
+            edit(db)
             db.commit()
 
 
-def place(terminal: Terminal, *words: str) -> tuple[int | None, int | None, int | None]:
+def tampered_place(terminal: WalrusctlRunner, *words: str) -> tuple[int | None, int | None, int | None]:
     """Offset, session and seq of what was found; in words, too."""
-    result = terminal.types("verify", "--json", *words)
+    result = terminal.run("verify", "--json", *words)
     assert result.exit_code == 1
     answer = json.loads(result.stdout)
     found = answer["tampered"]
     assert (answer["whole"], answer["head"]) == (False, None)
-    spoken = terminal.types("verify", *words)
+    spoken = terminal.run("verify", *words)
     assert (spoken.exit_code, spoken.stdout) == (1, "")
     assert "the log was tampered with" in spoken.stderr
     assert all(f"{name} {found[name]}" in spoken.stderr for name in ("offset", "session", "seq") if found[name])
@@ -74,31 +74,31 @@ def place(terminal: Terminal, *words: str) -> tuple[int | None, int | None, int 
     return found["offset"], found["session"], found["seq"]
 
 
-def head(terminal: Terminal) -> str:
-    result = terminal.types("verify")
+def verified_head(terminal: WalrusctlRunner) -> str:
+    result = terminal.run("verify")
     assert result.exit_code == 0, result.stderr
     return result.stdout.strip()
 
 
-def test_a_log_that_nobody_touched_is_whole_and_its_head_is_printed(terminal: Terminal) -> None:
-    result = terminal.types("verify")
+def test_an_untouched_log_is_intact_and_its_head_is_printed(terminal: WalrusctlRunner) -> None:
+    result = terminal.run("verify")
     assert (result.exit_code, result.stderr) == (0, "18 events are as they were written\n")
     noted = result.stdout.strip()
     assert noted.startswith("18:")
-    assert terminal.lines("verify") == [
+    assert terminal.json_lines("verify") == [
         {
             "whole": True,
             "head": noted,
-            "events": LAST,
+            "events": LAST_OFFSET,
             "thrown_away": 0,
-            "stretches": [{"first": 1, "last": LAST, "goes_on": True}],
+            "stretches": [{"first": 1, "last": LAST_OFFSET, "goes_on": True}],
             "tampered": None,
         }
     ]
     assert sorted(path.name for path in terminal.home.iterdir()) == ["walrus.db"]
 
 
-TAMPERED: dict[str, tuple[Tampering | str, tuple[int | None, int | None, int | None]]] = {
+DATABASE_EDITS: dict[str, tuple[DatabaseEdit | str, tuple[int | None, int | None, int | None]]] = {
     "a body was changed": (
         "UPDATE event SET body = CAST(replace(body, 'says', 'sayz') AS BLOB) WHERE offset = 7",
         (7, 1, 3),
@@ -203,15 +203,15 @@ TAMPERED: dict[str, tuple[Tampering | str, tuple[int | None, int | None, int | N
 }
 
 
-@pytest.mark.parametrize(("how", "where"), TAMPERED.values(), ids=TAMPERED)
+@pytest.mark.parametrize(("how", "where"), DATABASE_EDITS.values(), ids=DATABASE_EDITS)
 def test_tampering_is_found_and_named(
-    terminal: Terminal, how: Tampering | str, where: tuple[int | None, int | None, int | None]
+    terminal: WalrusctlRunner, how: DatabaseEdit | str, where: tuple[int | None, int | None, int | None]
 ) -> None:
-    tamper(terminal, how)
-    assert place(terminal) == where
+    edit_database(terminal, how)
+    assert tampered_place(terminal) == where
 
 
-def thrown_away(db: sqlite3.Connection, session: int) -> None:
+def delete_session(db: sqlite3.Connection, session: int) -> None:
     """As walrusd does it, but for the fact that says so."""
     rows = db.execute(
         """SELECT offset, seq, substr(event.body, 1, ifnull(at, 0)) || ifnull(text.body, '')
@@ -220,23 +220,23 @@ def thrown_away(db: sqlite3.Connection, session: int) -> None:
         [session],
     ).fetchall()
     for offset, seq, body in rows:
-        what = (session, seq, digest(body.encode()), offset)
+        what = (session, seq, hash_body(body.encode()), offset)
         db.execute("UPDATE link SET session = ?, seq = ?, digest = ? WHERE offset = ?", what)
     db.execute("DELETE FROM event WHERE session = ?", [session])
     db.execute("DELETE FROM session WHERE id = ?", [session])
 
 
-def remade(db: sqlite3.Connection) -> None:
+def rebuild_links(db: sqlite3.Connection) -> None:
     """All links from what is there, and all counters to fit: whoever can write the database can do that."""
     db.execute("DELETE FROM link")
-    before, last = START, 0
+    before, last = INITIAL_LINK, 0
     rows = db.execute(
         """SELECT offset, session, seq, substr(event.body, 1, ifnull(at, 0)) || ifnull(text.body, '')
         || substr(event.body, ifnull(at, 0) + 1)
         FROM event LEFT JOIN text ON event.text = digest ORDER BY offset"""
     ).fetchall()
     for last, session, seq, body in rows:
-        before = link(before, last, session, seq, digest(body.encode()))
+        before = compute_link(before, last, session, seq, hash_body(body.encode()))
         db.execute("INSERT INTO link (offset, link) VALUES (?, ?)", (last, before))
     db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'event'", [last])
     for session, outline in db.execute("SELECT id, outline FROM session").fetchall():
@@ -245,91 +245,93 @@ def remade(db: sqlite3.Connection) -> None:
         db.execute("UPDATE session SET outline = ? WHERE id = ?", (told, session))
 
 
-def test_an_end_cut_off_with_all_that_told_of_it_is_shown_by_a_head_noted_before_and_by_nothing_else(
-    terminal: Terminal,
+def test_a_consistently_truncated_log_is_detected_only_by_an_earlier_head(
+    terminal: WalrusctlRunner,
 ) -> None:
-    noted = head(terminal)
-    tamper(terminal, "DELETE FROM event WHERE offset > 12")
-    tamper(terminal, remade)
-    assert head(terminal).startswith("12:")
-    assert place(terminal, "--since", noted) == (18, None, None)
+    noted = verified_head(terminal)
+    edit_database(terminal, "DELETE FROM event WHERE offset > 12")
+    edit_database(terminal, rebuild_links)
+    assert verified_head(terminal).startswith("12:")
+    assert tampered_place(terminal, "--since", noted) == (18, None, None)
 
 
-def test_a_log_made_anew_is_shown_by_a_head_noted_before_and_by_nothing_else(terminal: Terminal) -> None:
-    noted = head(terminal)
-    tamper(terminal, "UPDATE event SET body = CAST(replace(body, 'says', 'sayz') AS BLOB) WHERE offset = 7")
-    tamper(terminal, remade)
-    assert head(terminal) != noted
-    assert place(terminal, "--since", noted) == (18, 3, 6)
+def test_a_rebuilt_log_is_detected_only_by_an_earlier_head(terminal: WalrusctlRunner) -> None:
+    noted = verified_head(terminal)
+    edit_database(terminal, "UPDATE event SET body = CAST(replace(body, 'says', 'sayz') AS BLOB) WHERE offset = 7")
+    edit_database(terminal, rebuild_links)
+    assert verified_head(terminal) != noted
+    assert tampered_place(terminal, "--since", noted) == (18, 3, 6)
 
 
-def test_a_head_noted_at_any_time_is_in_the_chain(terminal: Terminal, log: Path) -> None:
-    with closing(sqlite3.connect(log)) as db:
-        heads = [Head(0, START), *(Head(*row) for row in db.execute("SELECT offset, link FROM link"))]
-    assert len(heads) == LAST + 1
+def test_a_head_noted_at_any_time_is_in_the_chain(terminal: WalrusctlRunner, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as db:
+        heads = [ChainHead(0, INITIAL_LINK), *(ChainHead(*row) for row in db.execute("SELECT offset, link FROM link"))]
+    assert len(heads) == LAST_OFFSET + 1
     for noted in heads:
-        result = terminal.types("verify", "--since", str(noted))
+        result = terminal.run("verify", "--since", str(noted))
         assert (result.exit_code, result.stdout.strip()) == (0, str(heads[-1]))
 
 
-def test_a_head_of_no_log_and_what_is_no_head_are_refused(terminal: Terminal) -> None:
-    assert place(terminal, "--since", f"99:{'0' * 64}") == (99, None, None)
-    result = terminal.types("verify", "--since", "yesterday")
+def test_a_head_of_no_log_and_what_is_no_head_are_refused(terminal: WalrusctlRunner) -> None:
+    assert tampered_place(terminal, "--since", f"99:{'0' * 64}") == (99, None, None)
+    result = terminal.run("verify", "--since", "yesterday")
     assert (result.exit_code, "OFFSET:HEX" in result.stderr) == (2, True)
 
 
-def test_a_session_that_was_thrown_away_is_missed_unless_the_log_says_so(terminal: Terminal) -> None:
-    noted = head(terminal)
-    tamper(terminal, lambda db: thrown_away(db, 2))
-    assert place(terminal) == (2, 2, 1)
-    trio.run(_told, SqliteDisk(terminal.home, chain=True), [2])
-    result = terminal.types("verify", "--since", noted)
+def test_a_deleted_session_is_tampering_unless_an_event_records_it(terminal: WalrusctlRunner) -> None:
+    noted = verified_head(terminal)
+    edit_database(terminal, lambda db: delete_session(db, 2))
+    assert tampered_place(terminal) == (2, 2, 1)
+    trio.run(_write_expired_event, SqliteDisk(terminal.home, chain=True), [2])
+    result = terminal.run("verify", "--since", noted)
     assert (result.exit_code, result.stderr) == (0, "19 events are as they were written, 6 of them thrown away since\n")
-    tamper(terminal, "UPDATE link SET seq = 7 WHERE offset = 8")
-    assert place(terminal) == (8, 2, 7)
-    tamper(terminal, "UPDATE link SET seq = 3 WHERE offset = 8")
-    tamper(terminal, "INSERT INTO event (offset, session, seq, body) VALUES (8, 2, 3, CAST('{}' AS BLOB))")
-    assert place(terminal) == (8, 2, 3)
+    edit_database(terminal, "UPDATE link SET seq = 7 WHERE offset = 8")
+    assert tampered_place(terminal) == (8, 2, 7)
+    edit_database(terminal, "UPDATE link SET seq = 3 WHERE offset = 8")
+    edit_database(terminal, "INSERT INTO event (offset, session, seq, body) VALUES (8, 2, 3, CAST('{}' AS BLOB))")
+    assert tampered_place(terminal) == (8, 2, 3)
 
 
 @pytest.mark.parametrize("offset", [0, -5])
-def test_no_fact_that_is_of_no_chain_lets_a_session_go(terminal: Terminal, offset: int) -> None:
-    tamper(terminal, lambda db: thrown_away(db, 2))
+def test_an_event_outside_the_chain_justifies_no_deletion(terminal: WalrusctlRunner, offset: int) -> None:
+    edit_database(terminal, lambda db: delete_session(db, 2))
     says_so = "json_object('type', 'sessions_expired', 'sessions', json_array(2))"
-    tamper(terminal, f"INSERT INTO event (offset, session, seq, body) SELECT {offset}, 0, 1, CAST({says_so} AS BLOB)")
-    assert place(terminal) == (offset, 0, 1)
+    edit_database(
+        terminal, f"INSERT INTO event (offset, session, seq, body) SELECT {offset}, 0, 1, CAST({says_so} AS BLOB)"
+    )
+    assert tampered_place(terminal) == (offset, 0, 1)
 
 
-def test_a_fact_lets_nothing_go_that_was_written_after_it(tmp_path: Path) -> None:
+def test_an_event_justifies_no_deletion_of_later_events(tmp_path: Path) -> None:
     """What was written while the chain was off may be anything: it says nothing of what was chained later."""
-    trio.run(_told, SqliteDisk(tmp_path), [2])
-    trio.run(_spoken, SqliteDisk(tmp_path, chain=True))
-    terminal = Terminal(tmp_path)
-    tamper(terminal, lambda db: thrown_away(db, 2))
-    assert place(terminal) == (3, 2, 1)
+    trio.run(_write_expired_event, SqliteDisk(tmp_path), [2])
+    trio.run(_write_sessions, SqliteDisk(tmp_path, chain=True))
+    terminal = WalrusctlRunner(tmp_path)
+    edit_database(terminal, lambda db: delete_session(db, 2))
+    assert tampered_place(terminal) == (3, 2, 1)
 
 
-async def _told(disk: SqliteDisk, sessions: list[int]) -> None:
+async def _write_expired_event(disk: SqliteDisk, sessions: list[int]) -> None:
     log = await disk.open()
     fact = json.dumps({"type": "sessions_expired", "ts": 1.0, "sessions": sessions}, separators=(",", ":")).encode()
     await commit(log, write(session=0, bodies=[fact], first_seq=1))
     await log.aclose()
 
 
-def test_without_a_chain_or_a_database_it_says_so(terminal: Terminal, tmp_path: Path) -> None:
-    none = Terminal(tmp_path / "none")
+def test_without_a_chain_or_a_database_it_says_so(terminal: WalrusctlRunner, tmp_path: Path) -> None:
+    none = WalrusctlRunner(tmp_path / "none")
     (tmp_path / "none").mkdir()
-    assert none.types("verify").exit_code == 3
-    trio.run(_spoken, SqliteDisk(tmp_path / "none"))
-    result = none.types("verify", "--json")
+    assert none.run("verify").exit_code == 3
+    trio.run(_write_sessions, SqliteDisk(tmp_path / "none"))
+    result = none.run("verify", "--json")
     assert (result.exit_code, json.loads(result.stdout)["whole"]) == (2, None)
-    result = none.types("verify")
+    result = none.run("verify")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "[storage] chain = true" in result.stderr
-    assert place(none, "--since", f"3:{'0' * 64}") == (3, 3, 1)
-    tamper(terminal, "PRAGMA user_version = 99")
-    result = terminal.types("verify")
+    assert tampered_place(none, "--since", f"3:{'0' * 64}") == (3, 3, 1)
+    edit_database(terminal, "PRAGMA user_version = 99")
+    result = terminal.run("verify")
     assert (result.exit_code, "newer walrusd" in result.stderr) == (1, True)
     (tmp_path / "walrus.db").write_text("this is not SQLite " * 100)
-    result = terminal.types("verify", "--json")
+    result = terminal.run("verify", "--json")
     assert (result.exit_code, "is not a database" in json.loads(result.stdout)["error"]["message"]) == (1, True)

@@ -2,10 +2,10 @@
 
 import click
 
-from walrusctl.groups import LazyGroup, common_options
-from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import say, say_json
-from walrusctl.render import fields, table
+from walrusctl.click_base import LazyGroup, common_options
+from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.formatting import format_fields, format_table
+from walrusctl.output import print_answer, print_json
 
 HERE = "walrusctl.commands.agent"
 
@@ -18,28 +18,28 @@ def agent() -> None:
 
 @click.command("list")
 @common_options
-@pass_invocation
-def list_(asked: Invocation) -> None:
+@pass_cli_context
+def list_(ctx: CliContext) -> None:
     """List the agents."""
-    answer = asked.call("agent.list")
-    if asked.json:
-        say_json(answer)
+    answer = ctx.call("agent.list")
+    if ctx.json:
+        print_json(answer)
         return
     rows = [(one["name"], one["model"] or "-", one["description"]) for one in answer["agents"]]
-    say(table(("NAME", "MODEL", "DESCRIPTION"), rows))
+    print_answer(format_table(("NAME", "MODEL", "DESCRIPTION"), rows))
 
 
 @click.command()
 @click.argument("name")
 @common_options
-@pass_invocation
-def show(asked: Invocation, name: str) -> None:
+@pass_cli_context
+def show(ctx: CliContext, name: str) -> None:
     """Show one agent: its model, its limits, its tools, its system prompt."""
-    one = asked.call("agent.get", {"agent": name})
-    if asked.json:
-        say_json(one)
+    one = ctx.call("agent.get", {"agent": name})
+    if ctx.json:
+        print_json(one)
         return
     pairs = [(key, one[key]) for key in ("name", "description", "model", "max_iterations", "thinking", "workspace")]
-    say(fields([*pairs, ("tools", ", ".join(one["tools"]) or "none")]))
+    print_answer(format_fields([*pairs, ("tools", ", ".join(one["tools"]) or "none")]))
     if one["system_prompt"]:
-        say(f"\n{one['system_prompt']}")
+        print_answer(f"\n{one['system_prompt']}")

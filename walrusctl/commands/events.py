@@ -6,14 +6,14 @@ from collections.abc import Callable
 import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
-from walrusctl.groups import SESSION, common_options
-from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import note, say, say_json
-from walrusctl.render import event_line, one_line, plain, when
+from walrusctl.click_base import SESSION, common_options
+from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.formatting import format_content, format_event, format_time, to_short_line
+from walrusctl.output import print_answer, print_json, print_note
 
-_LINES: dict[str, Callable[[Json], str]] = {
-    "user_message": lambda event: f"{event['sender'] or 'user'}: {plain(event['content'])}",
-    "assistant_message": lambda event: f"assistant: {plain(event['content'])}" if event["content"] else "",
+_EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {
+    "user_message": lambda event: f"{event['sender'] or 'user'}: {format_content(event['content'])}",
+    "assistant_message": lambda event: f"assistant: {format_content(event['content'])}" if event["content"] else "",
     "tick": lambda event: f"{event['schedule']} {event['outcome']}: {event['reason'] or event['text']}".rstrip(": "),
     "config_reloaded": lambda event: f"reloaded: {', '.join(event['changed']) or 'nothing has changed'}",
     "sessions_expired": lambda event: f"thrown away ({event['reason']}): {', '.join(map(str, event['sessions']))}",
@@ -24,7 +24,7 @@ _LINES: dict[str, Callable[[Json], str]] = {
 """What a conversation shows in another way, or not at all."""
 
 
-TYPES = (
+EVENT_TYPES = (
     "session_created",
     "user_message",
     "assistant_message",
@@ -52,7 +52,7 @@ TYPES = (
 """All that there are, for the help; walrusd says which it knows."""
 
 
-@click.command(epilog=f"Types: {', '.join(TYPES)}.")
+@click.command(epilog=f"Types: {', '.join(EVENT_TYPES)}.")
 @click.option(
     "--since",
     type=click.IntRange(0, 2**53 - 1),
@@ -67,9 +67,9 @@ TYPES = (
 )
 @click.option("--deltas/--no-deltas", default=True, help="With --json, text as it comes, too. [deltas]")
 @common_options
-@pass_invocation
+@pass_cli_context
 def events(
-    asked: Invocation,
+    ctx: CliContext,
     *,
     since: int | None,
     follow: bool,
@@ -89,27 +89,27 @@ def events(
         "sessions": list(sessions) or None,
         "agents": list(agents) or None,
         "types": list(types) or None,
-        "deltas": deltas and asked.json,
+        "deltas": deltas and ctx.json,
     }
     last = since
     try:
-        with asked.client(None) as client, client.stream("event.subscribe", params) as stream:
+        with ctx.connect(None) as client, client.stream("event.subscribe", params) as stream:
             for event in stream:
-                _show(event, as_json=asked.json, asked_for=event["type"] in types)
+                _print_event(event, as_json=ctx.json, is_selected=event["type"] in types)
                 last = event.get("offset", last)
     except (KeyboardInterrupt, Unreachable, RequestFailed) as ended:
         if last is not None and (last != since or not isinstance(ended, RequestFailed)):
-            note(f"`walrusctl events --since {last}` goes on from here")
+            print_note(f"`walrusctl events --since {last}` goes on from here")
         raise
-    if asked.json:
-        say_json(stream.result)
+    if ctx.json:
+        print_json(stream.result)
 
 
-def _show(event: Json, *, as_json: bool, asked_for: bool) -> None:
+def _print_event(event: Json, *, as_json: bool, is_selected: bool) -> None:
     """What is asked for by its type has a line in any case."""
     kind = event["type"]
     if as_json:
-        say_json(event)
-    elif line := _LINES.get(kind, event_line)(event) or (f"({kind})" if asked_for else ""):
-        say(f"{when(event['ts'])} [{event['session'] or 'walrusd'}] {one_line(line)}")
+        print_json(event)
+    elif line := _EVENT_FORMATTERS.get(kind, format_event)(event) or (f"({kind})" if is_selected else ""):
+        print_answer(f"{format_time(event['ts'])} [{event['session'] or 'walrusd'}] {to_short_line(line)}")
     sys.stdout.flush()

@@ -2,31 +2,31 @@
 
 import click
 
-from walrusctl.groups import common_options
-from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import say, say_json
-from walrusctl.render import count, size
+from walrusctl.click_base import common_options
+from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.formatting import format_bytes, format_count
+from walrusctl.output import print_answer, print_json
 
-PATIENCE_S = 3600
+MAX_WAIT_S = 3600
 """A large database is swept in small pieces, so that no turn waits for it."""
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Throw nothing away; say about how much it would be.")
 @common_options
-@pass_invocation
-def gc(asked: Invocation, *, dry_run: bool) -> None:
+@pass_cli_context
+def gc(ctx: CliContext, *, dry_run: bool) -> None:
     """Throw away what [storage] says need not be kept: retain_closed_days, max_db_bytes.
 
     walrusd does the same by itself, at its start, every hour and as the database grows. Without these keys every
     session is kept, and this only gives back the room that is free.
     """
-    told = asked.call("daemon.gc", {"dry_run": dry_run}, within=PATIENCE_S)
-    if asked.json:
-        say_json(told)
+    told = ctx.call("daemon.gc", {"dry_run": dry_run}, timeout_s=MAX_WAIT_S)
+    if ctx.json:
+        print_json(told)
         return
     did = "would throw away" if dry_run else "threw away"
-    sessions, events, outputs = (count(told[f"{what}s"], what) for what in ("session", "event", "output"))
-    say(f"{did} {sessions} ({events}) and {outputs}")
+    sessions, events, outputs = (format_count(told[f"{what}s"], what) for what in ("session", "event", "output"))
+    print_answer(f"{did} {sessions} ({events}) and {outputs}")
     freed = "about " if dry_run else ""
-    say(f"{freed}{size(told['bytes'])}; the database has {size(told['db_bytes'])}")
+    print_answer(f"{freed}{format_bytes(told['bytes'])}; the database has {format_bytes(told['db_bytes'])}")

@@ -2,25 +2,25 @@
 
 import click
 
-from walrusctl.groups import common_options
-from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import complain, say, say_json
+from walrusctl.click_base import common_options
+from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.output import print_answer, print_error, print_json
 
 
 @click.command()
 @common_options
-@pass_invocation
-def reload(asked: Invocation) -> None:
+@pass_cli_context
+def reload(ctx: CliContext) -> None:
     """Put walrus.toml and agents/*.md in force as they are now.
 
     Turns that run keep what they started with. Exit 2 where something is wrong with the files: then nothing changes.
     """
-    told = asked.call("daemon.reload")
-    if asked.json:
-        say_json(told)
+    told = ctx.call("daemon.reload")
+    if ctx.json:
+        print_json(told)
     else:
         lines = [f"changed: {key}" for key in told["changed"]]
         lines += [f"at restart: {key}" for key in told["at_restart"]]
-        say("\n".join(lines) or "nothing has changed")
+        print_answer("\n".join(lines) or "nothing has changed")
     for warning in told["warnings"]:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")

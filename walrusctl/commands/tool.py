@@ -4,9 +4,9 @@ import sys
 
 import click
 
-from walrusctl.groups import SESSION, LazyGroup, common_options
-from walrusctl.invocation import Invocation, pass_invocation
-from walrusctl.output import Flow, say_json
+from walrusctl.click_base import SESSION, LazyGroup, common_options
+from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.output import StreamPrinter, print_json
 
 HERE = "walrusctl.commands.tool"
 
@@ -22,22 +22,22 @@ def tool() -> None:
 @click.argument("ref")
 @click.option("--offset", type=click.IntRange(0, 2**53 - 1), default=0, help="Begin after so many bytes. [0]")
 @common_options
-@pass_invocation
-def output(asked: Invocation, session: int, ref: str, offset: int) -> None:
+@pass_cli_context
+def output(ctx: CliContext, session: int, ref: str, offset: int) -> None:
     """Print an output of SESSION whole that the model was shown only in part.
 
     REF stands in the gap of what it was shown, and in its tool_result.
     """
-    shown, texts, at = Flow(sys.stdout), [], offset
-    with asked.client() as client:
+    shown, texts, at = StreamPrinter(sys.stdout), [], offset
+    with ctx.connect() as client:
         while at is not None:
             page = client.call("tool.output", {"session": session, "ref": ref, "offset": at})
             at = page["next"]
-            if asked.json:
+            if ctx.json:
                 texts.append(page["text"])
             else:
                 shown.write(page["text"])
-    if asked.json:
-        say_json({"text": "".join(texts), "next": None})
+    if ctx.json:
+        print_json({"text": "".join(texts), "next": None})
     else:
         shown.end_line()

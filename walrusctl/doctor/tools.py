@@ -5,31 +5,31 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from walrus_config.problems import ConfigError
+from walrus_config.errors import ConfigError
 from walrusctl.doctor.check import Check
-from walrusctl.doctor.patient import Patient
+from walrusctl.doctor.context import DoctorContext
 
-_NEEDED = {
+_REQUIRED_PROGRAMS = {
     "bash": "install it: the tool bash and the probes of heartbeats run in it",
     "setpriv": "install util-linux: with it, what tools start ends with walrusd even where that is killed",
 }
 
 
-def look_at_programs(patient: Patient) -> Iterator[Check]:
-    path = patient.environ.get("PATH")
-    missing = [name for name in _NEEDED if not shutil.which(name, path=path)]
+def check_programs(context: DoctorContext) -> Iterator[Check]:
+    path = context.environ.get("PATH")
+    missing = [name for name in _REQUIRED_PROGRAMS if not shutil.which(name, path=path)]
     for name in missing:
-        yield Check("programs", "warning", f"{name} is not on the PATH", _NEEDED[name])
+        yield Check("programs", "warning", f"{name} is not on the PATH", _REQUIRED_PROGRAMS[name])
     if not missing:
-        yield Check("programs", "fine", f"{' and '.join(_NEEDED)} are there")
+        yield Check("programs", "fine", f"{' and '.join(_REQUIRED_PROGRAMS)} are there")
 
 
-def look_at_sandbox(patient: Patient) -> Iterator[Check]:
-    if isinstance(patient.config, ConfigError):
+def check_sandbox(context: DoctorContext) -> Iterator[Check]:
+    if isinstance(context.config, ConfigError):
         return
-    from walrus_config.schema import offers_bash  # msgspec's, loaded by now for the configuration
+    from walrus_config.schema import is_bash_offered  # msgspec's, loaded by now for the configuration
 
-    if offers_bash(patient.config.tools):
+    if is_bash_offered(context.config.tools):
         hint = "permit it to no agent that reads what strangers write; take [tools.bash] out to be without it"
         yield Check("sandbox", "warning", "bash runs without one: a permitted command can do whatever you can", hint)
     else:
@@ -37,9 +37,9 @@ def look_at_sandbox(patient: Patient) -> Iterator[Check]:
         yield Check("sandbox", "fine", message)
 
 
-def look_at_runtime_folder(patient: Patient) -> Iterator[Check]:
+def check_runtime_folder(context: DoctorContext) -> Iterator[Check]:
     """XDG_RUNTIME_DIR, by which `systemctl --user` finds the user's systemd. walrusd itself does without."""
-    folder = patient.environ.get("XDG_RUNTIME_DIR", "")
+    folder = context.environ.get("XDG_RUNTIME_DIR", "")
     if not folder:
         hint = f"only `systemctl --user` needs it: export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}, or log in anew"
         yield Check("runtime folder", "warning", "XDG_RUNTIME_DIR is not set", hint)

@@ -25,7 +25,7 @@ class Agent(Struct, frozen=True, kw_only=True):
         """Whether the tool is within the agent's scope; permission is another question, asked at each call."""
         return tool not in self.denied_tools and (not self.allowed_tools or tool in self.allowed_tools)
 
-    def schema(self, tool: str) -> ToolSchema | None:
+    def find_schema(self, tool: str) -> ToolSchema | None:
         return next((schema for schema in self.tools if schema.name == tool), None)
 
 

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from walrus_protocol.content import StopReason, ToolCall, TurnError
 from walrusd.agent.agent import Agent
-from walrusd.session.outline import Outline, Turn
+from walrusd.session.session_state import SessionState, TurnState
 
 
 class AskModel(Struct, frozen=True):
@@ -15,43 +15,45 @@ class CallTools(Struct, frozen=True):
     """`announced`: their `tool_calls_start` is recorded already. `asked`: how many there are with those answered."""
 
     calls: tuple[ToolCall, ...]
-    announced: bool
-    asked: int
+    start_recorded: bool
+    total: int
 
 
-class Rest(Struct, frozen=True):
+class EndTurn(Struct, frozen=True):
     stop_reason: StopReason
     error: TurnError | None = None
 
 
-Debt = AskModel | CallTools | Rest
+NextStep = AskModel | CallTools | EndTurn
 
 TIMED_OUT = TurnError("timeout", "The turn ran out of its time.", "Give it a larger timeout_s, or a smaller task.")
-REFUSED = TurnError("provider_refused", "The model refused to answer.", "Say it in another way, or ask another model.")
+PROVIDER_REFUSED = TurnError(
+    "provider_refused", "The model refused to answer.", "Say it in another way, or ask another model."
+)
 
 
-def decide(agent: Agent, session: Outline) -> Debt | None:
+def decide(agent: Agent, session_state: SessionState) -> NextStep | None:
     """What the session owes; None when no turn is open."""
-    turn = session.turn
+    turn = session_state.turn
     if turn is None:
         return None
     if turn.interrupt is not None:
-        return Rest("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
+        return EndTurn("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
     if turn.calls or turn.executing:
-        return CallTools(turn.calls, announced=turn.executing, asked=turn.asked)
+        return CallTools(turn.calls, start_recorded=turn.executing, total=turn.asked)
     if not turn.heard:
-        return _rest(turn)
-    if used_up(agent, turn):
-        return Rest("max_iterations")
+        return _end_turn(turn)
+    if iterations_exhausted(agent, turn):
+        return EndTurn("max_iterations")
     return AskModel(turn.rounds + 1)
 
 
-def used_up(agent: Agent, turn: Turn) -> bool:
+def iterations_exhausted(agent: Agent, turn: TurnState) -> bool:
     """Whether the turn has had its rounds. One whose answer was cut off was not the agent's."""
     return turn.rounds - turn.cut_off >= agent.max_iterations
 
 
-def _rest(turn: Turn) -> Rest:
+def _end_turn(turn: TurnState) -> EndTurn:
     if turn.finish == "refused":
-        return Rest("error", REFUSED)
-    return Rest("text_response" if turn.text.strip() else "no_action")
+        return EndTurn("error", PROVIDER_REFUSED)
+    return EndTurn("text_response" if turn.text.strip() else "no_action")

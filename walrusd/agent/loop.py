@@ -4,19 +4,19 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from walrus_protocol.content import StopReason, ToolCall, TurnError
-from walrus_protocol.events import AssistantMessage, Done, Durable, ToolCallsComplete, ToolCallsStart
+from walrus_protocol.events import AnySessionEvent, AssistantMessage, Done, ToolCallsComplete, ToolCallsStart
 from walrusd.agent.agent import Agent, AgentResponse
-from walrusd.agent.decide import AskModel, CallTools, Rest, decide, used_up
+from walrusd.agent.decide import AskModel, CallTools, EndTurn, decide, iterations_exhausted
 from walrusd.ports import ModelFailed
-from walrusd.session.mend import Draft, mend
-from walrusd.session.outline import Outline, advance, stamp
+from walrusd.session.recovery import Draft, close_open_round
+from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
 
 
-class TurnPorts(Protocol):
+class TurnContext(Protocol):
     """What the loop needs of the world, bound to one session."""
 
     @property
-    def outline(self) -> Outline: ...
+    def session_state(self) -> SessionState: ...
 
     @property
     def done(self) -> Done | None:
@@ -27,19 +27,19 @@ class TurnPorts(Protocol):
         """What the model has said in the round under way."""
 
     @property
-    def steered(self) -> bool:
+    def has_steers(self) -> bool:
         """Whether messages wait to steer this turn."""
 
-    def record(self, *events: Durable) -> Awaitable[bool]:
+    def record(self, *events: AnySessionEvent) -> Awaitable[bool]:
         """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled.
 
         False, with nothing recorded, where an interrupt has overtaken a `done` among them.
         """
 
-    def ask(self, round_: int) -> Awaitable[AssistantMessage]:
+    def ask_model(self, round_: int) -> Awaitable[AssistantMessage]:
         """One model call. Raises ModelFailed."""
 
-    def call(self, calls: tuple[ToolCall, ...]) -> Awaitable[None]:
+    def call_tools(self, calls: tuple[ToolCall, ...]) -> Awaitable[None]:
         """Dispatch the calls and record the intent and the outcome of each."""
 
     def take_steers(self) -> Awaitable[bool]:
@@ -49,31 +49,31 @@ class TurnPorts(Protocol):
         """
 
 
-async def step(agent: Agent, turn: TurnPorts) -> bool:
+async def step(agent: Agent, context: TurnContext) -> bool:
     """Pay one debt; False when the session owes nothing."""
-    match decide(agent, turn.outline):
+    match decide(agent, context.session_state):
         case AskModel(round_):
-            if not await turn.take_steers():
-                await _ask(agent, turn, round_)
+            if not await context.take_steers():
+                await _ask_model(agent, context, round_)
         case CallTools(calls, announced, asked):
             if not announced:
-                await turn.record(ToolCallsStart(calls=calls))
-            await turn.call(calls)
-            await turn.record(ToolCallsComplete(count=asked))
-        case Rest() as rest:
-            if not await _hears_more(agent, turn, rest):
-                await turn.record(*_ending(turn, rest.stop_reason, rest.error))
+                await context.record(ToolCallsStart(calls=calls))
+            await context.call_tools(calls)
+            await context.record(ToolCallsComplete(count=asked))
+        case EndTurn() as rest:
+            if not await _continue_with_steers(agent, context, rest):
+                await context.record(*_closing_events(context, rest.stop_reason, rest.error))
         case None:
             return False
     return True
 
 
-async def run(agent: Agent, turn: TurnPorts) -> AgentResponse:
+async def run(agent: Agent, context: TurnContext) -> AgentResponse:
     """Repeat `step` until the session owes nothing."""
     steps = 0
-    while await step(agent, turn):
+    while await step(agent, context):
         steps += 1
-    done = turn.done
+    done = context.done
     return AgentResponse(
         final_response=done.text if done else "",
         iterations=done.rounds if done else 0,
@@ -82,35 +82,39 @@ async def run(agent: Agent, turn: TurnPorts) -> AgentResponse:
     )
 
 
-async def _ask(agent: Agent, turn: TurnPorts, round_: int) -> None:
+async def _ask_model(agent: Agent, context: TurnContext, round_: int) -> None:
     try:
-        message = await turn.ask(round_)
+        message = await context.ask_model(round_)
     except ModelFailed as failed:
-        await turn.record(*_ending(turn, "error", failed.error))
+        await context.record(*_closing_events(context, "error", failed.error))
     else:
-        await turn.record(message, *_foreseen(agent, turn, message)) or await turn.record(message)
+        await context.record(message, *_immediate_done(agent, context, message)) or await context.record(message)
 
 
-def _foreseen(agent: Agent, turn: TurnPorts, message: AssistantMessage) -> tuple[Done, ...]:
+def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessage) -> tuple[Done, ...]:
     """The `done` that will be owed after an answer: in one transaction with it, the turn waits for one sync less."""
-    if turn.steered:
+    if context.has_steers:
         return ()
-    after = advance(turn.outline, stamp(turn.outline, message, turn.outline.updated_at))
+    after = apply_event(
+        context.session_state, fill_derived_fields(context.session_state, message, context.session_state.updated_at)
+    )
     match decide(agent, after):
-        case Rest(stop_reason, error):
+        case EndTurn(stop_reason, error):
             return (Done(stop_reason=stop_reason, error=error),)
         case AskModel() | CallTools() | None:
             return ()
 
 
-def _ending(turn: TurnPorts, stop_reason: StopReason, error: TurnError | None) -> tuple[Durable, ...]:
+def _closing_events(
+    context: TurnContext, stop_reason: StopReason, error: TurnError | None
+) -> tuple[AnySessionEvent, ...]:
     """What ends a turn, in one transaction: the cut-off round made whole, where there is one, and `done`."""
-    return (*mend(turn.outline, turn.draft), Done(stop_reason=stop_reason, error=error))
+    return (*close_open_round(context.session_state, context.draft), Done(stop_reason=stop_reason, error=error))
 
 
-async def _hears_more(agent: Agent, turn: TurnPorts, rest: Rest) -> bool:
+async def _continue_with_steers(agent: Agent, context: TurnContext, end: EndTurn) -> bool:
     """Whether a steer that waited for the final answer makes one more round."""
-    now = turn.outline.turn
-    if rest.stop_reason not in {"text_response", "no_action"} or now is None or used_up(agent, now):
+    now = context.session_state.turn
+    if end.stop_reason not in {"text_response", "no_action"} or now is None or iterations_exhausted(agent, now):
         return False
-    return await turn.take_steers()
+    return await context.take_steers()

@@ -1,0 +1,1 @@
+"""The one pipeline that a tool call passes: checks, execution, outcome."""

@@ -4,11 +4,11 @@ A tool that exists and was not offered is *denied*; one that does not exist is *
 """
 
 from walrus_config import schema as config
-from walrusd.dispatch.gate import Refusal, Rules
+from walrusd.dispatch.gate import PolicySnapshot, Refusal
 from walrusd.ports import ToolRequest
 
 
-def out_of_scope(agent: config.Agent, tool: str) -> str | None:
+def excluding_rule(agent: config.AgentSettings, tool: str) -> str | None:
     """The line of walrus.toml that takes the tool from the agent; None where none does."""
     if tool in agent.deny_tools:
         return f"agents.{agent.name}.deny_tools: {tool}"
@@ -17,20 +17,20 @@ def out_of_scope(agent: config.Agent, tool: str) -> str | None:
     return None
 
 
-def in_scope(rules: Rules, agent: str) -> list[str]:
+def tools_in_scope(policy: PolicySnapshot, agent: str) -> list[str]:
     """The tools that the agent has by its whitelist; one that walrus.toml does not know has them all."""
-    known = rules.agents.get(agent)
-    return sorted(tool for tool in rules.tools if known is None or out_of_scope(known, tool) is None)
+    known = policy.agents.get(agent)
+    return sorted(tool for tool in policy.tools if known is None or excluding_rule(known, tool) is None)
 
 
-def capabilities(rules: Rules, request: ToolRequest) -> Refusal | None:
+def capabilities(policy: PolicySnapshot, request: ToolRequest) -> Refusal | None:
     """Refuses a tool that the agent was not offered. The snapshot decides, so that a reload changes no running turn."""
     if request.schema is not None:
         return None
-    agent = rules.agents.get(request.agent)
+    agent = policy.agents.get(request.agent)
     return Refusal(
         outcome="denied",
-        rule=out_of_scope(agent, request.call.name) if agent else None,
+        rule=excluding_rule(agent, request.call.name) if agent else None,
         text=f"{request.call.name} is not one of your tools; the user has not given it to you. "
         "Go on without it, or tell the user what you need it for.",
     )

@@ -10,7 +10,7 @@ from walrus_protocol.content import Outcome, ToolSchema
 from walrusd.ports import ProcessTool, Tool, ToolRequest
 
 
-class Known(Struct, frozen=True, kw_only=True):
+class ConfiguredTool(Struct, frozen=True, kw_only=True):
     """A tool that can be executed. `schema` has the limits that walrus.toml sets, where it sets any."""
 
     tool: Tool | ProcessTool
@@ -18,12 +18,12 @@ class Known(Struct, frozen=True, kw_only=True):
     validator: Validator
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class PolicySnapshot(Struct, frozen=True, kw_only=True):
     """All that the gates go by. A reload replaces it whole."""
 
-    tools: Mapping[str, Known]
-    agents: Mapping[str, config.Agent]
-    permissions: config.Permissions
+    tools: Mapping[str, ConfiguredTool]
+    agents: Mapping[str, config.AgentSettings]
+    permissions: config.PermissionSettings
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -34,5 +34,5 @@ class Refusal(Struct, frozen=True, kw_only=True):
     rule: str | None = None
 
 
-Gate = Callable[[Rules, ToolRequest], Refusal | None]
+Gate = Callable[[PolicySnapshot, ToolRequest], Refusal | None]
 """None lets the request pass."""

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from walrus_config import schema as config
-from walrusd.dispatch.gate import Refusal, Rules
+from walrusd.dispatch.gate import PolicySnapshot, Refusal
 from walrusd.ports import ToolRequest
 
 
@@ -15,14 +15,14 @@ class Verdict(Struct, frozen=True, kw_only=True):
     rule: str
 
 
-def verdict(rules: Rules, agent: str, tool: str) -> Verdict:
+def decide_permission(policy: PolicySnapshot, agent: str, tool: str) -> Verdict:
     """The nearest tier that names the tool decides: the agent's, then everyone's. Inside a tier deny beats allow.
 
     A default speaks only where no tier names the tool: the agent's, else everyone's, else deny.
     """
-    tiers: list[tuple[str, config.Permissions]] = [("permissions", rules.permissions)]
-    if agent in rules.agents:
-        tiers.insert(0, (f"agents.{agent}.permissions", rules.agents[agent].permissions))
+    tiers: list[tuple[str, config.PermissionSettings]] = [("permissions", policy.permissions)]
+    if agent in policy.agents:
+        tiers.insert(0, (f"agents.{agent}.permissions", policy.agents[agent].permissions))
     for key, tier in tiers:
         if tool in tier.deny:
             return Verdict(allowed=False, key=f"{key}.deny", rule=f"{key}.deny: {tool}")
@@ -34,10 +34,10 @@ def verdict(rules: Rules, agent: str, tool: str) -> Verdict:
     return Verdict(allowed=False, key="permissions.default", rule="permissions.default: deny")
 
 
-def permissions(rules: Rules, request: ToolRequest) -> Refusal | None:
+def permissions(policy: PolicySnapshot, request: ToolRequest) -> Refusal | None:
     """Refuses what is not permitted, and says which key the user would have to change."""
     agent, tool = request.agent, request.call.name
-    found = verdict(rules, agent, tool)
+    found = decide_permission(policy, agent, tool)
     if found.allowed:
         return None
     if found.key.endswith(".deny"):

@@ -8,16 +8,16 @@ from msgspec.structs import replace
 from walrus_config import schema as config
 from walrus_protocol.content import Outcome, ToolCall, ToolSchema
 from walrus_protocol.events import ToolResult
-from walrusd.dispatch.arguments import compiled, validate
+from walrusd.dispatch.bounded_output import BoundedOutput
 from walrusd.dispatch.capabilities import capabilities
-from walrusd.dispatch.gate import Gate, Known, Refusal, Rules
-from walrusd.dispatch.output import Output
+from walrusd.dispatch.execution_result import ExecutionResult, error_text, milliseconds, timeout_text
+from walrusd.dispatch.gate import ConfiguredTool, Gate, PolicySnapshot, Refusal
 from walrusd.dispatch.permissions import permissions
-from walrusd.dispatch.processes import Processes
-from walrusd.dispatch.ran import Ran, failed, milliseconds, stopped
+from walrusd.dispatch.process_executor import ProcessExecutor
+from walrusd.dispatch.schema_validation import compile_schema, validate
 from walrusd.host.spawner import Spawner
+from walrusd.observability.redaction import Redaction
 from walrusd.ports import Clock, ProcessTool, Tool, ToolRequest, ToolRun
-from walrusd.redaction import Redaction
 
 GATES: tuple[Gate, ...] = (validate, capabilities, permissions)
 """The order in which a request passes. A gate's name is that of its function."""
@@ -30,9 +30,9 @@ class Pipeline:
         self,
         tools: Mapping[str, Tool | ProcessTool],
         *,
-        settings: Mapping[str, config.Tool],
-        agents: Mapping[str, config.Agent],
-        permissions: config.Permissions,
+        settings: Mapping[str, config.ToolSettings],
+        agents: Mapping[str, config.AgentSettings],
+        permissions: config.PermissionSettings,
         clock: Clock,
         spawner: Spawner | None,
         home: str,
@@ -43,19 +43,19 @@ class Pipeline:
         Process tools need a spawner; `home` is the walrus home, which their processes are told.
         """
         known = {
-            name: _known(tool, settings.get(name, config.Tool()))
+            name: _configure_tool(tool, settings.get(name, config.ToolSettings()))
             for name, tool in tools.items()
             if name not in settings or settings[name].enabled
         }
-        self._rules = Rules(tools=known, agents=agents, permissions=permissions)
+        self._policy = PolicySnapshot(tools=known, agents=agents, permissions=permissions)
         self._clock = clock
         self._redact = redact
-        self._processes = Processes(spawner, home=home, redact=redact, clock=clock) if spawner else None
+        self._process_executor = ProcessExecutor(spawner, home=home, redact=redact, clock=clock) if spawner else None
 
     @property
     def schemas(self) -> tuple[ToolSchema, ...]:
         """What agents may be offered, with the limits of walrus.toml."""
-        return tuple(known.schema for known in self._rules.tools.values())
+        return tuple(known.schema for known in self._policy.tools.values())
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         """A refusal or the tool's outcome, always for the model to read.
@@ -63,48 +63,48 @@ class Pipeline:
         Raises only what `request.started` and `request.keep` raise.
         """
         for gate in GATES:
-            if refusal := gate(self._rules, request):
-                return _refused(request.call, gate.__name__, refusal)
-        known = self._rules.tools[request.call.name]
+            if refusal := gate(self._policy, request):
+                return _refusal_result(request.call, gate.__name__, refusal)
+        known = self._policy.tools[request.call.name]
         assert isinstance(request.call.arguments, dict), "validate lets no other arguments pass"
         run = ToolRun(
             session=request.session, agent=request.agent, arguments=request.call.arguments, workspace=request.workspace
         )
         if isinstance(known.tool, ProcessTool):
-            assert self._processes is not None, "process tools are given together with a spawner"
-            ran = await self._processes.run(known.tool, known.schema, request, run)
+            assert self._process_executor is not None, "process tools are given together with a spawner"
+            ran = await self._process_executor.run(known.tool, known.schema, request, run)
         else:
             ran = await self._execute(known.tool, known.schema, request, run)
-        return await _outcome(request, ran)
+        return await _tool_result(request, ran)
 
-    async def _execute(self, tool: Tool, schema: ToolSchema, request: ToolRequest, run: ToolRun) -> Ran:
+    async def _execute(self, tool: Tool, schema: ToolSchema, request: ToolRequest, run: ToolRun) -> ExecutionResult:
         """The work of a tool in this process. One guard decides what an exception of it means."""
-        await request.started(None)
+        await request.record_started(None)
         # An interrupt may have come while the intent was written; recording cannot be cancelled, so look now.
         await trio.lowlevel.checkpoint_if_cancelled()
         began = self._clock()
         outcome: Outcome = "timeout"
-        text = stopped(schema.name, schema.timeout_s)
+        text = timeout_text(schema.name, schema.timeout_s)
         with trio.move_on_after(schema.timeout_s):
             try:
                 outcome, text = "ok", await tool.execute(run)
             except Exception as failure:  # noqa: BLE001 - `failed` tells a refusal from a bug, and logs that
-                outcome, text = "error", failed(request, failure)
-        said = Output(schema.max_output_bytes)
+                outcome, text = "error", error_text(request, failure)
+        said = BoundedOutput(schema.max_output_bytes)
         said.add(self._redact(text))
-        return Ran(outcome=outcome, said=said, duration_ms=milliseconds(self._clock() - began))
+        return ExecutionResult(outcome=outcome, output=said, duration_ms=milliseconds(self._clock() - began))
 
 
-def _known(tool: Tool | ProcessTool, settings: config.Tool) -> Known:
+def _configure_tool(tool: Tool | ProcessTool, settings: config.ToolSettings) -> ConfiguredTool:
     schema = replace(
         tool.schema,
         timeout_s=settings.timeout_s or tool.schema.timeout_s,
         max_output_bytes=settings.max_output_bytes or tool.schema.max_output_bytes,
     )
-    return Known(tool=tool, schema=schema, validator=compiled(schema))
+    return ConfiguredTool(tool=tool, schema=schema, validator=compile_schema(schema))
 
 
-def _refused(call: ToolCall, gate: str, refusal: Refusal) -> ToolResult:
+def _refusal_result(call: ToolCall, gate: str, refusal: Refusal) -> ToolResult:
     text = refusal.text.encode("utf-8", "replace").decode()
     return ToolResult(
         call_id=call.id,
@@ -118,18 +118,18 @@ def _refused(call: ToolCall, gate: str, refusal: Refusal) -> ToolResult:
     )
 
 
-async def _outcome(request: ToolRequest, ran: Ran) -> ToolResult:
+async def _tool_result(request: ToolRequest, result: ExecutionResult) -> ToolResult:
     """The result, once what the model is not shown is kept."""
-    ref = None if ran.said.fits(ran.note) else await request.keep(ran.said.kept)
+    ref = None if result.output.fits(result.note) else await request.store_output(result.output.stored)
     return ToolResult(
         call_id=request.call.id,
         name=request.call.name,
-        output=ran.said.shown(ran.note, ref),
-        is_error=ran.outcome != "ok",
-        outcome=ran.outcome,
-        gate=None if ran.outcome == "ok" else "execute",
+        output=result.output.format_for_model(result.note, ref),
+        is_error=result.outcome != "ok",
+        outcome=result.outcome,
+        gate=None if result.outcome == "ok" else "execute",
         truncated=ref is not None,
-        bytes=ran.said.size,
+        bytes=result.output.size,
         ref=ref,
-        duration_ms=ran.duration_ms,
+        duration_ms=result.duration_ms,
     )

@@ -11,15 +11,15 @@ from typing import Protocol
 import trio
 
 from walrus_protocol.content import ToolCall, ToolSchema
-from walrus_protocol.events import Durable, Process, ToolStarted
+from walrus_protocol.events import AnySessionEvent, ProcessGroupId, ToolStarted
 from walrusd.ports import Dispatch, ToolRequest
 
-SIDE_BY_SIDE = 8
+MAX_CONCURRENT_CALLS = 8
 """Calls of one round that run at once: enough to hide waiting, and few enough to leave other sessions their share."""
 
 
-class Record(Protocol):
-    def __call__(self, *events: Durable) -> Awaitable[object]:
+class RecordEvents(Protocol):
+    def __call__(self, *events: AnySessionEvent) -> Awaitable[object]:
         """Make them durable facts. Cannot be cancelled."""
 
 
@@ -32,10 +32,10 @@ async def run_calls(
     workspace: str,
     schema: Callable[[str], ToolSchema | None],
     dispatch: Dispatch,
-    record: Record,
-    keep: Callable[[bytes], Awaitable[str]],
-    say: Callable[[str, str], None],
-    begun: Sequence[str] = (),
+    record: RecordEvents,
+    store_output: Callable[[bytes], Awaitable[str]],
+    on_output: Callable[[str, str], None],
+    unfinished_call_ids: Sequence[str] = (),
 ) -> None:
     """Dispatch every call; record each intent and, in order of completion, each outcome.
 
@@ -47,8 +47,8 @@ async def run_calls(
     """
 
     async def one(call: ToolCall) -> None:
-        async def started(process: Process | None) -> None:
-            attempt = 1 + begun.count(call.id)
+        async def started(process: ProcessGroupId | None) -> None:
+            attempt = 1 + unfinished_call_ids.count(call.id)
             await record(ToolStarted(call_id=call.id, name=call.name, attempt=attempt, process=process))
 
         # Recording cannot be cancelled: without a look here an interrupt would let one call after another begin.
@@ -60,9 +60,9 @@ async def run_calls(
             call=call,
             schema=schema(call.name),
             workspace=workspace,
-            started=started,
-            keep=keep,
-            say=partial(say, call.id),
+            record_started=started,
+            store_output=store_output,
+            on_output=partial(on_output, call.id),
         )
         await record(await dispatch(request))
 
@@ -72,16 +72,16 @@ async def run_calls(
 
     for together, group in groupby(calls, only_reads):
         if together:
-            await _side_by_side([partial(one, call) for call in group])
+            await _run_concurrently([partial(one, call) for call in group])
         else:
             for call in group:
                 await one(call)
 
 
-async def _side_by_side(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _run_concurrently(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Run them, at most SIDE_BY_SIDE at once. The first that fails stops the others, and is what is raised."""
     failures: list[Exception] = []
-    room = trio.Semaphore(SIDE_BY_SIDE)
+    room = trio.Semaphore(MAX_CONCURRENT_CALLS)
     async with trio.open_nursery() as nursery:
 
         async def guarded(action: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,1 @@
+"""What touches the operating system: processes, signals, systemd, clocks, limits."""

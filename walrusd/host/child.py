@@ -9,10 +9,10 @@ from typing import Self
 import trio
 from trio.abc import ReceiveStream, SendStream
 
-from walrusd.host.group import Group
-from walrusd.host.launch import Launched
+from walrusd.host.launch import SpawnedProcess
+from walrusd.host.process_group import ProcessGroup
 
-CLOSE_S = 5.0
+EXIT_TIMEOUT_S = 5.0
 """How long a killed process may take to end: it waits for nothing then but the kernel, which may wait for a disk."""
 
 
@@ -24,28 +24,28 @@ class Child:
 
     def __init__(
         self,
-        launched: Launched,
-        group: Group,
+        spawned: SpawnedProcess,
+        group: ProcessGroup,
         *,
-        end: Callable[[Group], None],
-        bury: Callable[[Group], trio.Event],
+        kill_group: Callable[[ProcessGroup], None],
+        release_and_reap: Callable[[ProcessGroup], trio.Event],
     ) -> None:
         """`end` kills the group and the session, `bury` reaps the leader soon and then sets the event."""
         self.pid = group.pid
         self.process = group.process
         self.stdin: SendStream | None = None
         """Where a pipe was asked for; from the opening of the gate on."""
-        self._output = trio.lowlevel.FdStream(launched.output)
-        self._errors = None if launched.errors is None else trio.lowlevel.FdStream(launched.errors)
-        self._gate = trio.lowlevel.FdStream(launched.gate)
-        self._takes_input = launched.takes_input
-        self._pidfd = launched.pidfd
+        self._output = trio.lowlevel.FdStream(spawned.output)
+        self._stderr = None if spawned.stderr is None else trio.lowlevel.FdStream(spawned.stderr)
+        self._start_barrier = trio.lowlevel.FdStream(spawned.start_barrier)
+        self._takes_input = spawned.takes_input
+        self._pidfd = spawned.pidfd
         self.status: int | None = None
         """How it ended, once somebody has waited for that: the exit status, or minus the signal."""
-        self._one_watches = trio.Lock()
+        self._wait_lock = trio.Lock()
         self._group = group
-        self._end = end
-        self._bury = bury
+        self._kill_group = kill_group
+        self._release_and_reap = release_and_reap
 
     @property
     def output(self) -> ReceiveStream:
@@ -53,36 +53,36 @@ class Child:
         return self._output
 
     @property
-    def errors(self) -> ReceiveStream | None:
-        return self._errors
+    def stderr(self) -> ReceiveStream | None:
+        return self._stderr
 
-    def open_gate(self) -> None:
+    def release_start_barrier(self) -> None:
         """Let it become the program that was ordered. Without effect on one that was killed before."""
         with suppress(BrokenPipeError):
-            os.write(self._gate.fileno(), b"\n")
+            os.write(self._start_barrier.fileno(), b"\n")
         if self._takes_input:
-            self.stdin = self._gate
+            self.stdin = self._start_barrier
         else:
-            self._gate.close()
+            self._start_barrier.close()
 
     async def wait(self) -> int:
         """The status, when there is one; any number of tasks may wait.
 
         Raises ClosedResourceError where the child was closed before its end was known.
         """
-        async with self._one_watches:
+        async with self._wait_lock:
             if self.status is None:
                 if self._pidfd < 0:
                     raise trio.ClosedResourceError
                 await trio.lowlevel.wait_readable(self._pidfd)
-                self.status = _status(self._pidfd)
+                self.status = _exit_status(self._pidfd)
         return self.status
 
     def kill(self) -> None:
         """SIGKILL to everything in its group, now, and to everything in its session."""
-        self._end(self._group)
+        self._kill_group(self._group)
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """For a caller that has gone: kill it and close, without waiting for its end."""
         self.kill()
         self._close()
@@ -91,22 +91,22 @@ class Child:
         """Kill what is left of its group, and return when its leader is reaped. Shielded, and timed."""
         with trio.CancelScope(shield=True):
             self.kill()
-            with trio.move_on_after(CLOSE_S):
+            with trio.move_on_after(EXIT_TIMEOUT_S):
                 if self._pidfd >= 0:
                     await self.wait()
             buried = self._close()
-            with trio.move_on_after(CLOSE_S):
+            with trio.move_on_after(EXIT_TIMEOUT_S):
                 await buried.wait()
 
     def _close(self) -> trio.Event:
-        for pipe in (self._gate, self._output, self._errors):
+        for pipe in (self._start_barrier, self._output, self._stderr):
             if pipe is not None:
                 pipe.close()
         if self._pidfd >= 0:
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        return self._bury(self._group)
+        return self._release_and_reap(self._group)
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class Child:
         await self.aclose()
 
 
-def _status(pidfd: int) -> int:
+def _exit_status(pidfd: int) -> int:
     """Of a process that has ended. It stays unreaped, so that its number stays its own."""
     ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
     assert ended is not None, "only WNOHANG answers nothing"

@@ -26,16 +26,16 @@ class SystemClock:
         """Unix seconds."""
         return time.time()
 
-    async def until(self, when: float) -> None:
+    async def wait_until(self, when: float) -> None:
         """Wait for that time of day; return early, too, where the clock was set meanwhile: look at `now` again."""
-        timer = _timer(when)
+        timer = _open_timerfd(when)
         try:
             await trio.lowlevel.wait_readable(timer)
         finally:
             os.close(timer)
 
 
-def _timer(when: float) -> int:
+def _open_timerfd(when: float) -> int:
     """A descriptor that can be read at that time, or once the clock has been set: a timerfd, which Python 3.11 lacks.
 
     trio's own clock is monotonic: it stands still in a suspend, and knows nothing of what is set.

@@ -9,11 +9,11 @@ import trio
 
 log = structlog.get_logger("walrusd")
 
-EXIT_AT_ONCE = 130
+EXIT_FORCED = 130
 """A shell's code for what was ended by the second Ctrl-C."""
 
 
-def outlive_early_hups() -> None:
+def ignore_early_sighup() -> None:
     """A HUP before anybody watches asks for what the start does anyway: to read the files as they are now.
 
     A handler of ours and not SIG_IGN, which children would inherit.
@@ -25,7 +25,7 @@ async def watch_signals(
     stop: trio.Event,
     *,
     reload: Callable[[], None],
-    last_act: Callable[[], None],
+    on_forced_exit: Callable[[], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """TERM and INT stop; a second one ends at once, after `last_act`. HUP reloads. What is durable stays so anyway."""
@@ -37,8 +37,8 @@ async def watch_signals(
                 reload()
             elif stop.is_set():
                 log.warning("ending at once", signal=name)
-                last_act()
-                os._exit(EXIT_AT_ONCE)
+                on_forced_exit()
+                os._exit(EXIT_FORCED)
             else:
                 log.info("signal", signal=name)
                 stop.set()

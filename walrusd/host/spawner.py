@@ -20,22 +20,22 @@ import structlog
 import trio
 
 from walrusd.host.child import Child
-from walrusd.host.group import Group
-from walrusd.host.killing import kill_all, wait_gone
-from walrusd.host.launch import Launched, Order, SpawnFailed, dying_with_parent, launch
-from walrusd.host.process import subreaper
-from walrusd.host.procfs import Seen, children, descendants, everyone, look
+from walrusd.host.kill import kill_all, wait_exited
+from walrusd.host.launch import SpawnedProcess, SpawnFailed, SpawnRequest, find_pdeathsig_command, launch
+from walrusd.host.peer_credentials import set_child_subreaper
+from walrusd.host.process_group import ProcessGroup
+from walrusd.host.procfs import ProcInfo, all_processes, child_pids, descendants, read_proc
 
 log = structlog.get_logger("walrusd")
 
-END_S = 5.0
+STOP_TIMEOUT_S = 5.0
 """How long leaving waits for what was killed."""
-BURY_S = 1.0
+REAP_WAIT_S = 1.0
 """How long the thread waits for one that was killed just now."""
-LOOK_AGAIN_S = 0.05
-GLANCE_S = 0.001
+RESCAN_INTERVAL_S = 0.05
+EMPTY_SCAN_DELAY_S = 0.001
 """Between two looks of which the first found nobody to wait for."""
-Job = Callable[[], None]
+SpawnerJob = Callable[[], None]
 
 
 class Spawner:
@@ -48,26 +48,28 @@ class Spawner:
     def __init__(self, umask: int) -> None:
         """`umask` is the children's."""
         self._umask = umask
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._groups: dict[int, Group] = {}
+        self._jobs: SimpleQueue[SpawnerJob | None] = SimpleQueue()
+        self._groups: dict[int, ProcessGroup] = {}
         """What was started and is not reaped. The thread alone changes it."""
-        self._strangers: frozenset[tuple[int, int]] = frozenset()
+        self._preexisting_children: frozenset[tuple[int, int]] = frozenset()
         """Whom this process had as children before, by pid and start: who starts walrusd by exec may have had some."""
         self._closed = False
-        self._adopts = False
-        self._reap_waits = False
-        self._dying: tuple[str, ...] | None = None
+        self._is_subreaper = False
+        self._reap_queued = False
+        self._pdeathsig_command: tuple[str, ...] | None = None
         # A daemon thread: when trio's run ended without __aexit__, nobody is left to stop it.
         self._thread = threading.Thread(target=self._run, name="walrusd-spawner", daemon=True)
 
     @property
-    def running(self) -> int:
+    def unreaped_count(self) -> int:
         """Children that are not reaped yet."""
         return len(self._groups)
 
     async def __aenter__(self) -> Self:
-        self._token = trio.lowlevel.current_trio_token()
-        self._strangers = frozenset((seen.pid, seen.start) for seen in map(look, children(os.getpid())) if seen)
+        self._trio_token = trio.lowlevel.current_trio_token()
+        self._preexisting_children = frozenset(
+            (seen.pid, seen.start) for seen in map(read_proc, child_pids(os.getpid())) if seen
+        )
         self._thread.start()
         return self
 
@@ -75,8 +77,8 @@ class Spawner:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._closed = True
-        with trio.move_on_after(2 * END_S, shield=True) as patience:
-            await self._after(self._end_all).wait()
+        with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True) as patience:
+            await self._run_on_thread(self._kill_all_and_wait).wait()
         self._jobs.put(None)
         if patience.cancelled_caught:  # the thread hangs, in a folder on a file system that does not answer
             self.kill_all()
@@ -91,53 +93,53 @@ class Spawner:
         env: Mapping[str, str],
         stdin: Literal["null", "pipe"] = "null",
         stderr: Literal["merged", "pipe"] = "merged",
-        gated: bool = False,
-        dies_with_us: bool = True,
+        with_start_barrier: bool = False,
+        dies_with_daemon: bool = True,
     ) -> Child:
         """Start a process in a session of its own, with no descriptor but 0, 1 and 2. Raises SpawnFailed.
 
         `gated`: it does nothing before `open_gate`; it never will if it is killed before, or if walrusd dies. A child
         whose caller is cancelled here has done nothing. `dies_with_us` is kept where util-linux's setpriv is installed.
         """
-        order = Order(argv=tuple(argv), cwd=cwd, env=env, stdin=stdin, stderr=stderr, umask=self._umask)
+        order = SpawnRequest(argv=tuple(argv), cwd=cwd, env=env, stdin=stdin, stderr=stderr, umask=self._umask)
         if self._closed:
             raise SpawnFailed(f"{order.argv[0]} was not started: walrusd is stopping.")
-        start = _Start(order, dies_with_us=dies_with_us)
-        self._jobs.put(partial(self._start, start))
+        start = _PendingSpawn(order, dies_with_daemon=dies_with_daemon)
+        self._jobs.put(partial(self._launch, start))
         try:
-            await start.settled.wait()
+            await start.done.wait()
         except trio.Cancelled:
             start.wanted = False
             if start.child is not None:
-                start.child.let_go()
+                start.child.discard()
             raise
-        if start.failed is not None:
-            raise start.failed
+        if start.error is not None:
+            raise start.error
         assert start.child is not None, "it is settled and has not failed"
-        if not gated:
-            start.child.open_gate()
+        if not with_start_barrier:
+            start.child.release_start_barrier()
         return start.child
 
-    async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def adopt_and_reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopt every process that descends from this one and has lost its parent, and reap those that end; for ever.
 
         From then on nobody else in this process may start children: their status would be taken.
         """
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-            subreaper()
-            self._adopts = True
+            set_child_subreaper()
+            self._is_subreaper = True
             task_status.started()
             async for _ in signals:
-                if not self._reap_waits:
-                    self._reap_waits = True
-                    self._jobs.put(self._reap)
+                if not self._reap_queued:
+                    self._reap_queued = True
+                    self._jobs.put(self._reap_exited)
 
     def kill_all(self) -> None:
         """SIGKILL to every group that it has started, and to all that it has adopted; for who is about to exit."""
         for group in list(self._groups.values()):
             group.kill()
-        if self._adopts:
-            kill_all(self._relatives)
+        if self._is_subreaper:
+            kill_all(self._possible_descendants)
 
     def _run(self) -> None:
         # A child inherits the mask of the thread that forks it.
@@ -151,10 +153,10 @@ class Spawner:
             except Exception:
                 log.exception("a job of the spawner failed")  # a bug; the thread is needed all the same
 
-    def _tell(self, news: Job) -> None:
-        self._token.run_sync_soon(news)
+    def _run_in_trio(self, callback: SpawnerJob) -> None:
+        self._trio_token.run_sync_soon(callback)
 
-    def _after(self, job: Job) -> trio.Event:
+    def _run_on_thread(self, job: SpawnerJob) -> trio.Event:
         """Have the thread do it; the event is set when it has."""
         done = trio.Event()
 
@@ -162,113 +164,120 @@ class Spawner:
             try:
                 job()
             finally:
-                self._tell(done.set)
+                self._run_in_trio(done.set)
 
         self._jobs.put(do)
         return done
 
-    def _start(self, start: "_Start") -> None:
-        if not start.wanted:
+    def _launch(self, pending: "_PendingSpawn") -> None:
+        if not pending.wanted:
             return
         try:
-            launched = launch(start.order, self._dying_with_us if start.dies_with_us else tuple)
+            launched = launch(pending.request, self._pdeathsig_prefix if pending.dies_with_daemon else tuple)
         except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: somebody waits for one
-            self._tell(partial(start.settle, error))
+            self._run_in_trio(partial(pending.set_outcome, error))
             return
-        group = self._groups[launched.popen.pid] = Group(launched.popen, launched.process)
-        self._tell(partial(self._deliver, start, launched, group))
+        group = self._groups[launched.popen.pid] = ProcessGroup(launched.popen, launched.process)
+        self._run_in_trio(partial(self._deliver, pending, launched, group))
 
-    def _dying_with_us(self) -> tuple[str, ...]:
-        if self._dying is None:
-            self._dying = dying_with_parent()
-        return self._dying
+    def _pdeathsig_prefix(self) -> tuple[str, ...]:
+        if self._pdeathsig_command is None:
+            self._pdeathsig_command = find_pdeathsig_command()
+        return self._pdeathsig_command
 
-    def _deliver(self, start: "_Start", launched: Launched, group: Group) -> None:
-        child = Child(launched, group, end=self._end, bury=self._bury)
-        start.settle(child)
-        if not start.wanted:
-            child.let_go()
+    def _deliver(self, pending: "_PendingSpawn", spawned: SpawnedProcess, group: ProcessGroup) -> None:
+        child = Child(spawned, group, kill_group=self._kill_group, release_and_reap=self._release_and_reap)
+        pending.set_outcome(child)
+        if not pending.wanted:
+            child.discard()
 
-    def _end(self, group: Group) -> None:
+    def _kill_group(self, group: ProcessGroup) -> None:
         group.kill()
-        self._jobs.put(partial(group.kill_session, self._relatives))
+        self._jobs.put(partial(group.kill_session, self._possible_descendants))
 
-    def _bury(self, group: Group) -> trio.Event:
+    def _release_and_reap(self, group: ProcessGroup) -> trio.Event:
         def bury() -> None:
             group.released = True
-            if group.pid in self._groups and (seen := look(group.pid)) is not None:
-                wait_gone([seen], BURY_S)
-            self._reap()
+            if group.pid in self._groups and (seen := read_proc(group.pid)) is not None:
+                wait_exited([seen], REAP_WAIT_S)
+            self._reap_exited()
 
-        return self._after(bury)
+        return self._run_on_thread(bury)
 
-    def _relatives(self) -> list[Seen]:
+    def _possible_descendants(self) -> list[ProcInfo]:
         """Those among whom all must be who were started here: once orphans are adopted, they have not far to go.
 
         Nobody where there is no descriptor to look with.
         """
         try:
-            return descendants(os.getpid(), but=self._strangers) if self._adopts else list(everyone())
+            return (
+                descendants(os.getpid(), excluding=self._preexisting_children)
+                if self._is_subreaper
+                else list(all_processes())
+            )
         except OSError:
             return []
 
-    def _reap(self) -> None:
+    def _reap_exited(self) -> None:
         """What was released, and what was adopted. No other thread reaps, so the kernel's list only grows meanwhile."""
-        self._reap_waits = False
+        self._reap_queued = False
         for group in [group for group in self._groups.values() if group.released and group.reap()]:
             del self._groups[group.pid]
-        if self._adopts:
+        if self._is_subreaper:
             with suppress(OSError):  # no descriptor to look with: the next signal looks again
-                for pid in set(children(os.getpid())) - self._groups.keys():
+                for pid in set(child_pids(os.getpid())) - self._groups.keys():
                     with suppress(ChildProcessError):
                         os.waitpid(pid, os.WNOHANG)
 
-    def _end_all(self) -> None:
+    def _kill_all_and_wait(self) -> None:
         """Kill whoever is left, for END_S at most, and say whom that was."""
         ended: dict[int, str] = {}
-        deadline = time.monotonic() + END_S
-        while (alive := self._left()) and time.monotonic() < deadline:
-            killed = kill_all(self._ours)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while (alive := self._has_running_children()) and time.monotonic() < deadline:
+            killed = kill_all(self._own_processes)
             ended |= {seen.pid: seen.name for seen in killed}
             for group in self._groups.values():
                 group.kill()
                 group.released = True
-            if not (killed and wait_gone(killed, LOOK_AGAIN_S)):
-                time.sleep(GLANCE_S)
-            self._reap()
+            if not (killed and wait_exited(killed, RESCAN_INTERVAL_S)):
+                time.sleep(EMPTY_SCAN_DELAY_S)
+            self._reap_exited()
         if ended:
             log.warning("killed what was still running", processes=[f"{ended[pid]} ({pid})" for pid in sorted(ended)])
         if alive:
-            log.error("a killed process does not end", processes=[f"{seen.name} ({seen.pid})" for seen in self._ours()])
+            log.error(
+                "a killed process does not end",
+                processes=[f"{seen.name} ({seen.pid})" for seen in self._own_processes()],
+            )
 
-    def _left(self) -> bool:
+    def _has_running_children(self) -> bool:
         """The kernel's own word, where every process that descends from us is our child in the end."""
-        if not self._adopts:
+        if not self._is_subreaper:
             return bool(self._groups)
         with suppress(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            return not self._strangers or bool(self._relatives())
+            return not self._preexisting_children or bool(self._possible_descendants())
         return False
 
-    def _ours(self) -> Iterable[Seen]:
-        return [seen for seen in self._relatives() if self._adopts or seen.session in self._groups]
+    def _own_processes(self) -> Iterable[ProcInfo]:
+        return [seen for seen in self._possible_descendants() if self._is_subreaper or seen.sid in self._groups]
 
 
-class _Start:
+class _PendingSpawn:
     """An order on its way, and what has become of it."""
 
-    def __init__(self, order: Order, *, dies_with_us: bool) -> None:
-        self.order = order
-        self.dies_with_us = dies_with_us
+    def __init__(self, request: SpawnRequest, *, dies_with_daemon: bool) -> None:
+        self.request = request
+        self.dies_with_daemon = dies_with_daemon
         self.wanted = True
-        self.settled = trio.Event()
+        self.done = trio.Event()
         self.child: Child | None = None
-        self.failed: Exception | None = None
+        self.error: Exception | None = None
 
-    def settle(self, outcome: Child | Exception) -> None:
+    def set_outcome(self, outcome: Child | Exception) -> None:
         match outcome:
             case Child():
                 self.child = outcome
             case Exception():
-                self.failed = outcome
-        self.settled.set()
+                self.error = outcome
+        self.done.set()

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from walrusd.host.notify import Notify
+from walrusd.host.sd_notify import Notify
 
 log = structlog.get_logger("walrusd")
 
 
-def tell_where_it_stood() -> None:
+def enable_faulthandler() -> None:
     """Have the log say where each thread stands when walrusd is ended by ABRT, which is what a watchdog sends.
 
     Lines of code and no values: no secret is among them.
@@ -21,7 +21,7 @@ def tell_where_it_stood() -> None:
         faulthandler.enable(sys.__stderr__)
 
 
-async def watchdog(notify: Notify, pulse: Callable[[], Awaitable[None]]) -> None:
+async def run_watchdog(notify: Notify, check_store: Callable[[], Awaitable[None]]) -> None:
     """Say that walrusd lives, each quarter of the time after which it would be given up; without a watchdog, return.
 
     That this task runs proves the loop; that `pulse` returns proves the store's thread. While it does not, nothing is
@@ -34,16 +34,16 @@ async def watchdog(notify: Notify, pulse: Callable[[], Awaitable[None]]) -> None
     while True:
         asked = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tell_of_silence, quarter)
-            await pulse()
+            nursery.start_soon(_log_store_stall, quarter)
+            await check_store()
             nursery.cancel_scope.cancel()
         if (took := trio.current_time() - asked) > quarter:
             log.warning("the store answers again", after_s=round(took))
-        notify.alive()
+        notify.ping_watchdog()
         await trio.sleep(quarter)
 
 
-async def _tell_of_silence(seconds: float) -> None:
+async def _log_store_stall(seconds: float) -> None:
     await trio.sleep(seconds)
     log.error(
         "the store does not answer: systemd will restart walrusd unless it does soon",

@@ -5,11 +5,11 @@ from difflib import get_close_matches
 
 from msgspec import Struct
 
-from walrus_config.schema import ModelSettings, Provider
+from walrus_config.schema import ModelSettings, ProviderSettings
 from walrusd.ports import ModelFailed
 
 
-class Resolved(Struct, frozen=True):
+class ResolvedModel(Struct, frozen=True):
     provider: str
     model: str
     """As the provider is asked for it."""
@@ -18,55 +18,57 @@ class Resolved(Struct, frozen=True):
 class Catalog:
     """The names of all models. A provider that is one model (local, scripted, echo) is also called by its own name."""
 
-    def __init__(self, providers: Mapping[str, Provider], models: Mapping[str, ModelSettings]) -> None:
+    def __init__(self, providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings]) -> None:
         self._providers = providers
         self._models = models
         self._by_name = {
-            name: Resolved(name, name)
+            name: ResolvedModel(name, name)
             for name, settings in providers.items()
             if settings.kind != "openai" and not settings.models
         }
         for name, settings in providers.items():
-            self._by_name |= {model: Resolved(name, model) for model in settings.models}
+            self._by_name |= {model: ResolvedModel(name, model) for model in settings.models}
 
     def names(self, provider: str) -> tuple[str, ...]:
         """The models that a provider is known to have."""
         return tuple(name for name, resolved in self._by_name.items() if resolved.provider == provider)
 
-    def settings(self, resolved: Resolved) -> ModelSettings:
+    def settings(self, resolved: ResolvedModel) -> ModelSettings:
         """[models."provider/model"] goes before [models."model"]."""
         exact = self._models.get(f"{resolved.provider}/{resolved.model}")
         return exact or self._models.get(resolved.model) or ModelSettings()
 
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> ResolvedModel:
         """A name is looked up whole; only then is the text before its first "/" a provider.
 
         No name at all means the only model there is. Raises ModelFailed.
         """
         if not name:
-            return self._only()
+            return self._only_model()
         if found := self._by_name.get(name):
             return found
         provider, _, model = name.partition("/")
         if provider in self._providers and model:
-            return Resolved(provider, model)
-        near = get_close_matches(name, self._all(), n=1)
+            return ResolvedModel(provider, model)
+        near = get_close_matches(name, self._all_names(), n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
-        raise ModelFailed("model_not_found", f"No provider has a model called {name}.", f"{guess}{self._known()}")
+        raise ModelFailed(
+            "model_not_found", f"No provider has a model called {name}.", f"{guess}{self._available_text()}"
+        )
 
-    def _only(self) -> Resolved:
+    def _only_model(self) -> ResolvedModel:
         if len(self._by_name) == 1:
             return next(iter(self._by_name.values()))
         raise ModelFailed(
             "model_not_found",
             "The agent names no model, and there is no default.",
-            f"Set model in [defaults] or at the agent in walrus.toml. {self._known()}",
+            f"Set model in [defaults] or at the agent in walrus.toml. {self._available_text()}",
         )
 
-    def _all(self) -> list[str]:
+    def _all_names(self) -> list[str]:
         return [*self._by_name, *(f"{resolved.provider}/{resolved.model}" for resolved in self._by_name.values())]
 
-    def _known(self) -> str:
+    def _available_text(self) -> str:
         if not self._by_name:
             return f"Name one as provider/model; there is the provider {', '.join(self._providers)}."
         return f"There is {', '.join(self._by_name)}."

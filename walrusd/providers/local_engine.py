@@ -18,14 +18,14 @@ from walrusd.host.spawner import Spawner
 
 COMMAND = (sys.executable, "-P", "-m", "walrusd.providers.local_server")
 """-P: a json.py in the folder that the daemon was started in is not the engine's."""
-KEPT_LOG = 4096
+LOG_TAIL_BYTES = 4096
 """Bytes of the engine's log that are kept: a traceback fits, or its last twenty lines."""
-END_S = 2.0
+EXIT_TIMEOUT_S = 2.0
 """How long an engine may take to end by itself once its stdin is closed; it takes milliseconds."""
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class EngineOptions(Struct, frozen=True, kw_only=True):
     """What the engine is told, in one line on its stdin; the key is in no list of processes."""
 
     weights: str
@@ -33,7 +33,7 @@ class Order(Struct, frozen=True, kw_only=True):
     key: str
 
 
-class _Answer(Struct):
+class _EngineReport(Struct):
     """What the engine says of itself once it has loaded, or has failed to."""
 
     url: str = ""
@@ -45,79 +45,79 @@ class Engine:
 
     def __init__(self, spawner: Spawner, weights: str, context_window: int) -> None:
         self._spawner = spawner
-        self.order = Order(
+        self.options = EngineOptions(
             weights=os.path.abspath(weights), context_window=context_window, key=secrets.token_urlsafe(24)
         )
         self.url = ""
         self.pid = 0
-        self.settled = trio.Event()
+        self.ready_or_ended = trio.Event()
         self.ended = trio.Event()
-        self.end = ""
+        self.end_reason = ""
         """How it ended, in words."""
         self._error = ""
         self._log = b""
 
     @property
-    def last_words(self) -> str:
+    def failure_detail(self) -> str:
         return self._error or self._log.decode(errors="replace")[-400:]
 
     async def run(self, command: Sequence[str] = COMMAND) -> None:
         """Start the process and stay with it until it ends; cancelling ends it. Never raises for what it does."""
         try:
-            child = await self._spawner.spawn(command, cwd="/", env=_environment(), stdin="pipe", stderr="pipe")
+            child = await self._spawner.spawn(command, cwd="/", env=_engine_environment(), stdin="pipe", stderr="pipe")
         except SpawnFailed as failed:
-            self._settle(f"{failed} {failed.hint}".strip())
+            self._mark_ended(f"{failed} {failed.hint}".strip())
             return
         assert child.stdin is not None, "it was asked to be a pipe"
-        assert child.errors is not None, "it was asked to be a pipe"
+        assert child.stderr is not None, "it was asked to be a pipe"
         self.pid = child.pid
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_log, child.errors)
+                nursery.start_soon(self._collect_log, child.stderr)
                 await self._start(child, child.stdin)
                 await child.wait()
         finally:
-            with trio.move_on_after(END_S, shield=True):
+            with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
                 await child.stdin.aclose()  # which ends it
                 await child.wait()
             await child.aclose()  # noqa: ASYNC102 - it is shielded and timed inside
-            self._settle(_words(child.status))
+            self._mark_ended(_describe_status(child.status))
 
-    def _settle(self, end: str) -> None:
-        self.url, self.end = "", end
+    def _mark_ended(self, reason: str) -> None:
+        self.url, self.end_reason = "", reason
         self.ended.set()
-        self.settled.set()
+        self.ready_or_ended.set()
 
     async def _start(self, child: Child, stdin: SendStream) -> None:
         line = b""
         try:
-            await stdin.send_all(msgspec.json.encode(self.order) + b"\n")
+            await stdin.send_all(msgspec.json.encode(self.options) + b"\n")
             while not line.endswith(b"\n") and (more := await child.output.receive_some()):
                 line += more
-            answer = decode(line, _Answer)
+            answer = decode(line, _EngineReport)
         except (trio.BrokenResourceError, BadJson):
-            answer = _Answer()
+            answer = _EngineReport()
         self.url, self._error = answer.url, answer.error
         if self.url:
-            self.settled.set()
+            self.ready_or_ended.set()
             return
         if self._error or not line.endswith(b"\n"):  # on its way out: its own exit status says more than our signal
-            with trio.move_on_after(END_S):
+            with trio.move_on_after(EXIT_TIMEOUT_S):
                 await child.wait()
         child.kill()
 
-    async def _keep_log(self, errors: ReceiveStream) -> None:
-        async for chunk in errors:
-            self._log = (self._log + chunk)[-KEPT_LOG:]
+    async def _collect_log(self, stderr: ReceiveStream) -> None:
+        async for chunk in stderr:
+            self._log = (self._log + chunk)[-LOG_TAIL_BYTES:]
 
 
-def _words(status: int | None) -> str:
+def _describe_status(status: int | None) -> str:
     if status is None:
         return "it does not end"
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
-def _environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+def _engine_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the engine needs and no more: the daemon's environment may hold keys."""
-    passed = {name: given[name] for name in _PASSED_ON if name in given}
+    passed = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
     return {**passed, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -25,7 +25,7 @@ REPEAT_PENALTY = 1.1
 
 def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
-    end_with_stdin()
+    exit_when_stdin_closes()
     os.nice(10)
     ready = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints is log
@@ -55,7 +55,7 @@ def main() -> None:
         signal.pause()
 
 
-def end_with_stdin() -> None:
+def exit_when_stdin_closes() -> None:
     """Have the kernel end this process when the other end of stdin is closed."""
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)

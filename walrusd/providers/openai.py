@@ -12,12 +12,12 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from walrus_config.schema import Provider
-from walrusd.ports import Clock, ModelRequest, Reply, Said, Say
-from walrusd.providers.failures import ExchangeFailed, Place
-from walrusd.providers.http import Http, body_of, retry_after_s
-from walrusd.providers.openai_answer import Answer, ErrorInStream, Malformed
-from walrusd.providers.openai_wire import message_encoder, request_body
+from walrus_config.schema import ProviderSettings
+from walrusd.ports import Clock, ModelRequest, OnChunk, Reply, ReplyChunk
+from walrusd.providers.http import Http, open_body, parse_retry_after
+from walrusd.providers.openai_decode import ErrorInStream, MalformedReply, ReplyDecoder
+from walrusd.providers.openai_encode import message_encoder, request_body
+from walrusd.providers.provider_errors import ProviderCallFailed, ProviderContext
 from walrusd.providers.retry import with_retries
 from walrusd.providers.sse import EventStream, EventTooLarge
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MAX_ERROR_BODY = 64 * 1024
 """Bytes read of an error's body."""
-MAX_WHOLE = 16 * 1024 * 1024
+MAX_UNSTREAMED_BODY = 16 * 1024 * 1024
 """Bytes of an answer that comes whole."""
 MAX_STREAM = 256 * 1024 * 1024
 """Bytes of one stream. Frames around single tokens are some sixty times the text, which has a cap of its own."""
-AFTERWARDS_S = 0.25
+DRAIN_TIMEOUT_S = 0.25
 """What a server may take to end its body after it said that it is done; only then can its connection be kept."""
 
 
@@ -55,11 +55,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         """Host and port, without what else an URL may carry."""
         return _authority(self.base_url).rpartition("@")[2]
 
-    def place(self, model: str) -> Place:
-        return Place(provider=self.provider, host=self.host, model=model, secrets=self.secrets)
+    def provider_context(self, model: str) -> ProviderContext:
+        return ProviderContext(provider=self.provider, host=self.host, model=model, secrets=self.secrets)
 
 
-def endpoint(name: str, settings: Provider) -> Endpoint:
+def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
     """The endpoint that a table of walrus.toml describes. Its own headers win over ours."""
     key = settings.api_key.reveal() if settings.api_key else ""
     extra = {header.lower(): value.reveal() for header, value in settings.headers.items()}
@@ -86,112 +86,122 @@ class OpenAI:
 
     def __init__(
         self,
-        at: Endpoint,
+        endpoint: Endpoint,
         http: Http,
         *,
         max_output_tokens: Callable[[str], int | None] = lambda model: None,
         random: Random | None = None,
         clock: Clock = time.time,
     ) -> None:
-        self._at = at
+        self._endpoint = endpoint
         self._max_output_tokens = max_output_tokens
         self._http = http
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._clock = clock
-        self._encode = message_encoder(at.provider)
+        self._encode_message = message_encoder(endpoint.provider)
         # OpenAI's newer models refuse max_tokens; most other servers know nothing else.
-        self._completion_tokens = at.host == _authority(DEFAULT_BASE_URL)
+        self._uses_max_completion_tokens = endpoint.host == _authority(DEFAULT_BASE_URL)
 
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """One answer, retried where that may help. Raises ModelFailed."""
-        place = self._at.place(request.model)
+        place = self._endpoint.provider_context(request.model)
         body = request_body(
             request,
-            request.history.rendered(f"openai:{self._at.provider}", self._encode),
+            request.history.render(f"openai:{self._endpoint.provider}", self._encode_message),
             max_output_tokens=self._max_output_tokens(request.model),
-            completion_tokens=self._completion_tokens,
+            use_max_completion_tokens=self._uses_max_completion_tokens,
         )
         # No two answers of a conversation stand at the same length of it, so ids made from that are never given twice.
         call_prefix = f"call_{len(request.history.messages)}"
         reply = await with_retries(
-            lambda heard: self._ask(place, body, Answer(self._at.provider, call_prefix), heard),
-            say,
-            provider=self._at.provider,
-            max_retries=self._at.max_retries,
+            lambda heard: self._exchange(place, body, ReplyDecoder(self._endpoint.provider, call_prefix), heard),
+            on_chunk,
+            provider=self._endpoint.provider,
+            max_retries=self._endpoint.max_retries,
             random=self._random,
         )
-        return replace(reply, model=request.model, provider=self._at.provider)
+        return replace(reply, model=request.model, provider=self._endpoint.provider)
 
-    async def _ask(self, place: Place, body: bytes, answer: Answer, say: Say) -> Reply:
+    async def _exchange(self, context: ProviderContext, body: bytes, decoder: ReplyDecoder, on_chunk: OnChunk) -> Reply:
         """One exchange. Once a finish reason has come, all that can still be lost is the usage."""
-        at = self._at
+        at = self._endpoint
         with trio.move_on_after(at.timeout_s) as whole:
             try:
                 async with self._http.post(
-                    at.url, at.headers, body, idle_timeout_s=at.idle_timeout_s, place=place
+                    at.url, at.headers, body, idle_timeout_s=at.idle_timeout_s, context=context
                 ) as response:
-                    await self._hear(response, place, answer, say)
-            except ExchangeFailed:
-                if not answer.finished:
+                    await self._read_response(response, context, decoder, on_chunk)
+            except ProviderCallFailed:
+                if not decoder.is_complete:
                     raise
-        if whole.cancelled_caught and not answer.finished:
-            raise place.failed("provider_timeout", f"was not done within {at.timeout_s:g} s", retryable=False)
-        return answer.reply()
+        if whole.cancelled_caught and not decoder.is_complete:
+            raise context.failure("provider_timeout", f"was not done within {at.timeout_s:g} s", retryable=False)
+        return decoder.build_reply()
 
-    async def _hear(self, response: httpx2.Response, place: Place, answer: Answer, say: Say) -> None:
+    async def _read_response(
+        self, response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
+    ) -> None:
         try:
             if response.status_code != 200:
-                wait = retry_after_s(response.headers, self._clock)
-                raise place.refused(response.status_code, await _read(response, MAX_ERROR_BODY), retry_after_s=wait)
+                wait = parse_retry_after(response.headers, self._clock)
+                raise context.failure_from_response(
+                    response.status_code, await _read_body(response, MAX_ERROR_BODY), retry_after_s=wait
+                )
             if "json" in response.headers.get("content-type", ""):
-                await _hear_whole(response, place, answer, say)
+                await _read_whole_reply(response, context, decoder, on_chunk)
             else:
-                await _hear_stream(response, place, answer, say)
+                await _read_stream(response, context, decoder, on_chunk)
         except ErrorInStream as error:
-            raise place.refused(None, error.body) from error
-        except (Malformed, EventTooLarge) as error:
-            raise place.failed("provider_bad_response", "answered something unreadable", said=str(error)) from error
+            raise context.failure_from_response(None, error.body) from error
+        except (MalformedReply, EventTooLarge) as error:
+            raise context.failure(
+                "provider_bad_response", "answered something unreadable", detail=str(error)
+            ) from error
 
 
-async def _hear_whole(response: httpx2.Response, place: Place, answer: Answer, say: Say) -> None:
+async def _read_whole_reply(
+    response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
+) -> None:
     """An answer in one piece, from a server that does not stream."""
-    body = await _read(response, MAX_WHOLE)
-    _pass_on(answer.add(body), say)
-    if not answer.begun:
-        raise place.failed("provider_bad_response", "answered no message", said=body.decode(errors="replace"))
+    body = await _read_body(response, MAX_UNSTREAMED_BODY)
+    _emit_joined(decoder.add(body), on_chunk)
+    if not decoder.started:
+        raise context.failure("provider_bad_response", "answered no message", detail=body.decode(errors="replace"))
 
 
-async def _hear_stream(response: httpx2.Response, place: Place, answer: Answer, say: Say) -> None:
+async def _read_stream(
+    response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
+) -> None:
     events, size, first = EventStream(), 0, b""
-    async with body_of(response) as chunks:
+    async with open_body(response) as chunks:
         async for chunk in chunks:
             size += len(chunk)
             first = first or chunk
             if size > MAX_STREAM:
-                raise Malformed(f"the stream is longer than {MAX_STREAM:,} bytes")
-            _pass_on([said for event in events.feed(chunk) for said in answer.add(event.data)], say)
-            if answer.done:
-                await _read_out(chunks)
+                raise MalformedReply(f"the stream is longer than {MAX_STREAM:,} bytes")
+            _emit_joined([said for event in events.feed(chunk) for said in decoder.add(event.data)], on_chunk)
+            if decoder.done_received:
+                await _drain(chunks)
                 return
-    if answer.finished:
+    if decoder.is_complete:
         return
-    if first and not answer.begun:
+    if first and not decoder.started:
         text = first.decode(errors="replace")
-        raise place.failed("provider_bad_response", "answered something that is no stream of events", said=text)
-    raise place.failed("provider_network", "ended its stream in the middle of the answer")
+        raise context.failure("provider_bad_response", "answered something that is no stream of events", detail=text)
+    raise context.failure("provider_network", "ended its stream in the middle of the answer")
 
 
-async def _read_out(chunks: AsyncIterator[bytes]) -> None:
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
     """Read what follows the last word, so that the connection can be used again."""
-    with trio.move_on_after(AFTERWARDS_S):
+    with trio.move_on_after(DRAIN_TIMEOUT_S):
         async for _ in chunks:
             pass
 
 
-async def _read(response: httpx2.Response, cap: int) -> bytes:
+async def _read_body(response: httpx2.Response, cap: int) -> bytes:
     """The body, or its first `cap` bytes."""
     body = bytearray()
-    async with body_of(response) as chunks:
+    async with open_body(response) as chunks:
         async for chunk in chunks:
             body += chunk
             if len(body) >= cap:
@@ -199,7 +209,7 @@ async def _read(response: httpx2.Response, cap: int) -> bytes:
     return bytes(body[:cap])
 
 
-def _pass_on(pieces: list[Said], say: Say) -> None:
+def _emit_joined(pieces: list[ReplyChunk], on_chunk: OnChunk) -> None:
     """What came in one read is said in one piece a kind: a listener that is behind is not helped by crumbs."""
     for kind, group in groupby(pieces, type):
-        say(kind("".join(piece.text for piece in group)))
+        on_chunk(kind("".join(piece.text for piece in group)))

@@ -8,23 +8,23 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from walrus_config.schema import ModelSettings, Price, Provider
+from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings
 from walrus_protocol.content import Usage
-from walrus_protocol.housekeeping import ProviderStatus
+from walrus_protocol.methods.daemon import ProviderStatus
 from walrusd.host.spawner import Spawner
-from walrusd.ports import Model, ModelFailed, ModelRequest, Reply, Say
-from walrusd.providers.catalog import Catalog, Resolved
+from walrusd.ports import Model, ModelFailed, ModelRequest, OnChunk, Reply
+from walrusd.providers.catalog import Catalog, ResolvedModel
 from walrusd.providers.echo import Echo
-from walrusd.providers.hints import OLLAMA_PORT, what_to_configure
 from walrusd.providers.http import Http
 from walrusd.providers.local import Local
-from walrusd.providers.openai import OpenAI, endpoint
+from walrusd.providers.openai import OpenAI, build_endpoint
 from walrusd.providers.scripted import ScriptFile
+from walrusd.providers.setup_hints import OLLAMA_PORT, suggest_configuration
 
 
 @asynccontextmanager
 async def open_models(
-    providers: Mapping[str, Provider],
+    providers: Mapping[str, ProviderSettings],
     models: Mapping[str, ModelSettings],
     *,
     spawner: Spawner,
@@ -36,7 +36,7 @@ async def open_models(
     `environ` and `ollama_port` are where a hint looks for what could be configured.
     """
     async with trio.open_nursery() as nursery:
-        ground = Ground(http=Http(), nursery=nursery, spawner=spawner, environ=environ, ollama_port=ollama_port)
+        ground = ProviderDeps(http=Http(), nursery=nursery, spawner=spawner, environ=environ, ollama_port=ollama_port)
         try:
             yield Models(providers, models, ground)
         finally:
@@ -44,7 +44,7 @@ async def open_models(
             nursery.cancel_scope.cancel()
 
 
-class Ground(Struct, frozen=True, kw_only=True):
+class ProviderDeps(Struct, frozen=True, kw_only=True):
     """What all models of a daemon stand on, before a reload and after it."""
 
     http: Http
@@ -54,22 +54,24 @@ class Ground(Struct, frozen=True, kw_only=True):
     ollama_port: int
 
 
-def _build(name: str, settings: Provider, catalog: Catalog, ground: Ground) -> Model:
+def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: ProviderDeps) -> Model:
     def longest(model: str) -> int | None:
-        return catalog.settings(Resolved(name, model)).max_output_tokens
+        return catalog.settings(ResolvedModel(name, model)).max_output_tokens
 
     match settings.kind:
         case "openai":
-            return OpenAI(endpoint(name, settings), ground.http, max_output_tokens=longest)
+            return OpenAI(build_endpoint(name, settings), deps.http, max_output_tokens=longest)
         case "local":
-            windows = [catalog.settings(Resolved(name, model)).context_window or 0 for model in catalog.names(name)]
+            windows = [
+                catalog.settings(ResolvedModel(name, model)).context_window or 0 for model in catalog.names(name)
+            ]
             window = max(windows, default=0) or None
             return Local(
                 name,
                 settings,
-                ground.http,
-                ground.nursery,
-                ground.spawner,
+                deps.http,
+                deps.nursery,
+                deps.spawner,
                 context_window=window,
                 max_output_tokens=longest,
             )
@@ -84,49 +86,53 @@ class Models:
 
     def __init__(
         self,
-        providers: Mapping[str, Provider],
+        providers: Mapping[str, ProviderSettings],
         models: Mapping[str, ModelSettings],
-        ground: Ground,
-        engines: Mapping[str, Local] | None = None,
+        deps: ProviderDeps,
+        reused: Mapping[str, Local] | None = None,
     ) -> None:
         """`engines`: local models that are taken as they are."""
         self._providers = providers
         self._catalog = Catalog(providers, models)
-        self._ground = ground
-        self._built: dict[str, Model] = {
-            name: (engines or {}).get(name) or _build(name, settings, self._catalog, ground)
+        self._deps = deps
+        self._models_by_provider: dict[str, Model] = {
+            name: (reused or {}).get(name) or _build_model(name, settings, self._catalog, deps)
             for name, settings in providers.items()
         }
 
-    def reloaded(self, providers: Mapping[str, Provider], models: Mapping[str, ModelSettings]) -> "Models":
+    def with_configuration(
+        self, providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings]
+    ) -> "Models":
         """The models of another configuration; the engine of a local one that is as it was goes on. Starts nothing."""
         new = Catalog(providers, models)
         same = {
             name: built
-            for name, built in self._built.items()
+            for name, built in self._models_by_provider.items()
             if isinstance(built, Local)
             and providers.get(name) == self._providers[name]
-            and _limits(new, name) == _limits(self._catalog, name)
+            and _token_limits(new, name) == _token_limits(self._catalog, name)
         }
-        return Models(providers, models, self._ground, same)
+        return Models(providers, models, self._deps, same)
 
-    def give_way_to(self, new: "Models") -> None:
+    def retire_unshared(self, successor: "Models") -> None:
         """End the engines that the new ones do not share, each when the last call on it has ended."""
-        for name, built in self._built.items():
-            if isinstance(built, Local) and new._built.get(name) is not built:  # noqa: SLF001 - one of its own kind
+        for name, built in self._models_by_provider.items():
+            if isinstance(built, Local) and successor._models_by_provider.get(name) is not built:  # noqa: SLF001 - one of its own kind
                 built.retire()
 
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """One answer of the model that the request names, with its cost. Raises ModelFailed."""
         if not self._providers:
-            raise ModelFailed("no_provider", "No model provider is configured.", await self.hint())
+            raise ModelFailed("no_provider", "No model provider is configured.", await self.setup_hint())
         resolved = self._catalog.resolve(request.model)
-        reply = await self._built[resolved.provider].reply(replace(request, model=resolved.model), say)
+        reply = await self._models_by_provider[resolved.provider].reply(
+            replace(request, model=resolved.model), on_chunk
+        )
         price = self._catalog.settings(resolved).price
         cost = reply.cost_usd if price is None else cost_usd(price, reply.usage)
         return replace(reply, model=resolved.model, provider=resolved.provider, cost_usd=cost)
 
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> ResolvedModel:
         """Which provider and model a name means; "" is the only model there is. Raises ModelFailed."""
         if not self._providers:
             raise ModelFailed("no_provider", "No model provider is configured.")
@@ -138,18 +144,18 @@ class Models:
             for name, settings in self._providers.items()
         )
 
-    async def hint(self) -> str:
+    async def setup_hint(self) -> str:
         """What to write into walrus.toml on this machine, while no provider is configured; else ""."""
-        return "" if self._providers else await what_to_configure(self._ground.environ, self._ground.ollama_port)
+        return "" if self._providers else await suggest_configuration(self._deps.environ, self._deps.ollama_port)
 
 
-def _limits(catalog: Catalog, provider: str) -> list[tuple[int | None, int | None]]:
+def _token_limits(catalog: Catalog, provider: str) -> list[tuple[int | None, int | None]]:
     """All that an engine is told about its models; prices are no concern of it."""
-    found = [catalog.settings(Resolved(provider, model)) for model in catalog.names(provider)]
+    found = [catalog.settings(ResolvedModel(provider, model)) for model in catalog.names(provider)]
     return [(settings.context_window, settings.max_output_tokens) for settings in found]
 
 
-def cost_usd(price: Price, usage: Usage) -> float | None:
+def cost_usd(price: PriceSettings, usage: Usage) -> float | None:
     """What the usage costs; None where the provider told no usage. Caching is priced as input unless it has its own."""
     if usage == Usage():
         return None

@@ -6,19 +6,24 @@ from random import Random
 import structlog
 import trio
 
-from walrusd.ports import Reply, Said, Say
-from walrusd.providers.failures import ExchangeFailed
+from walrusd.ports import OnChunk, Reply, ReplyChunk
+from walrusd.providers.provider_errors import ProviderCallFailed
 
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 8.0
-PATIENCE_S = 60.0
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 8.0
+MAX_RETRY_AFTER_S = 60.0
 """A provider that asks for more is not waited for: a person can decide better what to do with a minute."""
 
 _log = structlog.get_logger("walrusd.providers")
 
 
 async def with_retries(
-    attempt: Callable[[Say], Awaitable[Reply]], say: Say, *, provider: str, max_retries: int, random: Random
+    attempt: Callable[[OnChunk], Awaitable[Reply]],
+    on_chunk: OnChunk,
+    *,
+    provider: str,
+    max_retries: int,
+    random: Random,
 ) -> Reply:
     """`attempt`, repeated while that may help. Nothing is asked twice once a word of the answer was passed on.
 
@@ -26,17 +31,17 @@ async def with_retries(
     """
     begun = False
 
-    def heard(said: Said) -> None:
+    def heard(said: ReplyChunk) -> None:
         nonlocal begun
         begun = True
-        say(said)
+        on_chunk(said)
 
     tries = 0
     while True:
         try:
             return await attempt(heard)
-        except ExchangeFailed as failed:
-            if begun or not failed.retryable or tries >= max_retries or failed.retry_after_s > PATIENCE_S:
+        except ProviderCallFailed as failed:
+            if begun or not failed.retryable or tries >= max_retries or failed.retry_after_s > MAX_RETRY_AFTER_S:
                 raise
             tries += 1
             wait = max(failed.retry_after_s, _backoff(tries, random))
@@ -48,5 +53,5 @@ async def with_retries(
 
 def _backoff(tries: int, random: Random) -> float:
     """Doubling, with half of it left to chance, so that sixteen sessions do not come back at once."""
-    longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (tries - 1))
+    longest: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1))
     return longest * (0.5 + random.random() / 2)

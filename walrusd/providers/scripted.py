@@ -12,7 +12,7 @@ import trio
 from msgspec import Struct
 
 from walrus_protocol.content import Assistant, Finish, Message, ToolCall, TurnErrorKind, Usage, User, plain_text
-from walrusd.ports import ModelFailed, ModelRequest, Reply, Say, TextSaid, ThinkingSaid
+from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply, TextChunk, ThinkingChunk
 
 
 class ScriptedCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,16 +56,16 @@ class Scripted:
     def __init__(self, replies: Iterable[ScriptedReply]) -> None:
         self._replies = tuple(replies)
 
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """Raises ModelFailed where the script says so, and at its end."""
         messages = request.history.messages
-        scripted = choose(self._replies, messages)
+        scripted = choose_reply(self._replies, messages)
         await trio.sleep(scripted.delay_s)
         if scripted.thinking:
-            say(ThinkingSaid(scripted.thinking))
+            on_chunk(ThinkingChunk(scripted.thinking))
         pieces = scripted.pieces or ((scripted.text,) if scripted.text else ())
         for piece in pieces:
-            say(TextSaid(piece))
+            on_chunk(TextChunk(piece))
             await trio.lowlevel.checkpoint()
         if scripted.hang:
             await trio.sleep_forever()
@@ -94,10 +94,10 @@ class ScriptFile:
         self._path = trio.Path(path)
         self._script: Scripted | None = None
 
-    async def reply(self, request: ModelRequest, say: Say) -> Reply:
+    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         if self._script is None:
             self._script = Scripted(await self._read())
-        return await self._script.reply(request, say)
+        return await self._script.reply(request, on_chunk)
 
     async def _read(self) -> tuple[ScriptedReply, ...]:
         try:
@@ -108,7 +108,7 @@ class ScriptFile:
             raise ModelFailed("model_not_found", f"The script {self._path} cannot be played: {wrong}", hint) from wrong
 
 
-def choose(replies: Sequence[ScriptedReply], messages: Sequence[Message]) -> ScriptedReply:
+def choose_reply(replies: Sequence[ScriptedReply], messages: Sequence[Message]) -> ScriptedReply:
     """The reply that is due after these messages. Raises ModelFailed at the end of the script."""
     rules = tuple(reply.when for reply in replies if reply.when is not None)
     by_rule, rounds, played = False, 0, 0

@@ -1,0 +1,1 @@
+"""The socket: connections, requests and their handlers."""

@@ -12,13 +12,13 @@ import trio
 
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import MAX_DOCUMENT
-from walrusd.store.log import StorageFailed, StorageFull
+from walrusd.store.contract import StorageFailed, StorageFull
 
-MOST_UPLOADS = 4
+MAX_UPLOADS = 4
 """Of one connection at a time: each may take a quarter of a GiB of the disk."""
-MOST_PARTS = 4
+MAX_PENDING_PARTS = 4
 """That have come and wait to be put down: a frame each."""
-IN_MEMORY = 256 * 1024
+MAX_MEMORY_BYTES = 256 * 1024
 """Bytes of an upload that need no file."""
 
 
@@ -29,72 +29,72 @@ class Uploads:
         """`folder` is where those that are large are put: a disk, where a system's own temporary one may be memory."""
         self._folder = folder
         self._uploads: dict[str, IO[bytes]] = {}
-        self._waiting = Counter[str]()
+        self._pending_parts = Counter[str]()
         """Parts of each that have come and are not put down."""
-        self._spoilt: set[str] = set()
+        self._failed: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for name in [*self._uploads]:
-            self._give_up(name)
+            self._discard(name)
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def track_part(self, name: str) -> Iterator[None]:
         """Within: one has come, and is not put down yet. Raises Problem invalid_request where too many have.
 
         A document whose part is refused, cancelled or fails is given up, and with it the parts that wait already: with
         a hole in it, it may still look like one.
         """
-        if self._waiting.total() >= MOST_PARTS:
-            self._spoil(name)
+        if self._pending_parts.total() >= MAX_PENDING_PARTS:
+            self._fail(name)
             raise Problem(
                 "invalid_request",
-                f"{MOST_PARTS} parts of documents wait on this connection",
+                f"{MAX_PENDING_PARTS} parts of documents wait on this connection",
                 "The upload was given up. Begin it again, and send the next part when one of them is answered.",
             )
-        self._waiting[name] += 1
+        self._pending_parts[name] += 1
         try:
             yield
         except BaseException:
-            self._spoilt.add(name)
+            self._failed.add(name)
             raise
         finally:
-            self._waiting[name] -= 1
-            if not self._waiting[name]:
-                del self._waiting[name]
-            if name in self._spoilt:
-                self._spoil(name)
+            self._pending_parts[name] -= 1
+            if not self._pending_parts[name]:
+                del self._pending_parts[name]
+            if name in self._failed:
+                self._fail(name)
 
     async def add(self, name: str, data: str) -> int:
         """The bytes of the upload by now. Raises Problem (invalid_params, invalid_request), and StorageFailed."""
-        if name in self._spoilt:
+        if name in self._failed:
             raise Problem(
                 "invalid_request", "a part before this one was not taken", "The upload was given up. Begin it again."
             )
-        if name not in self._uploads and len(self._uploads) >= MOST_UPLOADS:
+        if name not in self._uploads and len(self._uploads) >= MAX_UPLOADS:
             raise Problem(
                 "invalid_request",
-                f"{MOST_UPLOADS} uploads of this connection are under way",
+                f"{MAX_UPLOADS} uploads of this connection are under way",
                 "Finish one of them first; they end with their connection.",
             )
         if (file := self._uploads.get(name)) is None:
-            file = self._uploads[name] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder)  # noqa: SIM115 - closed by who takes it, or here
+            file = self._uploads[name] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 - closed by who takes it, or here
         return await trio.to_thread.run_sync(_write, file, data)
 
     def take(self, name: str) -> IO[bytes]:
         """An upload that is whole: whoever takes it closes it."""
         return self._uploads.pop(name)
 
-    def _spoil(self, name: str) -> None:
+    def _fail(self, name: str) -> None:
         """Take no more of it while parts of it wait, and forget it then: what comes later begins anew."""
-        self._spoilt.add(name)
-        if name not in self._waiting:
-            self._spoilt.discard(name)
-            self._give_up(name)
+        self._failed.add(name)
+        if name not in self._pending_parts:
+            self._failed.discard(name)
+            self._discard(name)
 
-    def _give_up(self, name: str) -> None:
+    def _discard(self, name: str) -> None:
         if file := self._uploads.pop(name, None):
             file.close()
 

@@ -1,0 +1,1 @@
+"""The agent runtime: sessions, turns, streams and the recording of events."""

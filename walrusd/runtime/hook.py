@@ -6,7 +6,7 @@ from walrus_protocol.content import Message
 from walrus_protocol.events import AnyEvent, ToolResult
 from walrusd.agent.agent import Agent
 from walrusd.ports import ToolRequest
-from walrusd.runtime.schemas import ToolRegistry
+from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class Hook:

@@ -1,47 +1,45 @@
 """The runtime: agents, tools as schemas, sessions. It works with or without the daemon around it."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
-import msgspec
 import structlog
 import trio
 from msgspec.structs import replace
 
 from walrus_protocol.content import Content, State, ToolSchema, TurnError
 from walrus_protocol.events import AnyEvent, AssistantMessage, Done, SessionCreated, ToolCallsComplete, decode_row
-from walrus_protocol.methods import Interrupted, SessionInfo, TurnResult
+from walrus_protocol.methods import InterruptResult, SessionInfo, TurnResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.ports import Clock, Model
-from walrusd.runtime import ending, listing
-from walrusd.runtime.agents import Agents
-from walrusd.runtime.branching import Branching
-from walrusd.runtime.drafts import Drafts
-from walrusd.runtime.everything import Everything
-from walrusd.runtime.facts import DaemonFacts
+from walrusd.runtime.commands import interrupt_close, session_info
+from walrusd.runtime.commands.fork_rewind import ForkRewindCommands
+from walrusd.runtime.errors import translate_storage_errors
 from walrusd.runtime.hook import Hook
-from walrusd.runtime.inbox import Incoming, accept
-from walrusd.runtime.kept import Kept
-from walrusd.runtime.portable.importing import Importing
-from walrusd.runtime.schemas import ToolRegistry
-from walrusd.runtime.sessions import LiveSession, Sessions, Shared
-from walrusd.runtime.stream import run_stream
-from walrusd.runtime.tickets import Ticket
-from walrusd.runtime.told import storage_told
-from walrusd.runtime.worker import Workshop
-from walrusd.runtime.workers import Workers
-from walrusd.session.mend import OnRestart, fate
-from walrusd.store.log import Filter, Log, Sent
+from walrusd.runtime.recording.daemon_events import DaemonRecorder
+from walrusd.runtime.registry.agents import AgentRegistry
+from walrusd.runtime.registry.tools import ToolRegistry
+from walrusd.runtime.sessions.idle_cache import IdleCache
+from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
+from walrusd.runtime.sessions.session_cache import SessionCache
+from walrusd.runtime.streams.global_stream import GlobalStream
+from walrusd.runtime.streams.turn_stream import run_stream
+from walrusd.runtime.turns.drafts import DraftSaver
+from walrusd.runtime.turns.inbox import MessageRequest, accept_message
+from walrusd.runtime.turns.turn_handle import TurnHandle
+from walrusd.runtime.turns.worker import WorkerContext
+from walrusd.runtime.turns.worker_pool import WorkerPool
+from walrusd.session.recovery import OnRestart, choose_recovery_action
+from walrusd.store.contract import Log, SessionFilter
 from walrusd.store.memory import MemoryLog
 
 logger = structlog.get_logger("walrusd.runtime")
 
-LAST_WRITES_S = 5.0
+FINAL_WRITES_TIMEOUT_S = 5.0
 """How long suspended turns may take to write their drafts."""
 
 
@@ -70,60 +68,64 @@ class Runtime:
         self.log: Log = log or MemoryLog()
         self._clock = clock
         self.stopping = False
-        self._falling = False
+        self._exited_with_error = False
         """It is left because of an error: of its turns nobody can say that none of them brought that about."""
         self._tools = ToolRegistry()
-        self._agents = Agents(self._tools, self.hook)
-        self._drafts = Drafts()
-        self._kept = Kept(idle_evict_s)
-        self.everything = Everything(
+        self._agents = AgentRegistry(self._tools, self.hook)
+        self._draft_saver = DraftSaver()
+        self._idle_cache = IdleCache(idle_evict_s)
+        self.global_stream = GlobalStream(
             self.log,
             clock,
-            running=lambda: self.running,
-            speaking=lambda: (one for live in self.sessions_in_memory.live() for one in live.speaking()),
+            running_turns=lambda: self.running_turns,
+            replies_in_progress=lambda: (
+                one for live in self.session_cache.live_sessions() for one in live.replies_in_progress()
+            ),
         )
-        shared = Shared(log=self.log, clock=clock, see=self._see, broken=self._broken, everything=self.everything)
-        self.sessions_in_memory = Sessions(shared, self._kept)
-        self._shop = Workshop(
+        shared = SessionDependencies(
+            log=self.log,
+            clock=clock,
+            on_event=self._on_event,
+            on_state_mismatch=self._on_state_mismatch,
+            global_stream=self.global_stream,
+        )
+        self.session_cache = SessionCache(shared, self._idle_cache)
+        self._worker_context = WorkerContext(
             model=model,
             hook=self.hook,
             agents=self._agents,
-            drafts=self._drafts,
+            draft_saver=self._draft_saver,
             slots=trio.Semaphore(max_running_turns),
-            stopping=lambda: self.stopping,
-            in_order=lambda: self.stopping and not self._falling,
+            is_stopping=lambda: self.stopping,
+            is_clean_shutdown=lambda: self.stopping and not self._exited_with_error,
             on_restart=on_restart,
         )
-        self._bug: BaseException | None = None
-        self._broke = trio.Event()
-        self._stopped: Problem | None = None
-        self._creating: dict[str, trio.Event] = {}
+        self._mismatch_cause: BaseException | None = None
+        self._mismatch_found = trio.Event()
+        self._stop_problem: Problem | None = None
         self.hook.on_register_tools(self._tools)
 
     async def __aenter__(self) -> Self:
-        self.facts = await DaemonFacts.open(self.log, self.everything.publish_daemon)
-        self._manager = trio.open_nursery()
-        self._nursery = await (await self._manager.__aenter__()).start(self._house)
-        self._nursery.start_soon(self._drafts.keep, name="drafts")
-        self._nursery.start_soon(self.everything.crowd.keep, name="crowds of readers")
-        self._nursery.start_soon(self._watch, name="state against disk")
-        self._nursery.start_soon(self._kept.age, name="idle sessions")
-        self._workers = Workers(self._nursery, self._shop, self._kept)
-        self.branches = Branching(self.log, self.sessions_in_memory, self._workers, self._refuse_when_stopping)
-        self.imports = Importing(
-            self.log, self.facts, self.agent, self._refuse_when_stopping, clock=self._clock, see=self._see
-        )
+        self.daemon_recorder = await DaemonRecorder.open(self.log, self.global_stream.publish_daemon)
+        self._outer_nursery = trio.open_nursery()
+        self._nursery = await (await self._outer_nursery.__aenter__()).start(self._run_nursery)
+        self._nursery.start_soon(self._draft_saver.run, name="drafts")
+        self._nursery.start_soon(self.global_stream.batched_wakeup.run, name="crowds of readers")
+        self._nursery.start_soon(self._raise_on_state_mismatch, name="state against disk")
+        self._nursery.start_soon(self._idle_cache.evict_loop, name="idle sessions")
+        self._worker_pool = WorkerPool(self._nursery, self._worker_context, self._idle_cache)
+        self.fork_rewind = ForkRewindCommands(self.log, self.session_cache, self._worker_pool, self.check_not_stopping)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        self._falling = isinstance(error, Exception)
-        with trio.move_on_after(2 * LAST_WRITES_S, shield=True):
+        self._exited_with_error = isinstance(error, Exception)
+        with trio.move_on_after(2 * FINAL_WRITES_TIMEOUT_S, shield=True):
             await self.stop(grace_s=0)
-        return await self._manager.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
+        return await self._outer_nursery.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
 
-    async def _house(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def _run_nursery(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
         """A nursery that `stop` can end while its caller goes on."""
         async with trio.open_nursery() as nursery:
             task_status.started(nursery)
@@ -148,15 +150,15 @@ class Runtime:
         """
         tools = ToolRegistry()
         hook.on_register_tools(tools)
-        known = Agents(tools, hook)
+        known = AgentRegistry(tools, hook)
         for agent in agents:
             known.add(agent)
         self.hook, self._tools, self._agents = hook, tools, known
-        self._shop.model, self._shop.hook, self._shop.agents = model, hook, known
+        self._worker_context.model, self._worker_context.hook, self._worker_context.agents = model, hook, known
 
     def evict_idle_after(self, seconds: float) -> None:
         """As `idle_evict_s`, from now on."""
-        self._kept.let_go_after(seconds)
+        self._idle_cache.set_max_idle(seconds)
 
     def agent(self, name: str) -> Agent:
         """Raises Problem agent_not_found."""
@@ -165,84 +167,84 @@ class Runtime:
     def agents(self) -> tuple[Agent, ...]:
         return self._agents.all()
 
-    def suspended(self) -> tuple[int, ...]:
+    def suspended_sessions(self) -> tuple[int, ...]:
         """The sessions whose turn waits for a store that can write again."""
-        return tuple(live.id for live in self.sessions_in_memory.live() if live.suspended)
+        return tuple(live.id for live in self.session_cache.live_sessions() if live.suspended)
 
     @property
-    def running(self) -> int:
-        return self._workers.running
+    def running_turns(self) -> int:
+        return self._worker_pool.running_turns
 
     async def create_session(self, agent: str, created_by: str = "", *, title: str = "", key: str | None = None) -> int:
         """The id of a new session, durable. With a `key` that was used before, the session that it made.
 
         Raises Problem (agent_not_found, key_reused, shutting_down, storage_full, storage_failed).
         """
-        self._refuse_when_stopping()
+        self.check_not_stopping()
         created = SessionCreated(agent=agent, created_by=created_by, title=title)
-        with storage_told():
+        with translate_storage_errors():
             if key is not None:
-                return await self._create_once(created, key)
+                return await self.session_cache.create_once(created, key, lambda: self.agent(agent))
             self.agent(agent)
-            return (await self.sessions_in_memory.create(created)).id
+            return (await self.session_cache.create(created)).id
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """False where it was closed before. Raises Problem session_not_found."""
-        live = await self.live(session)
-        with storage_told(session=session):
-            return await ending.close(live, self._workers, force=force, by=by)
+        live = await self.live_session(session)
+        with translate_storage_errors(session=session):
+            return await interrupt_close.close(live, self._worker_pool, force=force, by=by)
 
-    async def interrupt(self, session: int, *, by: str = "") -> Interrupted:
+    async def interrupt(self, session: int, *, by: str = "") -> InterruptResult:
         """Raises Problem session_not_found."""
-        live = await self.live(session)
-        with storage_told(session=session):
-            return await ending.interrupt(live, by=by)
+        live = await self.live_session(session)
+        with translate_storage_errors(session=session):
+            return await interrupt_close.interrupt(live, by=by)
 
     async def session(self, session: int) -> SessionInfo:
         """Raises Problem session_not_found."""
-        with storage_told(session=session):
-            return await listing.info(self.log, self.sessions_in_memory, session)
+        with translate_storage_errors(session=session):
+            return await session_info.get_session_info(self.log, self.session_cache, session)
 
-    async def sessions(self, wanted: Filter | None = None) -> list[SessionInfo]:
+    async def sessions(self, session_filter: SessionFilter | None = None) -> list[SessionInfo]:
         """Newest first."""
-        with storage_told():
-            return await listing.infos(self.log, wanted or Filter())
+        with translate_storage_errors():
+            return await session_info.list_session_infos(self.log, session_filter or SessionFilter())
 
-    async def live(self, session: int) -> LiveSession:
+    async def live_session(self, session: int) -> LiveSession:
         """The session, in memory from now on. Raises Problem session_not_found."""
-        with storage_told(session=session):
-            return await self.sessions_in_memory.get(session)
+        with translate_storage_errors(session=session):
+            return await self.session_cache.get(session)
 
-    async def send(self, session: int, message: Incoming) -> Ticket:
+    async def send(self, session: int, message: MessageRequest) -> TurnHandle:
         """Accept a message: it is durable when this returns. Raises Problem."""
-        self._refuse_when_stopping()
-        live = await self.live(session)
+        self.check_not_stopping()
+        live = await self.live_session(session)
 
-        async def prepared() -> Incoming:
-            agent = self.agent(live.session.outline.agent)
+        async def prepared() -> MessageRequest:
+            agent = self.agent(live.session.state.agent)
             if not isinstance(message.content, str):
                 return message
             return replace(message, content=await self.hook.preprocess(agent, message.content))
 
         turn = live.session.turn
-        with storage_told(session=session, turn=turn.number if turn else None):
-            ticket = await accept(live, message, prepared, self._workers)
-        if self._stopped:
-            ticket.fail(self._stopped)  # accepted as the last: nobody else will tell
+        with translate_storage_errors(session=session, turn=turn.number if turn else None):
+            ticket = await accept_message(live, message, prepared, self._worker_pool)
+        if self._stop_problem:
+            ticket.fail(self._stop_problem)  # accepted as the last: nobody else will tell
         return ticket
 
     async def send_to(self, session: int, content: Content, sender: str = "") -> AgentResponse:
         """Send, and wait for the turn to end. Raises Problem."""
-        ticket = await self.send(session, Incoming(content=content, sender=sender))
-        result = await ticket.outcome()
+        ticket = await self.send(session, MessageRequest(content=content, sender=sender))
+        result = await ticket.wait_result()
         return AgentResponse(
             final_response=result.text,
             iterations=result.rounds,
             stop_reason=result.stop_reason,
-            steps=await self._steps(result),
+            steps=await self._count_steps(result),
         )
 
-    async def _steps(self, result: TurnResult) -> int:
+    async def _count_steps(self, result: TurnResult) -> int:
         """The debts that a turn has paid, counted in its log."""
         steps, since = 0, result.first_seq - 1
         while since < result.last_seq:
@@ -258,8 +260,8 @@ class Runtime:
         It never raises for a missing session or agent: that is one `done {error}`.
         """
         try:
-            live = await self.live(session)
-            ticket = await self.send(session, Incoming(content=content, sender=sender))
+            live = await self.live_session(session)
+            ticket = await self.send(session, MessageRequest(content=content, sender=sender))
             async with contextlib.aclosing(run_stream(live, ticket)) as events:
                 async for event in events:
                     yield event  # noqa: ASYNC119 - as_safe_channel sees to the clean-up
@@ -269,80 +271,66 @@ class Runtime:
 
     async def wait(self, session: int, states: Collection[State]) -> State:
         """The first of `states` that the session is in. It rests only when nothing is queued. Raises Problem."""
-        live = await self.live(session)
+        live = await self.live_session(session)
         while True:
-            state = live.session.outline.state
+            state = live.session.state.state
             resting = state in {"idle", "error"} and live.inbox
             if state is not None and state in states and not resting:
                 return state
             if state == "closed":
                 raise Problem("session_closed", f"session {session} is closed", "It will be in no other state again.")
-            await live.feed.change()
+            await live.stream.wait_next_event()
 
     async def recover(self) -> None:
         """Take up the turns that an earlier process left open, and what is queued; those that only end have ended."""
         found, tickets = [], []
-        for number in await self.log.unfinished():
+        for number in await self.log.unfinished_sessions():
             try:
-                found.append(await self.live(number))
+                found.append(await self.live_session(number))
             except Problem as unreadable:
                 logger.error("session left alone", session=number, error=unreadable.message, hint=unreadable.hint)
         for live in found:  # all at once: among turns that go on already, the reading would take as long as they do
-            if (turn := live.session.turn) and fate(turn, live.draft, self._shop.on_restart) != "go on":
-                tickets.append(live.wait_for_turn())
-            self._workers.rouse(live)
+            if (turn := live.session.turn) and choose_recovery_action(
+                turn, live.draft, self._worker_context.on_restart
+            ) != "go on":
+                tickets.append(live.create_turn_handle())
+            self._worker_pool.ensure_worker(live)
         for ticket in tickets:
             with contextlib.suppress(Problem):  # the store cannot record the end now: the worker goes on trying
-                await ticket.outcome()
+                await ticket.wait_result()
 
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, let running ones end within `grace_s`, then suspend them: draft kept, no `done`."""
         self.stopping = True
-        for live in self.sessions_in_memory.live():
-            live.poke.set()
+        for live in self.session_cache.live_sessions():
+            live.retry_now.set()
         with trio.move_on_after(grace_s):
-            await self._workers.all_left()
+            await self._worker_pool.wait_all_ended()
         self._nursery.cancel_scope.cancel()
-        with trio.move_on_after(LAST_WRITES_S, shield=True):
-            await self._workers.all_left()
-        self._stopped = Problem(
+        with trio.move_on_after(FINAL_WRITES_TIMEOUT_S, shield=True):
+            await self._worker_pool.wait_all_ended()
+        self._stop_problem = Problem(
             "shutting_down", "walrusd is stopping", "The session lives on; send again when it is back."
         )
-        for live in self.sessions_in_memory.live():
-            live.refuse_all(self._stopped)
+        for live in self.session_cache.live_sessions():
+            live.fail_all_handles(self._stop_problem)
 
-    async def _create_once(self, created: SessionCreated, key: str) -> int:
-        digest = hashlib.sha256(msgspec.json.encode([created.agent, created.created_by, created.title])).digest()
-        while (twin := self._creating.get(key)) is not None:
-            await twin.wait()
-        self._creating[key] = trio.Event()
-        try:
-            if known := await self.log.created_with(key):
-                session, digest_then = known
-                if digest_then != digest:
-                    raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
-                return session
-            self.agent(created.agent)
-            return (await self.sessions_in_memory.create(created, Sent(key=key, digest=digest))).id
-        finally:
-            self._creating.pop(key).set()
-
-    def _refuse_when_stopping(self) -> None:
+    def check_not_stopping(self) -> None:
         if self.stopping:
             raise Problem("shutting_down", "walrusd is stopping", "Send again when it is back.")
 
-    def _see(self, agent: str, event: AnyEvent) -> None:
+    def _on_event(self, agent: str, event: AnyEvent) -> None:
         try:
             self.hook.on_event(agent, event)
         except Exception:
             # The event is a fact already; a hook that cannot look at it must not undo that.
             logger.exception("hook failed", event_type=type(event).__name__, session=event.session)
 
-    def _broken(self, bug: BaseException) -> None:
-        self._bug = self._bug or bug
-        self._broke.set()
+    def _on_state_mismatch(self, cause: BaseException) -> None:
+        self._mismatch_cause = self._mismatch_cause or cause
+        self._mismatch_found.set()
 
-    async def _watch(self) -> None:
+    async def _raise_on_state_mismatch(self) -> None:
         """End the runtime, loudly, when its state is no longer what the disk says: a restart folds it anew."""
-        await self._broke.wait()
-        raise RuntimeError("the state of a session differs from its log") from self._bug
+        await self._mismatch_found.wait()
+        raise RuntimeError("the state of a session differs from its log") from self._mismatch_cause

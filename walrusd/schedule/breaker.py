@@ -7,29 +7,29 @@ quota that is used up. Each failure after that doubles the time it stays open. A
 from msgspec.structs import replace
 
 from walrus_protocol.content import TurnErrorKind
-from walrusd.store.log import Schedule
+from walrusd.store.contract import ScheduleRow
 
-FAILURES = 3
+FAILURES_TO_OPEN = 3
 """In a row."""
-AT_ONCE: frozenset[TurnErrorKind] = frozenset({"provider_auth", "provider_quota"})
+IMMEDIATE_OPEN_KINDS: frozenset[TurnErrorKind] = frozenset({"provider_auth", "provider_quota"})
 """Each counts as all of them."""
-MOST_S = 24 * 3600.0
+MAX_OPEN_S = 24 * 3600.0
 
 
-def is_open(row: Schedule, now: float) -> bool:
+def is_open(row: ScheduleRow, now: float) -> bool:
     """Never for longer than a day: where it says more, the clock was set back since."""
-    return row.closed_until is not None and now < row.closed_until <= now + MOST_S
+    return row.closed_until is not None and now < row.closed_until <= now + MAX_OPEN_S
 
 
-def after_failure(row: Schedule, every_s: float, now: float, *, at_once: bool) -> Schedule:
+def after_failure(row: ScheduleRow, every_s: float, now: float, *, opens_breaker: bool) -> ScheduleRow:
     """The schedule after one more failure, which ended `now`."""
-    failures = max(row.failures + 1, FAILURES if at_once else 0)
-    if failures < FAILURES:
+    failures = max(row.failures + 1, FAILURES_TO_OPEN if opens_breaker else 0)
+    if failures < FAILURES_TO_OPEN:
         return replace(row, failures=failures)
-    doublings = min(failures - FAILURES + 1, 64)  # beyond that a float could not hold it
-    return replace(row, failures=failures, closed_until=now + min(every_s * 2**doublings, MOST_S))
+    doublings = min(failures - FAILURES_TO_OPEN + 1, 64)  # beyond that a float could not hold it
+    return replace(row, failures=failures, closed_until=now + min(every_s * 2**doublings, MAX_OPEN_S))
 
 
-def closed(row: Schedule) -> Schedule:
+def reset(row: ScheduleRow) -> ScheduleRow:
     """The schedule after a success, or by hand."""
     return replace(row, failures=0, closed_until=None)

@@ -10,43 +10,43 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from walrus_config import schema
-from walrus_protocol.events import Ran, Tick
+from walrus_protocol.events import Tick, TurnRef
 from walrus_protocol.methods import TurnResult
 from walrus_protocol.problems import Problem
-from walrusd.runtime.inbox import Incoming
 from walrusd.runtime.runtime import Runtime
-from walrusd.runtime.tickets import Ticket
-from walrusd.schedule import breaker, wording
-from walrusd.schedule.job import RETRY_S, STOPPING, Begun, Ended, key_of
-from walrusd.schedule.pending import Source, Unreadable
-from walrusd.schedule.probe import Probed, ProbeFailed
-from walrusd.schedule.slots import Decision, Quiet, Rhythm, look
-from walrusd.store.log import Schedule
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.runtime.turns.turn_handle import TurnHandle
+from walrusd.schedule import breaker, heartbeat_prompt
+from walrusd.schedule.job import STOPPING_REASON, STORE_RETRY_S, OnTurnStart, TickResult, idempotency_key_for
+from walrusd.schedule.probe import ProbeFailed, ProbeResult
+from walrusd.schedule.slot_policy import Cadence, QuietHours, SlotDecision, next_decision
+from walrusd.schedule.todo_sources import TodoSource, TodoUnreadable
+from walrusd.store.contract import ScheduleRow
 
-BY = "heartbeat"
-CLOSE_S = 10.0
+ACTOR = "heartbeat"
+CLOSE_TIMEOUT_S = 10.0
 """How long the close of a tick's session may take to be durable, also where walrusd is stopping."""
-UNCHANGED = "the probe says what it said before"
-_NOT_NOW = frozenset({"session_busy", "inbox_full", "session_closed"})
+UNCHANGED_REASON = "the probe says what it said before"
+_SKIPPED_KINDS = frozenset({"session_busy", "inbox_full", "session_closed"})
 """Kinds of a send's refusal that another slot may not meet: nothing has failed."""
-_OF_THE_STORE = frozenset({"storage_full", "storage_failed"})
-_WITHOUT_ANSWER = {
+_STORAGE_KINDS = frozenset({"storage_full", "storage_failed"})
+_NO_ANSWER_REASONS = {
     "max_iterations": "the agent used up its rounds without a final answer",
     "no_action": "the model neither said nor asked for anything",
     "interrupted": "the turn was interrupted",
     "budget_exceeded": "the turn went over its budget",
 }
 
-Probe = Callable[[str, str], Awaitable[Probed]]
+RunProbe = Callable[[str, str], Awaitable[ProbeResult]]
 """Run a command in a folder. Raises ProbeFailed."""
 
 
-class Means(Struct, frozen=True, kw_only=True):
+class HeartbeatDeps(Struct, frozen=True, kw_only=True):
     """What all heartbeats work with."""
 
     runtime: Runtime
-    probe: Probe
-    sources: Sequence[Source] = ()
+    run_probe: RunProbe
+    todo_sources: Sequence[TodoSource] = ()
     zone: tzinfo | None = None
     """Of the clock on the wall. None: the machine's own."""
 
@@ -55,10 +55,10 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     """Fills Job."""
 
     agent: str
-    settings: schema.Heartbeat
-    rhythm: Rhythm
+    settings: schema.HeartbeatSettings
+    cadence: Cadence
     workspace: str
-    means: Means
+    deps: HeartbeatDeps
 
     @property
     def name(self) -> str:
@@ -70,165 +70,188 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     @property
     def every_s(self) -> float:
-        return self.rhythm.every_s
+        return self.cadence.every_s
 
     def first_slot(self, now: float) -> float:
         return now + self.every_s
 
-    def look(self, row: Schedule, now: float, *, running: bool) -> Decision:
-        return look(row, self.rhythm, now, running=running)
+    def next_decision(self, row: ScheduleRow, now: float, *, running: bool) -> SlotDecision:
+        return next_decision(row, self.cadence, now, running=running)
 
-    async def fire(self, row: Schedule, tick: Tick, begun: Begun) -> Ended | None:
+    async def run(self, row: ScheduleRow, tick: Tick, on_turn_start: OnTurnStart) -> TickResult | None:
         probed = None
         if command := self.settings.probe:
             try:
-                probed = await self.means.probe(command, self.workspace)
+                probed = await self.deps.run_probe(command, self.workspace)
             except ProbeFailed as failed:
-                return Ended(outcome="failed", reason=f"probe: {failed}", news=True)
+                return TickResult(outcome="failed", reason=f"probe: {failed}", news=True)
             if probed.digest == row.seen:
-                return Ended(outcome="skipped", reason=UNCHANGED)
-        waiting, unreadable = await self._waiting()
+                return TickResult(outcome="skipped", reason=UNCHANGED_REASON)
+        waiting, unreadable = await self._read_pending_work()
         if probed:
-            waiting.append(wording.Pending(f"What `{command}` says, exit status {probed.status}:", probed.said))
-        ended = await self._wake(row, tick, wording.message(self.settings.prompt, waiting), begun)
-        return ended and _with(ended, probed, unreadable)
+            waiting.append(
+                heartbeat_prompt.PendingWork(f"What `{command}` says, exit status {probed.exit_status}:", probed.output)
+            )
+        ended = await self._run_turn(
+            row, tick, heartbeat_prompt.build_message(self.settings.prompt, waiting), on_turn_start
+        )
+        return ended and _add_probe_outcome(ended, probed, unreadable)
 
-    async def _waiting(self) -> tuple[list[wording.Pending], list[str]]:
+    async def _read_pending_work(self) -> tuple[list[heartbeat_prompt.PendingWork], list[str]]:
         """What waits for the agent, and what cannot be said of it."""
-        waiting: list[wording.Pending] = []
+        waiting: list[heartbeat_prompt.PendingWork] = []
         unreadable: list[str] = []
-        for source in self.means.sources:
+        for source in self.deps.todo_sources:
             try:
-                found = await source.pending(self.agent)
-            except Unreadable as failed:
+                found = await source.read_pending(self.agent)
+            except TodoUnreadable as failed:
                 unreadable.append(str(failed))
             else:
                 waiting += [found] if found else []
         return waiting, unreadable
 
-    async def _wake(self, row: Schedule, tick: Tick, text: str, begun: Begun) -> Ended | None:
-        message = Incoming(content=text, when_busy="reject", kind="heartbeat")
+    async def _run_turn(
+        self, row: ScheduleRow, tick: Tick, prompt: str, on_turn_start: OnTurnStart
+    ) -> TickResult | None:
+        message = MessageRequest(content=prompt, when_busy="reject", kind="heartbeat")
         if self.settings.session == "same":
-            return await _what_became_of(self._in_the_same(row, message, begun))
-        slot = datetime.fromtimestamp(tick.slot, self.means.zone)
+            return await _wait_result(self._send_to_same_session(row, message, on_turn_start))
+        slot = datetime.fromtimestamp(tick.slot, self.deps.zone)
         try:
-            session = await self.means.runtime.create_session(
-                self.agent, BY, title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}", key=key_of(tick)
+            session = await self.deps.runtime.create_session(
+                self.agent,
+                ACTOR,
+                title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}",
+                key=idempotency_key_for(tick),
             )
         except Problem as refused:
-            return _refused(refused)
-        ended = await _what_became_of(self._in_one_of_its_own(session, message, begun))
+            return _result_of_problem(refused)
+        ended = await _wait_result(self._send_to_new_session(session, message, on_turn_start))
         if ended:
-            await self._close_in_the_end(session)
+            await self._close_with_retry(session)
         return ended
 
-    async def _in_one_of_its_own(self, session: int, message: Incoming, begun: Begun) -> Ticket:
+    async def _send_to_new_session(
+        self, session: int, message: MessageRequest, on_turn_start: OnTurnStart
+    ) -> TurnHandle:
         """The session closes when its one turn has ended, whatever becomes of walrusd until then."""
-        runtime = self.means.runtime
+        runtime = self.deps.runtime
         try:
-            await begun(Ran(session=session, turn=1), None)
+            await on_turn_start(TurnRef(session=session, turn=1), None)
             return await runtime.send(session, message)
         finally:
-            with trio.move_on_after(CLOSE_S, shield=True), suppress(Problem):
-                await runtime.close_session(session, by=BY)
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True), suppress(Problem):
+                await runtime.close_session(session, by=ACTOR)
 
-    async def _close_in_the_end(self, session: int) -> None:
+    async def _close_with_retry(self, session: int) -> None:
         """A store that could not write the close may take its time; the tick's row waits for it anyway."""
         while True:
             try:
-                await self.means.runtime.close_session(session, by=BY)
+                await self.deps.runtime.close_session(session, by=ACTOR)
             except Problem as problem:
-                if problem.kind not in _OF_THE_STORE:
+                if problem.kind not in _STORAGE_KINDS:
                     return
-                await trio.sleep(RETRY_S)
+                await trio.sleep(STORE_RETRY_S)
             else:
                 return
 
-    async def _in_the_same(self, row: Schedule, message: Incoming, begun: Begun) -> Ticket:
-        runtime = self.means.runtime
+    async def _send_to_same_session(
+        self, row: ScheduleRow, message: MessageRequest, on_turn_start: OnTurnStart
+    ) -> TurnHandle:
+        runtime = self.deps.runtime
         session = row.session if row.session and await self._is_open(row.session) else None
         if session is None:
             key = f"{self.name} after {row.session or 0}"  # made once, though a crash may come before it is noted
-            session = await runtime.create_session(self.agent, BY, title=f"heartbeats of {self.agent}", key=key)
-        turn = (await runtime.live(session)).session.outline.turns + 1
-        await begun(Ran(session=session, turn=turn), session)
+            session = await runtime.create_session(self.agent, ACTOR, title=f"heartbeats of {self.agent}", key=key)
+        turn = (await runtime.live_session(session)).session.state.turns + 1
+        await on_turn_start(TurnRef(session=session, turn=turn), session)
         return await runtime.send(session, message)
 
     async def _is_open(self, session: int) -> bool:
         try:
-            return (await self.means.runtime.session(session)).state != "closed"
+            return (await self.deps.runtime.session(session)).state != "closed"
         except Problem as problem:
             if problem.kind == "session_not_found":
                 return False
             raise
 
 
-async def _what_became_of(sent: Awaitable[Ticket]) -> Ended | None:
+async def _wait_result(sending: Awaitable[TurnHandle]) -> TickResult | None:
     try:
-        ticket = await sent
+        ticket = await sending
     except Problem as refused:
-        return _refused(refused)
+        return _result_of_problem(refused)
     try:
-        return _ended(await ticket.outcome())
+        return _result_of_turn(await ticket.wait_result())
     except Problem as unknown:
-        return None if unknown.kind == "shutting_down" else _failed(unknown.kind, unknown.message, _cut(ticket))
+        return (
+            None
+            if unknown.kind == "shutting_down"
+            else _failed_result(unknown.kind, unknown.message, _unfinished_turn(ticket))
+        )
 
 
-def heartbeats(config: schema.Config, means: Means) -> list[Heartbeat]:
+def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbeat]:
     """Those that are not off."""
     return [
         Heartbeat(
             agent=agent.name,
             settings=agent.heartbeat,
-            rhythm=Rhythm(
+            cadence=Cadence(
                 every_s=agent.heartbeat.interval * 60,
                 jitter_s=agent.heartbeat.jitter_s,
-                quiet=_quiet(agent.heartbeat.quiet_hours),
-                zone=means.zone,
+                quiet_hours=_parse_quiet_hours(agent.heartbeat.quiet_hours),
+                zone=deps.zone,
             ),
             workspace=agent.workspace,
-            means=means,
+            deps=deps,
         )
         for agent in config.agents.values()
         if agent.heartbeat.interval > 0
     ]
 
 
-def _quiet(hours: tuple[str, ...]) -> Quiet | None:
+def _parse_quiet_hours(hours: tuple[str, ...]) -> QuietHours | None:
     if not hours:
         return None
     since, until = (int(hour[:2]) * 60 + int(hour[3:]) for hour in hours)
-    return Quiet(since=since, until=until)
+    return QuietHours(start_minute=since, end_minute=until)
 
 
-def _ended(result: TurnResult) -> Ended:
-    ran = Ran(session=result.session, turn=result.turn, cost_usd=result.cost_usd)
-    text = result.text[: wording.SHOWN]
+def _result_of_turn(result: TurnResult) -> TickResult:
+    ran = TurnRef(session=result.session, turn=result.turn, cost_usd=result.cost_usd)
+    text = result.text[: heartbeat_prompt.MAX_STORED_ANSWER]
     if result.stop_reason == "text_response":
-        return Ended(outcome="ran", ran=ran, text=text, news=wording.is_news(result.text))
+        return TickResult(outcome="ran", ran=ran, text=text, news=heartbeat_prompt.is_news(result.text))
     if error := result.error:
-        return _failed(error.kind, error.message, ran, text, at_once=error.kind in breaker.AT_ONCE)
-    return _failed(result.stop_reason, _WITHOUT_ANSWER.get(result.stop_reason, "it has no answer"), ran, text)
+        return _failed_result(
+            error.kind, error.message, ran, text, opens_breaker=error.kind in breaker.IMMEDIATE_OPEN_KINDS
+        )
+    return _failed_result(result.stop_reason, _NO_ANSWER_REASONS.get(result.stop_reason, "it has no answer"), ran, text)
 
 
-def _refused(problem: Problem) -> Ended:
+def _result_of_problem(problem: Problem) -> TickResult:
     if problem.kind == "shutting_down":
-        return Ended(outcome="skipped", reason=STOPPING)
-    if problem.kind in _NOT_NOW:
-        return Ended(outcome="skipped", reason=problem.message)
-    return _failed(problem.kind, problem.message)
+        return TickResult(outcome="skipped", reason=STOPPING_REASON)
+    if problem.kind in _SKIPPED_KINDS:
+        return TickResult(outcome="skipped", reason=problem.message)
+    return _failed_result(problem.kind, problem.message)
 
 
-def _failed(kind: str, message: str, ran: Ran | None = None, text: str = "", *, at_once: bool = False) -> Ended:
+def _failed_result(
+    kind: str, message: str, ran: TurnRef | None = None, text: str = "", *, opens_breaker: bool = False
+) -> TickResult:
     """The reason begins with the word for it: an error's kind, or a stop reason."""
-    return Ended(outcome="failed", reason=f"{kind}: {message}", ran=ran, text=text, news=True, at_once=at_once)
+    return TickResult(
+        outcome="failed", reason=f"{kind}: {message}", ran=ran, text=text, news=True, opens_breaker=opens_breaker
+    )
 
 
-def _cut(ticket: Ticket) -> Ran | None:
-    return Ran(session=ticket.session, turn=ticket.turn) if ticket.turn else None
+def _unfinished_turn(handle: TurnHandle) -> TurnRef | None:
+    return TurnRef(session=handle.session, turn=handle.turn) if handle.turn else None
 
 
-def _with(ended: Ended, probed: Probed | None, unreadable: Sequence[str]) -> Ended:
+def _add_probe_outcome(result: TickResult, probe: ProbeResult | None, unreadable: Sequence[str]) -> TickResult:
     """With what the tick found on its way. What the probe says is old only once it was answered to."""
-    reason = "; ".join(filter(None, (ended.reason, *unreadable)))
-    return replace(ended, reason=reason, seen=probed.digest if probed and ended.outcome == "ran" else None)
+    reason = "; ".join(filter(None, (result.reason, *unreadable)))
+    return replace(result, reason=reason, probe_digest=probe.digest if probe and result.outcome == "ran" else None)

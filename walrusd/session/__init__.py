@@ -1,0 +1,1 @@
+"""The state of a session, pure: folding events, allowed transitions, history, recovery."""

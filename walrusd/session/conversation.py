@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from walrus_protocol.content import Assistant, Content, Message, TextPart, ToolCall, ToolOutput, User
 from walrus_protocol.events import (
+    AnySessionEvent,
     AssistantMessage,
-    Durable,
     Parent,
     Rewound,
     SessionCreated,
@@ -13,68 +13,68 @@ from walrus_protocol.events import (
     ToolResult,
     UserMessage,
 )
-from walrusd.session.branch import Branches, silent
-from walrusd.session.history import History
+from walrusd.session.history import ConversationView
+from walrusd.session.message_tree import MessageTree, is_empty_message
 
 
 class Conversation:
     """`history` is what the model sees, once `missing` is None."""
 
     def __init__(self) -> None:
-        self.history = History()
-        self.missing: Parent | None = None
+        self.history = ConversationView()
+        self.missing_parent: Parent | None = None
         """Where to find the messages that come before its own and are not here yet."""
-        self._inherited: Sequence[Message] = ()
-        self._branches = Branches()
+        self._inherited_messages: Sequence[Message] = ()
+        self._tree = MessageTree()
         self._last_seq = 0
-        self._asked: tuple[ToolCall, ...] = ()
-        self._answers: dict[str, ToolOutput] = {}
+        self._requested_calls: tuple[ToolCall, ...] = ()
+        self._tool_outputs: dict[str, ToolOutput] = {}
 
-    def apply(self, seq: int, event: Durable) -> None:
+    def apply(self, seq: int, event: AnySessionEvent) -> None:
         self._last_seq = seq
         match event:
             case SessionCreated():
-                self.missing = event.parent
+                self.missing_parent = event.parent
             case UserMessage():
-                self._add(User(shown(event.content, event.sender)))
+                self._add(User(user_content_for_model(event.content, event.sender)))
             case AssistantMessage():
-                self._asked = event.calls
-                if not silent(event):
+                self._requested_calls = event.calls
+                if not is_empty_message(event):
                     self._add(
                         Assistant(
                             content=event.content, thinking=event.thinking, calls=event.calls, opaque=event.opaque
                         )
                     )
             case ToolResult():
-                self._answers[event.call_id] = ToolOutput(
+                self._tool_outputs[event.call_id] = ToolOutput(
                     call_id=event.call_id, name=event.name, output=event.output, is_error=event.is_error
                 )
             case ToolCallsComplete():
                 # Results are recorded as they complete; the model sees them in the order it asked.
-                for call in self._asked:
-                    self._add(self._answers[call.id])
-                self._asked, self._answers = (), {}
+                for call in self._requested_calls:
+                    self._add(self._tool_outputs[call.id])
+                self._requested_calls, self._tool_outputs = (), {}
             case Rewound():
-                self._branches.rewind(seq, event.to)
-                self.history.become([*self._inherited, *self.own()])
+                self._tree.rewind(seq, event.to)
+                self.history.replace_messages([*self._inherited_messages, *self.own_messages()])
             case _:
                 pass
 
-    def own(self) -> list[Message]:
+    def own_messages(self) -> list[Message]:
         """What the model sees of this log, without what comes before it."""
-        return self._branches.at(self._last_seq)
+        return self._tree.messages_at(self._last_seq)
 
     def inherit(self, messages: Sequence[Message]) -> None:
         """Have what was missing come first."""
-        self._inherited, self.missing = messages, None
-        self.history.become([*messages, *self.own()])
+        self._inherited_messages, self.missing_parent = messages, None
+        self.history.replace_messages([*messages, *self.own_messages()])
 
     def _add(self, message: Message) -> None:
-        self._branches.add(self._last_seq, message)
+        self._tree.add(self._last_seq, message)
         self.history.append(message)
 
 
-def shown(content: Content, sender: str) -> Content:
+def user_content_for_model(content: Content, sender: str) -> Content:
     """A user's content as the model sees it: the sender is named only when there is one."""
     if not sender:
         return content

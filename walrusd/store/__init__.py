@@ -1,0 +1,1 @@
+"""The durable log in SQLite: one writer thread, reader connections, migrations, search."""

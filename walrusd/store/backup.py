@@ -7,10 +7,10 @@ from itertools import chain, count
 
 import apsw
 
-from walrusd.store.refusals import refusal
+from walrusd.store.errors import open_error
 
 
-def keep_copy(db: apsw.Connection, version: int) -> str:
+def backup_before_upgrade(db: apsw.Connection, version: int) -> str:
     """Make a copy beside the database, on the disk when this returns, and this user's alone. Its path.
 
     It replaces no other one, and there is no second one of the same bytes: a start that fails and is tried again
@@ -42,7 +42,7 @@ def _copy(db: apsw.Connection, path: str) -> None:
         with copy.backup("main", db, "main") as backup:
             backup.step()
     except apsw.Error as error:
-        raise refusal(path, error, copy.system_errno) from error
+        raise open_error(path, error, copy.system_errno) from error
     finally:
         copy.close(force=True)
 

@@ -9,34 +9,42 @@ from typing import Literal, TypeVar
 import trio
 
 from walrus_protocol.events import Tick
-from walrus_protocol.searching import Hit
-from walrusd.session import outline
-from walrusd.session.mend import Draft
-from walrusd.session.outline import Outline
-from walrusd.store.coding import decode_draft, decode_queued, decode_schedule
-from walrusd.store.disk import Disk, Kept, by_seq
-from walrusd.store.keeping import FIRST, GROWTH, Claim, Closed, Place, Room, Swept
-from walrusd.store.log import (
-    DAEMON,
-    LOOKED_AT,
-    Filter,
-    Opening,
-    Queued,
-    Schedule,
-    Sent,
-    Sizes,
-    Span,
+from walrus_protocol.methods.search import Hit
+from walrusd.session import session_state
+from walrusd.session.recovery import Draft
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import (
+    DAEMON_SESSION,
+    MAX_SCANNED_ROWS,
+    EventRow,
+    FileSizes,
+    IdempotencyKey,
+    InboxEntry,
+    ScheduleRow,
+    SessionFilter,
+    SessionSnapshot,
     StorageFailed,
-    Stored,
+    StreamFilter,
     StreamPage,
-    Wanted,
+    TurnSpan,
     Write,
 )
-from walrusd.store.pulse import Pulse
-from walrusd.store.search import Row, search_among
-from walrusd.store.stream import agent_in, type_in
+from walrusd.store.global_stream_query import event_agent, event_type
+from walrusd.store.memory_tables import MemoryTables, SessionTables, by_seq
+from walrusd.store.retention_contract import (
+    CURSOR_START,
+    GROWTH_BYTES,
+    ClosedCursor,
+    ClosedSession,
+    OutputRef,
+    SpaceUsage,
+    SweepStats,
+)
+from walrusd.store.row_codecs import decode_draft, decode_inbox_entry, decode_schedule
+from walrusd.store.search import SearchRow, search_rows
+from walrusd.store.writer_barrier import WriterBarrier
 
-Size = TypeVar("Size", Closed, Claim)
+Size = TypeVar("Size", ClosedSession, OutputRef)
 
 
 class MemoryLog:
@@ -45,209 +53,213 @@ class MemoryLog:
     While `fail_with` is set every write fails with it, and reads go on.
     """
 
-    def __init__(self, disk: Disk | None = None) -> None:
-        self.disk = disk or Disk()
-        self.disk.serves = self
+    def __init__(self, tables: MemoryTables | None = None) -> None:
+        self.tables = tables or MemoryTables()
+        self.tables.owner = self
         self.fail_with: StorageFailed | None = None
-        self.importing: set[int] = set()
+        self.importing_sessions: set[int] = set()
         self._growth = trio.Event()
-        self._waiting: list[Write | Pulse] = []
+        self._queue: list[Write | WriterBarrier] = []
         self._closed = False
 
     def submit(self, write: Write) -> None:
-        self.disk.given = max(self.disk.given, write.session)
-        self._take(write)
+        self.tables.last_session_id = max(self.tables.last_session_id, write.session)
+        self._enqueue(write)
 
-    def _take(self, one: Write | Pulse) -> None:
-        if not self._waiting:
+    def _enqueue(self, item: Write | WriterBarrier) -> None:
+        if not self._queue:
             trio.lowlevel.current_trio_token().run_sync_soon(self._commit)
-        self._waiting.append(one)
+        self._queue.append(item)
 
     def next_session(self) -> int:
-        self.disk.given += 1
-        return self.disk.given
+        self.tables.last_session_id += 1
+        return self.tables.last_session_id
 
     def _commit(self) -> None:
         """What waits is one batch: all of it is durable before the first is told."""
-        batch, self._waiting = self._waiting, []
-        for outcome in [self._settle(one) for one in batch]:
+        batch, self._queue = self._queue, []
+        for outcome in [self._execute(one) for one in batch]:
             outcome()
 
-    def _settle(self, write: Write | Pulse) -> Callable[[], None]:
-        if isinstance(write, Pulse):
-            gone = self._gone()
-            return partial(write.failed, gone) if gone else write.answered
-        failure = self._gone() or self.fail_with or self.disk.refusal(write)
+    def _execute(self, item: Write | WriterBarrier) -> Callable[[], None]:
+        if isinstance(item, WriterBarrier):
+            gone = self._closed_error()
+            return partial(item.failed, gone) if gone else item.succeeded
+        failure = self._closed_error() or self.fail_with or self.tables.find_conflict(item)
         if failure:
-            return partial(write.failed, failure)
-        first_offset = self.disk.offset + 1
-        self.disk.put(write)
-        if self.disk.written >= GROWTH:
-            self.disk.written = 0
+            return partial(item.failed, failure)
+        first_offset = self.tables.offset + 1
+        self.tables.apply(item)
+        if self.tables.written_bytes >= GROWTH_BYTES:
+            self.tables.written_bytes = 0
             self._growth.set()
-        return partial(write.committed, first_offset)
+        return partial(item.committed, first_offset)
 
-    def _gone(self) -> StorageFailed | None:
-        if self.disk.serves is not self:
+    def _closed_error(self) -> StorageFailed | None:
+        if self.tables.owner is not self:
             return StorageFailed("another log has taken the disk over")
         return StorageFailed("the log is closed") if self._closed else None
 
-    async def _read(self, session: int) -> Kept:
-        await self._arrive()
-        return self.disk.sessions.get(session, Kept())
+    async def _read_session(self, session: int) -> SessionTables:
+        await self._check_open()
+        return self.tables.sessions.get(session, SessionTables())
 
-    async def _arrive(self) -> None:
+    async def _check_open(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise StorageFailed("the log is closed")
 
-    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
-        rows = (await self._read(session)).rows
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
+        rows = (await self._read_session(session)).rows
         start = bisect_right(rows, since, key=by_seq)
         return _page(rows[start : start + limit], limit, max_bytes)
 
     def last_offset(self) -> int:
-        return self.disk.offset
+        return self.tables.offset
 
-    async def stream(
-        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    async def stream_page(
+        self, stream_filter: StreamFilter, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
     ) -> StreamPage:
-        await self._arrive()
-        agents = {row.id: row.agent for row in self.disk.outlines()}
+        await self._check_open()
+        agents = {row.id: row.agent for row in self.tables.session_states()}
         behind = sorted(
             (row.offset, session, row)
-            for session, kept in self.disk.sessions.items()
+            for session, kept in self.tables.sessions.items()
             for row in kept.rows
             if row.offset > since
         )
-        end = min([upto, *(offset + LOOKED_AT - 1 for offset, _, _ in behind[:1])])
+        end = min([upto, *(offset + MAX_SCANNED_ROWS - 1 for offset, _, _ in behind[:1])])
         found = [
-            Stored(row.seq if session else 0, offset, row.body)
+            EventRow(row.seq if session else 0, offset, row.body)
             for offset, session, row in behind
             if offset <= end
-            and (session == DAEMON or session in agents)
-            and wanted.has(session, agents.get(session) or agent_in(row.body) or "", type_in(row.body))
+            and (session == DAEMON_SESSION or session in agents)
+            and stream_filter.matches(session, agents.get(session) or event_agent(row.body) or "", event_type(row.body))
         ]
         rows = _page(found, limit, max_bytes)
         return StreamPage(rows, rows[-1].offset if len(rows) == limit or len(rows) < len(found) else end)
 
-    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
-        row = await self.outline(session)
+    async def session_snapshot(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> SessionSnapshot | None:
+        row = await self.session_state(session)
         if row is None:
             return None
         rows = await self.events(session, 0, limit, max_bytes)
-        inbox, draft = await self.queue(session), await self.draft(session)
-        return Opening(rows=rows, last_seq=row.last_seq, inbox=inbox, draft=draft)
+        inbox, draft = await self.inbox(session), await self.draft(session)
+        return SessionSnapshot(rows=rows, last_seq=row.last_seq, inbox=inbox, draft=draft)
 
-    async def outline(self, session: int) -> Outline | None:
-        row = (await self._read(session)).outline
-        return None if row is None else outline.decode(row)
+    async def session_state(self, session: int) -> SessionState | None:
+        row = (await self._read_session(session)).session_state
+        return None if row is None else session_state.decode(row)
 
-    async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
-        await self._arrive()
-        page: list[tuple[Outline, int]] = []
-        for row in reversed(self.disk.outlines()):
-            if len(page) < wanted.limit and _matches(row, wanted):
-                inbox = map(decode_queued, self.disk.kept(row.id).inbox.values())
+    async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
+        await self._check_open()
+        page: list[tuple[SessionState, int]] = []
+        for row in reversed(self.tables.session_states()):
+            if len(page) < session_filter.limit and _matches(row, session_filter):
+                inbox = map(decode_inbox_entry, self.tables.session_tables(row.id).inbox.values())
                 page.append((row, sum(queued.kind != "close" for queued in inbox)))
         return page
 
-    async def queue(self, session: int) -> list[Queued]:
-        inbox = (await self._read(session)).inbox
-        return [decode_queued(inbox[place]) for place in sorted(inbox)]
+    async def inbox(self, session: int) -> list[InboxEntry]:
+        inbox = (await self._read_session(session)).inbox
+        return [decode_inbox_entry(inbox[place]) for place in sorted(inbox)]
 
     async def draft(self, session: int) -> Draft | None:
-        row = (await self._read(session)).draft
+        row = (await self._read_session(session)).draft
         return None if row is None else decode_draft(row)
 
-    async def sent(self, session: int, key: str) -> Sent | None:
-        return (await self._read(session)).sent.get(key)
+    async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None:
+        return (await self._read_session(session)).idempotency_keys.get(key)
 
-    async def created_with(self, key: str) -> tuple[int, bytes] | None:
-        await self._arrive()
-        return self.disk.created.get(key)
+    async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
+        await self._check_open()
+        return self.tables.create_keys.get(key)
 
-    async def span(self, session: int, turn: int) -> Span | None:
-        return (await self._read(session)).turns.get(turn)
+    async def turn_span(self, session: int, turn: int) -> TurnSpan | None:
+        return (await self._read_session(session)).turns.get(turn)
 
-    async def unfinished(self) -> list[int]:
-        await self._arrive()
-        in_turn = {row.id for row in self.disk.outlines() if row.turn}
-        return sorted(in_turn.union(session for session, kept in self.disk.sessions.items() if kept.inbox))
+    async def unfinished_sessions(self) -> list[int]:
+        await self._check_open()
+        in_turn = {row.id for row in self.tables.session_states() if row.turn}
+        return sorted(in_turn.union(session for session, kept in self.tables.sessions.items() if kept.inbox))
 
-    async def open_sessions(self) -> int:
-        await self._arrive()
-        return sum(row.state != "closed" for row in self.disk.outlines())
+    async def open_session_count(self) -> int:
+        await self._check_open()
+        return sum(row.state != "closed" for row in self.tables.session_states())
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        readable = ref in (await self._read(session)).outputs
-        return self.disk.outputs[ref][offset : offset + limit] if readable else None
+        readable = ref in (await self._read_session(session)).outputs
+        return self.tables.outputs[ref][offset : offset + limit] if readable else None
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
-        await self._arrive()
-        agents = {row.id: row.agent for row in self.disk.outlines()}
+        await self._check_open()
+        agents = {row.id: row.agent for row in self.tables.session_states()}
         rows = [
-            Row(row.offset, session, row.seq, row.body, agents.get(session, ""))
-            for session, kept in self.disk.sessions.items()
+            SearchRow(row.offset, session, row.seq, row.body, agents.get(session, ""))
+            for session, kept in self.tables.sessions.items()
             for row in kept.rows
-            if session not in self.disk.remains and (before is None or row.offset < before)
+            if session not in self.tables.unlisted_sessions and (before is None or row.offset < before)
         ]
-        return search_among(sorted(rows, reverse=True), query, limit)
+        return search_rows(sorted(rows, reverse=True), query, limit)
 
-    async def schedules(self) -> list[Schedule]:
-        await self._arrive()
-        return [decode_schedule(row) for _, row in sorted(self.disk.schedules.items())]
+    async def schedules(self) -> list[ScheduleRow]:
+        await self._check_open()
+        return [decode_schedule(row) for _, row in sorted(self.tables.schedules.items())]
 
     async def ticks(
         self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
     ) -> list[Tick]:
-        await self._arrive()
-        ticks = self._ticks() if schedule is None else self.disk.ledgers.get(schedule, {})
+        await self._check_open()
+        ticks = self._ticks() if schedule is None else self.tables.ledgers.get(schedule, {})
         wanted = (
             n for n in sorted(ticks, reverse=True) if (before is None or n < before) and (ticks[n].news or not news)
         )
         return [ticks[number] for number in islice(wanted, limit)]
 
     async def running_ticks(self) -> list[Tick]:
-        await self._arrive()
+        await self._check_open()
         ticks = self._ticks()
         return [ticks[n] for n in sorted(ticks, reverse=True) if ticks[n].outcome == "running"]
 
-    async def last_of_daemon(self) -> tuple[int, int]:
-        rows = (await self._read(DAEMON)).rows
+    async def last_tick_and_seq(self) -> tuple[int, int]:
+        rows = (await self._read_session(DAEMON_SESSION)).rows
         return max(self._ticks(), default=0), rows[-1].seq if rows else 0
 
-    async def pulse(self) -> None:
-        pulse = Pulse()
-        self._take(pulse)
+    async def wait_for_writes(self) -> None:
+        pulse = WriterBarrier()
+        self._enqueue(pulse)
         await pulse.wait()
 
-    def sizes(self) -> Sizes:
-        return Sizes(0, 0)
+    def file_sizes(self) -> FileSizes:
+        return FileSizes(0, 0)
 
-    async def room(self) -> Room:
-        await self._arrive()
-        return self.disk.room()
+    async def space_usage(self) -> SpaceUsage:
+        await self._check_open()
+        return self.tables.space_usage()
 
-    async def grown(self) -> None:
+    async def wait_growth(self) -> None:
         await self._growth.wait()
         self._growth = trio.Event()
 
-    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
-        await self._arrive()
-        return _enough((one for one in self.disk.closed(before) if one.place > after), enough)[:most]
+    async def closed_sessions(
+        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
+    ) -> list[ClosedSession]:
+        await self._check_open()
+        return _take_bytes((one for one in self.tables.closed_sessions(before) if one.cursor > after), target_bytes)[
+            :limit
+        ]
 
-    async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
-        await self._arrive()
-        return _enough(self.disk.claims(of), enough)[:most]
+    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
+        await self._check_open()
+        return _take_bytes(self.tables.output_refs(scope), target_bytes)[:limit]
 
-    async def unnamed(self) -> list[int]:
-        await self._arrive()
+    async def unlisted_sessions(self) -> list[int]:
+        await self._check_open()
         return []
 
-    async def sweep(self) -> Swept:
-        await self._arrive()
-        return self.disk.sweep(self.importing)
+    async def sweep(self) -> SweepStats:
+        await self._check_open()
+        return self.tables.sweep(self.importing_sessions)
 
     async def aclose(self) -> None:
         """Finish what was submitted. The disk keeps it."""
@@ -257,11 +269,11 @@ class MemoryLog:
 
     def _ticks(self) -> dict[int, Tick]:
         """Those of all schedules, by number."""
-        return {number: tick for ledger in self.disk.ledgers.values() for number, tick in ledger.items()}
+        return {number: tick for ledger in self.tables.ledgers.values() for number, tick in ledger.items()}
 
 
-def _page(rows: list[Stored], limit: int, max_bytes: int) -> list[Stored]:
-    page: list[Stored] = []
+def _page(rows: list[EventRow], limit: int, max_bytes: int) -> list[EventRow]:
+    page: list[EventRow] = []
     for row in rows[:limit]:
         max_bytes -= len(row.body)
         if page and max_bytes < 0:
@@ -270,20 +282,24 @@ def _page(rows: list[Stored], limit: int, max_bytes: int) -> list[Stored]:
     return page
 
 
-def _enough(found: Iterable[Size], enough: int) -> list[Size]:
+def _take_bytes(found: Iterable[Size], target_bytes: int) -> list[Size]:
     """The first of them that make up so many bytes, and what comes with the last at no cost."""
     taken: list[Size] = []
     for one in found:
-        if enough <= 0 and one.bytes:
+        if target_bytes <= 0 and one.bytes:
             break
         taken.append(one)
-        enough -= one.bytes
+        target_bytes -= one.bytes
     return taken
 
 
-def _matches(row: Outline, wanted: Filter) -> bool:
+def _matches(row: SessionState, session_filter: SessionFilter) -> bool:
     return (
-        (row.state == wanted.state if wanted.state else wanted.include_closed or row.state != "closed")
-        and (wanted.agent is None or row.agent == wanted.agent)
-        and (wanted.before is None or row.id < wanted.before)
+        (
+            row.state == session_filter.state
+            if session_filter.state
+            else session_filter.include_closed or row.state != "closed"
+        )
+        and (session_filter.agent is None or row.agent == session_filter.agent)
+        and (session_filter.before is None or row.id < session_filter.before)
     )

@@ -7,118 +7,129 @@ import apsw
 from walrus_protocol.content import State, TurnError
 from walrus_protocol.events import Tick
 from walrus_protocol.json import BadJson, Decoder
-from walrusd.session import outline
-from walrusd.session.mend import Draft
-from walrusd.session.outline import Outline
-from walrusd.store.coding import decode_draft, decode_queued, decode_schedule, decode_tick
-from walrusd.store.log import DAEMON, Filter, Opening, Queued, Schedule, Sent, Span, Stored
-from walrusd.store.refusals import unreadable_row
+from walrusd.session import session_state
+from walrusd.session.recovery import Draft
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import (
+    DAEMON_SESSION,
+    EventRow,
+    IdempotencyKey,
+    InboxEntry,
+    ScheduleRow,
+    SessionFilter,
+    SessionSnapshot,
+    TurnSpan,
+)
+from walrusd.store.errors import unreadable_row
+from walrusd.store.row_codecs import decode_draft, decode_inbox_entry, decode_schedule, decode_tick
 
-BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
+FULL_BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
     substr(event.body, 1, event.at)
     || (SELECT text.body FROM text WHERE text.digest = event.text)
     || substr(event.body, event.at + 1)
 AS BLOB) END"""
 """The whole body of a row of `event`: with the text in it that is kept beside it (see `texts`)."""
-SIZE = """length(event.body)
+FULL_BODY_SIZE = """length(event.body)
     + iif(event.text IS NULL, 0, (SELECT length(text.body) FROM text WHERE text.digest = event.text))"""
 
 # The page in two values: where each row lies, and all bodies end to end. `upto = size` lets the first row through.
 EVENTS = f"""
 WITH page AS (
-    SELECT seq, "offset", {SIZE} AS size FROM event
+    SELECT seq, "offset", {FULL_BODY_SIZE} AS size FROM event
     WHERE session = :session AND seq > :since ORDER BY seq LIMIT :limit
 ), sums AS (
     SELECT seq, "offset", size, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS upto FROM page
 )
 SELECT
     '[' || group_concat('[' || seq || ',' || "offset" || ',' || size || ']', ',' ORDER BY seq) || ']',
-    CAST(group_concat((SELECT {BODY} FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
+    CAST(group_concat((SELECT {FULL_BODY} FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
 FROM sums WHERE upto <= :max_bytes OR upto = size
 """  # noqa: S608 - words of ours
-OUTLINE = "SELECT outline FROM session WHERE id = ?"
-QUEUE = "SELECT body FROM inbox WHERE session = ? ORDER BY place"
+SESSION_STATE = "SELECT outline FROM session WHERE id = ?"
+INBOX = "SELECT body FROM inbox WHERE session = ? ORDER BY place"
 DRAFT = "SELECT body FROM draft WHERE session = ?"
-SENT = "SELECT digest, turn FROM sent WHERE session = ? AND key = ?"
-CREATED_WITH = "SELECT session, digest FROM created_with WHERE key = ?"
-SPAN = "SELECT first_seq, last_seq FROM turn WHERE session = ? AND turn = ?"
-UNFINISHED = "SELECT id FROM session WHERE in_turn UNION SELECT session FROM inbox ORDER BY 1"
-OPEN_SESSIONS = "SELECT value FROM counter WHERE name = 'session_open'"
+IDEMPOTENCY_KEY = "SELECT digest, turn FROM sent WHERE session = ? AND key = ?"
+SESSION_CREATED_WITH = "SELECT session, digest FROM created_with WHERE key = ?"
+TURN_SPAN = "SELECT first_seq, last_seq FROM turn WHERE session = ? AND turn = ?"
+UNFINISHED_SESSIONS = "SELECT id FROM session WHERE in_turn UNION SELECT session FROM inbox ORDER BY 1"
+OPEN_SESSION_COUNT = "SELECT value FROM counter WHERE name = 'session_open'"
 # SQLite's substr of an empty blob is null.
 OUTPUT = """SELECT ifnull(substr(body, :offset + 1, :limit), x'') FROM output
 WHERE ref = :ref AND EXISTS (SELECT 1 FROM output_of WHERE session = :session AND ref = :ref)"""
 SCHEDULES = "SELECT body FROM schedule ORDER BY name"
 RUNNING_TICKS = "SELECT body FROM tick WHERE running ORDER BY tick DESC"
-LAST_OF_DAEMON = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM event WHERE session = ?)"
+LAST_TICK_AND_SEQ = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM event WHERE session = ?)"
 
-LAST_ID = 2**53
+MAX_ID_PLUS_ONE = 2**53
 """Above every id: they are at most 2^53 - 1, so that any JSON reader keeps them whole."""
 
-_places = Decoder(list[tuple[int, int, int]])
+_row_positions = Decoder(list[tuple[int, int, int]])
 
 
-def events(db: apsw.Connection, session: int, since: int, limit: int, max_bytes: int) -> list[Stored]:
+def events(db: apsw.Connection, session: int, since: int, limit: int, max_bytes: int) -> list[EventRow]:
     page = {"session": session, "since": since, "limit": limit, "max_bytes": max_bytes}
     places: str | None
     bodies: bytes
     places, bodies = db.execute(EVENTS, page).get
-    rows: list[Stored] = []
+    rows: list[EventRow] = []
     start = 0
-    for seq, offset, size in _places.decode(places or "[]"):
-        rows.append(Stored(seq, offset, bodies[start : start + size]))
+    for seq, offset, size in _row_positions.decode(places or "[]"):
+        rows.append(EventRow(seq, offset, bodies[start : start + size]))
         start += size
     return rows
 
 
-def opening(db: apsw.Connection, session: int, limit: int, max_bytes: int) -> Opening | None:
-    row = one_outline(db, session)
+def session_snapshot(db: apsw.Connection, session: int, limit: int, max_bytes: int) -> SessionSnapshot | None:
+    row = read_session_state(db, session)
     if row is None:
         return None
     rows = events(db, session, 0, limit, max_bytes)
-    return Opening(rows=rows, last_seq=row.last_seq, inbox=queue(db, session), draft=draft(db, session))
+    return SessionSnapshot(rows=rows, last_seq=row.last_seq, inbox=inbox(db, session), draft=draft(db, session))
 
 
-def one_outline(db: apsw.Connection, session: int) -> Outline | None:
-    row: bytes | None = db.execute(OUTLINE, (session,)).get
+def read_session_state(db: apsw.Connection, session: int) -> SessionState | None:
+    row: bytes | None = db.execute(SESSION_STATE, (session,)).get
     try:
-        return None if row is None else outline.decode(row)
+        return None if row is None else session_state.decode(row)
     except BadJson as error:
         raise unreadable_row("the row", session, error) from error
 
 
-def outlines(db: apsw.Connection, wanted: Filter) -> list[tuple[Outline, int]]:
-    text, bindings = listing(wanted)
+def list_sessions(db: apsw.Connection, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
+    text, bindings = list_sessions_sql(session_filter)
     return [
-        (_outline_or_error(row, session, agent, state), queued)
+        (_session_state_or_error(row, session, agent, state), queued)
         for session, agent, state, row, queued in db.execute(text, bindings)
     ]
 
 
-def _outline_or_error(row: bytes, session: int, agent: str, state: State | Literal[""]) -> Outline:
+def _session_state_or_error(row: bytes, session: int, agent: str, state: State | Literal[""]) -> SessionState:
     """An outline that cannot be decoded is listed all the same, by the columns beside it and with the reason."""
     try:
-        return outline.decode(row)
+        return session_state.decode(row)
     except BadJson as error:
         failure = unreadable_row("the row", session, error)
         reason = TurnError("storage", str(failure), failure.hint)
-        return Outline(id=session, agent=agent, state=state or None, error=reason)
+        return SessionState(id=session, agent=agent, state=state or None, error=reason)
 
 
-def listing(wanted: Filter) -> tuple[str, dict[str, int | str]]:
+def list_sessions_sql(session_filter: SessionFilter) -> tuple[str, dict[str, int | str]]:
     """A page of sessions: the newest of each state in question, from its index, and of these the newest.
 
     Closed sessions are left out, unless they are asked for by their state.
     """
     bindings: dict[str, int | str] = {
-        "before": LAST_ID if wanted.before is None else wanted.before,
-        "limit": wanted.limit,
+        "before": MAX_ID_PLUS_ONE if session_filter.before is None else session_filter.before,
+        "limit": session_filter.limit,
     }
     given = ""
-    if wanted.agent is not None:
+    if session_filter.agent is not None:
         given = "agent = :agent AND"
-        bindings["agent"] = wanted.agent
+        bindings["agent"] = session_filter.agent
     arms = []
-    for number, state in enumerate([wanted.state] if wanted.state else states(include_closed=wanted.include_closed)):
+    for number, state in enumerate(
+        [session_filter.state] if session_filter.state else listed_states(include_closed=session_filter.include_closed)
+    ):
         bindings[f"state{number}"] = state
         arms.append(
             f"""SELECT * FROM (SELECT id FROM session WHERE {given} state = :state{number} AND id < :before
@@ -133,14 +144,14 @@ def listing(wanted: Filter) -> tuple[str, dict[str, int | str]]:
     )
 
 
-def states(*, include_closed: bool) -> list[str]:
+def listed_states(*, include_closed: bool) -> list[str]:
     """As the session rows have them; empty is before the first event."""
     return ["", *(state for state in get_args(State) if include_closed or state != "closed")]
 
 
-def queue(db: apsw.Connection, session: int) -> list[Queued]:
+def inbox(db: apsw.Connection, session: int) -> list[InboxEntry]:
     try:
-        return [decode_queued(row) for (row,) in db.execute(QUEUE, (session,))]
+        return [decode_inbox_entry(row) for (row,) in db.execute(INBOX, (session,))]
     except BadJson as error:
         raise unreadable_row("a queued message", session, error) from error
 
@@ -150,27 +161,27 @@ def draft(db: apsw.Connection, session: int) -> Draft | None:
     return None if row is None else decode_draft(row)
 
 
-def sent(db: apsw.Connection, session: int, key: str) -> Sent | None:
-    row: tuple[bytes, int | None] | None = db.execute(SENT, (session, key)).fetchone()
-    return None if row is None else Sent(key=key, digest=row[0], turn=row[1])
+def idempotency_key(db: apsw.Connection, session: int, key: str) -> IdempotencyKey | None:
+    row: tuple[bytes, int | None] | None = db.execute(IDEMPOTENCY_KEY, (session, key)).fetchone()
+    return None if row is None else IdempotencyKey(key=key, digest=row[0], turn=row[1])
 
 
-def created_with(db: apsw.Connection, key: str) -> tuple[int, bytes] | None:
-    row: tuple[int, bytes] | None = db.execute(CREATED_WITH, (key,)).fetchone()
+def session_created_with(db: apsw.Connection, key: str) -> tuple[int, bytes] | None:
+    row: tuple[int, bytes] | None = db.execute(SESSION_CREATED_WITH, (key,)).fetchone()
     return row
 
 
-def span(db: apsw.Connection, session: int, turn: int) -> Span | None:
-    row: tuple[int, int | None] | None = db.execute(SPAN, (session, turn)).fetchone()
-    return None if row is None else Span(*row)
+def turn_span(db: apsw.Connection, session: int, turn: int) -> TurnSpan | None:
+    row: tuple[int, int | None] | None = db.execute(TURN_SPAN, (session, turn)).fetchone()
+    return None if row is None else TurnSpan(*row)
 
 
-def unfinished(db: apsw.Connection) -> list[int]:
-    return [session for (session,) in db.execute(UNFINISHED)]
+def unfinished_sessions(db: apsw.Connection) -> list[int]:
+    return [session for (session,) in db.execute(UNFINISHED_SESSIONS)]
 
 
-def open_sessions(db: apsw.Connection) -> int:
-    number: int = db.execute(OPEN_SESSIONS).get
+def open_session_count(db: apsw.Connection) -> int:
+    number: int = db.execute(OPEN_SESSION_COUNT).get
     return number
 
 
@@ -179,18 +190,18 @@ def output(db: apsw.Connection, session: int, ref: str, offset: int, limit: int)
     return piece
 
 
-def schedules(db: apsw.Connection) -> list[Schedule]:
+def schedules(db: apsw.Connection) -> list[ScheduleRow]:
     return [decode_schedule(row) for (row,) in db.execute(SCHEDULES)]
 
 
 def ticks(db: apsw.Connection, schedule: str | None, *, before: int | None, news: bool, limit: int) -> list[Tick]:
-    page = {"schedule": schedule, "before": LAST_ID if before is None else before, "limit": limit}
-    return [decode_tick(row) for (row,) in db.execute(ledger(of_one=schedule is not None, news=news), page)]
+    page = {"schedule": schedule, "before": MAX_ID_PLUS_ONE if before is None else before, "limit": limit}
+    return [decode_tick(row) for (row,) in db.execute(ticks_sql(one_schedule=schedule is not None, news=news), page)]
 
 
-def ledger(*, of_one: bool, news: bool) -> str:
+def ticks_sql(*, one_schedule: bool, news: bool) -> str:
     """A page of the ledger, each from an index of its own."""
-    given = ("schedule = :schedule AND " if of_one else "") + ("news AND " if news else "")
+    given = ("schedule = :schedule AND " if one_schedule else "") + ("news AND " if news else "")
     return f"SELECT body FROM tick WHERE {given}tick < :before ORDER BY tick DESC LIMIT :limit"  # noqa: S608 - words of ours
 
 
@@ -198,8 +209,8 @@ def running_ticks(db: apsw.Connection) -> list[Tick]:
     return [decode_tick(row) for (row,) in db.execute(RUNNING_TICKS)]
 
 
-def last_of_daemon(db: apsw.Connection) -> tuple[int, int]:
+def last_tick_and_seq(db: apsw.Connection) -> tuple[int, int]:
     tick: int | None
     seq: int | None
-    tick, seq = db.execute(LAST_OF_DAEMON, (DAEMON,)).get
+    tick, seq = db.execute(LAST_TICK_AND_SEQ, (DAEMON_SESSION,)).get
     return tick or 0, seq or 0

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import apsw
 
-from walrus_protocol.searching import Hit, Mark
+from walrus_protocol.methods.search import Hit, Mark
 from walrusd.store.migrations.m003_search import TOKENIZER
-from walrusd.store.queries import BODY
-from walrusd.store.said import Said, said
-from walrusd.store.words import APART, apart, terms
+from walrusd.store.queries import FULL_BODY
+from walrusd.store.searchable_text import SearchableText, searchable_text
+from walrusd.store.tokenizer import WORD_SEPARATOR, isolate_characters, query_terms
 
-PLACES = f"""
-SELECT event."offset", session, seq, {BODY}, ifnull((SELECT agent FROM session WHERE id = event.session), '')
+HITS = f"""
+SELECT event."offset", session, seq, {FULL_BODY}, ifnull((SELECT agent FROM session WHERE id = event.session), '')
 FROM (
     SELECT rowid FROM said WHERE said MATCH :words AND rowid < :before
     AND NOT EXISTS (SELECT 1 FROM event CROSS JOIN remains USING (session) WHERE event."offset" = said.rowid)
@@ -28,24 +28,24 @@ FROM (
 ) AS hit
 CROSS JOIN event ON event."offset" = hit.rowid ORDER BY hit.rowid DESC
 """  # noqa: S608 - words of ours
-LOOKED_AT = 100_000
+MAX_HIGHLIGHTED = 100_000
 """Characters of a text in which the words are looked for to be shown. A hit beyond them is a hit all the same."""
-SHOWN_WORDS = 24
-SHOWN = 240
+SNIPPET_WORDS = 24
+MAX_SNIPPET = 240
 """Characters of a snippet: a word may be as long as a text."""
-LEAD = 80
+SNIPPET_LEAD = 80
 """Of these, in front of what was found."""
 
-_OPEN, _CLOSE = "\x02", "\x03"
-_OURS = re.compile(f"[\0{APART}{_OPEN}{_CLOSE}]")
+_MARK_START, _MARK_END = "\x02", "\x03"
+_RESERVED = re.compile(f"[\0{WORD_SEPARATOR}{_MARK_START}{_MARK_END}]")
 """And what would end a text in SQLite's snippets."""
-_PIECES = re.compile(f"([{_OPEN}{_CLOSE}])")
+_MARK_SPLITTER = re.compile(f"([{_MARK_START}{_MARK_END}])")
 _TABLE = f"CREATE VIRTUAL TABLE text USING fts5 (said, tokenize='{TOKENIZER}')"
 _MATCHING = "SELECT rowid FROM text WHERE text MATCH ? ORDER BY rowid DESC LIMIT ?"
 _MARKED = "SELECT rowid, snippet(text, 0, :open, :close, '…', :most) FROM text WHERE text MATCH :words"
 
 
-class Row(NamedTuple):
+class SearchRow(NamedTuple):
     """An event, and whose."""
 
     offset: int
@@ -57,75 +57,76 @@ class Row(NamedTuple):
 
 def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit]:
     """What says all of the query's words, newest first, from the event before the one at offset `before` on."""
-    words = terms(query)
+    words = query_terms(query)
     if not words:
         return []
-    rows = db.execute(PLACES, {"words": " ".join(words), "before": before, "limit": limit})
-    return _shown(starmap(Row, rows), words)
+    rows = db.execute(HITS, {"words": " ".join(words), "before": before, "limit": limit})
+    return _hits_with_snippets(starmap(SearchRow, rows), words)
 
 
-def search_among(rows: Sequence[Row], query: str, limit: int) -> list[Hit]:
+def search_rows(rows: Sequence[SearchRow], query: str, limit: int) -> list[Hit]:
     """As `search`, in events that have no index yet; they come newest first."""
-    words = terms(query)
+    words = query_terms(query)
     if not words:
         return []
-    with _indexed((row.offset, one.text) for row in rows if (one := said(row.body))) as db:
+    with _temporary_index((row.offset, one.text) for row in rows if (one := searchable_text(row.body))) as db:
         found = {offset for (offset,) in db.execute(_MATCHING, (" ".join(words), limit))}
-    return _shown((row for row in rows if row.offset in found), words)
+    return _hits_with_snippets((row for row in rows if row.offset in found), words)
 
 
-def _shown(rows: Iterable[Row], words: Sequence[str]) -> list[Hit]:
+def _hits_with_snippets(rows: Iterable[SearchRow], words: Sequence[str]) -> list[Hit]:
     """The texts go through an index of their own, which marks the words and is gone with the page."""
-    found = [(row._replace(body=b""), _looked_at(one)) for row in rows if (one := said(row.body))]
-    with _indexed((row.offset, one.text) for row, one in found) as db:
-        asked = {"words": " OR ".join(words), "open": _OPEN, "close": _CLOSE, "most": SHOWN_WORDS}
+    found = [(row._replace(body=b""), _clip_text(one)) for row in rows if (one := searchable_text(row.body))]
+    with _temporary_index((row.offset, one.text) for row, one in found) as db:
+        asked = {"words": " OR ".join(words), "open": _MARK_START, "close": _MARK_END, "most": SNIPPET_WORDS}
         marked: dict[int, str] = dict(db.execute(_MARKED, asked))
-    return [_hit(row, one, *_cut(marked.get(row.offset, one.text))) for row, one in found]
+    return [_hit(row, one, *_cut_snippet(marked.get(row.offset, one.text))) for row, one in found]
 
 
-def _hit(row: Row, one: Said, snippet: str, marks: tuple[Mark, ...]) -> Hit:
+def _hit(row: SearchRow, found: SearchableText, snippet: str, marks: tuple[Mark, ...]) -> Hit:
     return Hit(
         session=row.session,
         seq=row.seq,
         offset=row.offset,
         agent=row.agent,
-        role=one.role,
-        ts=one.ts,
+        role=found.role,
+        ts=found.ts,
         snippet=snippet,
         marks=marks,
     )
 
 
-def _looked_at(one: Said) -> Said:
-    return Said(one.role, one.ts, " ".join(_OURS.sub(" ", one.text[:LOOKED_AT]).split()))
+def _clip_text(found: SearchableText) -> SearchableText:
+    return SearchableText(found.role, found.ts, " ".join(_RESERVED.sub(" ", found.text[:MAX_HIGHLIGHTED]).split()))
 
 
 @contextmanager
-def _indexed(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connection]:
+def _temporary_index(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connection]:
     """An index in memory of some texts by their offsets."""
     db = apsw.Connection(":memory:")
     try:
         db.execute(_TABLE)
         db.executemany(
-            "INSERT INTO text (rowid, said) VALUES (?, ?)", ((offset, apart(text)) for offset, text in texts)
+            "INSERT INTO text (rowid, said) VALUES (?, ?)",
+            ((offset, isolate_characters(text)) for offset, text in texts),
         )
         yield db
     finally:
         db.close()
 
 
-def _cut(marked: str) -> tuple[str, tuple[Mark, ...]]:
+def _cut_snippet(marked: str) -> tuple[str, tuple[Mark, ...]]:
     """The text without the signs for the marks, and these as numbers; of a long one, what is around the first."""
     text, marks, begun = "", [], 0
-    for piece in _PIECES.split(marked.replace(APART, "")):
-        if piece == _OPEN:
+    for piece in _MARK_SPLITTER.split(marked.replace(WORD_SEPARATOR, "")):
+        if piece == _MARK_START:
             begun = len(text)
-        elif piece == _CLOSE:
+        elif piece == _MARK_END:
             marks.append(Mark(begun, len(text)))
         else:
             text += piece
-    first = max(0, marks[0].start - LEAD) if marks and len(text) > SHOWN else 0
-    last = min(len(text), first + SHOWN)
+    first = max(0, marks[0].start - SNIPPET_LEAD) if marks and len(text) > MAX_SNIPPET else 0
+    last = min(len(text), first + MAX_SNIPPET)
     snippet = ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
     moved = len("…") - first if first else 0
     shown = ((max(mark.start, first), min(mark.end, last)) for mark in marks)

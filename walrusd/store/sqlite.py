@@ -7,43 +7,50 @@ from typing import Literal
 import apsw
 import trio
 
-from walrus_protocol.chain import Head
 from walrus_protocol.events import Tick
-from walrus_protocol.searching import Hit
-from walrusd.session.mend import Draft
-from walrusd.session.outline import Outline
-from walrusd.store import queries, room
-from walrusd.store.chain import unnamed
-from walrusd.store.database import Durability, let_go, open_for_writing
-from walrusd.store.giveway import GiveWay
-from walrusd.store.keeping import FIRST, Claim, Closed, Place, Room, Swept
-from walrusd.store.log import (
-    Filter,
-    Opening,
-    Queued,
-    Schedule,
-    Sent,
-    Sizes,
-    Span,
+from walrus_protocol.hash_chain import ChainHead
+from walrus_protocol.methods.search import Hit
+from walrusd.session.recovery import Draft
+from walrusd.session.session_state import SessionState
+from walrusd.store import queries, retention_queries
+from walrusd.store.contract import (
+    EventRow,
+    FileSizes,
+    IdempotencyKey,
+    InboxEntry,
+    ScheduleRow,
+    SessionFilter,
+    SessionSnapshot,
     StorageFailed,
-    Stored,
+    StreamFilter,
     StreamPage,
-    Wanted,
+    TurnSpan,
     Write,
 )
-from walrusd.store.pulse import Pulse
-from walrusd.store.readers import READERS, Readers
-from walrusd.store.refusals import refusal
+from walrusd.store.database import Durability, close_quietly, open_for_writing
+from walrusd.store.errors import open_error
+from walrusd.store.gil_yield import GilYieldInstrument
+from walrusd.store.global_stream_query import read_stream_page
+from walrusd.store.hash_chain import unlisted_sessions
+from walrusd.store.reader_pool import READER_COUNT, ReaderPool
+from walrusd.store.retention_contract import (
+    CURSOR_START,
+    ClosedCursor,
+    ClosedSession,
+    OutputRef,
+    SpaceUsage,
+    SweepStats,
+)
 from walrusd.store.search import search
-from walrusd.store.stream import stream
 from walrusd.store.sweep import Sweeper
 from walrusd.store.writer import Writer
+from walrusd.store.writer_barrier import WriterBarrier
 
-SEARCHERS = 1
+SEARCH_READER_COUNT = 1
 """Searches wait for each other, and no turn waits for one: what is sought badly may take a tenth of a second."""
-STREAMERS = 1
+STREAM_READER_COUNT = 1
 """So do the pages of the daemon-wide stream: a thousand who read it from its beginning are in nobody else's way."""
-CLOSE_S = 30.0
+CLOSE_TIMEOUT_S = 30.0
 """Longer than any commit on a disk that lives."""
 
 
@@ -52,17 +59,17 @@ class SqliteLog:
 
     def __init__(self, path: str, db: apsw.Connection) -> None:
         self._path = path
-        self._give_way = GiveWay()
-        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._give_way, self._have_grown)
-        self._readers = Readers(path, self._give_way, READERS)
-        self._searchers = Readers(path, self._give_way, SEARCHERS)
-        self._streamers = Readers(path, self._give_way, STREAMERS)
-        self._sweep = Sweeper(self._readers, self._writer)
+        self._gil_yield = GilYieldInstrument()
+        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._gil_yield, self._notify_growth)
+        self._readers = ReaderPool(path, self._gil_yield, READER_COUNT)
+        self._search_readers = ReaderPool(path, self._gil_yield, SEARCH_READER_COUNT)
+        self._stream_readers = ReaderPool(path, self._gil_yield, STREAM_READER_COUNT)
+        self._sweeper = Sweeper(self._readers, self._writer)
         self._growth = trio.Event()
-        self.importing: set[int] = set()
+        self.importing_sessions: set[int] = set()
         self._closed = False
         self._writer.start()
-        trio.lowlevel.add_instrument(self._give_way)
+        trio.lowlevel.add_instrument(self._gil_yield)
 
     @classmethod
     async def open(cls, path: str, *, durability: Durability = "full", chain: bool = False) -> "SqliteLog":
@@ -71,65 +78,67 @@ class SqliteLog:
         try:
             return cls(path, db)
         except apsw.Error as error:
-            let_go(db)
-            raise refusal(path, error) from error
+            close_quietly(db)
+            raise open_error(path, error) from error
 
     def submit(self, write: Write) -> None:
-        self._writer.given = max(self._writer.given, write.session)
+        self._writer.last_session_id = max(self._writer.last_session_id, write.session)
         self._writer.submit(write)
 
     def next_session(self) -> int:
-        self._writer.given += 1
-        return self._writer.given
+        self._writer.last_session_id += 1
+        return self._writer.last_session_id
 
-    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[Stored]:
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
         return await self._readers.read(queries.events, session, since, limit, max_bytes)
 
     def last_offset(self) -> int:
-        return self._writer.offset
+        return self._writer.last_offset
 
-    async def stream(
-        self, wanted: Wanted, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    async def stream_page(
+        self, stream_filter: StreamFilter, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
     ) -> StreamPage:
-        return await self._streamers.read(stream, wanted, since, upto, limit, max_bytes)
+        return await self._stream_readers.read(read_stream_page, stream_filter, since, upto, limit, max_bytes)
 
-    async def opening(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> Opening | None:
-        return await self._readers.read(queries.opening, session, limit, max_bytes)
+    async def session_snapshot(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> SessionSnapshot | None:
+        return await self._readers.read(queries.session_snapshot, session, limit, max_bytes)
 
-    async def outline(self, session: int) -> Outline | None:
-        return await self._readers.read(queries.one_outline, session)
+    async def session_state(self, session: int) -> SessionState | None:
+        return await self._readers.read(queries.read_session_state, session)
 
-    async def outlines(self, wanted: Filter) -> list[tuple[Outline, int]]:
-        return await self._readers.read(queries.outlines, wanted)
+    async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
+        return await self._readers.read(queries.list_sessions, session_filter)
 
-    async def queue(self, session: int) -> list[Queued]:
-        return await self._readers.read(queries.queue, session)
+    async def inbox(self, session: int) -> list[InboxEntry]:
+        return await self._readers.read(queries.inbox, session)
 
     async def draft(self, session: int) -> Draft | None:
         return await self._readers.read(queries.draft, session)
 
-    async def sent(self, session: int, key: str) -> Sent | None:
-        return await self._readers.read(queries.sent, session, key)
+    async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None:
+        return await self._readers.read(queries.idempotency_key, session, key)
 
-    async def created_with(self, key: str) -> tuple[int, bytes] | None:
-        return await self._readers.read(queries.created_with, key)
+    async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
+        return await self._readers.read(queries.session_created_with, key)
 
-    async def span(self, session: int, turn: int) -> Span | None:
-        return await self._readers.read(queries.span, session, turn)
+    async def turn_span(self, session: int, turn: int) -> TurnSpan | None:
+        return await self._readers.read(queries.turn_span, session, turn)
 
-    async def unfinished(self) -> list[int]:
-        return await self._readers.read(queries.unfinished)
+    async def unfinished_sessions(self) -> list[int]:
+        return await self._readers.read(queries.unfinished_sessions)
 
-    async def open_sessions(self) -> int:
-        return await self._readers.read(queries.open_sessions)
+    async def open_session_count(self) -> int:
+        return await self._readers.read(queries.open_session_count)
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
         return await self._readers.read(queries.output, session, ref, offset, limit)
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
-        return await self._searchers.read(search, query, queries.LAST_ID if before is None else before, limit)
+        return await self._search_readers.read(
+            search, query, queries.MAX_ID_PLUS_ONE if before is None else before, limit
+        )
 
-    async def schedules(self) -> list[Schedule]:
+    async def schedules(self) -> list[ScheduleRow]:
         return await self._readers.read(queries.schedules)
 
     async def ticks(
@@ -140,49 +149,51 @@ class SqliteLog:
     async def running_ticks(self) -> list[Tick]:
         return await self._readers.read(queries.running_ticks)
 
-    async def last_of_daemon(self) -> tuple[int, int]:
-        return await self._readers.read(queries.last_of_daemon)
+    async def last_tick_and_seq(self) -> tuple[int, int]:
+        return await self._readers.read(queries.last_tick_and_seq)
 
-    async def pulse(self) -> None:
-        pulse = Pulse()
+    async def wait_for_writes(self) -> None:
+        pulse = WriterBarrier()
         self._writer.submit(pulse)
         await pulse.wait()
 
     @property
-    def head(self) -> Head | None:
+    def chain_head(self) -> ChainHead | None:
         """The last link of the chain, None where it is off. Before the first write, and after the last one."""
-        return self._writer.head
+        return self._writer.chain_head
 
     @property
-    def trouble(self) -> str:
+    def write_warning(self) -> str:
         """What a person should know where the last write failed; empty again when one has gone well."""
-        return self._writer.last_write.trouble
+        return self._writer.health.warning
 
-    def sizes(self) -> Sizes:
-        return Sizes(_size(self._path), _size(f"{self._path}-wal"))
+    def file_sizes(self) -> FileSizes:
+        return FileSizes(_file_size(self._path), _file_size(f"{self._path}-wal"))
 
-    async def room(self) -> Room:
-        return await self._readers.read(room.room)
+    async def space_usage(self) -> SpaceUsage:
+        return await self._readers.read(retention_queries.space_usage)
 
-    async def grown(self) -> None:
+    async def wait_growth(self) -> None:
         await self._growth.wait()
         self._growth = trio.Event()
 
-    def _have_grown(self) -> None:
+    def _notify_growth(self) -> None:
         self._growth.set()
 
-    async def closed(self, before: float, *, after: Place = FIRST, enough: int, most: int) -> list[Closed]:
-        return await self._readers.read(room.closed, before, after, enough, most)
+    async def closed_sessions(
+        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
+    ) -> list[ClosedSession]:
+        return await self._readers.read(retention_queries.closed_sessions, before, after, target_bytes, limit)
 
-    async def outputs(self, of: Literal["closed", "all"], *, enough: int, most: int) -> list[Claim]:
-        return await self._readers.read(room.outputs, of, enough, most)
+    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
+        return await self._readers.read(retention_queries.output_refs, scope, target_bytes, limit)
 
-    async def unnamed(self) -> list[int]:
-        found = await self._readers.read(unnamed, [*self.importing])
-        return [session for session in found if session not in self.importing]  # one may have begun meanwhile
+    async def unlisted_sessions(self) -> list[int]:
+        found = await self._readers.read(unlisted_sessions, [*self.importing_sessions])
+        return [session for session in found if session not in self.importing_sessions]  # one may have begun meanwhile
 
-    async def sweep(self) -> Swept:
-        return await self._sweep(self.importing)
+    async def sweep(self) -> SweepStats:
+        return await self._sweeper(self.importing_sessions)
 
     async def aclose(self) -> None:
         """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
@@ -190,18 +201,18 @@ class SqliteLog:
             return
         self._closed = True
         self._readers.close()
-        self._searchers.close()
-        self._streamers.close()
+        self._search_readers.close()
+        self._stream_readers.close()
         self._writer.stop()
         # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
         with trio.CancelScope(shield=True):
-            ended = await trio.to_thread.run_sync(self._writer.join, CLOSE_S)
-        trio.lowlevel.remove_instrument(self._give_way)
+            ended = await trio.to_thread.run_sync(self._writer.join, CLOSE_TIMEOUT_S)
+        trio.lowlevel.remove_instrument(self._gil_yield)
         if not ended:
-            raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_S:.0f} s")
+            raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_TIMEOUT_S:.0f} s")
 
 
-def _size(path: str) -> int:
+def _file_size(path: str) -> int:
     """0 where there is none: the write-ahead log goes with the last connection."""
     try:
         return os.stat(path).st_size

@@ -1,0 +1,1 @@
+"""The tools themselves, one file or folder a family."""

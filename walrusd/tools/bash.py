@@ -9,14 +9,14 @@ TIMEOUT_S = 120.0
 """Long enough for a build or a test run; a model that waits for more should be told to look elsewhere meanwhile."""
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class BashArguments(Struct, frozen=True, kw_only=True):
     """The arguments of `bash`, as its schema says them."""
 
     command: str
     timeout_s: float | None = None
 
 
-class Bash:
+class BashTool:
     """Without a sandbox it can do what the user can: it is there only for who has written that this may be."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
@@ -43,7 +43,7 @@ class Bash:
         )
 
     def command(self, run: ToolRun) -> Command:
-        asked = convert(run.arguments, Asked)
+        asked = convert(run.arguments, BashArguments)
         if not run.workspace:
             raise ToolFailed("You have no workspace, and so no folder to run it in.")
         if "\0" in asked.command or asked.command.encode(errors="ignore").decode() != asked.command:

@@ -5,11 +5,23 @@ from typing import Any
 
 from msgspec import Struct
 
-from walrusd.rpc.call import Call, House
-from walrusd.rpc.handlers import agent, branch, config, daemon, portable, schedule, search, send, session, tool, watch
+from walrusd.rpc.handlers import (
+    agent,
+    config,
+    daemon,
+    export_import,
+    fork_rewind,
+    schedule,
+    search,
+    send,
+    session,
+    subscriptions,
+    tool,
+)
+from walrusd.rpc.request_context import DaemonServices, RequestContext
 
 # Any: each handler takes the params that METHODS names for it; the table is where that is known.
-INLINE: dict[str, Callable[[House, Any], Struct]] = {
+SYNC_HANDLERS: dict[str, Callable[[DaemonServices, Any], Struct]] = {
     "daemon.ping": daemon.ping,
     "daemon.hello": daemon.hello,
     "daemon.shutdown": daemon.shutdown,
@@ -19,7 +31,7 @@ INLINE: dict[str, Callable[[House, Any], Struct]] = {
     "config.get": config.get,
 }
 """Answered where they are read: they wait for nothing."""
-WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
+ASYNC_HANDLERS: dict[str, Callable[[RequestContext, Any], Awaitable[Struct]]] = {
     "rpc.discover": daemon.discover,
     "daemon.status": daemon.status,
     "daemon.metrics": daemon.metrics,
@@ -31,20 +43,20 @@ WAITING: dict[str, Callable[[Call, Any], Awaitable[Struct]]] = {
     "session.get": session.get,
     "session.send": send.send,
     "session.stream": send.stream,
-    "session.attach": watch.attach,
-    "session.wait": watch.wait,
+    "session.attach": subscriptions.attach,
+    "session.wait": subscriptions.wait,
     "session.history": session.history,
     "session.search": search.search,
     "session.interrupt": session.interrupt,
     "session.close": session.close,
-    "session.fork": branch.fork,
-    "session.rewind": branch.rewind,
-    "session.checkpoint": branch.checkpoint,
-    "session.checkpoints": branch.checkpoints,
-    "session.export": portable.export,
-    "session.import": portable.import_,
+    "session.fork": fork_rewind.fork,
+    "session.rewind": fork_rewind.rewind,
+    "session.checkpoint": fork_rewind.checkpoint,
+    "session.checkpoints": fork_rewind.checkpoints,
+    "session.export": export_import.export,
+    "session.import": export_import.import_,
     "session.resume": send.resume,
-    "event.subscribe": watch.subscribe,
+    "event.subscribe": subscriptions.subscribe,
     "tool.output": tool.output,
     "schedule.run": schedule.run,
     "schedule.pause": schedule.pause,

@@ -1,21 +1,21 @@
 """agent.list and agent.get; agent.run is a send."""
 
-from walrus_protocol.fields import NoParams
 from walrus_protocol.methods import AgentInfo, AgentList, AgentParams
+from walrus_protocol.param_types import NoParams
 from walrusd.agent.agent import Agent
-from walrusd.rpc.call import House
+from walrusd.rpc.request_context import DaemonServices
 
 
-def list_agents(house: House, _: NoParams) -> AgentList:
-    return AgentList(agents=tuple(_told(agent, prompt="") for agent in house.runtime.agents()))
+def list_agents(services: DaemonServices, _: NoParams) -> AgentList:
+    return AgentList(agents=tuple(_to_agent_info(agent, system_prompt="") for agent in services.runtime.agents()))
 
 
-def get(house: House, params: AgentParams) -> AgentInfo:
-    agent = house.runtime.agent(params.agent)
-    return _told(agent, prompt=agent.system_prompt)
+def get(services: DaemonServices, params: AgentParams) -> AgentInfo:
+    agent = services.runtime.agent(params.agent)
+    return _to_agent_info(agent, system_prompt=agent.system_prompt)
 
 
-def _told(agent: Agent, *, prompt: str) -> AgentInfo:
+def _to_agent_info(agent: Agent, *, system_prompt: str) -> AgentInfo:
     """A list leaves the prompts out: they are what is long about an agent."""
     return AgentInfo(
         name=agent.name,
@@ -25,5 +25,5 @@ def _told(agent: Agent, *, prompt: str) -> AgentInfo:
         thinking=agent.thinking,
         tools=tuple(schema.name for schema in agent.tools),
         workspace=agent.workspace,
-        system_prompt=prompt,
+        system_prompt=system_prompt,
     )

@@ -4,29 +4,29 @@ import os
 
 import trio
 
-from walrus_config.load import ConfigError, load, shown
-from walrus_protocol.fields import NoParams
-from walrus_protocol.methods import ConfigText, ConfigVerdict
-from walrusd.rpc.call import Call, House
+from walrus_config.load import ConfigError, load, mask_secrets
+from walrus_protocol.methods import ConfigCheckResult, ConfigResult
+from walrus_protocol.param_types import NoParams
+from walrusd.rpc.request_context import DaemonServices, RequestContext
 
 
-def get(house: House, _: NoParams) -> ConfigText:
+def get(services: DaemonServices, _: NoParams) -> ConfigResult:
     """The configuration in force; secrets are masked."""
-    config = house.config()
-    return ConfigText(path=config.path, config=shown(config), warnings=config.warnings)
+    config = services.config()
+    return ConfigResult(path=config.path, config=mask_secrets(config), warnings=config.warnings)
 
 
-async def check(call: Call, _: NoParams) -> ConfigVerdict:
+async def check(context: RequestContext, _: NoParams) -> ConfigCheckResult:
     """What loading the files as they are now would say. Nothing changes."""
-    running = call.house.config()
+    running = context.services.config()
 
-    def verdict() -> ConfigVerdict:
+    def verdict() -> ConfigCheckResult:
         try:
             candidate = load(running.home, environ=os.environ)
         except ConfigError as error:
-            return ConfigVerdict(
+            return ConfigCheckResult(
                 ok=False, path=running.path, message=str(error), hint="Mend the file; the daemon goes on as it is."
             )
-        return ConfigVerdict(ok=True, path=candidate.path, warnings=candidate.warnings)
+        return ConfigCheckResult(ok=True, path=candidate.path, warnings=candidate.warnings)
 
     return await trio.to_thread.run_sync(verdict)

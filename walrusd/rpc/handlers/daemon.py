@@ -5,32 +5,32 @@ import os
 import trio
 
 from walrus_protocol import discover as protocol_discover
-from walrus_protocol.fields import NoParams
-from walrus_protocol.housekeeping import (
-    Collected,
+from walrus_protocol.methods import Discovery
+from walrus_protocol.methods.daemon import (
     GcParams,
+    GcResult,
     Hello,
     HelloParams,
-    Metrics,
     MetricsParams,
+    MetricsResult,
     Pong,
-    Reloaded,
+    ReloadResult,
     SessionCounts,
+    ShutdownResult,
     Status,
-    Stopping,
 )
-from walrus_protocol.methods import Discovery
+from walrus_protocol.param_types import NoParams
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import PROTOCOL
-from walrusd.exposition import as_text, by_name
-from walrusd.rpc.call import Call, House
+from walrusd.observability.prometheus import format_prometheus, index_by_name
+from walrusd.rpc.request_context import DaemonServices, RequestContext
 
 
-def ping(_: House, __: NoParams) -> Pong:
+def ping(_: DaemonServices, __: NoParams) -> Pong:
     return Pong()
 
 
-def hello(house: House, params: HelloParams) -> Hello:
+def hello(services: DaemonServices, params: HelloParams) -> Hello:
     if params.protocol != PROTOCOL:
         raise Problem(
             "protocol",
@@ -38,26 +38,30 @@ def hello(house: House, params: HelloParams) -> Hello:
             "Use a client and a daemon of the same release.",
         )
     return Hello(
-        protocol=PROTOCOL, version=house.version, pid=os.getpid(), home=house.config().home, uptime_s=house.uptime()
+        protocol=PROTOCOL,
+        version=services.version,
+        pid=os.getpid(),
+        home=services.config().home,
+        uptime_s=services.uptime_s(),
     )
 
 
-def shutdown(house: House, _: NoParams) -> Stopping:
-    house.stop()
-    return Stopping()
+def shutdown(services: DaemonServices, _: NoParams) -> ShutdownResult:
+    services.request_stop()
+    return ShutdownResult()
 
 
-async def status(call: Call, _: NoParams) -> Status:
-    house, now = call.house, await call.house.gauges()
+async def status(context: RequestContext, _: NoParams) -> Status:
+    house, now = context.services, await context.services.read_gauges()
     return Status(
         version=house.version,
         pid=os.getpid(),
-        uptime_s=house.uptime(),
+        uptime_s=house.uptime_s(),
         home=house.config().home,
         sessions=SessionCounts(open=now.sessions_open, live=now.sessions_live, running=now.sessions_running),
         agents=tuple(agent.name for agent in house.runtime.agents()),
-        providers=house.providers(),
-        schedule=house.schedules.names,
+        providers=house.provider_statuses(),
+        schedule=house.scheduler.names,
         rss_bytes=now.rss_bytes,
         fds=now.fds,
         tasks=now.tasks,
@@ -68,23 +72,23 @@ async def status(call: Call, _: NoParams) -> Status:
     )
 
 
-async def metrics(call: Call, params: MetricsParams) -> Metrics:
-    families = call.house.metrics.families(await call.house.gauges())
+async def metrics(context: RequestContext, params: MetricsParams) -> MetricsResult:
+    families = context.services.metrics.read_families(await context.services.read_gauges())
     match params.format:
         case "json":
-            return Metrics(metrics=by_name(families))
+            return MetricsResult(metrics=index_by_name(families))
         case "prometheus":
-            return Metrics(metrics={}, text=as_text(families))
+            return MetricsResult(metrics={}, text=format_prometheus(families))
 
 
-async def reload(call: Call, _: NoParams) -> Reloaded:
-    return await call.house.reload()
+async def reload(context: RequestContext, _: NoParams) -> ReloadResult:
+    return await context.services.reload()
 
 
-async def gc(call: Call, params: GcParams) -> Collected:
-    return await call.house.space.gc(dry_run=params.dry_run)
+async def gc(context: RequestContext, params: GcParams) -> GcResult:
+    return await context.services.retention.collect(dry_run=params.dry_run)
 
 
-async def discover(_: Call, __: NoParams) -> Discovery:
+async def discover(_: RequestContext, __: NoParams) -> Discovery:
     """Made on demand and in a thread: the schemas of all Structs take some milliseconds."""
-    return await trio.to_thread.run_sync(protocol_discover.discovery)
+    return await trio.to_thread.run_sync(protocol_discover.build_discovery)

@@ -3,8 +3,7 @@
 from msgspec import convert
 
 from walrus_protocol.events import Tick
-from walrus_protocol.fields import NoParams
-from walrus_protocol.schedules import (
+from walrus_protocol.methods.schedule import (
     ScheduleInfo,
     ScheduleList,
     ScheduleParams,
@@ -12,42 +11,47 @@ from walrus_protocol.schedules import (
     TickHistoryParams,
     TickInfo,
 )
-from walrusd.rpc.call import Call, House
-from walrusd.rpc.handlers.paging import fitting, position
-from walrusd.schedule.ledger import Standing
+from walrus_protocol.param_types import NoParams
+from walrusd.rpc.handlers.pagination import count_fitting, parse_cursor
+from walrusd.rpc.request_context import DaemonServices, RequestContext
+from walrusd.schedule.ledger import ScheduleState
 
 
-def list_schedules(house: House, _: NoParams) -> ScheduleList:
-    return ScheduleList(schedules=tuple(_shown(house, standing) for standing in house.schedules.standing()))
+def list_schedules(services: DaemonServices, _: NoParams) -> ScheduleList:
+    return ScheduleList(
+        schedules=tuple(_to_schedule_info(services, standing) for standing in services.scheduler.states())
+    )
 
 
-async def run(call: Call, params: ScheduleParams) -> TickInfo:
+async def run(context: RequestContext, params: ScheduleParams) -> TickInfo:
     """Answered when the tick has ended; who asked may go before that."""
-    return _told(await call.house.schedules.tick_now(params.schedule))
+    return _to_tick_info(await context.services.scheduler.tick_now(params.schedule))
 
 
-async def pause(call: Call, params: ScheduleParams) -> ScheduleInfo:
-    return _shown(call.house, await call.house.schedules.pause(params.schedule))
+async def pause(context: RequestContext, params: ScheduleParams) -> ScheduleInfo:
+    return _to_schedule_info(context.services, await context.services.scheduler.pause(params.schedule))
 
 
-async def resume(call: Call, params: ScheduleParams) -> ScheduleInfo:
-    return _shown(call.house, await call.house.schedules.resume(params.schedule))
+async def resume(context: RequestContext, params: ScheduleParams) -> ScheduleInfo:
+    return _to_schedule_info(context.services, await context.services.scheduler.resume(params.schedule))
 
 
-async def history(call: Call, params: TickHistoryParams) -> TickHistory:
-    before = None if params.cursor is None else position(params.cursor)
-    found = await call.house.schedules.history(params.schedule, before=before, news=params.news, limit=params.limit + 1)
-    ticks = [_told(tick) for tick in found]
-    page = ticks[: fitting(ticks, params.limit)]
+async def history(context: RequestContext, params: TickHistoryParams) -> TickHistory:
+    before = None if params.cursor is None else parse_cursor(params.cursor)
+    found = await context.services.scheduler.history(
+        params.schedule, before=before, news=params.news, limit=params.limit + 1
+    )
+    ticks = [_to_tick_info(tick) for tick in found]
+    page = ticks[: count_fitting(ticks, params.limit)]
     return TickHistory(ticks=tuple(page), cursor=str(page[-1].tick) if len(ticks) > len(page) else None)
 
 
-def _told(tick: Tick) -> TickInfo:
+def _to_tick_info(tick: Tick) -> TickInfo:
     return convert(tick, TickInfo, from_attributes=True)
 
 
-def _shown(house: House, standing: Standing) -> ScheduleInfo:
-    job, row = standing.job, standing.row
+def _to_schedule_info(services: DaemonServices, state: ScheduleState) -> ScheduleInfo:
+    job, row = state.job, state.row
     return ScheduleInfo(
         name=job.name,
         agent=job.agent,
@@ -55,8 +59,8 @@ def _shown(house: House, standing: Standing) -> ScheduleInfo:
         every_s=round(job.every_s, 6),
         next_slot=None if row.paused else row.next_slot,
         paused=row.paused,
-        running=standing.running,
+        running=state.running,
         failures=row.failures,
-        closed_until=house.schedules.open_until(standing),
-        last=None if standing.last is None else _told(standing.last),
+        closed_until=services.scheduler.breaker_open_until(state),
+        last=None if state.last_tick is None else _to_tick_info(state.last_tick),
     )

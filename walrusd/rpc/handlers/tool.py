@@ -4,16 +4,16 @@ import codecs
 
 from walrus_protocol.methods import OutputParams, OutputText
 from walrus_protocol.problems import Problem
-from walrusd.rpc.call import Call
+from walrusd.rpc.request_context import RequestContext
 
-PAGE = 160 * 1024
+PAGE_BYTES = 160 * 1024
 """Bytes: of control characters each takes six in JSON, and results over 1 MiB are paged."""
 
 
-async def output(call: Call, params: OutputParams) -> OutputText:
+async def output(context: RequestContext, params: OutputParams) -> OutputText:
     """A page, which ends with a whole character. Offsets are those in bytes that `next` has given."""
-    runtime = call.house.runtime
-    page = await runtime.log.output(params.session, params.ref, params.offset, PAGE)
+    runtime = context.services.runtime
+    page = await runtime.log.output(params.session, params.ref, params.offset, PAGE_BYTES)
     if page is None:
         await runtime.session(params.session)
         raise Problem(
@@ -22,7 +22,7 @@ async def output(call: Call, params: OutputParams) -> OutputText:
             "A ref stands in the tool_result of an output that was too long to be shown; others are there whole. Where "
             "the database outgrows storage.max_db_bytes, the oldest of these outputs are thrown away.",
         )
-    more = len(page) == PAGE
+    more = len(page) == PAGE_BYTES
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(page, final=not more)
     begun, _ = decoder.getstate()

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import apsw
 
-from walrusd.store.said import said
-from walrusd.store.words import apart
+from walrusd.store.searchable_text import searchable_text
+from walrusd.store.tokenizer import isolate_characters
 
 TOKENIZER = "unicode61 remove_diacritics 2"
 """Words whatever their case and their accents."""
@@ -18,10 +18,10 @@ CREATE VIRTUAL TABLE said USING fts5 (text, content='', contentless_delete=1, to
 
 def m003_search(db: apsw.Connection) -> None:
     db.execute(TABLES)
-    db.executemany("INSERT INTO said (rowid, text) VALUES (?, ?)", _all_said(db))
+    db.executemany("INSERT INTO said (rowid, text) VALUES (?, ?)", _all_searchable_texts(db))
 
 
-def _all_said(db: apsw.Connection) -> Iterator[tuple[int, str]]:
+def _all_searchable_texts(db: apsw.Connection) -> Iterator[tuple[int, str]]:
     for offset, body in db.execute('SELECT "offset", body FROM event ORDER BY "offset"'):
-        if one := said(body):
-            yield offset, apart(one.text)
+        if one := searchable_text(body):
+            yield offset, isolate_characters(one.text)

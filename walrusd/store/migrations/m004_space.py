@@ -50,18 +50,18 @@ CREATE TABLE link (
     digest BLOB
 ) STRICT;
 """
-FORKS = """
+FILL_FORKS = """
 INSERT INTO fork (child, parent, seq)
 SELECT id, json_extract(outline, '$.parent.session'), json_extract(outline, '$.parent.seq')
 FROM (SELECT id, CAST(outline AS TEXT) AS outline FROM session)
 WHERE json_extract(outline, '$.parent.session') IS NOT NULL
 """
-CLOSED = """
+FILL_CLOSED_AT = """
 UPDATE session SET closed_at = ifnull(json_extract(CAST(outline AS TEXT), '$.updated_at'), 0.0) WHERE state = 'closed'
 """
 
 
 def m004_space(db: apsw.Connection) -> None:
     db.execute(TABLES)
-    db.execute(FORKS)
-    db.execute(CLOSED)
+    db.execute(FILL_FORKS)
+    db.execute(FILL_CLOSED_AT)

@@ -1,0 +1,96 @@
+"""Sessions as a kill leaves them: a turn open in each, cut off at one of four points."""
+
+import os
+from pathlib import Path
+
+import trio
+
+from benchmarks import seed
+from benchmarks.turns import TEXT
+from walrus_protocol.content import ToolCall
+from walrus_protocol.events import (
+    AnySessionEvent,
+    AssistantMessage,
+    Done,
+    ProcessGroupId,
+    ToolCallsStart,
+    ToolResult,
+    ToolStarted,
+    UserMessage,
+)
+from walrusd.host.procfs import boot_id, read_proc
+from walrusd.runtime.recording.recorder import TransactionExtras
+from walrusd.runtime.sessions.live_session import LiveSession
+from walrusd.session.recovery import Draft
+from walrusd.store.contract import InboxEntry
+
+TURNS_BEFORE = 10
+"""Turns that each session had before."""
+QUEUED_MESSAGES = 2
+"""Messages that wait in a fourth of the sessions."""
+UNUSED_PID = 1 << 30
+"""A process number that no kernel gives."""
+
+
+async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int], int]:
+    """So many of them, each with the number of messages that wait in it; and the log's last offset."""
+    points = (_mid_stream, _mid_command, _before_reply, _mid_repeatable_call)
+    async with seed.open_runtime(home) as runtime:
+        left = iter(range(count))
+        made: dict[int, int] = {}
+
+        async def fill() -> None:
+            for number in left:
+                live = await runtime.live_session(await runtime.create_session("walrus"))
+                for _ in range(TURNS_BEFORE):
+                    await live.recorder.record(
+                        UserMessage(content=TEXT),
+                        AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"),
+                        Done(stop_reason="text_response"),
+                    )
+                events, beside = points[number % len(points)](live)
+                await live.recorder.record(UserMessage(content=TEXT))
+                await live.recorder.record(*events, extras=beside)
+                made[live.id] = len(live.inbox)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(64):
+                nursery.start_soon(fill)
+        return made, runtime.log.last_offset()
+
+
+def _mid_stream(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
+    return [], TransactionExtras(
+        draft=Draft(turn=TURNS_BEFORE + 1, round=1, text="A short answer, as a model", model="say")
+    )
+
+
+def _before_reply(live: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
+    """With messages that wait."""
+    waiting = (InboxEntry(place=live.next_place(), kind="message", content=TEXT) for _ in range(QUEUED_MESSAGES))
+    return [], TransactionExtras(enqueue=tuple(waiting))
+
+
+def _mid_command(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
+    """Of three calls one is done, one has begun, one has not. The command's process is gone by the next start."""
+    here = read_proc(os.getpid())
+    assert here is not None, "this process runs"
+    read = ToolCall("call_0", "read", {"path": "notes.md"})
+    commands = tuple(ToolCall(f"call_{number}", "bash", {"command": "make"}) for number in (1, 2))
+    process = ProcessGroupId(pgid=UNUSED_PID, start=here.start, boot=boot_id())
+    return [
+        *_request_calls(read, *commands),
+        ToolStarted(call_id=read.id, name="read"),
+        ToolResult(call_id=read.id, name="read", output="x" * 64, bytes=64),
+        ToolStarted(call_id=commands[0].id, name="bash", process=process),
+    ], TransactionExtras()
+
+
+def _mid_repeatable_call(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
+    call = ToolCall("call_0", "read", {"path": "notes.md"})
+    return [*_request_calls(call), ToolStarted(call_id=call.id, name="read")], TransactionExtras()
+
+
+def _request_calls(*calls: ToolCall) -> list[AnySessionEvent]:
+    asked = AssistantMessage(round=1, calls=calls, finish="tool_calls", model="say", provider="bench")
+    return [asked, ToolCallsStart(calls=calls)]

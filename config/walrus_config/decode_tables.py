@@ -1,0 +1,155 @@
+"""Tables of TOML or YAML → Structs. Every key is known, of its type and possible, or is refused by name."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from walrus_config import unsupported_keys
+from walrus_config.diagnostics import Diagnostics
+from walrus_config.errors import did_you_mean
+from walrus_config.schema import Secret, Section
+from walrus_config.toml_positions import KeyPath
+
+S = TypeVar("S", bound=Section)
+
+_EXPECTED = re.compile(r"Expected `([\w |]+)`(?: (>=|<=|>) ([\d.]+))?(?:, got `(\w+)`)?")
+_ELEMENT = re.compile(r"\$\[(\d+)\]")
+_PLAIN_TYPE_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_PLAIN_TYPE_NAMES |= {"array": "a list", "object": "a table", "null": "nothing"}
+_BOUNDS = {">=": "at least", "<=": "at most", ">": "more than"}
+# What a name or a path cannot hold: NUL ends it for the system, and a terminal obeys the others.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_VARIABLE = re.compile(r"\$\{\w+\}")
+
+
+def decode_section(section_type: type[S], table: object, key_path: KeyPath, diagnostics: Diagnostics) -> S | None:
+    """`table` as a `kind`. None if anything within was refused; the reasons are in the notes."""
+    if not isinstance(table, dict):
+        diagnostics.add_error(key_path, f"expected a table, not {_type_name(table)}")
+        return None
+    fields = {field.name: field for field in msgspec.structs.fields(section_type)}
+    found: dict[str, object] = {}
+    for key, value in table.items():
+        path = (*key_path, str(key))
+        if unsupported_keys.is_unsupported(path, value):
+            shown = f"{json.dumps(value)} is " if isinstance(value, str) else ""
+            diagnostics.add_error(path, f"{shown}not available yet", "take it out until it is")
+        elif key not in fields:
+            diagnostics.add_error(path, "unknown key", did_you_mean(str(key), fields))
+        elif (taken := _decode_value(fields[key].type, value, path, diagnostics)) is not None:
+            found[key] = taken
+    missing = [name for name, field in fields.items() if field.required and name not in table]
+    for name in missing:
+        choices = _literal_choices(fields[name].type)
+        diagnostics.add_error((*key_path, name), "missing", f"one of {', '.join(choices)}" if choices else "")
+    if missing or len(found) < len(table):
+        return None
+    build: Callable[..., S] = section_type
+    return build(**found)
+
+
+def _decode_value(annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> object:
+    """One value, checked; None if it was refused. (TOML has no null, and no key here takes YAML's.)"""
+    if get_origin(annotation) is Mapping:
+        return _decode_mapping(get_args(annotation)[1], value, key_path, diagnostics)
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Section):
+            return decode_section(part, value, key_path, diagnostics)
+    taken = _decode_leaf(annotation, value, key_path, diagnostics)
+    if taken and unsupported_keys.is_ignored(key_path):
+        diagnostics.add_warning(key_path, "taken, and does nothing yet")
+    return taken
+
+
+def _decode_leaf(annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> object:
+    if value is None:
+        diagnostics.add_error(key_path, "has no value")
+        return None
+    try:
+        taken: object = msgspec.convert(value, annotation, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        _report_invalid_value(str(error), annotation, value, key_path, diagnostics)
+        return None
+    if dirty := [path for text, path in _iter_texts(taken, key_path) if _CONTROL.search(text)]:
+        for path in dirty:
+            diagnostics.add_error(path, "holds a control character")
+        return None
+    for text, path in _iter_texts(taken, key_path):
+        if _VARIABLE.search(text) and path[-1] != "probe":  # in which the shell sees to it
+            hint = "only api_key and headers are filled from the environment"
+            diagnostics.add_warning(path, "${…} is taken as it is written", hint)
+    return taken
+
+
+def _decode_mapping(
+    annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics
+) -> dict[str, object] | None:
+    if not isinstance(value, dict):
+        diagnostics.add_error(key_path, f"expected a table, not {_type_name(value)}")
+        return None
+    found: dict[str, object] = {}
+    for key, entry in value.items():
+        path = (*key_path, str(key))
+        if unsupported_keys.is_unsupported(path, entry):
+            diagnostics.add_error(path, "not available yet", "take it out until it is")
+        elif (taken := _decode_value(annotation, entry, path, diagnostics)) is not None:
+            found[key] = taken
+    return found if len(found) == len(value) else None
+
+
+def _report_invalid_value(
+    error: str, annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics
+) -> None:
+    """msgspec's sentence, in the words of the file."""
+    if element := _ELEMENT.search(error):
+        key_path = (*key_path, int(element[1]))
+    choices = _literal_choices(annotation)
+    expected = _EXPECTED.match(error)
+    if choices and isinstance(value, str):
+        near = did_you_mean(value, choices)
+        also = "" if near.startswith("known") else near
+        diagnostics.add_error(key_path, f"{json.dumps(value)} is not one of {', '.join(choices)}", also)
+    elif expected and expected[2]:
+        diagnostics.add_error(key_path, f"must be {_BOUNDS[expected[2]]} {float(expected[3]):,.0f}, not {value}")
+    elif expected and expected[4]:
+        wanted = _PLAIN_TYPE_NAMES.get(expected[1].removesuffix(" | null"), expected[1])
+        diagnostics.add_error(
+            key_path, f"expected {wanted}, not {_PLAIN_TYPE_NAMES.get(expected[4], f'a {expected[4]}')}"
+        )
+    else:
+        diagnostics.add_error(key_path, f"impossible value: {error[:1].lower()}{error[1:]}")
+
+
+def _literal_choices(annotation: object) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [choice for part in get_args(annotation) for choice in _literal_choices(part)]
+
+
+def _type_name(value: object) -> str:
+    for kind, word in ((bool, "bool"), (str, "str"), (int, "int"), (float, "float"), (list, "array"), (dict, "object")):
+        if isinstance(value, kind):
+            return _PLAIN_TYPE_NAMES[word]
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _iter_texts(value: object, key_path: KeyPath) -> Iterable[tuple[str, KeyPath]]:
+    if isinstance(value, str):
+        yield value, key_path
+    elif isinstance(value, tuple):
+        for index, entry in enumerate(value):
+            yield from _iter_texts(entry, (*key_path, index))
+
+
+def _decode_secret(target: type, value: object) -> object:
+    if target is Secret and isinstance(value, str):
+        return Secret(value)
+    raise msgspec.ValidationError(
+        f"Expected `str`, got `{_CONTAINER_TYPE_NAMES.get(type(value), type(value).__name__)}`"
+    )
+
+
+_CONTAINER_TYPE_NAMES: dict[type, str] = {list: "array", dict: "object"}

@@ -1,0 +1,77 @@
+"""What is noticed while a configuration is put together: refusals and warnings, each traced to the file and line."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from walrus_config.errors import ConfigError, ConfigProblem
+from walrus_config.toml_positions import KeyPath
+
+
+class SourceFile:
+    """A file of keys, and where each of them stands. `find` is asked once, and only if there is something to say."""
+
+    def __init__(self, file: str, keys: Mapping[str, object], locate_keys: Callable[[], Mapping[KeyPath, int]]) -> None:
+        self.file = file
+        self.keys = keys
+        self._locate_keys = locate_keys
+
+    @cached_property
+    def _lines(self) -> Mapping[KeyPath, int]:
+        return self._locate_keys()
+
+    def find_line(self, key_path: KeyPath) -> int | None:
+        """The line of the key, or of the nearest table around it; None for a key of which nothing is written."""
+        return next(
+            (self._lines[key_path[:n]] for n in range(len(key_path), 0, -1) if key_path[:n] in self._lines), None
+        )
+
+
+class Diagnostics:
+    """Collects what is wrong, so that all of it can be said at once. Paths are those of walrus.toml."""
+
+    def __init__(self, toml: SourceFile, front_matters: Mapping[str, SourceFile]) -> None:
+        self.toml = toml
+        self._front_matters = front_matters
+        self._errors: list[ConfigProblem] = []
+        self._warnings: list[ConfigProblem] = []
+
+    def add_error(self, key_path: KeyPath, message: str, hint: str = "") -> None:
+        self._errors.append(ConfigProblem(*self.locate(key_path), message, hint))
+
+    def add_warning(self, key_path: KeyPath, message: str, hint: str = "") -> None:
+        self._warnings.append(ConfigProblem(*self.locate(key_path), message, hint))
+
+    def add_errors(self, problems: tuple[ConfigProblem, ...]) -> None:
+        self._errors += problems
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(map(str, self._warnings))
+
+    def raise_if_errors(self) -> None:
+        """Raises ConfigError if anything was refused so far."""
+        if self._errors:
+            raise ConfigError(sorted(self._errors, key=lambda problem: (problem.file, problem.line or 0)))
+
+    def locate(self, key_path: KeyPath) -> tuple[str, int | None, str]:
+        """The file, the line and the key as that file has it."""
+        match key_path:
+            case ("agents", str(name), str(key), *rest) if name in self._front_matters:
+                source = self._front_matters[name]
+                if key in source.keys:
+                    return source.file, source.find_line((key, *rest)), format_key_path((key, *rest))
+        return self.toml.file, self.toml.find_line(key_path), format_key_path(key_path)
+
+
+def format_key_path(key_path: KeyPath) -> str:
+    """A key as one would write it; what is not a bare key is quoted, so that nothing odd reaches a terminal."""
+    text = ""
+    for part in key_path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
+            text += f"{'.' if text else ''}{part if bare else json.dumps(part)}"
+    return text

@@ -1,0 +1,100 @@
+"""The params and results of daemon.*: what a person asks of the daemon itself."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from walrus_protocol.param_types import Params
+
+
+class Pong(Struct, frozen=True, kw_only=True):
+    pass
+
+
+class HelloParams(Params, frozen=True, kw_only=True):
+    client: str = ""
+    protocol: int = 1
+
+
+class Hello(Struct, frozen=True, kw_only=True):
+    protocol: int
+    version: str
+    pid: int
+    home: str
+    uptime_s: float
+
+
+class SessionCounts(Struct, frozen=True, kw_only=True):
+    """`open`: not closed; `live`: held in memory; `running`: with a turn under way."""
+
+    open: int
+    live: int
+    running: int
+
+
+class ProviderStatus(Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    models: tuple[str, ...] = ()
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    version: str
+    pid: int
+    uptime_s: float
+    home: str
+    sessions: SessionCounts
+    agents: tuple[str, ...]
+    providers: tuple[ProviderStatus, ...]
+    mcps: tuple[str, ...] = ()
+    schedule: tuple[str, ...] = ()
+    rss_bytes: int = 0
+    fds: int = 0
+    """Open file descriptors."""
+    tasks: int = 0
+    """trio's, all of them."""
+    threads: int = 0
+    children: int = 0
+    """Processes that descend from the daemon."""
+    connections: int = 0
+    warnings: tuple[str, ...] = ()
+    """What a person should know or do: ignored keys, a missing provider."""
+
+
+class MetricsParams(Params, frozen=True, kw_only=True):
+    format: Literal["json", "prometheus"] = "json"
+
+
+class MetricsResult(Struct, frozen=True, kw_only=True):
+    """`metrics` for programs, or the same as the text that Prometheus reads; the other of the two is empty."""
+
+    metrics: dict[str, float]
+    text: str = ""
+
+
+class ReloadResult(Struct, frozen=True, kw_only=True):
+    """The keys of walrus.toml that are in force as they are now, and those that take effect at the next start."""
+
+    changed: tuple[str, ...]
+    at_restart: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class GcParams(Params, frozen=True, kw_only=True):
+    dry_run: bool = False
+    """Only say what would be thrown away."""
+
+
+class GcResult(Struct, frozen=True, kw_only=True):
+    """What was thrown away, or, of a dry run, about what would be. `db_bytes`: how large the database is."""
+
+    dry_run: bool
+    sessions: int
+    outputs: int
+    events: int
+    bytes: int
+    db_bytes: int
+
+
+class ShutdownResult(Struct, frozen=True, kw_only=True):
+    stopping: bool = True

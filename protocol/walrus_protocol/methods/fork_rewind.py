@@ -1,0 +1,63 @@
+"""The params and results of session.fork, rewind, checkpoint and checkpoints: other ways on from an earlier point."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from walrus_protocol.param_types import Id, Limit, Params
+
+EventSeq = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""The seq of an event: the conversation up to it and with it."""
+CheckpointName = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class ForkParams(Params, frozen=True, kw_only=True):
+    session: Id
+    at: EventSeq | None = None
+
+
+class ForkResult(Struct, frozen=True, kw_only=True):
+    """`at` is the point that the new session goes on from."""
+
+    session: int
+    at: int
+
+
+class RewindParams(Params, frozen=True, kw_only=True):
+    session: Id
+    to: EventSeq
+
+
+class RewindResult(Struct, frozen=True, kw_only=True):
+    """`to` is the point that the session goes on from, `last_seq` that of the event `rewound`."""
+
+    last_seq: int
+    to: int
+
+
+class CheckpointParams(Params, frozen=True, kw_only=True):
+    session: Id
+    name: CheckpointName
+
+
+class CheckpointResult(Struct, frozen=True, kw_only=True):
+    at: int
+
+
+class CheckpointListParams(Params, frozen=True, kw_only=True):
+    session: Id
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class CheckpointInfo(Struct, frozen=True, kw_only=True):
+    name: str
+    at: int
+    ts: float
+
+
+class CheckpointList(Struct, frozen=True, kw_only=True):
+    """In the order in which they were made; one whose name was used again is the last."""
+
+    checkpoints: tuple[CheckpointInfo, ...]
+    cursor: str | None = None

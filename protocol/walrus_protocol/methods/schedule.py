@@ -1,0 +1,65 @@
+"""The params and results of schedule.*: heartbeats, and the ledger of what became of each slot."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from walrus_protocol.content import TickOutcome, TickTrigger
+from walrus_protocol.events import TurnRef
+from walrus_protocol.param_types import Limit, Params, ShortText
+
+
+class ScheduleParams(Params, frozen=True, kw_only=True):
+    schedule: ShortText
+
+
+class TickInfo(Struct, frozen=True, kw_only=True):
+    """A row of the ledger: what became of one slot. The fields are those of the event `tick`."""
+
+    tick: int
+    schedule: str
+    agent: str
+    slot: float
+    by: TickTrigger
+    outcome: TickOutcome
+    reason: str = ""
+    count: int = 1
+    ran: TurnRef | None = None
+    text: str = ""
+    news: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class ScheduleInfo(Struct, frozen=True, kw_only=True):
+    """`next_slot` is null while it is paused; `closed_until` is set while its breaker is open."""
+
+    name: str
+    agent: str
+    kind: Literal["heartbeat"]
+    every_s: float
+    next_slot: float | None = None
+    paused: bool = False
+    running: bool = False
+    failures: int = 0
+    closed_until: float | None = None
+    last: TickInfo | None = None
+
+
+class ScheduleList(Struct, frozen=True, kw_only=True):
+    schedules: tuple[ScheduleInfo, ...]
+
+
+class TickHistoryParams(Params, frozen=True, kw_only=True):
+    schedule: ShortText | None = None
+    news: bool = False
+    """Only what a person need read."""
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class TickHistory(Struct, frozen=True, kw_only=True):
+    """Newest first."""
+
+    ticks: tuple[TickInfo, ...]
+    cursor: str | None = None

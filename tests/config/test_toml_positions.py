@@ -1,0 +1,158 @@
+"""key_lines finds each key of any TOML where it was written."""
+
+import json
+import tomllib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus_config.toml_positions import KeyPath, find_key_lines
+
+
+def paths_of(value: object, at: KeyPath = ()) -> set[KeyPath]:
+    """Every table, key and list element of parsed TOML."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return {(*at, key) for key, _ in inner} | {path for key, v in inner for path in paths_of(v, (*at, key))}
+
+
+bare_keys = st.text("abcXYZ019-_", min_size=1, max_size=4)
+odd_keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+keys = st.one_of(bare_keys, bare_keys, odd_keys)
+
+
+def quoted_key(key: str) -> str:
+    """A TOML basic string; JSON writes it the same way but for DEL and for what is beyond the BMP."""
+    escaped = "".join(f"\\U{ord(c):08X}" if ord(c) > 126 or ord(c) < 32 else c for c in key.replace("\\", "\\\\"))
+    return '"' + escaped.replace('"', '\\"') + '"'
+
+
+def written_key(key: str) -> str:
+    return key if key and all(c in "abcXYZ019-_" for c in key) else quoted_key(key)
+
+
+scalars = st.one_of(
+    st.integers(-99, 99).map(str),
+    st.booleans().map(json.dumps),
+    odd_keys.map(quoted_key),
+    st.sampled_from(
+        [
+            "1979-05-27 07:32:00",
+            "1e3",
+            "'# not a comment'",
+            "''",
+            '"""\n[not.a.table]\nnot_a_key = "" \\\n\n  """',
+            "'''\nit''s = 'a'''''",
+            '"""a\\""""""',
+            "inf",
+        ]
+    ),
+)
+gaps = st.sampled_from(["", " ", "\n", " # ] } , = [\n", "\r\n\t"])
+
+
+def toml_array(elements: list[str], gap: str, end: str) -> str:
+    return "[" + gap + f"{gap},{gap}".join(elements) + end + gap + "]"
+
+
+def inline_table(entries: dict[str, str]) -> str:
+    return "{ " + ", ".join(f"{written_key(key)} = {value}" for key, value in entries.items()) + " }"
+
+
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.builds(toml_array, st.lists(inner, min_size=1, max_size=3), gaps, st.sampled_from(["", ","])),
+        st.dictionaries(keys, inner, max_size=3).map(inline_table),
+    ),
+    max_leaves=6,
+)
+
+
+entries = st.one_of(
+    st.builds(
+        lambda path, dot: "[" + dot.join(map(written_key, path)) + "]",
+        st.lists(keys, min_size=1, max_size=3),
+        st.sampled_from([".", " . "]),
+    ),
+    st.lists(keys, min_size=1, max_size=2).map(lambda path: "[[" + ".".join(map(written_key, path)) + "]] # [x]"),
+    st.builds(
+        lambda path, value: f"{'.'.join(map(written_key, path))}\t= {value}",
+        st.lists(keys, min_size=1, max_size=2),
+        values,
+    ),
+    st.sampled_from(["", "# k = 1", "   "]),
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """Any TOML: pieces are put one after the other, and those that make it no TOML are left out."""
+    text = ""
+    for entry in draw(st.lists(entries, max_size=8)):
+        longer = text + entry + draw(st.sampled_from(["\n", "\r\n"]))
+        try:
+            tomllib.loads(longer)
+        except tomllib.TOMLDecodeError:
+            continue
+        text = longer
+    return text
+
+
+@given(documents())
+def test_every_key_of_any_toml_is_found_and_none_besides(text: str) -> None:
+    assert set(find_key_lines(text)) == paths_of(tomllib.loads(text))
+
+
+@given(documents(), keys, st.integers(-9, 9))
+def test_a_key_is_found_on_the_line_where_it_stands(text: str, key: str, value: int) -> None:
+    whole = f"{text}[it]\n\n{written_key(key)} = {value}\n"
+    try:
+        tomllib.loads(whole)
+    except tomllib.TOMLDecodeError:
+        return  # the text before has a table [it] of its own
+    assert find_key_lines(whole)["it", key] == text.count("\n") + 3
+
+
+def test_lines_count_from_one_and_a_table_stands_where_its_header_is() -> None:
+    text = """\
+title = "a"
+[agents.x.heartbeat]
+interval = 1
+
+[agents.x]
+tools = [
+  "a", # one
+  "b",
+]
+price = { input = 1, output = [2] }
+[[list]]
+a = 1
+[[list]]
+[list.sub]
+b.c = 2
+"""
+    assert find_key_lines(text) == {
+        ("title",): 1,
+        ("agents",): 2,
+        ("agents", "x"): 5,
+        ("agents", "x", "heartbeat"): 2,
+        ("agents", "x", "heartbeat", "interval"): 3,
+        ("agents", "x", "tools"): 6,
+        ("agents", "x", "tools", 0): 7,
+        ("agents", "x", "tools", 1): 8,
+        ("agents", "x", "price"): 10,
+        ("agents", "x", "price", "input"): 10,
+        ("agents", "x", "price", "output"): 10,
+        ("agents", "x", "price", "output", 0): 10,
+        ("list",): 11,
+        ("list", 0): 11,
+        ("list", 0, "a"): 12,
+        ("list", 1): 13,
+        ("list", 1, "sub"): 14,
+        ("list", 1, "sub", "b"): 15,
+        ("list", 1, "sub", "b", "c"): 15,
+    }

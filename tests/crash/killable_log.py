@@ -1,0 +1,105 @@
+"""A store that passes three boundaries with every write, each named after what is written."""
+
+from collections.abc import Callable, Iterator
+
+import trio
+
+from tests.crash.failing_disk import FailingDisk
+from tests.crash.kill_points import KillPoints
+from walrus_protocol.content import plain_text
+from walrus_protocol.events import (
+    AnySessionEvent,
+    AssistantMessage,
+    Done,
+    ToolResult,
+    ToolStarted,
+    TurnResumed,
+    UserMessage,
+    decode_row,
+)
+from walrusd.session.recovery import Draft
+from walrusd.store.contract import Write
+from walrusd.store.sqlite import SqliteLog
+
+
+class KillableLog(SqliteLog):
+    """`give` it its boundaries before the first write."""
+
+    def attach(
+        self, kill_points: KillPoints, disk: FailingDisk, on_draft_durable: Callable[[int, Draft], None]
+    ) -> None:
+        """`drafted` is told of every draft that is durable, and of which session it is."""
+        self._kill_points = kill_points
+        self._disk = disk
+        self._on_draft_durable = on_draft_durable
+        self._draft_done = trio.Event()
+        self.write_refused = trio.Event()
+        """The next time that a write is refused."""
+
+    async def wait_draft_settled(self) -> None:
+        """Wait for the next draft to be durable, or refused."""
+        self._draft_done = trio.Event()
+        await self._draft_done.wait()
+
+    def submit(self, write: Write) -> None:
+        what = " + ".join(_describe_write(write))
+        committed, failed = write.committed, write.failed
+
+        def durable(offset: int) -> None:
+            self._kill_points.reach(what, "durable")
+            committed(offset)
+            if isinstance(write.draft, Draft):
+                self._on_draft_durable(write.session, write.draft)
+            self._kill_points.reach(what, "applied")
+            self._settle_draft(write)
+
+        def refused(error: Exception) -> None:
+            failed(error)
+            self._settle_draft(write)
+            self.write_refused.set()
+            self.write_refused = trio.Event()
+
+        write.committed, write.failed = durable, refused
+        self._kill_points.reach(what, "before")
+        self._disk.begin_write()
+        super().submit(write)
+
+    def _settle_draft(self, write: Write) -> None:
+        if isinstance(write.draft, Draft):
+            self._draft_done.set()
+
+
+def _describe_write(write: Write) -> Iterator[str]:
+    yield from (_describe_event(decode_row(body)) for body in write.bodies)
+    for queued in write.enqueue:
+        yield f"inbox: {queued.kind} “{plain_text(queued.content)}”"
+    if isinstance(write.draft, Draft):
+        yield f"draft “{write.draft.thinking}{write.draft.text}”"
+    if write.output:
+        yield "a large output"
+
+
+def _describe_event(event: AnySessionEvent) -> str:
+    tag = str(event.__struct_config__.tag)
+    match event:
+        case UserMessage(kind="resume"):
+            return f"{tag} (resume)"
+        case UserMessage(kind=kind, content=content):
+            return f"{tag} ({kind}) “{plain_text(content)}”"
+        case AssistantMessage(finish=finish):
+            return f"{tag} ({finish})"
+        case ToolStarted(name=name, call_id=call):
+            return f"{tag} {name} {_call_number(call)}"
+        case ToolResult(name=name, call_id=call, outcome=outcome):
+            return f"{tag} {name} {_call_number(call)} ({outcome})"
+        case Done(stop_reason=reason, error=error):
+            return f"{tag} ({error.kind if error else reason})"
+        case TurnResumed(attempt=attempt):
+            return f"{tag} ({attempt})"
+        case _:
+            return tag
+
+
+def _call_number(call: str) -> int:
+    """Which of its round it is, from 1."""
+    return int(call.rpartition("_")[2]) + 1

@@ -1,0 +1,103 @@
+"""What is said of a session while it is exported: in pieces of whole characters, and to the end or not at all."""
+
+import json
+
+import pytest
+
+from tests.fakes.export_documents import (
+    LONG_OUTPUT,
+    SessionLogBuilder,
+    build_document,
+    encode_document,
+    export_to_text,
+    import_text,
+)
+from tests.fakes.stores import commit, write
+from walrus_protocol.events import SessionClosed
+from walrus_protocol.methods.export_import import MAX_CHUNK_CHARS
+from walrus_protocol.problems import Problem
+from walrusd.export_import.exporter import OUTPUT_PAGE_BYTES, Utf8Chunker
+from walrusd.runtime.streams.fanout import PAGE_ROWS
+from walrusd.store.contract import EventRow, StoredOutput
+from walrusd.store.memory import MemoryLog
+
+
+@pytest.mark.parametrize("sign", ["a", "é", "€", "🦭"])
+@pytest.mark.parametrize("lead", range(4))
+async def test_chunks_end_with_whole_characters_and_respect_the_limit(sign: str, lead: int) -> None:
+    said: list[str] = []
+
+    async def say(piece: str) -> None:  # noqa: ASYNC124 - what it is handed to awaits it
+        said.append(piece)
+
+    pieces, text = Utf8Chunker(say), "x" * lead + sign * (2 * MAX_CHUNK_CHARS)
+    for at in range(0, len(text.encode()), 100_003):
+        await pieces.add(text.encode()[at : at + 100_003])
+    assert await pieces.finish() == len(text.encode())
+    assert "".join(said) == text
+    assert max(map(len, said)) <= MAX_CHUNK_CHARS
+
+
+async def test_an_output_of_many_pages_is_exported_whole() -> None:
+    large = "é" * OUTPUT_PAGE_BYTES + "x" * OUTPUT_PAGE_BYTES + '"\\\n\x00'
+    chat = SessionLogBuilder(1)
+    chat.add_tool_turn("what is there?")
+    told = build_document(chat, outputs=[large])
+    told["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
+    log = MemoryLog()
+    await import_text(log, encode_document(told))
+    assert json.loads((await export_to_text(log, 1))[0])["outputs"] == told["outputs"]
+
+
+class DeletingLog(MemoryLog):
+    """Throws the session away, or the outputs, when it has given so many pages."""
+
+    pages_left = 2
+    deletes = "session"
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
+        self.pages_left -= 1
+        if self.pages_left < 0 and self.deletes == "session":
+            await commit(self, write(session=0, expired_sessions=[1]))
+            await self.sweep()
+        return await super().events(session, since, limit, max_bytes)
+
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        if self.deletes == "session with its outputs":
+            await commit(self, write(session=0, expired_sessions=[1]))
+        return None if offset and self.deletes == "outputs" else await super().output(session, ref, offset, limit)
+
+
+async def test_a_session_deleted_during_its_export_is_not_found() -> None:
+    chat = SessionLogBuilder(1)
+    for number in range(PAGE_ROWS):
+        chat.add_turn(f"{number}")
+    chat.append(SessionClosed())
+    log = DeletingLog()
+    await import_text(log, encode_document(build_document(chat)))
+    with pytest.raises(Problem, match="there is no session 1") as caught:
+        await export_to_text(log, 1)
+    assert caught.value.kind == "session_not_found"
+
+
+async def test_a_session_deleted_with_its_outputs_is_not_found_and_not_exported_without_them() -> None:
+    chat = SessionLogBuilder(1)
+    chat.add_tool_turn("what is there?")
+    log = DeletingLog()
+    log.deletes = "session with its outputs"
+    await import_text(log, encode_document(build_document(chat, outputs=[LONG_OUTPUT])))
+    with pytest.raises(Problem, match="there is no session 1"):
+        await export_to_text(log, 1)
+
+
+async def test_an_output_deleted_during_the_export_fails_the_export() -> None:
+    large = LONG_OUTPUT * 1000
+    chat = SessionLogBuilder(1)
+    chat.add_tool_turn("what is there?")
+    told = build_document(chat, outputs=[large])
+    told["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
+    log = DeletingLog()
+    log.deletes = "outputs"
+    await import_text(log, encode_document(told))
+    with pytest.raises(Problem, match="was thrown away while it was exported"):
+        await export_to_text(log, 1)

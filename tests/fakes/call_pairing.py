@@ -1,0 +1,23 @@
+"""What every provider asks of a history: each call is answered, once, right after the message that made it."""
+
+from collections.abc import Iterable
+
+from walrus_protocol.content import Assistant, Message, ToolOutput, User
+
+
+def has_paired_calls(messages: Iterable[Message]) -> bool:
+    """Every call is answered right after its message, in call order, and nothing else is."""
+    expected: list[str] = []
+    for message in messages:
+        match message:
+            case ToolOutput(call_id=call):
+                if not expected or expected.pop(0) != call:
+                    return False
+            case Assistant(calls=calls):
+                if expected:
+                    return False
+                expected = [call.id for call in calls]
+            case User():
+                if expected:
+                    return False
+    return not expected

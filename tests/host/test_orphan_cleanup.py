@@ -1,0 +1,190 @@
+"""What a dead walrusd left running is found and ended, and nobody else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from walrus_protocol.events import ProcessGroupId
+from walrusd.host.orphan_cleanup import CALL_MARKER_VARIABLE, call_marker, kill_orphans
+from walrusd.host.procfs import boot_id, read_proc
+
+OUR_MARKER = call_marker(7, 2, "call_1")
+HOME = f"/somewhere/walrus-{os.getpid()}"
+"""Not that of a test that runs beside this one."""
+StartGroup = Callable[..., "OrphanGroup"]
+
+
+class OrphanGroup:
+    """A process group as a walrusd would have started it, and what it would have written down."""
+
+    def __init__(self, script: str, marker: str, home: str) -> None:
+        self.leader = subprocess.Popen(
+            ["bash", "-c", f"echo $$; {script}"],
+            env={"PATH": os.environ["PATH"], CALL_MARKER_VARIABLE: marker, "WALRUS_HOME": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        seen = read_proc(self.leader.pid)
+        assert seen
+        self.process = ProcessGroupId(self.leader.pid, seen.start, boot_id())
+        assert self.read_pid() == self.leader.pid, "its environment is there to be seen only a moment after its start"
+
+    @property
+    def pid(self) -> int:
+        return self.leader.pid
+
+    def read_pid(self) -> int:
+        """The next pid that it prints."""
+        assert self.leader.stdout
+        return int(self.leader.stdout.readline())
+
+
+@pytest.fixture
+def start_group() -> Iterator[StartGroup]:
+    """Starts groups, and ends what a test has spared."""
+    with ExitStack() as afterwards:
+
+        def start(script: str, mark: str = OUR_MARKER, home: str = HOME) -> OrphanGroup:
+            started = OrphanGroup(script, mark, home)
+            afterwards.enter_context(started.leader)  # waits for it
+            afterwards.callback(started.leader.kill)
+            return started
+
+        yield start
+
+
+def alive(*pids: int) -> list[int]:
+    return [pid for pid in pids if (seen := read_proc(pid)) and not seen.has_exited]
+
+
+def test_a_group_is_ended_whole(start_group: StartGroup) -> None:
+    group = start_group("sleep 1000 & echo $!; wait")
+    child = group.read_pid()
+    assert kill_orphans([(group.process, OUR_MARKER)], HOME) == sorted([group.pid, child])
+    assert alive(group.pid, child) == []
+
+
+def test_the_leader_is_found_without_its_marker(start_group: StartGroup) -> None:
+    group = start_group("exec env -i sleep 1000", mark="", home="")
+    assert kill_orphans([(group.process, OUR_MARKER)], HOME) == [group.pid]
+
+
+def test_a_group_without_its_leader_is_found_by_the_marker(start_group: StartGroup) -> None:
+    group = start_group("sleep 1000 & echo $!")
+    child = group.read_pid()
+    group.leader.wait()
+    assert kill_orphans([(group.process, OUR_MARKER)], HOME) == [child]
+
+
+def test_a_process_without_a_marker_is_found_by_another_one_of_its_group(start_group: StartGroup) -> None:
+    group = start_group(f"sleep 1000 & echo $!; env -i {shutil.which('sleep')} 1000 & echo $!")
+    marked, bare = group.read_pid(), group.read_pid()
+    group.leader.wait()
+    assert kill_orphans([(group.process, OUR_MARKER)], HOME) == sorted([marked, bare])
+
+
+def test_a_process_that_left_the_session_is_found_by_the_marker(start_group: StartGroup) -> None:
+    group = start_group("setsid sleep 1000 & echo $!")
+    stray = group.read_pid()
+    group.leader.wait()
+    assert kill_orphans([(group.process, OUR_MARKER)], HOME) == [stray]
+
+
+def test_each_group_has_its_own_marker(start_group: StartGroup) -> None:
+    marks = [call_marker(1, turn, "call") for turn in range(3)]
+    groups = [start_group("exec sleep 1000", mark=mark) for mark in marks]
+    started = [(group.process, mark) for group, mark in zip(groups, marks, strict=True)]
+    assert kill_orphans(started[:2], HOME) == [groups[0].pid, groups[1].pid]
+    assert alive(*(group.pid for group in groups)) == [groups[2].pid]
+
+
+@pytest.mark.parametrize("later", [1, -1])
+def test_a_process_with_only_the_same_pid_is_spared(start_group: StartGroup, later: int) -> None:
+    group = start_group("exec sleep 1000", mark="")
+    written = replace(group.process, start=group.process.start + later)
+    assert kill_orphans([(written, OUR_MARKER)], HOME) == []
+    assert alive(group.pid)
+
+
+def test_a_group_with_only_the_same_id_is_spared(start_group: StartGroup) -> None:
+    group = start_group("sleep 1000 & echo $!; sleep 1000", mark=call_marker(7, 3, "call_1"))
+    child = group.read_pid()
+    written = replace(group.process, start=group.process.start - 1)
+    assert kill_orphans([(written, OUR_MARKER)], HOME) == []
+    assert alive(group.pid, child) == [group.pid, child]
+    os.kill(child, 9)
+
+
+def test_a_process_of_another_boot_is_spared(start_group: StartGroup) -> None:
+    group = start_group("exec sleep 1000")
+    assert kill_orphans([(replace(group.process, boot="another"), OUR_MARKER)], HOME) == []
+    assert alive(group.pid)
+
+
+def test_a_process_of_another_home_is_spared(start_group: StartGroup) -> None:
+    group = start_group("exec sleep 1000", home=f"{HOME}/2")
+    assert kill_orphans([(replace(group.process, start=group.process.start - 1), OUR_MARKER)], HOME) == []
+    assert alive(group.pid)
+
+
+def test_a_process_with_the_marker_of_an_earlier_call_is_spared(start_group: StartGroup) -> None:
+    group = start_group("exec sleep 1000")
+    assert kill_orphans([(replace(group.process, start=group.process.start + 1), OUR_MARKER)], HOME) == []
+    assert alive(group.pid)
+
+
+def test_a_walrusd_that_was_started_by_a_tool_does_not_end_itself(start_group: StartGroup, tmp_path: Path) -> None:
+    program = tmp_path / "next.py"
+    program.write_text(f"""
+import json, os, sys
+from walrus_protocol.events import ProcessGroupId
+from walrusd.host.procfs import boot_id
+from walrusd.host.orphan_cleanup import kill_orphans
+leader = ProcessGroupId(*json.loads(sys.stdin.readline()), boot_id())
+print(json.dumps(kill_orphans([(leader, {OUR_MARKER!r})], {HOME!r})))
+""")
+    with subprocess.Popen(
+        ["bash", "-c", f"{sys.executable} {program}; true"],
+        env={
+            **os.environ,
+            CALL_MARKER_VARIABLE: OUR_MARKER,
+            "WALRUS_HOME": HOME,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as shell:
+        seen = read_proc(shell.pid)
+        assert seen
+        said, _ = shell.communicate(json.dumps([shell.pid, seen.start]).encode() + b"\n", timeout=30)
+    assert (json.loads(said), shell.returncode) == ([], 0)
+
+
+def test_if_nothing_was_started_no_process_is_scanned() -> None:
+    assert kill_orphans([], HOME) == []
+
+
+@given(st.integers(1, 2**53), st.integers(1, 2**53), st.text())
+def test_a_marker_is_short_and_plain_whatever_the_call_id(session: int, turn: int, call_id: str) -> None:
+    mark = call_marker(session, turn, call_id)
+    assert len(mark) <= 60
+    assert mark.isascii()
+    assert mark.isprintable()
+    assert mark == call_marker(session, turn, call_id)
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99), st.text(max_size=5)), unique=True))
+def test_no_two_calls_share_a_marker(calls: list[tuple[int, int, str]]) -> None:
+    assert len({call_marker(*call) for call in calls}) == len(calls)

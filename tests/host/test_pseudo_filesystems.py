@@ -1,0 +1,24 @@
+"""Which files are stored, and which are the kernel talking."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from walrusd.host.pseudo_filesystems import is_kernel_filesystem
+
+
+@pytest.mark.parametrize(("path", "shows"), [("/proc/self/stat", True), ("/sys/kernel", True), ("/etc/passwd", False)])
+def test_proc_and_sys_are_kernel_filesystems(path: str, shows: bool) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert is_kernel_filesystem(descriptor) is shows
+    finally:
+        os.close(descriptor)
+
+
+def test_a_descriptor_that_is_not_open_is_an_error(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        is_kernel_filesystem(descriptor)

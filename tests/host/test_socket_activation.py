@@ -1,0 +1,104 @@
+"""A socket that is handed over as systemd does it: to a process, at descriptor 3, named in its environment."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.service_manager import FakeServiceManager
+from walrusd.host.socket_activation import take_activation_socket
+
+ROOT = Path(__file__).parents[2]
+
+INHERIT_SCRIPT = """
+import os, subprocess, sys
+from walrusd.host.socket_activation import InvalidActivation, take_activation_socket
+try:
+    given = take_activation_socket(os.environ)
+except InvalidActivation as refused:
+    sys.exit(f"{refused} -- {refused.hint}")
+print(given and given.getsockname(), os.get_inheritable(3) if given else "", *(k for k in os.environ if "LISTEN" in k))
+"""
+"""Says what it has been given."""
+
+PASS_DESCRIPTOR_SCRIPT = """
+import os, socket, sys
+sys.stdin.close()
+os.close(0)
+{make}
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+{change}
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+
+
+def run_inheriting_process(*wrapper: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*wrapper, sys.executable, "-c", INHERIT_SCRIPT] if wrapper else [sys.executable, "-c", INHERIT_SCRIPT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        close_fds=False,
+        check=False,
+    )
+
+
+def run_with_descriptor_3(make: str, change: str = "") -> subprocess.CompletedProcess[str]:
+    """The heir's words where `make` has put something at descriptor 3."""
+    return subprocess.run(
+        [sys.executable, "-c", PASS_DESCRIPTOR_SCRIPT.format(make=make, change=change), INHERIT_SCRIPT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[FakeServiceManager]:
+    with FakeServiceManager(tmp_path) as manager:
+        yield manager
+
+
+def test_the_socket_is_taken_not_inheritable_and_removed_from_the_environment(
+    manager: FakeServiceManager, tmp_path: Path
+) -> None:
+    with manager.listen(tmp_path / "walrus.sock") as listener:
+        taken = run_inheriting_process(*manager.socket_activation_command(listener))
+    assert (taken.stdout, taken.stderr) == (f"{tmp_path}/walrus.sock False\n", "")
+
+
+def test_without_an_inherited_socket_there_is_none() -> None:
+    assert run_inheriting_process().stdout == "None \n"
+    assert take_activation_socket({}) is None
+
+
+def test_what_was_meant_for_another_process_is_not_taken() -> None:
+    environ = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid()), "LISTEN_FDNAMES": "x", "HOME": "/h"}
+    assert take_activation_socket(environ) is None
+    assert environ == {"HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "told"),
+    [
+        ("", "os.environ['LISTEN_FDS'] = '2'", "handed over 2 sockets"),
+        ("", "os.environ['LISTEN_FDS'] = 'many'", "handed over many sockets"),
+        ("", "", "handed over a descriptor that is not open"),
+        ("os.dup2(os.open('/dev/null', 0), 3)", "", "handed over what is no socket"),
+        ("s = socket.socket(); s.listen(); os.dup2(s.fileno(), 3)", "", "is no Unix stream socket"),
+        ("s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); os.dup2(s.fileno(), 3)", "", "no Unix stream socket"),
+        ("s = socket.socket(socket.AF_UNIX); os.dup2(s.fileno(), 3)", "", "handed over a socket that does not listen"),
+    ],
+)
+def test_anything_else_is_refused_with_what_to_do(make: str, change: str, told: str) -> None:
+    refused = run_with_descriptor_3(make, change)
+    assert refused.returncode == 1
+    assert told in refused.stderr
+    assert "exactly one ListenStream=" in refused.stderr
+    assert "Traceback" not in refused.stderr

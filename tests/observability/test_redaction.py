@@ -1,0 +1,81 @@
+"""What is known to be secret is never told, however the text that holds it is cut; and nothing else is changed."""
+
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.fakes.home import Home
+from walrus_config.load import load
+from walrusd.observability.logging import collect_secrets
+from walrusd.observability.redaction import MAX_RETIRED_SECRETS, Redaction, StreamingRedactor
+
+SECRETS = ("sk-1234", "sk-1234567", "Bearer sk-1234", "abab", "34bab", "****")
+PARTS = st.sampled_from([*SECRETS, *"ab134567 *sk-\n", "Bearer ", "sk-", "x" * 20])
+
+
+def test_secrets_become_stars_and_the_longest_match_wins() -> None:
+    redact = Redaction(["sk-1234", "sk-1234567", "abc"])
+    assert redact("a sk-1234567, sk-1234x and abc") == "a ***, ***x and abc"
+
+
+def test_without_secrets_nothing_is_changed_or_held_back() -> None:
+    assert Redaction()("any text") == "any text"
+    assert StreamingRedactor(Redaction()).feed("any text") == "any text"
+
+
+def test_text_that_cannot_become_a_secret_is_passed_on_at_once() -> None:
+    told = StreamingRedactor(Redaction(["sk-1234567", "a-very-long-secret-of-many-characters"]))
+    assert [told.feed("compiling 3 of 9"), told.feed(" sk-12"), told.feed("x sk"), told.finish()] == [
+        "compiling 3 of 9",
+        " ",
+        "sk-12x ",
+        "sk",
+    ]
+
+
+@given(st.lists(PARTS).map("".join), st.data())
+@example("sk-1234", None)
+def test_a_text_in_chunks_is_redacted_like_the_whole_text(text: str, data: st.DataObject | None) -> None:
+    redact = Redaction(SECRETS)
+    told, left, pieces = StreamingRedactor(redact), text, []
+    while left:
+        size = data.draw(st.integers(1, len(left))) if data else 1
+        pieces.append(told.feed(left[:size]))
+        left = left[size:]
+    assert "".join([*pieces, told.finish()]) == redact(text)
+    assert not any(secret in redact(text) for secret in SECRETS if "*" not in secret)
+
+
+def test_a_secret_that_was_replaced_is_hidden_all_the_same_until_many_others_were() -> None:
+    redact = Redaction(["first-secret"])
+    redact.update_secrets(["second-secret"])
+    assert redact("first-secret, second-secret") == "***, ***"
+    for number in range(MAX_RETIRED_SECRETS - 1):
+        redact.update_secrets([f"secret-{number}"])
+    assert redact("first-secret, second-secret") == "***, ***"
+    redact.update_secrets(["the last one"])
+    assert redact("first-secret, second-secret, the last one") == "first-secret, ***, ***"
+
+
+def test_a_secret_added_in_mid_stream_is_redacted_from_then_on() -> None:
+    redact = Redaction()
+    text = StreamingRedactor(redact)
+    said = text.feed("it is ")
+    redact.update_secrets(["sk-secret"])
+    assert [said, text.feed("sk-sec"), text.feed("ret!"), text.finish()] == ["it is ", "", "***!", ""]
+
+
+def test_an_environment_variable_inside_a_longer_value_is_a_secret_by_itself(tmp_path: Path) -> None:
+    home = Home(
+        tmp_path / "home",
+        """
+        [providers.a]
+        kind = "openai"
+        models = ["m"]
+        api_key = "${KEY}"
+        headers = { X-Session = "of ${ONE}", Authorization = "Bearer written-here", X-Title = "walrus" }
+        """,
+    )
+    secrets = collect_secrets(load(home.path, environ={"KEY": "sk-1234", "ONE": "one-1234"}))
+    assert secrets == {"sk-1234", "one-1234", "Bearer written-here", "written-here"}

@@ -1,0 +1,153 @@
+"""Messages and settings as the bytes of a request."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus_protocol.content import (
+    Assistant,
+    FilePart,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCall,
+    ToolOutput,
+    ToolSchema,
+    User,
+)
+from walrusd.ports import ModelRequest
+from walrusd.providers.openai_encode import message_encoder, request_body
+from walrusd.session.history import ConversationView
+
+READ_SCHEMA = ToolSchema(
+    name="read",
+    description="Reads a file.",
+    parameters={"type": "object", "properties": {"path": {"type": "string"}}},
+    read_only=True,
+)
+
+
+def encode_message(message: Message) -> Any:
+    return json.loads(message_encoder("here")(message))
+
+
+def encode_request(
+    request: ModelRequest, max_output_tokens: int | None = None, *, completion_tokens: bool = False
+) -> Any:
+    messages = request.history.render("openai:here", message_encoder("here"))
+    return json.loads(
+        request_body(
+            request, messages, max_output_tokens=max_output_tokens, use_max_completion_tokens=completion_tokens
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "wire"),
+    [
+        (User("hi"), {"role": "user", "content": "hi"}),
+        (
+            User((TextPart("see"), ImagePart(media_type="image/gif", data="R0k="), ImagePart(url="https://x.test/a"))),
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "see"},
+                    {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0k="}},
+                    {"type": "image_url", "image_url": {"url": "https://x.test/a"}},
+                ],
+            },
+        ),
+        (
+            User((FilePart(name="a.pdf", media_type="application/pdf", data="JVA="),)),
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "file",
+                        "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVA="},
+                    }
+                ],
+            },
+        ),
+        (Assistant(content="yes", thinking="hm"), {"role": "assistant", "content": "yes"}),
+        (Assistant(content=""), {"role": "assistant", "content": ""}),
+        (
+            Assistant(calls=(ToolCall("1", "read", {"path": "ä"}), ToolCall("2", "read", '{"path": '))),
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "read", "arguments": '{"path":"ä"}'}},
+                    {"id": "2", "type": "function", "function": {"name": "read", "arguments": '{"path": '}},
+                ],
+            },
+        ),
+        (
+            ToolOutput(call_id="1", name="read", output="text", is_error=True),
+            {"role": "tool", "tool_call_id": "1", "content": "text"},
+        ),
+    ],
+)
+def test_a_message_is_encoded_as_the_wire_has_it(message: Message, wire: dict[str, Any]) -> None:
+    assert encode_message(message) == wire
+
+
+def test_thinking_goes_back_only_to_the_provider_it_came_from() -> None:
+    ours: dict[str, object] = {"provider": "here", "thinking_as": "reasoning_content"}
+    message = Assistant(content="yes", thinking="hm", opaque=ours)
+    assert encode_message(message) == {"role": "assistant", "content": "yes", "reasoning_content": "hm"}
+    assert json.loads(message_encoder("elsewhere")(message)) == {"role": "assistant", "content": "yes"}
+
+
+def test_a_request_has_the_system_text_first_and_the_tools_as_functions() -> None:
+    request = ModelRequest(model="m", system="Be kind.", history=ConversationView([User("hi")]), tools=(READ_SCHEMA,))
+    assert encode_request(request) == {
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "read", "description": "Reads a file.", "parameters": READ_SCHEMA.parameters},
+            }
+        ],
+    }
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    request = ModelRequest(model="m", system="", history=ConversationView([User("hi")]))
+    assert set(encode_request(request)) == {"model", "stream", "stream_options", "messages"}
+    assert encode_request(request)["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_caps_and_thinking_are_sent_under_the_name_the_server_knows() -> None:
+    request = ModelRequest(model="m", system="", history=ConversationView([User("hi")]), thinking=True)
+    older, newer = encode_request(request, 99), encode_request(request, 99, completion_tokens=True)
+    assert (older["max_tokens"], older["reasoning_effort"], "max_completion_tokens" in older) == (99, "medium", False)
+    assert (newer["max_completion_tokens"], "max_tokens" in newer) == (99, False)
+
+
+def test_a_message_is_encoded_once_however_many_rounds_send_it() -> None:
+    history, asked = ConversationView([User("one")]), []
+    plain = message_encoder("here")
+
+    def counted(message: Message) -> bytes:
+        asked.append(message)
+        return plain(message)
+
+    for more in (User("two"), User("three")):
+        history.render("openai:here", counted)
+        history.append(more)
+    history.render("openai:here", counted)
+    assert asked == [User("one"), User("two"), User("three")]
+
+
+@given(st.lists(st.text()), st.text())
+def test_a_request_is_json_whatever_is_said_in_it(texts: list[str], system: str) -> None:
+    request = ModelRequest(model="m", system=system, history=ConversationView([User(text) for text in texts]))
+    said = [message["content"] for message in encode_request(request)["messages"]]
+    assert said == ([system] if system else []) + texts

@@ -1,0 +1,449 @@
+"""What is kept and what goes first: through a runtime, on both stores."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.fakes.clock import FakeWallClock
+from tests.fakes.model import FakeModel
+from tests.fakes.stores import LogDisk, commit, disk, write
+from walrus_config.schema import StorageSettings
+from walrus_protocol.content import ToolOutput
+from walrus_protocol.events import SessionsExpired, decode
+from walrus_protocol.methods.daemon import GcResult
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelRequest, OnChunk, Reply
+from walrusd.retention.clock_jump import DAY_S
+from walrusd.retention.collector import BATCH_SIZE, HOUR_S, RetentionCollector
+from walrusd.runtime.recording.daemon_events import DaemonRecorder
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.store.contract import DAEMON_SESSION, Log, SessionFilter, StorageFailed, StoredOutput
+from walrusd.store.memory import MemoryLog
+from walrusd.store.retention_contract import SweepStats
+
+__all__ = ["disk"]
+
+NOON = 1_793_620_800.0
+MB = 1_000_000
+
+
+@dataclass
+class RetentionHarness:
+    runtime: Runtime
+    clock: FakeWallClock
+    collector: RetentionCollector
+    log: Log
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    expired_events: list[SessionsExpired] = field(default_factory=list)
+
+    async def create_closed(self, text: str = "Hello", fork_of: int | None = None) -> int:
+        """A session that was talked to, or a fork of one, and closed."""
+        session = await self.create_open(text, fork_of)
+        await self.runtime.close_session(session)
+        return session
+
+    async def create_open(self, text: str = "Hello", fork_of: int | None = None) -> int:
+        session = (
+            (await self.runtime.fork_rewind.fork(fork_of)).session
+            if fork_of
+            else await self.runtime.create_session("walrus")
+        )
+        await self.runtime.send_to(session, text)
+        return session
+
+    async def store_output(self, session: int, ref: str, megabytes: int) -> None:
+        await commit(self.log, write(session=session, output=StoredOutput(ref=ref, body=ref.encode() * MB * megabytes)))
+
+    async def stored_refs(self, *sessions: int) -> list[str]:
+        """The refs, of one letter, of what these have."""
+        found = [(ref, await self.log.output(session, ref, 0, 1)) for session in sessions for ref in "abcdef"]
+        return [ref for ref, begins in found if begins is not None]
+
+    async def gc(self) -> GcResult:
+        return await self.collector.collect(dry_run=False)
+
+    async def texts(self, session: int) -> list[str]:
+        messages = await self.runtime.fork_rewind.history(session)
+        return [str(message.content) for message in messages if not isinstance(message, ToolOutput)]
+
+    async def session_ids(self) -> list[int]:
+        return [
+            row.id for row, _ in reversed(await self.log.list_sessions(SessionFilter(include_closed=True, limit=100)))
+        ]
+
+
+async def reply_at_once(_: ModelRequest, __: OnChunk) -> Reply:
+    """At once: what is said piece by piece is held for the quarter of a second until it is saved."""
+    await trio.lowlevel.checkpoint()
+    return Reply(content="Hi!", cost_usd=0.0)
+
+
+@pytest.fixture
+async def log(disk: LogDisk) -> AsyncIterator[Log]:
+    log = await disk.open()
+    yield log
+    await log.aclose()
+
+
+@pytest.fixture
+async def harness(log: Log) -> AsyncIterator[RetentionHarness]:
+    clock = FakeWallClock(NOON)
+    async with Runtime(FakeModel(reply_at_once), log=log, clock=clock.now) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        facts = await DaemonRecorder.open(log)
+        seen: list[SessionsExpired] = []
+        # Its storage is read when it looks, by when there is a house.
+        space = RetentionCollector(
+            log,
+            runtime.session_cache,
+            facts,
+            storage_settings=lambda: made.storage,
+            clock=clock.now,
+            on_event=seen.append,
+        )
+        made = RetentionHarness(runtime, clock, space, log, expired_events=seen)
+        yield made
+
+
+async def problem_kind(request: Awaitable[object]) -> str:
+    with pytest.raises(Problem) as problem:
+        await request
+    return problem.value.kind
+
+
+def make_idle_collector(runtime: Runtime, recorder: DaemonRecorder) -> RetentionCollector:
+    """A collector that nothing is configured for."""
+    log, cache = runtime.log, runtime.session_cache
+    return RetentionCollector(
+        log, cache, recorder, storage_settings=StorageSettings, clock=time.time, on_event=lambda _: None
+    )
+
+
+async def test_without_retention_settings_nothing_is_deleted(harness: RetentionHarness) -> None:
+    sessions = [await harness.create_closed(), await harness.create_open()]
+    harness.clock.set(NOON + 10_000 * DAY_S)
+    told = await harness.gc()
+    assert (told.sessions, told.outputs, told.events) == (0, 0, 0)
+    assert await harness.session_ids() == sessions
+
+
+async def test_a_session_is_deleted_retain_closed_days_after_its_close(harness: RetentionHarness) -> None:
+    old, open_ = await harness.create_closed(), await harness.create_open()
+    harness.clock.set(NOON + DAY_S)
+    young = await harness.create_closed()
+    harness.storage = StorageSettings(retain_closed_days=1.5)
+    harness.clock.set(NOON + 2 * DAY_S)
+    told = await harness.gc()
+    assert (told.sessions, told.events) == (1, 5)
+    assert await harness.session_ids() == [open_, young]
+    fact = SessionsExpired(ts=NOON + 2 * DAY_S, sessions=(old,), reason="gc")
+    assert [(seen.sessions, seen.reason) for seen in harness.expired_events] == [(fact.sessions, fact.reason)]
+    assert [decode(row.body) for row in await harness.log.events(DAEMON_SESSION, 0, 9)] == harness.expired_events
+
+
+async def test_every_request_for_a_deleted_session_is_refused(harness: RetentionHarness) -> None:
+    session = await harness.create_closed("Where is the fish?")
+    await harness.runtime.fork_rewind.history(session)
+    harness.storage = StorageSettings(retain_closed_days=1)
+    harness.clock.set(NOON + 2 * DAY_S)
+    await harness.gc()
+    runtime = harness.runtime
+    asked = [
+        runtime.session(session),
+        runtime.fork_rewind.history(session),
+        runtime.fork_rewind.fork(session),
+        runtime.send(session, MessageRequest(content="Hello?")),
+        runtime.close_session(session),
+    ]
+    assert {await problem_kind(one) for one in asked} == {"session_not_found"}
+    assert await harness.log.search("fish") == []
+    assert runtime.session_cache.find_live(session) is None
+
+
+async def test_forks_of_a_deleted_session_keep_their_history(harness: RetentionHarness) -> None:
+    first = await harness.create_closed("one")
+    second = await harness.create_closed("two", fork_of=first)
+    third = await harness.create_open("three", fork_of=second)
+    harness.storage = StorageSettings(retain_closed_days=1)
+    harness.clock.set(NOON + 2 * DAY_S)
+    await harness.gc()
+    assert await harness.session_ids() == [third]
+    assert await harness.texts(third) == ["one", "Hi!", "two", "Hi!", "three", "Hi!"]
+    await harness.runtime.send_to(third, "four")
+    assert (await harness.texts(third))[-2:] == ["four", "Hi!"]
+    await harness.runtime.close_session(third)
+    harness.clock.set(NOON + 4 * DAY_S)
+    await harness.gc()
+    assert [await harness.log.events(session, 0, 9) for session in (first, second, third)] == [[], [], []]
+
+
+async def test_a_session_being_read_is_not_deleted_until_the_reader_is_done(harness: RetentionHarness) -> None:
+    session = await harness.create_closed()
+    harness.storage = StorageSettings(retain_closed_days=1)
+    harness.clock.set(NOON + 2 * DAY_S)
+    reader = await harness.runtime.live_session(session)
+    assert (await harness.gc()).sessions == 0
+    assert await harness.session_ids() == [session]
+    del reader
+    assert (await harness.gc()).sessions == 1
+
+
+async def test_a_request_during_a_deletion_gets_session_not_found(harness: RetentionHarness) -> None:
+    session = await harness.create_closed("one")
+    kinds: list[str] = []
+
+    async def ask(asked: Awaitable[object]) -> None:
+        kinds.append(await problem_kind(asked))
+
+    departures = harness.runtime.session_cache.deletion_guard
+    async with trio.open_nursery() as nursery:
+        with departures.try_delete([session], harness.runtime.session_cache.evict_if_unused) as going:
+            nursery.start_soon(ask, harness.runtime.fork_rewind.fork(session))
+            nursery.start_soon(ask, harness.runtime.live_session(session))
+            await commit(harness.log, write(session=DAEMON_SESSION, expired_sessions=going))
+            assert (going, kinds) == ([session], [])
+    assert kinds == ["session_not_found", "session_not_found"]
+
+
+async def test_sessions_in_use_do_not_prevent_the_deletion_of_others(harness: RetentionHarness) -> None:
+    read = [await harness.create_closed() for _ in range(BATCH_SIZE + 1)]
+    readers = [await harness.runtime.live_session(session) for session in read]
+    others = [await harness.create_closed(), await harness.create_closed()]
+    harness.storage = StorageSettings(retain_closed_days=1)
+    harness.clock.set(NOON + 2 * DAY_S)
+    assert (await harness.gc()).sessions == 2
+    assert await harness.session_ids() == read
+    assert [fact.sessions for fact in harness.expired_events] == [(*others,)]
+    readers.clear()
+
+
+async def test_a_session_can_be_deleted_right_after_its_close(log: Log) -> None:
+    async with Runtime(FakeModel(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.send_to(session, "Hello")
+        await runtime.close_session(session)
+        await wait_all_tasks_blocked()
+        assert runtime.session_cache.evict_if_unused(session)
+
+
+async def test_a_session_being_forked_is_not_deleted(harness: RetentionHarness) -> None:
+    session = await harness.create_closed("one")
+    harness.storage = StorageSettings(retain_closed_days=1)
+    harness.clock.set(NOON + 2 * DAY_S)
+    async with harness.runtime.session_cache.deletion_guard.pin(session):
+        assert (await harness.gc()).sessions == 0
+    assert (await harness.gc()).sessions == 1
+
+
+async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarness) -> None:
+    """Outputs of closed sessions, closed sessions, outputs of open ones; the oldest first, and no more than needed."""
+    first, second, open_ = (
+        await harness.create_closed("x" * 2 * MB),
+        await harness.create_closed("y" * 2 * MB),
+        await harness.create_open(),
+    )
+    for session, ref in ((first, "a"), (open_, "c"), (second, "b"), (open_, "d")):
+        await harness.store_output(session, ref, 2)
+    full = (await harness.log.space_usage()).used_bytes
+    left = []
+    for megabytes in (1, 3, 5, 7, 9, 11):
+        harness.storage = StorageSettings(max_db_bytes=full - megabytes * MB)
+        await harness.gc()
+        left.append((await harness.session_ids(), await harness.stored_refs(first, second, open_)))
+    assert left == [
+        ([first, second, open_], ["b", "c", "d"]),
+        ([first, second, open_], ["c", "d"]),
+        ([second, open_], ["c", "d"]),
+        ([open_], ["c", "d"]),
+        ([open_], ["d"]),
+        ([open_], []),
+    ]
+    assert [fact.sessions for fact in harness.expired_events] == [(first,), (second,)]
+    assert not [*harness.collector.warnings()]
+
+
+async def test_nothing_is_deleted_that_would_free_no_space(harness: RetentionHarness) -> None:
+    """What a fork reads stays in any case, and so does an output that an open session has, too."""
+    read, own = await harness.create_closed("x" * 3 * MB), await harness.create_closed("y" * MB)
+    fork = await harness.create_open(fork_of=read)
+    for session, ref, megabytes in ((read, "a", 1), (fork, "a", 1), (own, "b", 1)):
+        await harness.store_output(session, ref, megabytes)
+    full = (await harness.log.space_usage()).used_bytes
+    for megabytes, left in ((1, [read, own, fork]), (2, [read, fork])):
+        harness.storage = StorageSettings(max_db_bytes=full - megabytes * MB + MB // 4)
+        told = await harness.collector.collect(dry_run=True)
+        assert (told.outputs, told.sessions) == (2 - megabytes, megabytes - 1)
+        await harness.gc()
+        assert (await harness.session_ids(), await harness.stored_refs(read)) == (left, ["a"])
+    harness.storage = StorageSettings(max_db_bytes=2 * MB)
+    await harness.gc()
+    assert (await harness.session_ids(), await harness.stored_refs(read, fork)) == ([read, fork], []), (
+        "what an open one has goes last"
+    )
+
+
+async def test_open_sessions_lose_nothing_while_a_closed_session_is_being_read(harness: RetentionHarness) -> None:
+    session, open_ = await harness.create_closed("x" * 2 * MB), await harness.create_open()
+    await harness.store_output(open_, "a", 2)
+    harness.storage = StorageSettings(max_db_bytes=3 * MB)
+    reader = await harness.runtime.live_session(session)
+    assert (await harness.gc()).outputs == 0
+    assert len([*harness.collector.warnings()]) == 1
+    del reader
+    assert (await harness.gc()).sessions == 1
+    assert await harness.stored_refs(open_) == ["a"]
+
+
+async def test_events_of_open_sessions_are_never_deleted_and_a_warning_is_shown(harness: RetentionHarness) -> None:
+    session = await harness.create_open("x" * 3 * MB)
+    harness.storage = StorageSettings(max_db_bytes=2 * MB)
+    assert (await harness.gc()).sessions == 0
+    [warning] = harness.collector.warnings()
+    assert "storage.max_db_bytes allows (2.0 MB)" in warning
+    assert len(await harness.texts(session)) == 2
+    harness.storage = StorageSettings()
+    await harness.gc()
+    assert not [*harness.collector.warnings()]
+
+
+async def test_a_dry_run_reports_deletions_and_deletes_nothing(harness: RetentionHarness) -> None:
+    first, open_ = await harness.create_closed("x" * MB), await harness.create_open()
+    await harness.store_output(first, "a", 1)
+    await harness.store_output(open_, "b", 2)
+    harness.clock.set(NOON + DAY_S)
+    second = await harness.create_closed("y" * MB)
+    await harness.store_output(second, "c", 1)
+    used = (await harness.log.space_usage()).used_bytes
+    plans = []
+    for storage in (
+        StorageSettings(),
+        StorageSettings(retain_closed_days=0.5),
+        StorageSettings(max_db_bytes=used - 1),
+        StorageSettings(max_db_bytes=used - 3 * MB),
+        StorageSettings(retain_closed_days=0.5, max_db_bytes=1024 * 1024),
+    ):
+        harness.storage = storage
+        harness.clock.set(NOON + DAY_S)
+        told = await harness.collector.collect(dry_run=True)
+        plans.append((told.sessions, told.outputs, told.events, round(told.bytes / MB)))
+    assert plans == [(0, 0, 0, 0), (1, 1, 5, 2), (0, 1, 0, 1), (1, 2, 5, 3), (2, 3, 10, 6)]
+    assert await harness.session_ids() == [first, open_, second]
+    assert await harness.stored_refs(first, open_, second) == ["a", "b", "c"]
+
+
+async def test_collection_runs_at_start_and_on_request(harness: RetentionHarness) -> None:
+    first = await harness.create_closed()
+    harness.storage = StorageSettings(retain_closed_days=0.25)
+    harness.clock.set(NOON + 0.5 * DAY_S)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(harness.collector.run)
+        await wait_deleted(harness, first)
+        second = await harness.create_closed()
+        harness.clock.set(NOON + DAY_S)
+        harness.collector.request()
+        await wait_deleted(harness, second)
+        nursery.cancel_scope.cancel()
+    assert [(fact.sessions, fact.reason) for fact in harness.expired_events] == [
+        ((first,), "retention"),
+        ((second,), "retention"),
+    ]
+
+
+async def test_collection_runs_after_many_bytes_were_written(harness: RetentionHarness) -> None:
+    session = await harness.create_closed()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(harness.collector.run)
+        await wait_all_tasks_blocked()
+        harness.storage = StorageSettings(max_db_bytes=3 * MB)
+        for ref in "abc":
+            await harness.store_output(session, ref, 2)
+        await wait_until(harness, lambda used, _: used <= 3 * MB)
+        nursery.cancel_scope.cancel()
+    assert await harness.session_ids() == [session]
+    assert await harness.stored_refs(session) == ["c"]
+
+
+async def wait_deleted(harness: RetentionHarness, session: int) -> None:
+    await wait_until(harness, lambda _, listed: session not in listed)
+
+
+async def wait_until(harness: RetentionHarness, predicate: Callable[[int, list[int]], bool]) -> None:
+    """Wait until it holds of the bytes that are used and the sessions that are listed."""
+    with trio.fail_after(20):
+        while True:
+            if predicate((await harness.log.space_usage()).used_bytes, await harness.session_ids()):
+                return
+            await trio.lowlevel.checkpoint()
+
+
+class SweepCountingLog(MemoryLog):
+    sweep_times: ClassVar[list[float]] = []
+
+    async def sweep(self) -> SweepStats:
+        self.sweep_times.append(trio.current_time())
+        return await super().sweep()
+
+
+async def test_without_writes_collection_runs_once_an_hour(autojump_clock: MockClock) -> None:
+    log = SweepCountingLog()
+    log.sweep_times.clear()
+    began = trio.current_time()
+    async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
+        facts = await DaemonRecorder.open(log)
+        space = make_idle_collector(runtime, facts)
+        with trio.move_on_after(3.5 * HOUR_S):
+            await space.run()
+    assert [round(when - began) for when in log.sweep_times] == [0, 3600, 7200, 10800]
+
+
+async def test_a_sweep_runs_once_an_hour_however_much_is_written(autojump_clock: MockClock) -> None:
+    log = SweepCountingLog()
+    log.sweep_times.clear()
+    began = trio.current_time()
+    async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
+        facts = await DaemonRecorder.open(log)
+        space = make_idle_collector(runtime, facts)
+        with trio.move_on_after(2.2 * HOUR_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(space.run)
+                for number in range(20):
+                    await trio.sleep(HOUR_S / 8)
+                    await commit(log, write(session=9, output=StoredOutput(ref=str(number), body=b"x" * 5 * MB)))
+    hours = [round((when - began) / HOUR_S, 1) for when in log.sweep_times]
+    assert [hours[0], len(hours)] == [0, 3]
+
+
+async def test_after_a_storage_failure_the_next_collection_runs(autojump_clock: MockClock) -> None:
+    class Failing(MemoryLog):
+        failures = 0
+
+        async def sweep(self) -> SweepStats:
+            if not self.failures:
+                self.failures += 1
+                raise StorageFailed("the disk is gone")
+            return await super().sweep()
+
+    log = Failing()
+    clock = FakeWallClock(NOON)
+    async with Runtime(FakeModel(reply_at_once), log=log, clock=clock.now) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.close_session(session)
+        storage = StorageSettings(retain_closed_days=0.01)
+        facts = await DaemonRecorder.open(log)
+        seen: list[SessionsExpired] = []
+        space = RetentionCollector(
+            log, runtime.session_cache, facts, storage_settings=lambda: storage, clock=clock.now, on_event=seen.append
+        )
+        with trio.move_on_after(1.5 * HOUR_S):
+            await space.run()
+    assert log.failures == 1
+    assert [fact.sessions for fact in seen] == [(session,)]

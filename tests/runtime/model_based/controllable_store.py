@@ -1,0 +1,254 @@
+"""A valve between the runtime and its log: a store that is slow, or fails, or is gone."""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+import trio
+import trio.testing
+from msgspec.structs import replace
+
+from tests.runtime.model_based.archive import Archive
+from walrus_protocol.events import Tick
+from walrus_protocol.methods.search import Hit
+from walrusd.session.recovery import Draft
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import (
+    EventRow,
+    FileSizes,
+    IdempotencyKey,
+    InboxEntry,
+    Log,
+    ScheduleRow,
+    SessionFilter,
+    SessionSnapshot,
+    StorageFailed,
+    StorageFull,
+    StreamFilter,
+    StreamPage,
+    TurnSpan,
+    Write,
+)
+from walrusd.store.retention_contract import (
+    CURSOR_START,
+    ClosedCursor,
+    ClosedSession,
+    OutputRef,
+    SpaceUsage,
+    SweepStats,
+)
+
+T = TypeVar("T")
+STORAGE_FAILURES: dict[str, StorageFailed] = {
+    "storage_full": StorageFull("full"),
+    "storage_failed": StorageFailed("broken"),
+}
+
+
+class ControllableStore:
+    """A `Log` before another one. What it holds back goes on, in order, when it is released.
+
+    `archive` notes what is durable, until the power is cut.
+    """
+
+    def __init__(self, log: Log, archive: Archive | None = None) -> None:
+        self.sweep_enabled = True
+        """Whether there is time for it."""
+        self.has_failed = False
+        """At least once in its life."""
+        self.held_at: Literal["before", "after"] | None = None
+        self._released_for_good = False
+        self.log = log
+        self._archive = archive
+        self._held_calls: list[Callable[[], None]] = []
+        self._pending = 0
+        self._failure: StorageFailed | None = None
+        self._progress = trio.Event()
+        self._released = trio.Event()
+
+    @property
+    def failure(self) -> StorageFailed | None:
+        return self._failure
+
+    @failure.setter
+    def failure(self, failure: StorageFailed | None) -> None:
+        self._failure = failure
+        self.has_failed = self.has_failed or failure is not None
+
+    def cut_power(self) -> None:
+        """The power is off."""
+        self._archive = None
+        self.failure = StorageFailed("the power is off")
+
+    def hold(self, when: Literal["before", "after"]) -> None:
+        if not self._released_for_good:
+            self.held_at = self.held_at or when
+
+    def release(self, *, for_good: bool = False) -> None:
+        self.held_at = None
+        self._released_for_good = for_good
+        self._released.set()
+        self._released = trio.Event()
+        kept, self._held_calls = self._held_calls, []
+        for go_on in kept:
+            go_on()
+
+    async def wait_released(self) -> None:
+        """Wait until nothing is held back."""
+        while self.held_at:
+            await self._released.wait()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing moves, on the disk neither: only time, or an order, brings on what comes next."""
+        while True:
+            await trio.testing.wait_all_tasks_blocked()
+            if not self._pending:
+                return
+            self._progress = trio.Event()
+            await self._progress.wait()
+
+    def submit(self, write: Write) -> None:
+        committed, failed = write.committed, write.failed
+        written = replace(write)  # else it would hold itself, and its session
+
+        def durable(offset: int) -> None:
+            if self._archive:
+                self._archive.note_durable(written, offset)
+            self._deliver(lambda: committed(offset))
+
+        write.committed = durable
+        write.failed = lambda error: self._deliver(lambda: failed(error))
+        if self.held_at == "before":
+            self._held_calls.append(lambda: self._forward(write))
+        else:
+            self._forward(write)
+
+    def _forward(self, write: Write) -> None:
+        self._pending += 1
+        if self._archive:
+            self._archive.note_submitted(write)
+        if self.failure:
+            trio.lowlevel.current_trio_token().run_sync_soon(write.failed, self.failure)
+        else:
+            self.log.submit(write)
+
+    def _deliver(self, callback: Callable[[], None]) -> None:
+        self._note_progress()
+        if self.held_at == "after":
+            self._held_calls.append(callback)
+        else:
+            callback()
+
+    def _note_progress(self) -> None:
+        self._pending -= 1
+        self._progress.set()
+
+    async def _read(self, answer: Awaitable[T]) -> T:
+        """A read that is held back saw the store as it was before."""
+        self._pending += 1
+        try:
+            found = await answer
+        finally:
+            self._note_progress()
+        await self.wait_released()
+        return found
+
+    def next_session(self) -> int:
+        return self.log.next_session()
+
+    async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
+        return await self._read(self.log.events(session, since, limit, max_bytes))
+
+    def last_offset(self) -> int:
+        return self.log.last_offset()
+
+    async def stream_page(
+        self, stream_filter: StreamFilter, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
+    ) -> StreamPage:
+        return await self._read(self.log.stream_page(stream_filter, since, upto, limit, max_bytes))
+
+    async def session_snapshot(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> SessionSnapshot | None:
+        return await self._read(self.log.session_snapshot(session, limit, max_bytes))
+
+    async def session_state(self, session: int) -> SessionState | None:
+        return await self._read(self.log.session_state(session))
+
+    async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
+        return await self._read(self.log.list_sessions(session_filter))
+
+    async def inbox(self, session: int) -> list[InboxEntry]:
+        return await self._read(self.log.inbox(session))
+
+    async def draft(self, session: int) -> Draft | None:
+        return await self._read(self.log.draft(session))
+
+    async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None:
+        return await self._read(self.log.idempotency_key(session, key))
+
+    async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
+        return await self._read(self.log.session_created_with(key))
+
+    async def turn_span(self, session: int, turn: int) -> TurnSpan | None:
+        return await self._read(self.log.turn_span(session, turn))
+
+    async def unfinished_sessions(self) -> list[int]:
+        return await self._read(self.log.unfinished_sessions())
+
+    async def open_session_count(self) -> int:
+        return await self._read(self.log.open_session_count())
+
+    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
+        return await self._read(self.log.output(session, ref, offset, limit))
+
+    async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
+        return await self._read(self.log.search(query, before=before, limit=limit))
+
+    async def schedules(self) -> list[ScheduleRow]:
+        return await self._read(self.log.schedules())
+
+    async def ticks(
+        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
+    ) -> list[Tick]:
+        return await self._read(self.log.ticks(schedule, before=before, news=news, limit=limit))
+
+    async def running_ticks(self) -> list[Tick]:
+        return await self._read(self.log.running_ticks())
+
+    async def last_tick_and_seq(self) -> tuple[int, int]:
+        return await self._read(self.log.last_tick_and_seq())
+
+    async def wait_for_writes(self) -> None:
+        await self._read(self.log.wait_for_writes())
+
+    def file_sizes(self) -> FileSizes:
+        return self.log.file_sizes()
+
+    @property
+    def importing_sessions(self) -> set[int]:
+        return self.log.importing_sessions
+
+    async def space_usage(self) -> SpaceUsage:
+        return await self._read(self.log.space_usage())
+
+    async def wait_growth(self) -> None:
+        await self.log.wait_growth()
+
+    async def closed_sessions(
+        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
+    ) -> list[ClosedSession]:
+        return await self._read(self.log.closed_sessions(before, after=after, target_bytes=target_bytes, limit=limit))
+
+    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
+        return await self._read(self.log.output_refs(scope, target_bytes=target_bytes, limit=limit))
+
+    async def unlisted_sessions(self) -> list[int]:
+        return await self._read(self.log.unlisted_sessions())
+
+    async def sweep(self) -> SweepStats:
+        if not self.sweep_enabled:
+            return SweepStats(0, 0)
+        if self.failure:
+            raise self.failure
+        return await self._read(self.log.sweep())
+
+    async def aclose(self) -> None:
+        await self.log.aclose()

@@ -1,0 +1,178 @@
+"""Forks, rewinds, checkpoints and reads: what they answer, and what is there afterwards."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from tests.runtime.model_based.archive import Archive
+from tests.runtime.model_based.history_model import HistoryModel, resume_seq
+from tests.runtime.model_based.operations import Fork, HistoryOperation, MakeCheckpoint, ReadHistory, Rewind
+from tests.runtime.model_based.scripted_model import RecordedPrompt
+from tests.runtime.model_based.store_contents import StoreContents
+from walrus_protocol.content import Message
+from walrus_protocol.events import (
+    AnySessionEvent,
+    CheckpointCreated,
+    Done,
+    Rewound,
+    SessionClosed,
+    SessionCreated,
+    UserMessage,
+)
+from walrus_protocol.methods.fork_rewind import CheckpointResult, ForkResult, RewindResult
+from walrus_protocol.problems import Problem
+from walrusd.runtime.runtime import Runtime
+
+UNAVAILABLE = {"shutting_down", "storage_full", "storage_failed", "session_not_found"}
+ALLOWED_PROBLEMS: dict[type[HistoryOperation], set[str]] = {
+    Fork: UNAVAILABLE | {"offset_in_future"},
+    Rewind: UNAVAILABLE | {"offset_in_future", "session_busy", "session_closed"},
+    MakeCheckpoint: UNAVAILABLE | {"session_closed"},
+    ReadHistory: UNAVAILABLE,
+}
+"""What each may be refused with: no turn and no close keeps a session from being forked."""
+
+HistoryAnswer = ForkResult | RewindResult | CheckpointResult | list[Message]
+
+
+class HistoryRequest(Struct, kw_only=True):
+    """One request. It has neither answer nor refusal where nobody was told."""
+
+    operation: HistoryOperation
+    session: int
+    at: int
+    """The point asked for; 0: the end, wherever that is by then."""
+    known_seq: int
+    """The session had come that far when it was asked."""
+    was_expired: bool
+    """It had expired by then."""
+    answer: HistoryAnswer | None = None
+    problem_kind: str | None = None
+
+
+class HistoryRequests:
+    """All that was asked for in a story."""
+
+    def __init__(self) -> None:
+        self._requests: list[HistoryRequest] = []
+
+    async def send(
+        self, runtime: Runtime, operation: HistoryOperation, session: int, known_seq: int, *, was_expired: bool
+    ) -> HistoryRequest:
+        point = operation.at if isinstance(operation, Fork | Rewind) else None
+        at = 0 if point is None else 1 + point % (known_seq + 1)
+        asked = HistoryRequest(
+            operation=operation, session=session, at=at, known_seq=known_seq, was_expired=was_expired
+        )
+        self._requests.append(asked)
+        try:
+            asked.answer = await _send(runtime, asked)
+        except Problem as problem:
+            asked.problem_kind = problem.kind
+            if problem.kind not in ALLOWED_PROBLEMS[type(operation)]:
+                raise
+        return asked
+
+    def check(self, archive: Archive, histories: HistoryModel, prompts: Sequence[RecordedPrompt]) -> None:
+        """That all that was promised is there, once, and that models were `shown` what there was."""
+        for session, messages in prompts:
+            assert messages in histories.after_each_event(session), f"session {session} never was like that: {messages}"
+        for asked in self._requests:
+            _check(asked, archive, histories)
+        events = [event for log in archive.native_logs() for event in log]
+        self._check_once(Fork, sum(isinstance(event, SessionCreated) and event.parent is not None for event in events))
+        self._check_once(Rewind, sum(isinstance(event, Rewound) for event in events))
+        self._check_once(MakeCheckpoint, sum(isinstance(event, CheckpointCreated) for event in events))
+
+    def _check_once(self, kind: type[HistoryOperation], recorded: int) -> None:
+        asked = [each for each in self._requests if isinstance(each.operation, kind)]
+        promised = sum(each.answer is not None for each in asked)
+        unsure = sum(each.answer is None and each.problem_kind is None for each in asked)
+        assert promised <= recorded <= promised + unsure, f"{kind.__name__}: {promised} promised, {recorded} there"
+
+
+async def _send(runtime: Runtime, request: HistoryRequest) -> HistoryAnswer:
+    match request.operation:
+        case Fork():
+            return await runtime.fork_rewind.fork(request.session, request.at or None)
+        case Rewind():
+            return await runtime.fork_rewind.rewind(request.session, request.at)
+        case MakeCheckpoint(name=name):
+            return await runtime.fork_rewind.checkpoint(request.session, name)
+        case ReadHistory():
+            return [*await runtime.fork_rewind.history(request.session)]
+
+
+def _check(request: HistoryRequest, archive: Archive, histories: HistoryModel) -> None:
+    log = archive.logs[request.session]
+    assert request.problem_kind != "session_not_found" or request.session in archive.expired
+    match request.answer:
+        case _ if request.was_expired:
+            assert request.answer is None
+        case None:
+            assert request.problem_kind != "offset_in_future" or request.at > request.known_seq
+        case ForkResult(session=child, at=at):
+            created = archive.logs[child][0]
+            assert isinstance(created, SessionCreated)
+            assert created.parent is not None
+            assert (created.parent.session, created.parent.seq) == (request.session, at)
+            _check_point(request, at, log)
+        case RewindResult(last_seq=last_seq, to=to):
+            rewound = log[last_seq - 1]
+            assert isinstance(rewound, Rewound)
+            assert rewound.to == to
+            _check_point(request, to, log)
+        case CheckpointResult(at=at):
+            assert isinstance(request.operation, MakeCheckpoint)
+            assert (request.operation.name, at) in {
+                (event.name, event.at) for event in log if isinstance(event, CheckpointCreated)
+            }
+            _check_point(request, at, log)
+        case list(messages):
+            assert messages in histories.after_each_event(request.session)[request.known_seq :]
+
+
+def _check_point(request: HistoryRequest, at: int, log: Sequence[AnySessionEvent]) -> None:
+    assert at == resume_seq(log, request.at or at), "a point with no open call, and the last such one"
+    assert at >= resume_seq(log, request.at or request.known_seq)
+
+
+def expected_outcome(
+    request: HistoryRequest, contents: StoreContents, histories: HistoryModel
+) -> str | int | list[Message]:
+    """How it has to be answered while nothing else happens: the kind of the refusal, the point, or the messages."""
+    if request.session not in contents.rows:
+        return "session_not_found"
+    log, queued = contents.events(request.session), [entry.kind for entry in contents.inboxes[request.session]]
+    closed = any(isinstance(event, SessionClosed) for event in log)
+    at = request.at or len(log)
+    match request.operation:
+        case ReadHistory():
+            return histories.after_each_event(request.session)[-1]
+        case Rewind() | MakeCheckpoint() if closed:
+            return "session_closed"
+        case Rewind() if "close" in queued:
+            return "session_closed"
+        case Rewind() if queued or _is_running(log):
+            return "session_busy"
+        case Fork() | Rewind() if at > len(log):
+            return "offset_in_future"
+        case Fork() | Rewind() | MakeCheckpoint():
+            return resume_seq(log, at)
+
+
+def _is_running(log: Sequence[AnySessionEvent]) -> bool:
+    turns = [event for event in log if isinstance(event, UserMessage | Done)]
+    return turns != [] and isinstance(turns[-1], UserMessage)
+
+
+def actual_outcome(request: HistoryRequest) -> str | int | list[Message]:
+    """What came of it, in the same words."""
+    match request.answer:
+        case None:
+            assert request.problem_kind is not None, "it was neither answered nor refused"
+            return request.problem_kind
+        case ForkResult(at=point) | RewindResult(to=point) | CheckpointResult(at=point):
+            return point
+        case list(messages):
+            return messages

@@ -1,0 +1,113 @@
+"""Sessions that expire, what is swept up after them, and what may be left when nobody needs it."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+
+import pytest
+import trio
+
+from tests.runtime.model_based.archive import Archive
+from tests.runtime.model_based.controllable_store import ControllableStore
+from tests.runtime.model_based.disks import DiskContents
+from tests.runtime.model_based.operations import ExpireSessions
+from tests.runtime.model_based.store_contents import StoreContents
+from walrus_config.schema import StorageSettings
+from walrus_protocol.events import AnySessionEvent, SessionCreated, SessionsExpired
+from walrus_protocol.problems import Problem
+from walrusd.export_import.exporter import export_session
+from walrusd.retention.collector import RetentionCollector
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.store.contract import DAEMON_SESSION
+
+DAY_S = 86_400.0
+
+
+class RetentionDriver:
+    """The space of one life. `see` is shown each fact of it."""
+
+    def __init__(
+        self, runtime: Runtime, store: ControllableStore, on_sessions_expired: Callable[[SessionsExpired], None]
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._settings = StorageSettings()
+        self._collector = RetentionCollector(
+            store,
+            runtime.session_cache,
+            runtime.daemon_recorder,
+            storage_settings=lambda: self._settings,
+            clock=lambda: trio.current_time() + 1,  # what was closed just now, was closed before
+            on_event=on_sessions_expired,
+        )
+
+    async def expire(self, operation: ExpireSessions) -> None:
+        self._store.sweep_enabled = operation.sweeps
+        if operation.over_quota:
+            self._settings = StorageSettings(max_db_bytes=(await self._store.space_usage()).used_bytes - 1)
+        else:
+            self._settings = StorageSettings(retain_closed_days=operation.keep_s / DAY_S)
+        await self._collector.collect(dry_run=False)
+
+    async def sweep(self) -> None:
+        self._store.sweep_enabled = True
+        self._settings = StorageSettings()
+        await self._collector.collect(dry_run=False)
+
+    async def check_all_expired(self, operation: ExpireSessions) -> None:
+        """All go that are closed and that nobody uses; the writer's thread may be using one a moment longer."""
+        for _ in range(100):
+            await self.expire(operation)
+            facts = await StoreContents.read(self._store.log)
+            closed = {session for session, folded in facts.sessions.items() if folded.state.state == "closed"}
+            used = {session for session in closed if self._runtime.session_cache.find_live(session)}
+            if closed == used:
+                return
+        raise AssertionError(f"{closed - used} are closed, and do not go")
+
+    async def check_not_found(self, session: int) -> None:
+        """Everywhere."""
+        runtime, log = self._runtime, self._store.log
+
+        async def say(_: str) -> None:
+            await trio.lowlevel.checkpoint()
+            raise AssertionError("there is nothing to be said of it")
+
+        requests: list[Callable[[], Awaitable[object]]] = [
+            lambda: runtime.session(session),
+            lambda: runtime.live_session(session),
+            lambda: runtime.send(session, MessageRequest(content="Hello?")),
+            lambda: runtime.interrupt(session),
+            lambda: runtime.close_session(session, force=True),
+            lambda: runtime.wait(session, {"closed"}),
+            lambda: runtime.fork_rewind.fork(session),
+            lambda: runtime.fork_rewind.rewind(session, 1),
+            lambda: runtime.fork_rewind.checkpoint(session, "a"),
+            lambda: runtime.fork_rewind.checkpoints(session),
+            lambda: runtime.fork_rewind.history(session),
+            lambda: export_session(log, session, say, page_slot=nullcontext, clock=trio.current_time, version="0"),
+        ]
+        for request in requests:
+            with pytest.raises(Problem) as refused:
+                await request()
+            assert refused.value.kind == "session_not_found"
+        hits = await log.search(f'"{session}"')
+        assert session not in {hit.session for hit in hits}
+
+
+def check_disk_contents(contents: StoreContents, on_disk: DiskContents, archive: Archive) -> None:
+    """After the last sweep: all that somebody needs is there, and nothing else."""
+    needed = {
+        session: [row.seq for row in rows] for session, rows in {**contents.rows, **contents.inherited_rows}.items()
+    }
+    assert on_disk.seqs == needed | (
+        {DAEMON_SESSION: [row.seq for row in contents.daemon_rows]} if contents.daemon_rows else {}
+    )
+    assert on_disk.with_side_rows <= contents.rows.keys(), "with a session goes all that was kept beside it"
+    assert on_disk.with_parent == {session for session in needed if _has_parent(archive.logs[session][0])}
+    assert on_disk.unlisted == contents.inherited_rows.keys()
+    assert on_disk.orphan_rows == 0
+
+
+def _has_parent(created: AnySessionEvent) -> bool:
+    return isinstance(created, SessionCreated) and created.parent is not None

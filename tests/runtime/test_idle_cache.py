@@ -1,0 +1,251 @@
+"""Months: what is not used leaves the memory, and nobody notices but the memory."""
+
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from weakref import ref
+
+import pytest
+import trio
+
+from tests.fakes.model import BlockingReply, FakeModel, replies
+from tests.fakes.stores import SqliteDisk
+from walrus_protocol.events import UserMessage
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.sessions.idle_cache import MAX_BYTES, MAX_ENTRIES, IdleCache
+from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.store.contract import StorageFailed
+from walrusd.store.memory import MemoryLog
+
+IDLE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def gc_disabled() -> Iterator[None]:
+    """What is let go has to be free at once: the daemon's collector looks for cycles only now and then."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+async def runtime(model: FakeModel) -> AsyncIterator[Runtime]:
+    async with Runtime(model, log=MemoryLog(), idle_evict_s=IDLE_S) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        yield runtime
+
+
+def cached_sessions(runtime: Runtime) -> set[int]:
+    return {live.id for live in runtime.session_cache.live_sessions()}
+
+
+async def test_an_idle_session_is_evicted_and_loaded_again_when_used(
+    runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    await runtime.send_to(session, "hi")
+    there = ref(await runtime.live_session(session))
+    await trio.sleep(IDLE_S)
+    assert there() is not None, "it was used a moment less than that ago"
+    await trio.sleep(IDLE_S)
+    assert there() is None
+    await runtime.send_to(session, "more")
+    assert [len(asked) for asked in model.requests] == [1, 3]
+    assert (await runtime.session(session)).messages == 4
+
+
+async def test_what_was_used_lately_stays(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+    old, used = await runtime.create_session("walrus"), await runtime.create_session("walrus")
+    for _ in range(4):
+        await trio.sleep(IDLE_S / 2)
+        await runtime.live_session(used)
+    assert cached_sessions(runtime) == {used}
+    assert old not in cached_sessions(runtime)
+
+
+async def test_ten_thousand_sessions_are_not_held(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+    for _ in range(MAX_ENTRIES + 50):
+        await runtime.send_to(await runtime.create_session("walrus"), "hi")
+    await trio.sleep(2 * SAVE_INTERVAL_S)  # until then the task that saves drafts looks at them
+    assert cached_sessions(runtime) == set(range(51, MAX_ENTRIES + 51))
+
+
+async def test_a_session_is_in_memory_once_as_long_as_somebody_holds_it(
+    runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    held = await runtime.live_session(session)
+    await trio.sleep(3 * IDLE_S)
+    assert await runtime.live_session(session) is held
+
+
+async def test_a_subscriber_of_an_idle_session_sees_the_turn_that_comes_days_later(
+    runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    watched = await runtime.live_session(session)
+    with watched.stream.subscribe(1) as reader:
+        await trio.sleep(3 * IDLE_S)
+        await runtime.send_to(session, "hi")
+        seen = [item.event for item in await reader.next_batch()]
+    assert isinstance(seen[0], UserMessage)
+
+
+async def test_a_turn_that_takes_longer_than_that_is_not_disturbed(
+    runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
+) -> None:
+    model.respond = gate = BlockingReply(text_after="slow")
+    session = await runtime.create_session("walrus")
+    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    await gate.reached.wait()
+    queued = await runtime.send(session, MessageRequest(content="next"))
+    model.respond = replies("quick")
+    await trio.sleep(10 * IDLE_S)
+    gate.released.set()
+    assert ((await ticket.wait_result()).text, (await queued.wait_result()).text) == ("slow", "quick")
+
+
+async def test_a_key_is_remembered_by_a_session_that_was_evicted(
+    runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    first = await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
+    await trio.sleep(3 * IDLE_S)
+    assert cached_sessions(runtime) == set()
+    assert await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result() == first
+    assert len(model.requests) == 1
+
+
+async def test_concurrent_loads_of_an_evicted_session_get_the_same_object(
+    runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    await runtime.send_to(session, "hi")
+    await trio.sleep(3 * IDLE_S)
+    found = []
+
+    async def ask() -> None:
+        found.append(await runtime.live_session(session))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask)
+    assert {id(live) for live in found} == {id(found[0])}
+
+
+async def test_a_session_requested_while_it_is_created_is_found_or_is_not(runtime: Runtime) -> None:
+    async def ask(session: int) -> None:
+        with suppress(Problem):
+            await runtime.live_session(session)
+
+    for session in range(1, 21):
+        async with trio.open_nursery() as nursery:  # in any order
+            nursery.start_soon(ask, session)
+            nursery.start_soon(runtime.create_session, "walrus")
+            nursery.start_soon(ask, session)
+        assert (await runtime.live_session(session)).id == session
+
+
+async def test_a_session_that_was_the_last_to_be_written_can_be_evicted(tmp_path: Path) -> None:
+    log = await SqliteDisk(tmp_path).open()
+    async with Runtime(FakeModel(), log=log) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.fork_rewind.rewind(session, 1)
+        await log.wait_for_writes()  # the writer's thread lets go of a write with the next that comes
+        assert runtime.session_cache.evict_if_unused(session)
+    await log.aclose()
+
+
+async def test_no_timer_runs_while_nothing_is_cached(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+    await runtime.create_session("walrus")
+    await trio.sleep(3 * IDLE_S)
+    assert cached_sessions(runtime) == set()
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
+async def send_with_key(runtime: Runtime, session: int) -> None:
+    await runtime.send(session, MessageRequest(content="other", key="k"))
+
+
+REFUSED_REQUESTS: dict[str, tuple[str, Callable[[Runtime, int], Awaitable[object]]]] = {
+    "a checkpoint of a closed one": ("closed", lambda runtime, session: runtime.fork_rewind.checkpoint(session, "x")),
+    "a message to a closed one": ("closed", lambda runtime, session: runtime.send_to(session, "more")),
+    "a rewind of a closed one": ("closed", lambda runtime, session: runtime.fork_rewind.rewind(session, 1)),
+    "a rewind beyond its end": ("open", lambda runtime, session: runtime.fork_rewind.rewind(session, 99)),
+    "a fork beyond its end": ("open", lambda runtime, session: runtime.fork_rewind.fork(session, 99)),
+    "a key for another message": ("open", send_with_key),
+    "a checkpoint on a full disk": ("full", lambda runtime, session: runtime.fork_rewind.checkpoint(session, "x")),
+    "a message on a full disk": ("full", lambda runtime, session: runtime.send_to(session, "more")),
+    "a rewind on a full disk": ("full", lambda runtime, session: runtime.fork_rewind.rewind(session, 1)),
+    "a close on a full disk": ("full", lambda runtime, session: runtime.close_session(session)),
+}
+
+
+@pytest.mark.parametrize(("state", "ask"), REFUSED_REQUESTS.values(), ids=REFUSED_REQUESTS)
+async def test_a_session_can_be_evicted_after_a_request_of_it_was_refused(
+    state: str, ask: Callable[[Runtime, int], Awaitable[object]], runtime: Runtime, autojump_clock: trio.abc.Clock
+) -> None:
+    session = await runtime.create_session("walrus")
+    await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
+    if state == "closed":
+        await runtime.close_session(session)
+    await trio.sleep(2 * SAVE_INTERVAL_S)
+    assert isinstance(runtime.log, MemoryLog)
+    runtime.log.fail_with = StorageFailed("no answer") if state == "full" else None
+    with pytest.raises(Problem) as refused:
+        await ask(runtime, session)
+    del refused
+    runtime.log.fail_with = None
+    assert runtime.session_cache.evict_if_unused(session)
+
+
+class SizedEntry:
+    def __init__(self, number: int, size: int) -> None:
+        self.id = number
+        self.size = size
+
+
+async def test_large_sessions_evict_more_than_one_but_never_the_latest() -> None:
+    await trio.lowlevel.checkpoint()
+    kept = IdleCache(IDLE_S)
+    for number in range(4):
+        kept.mark_used(SizedEntry(number, MAX_BYTES // 4))
+    assert len(kept) == 4
+    kept.mark_used(SizedEntry(4, MAX_BYTES // 2))
+    assert len(kept) == 3
+    kept.mark_used(SizedEntry(5, 2 * MAX_BYTES))
+    assert len(kept) == 1
+
+
+async def test_a_session_that_has_grown_counts_with_its_current_size() -> None:
+    await trio.lowlevel.checkpoint()
+    kept, growing = IdleCache(IDLE_S), SizedEntry(1, 10)
+    kept.mark_used(SizedEntry(2, 10))
+    kept.mark_used(growing)
+    growing.size = 2 * MAX_BYTES
+    kept.mark_used(growing)
+    assert len(kept) == 1
+    growing.size = 10
+    kept.mark_used(growing)
+    kept.mark_used(SizedEntry(3, MAX_BYTES - 20))
+    assert len(kept) == 2
+
+
+async def test_the_size_of_a_session_is_that_of_its_log(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+    session = await runtime.create_session("walrus")
+    await runtime.send_to(session, "hi")
+    size = (await runtime.live_session(session)).size
+    rows = await runtime.log.events(session, 0, 100)
+    await trio.sleep(3 * IDLE_S)
+    assert size == sum(len(row.body) for row in rows) == (await runtime.live_session(session)).size

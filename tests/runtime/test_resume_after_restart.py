@@ -1,0 +1,437 @@
+"""What was running when the daemon ended goes on: after a stop, after a crash, and not for ever."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes.model import BlockingReply, FakeModel, Responder, calls, in_turn, replies
+from tests.fakes.validators import violations
+from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, ToolSchema, User
+from walrus_protocol.events import (
+    AnySessionEvent,
+    AssistantMessage,
+    Done,
+    InterruptRequested,
+    ToolResult,
+    ToolStarted,
+    TurnResumed,
+    UserMessage,
+    decode_row,
+)
+from walrus_protocol.problems import Problem
+from walrusd.agent.agent import Agent
+from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk, ToolRequest
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.registry.tools import ToolRegistry
+from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.turns.inbox import MessageRequest
+from walrusd.session.recovery import CONTINUE_PROMPT, EFFECT_UNKNOWN, NOT_RUN, RETRY_REPLY_PROMPT, OnRestart
+from walrusd.store.contract import StorageFull
+from walrusd.store.memory import MemoryLog
+
+Autojump = trio.abc.Clock
+RESUME_PROMPT = User(f"From walrusd:\n{RETRY_REPLY_PROMPT}")
+LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True, idempotent=True)
+TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
+
+
+class HangingToolsHook(Hook):
+    """`hangs` is the name of the tool that does not come to its end."""
+
+    def __init__(self) -> None:
+        self.hanging_tool = ""
+        self.executed: list[str] = []
+        self.reached = trio.Event()
+
+    def on_register_tools(self, registry: ToolRegistry) -> None:
+        registry.register_tool(LOOK)
+        registry.register_tool(TOUCH)
+
+    async def dispatch(self, request: ToolRequest) -> ToolResult:
+        await request.record_started(None)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.executed.append(request.call.id)
+        if request.call.name == self.hanging_tool:
+            self.reached.set()
+            await trio.sleep_forever()
+        return ToolResult(call_id=request.call.id, name=request.call.name, output="seen")
+
+
+class RestartableDaemon:
+    """One disk, and the lives of a daemon on it."""
+
+    def __init__(self) -> None:
+        self.model = FakeModel()
+        self.tools = HangingToolsHook()
+        self.log = MemoryLog()
+        self._crashed = False
+
+    @asynccontextmanager
+    async def run(self, *, slots: int = 64, on_restart: OnRestart = "continue") -> AsyncIterator[Runtime]:
+        self.log = MemoryLog(self.log.tables)
+        runtime = Runtime(
+            self.model,
+            self.tools,
+            log=self.log,
+            clock=trio.current_time,
+            max_running_turns=slots,
+            on_restart=on_restart,
+        )
+        async with runtime:
+            runtime.add_agent(Agent(name="walrus", max_iterations=3))
+            await runtime.recover()
+            yield runtime
+
+    def crash(self) -> None:
+        """What is written from now on is lost."""
+        self.log = MemoryLog(self.log.tables)
+
+    async def events(self, session: int = 1) -> list[AnySessionEvent]:
+        return [decode_row(row.body) for row in await self.log.events(session, 0, 1000)]
+
+    async def resumptions(self) -> list[tuple[int, str]]:
+        return [(event.attempt, event.reason) for event in await self.events() if isinstance(event, TurnResumed)]
+
+    async def turn_ends(self) -> list[tuple[str, str | None]]:
+        dones = [event for event in await self.events() if isinstance(event, Done)]
+        return [(done.stop_reason, done.error.kind if done.error else None) for done in dones]
+
+    async def stop_in_mid_turn(self, reply: BlockingReply, *, crash: bool) -> None:
+        """A life in which the first turn is begun, or goes on, and the daemon ends while `speak` speaks."""
+        self.model.respond = reply
+        async with self.run() as runtime:
+            if not await self.log.session_state(1):
+                await runtime.create_session("walrus")
+                await runtime.send(1, MessageRequest(content="hi", key="k"))
+            await reply.reached.wait()
+            await trio.sleep(0.3)
+            if crash:
+                self.crash()
+
+    async def run_to_end(self, respond: Responder | None = None) -> list[Message]:
+        """A life in which all comes to its end; what the model was asked last."""
+        self.model.respond = respond or replies("whole")
+        async with self.run() as runtime:
+            with trio.fail_after(60):
+                await runtime.wait(1, {"idle", "error", "closed"})
+        assert [refused for asked in self.model.requests for refused in violations(asked)] == []
+        return self.model.requests[-1]
+
+
+@pytest.fixture
+def daemon() -> RestartableDaemon:
+    return RestartableDaemon()
+
+
+@pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
+async def test_a_turn_that_was_cut_off_goes_on_to_its_done(
+    daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
+) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply("Once up"), crash=crash)
+    assert await daemon.run_to_end() == [User("hi"), Assistant(content="Once up"), RESUME_PROMPT]
+    assert await daemon.turn_ends() == [("text_response", None)]
+    assert await daemon.resumptions() == [(2, "crash") if crash else (1, "shutdown")]
+    said = [event for event in await daemon.events() if isinstance(event, AssistantMessage)]
+    assert [(event.round, event.content, event.finish) for event in said] == [
+        (1, "Once up", "interrupted"),
+        (2, "whole", "stop"),
+    ]
+    async with daemon.run() as runtime:
+        result = await (await runtime.send(1, MessageRequest(content="hi", key="k"))).wait_result()
+    assert (result.turn, result.text, result.cost_usd) == (1, "whole", None), "a repeat gives its result"
+
+
+@pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
+async def test_before_its_first_word_the_model_is_asked_as_before(
+    daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
+) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply(), crash=crash)
+    assert await daemon.run_to_end() == [User("hi")]
+    assert await daemon.turn_ends() == [("text_response", None)]
+
+
+async def test_a_turn_that_took_the_daemon_down_twice_is_not_tried_a_third_time_but_by_hand(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    for text in ("One", "Two"):
+        await daemon.stop_in_mid_turn(BlockingReply(text), crash=True)
+    daemon.model.respond = replies("never")
+    for _ in range(2):
+        async with daemon.run() as runtime:
+            assert (await runtime.session(1)).state == "error"
+    assert len(daemon.model.requests) == 2
+    [done] = [event for event in await daemon.events() if isinstance(event, Done)]
+    assert (done.stop_reason, done.text, done.error and done.error.kind) == ("error", "Two", "crashed_repeatedly")
+    assert done.error
+    assert "`walrusctl session resume 1`" in done.error.hint
+    daemon.model.respond = replies("At last")
+    async with daemon.run() as runtime:
+        result = await (
+            await runtime.send(1, MessageRequest(content=CONTINUE_PROMPT, kind="resume", when_busy="reject"))
+        ).wait_result()
+    assert (result.turn, result.text) == (2, "At last")
+    assert daemon.model.requests[-1] == [
+        User("hi"),
+        Assistant(content="One"),
+        RESUME_PROMPT,
+        Assistant(content="Two"),
+        User(CONTINUE_PROMPT),
+    ]
+
+
+async def test_stops_are_no_attempts_however_many(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply("One"), crash=True)
+    for text in ("Two", "Three", "Four"):
+        await daemon.stop_in_mid_turn(BlockingReply(text), crash=False)
+    await daemon.run_to_end()
+    assert await daemon.resumptions() == [(2, "crash"), *[(2, "shutdown")] * 3]
+    assert await daemon.turn_ends() == [("text_response", None)]
+
+
+async def test_a_crash_after_a_stop_is_a_crash(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+    await stop_during_tool(daemon, "touch", ToolCall("c0", "touch", {}), crash=False)
+    await daemon.stop_in_mid_turn(BlockingReply(), crash=True)
+    await daemon.run_to_end()
+    assert await daemon.resumptions() == [(1, "shutdown"), (2, "crash")]
+
+
+async def test_a_daemon_that_ends_by_its_own_error_counts_as_crashed(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    gate = daemon.model.respond = BlockingReply("One")
+    with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError), flatten_subgroups=True, allow_unwrapped=True):
+        async with daemon.run() as runtime:
+            await runtime.create_session("walrus")
+            await runtime.send(1, MessageRequest(content="hi"))
+            assert isinstance(gate, BlockingReply)
+            await gate.reached.wait()
+            raise ZeroDivisionError
+    await daemon.run_to_end()
+    assert await daemon.resumptions() == [(2, "crash")]
+
+
+async def test_a_completed_round_makes_it_the_first_attempt_again(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply("One"), crash=True)
+    gate = BlockingReply("Two")
+    daemon.model.respond = in_turn(calls(ToolCall("c1", "touch", {})), gate)
+    async with daemon.run():
+        await gate.reached.wait()
+        daemon.crash()
+    await daemon.run_to_end()
+    assert await daemon.resumptions() == [(2, "crash"), (2, "crash")]
+    assert await daemon.turn_ends() == [("text_response", None)]
+
+
+async def stop_during_tool(daemon: RestartableDaemon, tool: str, *calls_asked: ToolCall, crash: bool = True) -> None:
+    daemon.model.respond = calls(*calls_asked)
+    daemon.tools.hanging_tool = tool
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi"))
+        await daemon.tools.reached.wait()
+        if crash:
+            daemon.crash()
+    daemon.tools.hanging_tool = ""
+
+
+def output_texts(messages: Sequence[Message]) -> list[str]:
+    return [message.output for message in messages if isinstance(message, ToolOutput)]
+
+
+@pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
+async def test_a_call_that_had_begun_is_not_run_again_and_none_behind_it_is(
+    daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
+) -> None:
+    asked = [ToolCall(f"c{n}", tool, {}) for n, tool in enumerate(("look", "touch", "touch"))]
+    await stop_during_tool(daemon, "touch", *asked, crash=crash)
+    assert output_texts(await daemon.run_to_end()) == ["seen", EFFECT_UNKNOWN, NOT_RUN]
+    assert daemon.tools.executed == ["c0", "c1"]
+    assert await daemon.turn_ends() == [("text_response", None)]
+
+
+async def test_a_call_of_an_idempotent_tool_is_run_once_more_and_then_what_is_behind_it(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    asked = [ToolCall("c0", "look", {}), ToolCall("c1", "touch", {})]
+    await stop_during_tool(daemon, "look", *asked)
+    assert output_texts(await daemon.run_to_end()) == ["seen", "seen"]
+    assert daemon.tools.executed == ["c0", "c0", "c1"]
+    started = [event for event in await daemon.events() if isinstance(event, ToolStarted)]
+    assert [(event.call_id, event.attempt) for event in started] == [("c0", 1), ("c0", 2), ("c1", 1)]
+
+
+async def test_parallel_calls_at_a_clean_stop_are_suspended_with_their_turn(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    await stop_during_tool(daemon, "look", ToolCall("c0", "look", {}), ToolCall("c1", "look", {}), crash=False)
+    assert output_texts(await daemon.run_to_end()) == ["seen", "seen"]
+    assert await daemon.resumptions() == [(1, "shutdown")]
+
+
+async def test_a_reply_of_white_space_is_no_reply(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply("\n"), crash=True)
+    assert await daemon.run_to_end() == [User("hi")]
+
+
+async def test_a_tool_that_takes_the_daemon_down_each_time_is_left_alone(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    await stop_during_tool(daemon, "touch", ToolCall("c0", "touch", {}))
+    daemon.tools.hanging_tool, daemon.tools.reached = "touch", trio.Event()
+    daemon.model.respond = calls(ToolCall("c1", "touch", {}))
+    async with daemon.run():
+        await daemon.tools.reached.wait()
+        daemon.crash()
+    await daemon.run_to_end()
+    assert await daemon.turn_ends() == [("error", "crashed_repeatedly")]
+    assert daemon.tools.executed == ["c0", "c1"]
+
+
+async def test_an_interrupt_holds_over_a_restart(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+    gate = daemon.model.respond = BlockingReply("Once up")
+    async with daemon.run() as runtime:
+        session = await runtime.create_session("walrus")
+        await runtime.send(session, MessageRequest(content="hi"))
+        assert isinstance(gate, BlockingReply)
+        await gate.reached.wait()
+        live = await runtime.live_session(session)
+        live.recorder.submit(InterruptRequested(by="client"))
+        await trio.testing.wait_all_tasks_blocked()
+        daemon.crash()
+    await daemon.run_to_end()
+    assert await daemon.turn_ends() == [("interrupted", None)]
+    assert len(daemon.model.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("down_s", "ended"), [(5, ("text_response", None)), (1000, ("interrupted", "timeout"))], ids=["in time", "too late"]
+)
+async def test_the_time_that_a_turn_has_counts_from_its_start(
+    daemon: RestartableDaemon, autojump_clock: Autojump, down_s: float, ended: tuple[str, str | None]
+) -> None:
+    gate = daemon.model.respond = BlockingReply("Once up")
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi", timeout_s=60))
+        assert isinstance(gate, BlockingReply)
+        await gate.reached.wait()
+    await trio.sleep(down_s)
+    await daemon.run_to_end()
+    assert await daemon.turn_ends() == [ended]
+
+
+async def test_the_time_that_is_left_ends_a_turn_that_goes_on(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    gate = daemon.model.respond = BlockingReply("Once up")
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi", timeout_s=60))
+        assert isinstance(gate, BlockingReply)
+        await gate.reached.wait()
+        await trio.sleep(40)
+    before = trio.current_time()
+    await daemon.run_to_end(BlockingReply("again"))
+    assert await daemon.turn_ends() == [("interrupted", "timeout")]
+    assert trio.current_time() - before == pytest.approx(20)
+
+
+async def test_turns_that_wait_for_a_slot_have_not_begun_and_can_be_ended_meanwhile(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    daemon.model.respond = BlockingReply()
+    async with daemon.run() as runtime:
+        for session in (1, 2, 3):
+            await runtime.create_session("walrus")
+            await runtime.send(session, MessageRequest(content="hi"))
+        await trio.testing.wait_all_tasks_blocked()
+        daemon.crash()
+    async with daemon.run(slots=1) as runtime:
+        await trio.testing.wait_all_tasks_blocked()
+        waiting = [n for n in (1, 2, 3) if not any(isinstance(event, TurnResumed) for event in await daemon.events(n))]
+        assert len(waiting) == 2
+        with trio.fail_after(5):
+            assert (await runtime.interrupt(waiting[0])).interrupted
+            assert await runtime.close_session(waiting[1], force=True)
+        daemon.crash()
+    states = [(await daemon.log.session_state(n)) for n in waiting]
+    assert [outline and outline.state for outline in states] == ["idle", "closed"]
+
+
+async def test_messages_queued_behind_a_resumed_turn_are_answered_after_it(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    gate = daemon.model.respond = BlockingReply("Once up")
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi"))
+        await runtime.send(1, MessageRequest(content="and then?"))
+        await runtime.send(1, MessageRequest(content="shorter!", when_busy="steer"))
+        assert isinstance(gate, BlockingReply)
+        await gate.reached.wait()
+    await daemon.run_to_end()
+    heard = [(event.turn, event.kind) for event in await daemon.events() if isinstance(event, UserMessage)]
+    assert heard == [(1, "message"), (1, "resume"), (1, "steer"), (2, "message")]
+
+
+async def test_if_recovery_cannot_write_the_turn_ends_with_a_storage_error_once_it_can(
+    daemon: RestartableDaemon, autojump_clock: Autojump
+) -> None:
+    await daemon.stop_in_mid_turn(BlockingReply("Once up"), crash=True)
+    daemon.model.respond = replies("never")
+    async with daemon.run() as runtime:
+        daemon.log.fail_with = StorageFull("no space left")
+        await trio.sleep(5)
+        assert runtime.suspended_sessions() == (1,)
+        daemon.log.fail_with = None
+        await runtime.wait(1, {"error"})
+    assert await daemon.turn_ends() == [("error", "storage")]
+
+
+@pytest.mark.parametrize("tokens", range(0, 60, 3))
+async def test_a_crash_at_any_token_costs_at_most_the_last_quarter_of_a_second(
+    daemon: RestartableDaemon, autojump_clock: Autojump, tokens: int
+) -> None:
+    async def slowly(_: ModelRequest, say: OnChunk) -> Reply:
+        for n in range(tokens):
+            say(TextChunk(f"{n} "))
+            said_at.append(trio.current_time())
+            await trio.sleep(0.03)
+        crashed.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    said_at: list[float] = []
+    crashed = trio.Event()
+    daemon.model.respond = slowly
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi"))
+        await crashed.wait()
+        daemon.crash()
+        now = trio.current_time()
+    await daemon.run_to_end()
+    [first, *_] = [event for event in await daemon.events() if isinstance(event, AssistantMessage)]
+    old_enough = sum(at <= now - 0.25 for at in said_at)
+    assert isinstance(first.content, str)
+    kept = first.content.split()
+    assert kept == [str(n) for n in range(len(kept))]
+    assert old_enough <= len(kept) <= tokens
+    assert await daemon.turn_ends() == [("text_response", None)]
+
+
+async def test_a_session_that_runs_is_not_resumed(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+    gate = daemon.model.respond = BlockingReply()
+    async with daemon.run() as runtime:
+        await runtime.create_session("walrus")
+        await runtime.send(1, MessageRequest(content="hi"))
+        assert isinstance(gate, BlockingReply)
+        await gate.reached.wait()
+        with pytest.raises(Problem) as refused:
+            await runtime.send(1, MessageRequest(content=CONTINUE_PROMPT, kind="resume", when_busy="reject"))
+        assert refused.value.kind == "session_busy"

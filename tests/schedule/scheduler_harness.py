@@ -1,0 +1,100 @@
+"""A runtime with its heartbeats, on a disk in memory and a clock in the test's hand."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC
+
+import trio
+from msgspec import Struct
+
+from tests.fakes.clock import FakeWallClock
+from walrus_config.schema import AgentSettings as AgentSettings
+from walrus_config.schema import Config, HeartbeatSettings
+from walrus_protocol.events import Tick
+from walrusd.agent.agent import Agent
+from walrusd.ports import Model
+from walrusd.runtime.recording.daemon_events import DaemonRecorder
+from walrusd.runtime.runtime import Runtime
+from walrusd.schedule.heartbeat import HeartbeatDeps, build_heartbeats
+from walrusd.schedule.probe import ProbeResult
+from walrusd.schedule.scheduler import Scheduler
+from walrusd.schedule.todo_sources import TodoSource
+from walrusd.store.contract import Log
+
+NAME = "heartbeat:clerk"
+HOUR = 3600.0
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+MONDAY = 1_793_577_600.0
+"""2026-11-02, midnight in Greenwich."""
+
+
+class SchedulerHarness(Struct):
+    runtime: Runtime
+    scheduler: Scheduler
+    deps: HeartbeatDeps
+    log: Log
+
+    async def reload_heartbeats(self, heartbeat_settings: Mapping[str, HeartbeatSettings]) -> None:
+        """Reload with other heartbeats."""
+        await self.scheduler.configure(build_heartbeats(config_of(heartbeat_settings), self.deps))
+
+    async def rows(self, name: str | None = NAME) -> list[Tick]:
+        """The ledger, oldest first."""
+        return (await self.log.ticks(name, limit=5000))[::-1]
+
+    async def outcomes(self, name: str | None = NAME) -> list[tuple[str, str]]:
+        return [(row.outcome, row.reason) for row in await self.rows(name)]
+
+
+def config_of(heartbeat_settings: Mapping[str, HeartbeatSettings]) -> Config:
+    agents = {
+        name: AgentSettings(name=name, heartbeat=beat, workspace="/tmp") for name, beat in heartbeat_settings.items()
+    }
+    return Config(home="/nowhere", path="/nowhere/walrus.toml", agents=agents)
+
+
+async def unexpected_probe(command: str, folder: str) -> ProbeResult:
+    await trio.lowlevel.checkpoint()
+    raise AssertionError(f"nobody said what {command} says in {folder}")
+
+
+class FakeProbe:
+    """Says what the test wants it to; `asked` counts."""
+
+    def __init__(self, output: str = "") -> None:
+        self.output = output
+        self.calls = 0
+
+    async def __call__(self, command: str, folder: str) -> ProbeResult:
+        self.calls += 1
+        await trio.lowlevel.checkpoint()
+        return ProbeResult(exit_status=0, output=self.output, digest=f"{command} {self.output}")
+
+
+@asynccontextmanager
+async def open_scheduler(
+    log: Log,
+    model: Model,
+    clock: FakeWallClock,
+    *,
+    probe: Callable[[str, str], Awaitable[ProbeResult]] = unexpected_probe,
+    sources: tuple[TodoSource, ...] = (),
+    grace_s: float = 0,
+    max_running_turns: int = 64,
+    heartbeat_settings: Mapping[str, HeartbeatSettings],
+) -> AsyncIterator[SchedulerHarness]:
+    """Agents by the names of their heartbeats. Leaving stops the house as walrusd does it; a log whose disk was
+    taken over by another cannot write any more, which is a power cut."""
+    async with Runtime(model, log=log, clock=clock.now, max_running_turns=max_running_turns) as runtime:
+        for name in heartbeat_settings:
+            runtime.add_agent(Agent(name=name, model="fake"))
+        await runtime.recover()
+        means = HeartbeatDeps(runtime=runtime, run_probe=probe, todo_sources=sources, zone=UTC)
+        schedules = Scheduler(runtime, await DaemonRecorder.open(log), clock)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(schedules.run_scheduler, build_heartbeats(config_of(heartbeat_settings), means))
+            yield SchedulerHarness(runtime, schedules, means, log)
+            schedules.stop()
+            await runtime.stop(grace_s)
+            await schedules.wait_finished()

@@ -1,0 +1,210 @@
+"""When a heartbeat ticks: every slot once or accounted for, whatever the clock does. And its quiet hours."""
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from walrusd.schedule import breaker
+from walrusd.schedule.slot_policy import (
+    MAX_LATENESS_S,
+    Cadence,
+    QuietHours,
+    RecordMissed,
+    Reschedule,
+    RunSlot,
+    SkipSlot,
+    SlotDecision,
+    WaitUntil,
+    compute_jitter,
+    next_decision,
+    recompute_next_slot,
+)
+from walrusd.store.contract import ScheduleRow
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NIGHT_HOURS = QuietHours(start_minute=23 * 60, end_minute=7 * 60)
+HOURLY = Cadence(every_s=3600.0)
+NOW = 1_800_000_000.0
+ROW = ScheduleRow(name="heartbeat:clerk", next_slot=NOW)
+
+intervals = st.sampled_from([5.0, 7.3, 60.0, 3600.0, 86_400.0])
+cadences = st.builds(
+    lambda every, jitter: Cadence(every_s=every, jitter_s=every * jitter), intervals, st.sampled_from([0.0, 0.1, 0.9])
+)
+
+
+def decide_all(row: ScheduleRow, cadence: Cadence, now: float) -> tuple[list[SlotDecision], ScheduleRow]:
+    """What is done at this time until there is nothing more to do, and the row after it."""
+    done: list[SlotDecision] = []
+    while not isinstance(decision := next_decision(row, cadence, now, running=False), WaitUntil):
+        done.append(decision)
+        assert decision.next_slot != row.next_slot, "what is done is done"
+        row = replace(row, next_slot=decision.next_slot)
+        assert len(done) < 5, "it never bursts"
+    return done, row
+
+
+def test_a_slot_is_run_when_it_is_due_and_not_before() -> None:
+    assert next_decision(ROW, HOURLY, NOW - 0.1, running=False) == WaitUntil(NOW)
+    assert next_decision(ROW, HOURLY, NOW, running=False) == RunSlot(NOW, NOW + 3600)
+    assert next_decision(ROW, HOURLY, NOW + MAX_LATENESS_S - 1, running=False) == RunSlot(NOW, NOW + 3600)
+
+
+def test_slots_that_passed_meanwhile_are_one_row_and_the_last_is_run_if_it_is_not_late() -> None:
+    late = NOW + 5 * 3600
+    assert decide_all(ROW, HOURLY, late + 600) == (
+        [RecordMissed(NOW, 6, NOW + 6 * 3600)],
+        replace(ROW, next_slot=NOW + 6 * 3600),
+    )
+    assert decide_all(ROW, HOURLY, late + 1)[0] == [RecordMissed(NOW, 5, late), RunSlot(late, late + 3600)]
+
+
+def test_a_clock_that_was_set_back_begins_a_new_grid_one_interval_from_now() -> None:
+    assert next_decision(ROW, HOURLY, NOW - 3600, running=False) == WaitUntil(NOW)
+    assert next_decision(ROW, HOURLY, NOW - 3601, running=False) == Reschedule(NOW - 1)
+
+
+def test_the_reasons_to_skip_a_slot_have_a_fixed_order() -> None:
+    quiet = replace(HOURLY, quiet_hours=QuietHours(start_minute=0, end_minute=24 * 60 - 1), zone=BERLIN)
+    opened = replace(ROW, failures=3, closed_until=NOW + 7200)
+    reasons = [
+        next_decision(replace(opened, paused=True), quiet, NOW, running=True),
+        next_decision(opened, quiet, NOW, running=True),
+        next_decision(opened, HOURLY, NOW, running=True),
+        next_decision(opened, HOURLY, NOW, running=False),
+        next_decision(opened, HOURLY, NOW + 7200, running=False),
+    ]
+    assert [reason.reason if isinstance(reason, SkipSlot) else reason for reason in reasons[:3]] == [
+        "paused",
+        "quiet hours (00:00 to 23:59)",
+        "the tick before it still runs",
+    ]
+    assert isinstance(reasons[3], SkipSlot)
+    assert reasons[3].reason.startswith("the breaker is open until 20")
+    assert reasons[3].reason.endswith("failures (a refused key counts as three)")
+    assert reasons[4] == RecordMissed(NOW, 2, NOW + 7200)
+
+
+@given(cadences, st.lists(st.floats(0, 3), min_size=1, max_size=30))
+def test_while_the_clock_only_advances_every_slot_is_recorded_once(cadence: Cadence, steps: list[float]) -> None:
+    row, now = ROW, NOW - 1
+    told: list[float] = []
+    for step in steps:
+        now += step * cadence.every_s
+        done, row = decide_all(row, cadence, now)
+        for decision in done:
+            assert isinstance(decision, RunSlot | RecordMissed)
+            count = decision.count if isinstance(decision, RecordMissed) else 1
+            told += [decision.slot + n * cadence.every_s for n in range(count)]
+        assert now - cadence.every_s - MAX_LATENESS_S - cadence.jitter_s < row.next_slot <= now + cadence.every_s
+    for number, slot in enumerate(told):
+        assert abs(slot - (NOW + number * cadence.every_s)) < 1e-3, "slots do not drift"
+
+
+@given(cadences, st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+def test_however_the_clock_is_set_the_next_slot_is_never_further_away_than_one_interval(
+    cadence: Cadence, steps: list[float]
+) -> None:
+    row, now = ROW, NOW - 1
+    for step in steps:
+        now += step * cadence.every_s
+        done, row = decide_all(row, cadence, now)
+        ran = [decision.slot for decision in done if isinstance(decision, RunSlot)]
+        assert len(ran) <= 1
+        assert row.next_slot <= now + cadence.every_s
+        waiting = next_decision(row, cadence, now, running=False)
+        assert isinstance(waiting, WaitUntil)
+        assert now < waiting.until <= now + cadence.every_s + cadence.jitter_s
+
+
+@given(cadences, st.lists(st.floats(0, 2), min_size=1, max_size=30), st.data())
+def test_a_clock_that_is_only_set_back_brings_no_two_runs_nearer_than_an_interval(
+    cadence: Cadence, steps: list[float], data: st.DataObject
+) -> None:
+    """In time that truly passes: a wait is slept through, and then the clock may be set back."""
+    row, now, passed, ran = ROW, NOW, 0.0, list[float]()
+    for step in steps:
+        done, row = decide_all(row, cadence, now)
+        ran += [passed for decision in done if isinstance(decision, RunSlot)]
+        waiting = next_decision(row, cadence, now, running=False)
+        assert isinstance(waiting, WaitUntil)
+        slept = (waiting.until - now) * data.draw(st.sampled_from([0.5, 1.0]))
+        passed, now = passed + slept, now + slept - (step if step > 1 else 0) * cadence.every_s
+    least = cadence.every_s - cadence.jitter_s
+    assert all(later - earlier > least - 1e-3 for earlier, later in pairwise(ran))
+
+
+@given(st.floats(0, 1e9), st.floats(0.001, 3600))
+def test_jitter_is_of_the_slot_and_the_name_and_within_its_bound(slot: float, most: float) -> None:
+    assert 0 <= compute_jitter("a", slot, most) < most
+    assert compute_jitter("a", slot, most) == compute_jitter("a", slot, most) != compute_jitter("b", slot, most)
+
+
+def test_a_new_interval_counts_from_the_last_slot_where_that_is_still_to_come() -> None:
+    assert recompute_next_slot(NOW + 60, 300, 3600, NOW) == NOW + 60 - 300 + 3600
+    assert recompute_next_slot(NOW + 3000, 3600, 300, NOW) == NOW + 300
+
+
+def quiet_slots(first: datetime) -> list[str]:
+    """The slots of a day from `first` on that fall into the night, as the wall shows them."""
+    rhythm, last = Cadence(every_s=1800.0, quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
+    quiet = []
+    slot = first.timestamp()
+    while slot < last.timestamp():
+        decision = next_decision(ScheduleRow(name="heartbeat:clerk", next_slot=slot), rhythm, slot, running=False)
+        assert isinstance(decision, RunSlot | SkipSlot)
+        if isinstance(decision, SkipSlot):
+            quiet.append(f"{datetime.fromtimestamp(slot, BERLIN):%H:%M}")
+        slot = decision.next_slot
+    return quiet
+
+
+EVENING = ["23:00", "23:30"]
+MORNING = [f"{hour:02}:{minute:02}" for hour in range(7) for minute in (0, 30)]
+
+
+def test_quiet_hours_cross_midnight() -> None:
+    assert quiet_slots(datetime(2026, 3, 10, 12, tzinfo=BERLIN)) == EVENING + MORNING
+
+
+def test_quiet_hours_follow_the_wall_clock_on_the_day_of_23_hours() -> None:
+    spring = [hour for hour in MORNING if not hour.startswith("02")]
+    assert quiet_slots(datetime(2026, 3, 28, 12, tzinfo=BERLIN)) == EVENING + spring
+
+
+def test_quiet_hours_follow_the_wall_clock_on_the_day_of_25_hours() -> None:
+    autumn = sorted([*MORNING, "02:00", "02:30"])
+    assert sorted(quiet_slots(datetime(2026, 10, 24, 12, tzinfo=BERLIN))) == sorted(EVENING + autumn)
+
+
+def test_hours_within_one_day_are_quiet_from_their_begin_until_before_their_end() -> None:
+    noon = QuietHours(start_minute=12 * 60, end_minute=13 * 60)
+    at = [datetime(2026, 5, 5, hour, minute, tzinfo=BERLIN) for hour, minute in ((11, 59), (12, 0), (12, 59), (13, 0))]
+    assert [moment in noon for moment in at] == [False, True, True, False]
+
+
+def test_the_breaker_opens_at_the_third_failure_and_doubles_up_to_a_day() -> None:
+    row, opened = ROW, []
+    for _ in range(10):
+        row = breaker.after_failure(row, 3600.0, NOW, opens_breaker=False)
+        opened.append(None if row.closed_until is None else row.closed_until - NOW)
+    hours = [None if seconds is None else seconds / 3600 for seconds in opened]
+    assert hours == [None, None, 2, 4, 8, 16, 24, 24, 24, 24]
+    assert row.failures == 10
+    assert breaker.reset(row) == ROW
+
+
+def test_a_failure_that_the_next_tick_would_repeat_opens_it_at_once() -> None:
+    row = breaker.after_failure(ROW, 60.0, NOW, opens_breaker=True)
+    assert (row.failures, row.closed_until) == (3, NOW + 120)
+    again = breaker.after_failure(row, 60.0, NOW, opens_breaker=False)
+    assert again.closed_until == NOW + 240
+
+
+def test_an_open_breaker_is_open_for_a_day_at_most_though_the_clock_was_set_back() -> None:
+    row = replace(ROW, closed_until=NOW + 3600)
+    assert [breaker.is_open(row, now) for now in (NOW - 90_000, NOW, NOW + 3600)] == [False, True, False]

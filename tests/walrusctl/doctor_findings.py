@@ -1,0 +1,28 @@
+"""What walrusctl doctor says, for tests of what it should say."""
+
+import json
+from pathlib import Path
+
+from tests.fakes.home import Home
+from tests.fakes.walrusctl_runner import WalrusctlRunner
+
+Finding = tuple[str, str, str]
+"""Status, message and hint."""
+
+
+def doctor_findings(home: Path, *words: str) -> dict[str, list[Finding]]:
+    """What --json says, by name; the exit status agrees with it."""
+    result = WalrusctlRunner(home).run("doctor", "--json", *words)
+    checks = json.loads(result.stdout)["checks"]
+    assert result.stderr == ""
+    assert result.exit_code == any(check["status"] == "broken" for check in checks)
+    found: dict[str, list[Finding]] = {}
+    for check in checks:
+        found.setdefault(check["name"], []).append((check["status"], check["message"], check["hint"]))
+    return found
+
+
+def finding_of(home: Home, name: str, *words: str) -> Finding:
+    """The one finding of a name."""
+    [finding] = doctor_findings(home.path, *words)[name]
+    return finding

@@ -1,0 +1,277 @@
+"""walrusctl doctor on the log itself: what is missing, unpaired or nobody's is named, and nothing else is."""
+
+import shutil
+import sqlite3
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.home import ROOT, Home
+from tests.walrusctl.doctor_findings import doctor_findings
+from walrus_protocol.client import Client
+from walrusctl.database_reader import open_read_only
+from walrusctl.doctor.event_log import examine_log as examined_log
+from walrusctl.doctor.event_pairing import find_unpaired
+
+TOUR = ROOT / "docs" / "tour"
+LONG = "very long " * 1000
+
+
+@pytest.fixture(scope="module")
+def populated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which there was talk. Session 1 had three turns, one of them with a call, and was forked as 3 before
+    its third; 2 was closed, and has an output of its own; 4 was told something long.
+    """
+    home = Home(tmp_path_factory.mktemp("lived") / "home")
+    shutil.copytree(TOUR, home.path, dirs_exist_ok=True)
+    home.write("walrus.toml", (TOUR / "walrus.toml").read_text() + "[daemon]\nshutdown_grace_s = 0.1\n")
+    with home.walrusd():
+        for words in (
+            ("session", "create", "librarian"),
+            ("send", "1", "Hello!"),
+            ("send", "1", "What is on the list?"),
+            ("run", "librarian", "Hello!"),
+            ("session", "fork", "1"),
+            ("send", "1", "Hello!"),
+            ("session", "create", "librarian"),
+        ):
+            assert home.walrusctl(*words).returncode == 0, words
+        home.walrusctl("send", "4", LONG)
+    with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
+        db.execute("INSERT INTO output VALUES ('r1', CAST('whole' AS BLOB))")
+        db.execute("INSERT INTO output_of VALUES (2, 'r1')")
+    return home.path
+
+
+@pytest.fixture
+def home(populated_home: Path, tmp_path: Path) -> Path:
+    shutil.copytree(populated_home, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def log_findings(home: Path) -> list[tuple[str, str]]:
+    return [(status, message) for status, message, _ in doctor_findings(home)["log"]]
+
+
+def findings_after(home: Path, *statements: str) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(home / "walrus.db")) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    return log_findings(home)
+
+
+HEALTHY = [("fine", "4 sessions; nothing is missing, unpaired or nobody's")]
+
+
+def test_a_log_that_walrusd_wrote_is_well(home: Path) -> None:
+    assert log_findings(home) == HEALTHY
+
+
+def test_deleted_data_that_awaits_the_sweep_is_fine_and_reported(home: Path) -> None:
+    left = "DELETE FROM {} WHERE session = 2".format
+    assert findings_after(
+        home,
+        "DELETE FROM session WHERE id = 2",
+        "UPDATE counter SET value = 3 WHERE name = 'session_open'",
+        *map(left, ("turn", "inbox", "draft", "sent", "created_with", "output_of")),
+        "INSERT INTO remains VALUES (2)",
+    ) == [
+        ("fine", "3 sessions; 1 more, and 1 output, wait to be thrown away; nothing is missing, unpaired or nobody's")
+    ]
+
+
+def first_offset_sql(kind: str) -> str:
+    """The offset of session 1's first event of a kind, as SQL."""
+    start = f'{{"type":"{kind}"'
+    return f"""(SELECT "offset" FROM event
+        WHERE session = 1 AND substr(body, 1, {len(start)}) = CAST('{start}' AS BLOB) ORDER BY seq LIMIT 1)"""
+
+
+TOOL_RESULT, DONE = first_offset_sql("tool_result"), first_offset_sql("done")
+DAMAGES = {
+    "an event is gone": (
+        ["DELETE FROM event WHERE session = 1 AND seq = 3"],
+        [
+            ("broken", "session 1 has 14 events, from seq 1 to 15: some are gone"),
+            ("broken", "session 3 goes on from session 1 at seq 12, and 1 events before that are gone"),
+            ("warning", "1 entries in the index of what was said are of no event"),
+        ],
+    ),
+    "the first event is gone": (
+        ["DELETE FROM event WHERE session = 3 AND seq = 1"],
+        [("broken", "session 3 ends with seq 0, and its outline says 1")],
+    ),
+    "the last event is gone": (
+        ["DELETE FROM event WHERE session = 3"],
+        [("broken", "session 3 ends with seq 0, and its outline says 1")],
+    ),
+    "an outline says another state": (
+        ["UPDATE session SET state = 'processing', in_turn = 1 WHERE id = 3"],
+        [("broken", "session 3 is listed as processing, in a turn, and its outline says idle")],
+    ),
+    "a turn is not listed": (
+        ["DELETE FROM turn WHERE session = 1 AND turn = 3"],
+        [
+            ("broken", "session 1 has had 3 turns, and 2 are listed"),
+            ("broken", "session 1: turn 3 ends at seq 15, and is said to be open or not to be at all"),
+        ],
+    ),
+    "the counters are behind": (
+        [
+            "UPDATE sqlite_sequence SET seq = 3 WHERE name = 'event'",
+            "UPDATE counter SET value = 9 WHERE name = 'session_open'",
+        ],
+        [
+            ("broken", "the log has given out 3 offsets, and its last event has 25"),
+            ("broken", "3 sessions are open, and 9 are counted"),
+        ],
+    ),
+    "a long text is gone": (
+        ["DELETE FROM text"],
+        [("broken", "session 4 has 1 events whose long text is gone, the first at seq 2")],
+    ),
+    "an output is gone": (
+        ["DELETE FROM output"],
+        [("broken", "session 2 has the output r1, which is gone")],
+    ),
+    "rows of no session": (
+        [
+            "INSERT INTO event (session, seq, body) VALUES (9, 1, CAST('{}' AS BLOB))",
+            "INSERT INTO turn VALUES (9, 1, 1, 1)",
+            "INSERT INTO inbox VALUES (9, 1, 'message', CAST('{}' AS BLOB))",
+            "INSERT INTO draft VALUES (9, CAST('{}' AS BLOB))",
+            "INSERT INTO sent VALUES (9, 'k', CAST('d' AS BLOB), 1)",
+            "INSERT INTO created_with VALUES ('k', CAST('d' AS BLOB), 9)",
+            "INSERT INTO output_of VALUES (9, 'r1')",
+            "INSERT INTO fork VALUES (9, 1, 3)",
+        ],
+        [
+            *(
+                ("warning", f"1 rows of {table} are of session 9, which there is not")
+                for table in ("inbox", "draft", "created_with", "turn", "sent", "output_of", "event")
+            ),
+            ("warning", "session 9, which there is not, is said to go on from session 1"),
+        ],
+    ),
+    "what was long or said is of no event": (
+        [
+            "INSERT INTO text VALUES (CAST('d' AS BLOB), CAST('long' AS BLOB))",
+            "INSERT INTO said_docsize (id, sz) VALUES (99, CAST('' AS BLOB))",
+        ],
+        [
+            ("warning", "1 long texts are of no event"),
+            ("warning", "1 entries in the index of what was said are of no event"),
+        ],
+    ),
+    "a call has no result": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"turn_resumed"}}\' AS BLOB) WHERE "offset" = {TOOL_RESULT}'],
+        [("broken", "session 1: the call call_3_0 has no result before seq 11")],
+    ),
+    "a result is of another call": (
+        [
+            f"""UPDATE event SET body = CAST(replace(body, 'call_3_0', 'call_9_9') AS BLOB)
+            WHERE "offset" = {TOOL_RESULT}"""
+        ],
+        [
+            ("broken", "session 1: the result at seq 9 is of call call_9_9, which was answered or never asked for"),
+            ("broken", "session 1: the call call_3_0 has no result before seq 11"),
+        ],
+    ),
+    "a turn ends twice": (
+        [f'UPDATE event SET body = CAST(replace(body, \'"turn":1\', \'"turn":2\') AS BLOB) WHERE "offset" = {DONE}'],
+        [
+            ("broken", "session 1: turn 2 ends twice, at seq 4 and seq 12"),
+            ("broken", "session 1: turn 1 is said to end at seq 4, and does not"),
+            ("broken", "session 1: turn 2 is said to end at seq 12, and does not"),
+        ],
+    ),
+    "an event is no JSON": (
+        [f'UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) WHERE "offset" = {DONE}'],
+        [("broken", "session 1: the event at seq 4 is no JSON")],
+    ),
+    "an event lacks what belongs to it": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"done","ts":1}}\' AS BLOB) WHERE "offset" = {DONE}'],
+        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
+    "an event has something else where its calls should be": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"assistant_message","calls":5}}\' AS BLOB) WHERE "offset" = {DONE}'],
+        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
+    "a message is no JSON": (
+        ["UPDATE event SET body = x'ff00' WHERE session = 1 AND seq = 2"],
+        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+    ),
+    "a call that was begun is no JSON": (
+        [
+            (
+                "UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) "
+                f'WHERE "offset" = {first_offset_sql("tool_started")}'
+            )
+        ],
+        [("broken", "session 1: the event at seq 8 is not one that walrusd writes")],
+    ),
+    "a message is JSON, and no event": (
+        ["UPDATE event SET body = CAST('{\"a\":1}' AS BLOB) WHERE session = 1 AND seq = 2"],
+        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+    ),
+    "a long text is another one": (
+        ["UPDATE text SET body = CAST('short' AS BLOB)"],
+        [("broken", "session 4: the long text of the event at seq 2 is not the one that walrusd wrote")],
+    ),
+    "an outline is no JSON": (
+        ["UPDATE session SET outline = CAST('{' AS BLOB) WHERE id = 1"],
+        [("broken", "it cannot be looked into: malformed JSON")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("how", "told"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_broken_is_named(home: Path, how: list[str], told: list[tuple[str, str]]) -> None:
+    assert findings_after(home, *how) == told
+
+
+def test_a_log_of_an_older_walrusd_is_left_to_its_next_start(home: Path) -> None:
+    assert findings_after(home, "PRAGMA user_version = 3") == [
+        ("fine", "it is of schema 3: the next start of walrusd keeps a copy and brings it up to date")
+    ]
+
+
+def test_at_its_deadline_the_check_reports_how_far_it_came(home: Path) -> None:
+    with closing(open_read_only(str(home / "walrus.db"))) as db:
+        [check] = examined_log(db, 0.0)
+    assert check[:3] == ("log", "fine", "1 of 4 sessions, the newest, were looked into in 0 s")
+
+
+def test_while_turns_run_nothing_is_broken(home: Path) -> None:
+    running = Home(home, (home / "walrus.toml").read_text())
+    with running.walrusd() as walrusd:
+        story = running.command_line("send", "1", "A story")
+        with (
+            subprocess.Popen(story, env=running.environ(), cwd=ROOT, stderr=subprocess.DEVNULL) as send,
+            ThreadPoolExecutor() as pool,
+        ):
+            assert running.walrusctl("session", "wait", "1", "--state", "processing").returncode == 0
+            talk = pool.submit(run_turns, walrusd.socket)
+            while not talk.done():
+                assert {status for status, _ in log_findings(home)} == {"fine"}
+            talk.result()
+            send.terminate()
+
+
+def run_turns(socket: Path) -> None:
+    with Client(str(socket), 30) as client:
+        for _ in range(20):
+            client.call("agent.run", {"agent": "librarian", "content": "What is on the list?"})
+
+
+def test_an_open_turn_may_have_open_calls() -> None:
+    asked = b'{"type":"assistant_message","calls":[{"id":"a"},{"id":"b"}]}'
+    answered = b'{"type":"tool_result","call_id":"a"}'
+    assert list(find_unpaired([(2, asked), (3, answered)], [], in_turn=True)) == []
+    assert list(find_unpaired([(2, asked), (3, answered)], [], in_turn=False)) == [
+        "the call b has no result at its end"
+    ]

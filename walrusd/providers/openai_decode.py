@@ -1,0 +1,241 @@
+"""The answering half of the OpenAI wire, pure: chunks of a stream, or one whole answer, become pieces and a Reply.
+
+It is lenient where servers differ and the meaning is plain: calls without an index or an id, ids given twice,
+arguments as an object, thinking as `reasoning_content` or `reasoning`, a whole message where chunks were asked for.
+"""
+
+from msgspec import Struct
+
+from walrus_protocol.content import Finish, ToolCall, Usage
+from walrus_protocol.json import BadJson, Decoder
+from walrusd.ports import Reply, ReplyChunk, TextChunk, ThinkingChunk
+
+MAX_TEXT = 3 * 1024 * 1024
+"""Code points in one answer. As UTF-8 at its widest that is 12 MiB, which still fits a frame of our own wire."""
+
+
+class _FunctionDelta(Struct):
+    name: str | None = None
+    arguments: str | dict[str, object] | None = None
+
+
+class _ToolCallDelta(Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _FunctionDelta | None = None
+
+
+class _Delta(Struct):
+    """What a chunk adds, or a whole message: the fields are the same."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCallDelta] | None = None
+
+
+class _Choice(Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: object = None
+
+
+class MalformedReply(Exception):
+    """What came is no answer of this wire."""
+
+
+class ErrorInStream(Exception):
+    """The server reported an error inside its answer; `body` is the JSON it came in."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("an error in the stream")
+        self.body = body
+
+
+class _PartialCall:
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.argument_pieces: list[str] = []
+        self.object_arguments: dict[str, object] | None = None
+
+    def add(self, call: _ToolCallDelta) -> None:
+        self.id = self.id or call.id or ""
+        function = call.function
+        if function is None:
+            return
+        if function.name and function.name != self.name:  # some servers repeat the whole name in every chunk
+            self.name += function.name
+        if isinstance(function.arguments, str):
+            self.argument_pieces.append(function.arguments)
+        elif function.arguments is not None:
+            self.object_arguments = function.arguments
+
+    def decode_arguments(self) -> dict[str, object] | str:
+        if self.object_arguments is not None:
+            return self.object_arguments
+        text = "".join(self.argument_pieces)
+        if not text.strip():
+            return {}  # a tool without parameters is often called with no text at all
+        try:
+            return _object_decoder.decode(text)
+        except BadJson:
+            return text
+
+
+_chunk_decoder = Decoder(_Chunk)
+_object_decoder = Decoder(dict[str, object])
+_FINISH: dict[str, Finish] = {
+    "stop": "stop",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "length": "length",
+    "content_filter": "refused",
+}
+
+
+class ReplyDecoder:
+    """One answer as it comes in. `call_prefix` makes the ids of calls that came without one of their own."""
+
+    def __init__(self, provider: str, call_id_prefix: str) -> None:
+        self._provider = provider
+        self._call_id_prefix = call_id_prefix
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._size = 0
+        self._has_reasoning_content = False
+        self._refused = False
+        self._calls: list[_PartialCall] = []
+        self._finish: str | None = None
+        self._usage = Usage()
+        self.started = False
+        """Something that is an answer has come, be it empty."""
+        self.done_received = False
+        """The server said that nothing more comes."""
+
+    @property
+    def is_complete(self) -> bool:
+        """What is said is whole: a finish reason came, and only the usage may still be missing."""
+        return self.done_received or self._finish is not None
+
+    def add(self, data: bytes) -> list[ReplyChunk]:
+        """What the data of one event, or a whole answer, adds. Raises Malformed, ErrorInStream."""
+        if data == b"[DONE]":
+            self.done_received = True
+            return []
+        try:
+            chunk = _chunk_decoder.decode(data)
+        except BadJson as wrong:
+            raise MalformedReply(str(wrong)) from wrong
+        if chunk.error is not None:
+            raise ErrorInStream(data)
+        if chunk.usage is not None:
+            self._usage = _to_usage(chunk.usage)
+        said: list[ReplyChunk] = []
+        for choice in chunk.choices or ():
+            if choice.index == 0:
+                self._add_choice(choice, said)
+        return said
+
+    def _add_choice(self, choice: _Choice, chunks: list[ReplyChunk]) -> None:
+        self.started = True
+        self._finish = choice.finish_reason or self._finish
+        delta = choice.delta or choice.message
+        if delta is None:
+            return
+        self._has_reasoning_content = self._has_reasoning_content or delta.reasoning_content is not None
+        if thinking := delta.reasoning_content or delta.reasoning:
+            self._add_to_size(thinking)
+            self._thinking.append(thinking)
+            chunks.append(ThinkingChunk(thinking))
+        self._refused = self._refused or bool(delta.refusal)
+        for text in (delta.content, delta.refusal):
+            if text:
+                self._add_to_size(text)
+                self._text.append(text)
+                chunks.append(TextChunk(text))
+        for call in delta.tool_calls or ():
+            if call.function is not None and isinstance(call.function.arguments, str):
+                self._add_to_size(call.function.arguments)
+            self._find_partial_call(call).add(call)
+
+    def _add_to_size(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > MAX_TEXT:
+            raise MalformedReply(f"it is longer than {MAX_TEXT:,} characters")
+
+    def _find_partial_call(self, call: _ToolCallDelta) -> _PartialCall:
+        """The call that a piece belongs to: by its index, and by its id where a server gives all the same index.
+
+        Without an index, as in a whole message, a name begins a call.
+        """
+        begins = call.index is None and call.function is not None and call.function.name
+        for partial in () if begins else reversed(self._calls):
+            same_place = call.index is None or call.index == partial.index
+            if same_place and (not call.id or not partial.id or call.id == partial.id):
+                return partial
+        self._calls.append(_PartialCall(call.index))
+        return self._calls[-1]
+
+    def build_reply(self) -> Reply:
+        """The answer, whole. Calls of an answer that was cut off by a filter are left out: they may be halves."""
+        finish = _FINISH.get(self._finish or "", "stop")
+        refused = self._refused or finish == "refused"
+        calls = () if refused else self._build_calls()
+        if refused:
+            finish = "refused"
+        elif finish != "length":
+            finish = "tool_calls" if calls else "stop"
+        return Reply(
+            content="".join(self._text),
+            thinking="".join(self._thinking),
+            calls=calls,
+            finish=finish,
+            usage=self._usage,
+            # Some servers refuse a later request whose messages lack the thinking that they sent in this field.
+            opaque={"provider": self._provider, "thinking_as": "reasoning_content"}
+            if self._has_reasoning_content
+            else None,
+        )
+
+    def _build_calls(self) -> tuple[ToolCall, ...]:
+        calls: list[ToolCall] = []
+        taken: set[str] = set()
+        for number, partial in enumerate(self._calls):
+            id_ = partial.id or f"{self._call_id_prefix}_{number}"
+            while id_ in taken:
+                id_ = f"{id_}_{number}"
+            taken.add(id_)
+            calls.append(ToolCall(id_, partial.name, partial.decode_arguments()))
+        return tuple(calls)
+
+
+def _to_usage(reported: _Usage) -> Usage:
+    prompt, output = reported.prompt_tokens or 0, reported.completion_tokens or 0
+    cached = min(prompt, (reported.prompt_tokens_details and reported.prompt_tokens_details.cached_tokens) or 0)
+    reasoning = (reported.completion_tokens_details and reported.completion_tokens_details.reasoning_tokens) or 0
+    return Usage(input=prompt - cached, output=output, cache_read=cached, reasoning=min(reasoning, output))

@@ -1,0 +1,164 @@
+"""Fork, rewind and checkpoint: other ways on from an earlier point. Nothing of a log is copied, and nothing erased."""
+
+from collections.abc import Callable, Sequence
+from unicodedata import category
+
+from walrus_protocol.content import Message
+from walrus_protocol.events import CheckpointCreated, Parent, Rewound, SessionCreated
+from walrus_protocol.methods.fork_rewind import CheckpointResult, ForkResult, RewindResult
+from walrus_protocol.problems import Problem
+from walrusd.runtime.errors import decode_event, session_not_found, translate_storage_errors, unreadable_log
+from walrusd.runtime.recording.recorder import PreconditionFailed, TransactionExtras
+from walrusd.runtime.sessions.session_cache import SessionCache
+from walrusd.runtime.streams.fanout import PAGE_ROWS
+from walrusd.runtime.turns.inbox import RETRY_AFTER_MS
+from walrusd.runtime.turns.worker_pool import WorkerPool
+from walrusd.session.message_tree import ResumePoint, ResumePointSearch
+from walrusd.session.session import Checkpoint
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import EventRow, Log
+
+LOOKBACK_EVENTS = 16
+"""Events that are looked at first: the last round or two. Where they do not tell, four times as many before them."""
+
+
+class ForkRewindCommands:
+    """What it takes does not grow with the log: a fork reads its parent's when its own history is first asked for."""
+
+    def __init__(
+        self, log: Log, session_cache: SessionCache, worker_pool: WorkerPool, check_not_stopping: Callable[[], None]
+    ) -> None:
+        self._log = log
+        self._session_cache = session_cache
+        self._worker_pool = worker_pool
+        self._check_not_stopping = check_not_stopping
+
+    async def fork(self, session: int, at: int | None = None, *, created_by: str = "") -> ForkResult:
+        """A new session of the same agent that goes on from `at`, without it from the end; the parent may be closed.
+
+        Raises Problem (session_not_found, offset_in_future, shutting_down, storage_full, storage_failed).
+        """
+        self._check_not_stopping()
+        with translate_storage_errors(session=session):
+            async with self._session_cache.deletion_guard.pin(session):
+                outline = await self._log.session_state(session)
+                if outline is None:
+                    raise session_not_found(session)
+                point = await self._find_resume_point(outline, outline.last_seq if at is None else at)
+                created = SessionCreated(
+                    agent=outline.agent,
+                    created_by=created_by,
+                    title=outline.title,
+                    parent=Parent(session=session, seq=point.seq, messages=point.messages),
+                )
+                child = await self._session_cache.create(created)
+        return ForkResult(session=child.id, at=point.seq)
+
+    async def rewind(self, session: int, to: int) -> RewindResult:
+        """Have the session go on from `to`; a point before an earlier rewind brings back what that took away.
+
+        Raises Problem (session_not_found, session_closed, session_busy, offset_in_future, storage_full,
+        storage_failed).
+        """
+        with translate_storage_errors(session=session):
+            live = await self._session_cache.get(session)
+            if live.is_closing:
+                raise _session_closed(session)
+            if live.is_busy:
+                raise Problem(
+                    "session_busy",
+                    f"session {session} has a turn under way, or messages that wait",
+                    "Wait for them, or interrupt; a fork goes on beside it.",
+                    retry_after_ms=RETRY_AFTER_MS,
+                )
+            live.opening = True
+            try:
+                point = await self._find_resume_point(live.session.state, to)
+                seqs: list[int] = []
+                await live.recorder.record(
+                    Rewound(to=point.seq, messages=point.messages),
+                    extras=TransactionExtras(on_applied=lambda: seqs.append(live.session.state.last_seq)),
+                )
+            finally:
+                live.opening = False
+                self._worker_pool.ensure_worker(live)
+        return RewindResult(last_seq=seqs[0], to=point.seq)
+
+    async def checkpoint(self, session: int, name: str) -> CheckpointResult:
+        """Name the point where the session stands; of a running one, the last that has no open call.
+
+        Raises Problem (session_not_found, session_closed, invalid_params, storage_full, storage_failed).
+        """
+        check_checkpoint_name(name)
+        with translate_storage_errors(session=session):
+            live = await self._session_cache.get(session)
+            outline = live.session.state
+            point = await self._find_resume_point(outline, outline.last_seq)
+            try:
+                await live.recorder.record(
+                    CheckpointCreated(name=name, at=point.seq),
+                    extras=TransactionExtras(precondition=lambda now: now.state != "closed"),
+                )
+            except PreconditionFailed:
+                raise _session_closed(session) from None
+        return CheckpointResult(at=point.seq)
+
+    async def checkpoints(self, session: int) -> Sequence[Checkpoint]:
+        """In the order in which they were made. Raises Problem (session_not_found, storage_failed)."""
+        with translate_storage_errors(session=session):
+            return [*(await self._session_cache.get(session)).session.checkpoints.values()]
+
+    async def history(self, session: int) -> Sequence[Message]:
+        """The messages as the model sees them. Raises Problem (session_not_found, storage_failed)."""
+        with translate_storage_errors(session=session):
+            return (await self._session_cache.history(session)).messages
+
+    async def _find_resume_point(self, session_state: SessionState, at: int) -> ResumePoint:
+        """The last point up to `at` with no open call. Raises Problem offset_in_future, and StorageFailed."""
+        if at > session_state.last_seq:
+            raise Problem(
+                "offset_in_future",
+                f"session {session_state.id} ends at seq {session_state.last_seq}, before {at}",
+                f"`walrusctl session attach {session_state.id} --no-follow --json` shows its events with their seqs.",
+            )
+        turn = session_state.turn
+        if at == session_state.last_seq and not (turn and (turn.calls or turn.executing)):
+            return ResumePoint(at, session_state.messages)
+        descent, upto, look = ResumePointSearch(at), at, LOOKBACK_EVENTS
+        while upto:
+            since = max(0, upto - look)
+            for row in reversed(await self._read_rows(session_state.id, since, upto)):
+                if found := descent.visit(row.seq, decode_event(session_state.id, row)):
+                    return found
+            upto, look = since, min(4 * look, PAGE_ROWS)
+        raise unreadable_log(session_state.id, 1, "it does not begin with its creation")
+
+    async def _read_rows(self, session: int, since: int, upto: int) -> list[EventRow]:
+        rows: list[EventRow] = []
+        while since < upto:
+            page = await self._log.events(session, since, upto - since)
+            if not page:
+                raise unreadable_log(session, since + 1, "it ends there")
+            rows += page
+            since = page[-1].seq
+        return rows
+
+
+def check_checkpoint_name(name: str) -> None:
+    """Raises Problem for a name that would be taken for a seq, or that a list would show as another."""
+    if name.isascii() and name.isdigit():
+        raise Problem("invalid_params", f"name: {name[:40]!r} is a number", "Numbers are seqs: give it another name.")
+    if name != " ".join(name.split()) or any(category(character) == "Cc" for character in name):
+        raise Problem(
+            "invalid_params",
+            f"name: {name[:40]!r} is not what a list would show",
+            "Single spaces between its words are all the white space it may have, and no control characters.",
+        )
+
+
+def _session_closed(session: int) -> Problem:
+    return Problem(
+        "session_closed",
+        f"session {session} is closed",
+        f"It can be read and forked: `walrusctl session fork {session}`.",
+    )

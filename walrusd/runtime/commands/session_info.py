@@ -1,0 +1,43 @@
+"""What is told of sessions: from memory where they are there, else from the rows that the store lists."""
+
+from walrus_protocol.methods import ParentInfo, SessionInfo
+from walrusd.runtime.errors import session_not_found
+from walrusd.runtime.sessions.session_cache import SessionCache
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import Log, SessionFilter
+
+
+async def get_session_info(log: Log, session_cache: SessionCache, session: int) -> SessionInfo:
+    """Raises Problem session_not_found."""
+    if live := session_cache.find_live(session):
+        return _to_session_info(live.session.state, live.messages_queued)
+    outline = await log.session_state(session)
+    if outline is None:
+        raise session_not_found(session)
+    queued = sum(entry.kind != "close" for entry in await log.inbox(session))
+    return _to_session_info(outline, queued)
+
+
+async def list_session_infos(log: Log, session_filter: SessionFilter) -> list[SessionInfo]:
+    """Newest first. Every row is as durable as its session's last event."""
+    return [_to_session_info(outline, queued) for outline, queued in await log.list_sessions(session_filter)]
+
+
+def _to_session_info(session_state: SessionState, queued_messages: int) -> SessionInfo:
+    parent = session_state.parent
+    return SessionInfo(
+        id=session_state.id,
+        agent=session_state.agent,
+        created_by=session_state.created_by,
+        title=session_state.title,
+        state=session_state.state or "idle",
+        queued=queued_messages,
+        messages=session_state.messages,
+        created_at=session_state.created_at,
+        updated_at=session_state.updated_at,
+        last_seq=session_state.last_seq,
+        parent=ParentInfo(session=parent.session, seq=parent.seq) if parent else None,
+        usage=session_state.usage,
+        cost_usd=session_state.cost_usd,
+        error=session_state.error,
+    )

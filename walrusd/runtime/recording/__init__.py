@@ -1,0 +1,1 @@
+"""Records events: check, persist, apply, publish."""

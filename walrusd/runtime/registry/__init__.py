@@ -1,0 +1,1 @@
+"""The agents and the tool schemas that a runtime knows."""

@@ -1,0 +1,1 @@
+"""Sessions in memory: loading, caching, eviction and guarded deletion."""

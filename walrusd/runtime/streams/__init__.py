@@ -1,0 +1,1 @@
+"""Fan-out of events to subscribers: one stream a session, and one of the whole daemon."""

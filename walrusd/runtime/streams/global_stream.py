@@ -1,0 +1,180 @@
+"""The daemon-wide stream: every session's events and the daemon's own facts, in the order of their offsets.
+
+Its readers are kept by what they wish for, so that an event costs nothing for those whom it does not concern: they are
+not looked at, let alone woken. One that is concerned is owed the fact from then on, and pulls it as all readers do.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
+
+from walrus_protocol.content import State
+from walrus_protocol.events import AnyDaemonEvent, SessionClosed, SessionImported, SessionsExpired, Tick, event_type_of
+from walrusd.ports import Clock
+from walrusd.runtime.streams.batched_wakeup import BatchedWakeup
+from walrusd.runtime.streams.fanout import PAGE_ROWS, Subscription, push_live
+from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, ReplyInProgress, StreamSnapshot
+from walrusd.store.contract import DELTA_TYPES, Log, StreamFilter
+
+WINDOW_EVENTS = 4096
+"""Facts held while there are readers: a fifth of a second of sixty sessions at full speed."""
+WINDOW_BYTES = 4 * 1024 * 1024
+
+ALL_EVENTS: Hashable = "any"
+ALL_BUT_DELTAS: Hashable = "any but deltas"
+
+
+class _BufferedEvent(NamedTuple):
+    logged_event: LoggedEvent
+    session: int | None
+    agent: str
+    type: str
+
+
+class GlobalStream:
+    """The fan-out of the whole daemon. Cursors count by offset; between two offsets there may be gaps."""
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        *,
+        running_turns: Callable[[], int] = lambda: 0,
+        replies_in_progress: Callable[[], Iterable[ReplyInProgress]] = tuple,
+    ) -> None:
+        """Made before anything is written: what is in the log by then was published by an earlier process."""
+        self.batched_wakeup = BatchedWakeup()
+        self.last_offset = log.last_offset()
+        self._log = log
+        self._clock = clock
+        self._running_turns = running_turns
+        self._replies_in_progress = replies_in_progress
+        self._window: deque[_BufferedEvent] = deque()
+        self._window_bytes = 0
+        self._subscriptions: dict[Hashable, set[Subscription]] = {}
+        self._open_sessions: dict[Subscription, set[int]] = {}
+        """Of those that end with their sessions: which are not closed yet."""
+
+    def publish(self, logged_event: LoggedEvent, agent: str) -> None:
+        """A fact of a session of `agent`."""
+        self.last_offset = logged_event.offset
+        if self._subscriptions:
+            event = logged_event.event
+            self._deliver(_BufferedEvent(logged_event, event.session, agent, event_type_of(type(event))))
+            if isinstance(event, SessionClosed) and event.session is not None:
+                for reader in self._subscriptions.get(("session", event.session), ()):
+                    self.mark_session_closed(reader, event.session)
+
+    def publish_daemon(self, offset: int, body: bytes, event: AnyDaemonEvent) -> None:
+        self.last_offset = offset
+        if isinstance(event, SessionImported | SessionsExpired):
+            self._clear_window()  # behind it the store has events among these that are not here, or has some no more
+        if self._subscriptions:
+            agent = event.agent if isinstance(event, Tick | SessionImported) else ""
+            self._deliver(
+                _BufferedEvent(LoggedEvent(seq=0, offset=offset, body=body), None, agent, event_type_of(type(event)))
+            )
+
+    def publish_live(self, live_event: LiveEvent, agent: str) -> None:
+        """A live event of a session of `agent`."""
+        if self._subscriptions:
+            event = live_event.event
+            push_live(
+                live_event,
+                self._matching_subscriptions(event.session, agent, event_type_of(type(event))),
+                self.batched_wakeup,
+            )
+
+    def subscribe(
+        self, since: int | None, stream_filter: StreamFilter, *, announce_caught_up: bool = False
+    ) -> Subscription:
+        """A cursor behind the offset `since`, at the end where that is None. The rest is as in a Feed."""
+        last = self.last_offset
+        reader = Subscription(
+            self, last if since is None else since, last, stream_filter, announce_caught_up=announce_caught_up
+        )
+        for key in _index_keys(stream_filter):
+            self._subscriptions.setdefault(key, set()).add(reader)
+        return reader
+
+    def end_with_sessions(self, subscription: Subscription) -> None:
+        """End it when all sessions that it is about are closed; which of them are already is to be told by `closed`."""
+        self._open_sessions[subscription] = set(subscription.stream_filter.sessions or ())
+
+    def mark_session_closed(self, subscription: Subscription, session: int) -> None:
+        if (sessions := self._open_sessions.get(subscription)) is not None:
+            sessions.discard(session)
+            if not sessions:
+                subscription.end()
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self._open_sessions.pop(subscription, None)
+        for key in _index_keys(subscription.stream_filter):
+            if readers := self._subscriptions.get(key):
+                readers.discard(subscription)
+                if not readers:
+                    del self._subscriptions[key]
+        if not self._subscriptions:
+            self._clear_window()
+
+    def position(self, logged_event: LoggedEvent) -> int:
+        return logged_event.offset
+
+    def next_buffered(self, subscription: Subscription) -> tuple[LoggedEvent | None, int]:
+        window, cursor = self._window, subscription.cursor
+        if not window or window[0].logged_event.offset > cursor + 1:
+            return None, cursor
+        for number in range(bisect_right(window, cursor, key=_offset), len(window)):
+            shown = window[number]
+            if subscription.stream_filter.matches(shown.session, shown.agent, shown.type):
+                return shown.logged_event, cursor
+        return None, self.last_offset
+
+    async def fetch_page(self, subscription: Subscription) -> tuple[list[LoggedEvent], int]:
+        page = await self._log.stream_page(subscription.stream_filter, subscription.cursor, self.last_offset, PAGE_ROWS)
+        return [LoggedEvent(seq=row.seq, offset=row.offset, body=row.body) for row in page.rows], page.upto
+
+    def snapshot(self) -> StreamSnapshot:
+        """The daemon's own state is `processing` while a turn runs in any session."""
+        state: State = "processing" if self._running_turns() else "idle"
+        return StreamSnapshot(ts=self._clock(), session=None, state=state, replies=tuple(self._replies_in_progress()))
+
+    def _deliver(self, buffered: _BufferedEvent) -> None:
+        self._window.append(buffered)
+        self._window_bytes += len(buffered.logged_event.body)
+        while len(self._window) > 1 and (len(self._window) > WINDOW_EVENTS or self._window_bytes > WINDOW_BYTES):
+            self._window_bytes -= len(self._window.popleft().logged_event.body)
+        concerned = self._matching_subscriptions(buffered.session, buffered.agent, buffered.type)
+        for reader in concerned:
+            reader.mark_pending(buffered.logged_event.offset)
+        self.batched_wakeup.wake(concerned)
+
+    def _clear_window(self) -> None:
+        self._window.clear()
+        self._window_bytes = 0
+
+    def _matching_subscriptions(self, session: int | None, agent: str, type_: str) -> list[Subscription]:
+        """In no order: each pulls for itself."""
+        concerned = [*self._subscriptions.get(ALL_EVENTS, ())]
+        if type_ not in DELTA_TYPES:
+            concerned += self._subscriptions.get(ALL_BUT_DELTAS, ())
+        for key in (("session", session), ("agent", agent), ("type", type_)):
+            if readers := self._subscriptions.get(key):
+                concerned += [reader for reader in readers if reader.stream_filter.matches(session, agent, type_)]
+        return concerned
+
+
+def _index_keys(stream_filter: StreamFilter) -> list[Hashable]:
+    """Where a reader is kept: by what leaves it alone most, and there only. No event is found at two of its keys."""
+    if stream_filter.sessions is not None:
+        return [("session", session) for session in stream_filter.sessions]
+    if stream_filter.agents is not None:
+        return [("agent", agent) for agent in stream_filter.agents]
+    if stream_filter.types is not None:
+        return [("type", type_) for type_ in stream_filter.types]
+    return [ALL_EVENTS if stream_filter.include_deltas else ALL_BUT_DELTAS]
+
+
+def _offset(buffered: _BufferedEvent) -> int:
+    return buffered.logged_event.offset

@@ -1,0 +1,86 @@
+"""What a stream carries: events of the log, live events, and what a new subscriber is shown first."""
+
+from msgspec import Struct
+
+from walrus_protocol.content import State
+from walrus_protocol.events import (
+    AnyEvent,
+    AnyLiveEvent,
+    AnySessionEvent,
+    decode_row,
+    encode,
+    insert_position,
+)
+from walrusd.session.recovery import Draft
+
+
+class LoggedEvent:
+    """A durable event as it stands in the log. It is encoded and decoded at most once, and only when asked for.
+
+    A seq of 0 is that of the daemon's own: nobody is told it.
+    """
+
+    __slots__ = ("_event", "_wire", "body", "offset", "seq")
+
+    def __init__(self, *, seq: int, offset: int, body: bytes, event: AnySessionEvent | None = None) -> None:
+        self.seq = seq
+        self.offset = offset
+        self.body = body
+        self._event = event
+        self._wire: bytes | None = None
+
+    @property
+    def session_seq(self) -> int:
+        return self.seq
+
+    @property
+    def wire(self) -> bytes:
+        """The event's JSON with seq and offset."""
+        if self._wire is None:
+            self._wire = insert_position(self.body, self.seq or None, self.offset)
+        return self._wire
+
+    @property
+    def event(self) -> AnySessionEvent:
+        if self._event is None:
+            self._event = decode_row(self.body)
+        return self._event
+
+
+class LiveEvent:
+    """A live event. `position` is the seq of the last fact that came before it in its session."""
+
+    __slots__ = ("_wire", "event", "session_seq")
+
+    def __init__(self, session_seq: int, event: AnyLiveEvent) -> None:
+        self.session_seq = session_seq
+        self.event: AnyEvent = event
+        self._wire: bytes | None = None
+
+    @property
+    def wire(self) -> bytes:
+        if self._wire is None:
+            self._wire = encode(self.event)
+        return self._wire
+
+
+StreamItem = LoggedEvent | LiveEvent
+
+
+class ReplyInProgress(Struct, frozen=True, kw_only=True):
+    """A reply under way."""
+
+    session: int
+    agent: str
+    turn: int | None
+    draft: Draft
+
+
+class StreamSnapshot(Struct, frozen=True, kw_only=True):
+    """What a reader that has caught up is told: of a session, or of the whole daemon, which is none."""
+
+    ts: float
+    session: int | None
+    state: State
+    turn: int | None = None
+    replies: tuple[ReplyInProgress, ...] = ()

@@ -1,0 +1,127 @@
+"""One tick, from its claim to its end: the row before, the work, the row after."""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+from msgspec.structs import replace
+
+from walrus_protocol.content import TickTrigger
+from walrus_protocol.events import Tick, TurnRef
+from walrus_protocol.problems import Problem
+from walrusd.schedule import breaker
+from walrusd.schedule.job import STOPPING_REASON, TickResult
+from walrusd.schedule.ledger import Ledger, ScheduleState
+from walrusd.store.contract import ScheduleRow, StorageFailed
+
+log = structlog.get_logger("walrusd.schedule")
+
+
+def stopping_problem() -> Problem:
+    return Problem("shutting_down", STOPPING_REASON, "Its ledger says what became of the tick when it is back.")
+
+
+class TickRun:
+    """`claim`, then `fire` in a task of its own. It takes the schedule for itself until it is over."""
+
+    def __init__(
+        self, state: ScheduleState, ledger: Ledger, now: Callable[[], float], *, slot: float, by: TickTrigger
+    ) -> None:
+        self.state = state
+        self._ledger = ledger
+        self._now = now
+        self._scope = trio.CancelScope()
+        self._turn_started = False
+        self.tick = replace(ledger.new_tick(state, slot), by=by, started_at=now())
+        self.finished = trio.Event()
+        self.claim_error: StorageFailed | None = None
+        """Why it could not be claimed, where nobody could be told at once."""
+        state.running = True
+
+    async def claim(self, next_slot: float | None = None) -> None:
+        """Write down that the slot is taken, and which is the next. Raises StorageFailed, and gives it back."""
+
+        def taken(row: ScheduleRow) -> ScheduleRow:
+            return row if next_slot is None else replace(row, next_slot=next_slot)
+
+        try:
+            await self._ledger.write(self.state, taken, self.tick)
+        except BaseException:
+            self._release()
+            raise
+
+    async def run(self) -> None:
+        """See it through, and write down what became of it. Where walrusd stops before that, its row stays open."""
+        try:
+            ended = await self._run_job()
+            if ended:
+                await self._record_result(ended)
+            else:
+                await self._ledger.record_stop(self.tick)
+        finally:
+            self._release()
+
+    def result(self) -> Tick:
+        """What became of it, once it is over. Raises Problem where nothing has, or nobody knows."""
+        if self.claim_error:
+            raise Problem(self.claim_error.kind, str(self.claim_error), self.claim_error.hint)
+        if self.tick.outcome == "running":
+            raise stopping_problem()
+        return self.tick
+
+    def cancel(self) -> None:
+        """Take no turn any more. One that has begun is the runtime's to end."""
+        if not self._turn_started:
+            self._scope.cancel()
+
+    def _release(self) -> None:
+        self.state.running = False
+        self.finished.set()
+
+    async def _run_job(self) -> TickResult | None:
+        job = self.state.job
+        with self._scope:
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return await job.run(self.state.row, self.tick, self._record_turn_start)
+            except Exception:
+                log.exception("tick crashed", schedule=job.name, tick=self.tick.tick)
+                return TickResult(
+                    outcome="failed", reason="internal: walrusd met a bug; its log has the details", news=True
+                )
+        return TickResult(outcome="skipped", reason=STOPPING_REASON)
+
+    async def _record_turn_start(self, ran: TurnRef, session: int | None) -> None:
+        def goes_on(row: ScheduleRow) -> ScheduleRow:
+            return row if session is None else replace(row, session=session)
+
+        self.tick = replace(self.tick, ran=ran)
+        try:
+            await self._ledger.write(self.state, goes_on, self.tick)
+        except StorageFailed as failure:
+            raise Problem(failure.kind, str(failure), failure.hint) from failure
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._turn_started = True
+
+    async def _record_result(self, result: TickResult) -> None:
+        now, every_s = self._now(), self.state.job.every_s
+        over = replace(
+            self.tick,
+            ts=now,
+            ended_at=now,
+            outcome=result.outcome,
+            reason=result.reason,
+            ran=result.ran,
+            text=result.text,
+            news=result.news,
+        )
+
+        def after(row: ScheduleRow) -> ScheduleRow:
+            if result.outcome == "failed":
+                return breaker.after_failure(row, every_s, now, opens_breaker=result.opens_breaker)
+            if result.outcome == "ran":
+                row = breaker.reset(row)
+            return row if result.probe_digest is None else replace(row, seen=result.probe_digest)
+
+        await self._ledger.write_with_retry(self.state, after, over)
+        self.tick = over

@@ -1,0 +1,283 @@
+"""The small, frozen part of a session: its state, its open turn and its totals, all but the messages.
+
+`advance` is the check: it folds one event into an outline or refuses it. Because outlines are values, a whole
+transaction is checked before anything is written, and the result is what the store keeps as the session's row.
+"""
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from walrus_protocol.content import Finish, MessageKind, State, StopReason, ToolCall, TurnError, Usage, plain_text
+from walrus_protocol.events import (
+    AnySessionEvent,
+    AssistantMessage,
+    CheckpointCreated,
+    Done,
+    InterruptRequested,
+    Parent,
+    ProcessGroupId,
+    Rewound,
+    SessionClosed,
+    SessionCreated,
+    ToolCallsComplete,
+    ToolCallsStart,
+    ToolResult,
+    ToolStarted,
+    TurnResumed,
+    UserMessage,
+)
+from walrus_protocol.json import Decoder
+from walrusd.session.message_tree import is_empty_message
+from walrusd.session.transitions import InvalidTransition, next_state
+
+
+class TurnState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The open turn: what it has done and what it owes."""
+
+    number: int
+    first_seq: int
+    started_at: float
+    kind: MessageKind = "message"
+    timeout_s: float | None = None
+    attempt: int = 1
+    """How often it was begun since its last complete round; orderly stops do not count."""
+    rounds: int = 0
+    cut_off: int = 0
+    """Of these rounds, those whose answer was cut off: an agent's limit does not count them."""
+    heard: bool = True
+    """Something new for the model has come since its last answer."""
+    calls: tuple[ToolCall, ...] = ()
+    """Asked for and not answered yet, in call order."""
+    asked: int = 0
+    """How many calls the last answer asked for."""
+    executing: bool = False
+    """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
+    started: tuple[str, ...] = ()
+    """Ids of the unanswered calls whose intent is recorded, once for each time."""
+    unsure: bool = False
+    """A call of this round was closed without its outcome."""
+    processes: tuple[tuple[str, ProcessGroupId], ...] = ()
+    """Of these calls, those that run as a process, and which."""
+    finish: Finish | None = None
+    text: str = ""
+    """The text of the last answer."""
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    interrupt: str | None = None
+    """The reason of the first interrupt that was requested."""
+
+
+class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session without its messages. Also the row by which the store lists it."""
+
+    id: int
+    state: State | None = None
+    agent: str = ""
+    created_by: str = ""
+    title: str = ""
+    parent: Parent | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    last_seq: int = 0
+    turns: int = 0
+    messages: int = 0
+    """Those of users and assistants that the model sees."""
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    turn: TurnState | None = None
+    stop_reason: StopReason | None = None
+    """How the last turn ended."""
+    error: TurnError | None = None
+    """Why, in the state `error`."""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = Decoder(SessionState)
+
+
+def encode(session_state: SessionState) -> bytes:
+    return _encoder.encode(session_state)
+
+
+def decode(row: bytes) -> SessionState:
+    return _decoder.decode(row)
+
+
+def fill_derived_fields(
+    session_state: SessionState, event: AnySessionEvent, ts: float, elapsed_s: float | None = None
+) -> AnySessionEvent:
+    """`event` with what follows from the log: its time, session and turn, and the totals of a round and of a turn.
+
+    `elapsed_s`: how long the open turn has taken, where a clock that nobody sets has measured it.
+    """
+    turn = session_state.turn
+    match event:
+        case UserMessage() if turn is None:
+            number: int | None = session_state.turns + 1
+        case Done() if turn is not None:
+            return replace(
+                event,
+                ts=ts,
+                session=session_state.id,
+                turn=turn.number,
+                text=turn.text,
+                rounds=turn.rounds,
+                usage=turn.usage,
+                cost_usd=turn.cost_usd,
+                duration_ms=max(0, round((ts - turn.started_at if elapsed_s is None else elapsed_s) * 1000)),
+                messages=session_state.messages,
+            )
+        case ToolCallsComplete() if turn is not None:
+            return replace(event, ts=ts, session=session_state.id, turn=turn.number, messages=session_state.messages)
+        case _:
+            number = turn.number if turn else None
+    return replace(event, ts=ts, session=session_state.id, turn=number)
+
+
+def apply_event(session_state: SessionState, event: AnySessionEvent) -> SessionState:
+    """The outline after a stamped `event`. Raises Refused where it may not follow."""
+    state = next_state(session_state.id, session_state.state, event)
+    session_state = replace(session_state, state=state, last_seq=session_state.last_seq + 1, updated_at=event.ts)
+    match event:
+        case SessionCreated():
+            return replace(
+                session_state,
+                agent=event.agent,
+                created_by=event.created_by,
+                title=event.title,
+                parent=event.parent,
+                created_at=event.ts,
+                messages=event.parent.messages if event.parent else 0,
+            )
+        case UserMessage():
+            return _apply_user_message(session_state, event)
+        case AssistantMessage():
+            return _apply_assistant_message(session_state, event)
+        case ToolCallsStart() | ToolStarted() | ToolResult() | ToolCallsComplete():
+            return replace(
+                session_state, turn=_apply_tool_event(session_state, _require_open_turn(session_state, event), event)
+            )
+        case InterruptRequested() | TurnResumed():
+            return replace(
+                session_state, turn=_apply_interrupt_or_resume(_require_open_turn(session_state, event), event)
+            )
+        case CheckpointCreated() | Rewound():
+            return _apply_checkpoint_or_rewind(session_state, event)
+        case Done():
+            if _require_open_turn(session_state, event).calls:
+                raise InvalidTransition(session_state.id, state, event, "a tool call is still open")
+            error = event.error if state == "error" else None
+            return replace(session_state, turn=None, stop_reason=event.stop_reason, error=error)
+        case SessionClosed():
+            return replace(session_state, error=None)
+
+
+def _require_open_turn(session_state: SessionState, event: AnySessionEvent) -> TurnState:
+    if session_state.turn is None:
+        raise InvalidTransition(session_state.id, session_state.state, event, "no turn is open")
+    return session_state.turn
+
+
+def _apply_checkpoint_or_rewind(session_state: SessionState, event: CheckpointCreated | Rewound) -> SessionState:
+    point = event.to if isinstance(event, Rewound) else event.at
+    if not 1 <= point < session_state.last_seq:
+        raise InvalidTransition(session_state.id, session_state.state, event, f"seq {point} does not come before it")
+    return replace(session_state, messages=event.messages) if isinstance(event, Rewound) else session_state
+
+
+def _apply_user_message(session_state: SessionState, event: UserMessage) -> SessionState:
+    session_state = replace(session_state, messages=session_state.messages + 1, error=None)
+    if session_state.turn is None:
+        number = session_state.turns + 1
+        turn = TurnState(
+            number=number,
+            first_seq=session_state.last_seq,
+            started_at=event.ts,
+            kind=event.kind,
+            timeout_s=event.timeout_s,
+        )
+        return replace(session_state, turns=number, turn=turn)
+    if event.kind not in {"steer", "resume"} or session_state.turn.calls:
+        raise InvalidTransition(session_state.id, session_state.state, event, "a turn is open")
+    return replace(session_state, turn=replace(session_state.turn, heard=True))
+
+
+def _apply_assistant_message(session_state: SessionState, event: AssistantMessage) -> SessionState:
+    turn = _require_open_turn(session_state, event)
+    if not turn.heard or turn.calls:
+        raise InvalidTransition(session_state.id, session_state.state, event, "the model was asked nothing new")
+    cost = _add_cost(turn.cost_usd, event.cost_usd)
+    cut_off = event.finish == "interrupted"
+    turn = replace(
+        turn,
+        attempt=turn.attempt if cut_off or event.calls else 1,  # with calls the round is not complete yet
+        rounds=turn.rounds + 1,
+        cut_off=turn.cut_off + cut_off,
+        heard=False,
+        calls=event.calls,
+        asked=len(event.calls),
+        finish=event.finish,
+        text=plain_text(event.content),
+        usage=turn.usage + event.usage,
+        cost_usd=cost,
+    )
+    return replace(
+        session_state,
+        messages=session_state.messages + (not is_empty_message(event)),
+        usage=session_state.usage + event.usage,
+        cost_usd=_add_cost(session_state.cost_usd, event.cost_usd),
+        turn=turn,
+    )
+
+
+def _apply_interrupt_or_resume(turn: TurnState, event: InterruptRequested | TurnResumed) -> TurnState:
+    match event:
+        case InterruptRequested():
+            return replace(turn, interrupt=turn.interrupt or event.reason)
+        case TurnResumed():
+            # An answer that was cut off before its first word is none: the model is asked again. Where it had said
+            # something, a message asks it.
+            nothing_said = turn.finish == "interrupted" and not turn.text.strip()
+            return replace(turn, attempt=event.attempt, heard=turn.heard or nothing_said)
+
+
+def _add_cost(total: float | None, cost: float | None) -> float | None:
+    """Unknown once means unknown for the whole: a sum that leaves a call out would look like money not spent."""
+    return None if total is None or cost is None else total + cost
+
+
+def _apply_tool_event(
+    session_state: SessionState, turn: TurnState, event: ToolCallsStart | ToolStarted | ToolResult | ToolCallsComplete
+) -> TurnState:
+    match event:
+        case ToolCallsStart():
+            if not turn.calls or event.calls != turn.calls:
+                raise InvalidTransition(
+                    session_state.id, session_state.state, event, "these are not the calls that were asked for"
+                )
+            return replace(turn, executing=True)
+        case ToolStarted():
+            if event.call_id not in {call.id for call in turn.calls}:
+                raise InvalidTransition(
+                    session_state.id, session_state.state, event, f"call {event.call_id} is not open"
+                )
+            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
+            if event.process is not None:
+                processes = (*processes, (event.call_id, event.process))
+            return replace(turn, started=(*turn.started, event.call_id), processes=processes)
+        case ToolResult():
+            left = tuple(call for call in turn.calls if call.id != event.call_id)
+            if len(left) == len(turn.calls):
+                raise InvalidTransition(
+                    session_state.id, session_state.state, event, f"call {event.call_id} is not open"
+                )
+            started = tuple(call for call in turn.started if call != event.call_id)
+            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
+            unsure = turn.unsure or event.outcome == "interrupted"
+            return replace(turn, calls=left, started=started, processes=processes, unsure=unsure)
+        case ToolCallsComplete():
+            if turn.calls:
+                raise InvalidTransition(session_state.id, session_state.state, event, "a tool call is still open")
+            attempt = turn.attempt if turn.unsure else 1
+            return replace(turn, executing=False, heard=True, unsure=False, attempt=attempt)

@@ -1,0 +1,211 @@
+"""What the twin keeps: the tables as dicts, written by the same rules, as long as somebody holds them."""
+
+from bisect import bisect_right, insort
+from collections.abc import Collection, Iterator
+from operator import attrgetter
+from typing import Literal
+
+from msgspec import Struct, field
+
+from walrus_protocol.events import Tick
+from walrusd.session import session_state
+from walrusd.session.session_state import SessionState
+from walrusd.store.contract import (
+    DAEMON_SESSION,
+    MAX_DAEMON_EVENTS,
+    MAX_LEDGER_ROWS,
+    SESSIONS_EXPIRED_PREFIX,
+    EventRow,
+    IdempotencyKey,
+    StorageFailed,
+    TurnSpan,
+    Write,
+)
+from walrusd.store.retention_contract import ClosedSession, OutputRef, SpaceUsage, SweepStats
+from walrusd.store.row_codecs import decode_tick, encode
+
+by_seq = attrgetter("seq")
+
+
+class SessionTables(Struct):
+    """What is durable of one session, encoded as on a real disk."""
+
+    session_state: bytes | None = None
+    closed_at: float = 0.0
+    """Where it is closed."""
+    rows: list[EventRow] = field(default_factory=list)
+    inbox: dict[int, bytes] = field(default_factory=dict)
+    idempotency_keys: dict[str, IdempotencyKey] = field(default_factory=dict)
+    turns: dict[int, TurnSpan] = field(default_factory=dict)
+    draft: bytes | None = None
+    outputs: set[str] = field(default_factory=set)
+
+
+class MemoryTables:
+    """What outlives a log. It serves the last one that opened it: for the one before that was a power cut."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, SessionTables] = {}
+        self.unlisted_sessions: set[int] = set()
+        self.forks: dict[int, tuple[int, int]] = {}
+        self.create_keys: dict[str, tuple[int, bytes]] = {}
+        self.outputs: dict[str, bytes] = {}
+        self.ledgers: dict[str, dict[int, Tick]] = {}
+        self.schedules: dict[str, bytes] = {}
+        self.offset = 0
+        self.last_session_id = 0
+        self.written_bytes = 0
+        """Bytes of bodies and outputs."""
+        self.owner: object = None
+
+    def session_tables(self, session: int) -> SessionTables:
+        return self.sessions.setdefault(session, SessionTables())
+
+    def session_states(self) -> list[SessionState]:
+        """Oldest first."""
+        return [
+            session_state.decode(kept.session_state) for _, kept in sorted(self.sessions.items()) if kept.session_state
+        ]
+
+    def find_conflict(self, write: Write) -> StorageFailed | None:
+        """What SQLite finds by its unique indexes: a fact is never written twice."""
+        kept = self.session_tables(write.session)
+        places = [queued.place for queued in write.enqueue]
+        known = {row.seq for row in kept.rows[bisect_right(kept.rows, write.first_seq - 1, key=by_seq) :]}
+        if (
+            known.intersection(range(write.first_seq, write.first_seq + len(write.bodies)))
+            or len({*kept.inbox, *places}) < len(kept.inbox) + len(places)
+            or (write.turn_opened and write.turn_opened[0] in kept.turns)
+            or (write.create_key and write.create_key.key in self.create_keys)
+        ):
+            return StorageFailed(f"session {write.session}: this was written before")
+        return None
+
+    def apply(self, write: Write) -> None:
+        kept = self.session_tables(write.session)
+        self._insert_events(kept, write)
+        kept.inbox.update((queued.place, encode(queued)) for queued in write.enqueue)
+        for place in write.dequeue:
+            kept.inbox.pop(place, None)
+        kept.idempotency_keys.update((sent.key, sent) for sent in write.idempotency_keys)
+        if write.create_key:
+            self.create_keys[write.create_key.key] = write.session, write.create_key.digest
+        self._upsert_turn(kept, write)
+        if write.draft != "keep":
+            kept.draft = None if write.draft == "drop" else encode(write.draft)
+        if write.output:
+            self.outputs.setdefault(write.output.ref, write.output.body)
+            kept.outputs.add(write.output.ref)
+            self.written_bytes += len(write.output.body)
+        for tick in write.ticks:
+            self._upsert_tick(decode_tick(encode(tick)))
+        if write.schedule:
+            self.schedules[write.schedule.name] = encode(write.schedule)
+        self.unlisted_sessions.update(write.pending_imports)
+        kept.turns.update((turn, TurnSpan(first, last)) for turn, first, last in write.turn_spans)
+        if seen := write.imported:
+            self.session_tables(seen.session_state.id).session_state = session_state.encode(seen.session_state)
+            self.session_tables(seen.session_state.id).closed_at = seen.imported_at
+            self.forks.update((child, (parent, seq)) for child, parent, seq in seen.forks)
+            self.unlisted_sessions.discard(seen.session_state.id)
+        for session in write.expired_sessions:
+            self._expire_session(session)
+        for session, ref in write.released_outputs:
+            self.session_tables(session).outputs.discard(ref)
+
+    def _insert_events(self, tables: SessionTables, write: Write) -> None:
+        for seq, body in enumerate(write.bodies, write.first_seq):
+            self.offset += 1
+            insort(tables.rows, EventRow(seq, self.offset, body), key=by_seq)
+            self.written_bytes += len(body)
+        if write.session == DAEMON_SESSION and write.bodies:
+            end = bisect_right(tables.rows, tables.rows[-1].seq - MAX_DAEMON_EVENTS, key=by_seq)
+            tables.rows[:end] = [row for row in tables.rows[:end] if row.body.startswith(SESSIONS_EXPIRED_PREFIX)]
+        if write.session_state:
+            tables.session_state = session_state.encode(write.session_state)
+            tables.closed_at = write.session_state.updated_at
+            if write.first_seq == 1 and (parent := write.session_state.parent):
+                self.forks.setdefault(write.session, (parent.session, parent.seq))
+
+    def _upsert_tick(self, tick: Tick) -> None:
+        ledger = self.ledgers.setdefault(tick.schedule, {})
+        ledger[tick.tick] = tick
+        if len(ledger) > MAX_LEDGER_ROWS:
+            finished = [number for number in sorted(ledger) if ledger[number].outcome != "running"]
+            for number in finished[: len(ledger) - MAX_LEDGER_ROWS]:
+                del ledger[number]
+
+    def _upsert_turn(self, tables: SessionTables, write: Write) -> None:
+        if write.turn_opened:
+            turn, first_seq = write.turn_opened
+            tables.turns[turn] = TurnSpan(first_seq, None)
+        if write.turn_ended and write.turn_ended[0] in tables.turns:
+            turn, last_seq = write.turn_ended
+            tables.turns[turn] = TurnSpan(tables.turns[turn].first_seq, last_seq)
+
+    def _expire_session(self, session: int) -> None:
+        self.sessions[session] = SessionTables(rows=self.session_tables(session).rows)
+        self.create_keys = {key: made for key, made in self.create_keys.items() if made[0] != session}
+        self.unlisted_sessions.add(session)
+
+    def sweep(self, importing_sessions: Collection[int]) -> SweepStats:
+        events, again = 0, True
+        while again:
+            again = False
+            for session in self.unlisted_sessions.difference(importing_sessions):
+                rows, kept = self.session_tables(session).rows, self._last_inherited_seq(session)
+                if self.session_tables(session).session_state is None and (not kept or (rows and rows[-1].seq > kept)):
+                    end = bisect_right(rows, kept, key=by_seq)
+                    events, again = events + len(rows) - end, True
+                    del rows[end:]
+                    if not kept:
+                        self.unlisted_sessions.discard(session)
+                        self.forks.pop(session, None)
+                        del self.sessions[session]
+        unclaimed = self.outputs.keys() - {ref for kept in self.sessions.values() for ref in kept.outputs}
+        for ref in unclaimed:
+            del self.outputs[ref]
+        return SweepStats(events, len(unclaimed))
+
+    def _last_inherited_seq(self, session: int) -> int:
+        """How far a session is still read by those that go on from it."""
+        listed = {row.id for row in self.session_states()} | self.unlisted_sessions
+        return max(
+            (seq for child, (parent, seq) in self.forks.items() if parent == session and child in listed), default=0
+        )
+
+    def space_usage(self) -> SpaceUsage:
+        bodies = [row.body for kept in self.sessions.values() for row in kept.rows]
+        return SpaceUsage(used_bytes=sum(map(len, [*bodies, *self.outputs.values()])), free_bytes=0)
+
+    def closed_sessions(self, before: float) -> Iterator[ClosedSession]:
+        rows = [
+            (self.session_tables(row.id).closed_at, row.id, row)
+            for row in self.session_states()
+            if row.state == "closed"
+        ]
+        for closed_at, _, row in sorted(found for found in rows if found[0] < before):
+            read = max((seq for parent, seq in self.forks.values() if parent == row.id), default=0)
+            size = sum(len(event.body) for event in self.session_tables(row.id).rows if event.seq > read)
+            events = max(0, row.last_seq - read)
+            yield ClosedSession(session=row.id, closed_at=closed_at, turns=row.turns, events=events, bytes=size)
+
+    def output_refs(self, scope: Literal["closed", "all"]) -> Iterator[OutputRef]:
+        listed = {row.id: row.state == "closed" for row in self.session_states()}
+        if scope == "closed":
+            others = {s: kept.outputs for s, kept in self.sessions.items() if not listed.get(s)}
+            needed = {ref for refs in others.values() for ref in refs}
+            closed = [
+                (row.session, self.session_tables(row.session).outputs - needed)
+                for row in self.closed_sessions(FAR_FUTURE)
+            ]
+            pairs = [(session, ref) for session, refs in closed for ref in sorted(refs)]
+        else:
+            pairs = [(s, ref) for ref in self.outputs for s in listed if ref in self.session_tables(s).outputs]
+        known: set[str] = set()
+        for session, ref in pairs:
+            yield OutputRef(session=session, ref=ref, bytes=0 if ref in known else len(self.outputs[ref]))
+            known.add(ref)
+
+
+FAR_FUTURE = float("inf")

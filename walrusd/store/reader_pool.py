@@ -1,0 +1,76 @@
+"""Reading: a few connections of their own, lent to worker threads for one query at a time."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Concatenate, ParamSpec, TypeVar
+
+import apsw
+import trio
+
+from walrus_protocol.json import BadJson
+from walrusd.store.contract import StorageFailed
+from walrusd.store.database import open_for_reading
+from walrusd.store.errors import CORRUPTION_ERRORS, open_error
+from walrusd.store.gil_yield import GilYieldInstrument
+
+READER_COUNT = 3
+"""Enough that a long page delays no short look-up; all of them share one interpreter anyway."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ReaderPool:
+    """A query sees every commit that came before it. One that is cancelled ends first: it is a page at most."""
+
+    def __init__(self, path: str, gil_yield: GilYieldInstrument, max_concurrent: int) -> None:
+        """`most` queries run at once; the others wait."""
+        self._path = path
+        self._gil_yield = gil_yield
+        self._idle: list[apsw.Connection] = []
+        self._limiter = trio.CapacityLimiter(max_concurrent)
+        self._closed = False
+
+    async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The query's answer. Raises StorageFailed."""
+
+        def in_thread() -> T:
+            return self._with_connection(lambda db: query(db, *args, **kwargs))
+
+        self._gil_yield.submitted()
+        try:
+            return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
+        finally:
+            self._gil_yield.delivered(1)
+
+    def close(self) -> None:
+        """Refuse what comes. A query under way ends, and its connection is closed when it comes back."""
+        self._closed = True
+        self._close_idle()
+
+    def _with_connection(self, query: Callable[[apsw.Connection], T]) -> T:
+        if self._closed:
+            raise StorageFailed(f"{self._path} is closed")
+        try:
+            db = self._acquire()
+            try:
+                return query(db)
+            finally:
+                self._idle.append(db)
+                if self._closed:
+                    self._close_idle()
+        except (*CORRUPTION_ERRORS, BadJson) as error:
+            raise open_error(self._path, error) from error
+        except apsw.Error as error:
+            raise StorageFailed(f"cannot read {self._path}: {error}") from error
+
+    def _acquire(self) -> apsw.Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        return open_for_reading(self._path)
+
+    def _close_idle(self) -> None:
+        """Safe from any thread: a connection is popped by one of them only."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close(force=True)

@@ -1,0 +1,74 @@
+"""How much room there is in the database, and what may go to make some: what is asked of the tables for that."""
+
+from typing import Literal
+
+import apsw
+
+from walrus_protocol.json import BadJson
+from walrusd.session import session_state
+from walrusd.store.queries import FULL_BODY_SIZE
+from walrusd.store.retention_contract import ClosedCursor, ClosedSession, OutputRef, SpaceUsage
+
+CLOSED_SESSIONS = f"""
+SELECT id, closed_at, outline, kept, (
+    SELECT ifnull(sum({FULL_BODY_SIZE}), 0) FROM event WHERE event.session = id AND seq > kept
+)
+FROM (
+    SELECT id, closed_at, outline, (SELECT ifnull(max(seq), 0) FROM fork WHERE parent = session.id) AS kept
+    FROM session WHERE closed_at < :before AND (closed_at, id) > (:closed_at, :session)
+    ORDER BY closed_at, id LIMIT :most
+) ORDER BY closed_at, id
+"""  # noqa: S608 - words of ours
+OUTPUT_REFS = {
+    "closed": """SELECT session.id, output.ref, length(output.body)
+    FROM session CROSS JOIN output_of ON output_of.session = session.id CROSS JOIN output USING (ref)
+    WHERE closed_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM output_of AS other LEFT JOIN session AS its ON its.id = other.session
+        WHERE other.ref = output.ref AND its.closed_at IS NULL
+    )
+    ORDER BY closed_at, session.id, output_of.ref""",
+    # Not of a session that is being imported: it has no row yet.
+    "all": """SELECT output_of.session, output.ref, length(output.body)
+    FROM output CROSS JOIN output_of USING (ref) WHERE EXISTS (SELECT 1 FROM session WHERE id = output_of.session)
+    ORDER BY output.rowid, output_of.session""",
+}
+
+
+def space_usage(db: apsw.Connection) -> SpaceUsage:
+    size, pages, free = (db.pragma(name) for name in ("page_size", "page_count", "freelist_count"))
+    assert isinstance(size, int)
+    assert isinstance(pages, int)
+    assert isinstance(free, int)
+    return SpaceUsage(used_bytes=(pages - free) * size, free_bytes=free * size)
+
+
+def closed_sessions(
+    db: apsw.Connection, before: float, after: ClosedCursor, target_bytes: int, limit: int
+) -> list[ClosedSession]:
+    found: list[ClosedSession] = []
+    bindings = {"before": before, "closed_at": after[0], "session": after[1], "most": limit}
+    for session, closed_at, row, kept, size in db.execute(CLOSED_SESSIONS, bindings):
+        if target_bytes <= 0 and size:
+            break
+        try:
+            known = session_state.decode(row)
+        except BadJson:
+            continue  # what cannot be read is not thrown away: a person may still save it
+        events = max(0, known.last_seq - kept)
+        one = ClosedSession(session=session, closed_at=closed_at, turns=known.turns, events=events, bytes=size)
+        found.append(one)
+        target_bytes -= size
+    return found
+
+
+def output_refs(db: apsw.Connection, scope: Literal["closed", "all"], target_bytes: int, limit: int) -> list[OutputRef]:
+    found: list[OutputRef] = []
+    known: set[str] = set()
+    for session, ref, size in db.execute(OUTPUT_REFS[scope]):
+        takes = 0 if ref in known else size
+        if len(found) == limit or (target_bytes <= 0 and takes):
+            break
+        found.append(OutputRef(session=session, ref=ref, bytes=takes))
+        known.add(ref)
+        target_bytes -= takes
+    return found
