@@ -1,6 +1,6 @@
-"""The Protocols through which rooms that may not import each other are joined.
+"""Interfaces (Protocols) between packages of walrusd that must not import each other.
 
-The bottom step of the stair: it knows the vocabulary of walrus_protocol and nothing of walrusd.
+This is walrusd's lowest layer: it imports the types of walrus_protocol and nothing else of walrusd.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,37 +25,37 @@ Clock = Callable[[], float]
 
 
 class TextChunk(Struct, frozen=True):
-    """A piece of a reply's text, as it comes."""
+    """A streamed piece of a reply's text."""
 
     text: str
 
 
 class ThinkingChunk(Struct, frozen=True):
-    """A piece of a reply's thinking, as it comes."""
+    """A streamed piece of a reply's thinking."""
 
     text: str
 
 
 ReplyChunk = TextChunk | ThinkingChunk
 OnChunk = Callable[[ReplyChunk], None]
-"""Told each piece while a reply streams. Never blocks and never raises: a slow reader is not the model's affair."""
+"""Receives each chunk while a reply streams. Never blocks and never raises: slow readers must not slow the model."""
 
 
 class RenderedHistory(Protocol):
-    """A history whose messages are encoded once for each wire, however many rounds send them."""
+    """A history that encodes each message once for each wire, regardless of how many rounds send it."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
 
     def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
-        """All messages as `encode` gives them; `wire` names the encoding, under which earlier results are kept."""
+        """Returns all messages, encoded by `encode`; results are cached under the name `wire`."""
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
-    """One model call, whole."""
+    """A complete request to a model."""
 
     model: str
-    """As the agent names it: a model's name, or provider/model."""
+    """The model as the agent names it: a model's name, or provider/model."""
     system: str
     history: RenderedHistory
     tools: tuple[ToolSchema, ...] = ()
@@ -63,7 +63,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """What a model answered. `usage` is zero and `cost_usd` null where the provider told nothing."""
+    """A model's complete answer. If the provider reported no usage, `usage` is zero and `cost_usd` is None."""
 
     content: Content = ""
     thinking: str = ""
@@ -77,7 +77,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 class ModelFailed(Exception):
-    """An expected failure of a model call; a turn pays for it with `done {error}`."""
+    """An expected failure of a model call; it ends the turn with `done {error}`."""
 
     def __init__(self, kind: TurnErrorKind, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -85,17 +85,19 @@ class ModelFailed(Exception):
 
 
 class Model(Protocol):
+    """Something that answers model requests: a provider, or a router in front of several."""
+
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """One answer. Cancelling it ends the exchange at once. Raises ModelFailed."""
+        """Returns the answer to one request. Cancelling it ends the exchange at once. Raises ModelFailed."""
 
 
 class ToolRequest(Struct, frozen=True, kw_only=True):
-    """One call on its way through the checks.
+    """One tool call and the callbacks that its execution needs.
 
-    `started` records the intent: it is awaited after the last check and before the first effect, and
-    never for a call that is refused. `keep` writes down an output that is longer than a model is shown, and answers
-    the ref under which it is found; it is awaited before the result is answered. `say` is told what a long tool says
-    while it runs; it never blocks and never raises.
+    `record_started` records the intent: it is awaited after the last check and before the first effect, and never for
+    a refused call. `store_output` stores an output that is too long to show to a model, and returns its ref; it is
+    awaited before the result is returned. `on_output` receives the output of a long tool while it runs; it never
+    blocks and never raises.
     """
 
     session: int
@@ -103,7 +105,7 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
     agent: str
     call: ToolCall
     schema: ToolSchema | None
-    """As it stood when the agent was built; None for a tool it was not offered."""
+    """The tool's schema when the agent was built; None for a tool that the agent was not offered."""
     workspace: str
     record_started: Callable[[ProcessGroupId | None], Awaitable[None]]
     store_output: Callable[[bytes], Awaitable[str]]
@@ -111,7 +113,7 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
-    """What a tool is told of the call it executes. `arguments` fit its schema."""
+    """The input of a tool's execution. `arguments` fit the tool's schema."""
 
     session: int
     agent: str
@@ -120,22 +122,24 @@ class ToolRun(Struct, frozen=True, kw_only=True):
 
 
 Dispatch = Callable[[ToolRequest], Awaitable[ToolResult]]
-"""The one way to a tool: every check, then the work. Expected failures are results, never exceptions."""
+"""Runs a tool call: every check, then the tool. Expected failures are results, never exceptions."""
 
 
 class Tool(Protocol):
-    """A tool: its schema, and the work. Its output is text; ToolFailed carries what went wrong."""
+    """A tool that runs inside the daemon: a schema and an implementation that returns text."""
 
     @property
     def schema(self) -> ToolSchema: ...
 
     async def execute(self, run: ToolRun) -> str:
-        """The output. Raises ToolFailed."""
+        """Returns the output. Raises ToolFailed."""
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """A process that a tool wants run. The environment is the daemon's to choose; `timeout_s` is what the call asks
-    for, and the tool's own limit holds beside it."""
+    """A process that a tool requests. The daemon chooses the environment.
+
+    `timeout_s` is the limit that the call asks for; the tool's own limit applies as well.
+    """
 
     argv: tuple[str, ...]
     cwd: str
@@ -144,24 +148,24 @@ class Command(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class ProcessTool(Protocol):
-    """A tool whose work is done by a process of its own: it says which, the pipeline runs it and ends it."""
+    """A tool that runs as a process: it builds the command, and the dispatch pipeline starts and ends the process."""
 
     @property
     def schema(self) -> ToolSchema: ...
 
     def command(self, run: ToolRun) -> Command:
-        """Raises ToolFailed."""
+        """Returns the command to run. Raises ToolFailed."""
 
 
 class WallClock(Protocol):
-    """The time of day: what a person means by eight o'clock. It may be set, forwards and backwards."""
+    """The wall clock, for times that a person means, such as eight o'clock. It can be set forwards and backwards."""
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Returns the time in Unix seconds."""
 
     async def wait_until(self, when: float) -> None:
-        """Wait for that time of day; return early, too, where the clock was set meanwhile: look at `now` again."""
+        """Waits until `when` (Unix seconds), or returns early if the clock was set: callers check `now` again."""
 
 
 class ToolFailed(Exception):
-    """A tool could not do what it was asked; the text is for the model, which may try another way."""
+    """A tool failed to do its work; the text is for the model, which may then try something else."""

@@ -1,4 +1,4 @@
-"""What is owed next, from what has happened."""
+"""Tests of agent/decide.py: the next step of a turn, given the events of the session."""
 
 from walrus_protocol.content import ToolCall
 from walrus_protocol.events import (
@@ -25,10 +25,11 @@ CALLS_DONE = (*RESULT_RECORDED, ToolCallsComplete(count=1))
 
 
 def next_step(*events: AnySessionEvent, max_iterations: int = 16) -> NextStep | None:
-    outline = SessionState(id=1)
+    """Returns the decision after these events of a new session."""
+    state = SessionState(id=1)
     for event in (SessionCreated(agent="a"), *events):
-        outline = apply_event(outline, fill_derived_fields(outline, event, 0.0))
-    return decide(Agent(name="a", max_iterations=max_iterations), outline)
+        state = apply_event(state, fill_derived_fields(state, event, 0.0))
+    return decide(Agent(name="a", max_iterations=max_iterations), state)
 
 
 def test_an_idle_session_has_no_next_step() -> None:
@@ -57,7 +58,7 @@ def test_a_final_text_ends_the_turn_and_an_empty_one_is_no_action() -> None:
     assert next_step(*MESSAGE_SENT, AssistantMessage(round=1, content=" \n")) == EndTurn("no_action")
 
 
-def test_a_refusal_of_the_model_is_an_error_that_says_so() -> None:
+def test_a_refusal_by_the_model_ends_the_turn_with_provider_refused() -> None:
     assert next_step(*MESSAGE_SENT, AssistantMessage(round=1, content="no", finish="refused")) == EndTurn(
         "error", PROVIDER_REFUSED
     )

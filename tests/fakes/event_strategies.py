@@ -71,7 +71,7 @@ def possible_next_events(outline: SessionState, draw: st.DrawFn) -> list[AnySess
         return [message, message, message, SessionClosed()]
     if turn.executing:
         if not turn.calls:
-            return [ToolCallsComplete(count=turn.asked)]
+            return [ToolCallsComplete(count=turn.requested_calls)]
         call = draw(st.sampled_from(turn.calls))
         outcome: Outcome = draw(st.sampled_from(["ok", "ok", "interrupted"]))
         result = ToolResult(call_id=call.id, name=call.name, output=draw(texts), outcome=outcome)
@@ -79,7 +79,7 @@ def possible_next_events(outline: SessionState, draw: st.DrawFn) -> list[AnySess
         return [result, InterruptRequested(), TurnResumed(attempt=turn.attempt + 1), started]
     if turn.calls:
         return [ToolCallsStart(calls=turn.calls), InterruptRequested()]
-    if not turn.heard:
+    if not turn.needs_model:
         resumed = [TurnResumed(attempt=turn.attempt)] if turn.finish == "interrupted" else []
         return [Done(stop_reason="text_response"), UserMessage(content=draw(texts), kind="steer"), *resumed]
     calls = tuple(

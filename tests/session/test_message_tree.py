@@ -1,4 +1,4 @@
-"""Rewinds and points to branch from, against a model that copies the whole conversation at every event."""
+"""Tests of rewinds and resume points, against a reference model that copies the conversation at every event."""
 
 from collections.abc import Sequence
 
@@ -44,63 +44,63 @@ A_ROUND: tuple[AnySessionEvent, ...] = (
 
 
 def replayed(*events: AnySessionEvent, session: int = 1) -> tuple[Session, list[AnySessionEvent]]:
-    """A session after these events, and its log: the events as a recorder would stamp them."""
-    fold, log = Session(session), list[AnySessionEvent]()
+    """Returns a session after these events, and its log: the events as a recorder would stamp them."""
+    folded, log = Session(session), list[AnySessionEvent]()
     for ts, event in enumerate(events, 1):
-        log.append(fill_derived_fields(fold.state, event, float(ts)))
-        fold.apply(log[-1])
-    return fold, log
+        log.append(fill_derived_fields(folded.state, event, float(ts)))
+        folded.apply(log[-1])
+    return folded, log
 
 
 def visible_after_each_event(log: Sequence[AnySessionEvent]) -> list[list[Message]]:
-    """What the model sees before the first event and after each: whole copies, made by the words of the design."""
-    seen: list[list[Message]] = [[]]
-    answers: dict[str, ToolOutput] = {}
-    asked: tuple[ToolCall, ...] = ()
+    """Returns the messages that the model sees before the first event and after each: the reference model."""
+    visible: list[list[Message]] = [[]]
+    outputs: dict[str, ToolOutput] = {}
+    calls: tuple[ToolCall, ...] = ()
     for event in log:
-        now = list(seen[-1])
+        now = list(visible[-1])
         match event:
             case UserMessage():
-                said = f"From {event.sender}:\n{event.content}" if event.sender else event.content
-                now.append(User(said))
+                content = f"From {event.sender}:\n{event.content}" if event.sender else event.content
+                now.append(User(content))
             case AssistantMessage():
-                asked = event.calls
+                calls = event.calls
                 if str(event.content).strip() or event.calls:
                     now.append(Assistant(content=event.content, calls=event.calls))
             case ToolResult():
-                answers[event.call_id] = ToolOutput(call_id=event.call_id, name=event.name, output=event.output)
+                outputs[event.call_id] = ToolOutput(call_id=event.call_id, name=event.name, output=event.output)
             case ToolCallsComplete():
-                now += [answers[call.id] for call in asked]
+                now += [outputs[call.id] for call in calls]
             case Rewound(to=to):
-                now = seen[to]
+                now = visible[to]
             case _:
                 pass
-        seen.append(now)
-    return seen
+        visible.append(now)
+    return visible
 
 
 def test_the_generated_logs_contain_rewinds_and_checkpoints() -> None:
-    """A draw that never rewound would prove nothing below."""
+    """Without rewinds in the generated logs, the tests below would prove nothing."""
     drawn: list[type[AnySessionEvent]] = []
 
     @given(valid_logs())
-    def look(log: list[AnySessionEvent]) -> None:
+    def collect_types(log: list[AnySessionEvent]) -> None:
         drawn.extend(type(event) for event in log)
 
-    look()
+    collect_types()
     assert {Rewound, CheckpointCreated} <= set(drawn)
 
 
 @given(valid_logs())
 def test_visible_messages_after_each_event_match_the_reference_model(log: list[AnySessionEvent]) -> None:
-    session, seen = Session(log[0].session or 0), visible_after_each_event(log)
+    session, visible = Session(log[0].session or 0), visible_after_each_event(log)
     for seq, event in enumerate(log, 1):
         session.apply(event)
-        assert session.history.messages == session.conversation.own_messages() == seen[seq]
+        assert session.history.messages == session.conversation.own_messages() == visible[seq]
 
 
 @given(valid_logs())
-def test_the_messages_that_a_session_state_counts_are_those_the_model_sees(log: list[AnySessionEvent]) -> None:
+def test_a_session_state_counts_the_user_and_assistant_messages_that_the_model_sees(log: list[AnySessionEvent]) -> None:
     session = Session(log[0].session or 0)
     for event in log:
         session.apply(event)
@@ -110,12 +110,12 @@ def test_the_messages_that_a_session_state_counts_are_those_the_model_sees(log: 
 
 @given(valid_logs())
 def test_a_resume_point_is_the_last_point_with_no_open_call(log: list[AnySessionEvent]) -> None:
-    session, found = Session(log[0].session or 0), ResumePoint(0, 0)
+    session, expected = Session(log[0].session or 0), ResumePoint(0, 0)
     for at, event in enumerate(log, 1):
         session.apply(event)
         if session.turn is None or not (session.turn.calls or session.turn.executing):
-            found = ResumePoint(at, session.state.messages)
-        assert find_resume_point(log, at) == found
+            expected = ResumePoint(at, session.state.messages)
+        assert find_resume_point(log, at) == expected
 
 
 @given(valid_logs(), st.data())
@@ -123,19 +123,19 @@ def test_a_resume_point_needs_the_events_of_its_round_and_no_more(
     log: list[AnySessionEvent], data: st.DataObject
 ) -> None:
     at = data.draw(st.integers(1, len(log)))
-    knowing = Done | Rewound | ToolCallsComplete
-    first = next((seq for seq in range(at, 0, -1) if isinstance(log[seq - 1], knowing)), 1)
+    counting = Done | Rewound | ToolCallsComplete
+    first = next((seq for seq in range(at, 0, -1) if isinstance(log[seq - 1], counting)), 1)
     assert find_resume_point(log, at, down_to=first) == find_resume_point(log, at)
 
 
-def test_a_point_within_a_round_is_the_one_before_the_calls_were_asked_for() -> None:
+def test_the_resume_point_inside_a_round_is_right_before_the_message_with_the_calls() -> None:
     _, log = replayed(*A_ROUND)
     found = [find_resume_point(log, at) for at in range(1, len(log) + 1)]
     before, done = ResumePoint(2, 1), [ResumePoint(8, 2), ResumePoint(9, 3), ResumePoint(10, 3)]
     assert found == [ResumePoint(1, 0), before, *[before] * 5, *done]
 
 
-def test_a_log_that_was_written_before_messages_were_counted_in_it_is_read_further_down() -> None:
+def test_an_older_log_whose_events_count_no_messages_is_read_further_back() -> None:
     _, log = replayed(*A_ROUND, UserMessage(content="more"))
     old = [*log[:7], ToolCallsComplete(count=2), log[8], Done(stop_reason="text_response"), log[10]]
     assert [type(event) for event in old] == [type(event) for event in log]
@@ -144,29 +144,29 @@ def test_a_log_that_was_written_before_messages_were_counted_in_it_is_read_furth
 
 
 entries = st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=60)
-"""Of a log: a message, or a rewind to that part of it (in hundredths)."""
+"""Entries of a log: None is a message, a number is a rewind to that percentage of the log so far."""
 
 
 @given(entries)
 def test_a_message_tree_matches_the_reference_model_at_every_seq(log: list[int | None]) -> None:
-    branches, seen = MessageTree(), [list[Message]()]
-    for seq, back in enumerate(log, 1):
-        if back is None:
-            branches.add(seq, User(str(seq)))
-            seen.append([*seen[-1], User(str(seq))])
+    tree, visible = MessageTree(), [list[Message]()]
+    for seq, percent in enumerate(log, 1):
+        if percent is None:
+            tree.add(seq, User(str(seq)))
+            visible.append([*visible[-1], User(str(seq))])
         else:
-            to = back * (seq - 1) // 100
-            branches.rewind(seq, to)
-            seen.append(seen[to])
-    assert [branches.messages_at(seq) for seq in range(len(seen))] == seen
+            to = percent * (seq - 1) // 100
+            tree.rewind(seq, to)
+            visible.append(visible[to])
+    assert [tree.messages_at(seq) for seq in range(len(visible))] == visible
 
 
-def test_a_thousand_rewinds_of_rewinds_are_followed_without_a_stack() -> None:
-    branches = MessageTree()
+def test_ten_thousand_rewinds_of_rewinds_are_followed_without_recursion() -> None:
+    tree = MessageTree()
     for seq in range(1, 20_001, 2):
-        branches.add(seq, User(str(seq)))
-        branches.rewind(seq + 1, seq)
-    assert len(branches.messages_at(20_000)) == 10_000
+        tree.add(seq, User(str(seq)))
+        tree.rewind(seq + 1, seq)
+    assert len(tree.messages_at(20_000)) == 10_000
 
 
 def test_a_rewind_can_be_rewound() -> None:
@@ -185,7 +185,7 @@ def test_a_rewind_can_be_rewound() -> None:
     assert (session.state.messages, session.state.turns, session.state.state) == (3, 3, "processing")
 
 
-def test_money_and_turns_are_not_rewound() -> None:
+def test_costs_and_turn_counts_are_not_rewound() -> None:
     session, _ = replayed(
         SessionCreated(agent="a"),
         UserMessage(content="one"),
@@ -203,13 +203,13 @@ def encode(message: Message) -> bytes:
 
 
 @given(valid_logs(), st.lists(st.booleans(), min_size=40, max_size=40))
-def test_rendered_messages_are_right_whenever_they_were_requested(
-    log: list[AnySessionEvent], asked: list[bool]
+def test_rendered_messages_are_right_whenever_they_are_requested(
+    log: list[AnySessionEvent], render_after: list[bool]
 ) -> None:
     session = Session(log[0].session or 0)
-    for event, now in zip(log, asked, strict=False):
+    for event, render_now in zip(log, render_after, strict=False):
         session.apply(event)
-        if now:
+        if render_now:
             assert session.history.render("w", encode) == [*map(encode, session.history.messages)]
     assert session.history.render("w", encode) == [*map(encode, session.history.messages)]
 
@@ -227,26 +227,28 @@ def test_messages_kept_by_a_rewind_are_not_encoded_again() -> None:
     history.replace_messages([first, third])
     assert history.render("w", count) == [encode(first), encode(third)]
     assert encoded == [first, second, third]
-    assert (held, sent) == ([first, second], [encode(first), encode(second)]), "who holds the old list keeps it"
+    assert (held, sent) == ([first, second], [encode(first), encode(second)]), "holders of the old list keep it"
 
 
 @given(valid_logs(), st.data())
-def test_what_is_inherited_comes_first_whenever_it_is_read(log: list[AnySessionEvent], data: st.DataObject) -> None:
+def test_inherited_messages_come_first_whenever_they_are_loaded(
+    log: list[AnySessionEvent], data: st.DataObject
+) -> None:
     log = [SessionCreated(agent="a", parent=Parent(session=7, seq=9)), *log[1:]]
     inherited: list[Message] = [User("from 7"), Assistant(content="yes")]
-    when = data.draw(st.integers(1, len(log)))
-    conversation, seen = Conversation(), visible_after_each_event(log)
+    loaded_at = data.draw(st.integers(1, len(log)))
+    conversation, visible = Conversation(), visible_after_each_event(log)
     for seq, event in enumerate(log, 1):
         conversation.apply(seq, event)
-        if seq == when:
+        if seq == loaded_at:
             assert conversation.missing_parent == Parent(session=7, seq=9)
             conversation.inherit(inherited)
-        if seq >= when:
-            assert conversation.history.messages == [*inherited, *seen[seq]]
-            assert conversation.own_messages() == seen[seq]
+        if seq >= loaded_at:
+            assert conversation.history.messages == [*inherited, *visible[seq]]
+            assert conversation.own_messages() == visible[seq]
 
 
-def test_the_latest_use_of_a_checkpoints_name_counts() -> None:
+def test_the_latest_use_of_a_checkpoint_name_counts() -> None:
     session, _ = replayed(
         SessionCreated(agent="a"),
         CheckpointCreated(name="start", at=1),

@@ -1,4 +1,4 @@
-"""What a turn that was left open is owed before it ends, or goes on: cut at every event, with every draft."""
+"""Tests of session/recovery.py: closing and resuming open turns, cut off at every event and with every draft."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ CALLS_STARTED = AssistantMessage(round=1, calls=(READ, ALSO, WRITE)), ToolCallsS
 
 
 def record(*events: AnySessionEvent) -> Session:
-    """A session in a turn, after these events."""
+    """Returns a session with an open turn, after these events of it."""
     session = Session(1)
     for ts, event in enumerate((SessionCreated(agent="a"), UserMessage(content="go"), *events)):
         session.apply(fill_derived_fields(session.state, event, float(ts)))
@@ -79,18 +79,18 @@ def open_turn(session: Session) -> TurnState:
 
 @st.composite
 def interrupted_sessions(draw: st.DrawFn) -> tuple[Session, Draft | None]:
-    """A session cut off in mid-turn, and what was beside its log."""
+    """Draws a session that was cut off within a turn, and the draft stored beside its log."""
     log = draw(valid_logs().filter(lambda log: any(event.turn for event in log)))
     inside = [n for n, event in enumerate(log, 1) if event.turn is not None and not isinstance(event, Done)]
     session = Session(log[0].session or 0)
     for event in log[: draw(st.sampled_from(inside))]:
         session.apply(event)
     turn = open_turn(session)
-    said = draw(st.sampled_from(["", "so far"]))
+    text = draw(st.sampled_from(["", "so far"]))
     suspended = draw(st.booleans())
     drafts = [
         None,
-        Draft(turn=turn.number, round=turn.rounds + 1, text=said, suspended=suspended),
+        Draft(turn=turn.number, round=turn.rounds + 1, text=text, suspended=suspended),
         Draft(turn=turn.number, round=0, suspended=True),
     ]
     return session, recovered_draft(turn, draw(st.sampled_from(drafts)))
@@ -108,14 +108,14 @@ def test_a_turn_cut_off_anywhere_can_be_resumed_to_its_done(
                 assert has_paired_calls(session.history.messages)
                 assert not isinstance(session.history.messages[-1], Assistant), "providers refuse that"
                 add(session, AssistantMessage(round=round_, content="done"))
-            case CallTools(calls, announced, asked):
-                add(session, *[] if announced else [ToolCallsStart(calls=calls)])
-                add(session, *map(tool_result, calls), ToolCallsComplete(count=asked))
+            case CallTools(calls, start_recorded, total):
+                add(session, *[] if start_recorded else [ToolCallsStart(calls=calls)])
+                add(session, *map(tool_result, calls), ToolCallsComplete(count=total))
             case EndTurn(stop_reason, error):
                 add(session, *close_open_round(session.state, None) if turn.interrupt else [])
                 add(session, Done(stop_reason=stop_reason, error=error))
             case None:
-                raise AssertionError("an open turn owes something")
+                raise AssertionError("an open turn always has a next step")
     assert has_paired_calls(session.history.messages)
 
 
@@ -126,7 +126,7 @@ def test_a_turn_cut_off_anywhere_can_be_ended_at_once(cut: tuple[Session, Draft 
     assert has_paired_calls(session.history.messages)
 
 
-def test_an_answer_that_was_cut_off_is_kept_and_asked_for_again() -> None:
+def test_an_answer_that_was_cut_off_is_recorded_and_requested_again() -> None:
     session = record()
     add(session, *resume_open_turn(session.state, Draft(turn=1, round=1, text="Once up"), is_no_tool))
     assert session.history.messages == [
@@ -134,10 +134,10 @@ def test_an_answer_that_was_cut_off_is_kept_and_asked_for_again() -> None:
         Assistant(content="Once up"),
         User(f"From walrusd:\n{RETRY_REPLY_PROMPT}"),
     ]
-    assert decide(Agent(name="a", max_iterations=1), session.state) == AskModel(2), "it was no round of the agent's"
+    assert decide(Agent(name="a", max_iterations=1), session.state) == AskModel(2), "a cut-off round does not count"
 
 
-def test_if_nothing_was_said_the_model_is_asked_again_and_the_first_price_is_unknown() -> None:
+def test_an_empty_reply_that_was_cut_off_is_requested_again_and_has_an_unknown_cost() -> None:
     session = record()
     events = resume_open_turn(session.state, recovered_draft(open_turn(session), None), is_no_tool)
     assert events == [AssistantMessage(round=1, finish="interrupted"), TurnResumed(attempt=2, reason="crash")]
@@ -146,10 +146,10 @@ def test_if_nothing_was_said_the_model_is_asked_again_and_the_first_price_is_unk
     assert decide(WALRUS, session.state) == AskModel(2)
 
 
-def test_a_model_that_had_not_been_asked_when_walrusd_stopped_has_cost_nothing() -> None:
+def test_a_model_that_was_not_called_before_a_clean_shutdown_costs_nothing() -> None:
     session = record()
-    set_aside = Draft(turn=1, round=0, suspended=True)
-    assert resume_open_turn(session.state, recovered_draft(open_turn(session), set_aside), is_no_tool) == [
+    suspended = Draft(turn=1, round=0, suspended=True)
+    assert resume_open_turn(session.state, recovered_draft(open_turn(session), suspended), is_no_tool) == [
         TurnResumed(attempt=1, reason="shutdown")
     ]
 
@@ -160,7 +160,7 @@ def test_calls_that_had_not_started_are_run() -> None:
     assert decide(WALRUS, session.state) == CallTools((READ, ALSO, WRITE), start_recorded=True, total=3)
 
 
-def test_behind_a_call_whose_effect_is_unknown_nothing_is_run() -> None:
+def test_no_call_is_run_after_a_call_whose_effect_is_unknown() -> None:
     session = record(*CALLS_STARTED, tool_started(READ), tool_result(READ), tool_started(ALSO))
     results = [event for event in resume_open_turn(session.state, None, is_no_tool) if isinstance(event, ToolResult)]
     assert [(event.call_id, event.outcome, "unknown" in event.output) for event in results] == [
@@ -169,7 +169,7 @@ def test_behind_a_call_whose_effect_is_unknown_nothing_is_run() -> None:
     ]
 
 
-def test_a_call_that_had_begun_is_run_once_more_where_its_tool_is_idempotent() -> None:
+def test_a_started_call_is_run_once_more_if_its_tool_is_idempotent() -> None:
     session = record(*CALLS_STARTED, tool_started(READ), tool_started(ALSO), tool_result(ALSO))
     add(session, *resume_open_turn(session.state, None, is_read_tool))
     assert decide(WALRUS, session.state) == CallTools((READ, WRITE), start_recorded=True, total=3)
@@ -190,23 +190,23 @@ def test_next_to_an_unrepeatable_call_only_idempotent_calls_are_run_again() -> N
     ]
 
 
-def test_only_crashes_count_as_attempts_and_a_complete_round_begins_anew() -> None:
-    set_aside = Draft(turn=1, round=0, suspended=True)
+def test_only_crashes_count_as_attempts_and_a_complete_round_resets_the_count() -> None:
+    suspended = Draft(turn=1, round=0, suspended=True)
     session = record()
     assert open_turn(session).attempt == 1
-    add(session, *resume_open_turn(session.state, set_aside, is_no_tool))
+    add(session, *resume_open_turn(session.state, suspended, is_no_tool))
     assert open_turn(session).attempt == 1
     add(session, *resume_open_turn(session.state, None, is_no_tool))
     assert open_turn(session).attempt == MAX_ATTEMPTS
     closed = ToolResult(call_id="c0", name="read", output="", outcome="interrupted")
-    interrupted_round, whole_round = (record(TurnResumed(attempt=2)) for _ in range(2))
-    for one, result in ((interrupted_round, closed), (whole_round, tool_result(READ))):
-        add(one, AssistantMessage(round=1, calls=(READ,)), ToolCallsStart(calls=(READ,)), tool_started(READ), result)
-        add(one, ToolCallsComplete(count=1))
-    assert (open_turn(interrupted_round).attempt, open_turn(whole_round).attempt) == (2, 1)
-    said, cut_off = AssistantMessage(round=1, content="So."), interrupted_message(PARTIAL_DRAFT)
-    spoken = [open_turn(record(TurnResumed(attempt=2), answer)).attempt for answer in (said, cut_off)]
-    assert spoken == [1, 2], "without calls, too: a steer may have it go on"
+    interrupted_round, complete_round = (record(TurnResumed(attempt=2)) for _ in range(2))
+    for each, result in ((interrupted_round, closed), (complete_round, tool_result(READ))):
+        add(each, AssistantMessage(round=1, calls=(READ,)), ToolCallsStart(calls=(READ,)), tool_started(READ), result)
+        add(each, ToolCallsComplete(count=1))
+    assert (open_turn(interrupted_round).attempt, open_turn(complete_round).attempt) == (2, 1)
+    complete, cut_off = AssistantMessage(round=1, content="So."), interrupted_message(PARTIAL_DRAFT)
+    attempts = [open_turn(record(TurnResumed(attempt=2), answer)).attempt for answer in (complete, cut_off)]
+    assert attempts == [1, 2], "also without calls, because a steer may continue the turn"
 
 
 CLEAN_SHUTDOWN_DRAFT = Draft(turn=1, round=0, suspended=True)
@@ -214,7 +214,7 @@ PARTIAL_DRAFT = Draft(turn=1, round=1, text="so far")
 
 
 @pytest.mark.parametrize(
-    ("events", "left", "on_restart", "then"),
+    ("events", "draft", "on_restart", "action"),
     [
         ([], PARTIAL_DRAFT, "continue", "go on"),
         ([], PARTIAL_DRAFT, "close", "end"),
@@ -225,10 +225,10 @@ PARTIAL_DRAFT = Draft(turn=1, round=1, text="so far")
         ([TurnResumed(attempt=2), InterruptRequested()], PARTIAL_DRAFT, "continue", "end"),
     ],
 )
-def test_what_becomes_of_a_turn_that_was_left_open(
-    events: list[AnySessionEvent], left: Draft, on_restart: OnRestart, then: str
+def test_an_open_turn_goes_on_unless_it_was_interrupted_or_crashed_repeatedly(
+    events: list[AnySessionEvent], draft: Draft, on_restart: OnRestart, action: str
 ) -> None:
-    assert choose_recovery_action(open_turn(record(*events)), left, on_restart) == then
+    assert choose_recovery_action(open_turn(record(*events)), draft, on_restart) == action
 
 
 def test_an_interrupted_heartbeat_turn_is_closed_not_resumed() -> None:

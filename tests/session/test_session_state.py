@@ -1,8 +1,9 @@
-"""The fold of a session: what a log says, however it is cut, and what may not follow what."""
+"""Tests of session/session_state.py: folding a log, also one that is cut off, and refusing invalid events."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fakes.call_pairing import has_paired_calls
 from tests.fakes.event_strategies import valid_logs
@@ -26,8 +27,8 @@ from walrusd.agent.agent import Agent
 from walrusd.agent.decide import decide
 from walrusd.session.recovery import Draft, close_open_round
 from walrusd.session.session import Session
-from walrusd.session.session_state import apply_event, decode, fill_derived_fields
-from walrusd.session.session_state import encode as encode_outline
+from walrusd.session.session_state import SessionState, TurnState, apply_event, decode, fill_derived_fields
+from walrusd.session.session_state import encode as encode_state
 from walrusd.session.transitions import InvalidTransition
 
 READ = ToolCall("c1", "read", {"path": "a"})
@@ -42,7 +43,7 @@ def replay(log: list[AnySessionEvent], id_: int = 1) -> Session:
 
 
 def record(*events: AnySessionEvent) -> Session:
-    """A session after these events, stamped as a recorder would."""
+    """Returns a session after these events, stamped as a recorder would."""
     session = Session(1)
     for ts, event in enumerate(events):
         session.apply(fill_derived_fields(session.state, event, float(ts)))
@@ -52,19 +53,28 @@ def record(*events: AnySessionEvent) -> Session:
 @given(valid_logs())
 def test_a_log_that_is_encoded_and_decoded_folds_to_the_same_session(log: list[AnySessionEvent]) -> None:
     id_ = log[0].session or 0
-    ours, theirs = replay(log, id_), replay([decode_row(encode(event)) for event in log], id_)
-    assert (ours.state, list(ours.history.messages)) == (theirs.state, list(theirs.history.messages))
+    direct, decoded = replay(log, id_), replay([decode_row(encode(event)) for event in log], id_)
+    assert (direct.state, list(direct.history.messages)) == (decoded.state, list(decoded.history.messages))
 
 
 @given(valid_logs())
-def test_a_session_state_survives_its_row(log: list[AnySessionEvent]) -> None:
-    outline = replay(log, log[0].session or 0).state
-    assert decode(encode_outline(outline)) == outline
+def test_a_session_state_is_the_same_after_encoding_and_decoding(log: list[AnySessionEvent]) -> None:
+    state = replay(log, log[0].session or 0).state
+    assert decode(encode_state(state)) == state
+
+
+def test_rows_of_existing_databases_decode_to_the_renamed_fields_of_a_turn() -> None:
+    row = (
+        b'{"id":1,"turn":{"number":1,"first_seq":2,"started_at":0.0,"cut_off":1,"heard":false,"asked":2,"unsure":true}}'
+    )
+    turn = TurnState(number=1, first_seq=2, started_at=0.0, interrupted_rounds=1, needs_model=False, requested_calls=2)
+    state = SessionState(id=1, turn=replace(turn, outcome_unknown=True))
+    assert (decode(row), encode_state(state)) == (state, row)
 
 
 @given(valid_logs(), st.booleans())
-def test_a_log_cut_anywhere_is_repaired_to_a_history_that_providers_accept(
-    log: list[AnySessionEvent], drafted: bool
+def test_a_log_cut_off_anywhere_is_closed_to_a_history_that_providers_accept(
+    log: list[AnySessionEvent], has_draft: bool
 ) -> None:
     for cut in range(1, len(log) + 1):
         session = replay(log[:cut], log[0].session or 0)
@@ -72,7 +82,7 @@ def test_a_log_cut_anywhere_is_repaired_to_a_history_that_providers_accept(
         if turn is None:
             assert close_open_round(session.state, None) == []
             continue
-        draft = Draft(turn=turn.number, round=turn.rounds + 1, text="so far") if drafted else None
+        draft = Draft(turn=turn.number, round=turn.rounds + 1, text="so far") if has_draft else None
         for event in [*close_open_round(session.state, draft), Done(stop_reason="interrupted")]:
             session.apply(fill_derived_fields(session.state, event, 99.0))
         assert session.turn is None
@@ -89,7 +99,7 @@ def test_decisions_depend_on_the_events_alone(log: list[AnySessionEvent]) -> Non
         assert decide(agent, session.state) == decide(agent, replay(log[:n], id_).state)
 
 
-def test_results_come_in_order_of_completion_and_are_shown_in_call_order() -> None:
+def test_results_are_recorded_in_completion_order_and_shown_in_call_order() -> None:
     session = record(
         SessionCreated(agent="a"),
         UserMessage(content="go"),
@@ -109,7 +119,7 @@ def test_results_come_in_order_of_completion_and_are_shown_in_call_order() -> No
     ]
 
 
-def test_a_started_call_is_closed_as_unknown_and_one_that_was_not_as_not_run() -> None:
+def test_a_started_call_is_closed_as_unknown_and_other_calls_as_not_run() -> None:
     session = record(
         SessionCreated(agent="a"),
         UserMessage(content="go"),
@@ -134,7 +144,7 @@ def test_the_sender_is_shown_to_the_model_only_when_there_is_one() -> None:
     assert session.history.messages == [User("From ann:\nhi"), User("ho")]
 
 
-def test_a_cost_that_is_unknown_once_is_unknown_for_the_turn_and_the_session() -> None:
+def test_one_unknown_cost_makes_the_cost_of_the_turn_and_the_session_unknown() -> None:
     session = record(
         SessionCreated(agent="a"),
         UserMessage(content="go"),
@@ -191,13 +201,13 @@ def test_an_invalid_transition_is_refused_and_changes_nothing(
     before: list[AnySessionEvent], event: AnySessionEvent
 ) -> None:
     session = record(*before)
-    outline, messages = session.state, list(session.history.messages)
+    state, messages = session.state, list(session.history.messages)
     with pytest.raises(InvalidTransition, match=f"session 1: {type(event).__struct_config__.tag} may not follow"):
         session.apply(fill_derived_fields(session.state, event, 9.0))
-    assert (session.state, list(session.history.messages)) == (outline, messages)
+    assert (session.state, list(session.history.messages)) == (state, messages)
 
 
-def test_a_message_is_encoded_once_for_a_wire_however_often_it_is_sent() -> None:
+def test_a_message_is_encoded_once_for_a_wire_and_reused_when_it_is_sent_again() -> None:
     session = record(SessionCreated(agent="a"), UserMessage(content="one"))
     encoded: list[object] = []
 
@@ -212,8 +222,8 @@ def test_a_message_is_encoded_once_for_a_wire_however_often_it_is_sent() -> None
 
 
 @given(valid_logs())
-def test_apply_event_never_changes_the_state_it_was_given(log: list[AnySessionEvent]) -> None:
+def test_apply_event_never_changes_its_argument(log: list[AnySessionEvent]) -> None:
     session = replay(log[:-1], log[0].session or 0)
-    before = encode_outline(session.state)
+    before = encode_state(session.state)
     apply_event(session.state, log[-1])
-    assert encode_outline(session.state) == before
+    assert encode_state(session.state) == before

@@ -1,4 +1,4 @@
-"""docs/states.md is drawn from the table in session/states.py; run this file as a script to draw it anew."""
+"""Checks that docs/states.md is generated from the table in session/transitions.py; as a script it writes the page."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ def render_page() -> str:
         [
             "# The states of a session",
             "",
-            "What may follow what, drawn from `walrusd/session/transitions.py`",
+            "The allowed transitions, generated from `walrusd/session/transitions.py`",
             "by `tests/session/test_transitions_page.py`.",
-            "An event that has no arrow here is refused before anything is written.",
+            "An event without an arrow here is refused before anything is written.",
             "",
             "```mermaid",
             "stateDiagram-v2",
@@ -31,7 +31,7 @@ def render_page() -> str:
     )
 
 
-def test_the_page_shows_the_table_as_it_is() -> None:
+def test_the_page_shows_the_current_table() -> None:
     assert PAGE.read_text() == render_page()
 
 

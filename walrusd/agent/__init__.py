@@ -1,1 +1,1 @@
-"""The agent loop, pure: what an agent does next, given the facts of its session."""
+"""The agent loop, without I/O: it decides what an agent does next, given the events of its session."""

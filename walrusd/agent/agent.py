@@ -1,4 +1,4 @@
-"""An agent: an immutable definition. Sessions refer to it by name; a reload replaces it whole."""
+"""The definition of an agent, immutable. Sessions refer to it by name; a reload replaces the whole object."""
 
 from msgspec import Struct
 
@@ -6,7 +6,7 @@ from walrus_protocol.content import ToolSchema
 
 
 class Agent(Struct, frozen=True, kw_only=True):
-    """What a turn needs to know. `tools` is the snapshot of schemas taken when the agent was added."""
+    """An agent's settings for a turn. `tools` is the snapshot of schemas taken when the agent was added."""
 
     name: str
     description: str = ""
@@ -15,22 +15,23 @@ class Agent(Struct, frozen=True, kw_only=True):
     max_iterations: int = 16
     thinking: bool = False
     allowed_tools: tuple[str, ...] = ()
-    """The capability whitelist; empty means all."""
+    """The only tools that the agent may use; empty means all."""
     denied_tools: tuple[str, ...] = ()
     workspace: str = ""
-    """An absolute path; empty where the agent has none."""
+    """An absolute path; empty if the agent has no workspace."""
     tools: tuple[ToolSchema, ...] = ()
 
     def may_use(self, tool: str) -> bool:
-        """Whether the tool is within the agent's scope; permission is another question, asked at each call."""
+        """Returns whether the agent's tool lists include the tool. Permissions are checked separately, at each call."""
         return tool not in self.denied_tools and (not self.allowed_tools or tool in self.allowed_tools)
 
     def find_schema(self, tool: str) -> ToolSchema | None:
+        """Returns the schema of an offered tool, or None if the agent was not offered it."""
         return next((schema for schema in self.tools if schema.name == tool), None)
 
 
 class AgentResponse(Struct, frozen=True, kw_only=True):
-    """The answer of a run. `steps` counts the debts that were paid."""
+    """The result of running the loop to its end. `steps` counts the calls of `step` that did something."""
 
     final_response: str
     iterations: int

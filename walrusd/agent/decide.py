@@ -1,4 +1,4 @@
-"""The one pure function that decides: from what has happened to what is owed next."""
+"""Decides the next step of a turn, from the session's state alone. A pure function without I/O."""
 
 from msgspec import Struct
 
@@ -8,11 +8,16 @@ from walrusd.session.session_state import SessionState, TurnState
 
 
 class AskModel(Struct, frozen=True):
+    """Call the model for round number `round`, counted from 1."""
+
     round: int
 
 
 class CallTools(Struct, frozen=True):
-    """`announced`: their `tool_calls_start` is recorded already. `asked`: how many there are with those answered."""
+    """Run these calls. `total` also counts the calls of the round that have a result already.
+
+    `start_recorded` tells whether `tool_calls_start` is already in the log.
+    """
 
     calls: tuple[ToolCall, ...]
     start_recorded: bool
@@ -20,28 +25,30 @@ class CallTools(Struct, frozen=True):
 
 
 class EndTurn(Struct, frozen=True):
+    """Record the turn's `done` with this stop reason and error."""
+
     stop_reason: StopReason
     error: TurnError | None = None
 
 
 NextStep = AskModel | CallTools | EndTurn
 
-TIMED_OUT = TurnError("timeout", "The turn ran out of its time.", "Give it a larger timeout_s, or a smaller task.")
+TIMED_OUT = TurnError("timeout", "The turn reached its time limit.", "Give it a larger timeout_s, or a smaller task.")
 PROVIDER_REFUSED = TurnError(
-    "provider_refused", "The model refused to answer.", "Say it in another way, or ask another model."
+    "provider_refused", "The model refused to answer.", "Rephrase the message, or use another model."
 )
 
 
 def decide(agent: Agent, session_state: SessionState) -> NextStep | None:
-    """What the session owes; None when no turn is open."""
+    """Returns the next step of the open turn, or None if no turn is open."""
     turn = session_state.turn
     if turn is None:
         return None
     if turn.interrupt is not None:
         return EndTurn("interrupted", TIMED_OUT if turn.interrupt == "timeout" else None)
     if turn.calls or turn.executing:
-        return CallTools(turn.calls, start_recorded=turn.executing, total=turn.asked)
-    if not turn.heard:
+        return CallTools(turn.calls, start_recorded=turn.executing, total=turn.requested_calls)
+    if not turn.needs_model:
         return _end_turn(turn)
     if iterations_exhausted(agent, turn):
         return EndTurn("max_iterations")
@@ -49,8 +56,8 @@ def decide(agent: Agent, session_state: SessionState) -> NextStep | None:
 
 
 def iterations_exhausted(agent: Agent, turn: TurnState) -> bool:
-    """Whether the turn has had its rounds. One whose answer was cut off was not the agent's."""
-    return turn.rounds - turn.cut_off >= agent.max_iterations
+    """Returns whether the turn has used its rounds. Rounds whose answer was cut off do not count."""
+    return turn.rounds - turn.interrupted_rounds >= agent.max_iterations
 
 
 def _end_turn(turn: TurnState) -> EndTurn:

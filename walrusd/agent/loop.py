@@ -1,4 +1,4 @@
-"""The loop: `step` pays one debt, `run` repeats it. There is no other."""
+"""The agent loop: `step` takes the next step of a turn, `run` repeats it until the turn has ended."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -13,63 +13,63 @@ from walrusd.session.session_state import SessionState, apply_event, fill_derive
 
 
 class TurnContext(Protocol):
-    """What the loop needs of the world, bound to one session."""
+    """The operations that the loop needs, bound to one session."""
 
     @property
     def session_state(self) -> SessionState: ...
 
     @property
     def done(self) -> Done | None:
-        """How the last turn ended."""
+        """The `done` event of the last turn, or None if no turn has ended."""
 
     @property
     def draft(self) -> Draft | None:
-        """What the model has said in the round under way."""
+        """The reply received so far in the round under way."""
 
     @property
     def has_steers(self) -> bool:
-        """Whether messages wait to steer this turn."""
+        """Whether messages are queued to steer this turn."""
 
     def record(self, *events: AnySessionEvent) -> Awaitable[bool]:
-        """Check, persist, apply and publish all of them, or refuse all of them. Cannot be cancelled.
+        """Checks, persists, applies and publishes all events, or refuses all of them. Cannot be cancelled.
 
-        False, with nothing recorded, where an interrupt has overtaken a `done` among them.
+        Returns False and records nothing if the events contain a `done` and an interrupt was recorded before it.
         """
 
     def ask_model(self, round_: int) -> Awaitable[AssistantMessage]:
-        """One model call. Raises ModelFailed."""
+        """Makes one model call. Raises ModelFailed."""
 
     def call_tools(self, calls: tuple[ToolCall, ...]) -> Awaitable[None]:
-        """Dispatch the calls and record the intent and the outcome of each."""
+        """Dispatches the calls and records the intent and the outcome of each."""
 
     def take_steers(self) -> Awaitable[bool]:
-        """Move the messages that wait to steer this turn into its log; False when there are none.
+        """Moves the queued steering messages into the log; returns False if there are none.
 
-        Those that an interrupt overtakes stay where they are: the loop decides again.
+        If an interrupt comes first, the messages stay in the queue and the loop decides again.
         """
 
 
 async def step(agent: Agent, context: TurnContext) -> bool:
-    """Pay one debt; False when the session owes nothing."""
+    """Takes the next step; returns False if no turn is open."""
     match decide(agent, context.session_state):
         case AskModel(round_):
             if not await context.take_steers():
                 await _ask_model(agent, context, round_)
-        case CallTools(calls, announced, asked):
-            if not announced:
+        case CallTools(calls, start_recorded, total):
+            if not start_recorded:
                 await context.record(ToolCallsStart(calls=calls))
             await context.call_tools(calls)
-            await context.record(ToolCallsComplete(count=asked))
-        case EndTurn() as rest:
-            if not await _continue_with_steers(agent, context, rest):
-                await context.record(*_closing_events(context, rest.stop_reason, rest.error))
+            await context.record(ToolCallsComplete(count=total))
+        case EndTurn() as end:
+            if not await _continue_with_steers(agent, context, end):
+                await context.record(*_closing_events(context, end.stop_reason, end.error))
         case None:
             return False
     return True
 
 
 async def run(agent: Agent, context: TurnContext) -> AgentResponse:
-    """Repeat `step` until the session owes nothing."""
+    """Repeats `step` until no turn is open."""
     steps = 0
     while await step(agent, context):
         steps += 1
@@ -92,7 +92,7 @@ async def _ask_model(agent: Agent, context: TurnContext, round_: int) -> None:
 
 
 def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessage) -> tuple[Done, ...]:
-    """The `done` that will be owed after an answer: in one transaction with it, the turn waits for one sync less."""
+    """Returns the `done` that follows this answer, if any: recorded in the same transaction, it saves one sync."""
     if context.has_steers:
         return ()
     after = apply_event(
@@ -108,13 +108,13 @@ def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessag
 def _closing_events(
     context: TurnContext, stop_reason: StopReason, error: TurnError | None
 ) -> tuple[AnySessionEvent, ...]:
-    """What ends a turn, in one transaction: the cut-off round made whole, where there is one, and `done`."""
+    """Returns the events that end a turn in one transaction: those that close an open round, then `done`."""
     return (*close_open_round(context.session_state, context.draft), Done(stop_reason=stop_reason, error=error))
 
 
 async def _continue_with_steers(agent: Agent, context: TurnContext, end: EndTurn) -> bool:
-    """Whether a steer that waited for the final answer makes one more round."""
-    now = context.session_state.turn
-    if end.stop_reason not in {"text_response", "no_action"} or now is None or iterations_exhausted(agent, now):
+    """Takes queued steers into a turn that would end; returns whether another round follows."""
+    turn = context.session_state.turn
+    if end.stop_reason not in {"text_response", "no_action"} or turn is None or iterations_exhausted(agent, turn):
         return False
     return await context.take_steers()

@@ -119,7 +119,7 @@ class _LogReplay:
                     ("text", "rounds", "usage", "cost_usd"),
                 )
             case ToolCallsComplete() if state_before.turn:
-                _check_matches_log(location, event, replace(event, count=state_before.turn.asked), ("count",))
+                _check_matches_log(location, event, replace(event, count=state_before.turn.requested_calls), ("count",))
             case ToolStarted(call_id=call_id) | ToolResult(call_id=call_id) if state_before.turn:
                 name = next(call.name for call in state_before.turn.calls if call.id == call_id)
                 _check_matches_log(location, event, replace(event, name=name), ("name",))

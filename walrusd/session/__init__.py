@@ -1,1 +1,1 @@
-"""The state of a session, pure: folding events, allowed transitions, history, recovery."""
+"""The state of a session, without I/O: folding events, allowed transitions, history, recovery."""

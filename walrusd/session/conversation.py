@@ -1,4 +1,4 @@
-"""The messages of a session, folded from its log: what the model sees, and what a fork inherits."""
+"""The messages of a session, folded from its log, as the model sees them and as forks inherit them."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ from walrusd.session.message_tree import MessageTree, is_empty_message
 
 
 class Conversation:
-    """`history` is what the model sees, once `missing` is None."""
+    """The conversation of one session. `history` is complete once `missing_parent` is None."""
 
     def __init__(self) -> None:
         self.history = ConversationView()
         self.missing_parent: Parent | None = None
-        """Where to find the messages that come before its own and are not here yet."""
+        """The point of the parent session whose messages come first and are not loaded yet."""
         self._inherited_messages: Sequence[Message] = ()
         self._tree = MessageTree()
         self._last_seq = 0
@@ -31,6 +31,7 @@ class Conversation:
         self._tool_outputs: dict[str, ToolOutput] = {}
 
     def apply(self, seq: int, event: AnySessionEvent) -> None:
+        """Folds the event at `seq` into the conversation."""
         self._last_seq = seq
         match event:
             case SessionCreated():
@@ -50,7 +51,7 @@ class Conversation:
                     call_id=event.call_id, name=event.name, output=event.output, is_error=event.is_error
                 )
             case ToolCallsComplete():
-                # Results are recorded as they complete; the model sees them in the order it asked.
+                # Results are recorded as they complete; the model sees them in the order of its calls.
                 for call in self._requested_calls:
                     self._add(self._tool_outputs[call.id])
                 self._requested_calls, self._tool_outputs = (), {}
@@ -61,11 +62,11 @@ class Conversation:
                 pass
 
     def own_messages(self) -> list[Message]:
-        """What the model sees of this log, without what comes before it."""
+        """Returns the messages of this log that the model sees, without the inherited ones."""
         return self._tree.messages_at(self._last_seq)
 
     def inherit(self, messages: Sequence[Message]) -> None:
-        """Have what was missing come first."""
+        """Puts the parent's messages in front of this log's messages."""
         self._inherited_messages, self.missing_parent = messages, None
         self.history.replace_messages([*messages, *self.own_messages()])
 
@@ -75,7 +76,7 @@ class Conversation:
 
 
 def user_content_for_model(content: Content, sender: str) -> Content:
-    """A user's content as the model sees it: the sender is named only when there is one."""
+    """Returns a user's content as the model sees it; it names the sender if there is one."""
     if not sender:
         return content
     if isinstance(content, str):

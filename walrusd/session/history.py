@@ -1,4 +1,4 @@
-"""The conversation as the model sees it, in order, with each message encoded once for each wire."""
+"""The messages of a conversation in order, each encoded once for each provider wire."""
 
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -8,7 +8,7 @@ from walrus_protocol.content import Message
 
 
 class ConversationView:
-    """A list of messages that grows at its end, or becomes another one."""
+    """A list of messages that grows at its end or is replaced, with a cache of their encodings."""
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         self._messages = list(messages)
@@ -22,20 +22,20 @@ class ConversationView:
         self._messages.append(message)
 
     def replace_messages(self, messages: Sequence[Message]) -> None:
-        """Have these messages. What both have in front stays encoded; who holds the old list sees no change."""
+        """Replaces all messages. The common prefix stays encoded; holders of the old list see no change."""
         same = sum(takewhile(bool, map(is_, self._messages, messages)))
         self._messages = list(messages)
-        self._encoded = {wire: done[:same] for wire, done in self._encoded.items()}
+        self._encoded = {wire: encoded[:same] for wire, encoded in self._encoded.items()}
 
     def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
-        """All messages as `encode` gives them; those encoded before under the name `wire` are not encoded again."""
-        done = self._encoded.setdefault(wire, [])
-        done.extend(encode(message) for message in self._messages[len(done) :])
-        return done
+        """Returns all messages encoded by `encode`; those already encoded under the name `wire` are reused."""
+        encoded = self._encoded.setdefault(wire, [])
+        encoded.extend(encode(message) for message in self._messages[len(encoded) :])
+        return encoded
 
 
 class HistoryWithSuffix:
-    """A history with messages behind it that belong to one call only and are never recorded."""
+    """A history followed by messages that belong to one call only and are never recorded."""
 
     def __init__(self, history: ConversationView, suffix: Sequence[Message]) -> None:
         self._history = history
@@ -46,4 +46,5 @@ class HistoryWithSuffix:
         return [*self._history.messages, *self._suffix]
 
     def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+        """Returns all messages encoded by `encode`; only those of the history are cached."""
         return [*self._history.render(wire, encode), *map(encode, self._suffix)]

@@ -1,5 +1,7 @@
-"""What the model sees at any point of a log. A rewind erases nothing: it lets the conversation go on from an earlier
-point, so the messages of a log are a tree, and going back to a point before a rewind brings back what that took away.
+"""Computes which messages the model sees at any point of a log that contains rewinds.
+
+A rewind erases nothing: the conversation continues from an earlier point, so the messages of a log form a tree. A
+rewind to a point before another rewind brings back the messages that the other one removed.
 """
 
 from bisect import bisect_right
@@ -21,7 +23,7 @@ from walrus_protocol.events import (
 
 
 class Segment(NamedTuple):
-    """Messages that came one after the other: those from `start` to before `stop`, on top of what is `below`."""
+    """A run of consecutive messages, `start` to before `stop`, that follows the segment `previous`."""
 
     previous: "Segment | None"
     start: int
@@ -29,67 +31,70 @@ class Segment(NamedTuple):
 
 
 class MessageTree:
-    """All messages of a log in order of their seqs, and what each rewind went back to."""
+    """All messages of a log in order of their seqs, and the segment that each rewind returned to."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._seqs: list[int] = []
         self._rewind_seqs: list[int] = []
         self._segments_after_rewind: list[Segment | None] = []
-        """What was seen right after each rewind."""
+        """The last visible segment right after each rewind."""
 
     def add(self, seq: int, message: Message) -> None:
+        """Adds the message of the event at `seq`, which is higher than all before."""
         self._seqs.append(seq)
         self._messages.append(message)
 
     def rewind(self, seq: int, to: int) -> None:
-        """From the event `seq` on, what is seen is what was seen after the event `to`, which came before it."""
+        """From the event `seq` on, shows the messages that were visible after the earlier event `to`."""
         self._segments_after_rewind.append(self._last_segment_at(to))
         self._rewind_seqs.append(seq)
 
     def messages_at(self, seq: int) -> list[Message]:
-        """What is seen after the event `seq`."""
-        top, stretches = self._last_segment_at(seq), []
-        while top is not None:
-            stretches.append(self._messages[top.start : top.stop])
-            top = top.previous
-        return [message for stretch in reversed(stretches) for message in stretch]
+        """Returns the messages that the model sees after the event `seq`."""
+        segment, runs = self._last_segment_at(seq), []
+        while segment is not None:
+            runs.append(self._messages[segment.start : segment.stop])
+            segment = segment.previous
+        return [message for run in reversed(runs) for message in run]
 
     def _last_segment_at(self, seq: int) -> Segment | None:
         rewinds = bisect_right(self._rewind_seqs, seq)
-        below, since = (
+        previous, since = (
             (self._segments_after_rewind[rewinds - 1], self._rewind_seqs[rewinds - 1]) if rewinds else (None, 0)
         )
         start, stop = bisect_right(self._seqs, since), bisect_right(self._seqs, seq)
-        return below if start == stop else Segment(below, start, stop)
+        return previous if start == stop else Segment(previous, start, stop)
 
 
 class ResumePoint(Struct, frozen=True):
-    """A point with no open call, from which a conversation may go on. `messages`: how many it has there."""
+    """A point of a log with no open call, from which a conversation can continue.
+
+    `messages` counts the messages of users and assistants that the model sees there.
+    """
 
     seq: int
     messages: int
 
 
 class ResumePointSearch:
-    """Finds the last footing up to `at`, on the way down a log from there.
+    """Finds the last resume point up to `upto`, while the caller reads the log backwards from there.
 
-    How far down that is does not grow with the log: to the beginning of the round at most.
+    The distance does not grow with the log: the search ends at the beginning of the round at the latest.
     """
 
     def __init__(self, upto: int) -> None:
         self._upto = upto
         self._resume_seq: int | None = None
         self._messages = 0
-        """Messages between the footing and where it has come to."""
+        """Messages between the resume point and the event read last."""
 
     def visit(self, seq: int, event: AnySessionEvent) -> ResumePoint | None:
-        """The next event down; None where it does not tell."""
+        """Takes the next event backwards. Returns the resume point, or None if more events are needed."""
         match event:
             case AssistantMessage(calls=calls) if calls and self._resume_seq is None:
-                self._resume_seq = (
-                    seq - 1
-                )  # a history that ends with calls nobody has answered is refused by every provider
+                # Every provider refuses a history that ends with unanswered calls.
+                self._resume_seq = seq - 1
             case AssistantMessage():
                 self._resolve_seq()
                 self._messages += not is_empty_message(event)
@@ -98,25 +103,25 @@ class ResumePointSearch:
                 self._messages += 1
             case SessionCreated(parent=parent):
                 return ResumePoint(self._resolve_seq(), self._messages + (parent.messages if parent else 0))
-            case Rewound(messages=known) | Done(messages=int(known)) | ToolCallsComplete(messages=int(known)):
-                return ResumePoint(self._resolve_seq(), self._messages + known)
+            case Rewound(messages=count) | Done(messages=int(count)) | ToolCallsComplete(messages=int(count)):
+                return ResumePoint(self._resolve_seq(), self._messages + count)
             case ToolCallsComplete() | Done() | SessionClosed():
                 self._resolve_seq()
             case _:
-                pass  # it may stand within a round as well as outside
+                pass  # it may be inside a round or outside of one
         return None
 
     def _resolve_seq(self) -> int:
-        """No call is open here, nor from here up to where it began."""
+        """Returns the resume point's seq. It is `upto` if no unanswered call was found between here and there."""
         if self._resume_seq is None:
             self._resume_seq = self._upto
         return self._resume_seq
 
 
 def is_empty_message(event: AssistantMessage) -> bool:
-    """It says nothing and asks for nothing. Providers refuse such a message, so no model is shown it.
+    """Returns whether a message has no content and no calls. Providers refuse such a message, so no model sees it.
 
-    White space is nothing: a reply that is cut off may have begun with a line feed.
+    White space counts as no content: a reply that was cut off may consist of a line feed.
     """
-    said = event.content.strip() if isinstance(event.content, str) else event.content
-    return not said and not event.calls
+    content = event.content.strip() if isinstance(event.content, str) else event.content
+    return not content and not event.calls

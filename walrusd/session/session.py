@@ -1,4 +1,4 @@
-"""A session: its outline and its conversation, folded from the log through one door, `apply`."""
+"""A session in memory: its state and its conversation, folded from the log by `apply` alone."""
 
 from msgspec import Struct
 
@@ -9,7 +9,7 @@ from walrusd.session.session_state import SessionState, TurnState, apply_event
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
-    """A name for the point `at`; `seq` and `ts` are those of the event that gave it."""
+    """A name for the point `at`; `seq` and `ts` are those of the event that named it."""
 
     name: str
     at: int
@@ -18,13 +18,13 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class Session:
-    """What has happened, folded. Given the same events it is the same session, on any machine, at any time."""
+    """A session, folded from its events. The same events give the same session on any machine, at any time."""
 
     def __init__(self, id: int) -> None:  # noqa: A002 - the word of the design
         self.state = SessionState(id=id)
         self.conversation = Conversation()
         self.checkpoints: dict[str, Checkpoint] = {}
-        """By name, the latest given last."""
+        """Checkpoints by name, the latest one last."""
 
     @property
     def id(self) -> int:
@@ -36,14 +36,14 @@ class Session:
 
     @property
     def history(self) -> ConversationView:
-        """What the model sees, where nothing that the session inherits is missing."""
-        assert self.conversation.missing_parent is None, "what a fork inherits is read before its history is"
+        """The messages that the model sees; the inherited ones must be loaded."""
+        assert self.conversation.missing_parent is None, "inherited messages must be loaded before the history is read"
         return self.conversation.history
 
     def apply(self, event: AnySessionEvent, state: SessionState | None = None) -> None:
-        """Fold one stamped event. Raises Refused, with nothing changed, where it may not follow.
+        """Folds one stamped event. Raises InvalidTransition and changes nothing if the event is not allowed here.
 
-        `outline`: what `advance` has made of it already, by whom it was checked before it was written.
+        `state` is the result of `apply_event` for this event, if the caller has computed it to check the event.
         """
         self.state = state or apply_event(self.state, event)
         seq = self.state.last_seq

@@ -1,7 +1,7 @@
-"""The small, frozen part of a session: its state, its open turn and its totals, all but the messages.
+"""The immutable part of a session: its state, its open turn and its totals, everything but the messages.
 
-`advance` is the check: it folds one event into an outline or refuses it. Because outlines are values, a whole
-transaction is checked before anything is written, and the result is what the store keeps as the session's row.
+`apply_event` folds one event into a state, or refuses it. Because states are values, a whole transaction can be
+checked before anything is written, and the resulting state is stored as the session's row.
 """
 
 import msgspec
@@ -31,9 +31,17 @@ from walrus_protocol.json import Decoder
 from walrusd.session.message_tree import is_empty_message
 from walrusd.session.transitions import InvalidTransition, next_state
 
+_STORED_NAMES = {
+    "interrupted_rounds": "cut_off",
+    "needs_model": "heard",
+    "requested_calls": "asked",
+    "outcome_unknown": "unsure",
+}
+"""Maps fields of TurnState to their names in the rows of existing databases."""
 
-class TurnState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The open turn: what it has done and what it owes."""
+
+class TurnState(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_STORED_NAMES):
+    """The open turn: its progress and its unfinished work."""
 
     number: int
     first_seq: int
@@ -41,35 +49,35 @@ class TurnState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: MessageKind = "message"
     timeout_s: float | None = None
     attempt: int = 1
-    """How often it was begun since its last complete round; orderly stops do not count."""
+    """Starts since the last complete round; clean shutdowns do not count."""
     rounds: int = 0
-    cut_off: int = 0
-    """Of these rounds, those whose answer was cut off: an agent's limit does not count them."""
-    heard: bool = True
-    """Something new for the model has come since its last answer."""
+    interrupted_rounds: int = 0
+    """Those of the rounds whose answer was cut off; an agent's limit does not count them."""
+    needs_model: bool = True
+    """True if something new for the model was recorded since its last answer."""
     calls: tuple[ToolCall, ...] = ()
-    """Asked for and not answered yet, in call order."""
-    asked: int = 0
-    """How many calls the last answer asked for."""
+    """The requested calls that have no result yet, in call order."""
+    requested_calls: int = 0
+    """The number of calls in the last answer."""
     executing: bool = False
-    """`tool_calls_start` is recorded, `tool_calls_complete` is not."""
+    """True if `tool_calls_start` is recorded and `tool_calls_complete` is not."""
     started: tuple[str, ...] = ()
-    """Ids of the unanswered calls whose intent is recorded, once for each time."""
-    unsure: bool = False
-    """A call of this round was closed without its outcome."""
+    """Ids of the calls that have started and have no result; an id is repeated for each start."""
+    outcome_unknown: bool = False
+    """True if a call of this round was closed without its outcome."""
     processes: tuple[tuple[str, ProcessGroupId], ...] = ()
-    """Of these calls, those that run as a process, and which."""
+    """The started calls that run as a process, by call id."""
     finish: Finish | None = None
     text: str = ""
     """The text of the last answer."""
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
     interrupt: str | None = None
-    """The reason of the first interrupt that was requested."""
+    """The reason of the first requested interrupt."""
 
 
 class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A session without its messages. Also the row by which the store lists it."""
+    """A session without its messages. The store keeps it as the session's row, from which sessions are listed."""
 
     id: int
     state: State | None = None
@@ -82,14 +90,14 @@ class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seq: int = 0
     turns: int = 0
     messages: int = 0
-    """Those of users and assistants that the model sees."""
+    """The number of messages of users and assistants that the model sees."""
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
     turn: TurnState | None = None
     stop_reason: StopReason | None = None
-    """How the last turn ended."""
+    """The stop reason of the last turn."""
     error: TurnError | None = None
-    """Why, in the state `error`."""
+    """The last turn's error while the session is in the state `error`."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -97,19 +105,21 @@ _decoder = Decoder(SessionState)
 
 
 def encode(session_state: SessionState) -> bytes:
+    """Returns the state as stored in the session's row."""
     return _encoder.encode(session_state)
 
 
 def decode(row: bytes) -> SessionState:
+    """Returns the state in a session's row. Raises BadJson."""
     return _decoder.decode(row)
 
 
 def fill_derived_fields(
     session_state: SessionState, event: AnySessionEvent, ts: float, elapsed_s: float | None = None
 ) -> AnySessionEvent:
-    """`event` with what follows from the log: its time, session and turn, and the totals of a round and of a turn.
+    """Returns `event` with its time, session and turn, and with the totals that follow from the log.
 
-    `elapsed_s`: how long the open turn has taken, where a clock that nobody sets has measured it.
+    `elapsed_s` is the open turn's duration by a monotonic clock; without it the duration is computed from `ts`.
     """
     turn = session_state.turn
     match event:
@@ -136,7 +146,7 @@ def fill_derived_fields(
 
 
 def apply_event(session_state: SessionState, event: AnySessionEvent) -> SessionState:
-    """The outline after a stamped `event`. Raises Refused where it may not follow."""
+    """Returns the state after a stamped `event`. Raises InvalidTransition if the event is not allowed now."""
     state = next_state(session_state.id, session_state.state, event)
     session_state = replace(session_state, state=state, last_seq=session_state.last_seq + 1, updated_at=event.ts)
     match event:
@@ -200,23 +210,23 @@ def _apply_user_message(session_state: SessionState, event: UserMessage) -> Sess
         return replace(session_state, turns=number, turn=turn)
     if event.kind not in {"steer", "resume"} or session_state.turn.calls:
         raise InvalidTransition(session_state.id, session_state.state, event, "a turn is open")
-    return replace(session_state, turn=replace(session_state.turn, heard=True))
+    return replace(session_state, turn=replace(session_state.turn, needs_model=True))
 
 
 def _apply_assistant_message(session_state: SessionState, event: AssistantMessage) -> SessionState:
     turn = _require_open_turn(session_state, event)
-    if not turn.heard or turn.calls:
-        raise InvalidTransition(session_state.id, session_state.state, event, "the model was asked nothing new")
+    if not turn.needs_model or turn.calls:
+        raise InvalidTransition(session_state.id, session_state.state, event, "no model call was due")
     cost = _add_cost(turn.cost_usd, event.cost_usd)
-    cut_off = event.finish == "interrupted"
+    interrupted = event.finish == "interrupted"
     turn = replace(
         turn,
-        attempt=turn.attempt if cut_off or event.calls else 1,  # with calls the round is not complete yet
+        attempt=turn.attempt if interrupted or event.calls else 1,  # with calls the round is not complete yet
         rounds=turn.rounds + 1,
-        cut_off=turn.cut_off + cut_off,
-        heard=False,
+        interrupted_rounds=turn.interrupted_rounds + interrupted,
+        needs_model=False,
         calls=event.calls,
-        asked=len(event.calls),
+        requested_calls=len(event.calls),
         finish=event.finish,
         text=plain_text(event.content),
         usage=turn.usage + event.usage,
@@ -236,14 +246,14 @@ def _apply_interrupt_or_resume(turn: TurnState, event: InterruptRequested | Turn
         case InterruptRequested():
             return replace(turn, interrupt=turn.interrupt or event.reason)
         case TurnResumed():
-            # An answer that was cut off before its first word is none: the model is asked again. Where it had said
-            # something, a message asks it.
-            nothing_said = turn.finish == "interrupted" and not turn.text.strip()
-            return replace(turn, attempt=event.attempt, heard=turn.heard or nothing_said)
+            # If an answer was cut off before its first word, the model is simply called again. If it has text, the
+            # user message that follows makes the next model call due.
+            is_empty = turn.finish == "interrupted" and not turn.text.strip()
+            return replace(turn, attempt=event.attempt, needs_model=turn.needs_model or is_empty)
 
 
 def _add_cost(total: float | None, cost: float | None) -> float | None:
-    """Unknown once means unknown for the whole: a sum that leaves a call out would look like money not spent."""
+    """Returns the sum, or None if either is unknown: a sum without one call would look like money not spent."""
     return None if total is None or cost is None else total + cost
 
 
@@ -262,22 +272,22 @@ def _apply_tool_event(
                 raise InvalidTransition(
                     session_state.id, session_state.state, event, f"call {event.call_id} is not open"
                 )
-            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
+            processes = tuple(entry for entry in turn.processes if entry[0] != event.call_id)
             if event.process is not None:
                 processes = (*processes, (event.call_id, event.process))
             return replace(turn, started=(*turn.started, event.call_id), processes=processes)
         case ToolResult():
-            left = tuple(call for call in turn.calls if call.id != event.call_id)
-            if len(left) == len(turn.calls):
+            remaining = tuple(call for call in turn.calls if call.id != event.call_id)
+            if len(remaining) == len(turn.calls):
                 raise InvalidTransition(
                     session_state.id, session_state.state, event, f"call {event.call_id} is not open"
                 )
             started = tuple(call for call in turn.started if call != event.call_id)
-            processes = tuple(running for running in turn.processes if running[0] != event.call_id)
-            unsure = turn.unsure or event.outcome == "interrupted"
-            return replace(turn, calls=left, started=started, processes=processes, unsure=unsure)
+            processes = tuple(entry for entry in turn.processes if entry[0] != event.call_id)
+            unknown = turn.outcome_unknown or event.outcome == "interrupted"
+            return replace(turn, calls=remaining, started=started, processes=processes, outcome_unknown=unknown)
         case ToolCallsComplete():
             if turn.calls:
                 raise InvalidTransition(session_state.id, session_state.state, event, "a tool call is still open")
-            attempt = turn.attempt if turn.unsure else 1
-            return replace(turn, executing=False, heard=True, unsure=False, attempt=attempt)
+            attempt = turn.attempt if turn.outcome_unknown else 1
+            return replace(turn, executing=False, needs_model=True, outcome_unknown=False, attempt=attempt)

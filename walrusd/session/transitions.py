@@ -1,6 +1,6 @@
-"""The table of states: what may follow what. Everything that moves a session's state stands here.
+"""The table of a session's states and of the events that are allowed in each. No other code changes the state.
 
-States that wait for a person or a subagent enter the table with the events that cause them.
+States that wait for a person or a subagent are added with the events that cause them.
 """
 
 from walrus_protocol.content import State
@@ -46,14 +46,14 @@ TRANSITIONS: dict[tuple[State | None, type[Event]], State] = {
     ("idle", SessionClosed): "closed",
     ("error", SessionClosed): "closed",
 }
-"""(state before, event) → state after; None is before the first event.
+"""Maps (state before, event) to the state after it; the state before the first event is None.
 
-A `done` with stop reason `error` gives `error`.
+The exception is a `done` with the stop reason `error`: the state after it is `error`.
 """
 
 
 class InvalidTransition(Exception):
-    """An event that may not follow what has happened. Nothing was written."""
+    """An event is not allowed in the session's state. Nothing was written."""
 
     def __init__(self, session: int, state: State | None, event: AnySessionEvent, reason: str = "") -> None:
         name = type(event).__struct_config__.tag
@@ -63,7 +63,7 @@ class InvalidTransition(Exception):
 
 
 def next_state(session: int, state: State | None, event: AnySessionEvent) -> State:
-    """The state after `event`. Raises Refused."""
+    """Returns the state after `event`. Raises InvalidTransition."""
     try:
         state_after = TRANSITIONS[state, type(event)]
     except KeyError:

@@ -79,7 +79,7 @@ class Watcher:
                 if self._replays:
                     turn = self._session.turn
                     assert turn is not None
-                    assert (turn.number, turn.rounds + 1, turn.heard) == (event.turn, event.round, True)
+                    assert (turn.number, turn.rounds + 1, turn.needs_model) == (event.turn, event.round, True)
             case StateChanged(state=state):
                 self._caught_up = True
                 if self._replays:
