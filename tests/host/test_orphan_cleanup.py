@@ -1,4 +1,4 @@
-"""What a dead walrusd left running is found and ended, and nobody else."""
+"""Tests of orphan_cleanup: processes that a dead walrusd left running are killed, and no others."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from walrusd.host.procfs import boot_id, read_proc
 
 OUR_MARKER = call_marker(7, 2, "call_1")
 HOME = f"/somewhere/walrus-{os.getpid()}"
-"""Not that of a test that runs beside this one."""
+"""The home in the marker; unique, because other tests run at the same time."""
 StartGroup = Callable[..., "OrphanGroup"]
 
 
 class OrphanGroup:
-    """A process group as a walrusd would have started it, and what it would have written down."""
+    """A process group as walrusd would have started it, with the id that walrusd would have recorded."""
 
     def __init__(self, script: str, marker: str, home: str) -> None:
         self.leader = subprocess.Popen(
@@ -35,40 +35,40 @@ class OrphanGroup:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        seen = read_proc(self.leader.pid)
-        assert seen
-        self.process = ProcessGroupId(self.leader.pid, seen.start, boot_id())
-        assert self.read_pid() == self.leader.pid, "its environment is there to be seen only a moment after its start"
+        info = read_proc(self.leader.pid)
+        assert info
+        self.process = ProcessGroupId(self.leader.pid, info.start, boot_id())
+        assert self.read_pid() == self.leader.pid, "its environment can be read only a moment after its start"
 
     @property
     def pid(self) -> int:
         return self.leader.pid
 
     def read_pid(self) -> int:
-        """The next pid that it prints."""
+        """Return the next pid that it prints."""
         assert self.leader.stdout
         return int(self.leader.stdout.readline())
 
 
 @pytest.fixture
 def start_group() -> Iterator[StartGroup]:
-    """Starts groups, and ends what a test has spared."""
+    """Return a function that starts groups; those that survive the test are killed after it."""
     with ExitStack() as afterwards:
 
-        def start(script: str, mark: str = OUR_MARKER, home: str = HOME) -> OrphanGroup:
-            started = OrphanGroup(script, mark, home)
-            afterwards.enter_context(started.leader)  # waits for it
-            afterwards.callback(started.leader.kill)
-            return started
+        def start(script: str, marker: str = OUR_MARKER, home: str = HOME) -> OrphanGroup:
+            group = OrphanGroup(script, marker, home)
+            afterwards.enter_context(group.leader)  # waits for it
+            afterwards.callback(group.leader.kill)
+            return group
 
         yield start
 
 
 def alive(*pids: int) -> list[int]:
-    return [pid for pid in pids if (seen := read_proc(pid)) and not seen.has_exited]
+    return [pid for pid in pids if (info := read_proc(pid)) and not info.has_exited]
 
 
-def test_a_group_is_ended_whole(start_group: StartGroup) -> None:
+def test_the_whole_group_is_killed(start_group: StartGroup) -> None:
     group = start_group("sleep 1000 & echo $!; wait")
     child = group.read_pid()
     assert kill_orphans([(group.process, OUR_MARKER)], HOME) == sorted([group.pid, child])
@@ -76,7 +76,7 @@ def test_a_group_is_ended_whole(start_group: StartGroup) -> None:
 
 
 def test_the_leader_is_found_without_its_marker(start_group: StartGroup) -> None:
-    group = start_group("exec env -i sleep 1000", mark="", home="")
+    group = start_group("exec env -i sleep 1000", marker="", home="")
     assert kill_orphans([(group.process, OUR_MARKER)], HOME) == [group.pid]
 
 
@@ -102,26 +102,26 @@ def test_a_process_that_left_the_session_is_found_by_the_marker(start_group: Sta
 
 
 def test_each_group_has_its_own_marker(start_group: StartGroup) -> None:
-    marks = [call_marker(1, turn, "call") for turn in range(3)]
-    groups = [start_group("exec sleep 1000", mark=mark) for mark in marks]
-    started = [(group.process, mark) for group, mark in zip(groups, marks, strict=True)]
+    markers = [call_marker(1, turn, "call") for turn in range(3)]
+    groups = [start_group("exec sleep 1000", marker=marker) for marker in markers]
+    started = [(group.process, marker) for group, marker in zip(groups, markers, strict=True)]
     assert kill_orphans(started[:2], HOME) == [groups[0].pid, groups[1].pid]
     assert alive(*(group.pid for group in groups)) == [groups[2].pid]
 
 
 @pytest.mark.parametrize("later", [1, -1])
 def test_a_process_with_only_the_same_pid_is_spared(start_group: StartGroup, later: int) -> None:
-    group = start_group("exec sleep 1000", mark="")
-    written = replace(group.process, start=group.process.start + later)
-    assert kill_orphans([(written, OUR_MARKER)], HOME) == []
+    group = start_group("exec sleep 1000", marker="")
+    recorded = replace(group.process, start=group.process.start + later)
+    assert kill_orphans([(recorded, OUR_MARKER)], HOME) == []
     assert alive(group.pid)
 
 
 def test_a_group_with_only_the_same_id_is_spared(start_group: StartGroup) -> None:
-    group = start_group("sleep 1000 & echo $!; sleep 1000", mark=call_marker(7, 3, "call_1"))
+    group = start_group("sleep 1000 & echo $!; sleep 1000", marker=call_marker(7, 3, "call_1"))
     child = group.read_pid()
-    written = replace(group.process, start=group.process.start - 1)
-    assert kill_orphans([(written, OUR_MARKER)], HOME) == []
+    recorded = replace(group.process, start=group.process.start - 1)
+    assert kill_orphans([(recorded, OUR_MARKER)], HOME) == []
     assert alive(group.pid, child) == [group.pid, child]
     os.kill(child, 9)
 
@@ -144,7 +144,7 @@ def test_a_process_with_the_marker_of_an_earlier_call_is_spared(start_group: Sta
     assert alive(group.pid)
 
 
-def test_a_walrusd_that_was_started_by_a_tool_does_not_end_itself(start_group: StartGroup, tmp_path: Path) -> None:
+def test_a_walrusd_that_was_started_by_a_tool_does_not_kill_itself(start_group: StartGroup, tmp_path: Path) -> None:
     program = tmp_path / "next.py"
     program.write_text(f"""
 import json, os, sys
@@ -166,10 +166,10 @@ print(json.dumps(kill_orphans([(leader, {OUR_MARKER!r})], {HOME!r})))
         stdout=subprocess.PIPE,
         start_new_session=True,
     ) as shell:
-        seen = read_proc(shell.pid)
-        assert seen
-        said, _ = shell.communicate(json.dumps([shell.pid, seen.start]).encode() + b"\n", timeout=30)
-    assert (json.loads(said), shell.returncode) == ([], 0)
+        info = read_proc(shell.pid)
+        assert info
+        output, _ = shell.communicate(json.dumps([shell.pid, info.start]).encode() + b"\n", timeout=30)
+    assert (json.loads(output), shell.returncode) == ([], 0)
 
 
 def test_if_nothing_was_started_no_process_is_scanned() -> None:
@@ -178,11 +178,11 @@ def test_if_nothing_was_started_no_process_is_scanned() -> None:
 
 @given(st.integers(1, 2**53), st.integers(1, 2**53), st.text())
 def test_a_marker_is_short_and_plain_whatever_the_call_id(session: int, turn: int, call_id: str) -> None:
-    mark = call_marker(session, turn, call_id)
-    assert len(mark) <= 60
-    assert mark.isascii()
-    assert mark.isprintable()
-    assert mark == call_marker(session, turn, call_id)
+    marker = call_marker(session, turn, call_id)
+    assert len(marker) <= 60
+    assert marker.isascii()
+    assert marker.isprintable()
+    assert marker == call_marker(session, turn, call_id)
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99), st.text(max_size=5)), unique=True))

@@ -1,4 +1,4 @@
-"""Orphans are adopted and reaped, and nobody's status is taken: in processes of their own, as walrusd is one."""
+"""Tests of adopting and reaping orphans; each scenario runs in a process of its own, as walrusd does."""
 
 import json
 import os
@@ -25,12 +25,15 @@ def scenario_command(scenario: str) -> list[str]:
 
 
 def run_scenario(scenario: str, wrapper: tuple[str, ...] = ()) -> tuple[Any, list[dict[str, Any]], list[int]]:
-    """What it told, what was logged, and the children it was left with. `by`: a command that execs what it is given."""
+    """Run a scenario; return its result, its log lines and the pids of its remaining children.
+
+    `wrapper` is a command that execs its arguments.
+    """
     done = subprocess.run(
         [*wrapper, *scenario_command(scenario)], env=ENVIRON, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True
     )
-    told, logs, left = json.loads(done.stdout)
-    return told, logs, left
+    result, logs, left = json.loads(done.stdout)
+    return result, logs, left
 
 
 def wait_exited(pid: int) -> None:
@@ -38,46 +41,46 @@ def wait_exited(pid: int) -> None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    end = select.poll()
-    end.register(pidfd, select.POLLIN)
-    assert end.poll(20_000), f"{pid} did not end"
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    assert poller.poll(20_000), f"{pid} did not exit"
     os.close(pidfd)
 
 
 def alive(pid: int) -> ProcInfo | None:
-    return seen if (seen := read_proc(pid)) and not seen.has_exited else None
+    return info if (info := read_proc(pid)) and not info.has_exited else None
 
 
 def test_orphans_leave_no_zombie_and_children_keep_their_status() -> None:
-    told, logs, left = run_scenario("flood")
-    assert told == {"statuses": list(range(100)), "left": [], "running": 0}
+    result, logs, left = run_scenario("flood")
+    assert result == {"statuses": list(range(100)), "left": [], "running": 0}
     assert (logs, left) == ([], [])
 
 
 def test_an_orphan_that_left_its_session_is_adopted_until_it_is_killed() -> None:
-    told, logs, left = run_scenario("left_behind")
-    assert told["parent"] == told["ours"]
+    result, logs, left = run_scenario("left_behind")
+    assert result["parent"] == result["ours"]
     [line] = logs
-    assert line["event"] == "killed what was still running"
-    assert re.sub("^(sh|sleep) ", "", *line["processes"]) == f"({told['stray']})"  # whether it execs sleep yet or not
-    assert (left, read_proc(told["stray"])) == ([], None)
+    assert line["event"] == "children_killed"
+    assert re.sub("^(sh|sleep) ", "", *line["processes"]) == f"({result['stray']})"  # it may not have exec'ed sleep yet
+    assert (left, read_proc(result["stray"])) == ([], None)
 
 
-def test_kill_all_reaches_what_was_adopted() -> None:
+def test_kill_all_kills_adopted_processes() -> None:
     assert run_scenario("killed") == ({"left": []}, [], [])
 
 
 @pytest.mark.parametrize("scenario", ["stranger", "killed_beside_a_stranger"])
 def test_children_from_before_the_exec_are_not_adopted_and_continue(scenario: str) -> None:
-    """As the `tee` of a script does that ends with `exec walrusd`: killed, it would lose what was said last."""
+    """Such a child is the `tee` of a script that ends with `exec walrusd`: if killed, it would lose the last output."""
     script = '(sleep 1000 & exec sleep 1000) > /dev/null & exec "$@"'
-    told, _, left = run_scenario(scenario, wrapper=("bash", "-c", script, "bash"))
-    strangers = [pid for pid in told["strangers"] if alive(pid)]
+    result, _, left = run_scenario(scenario, wrapper=("bash", "-c", script, "bash"))
+    strangers = [pid for pid in result["strangers"] if alive(pid)]
     for pid in strangers:
         os.kill(pid, 9)
         wait_exited(pid)
-    assert (len(strangers), strangers) == (2, told["strangers"])
-    assert (left, alive(told["stray"])) == (strangers[:1], None)
+    assert (len(strangers), strangers) == (2, result["strangers"])
+    assert (left, alive(result["stray"])) == (strangers[:1], None)
 
 
 def test_without_a_free_descriptor_for_proc_children_are_still_killed() -> None:
@@ -85,8 +88,8 @@ def test_without_a_free_descriptor_for_proc_children_are_still_killed() -> None:
 
 
 def test_without_a_free_descriptor_nothing_is_started() -> None:
-    told, logs, left = run_scenario("no_files")
-    assert told == [
+    result, logs, left = run_scenario("no_files")
+    assert result == [
         "'bash' could not be started: too many open files.",
         "Raise `ulimit -n`, or LimitNOFILE= of the service.",
     ]
@@ -94,10 +97,10 @@ def test_without_a_free_descriptor_nothing_is_started() -> None:
 
 
 def test_at_the_process_limit_nothing_is_started() -> None:
-    told, logs, left = run_scenario("no_forks")
-    assert told == [
+    result, logs, left = run_scenario("no_forks")
+    assert result == [
         "'bash' could not be started: resource temporarily unavailable.",
-        "End other processes, or raise their number: `ulimit -u`, or TasksMax= of the service.",
+        "End other processes, or raise the process limit: `ulimit -u`, or TasksMax= of the service.",
     ]
     assert (logs, left) == ([], [])
 

@@ -1,4 +1,4 @@
-"""What the kernel answers about real processes."""
+"""Tests of peer_credentials with real processes and sockets."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ from walrusd.host.peer_credentials import Peer, is_descendant, read_peer_credent
 
 @contextlib.contextmanager
 def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends when its stdin does, and has told by then what it prints."""
+    """Start a process, and wait for its exit when the block is left."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
 
 
-def test_children_and_grandchildren_descend_and_strangers_do_not() -> None:
-    # The shell waits, so there are two steps between the one it waits for and us.
+def test_children_and_grandchildren_are_descendants_and_others_are_not() -> None:
+    # The shell waits for sleep, so sleep is our grandchild.
     with child("sh", "-c", "sleep 1000 & echo $!; wait") as shell:
         assert shell.stdout
         grandchild = int(shell.stdout.readline())
@@ -39,7 +39,7 @@ def test_no_process_descends_from_itself() -> None:
 
 
 def test_a_process_name_with_spaces_and_parentheses_is_parsed() -> None:
-    # PR_SET_NAME: a process may call itself what it likes, here as if init were its parent.
+    # PR_SET_NAME: a process may choose any name; this one looks as if init were its parent.
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, b') S 1 (', 0, 0, 0); print('ok', flush=True); input()"
     with child(sys.executable, "-c", rename) as named:
         assert named.stdout
@@ -49,29 +49,29 @@ def test_a_process_name_with_spaces_and_parentheses_is_parsed() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, -1])
-def test_a_process_that_cannot_be_seen_counts_as_a_descendant(hidden: int) -> None:
+def test_a_hidden_process_counts_as_a_descendant(hidden: int) -> None:
     assert is_descendant(hidden, os.getpid())
 
 
-def test_a_process_that_has_ended_counts_as_a_descendant() -> None:
-    with child("true") as ended:
-        ended.wait()
-    assert is_descendant(ended.pid, os.getpid())
+def test_an_exited_process_counts_as_a_descendant() -> None:
+    with child("true") as process:
+        process.wait()
+    assert is_descendant(process.pid, os.getpid())
 
 
-def test_the_kernel_names_the_peer() -> None:
+def test_credentials_of_the_peer_of_a_socket_are_read() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert read_peer_credentials(ours) == Peer(os.getpid(), os.getuid(), os.getgid())
 
 
-def test_the_kernel_names_the_peer_of_a_trio_socket() -> None:
+def test_credentials_of_the_peer_of_a_trio_socket_are_read() -> None:
     ours, theirs = trio.socket.socketpair()
     with ours, theirs:
         assert read_peer_credentials(ours) == Peer(os.getpid(), os.getuid(), os.getgid())
 
 
-def test_an_undumpable_process_says_so_and_still_reads_its_own_proc() -> None:
+def test_an_undumpable_process_can_still_read_its_own_proc() -> None:
     program = """
 import ctypes, os
 from walrusd.host.peer_credentials import set_undumpable

@@ -1,4 +1,4 @@
-"""The check that runs after every test can fail."""
+"""Tests of the check for leaked processes, which runs after every test: it can fail."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ NOWHERE = "/there is no such folder/"
 
 
 def leaked_processes(before: frozenset[int], folder: str = NOWHERE) -> list[tuple[int, str]]:
-    return [(seen.pid, seen.name) for seen in find_leaked_processes(before, folder, max_wait_s=0)]
+    return [(info.pid, info.name) for info in find_leaked_processes(before, folder, max_wait_s=0)]
 
 
-def test_a_child_is_found_until_it_has_ended() -> None:
+def test_a_child_is_found_until_it_has_exited() -> None:
     before = all_pids()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         assert leaked_processes(before) == [(child.pid, "cat")]
@@ -30,7 +30,7 @@ def test_a_child_that_nobody_reaps_is_found() -> None:
 
 def test_an_orphan_is_found_by_the_folder_in_its_environment(tmp_path: Path) -> None:
     before = all_pids()
-    # It says its number once it is what it will be: in the midst of an exec a process has no environment to be seen.
+    # It prints its pid after the exec: during an exec the environment of a process cannot be read.
     with subprocess.Popen(
         ["sh", "-c", "exec 3<&0; setsid sh -c 'echo $$; read line' <&3 &"],
         env={"PATH": os.environ["PATH"], "WALRUS_HOME": str(tmp_path / "home")},
@@ -46,6 +46,6 @@ def test_an_orphan_is_found_by_the_folder_in_its_environment(tmp_path: Path) -> 
         assert find_leaked_processes(before, f"{tmp_path}/") == []
 
 
-def test_what_was_there_before_is_not_found() -> None:
+def test_processes_from_before_the_test_are_not_found() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
         assert leaked_processes(all_pids()) == []

@@ -1,4 +1,4 @@
-"""What /proc says of real processes."""
+"""Tests of procfs with real processes."""
 
 import os
 import subprocess
@@ -18,24 +18,26 @@ from walrusd.host.procfs import (
 )
 
 UNUSED_PID = 2**22 + 1
-"""No process has so high a number."""
+"""A pid above the highest that Linux can assign."""
 
 
 @pytest.fixture
 def shell_with_children() -> Iterator[tuple[int, list[int]]]:
     """A shell and its two children."""
     script = "sleep 1000 & echo $!; sleep 1000 & echo $!; read line; kill %1 %2; wait"
-    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+    with subprocess.Popen(
+        ["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as shell:
         assert shell.stdout
         yield shell.pid, [int(shell.stdout.readline()), int(shell.stdout.readline())]
 
 
 def test_the_current_process_is_read_correctly() -> None:
-    seen = read_proc(os.getpid())
-    assert seen
-    assert (seen.ppid, seen.pgid, seen.sid) == (os.getppid(), os.getpgid(0), os.getsid(0))
-    assert (seen.has_exited, seen.start > 0) == (False, True)
-    assert [(one.name, one.start) for one in all_processes() if one.pid == os.getpid()] == [(seen.name, seen.start)]
+    info = read_proc(os.getpid())
+    assert info
+    assert (info.ppid, info.pgid, info.sid) == (os.getppid(), os.getpgid(0), os.getsid(0))
+    assert (info.has_exited, info.start > 0) == (False, True)
+    assert [(one.name, one.start) for one in all_processes() if one.pid == os.getpid()] == [(info.name, info.start)]
 
 
 def test_a_process_name_with_spaces_and_parentheses_is_parsed() -> None:
@@ -43,23 +45,23 @@ def test_a_process_name_with_spaces_and_parentheses_is_parsed() -> None:
     with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named:
         assert named.stdout
         named.stdout.readline()
-        seen = read_proc(named.pid)
-        assert seen
-        assert (seen.name, seen.ppid, seen.has_exited) == (") Z 1 (", os.getpid(), False)
+        info = read_proc(named.pid)
+        assert info
+        assert (info.name, info.ppid, info.has_exited) == (") Z 1 (", os.getpid(), False)
         named.communicate(b"\n")
 
 
-def test_an_ended_process_is_read_until_it_is_reaped() -> None:
+def test_an_exited_process_is_read_until_it_is_reaped() -> None:
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        seen = read_proc(child.pid)
-        assert seen
-        assert seen.has_exited
+        info = read_proc(child.pid)
+        assert info
+        assert info.has_exited
         assert child.pid in child_pids(os.getpid())
     assert read_proc(child.pid) is None
 
 
-def test_children_are_the_same_whether_the_kernel_lists_them_or_not(shell_with_children: tuple[int, list[int]]) -> None:
+def test_listed_and_scanned_children_are_the_same(shell_with_children: tuple[int, list[int]]) -> None:
     shell, both = shell_with_children
     assert (
         sorted(listed_child_pids(shell))
@@ -69,9 +71,10 @@ def test_children_are_the_same_whether_the_kernel_lists_them_or_not(shell_with_c
     )
 
 
-def test_descendants_are_children_and_theirs(shell_with_children: tuple[int, list[int]]) -> None:
+def test_descendants_are_children_and_grandchildren(shell_with_children: tuple[int, list[int]]) -> None:
     shell, both = shell_with_children
-    assert sorted(seen.pid for seen in descendants(os.getpid())) == sorted([shell, *both])
+    own = [info.pid for info in descendants(os.getpid()) if info.sid == shell]  # this process may have other children
+    assert sorted(own) == sorted([shell, *both])
 
 
 def test_an_unused_pid_has_no_children_and_no_environment() -> None:
@@ -89,5 +92,5 @@ def test_an_environment_is_what_a_process_was_started_with() -> None:
         assert child.stdin
         assert child.stdout
         child.stdin.write(b"\n")
-        child.stdout.read(1)  # it is there to be seen only a moment after the start
+        child.stdout.read(1)  # the environment can be read only a moment after the start
         assert b"MARK=a=b c" in read_environment(child.pid)

@@ -1,4 +1,4 @@
-"""Which files are stored, and which are the kernel talking."""
+"""Tests of pseudo_filesystems: files in /proc and /sys are recognised, stored files are not."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,13 @@ import pytest
 from walrusd.host.pseudo_filesystems import is_kernel_filesystem
 
 
-@pytest.mark.parametrize(("path", "shows"), [("/proc/self/stat", True), ("/sys/kernel", True), ("/etc/passwd", False)])
-def test_proc_and_sys_are_kernel_filesystems(path: str, shows: bool) -> None:
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/proc/self/stat", True), ("/sys/kernel", True), ("/etc/passwd", False)]
+)
+def test_proc_and_sys_are_kernel_filesystems(path: str, expected: bool) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert is_kernel_filesystem(descriptor) is shows
+        assert is_kernel_filesystem(descriptor) is expected
     finally:
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What a service manager hears, and that nobody is needed to hear it; the watchdog proves the loop and the store."""
+"""Tests of sd_notify and the watchdog with a fake service manager, and without one."""
 
 import contextlib
 import os
@@ -47,8 +47,8 @@ def test_each_notification_is_one_message(manager: FakeServiceManager, notify: N
     notify.ping_watchdog()
     notify.reloading()
     notify.stopping()
-    *said, reloading, stopping = manager.read_pending()
-    assert said == ["EXTEND_TIMEOUT_USEC=1500000", "READY=1", "STATUS=one two", "WATCHDOG=1"]
+    *messages, reloading, stopping = manager.read_pending()
+    assert messages == ["EXTEND_TIMEOUT_USEC=1500000", "READY=1", "STATUS=one two", "WATCHDOG=1"]
     assert stopping == "STOPPING=1"
     found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", reloading)
     assert found
@@ -106,14 +106,14 @@ def test_a_full_socket_is_logged_once_and_the_state_is_sent_with_the_next_messag
         notify.status("lost")
         notify.reloading()
         notify.ready()
-    assert [(line["log_level"], line["said"]) for line in log_lines] == [("debug", "STATUS=lost")]
+    assert [(line["log_level"], line["message"]) for line in log_lines] == [("debug", "STATUS=lost")]
     assert set(manager.read_pending()) == {"noise"}
     notify.ping_watchdog()
     notify.ping_watchdog()
     assert manager.read_pending() == ["READY=1\nWATCHDOG=1", "WATCHDOG=1"]
 
 
-async def test_a_start_is_extended_for_as_long_as_it_takes(
+async def test_the_timeout_is_extended_as_long_as_the_start_takes(
     manager: FakeServiceManager, notify: Notify, autojump_clock: MockClock
 ) -> None:
     async with extending_timeout(notify):
@@ -122,21 +122,21 @@ async def test_a_start_is_extended_for_as_long_as_it_takes(
     assert manager.read_pending() == ["EXTEND_TIMEOUT_USEC=30000000"] * 3
 
 
-async def test_a_start_that_hangs_is_given_up(
+async def test_the_timeout_of_a_hanging_start_is_not_extended_for_ever(
     manager: FakeServiceManager, notify: Notify, autojump_clock: MockClock
 ) -> None:
-    said = 0
+    received = 0
     async with extending_timeout(notify):
-        for _ in range(int(MAX_START_S) // 20 + 1):  # a socket may hold ten messages and no more
+        for _ in range(int(MAX_START_S) // 20 + 1):  # the queue of a socket may hold only ten messages
             await trio.sleep(20)
-            said += len(manager.read_pending())
+            received += len(manager.read_pending())
         await trio.sleep(1000)
         assert manager.read_pending() == []
-    assert said == MAX_START_S // 5
+    assert received == MAX_START_S // 5
 
 
 class HangingStore:
-    """It answers at once, until it hangs."""
+    """A store that responds at once until a test makes it hang."""
 
     def __init__(self) -> None:
         self.responding = trio.Event()
@@ -157,18 +157,18 @@ async def test_the_watchdog_is_notified_only_while_the_store_responds(
         assert log_lines == []
 
         store.responding = trio.Event()
-        await trio.sleep(26)  # the last sign of life was 31 seconds ago: as many are left before it is the end
+        await trio.sleep(26)  # the last message was 31 seconds ago: about half of the timeout is left
         assert manager.read_pending() == []
         [line] = log_lines
         assert (line["log_level"], line["for_s"]) == ("error", 15)
-        assert line["event"].startswith("the store does not answer")
+        assert line["event"] == "store_stalled"
         await trio.sleep(274)
         assert (manager.read_pending(), len(log_lines)) == ([], 1)
 
         store.responding.set()
         await trio.sleep(1)
         assert manager.read_pending() == ["WATCHDOG=1"]
-        assert [line["event"] for line in log_lines[1:]] == ["the store answers again"]
+        assert [line["event"] for line in log_lines[1:]] == ["store_recovered"]
         assert log_lines[1]["after_s"] == 290
         await trio.sleep(15)
         assert manager.read_pending() == ["WATCHDOG=1"]

@@ -1,4 +1,4 @@
-"""A socket that is handed over as systemd does it: to a process, at descriptor 3, named in its environment."""
+"""Tests of socket activation with a socket passed as systemd does it: at descriptor 3, named in the environment."""
 
 import os
 import subprocess
@@ -17,12 +17,13 @@ INHERIT_SCRIPT = """
 import os, subprocess, sys
 from walrusd.host.socket_activation import InvalidActivation, take_activation_socket
 try:
-    given = take_activation_socket(os.environ)
+    inherited = take_activation_socket(os.environ)
 except InvalidActivation as refused:
     sys.exit(f"{refused} -- {refused.hint}")
-print(given and given.getsockname(), os.get_inheritable(3) if given else "", *(k for k in os.environ if "LISTEN" in k))
+inheritable = os.get_inheritable(3) if inherited else ""
+print(inherited and inherited.getsockname(), inheritable, *(key for key in os.environ if "LISTEN" in key))
 """
-"""Says what it has been given."""
+"""Prints the socket's path, whether children inherit it, and the variables that are left."""
 
 PASS_DESCRIPTOR_SCRIPT = """
 import os, socket, sys
@@ -48,7 +49,7 @@ def run_inheriting_process(*wrapper: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_with_descriptor_3(make: str, change: str = "") -> subprocess.CompletedProcess[str]:
-    """The heir's words where `make` has put something at descriptor 3."""
+    """Run the script with whatever `make` has put at descriptor 3; `change` may then alter the environment."""
     return subprocess.run(
         [sys.executable, "-c", PASS_DESCRIPTOR_SCRIPT.format(make=make, change=change), INHERIT_SCRIPT],
         cwd=ROOT,
@@ -73,32 +74,36 @@ def test_the_socket_is_taken_not_inheritable_and_removed_from_the_environment(
     assert (taken.stdout, taken.stderr) == (f"{tmp_path}/walrus.sock False\n", "")
 
 
-def test_without_an_inherited_socket_there_is_none() -> None:
+def test_without_a_passed_socket_none_is_returned() -> None:
     assert run_inheriting_process().stdout == "None \n"
     assert take_activation_socket({}) is None
 
 
-def test_what_was_meant_for_another_process_is_not_taken() -> None:
+def test_a_socket_for_another_process_is_not_taken() -> None:
     environ = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid()), "LISTEN_FDNAMES": "x", "HOME": "/h"}
     assert take_activation_socket(environ) is None
     assert environ == {"HOME": "/h"}
 
 
 @pytest.mark.parametrize(
-    ("make", "change", "told"),
+    ("make", "change", "message"),
     [
-        ("", "os.environ['LISTEN_FDS'] = '2'", "handed over 2 sockets"),
-        ("", "os.environ['LISTEN_FDS'] = 'many'", "handed over many sockets"),
-        ("", "", "handed over a descriptor that is not open"),
-        ("os.dup2(os.open('/dev/null', 0), 3)", "", "handed over what is no socket"),
-        ("s = socket.socket(); s.listen(); os.dup2(s.fileno(), 3)", "", "is no Unix stream socket"),
-        ("s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); os.dup2(s.fileno(), 3)", "", "no Unix stream socket"),
-        ("s = socket.socket(socket.AF_UNIX); os.dup2(s.fileno(), 3)", "", "handed over a socket that does not listen"),
+        ("", "os.environ['LISTEN_FDS'] = '2'", "passed 2 sockets"),
+        ("", "os.environ['LISTEN_FDS'] = 'many'", "passed many sockets"),
+        ("", "", "passed a descriptor that is not open"),
+        ("os.dup2(os.open('/dev/null', 0), 3)", "", "passed a descriptor that is not a socket"),
+        ("s = socket.socket(); s.listen(); os.dup2(s.fileno(), 3)", "", "is not a Unix stream socket"),
+        (
+            "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); os.dup2(s.fileno(), 3)",
+            "",
+            "not a Unix stream socket",
+        ),
+        ("s = socket.socket(socket.AF_UNIX); os.dup2(s.fileno(), 3)", "", "passed a socket that does not listen"),
     ],
 )
-def test_anything_else_is_refused_with_what_to_do(make: str, change: str, told: str) -> None:
+def test_anything_else_is_refused_with_a_hint(make: str, change: str, message: str) -> None:
     refused = run_with_descriptor_3(make, change)
     assert refused.returncode == 1
-    assert told in refused.stderr
+    assert message in refused.stderr
     assert "exactly one ListenStream=" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -1,4 +1,4 @@
-"""Children as the spawner starts them: real processes, from the order to the end."""
+"""Tests of the spawner with real child processes, from the request to the exit."""
 
 import json
 import os
@@ -27,7 +27,7 @@ UMASK = 0o027
 async def spawner() -> AsyncIterator[Spawner]:
     async with Spawner(UMASK) as spawner:
         yield spawner
-        assert spawner.unreaped_count == 0, "a test closes what it starts"
+        assert spawner.unreaped_count == 0, "each test closes the children that it starts"
 
 
 async def spawn_shell(spawner: Spawner, script: str, **how: Any) -> Child:
@@ -35,13 +35,13 @@ async def spawn_shell(spawner: Spawner, script: str, **how: Any) -> Child:
 
 
 async def read_output(child: Child) -> str:
-    """All that it says, to the end."""
+    """Return all of the process output."""
     with trio.fail_after(20):
         return b"".join([piece async for piece in child.output]).decode()
 
 
 async def read_pid(child: Child) -> int:
-    """The pid that it says first."""
+    """Return the pid in the first line of its output."""
     with trio.fail_after(20):
         line = b""
         while not line.endswith(b"\n"):
@@ -55,7 +55,7 @@ async def wait_status(child: Child) -> int:
 
 
 async def wait_exited(pid: int) -> None:
-    """Wait for the end of a process that need not be our child."""
+    """Wait for the exit of a process that need not be our child."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -66,7 +66,7 @@ async def wait_exited(pid: int) -> None:
 
 
 async def test_a_child_runs_where_and_how_the_request_says(spawner: Spawner, tmp_path: Path) -> None:
-    ask = """
+    script = """
 import json, os, sys
 print(json.dumps({
     "argv": sys.argv[1:], "cwd": os.getcwd(), "umask": os.umask(0), "stdin": sys.stdin.read(),
@@ -74,7 +74,7 @@ print(json.dumps({
     "environ": sorted(os.environ.keys() - {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}),
 }))
 """
-    argv = [sys.executable, "-I", "-c", ask, "a b", "", "$HOME *", "-n", "é"]
+    argv = [sys.executable, "-I", "-c", script, "a b", "", "$HOME *", "-n", "é"]
     async with await spawner.spawn(argv, cwd=str(tmp_path), env={**ENV, "MINE": "1"}) as child:
         answer = json.loads(await read_output(child))
         assert await wait_status(child) == 0
@@ -103,13 +103,13 @@ async def test_a_child_blocks_no_signal_and_leaves_sigpipe_alone(spawner: Spawne
 
 async def test_a_child_is_identified_by_pid_start_time_and_boot_id(spawner: Spawner) -> None:
     async with await spawn_shell(spawner, "read forever", stdin="pipe") as child:
-        seen = read_proc(child.pid)
-        assert seen
-        assert (child.process.pgid, child.process.start, child.process.boot) == (child.pid, seen.start, boot_id())
+        info = read_proc(child.pid)
+        assert info
+        assert (child.process.pgid, child.process.start, child.process.boot) == (child.pid, info.start, boot_id())
         assert spawner.unreaped_count == 1
 
 
-async def test_stdout_and_stderr_come_together_or_apart(spawner: Spawner) -> None:
+async def test_stdout_and_stderr_come_merged_or_separate(spawner: Spawner) -> None:
     async with await spawn_shell(spawner, "echo out; echo err >&2") as child:
         assert (await read_output(child), child.stderr) == ("out\nerr\n", None)
     async with await spawn_shell(spawner, "echo out; echo err >&2", stderr="pipe") as child:
@@ -118,7 +118,7 @@ async def test_stdout_and_stderr_come_together_or_apart(spawner: Spawner) -> Non
         assert await child.stderr.receive_some() == b"err\n"
 
 
-async def test_all_that_is_written_to_stdin_reaches_the_program(spawner: Spawner) -> None:
+async def test_everything_written_to_stdin_reaches_the_program(spawner: Spawner) -> None:
     async with await spawner.spawn(["cat"], cwd="/", env=ENV, stdin="pipe") as child:
         assert child.stdin
         await child.stdin.send_all(b"first\nsecond\n")
@@ -127,10 +127,10 @@ async def test_all_that_is_written_to_stdin_reaches_the_program(spawner: Spawner
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 201", 201), ("kill -TERM $$", -15)])
-async def test_any_number_may_wait_for_the_end(spawner: Spawner, script: str, status: int) -> None:
+async def test_any_number_of_tasks_may_wait_for_the_exit(spawner: Spawner, script: str, status: int) -> None:
     async with await spawn_shell(spawner, script) as child:
         with trio.move_on_after(0):
-            await child.wait()  # one that gives up takes nothing from the others
+            await child.wait()  # a cancelled wait takes nothing from the others
         statuses = list[int]()
 
         async def wait() -> None:
@@ -143,7 +143,7 @@ async def test_any_number_may_wait_for_the_end(spawner: Spawner, script: str, st
     assert await child.wait() == status
 
 
-async def test_many_at_once_each_get_their_own_status(spawner: Spawner) -> None:
+async def test_each_of_many_children_reports_its_own_status(spawner: Spawner) -> None:
     statuses = dict[int, int]()
 
     async def one(status: int) -> None:
@@ -158,9 +158,9 @@ async def test_many_at_once_each_get_their_own_status(spawner: Spawner) -> None:
 
 async def test_nothing_runs_before_the_start_barrier_is_released(spawner: Spawner, tmp_path: Path) -> None:
     async with await spawn_shell(spawner, "echo done > it", cwd=str(tmp_path), with_start_barrier=True) as child:
-        seen = read_proc(child.pid)
-        assert seen
-        assert seen.start == child.process.start
+        info = read_proc(child.pid)
+        assert info
+        assert info.start == child.process.start
         assert os.listdir(tmp_path) == []
         child.release_start_barrier()
         assert await wait_status(child) == 0
@@ -204,14 +204,14 @@ async def test_a_child_whose_caller_is_cancelled_does_nothing(spawner: Spawner, 
     ],
     ids=["a grandchild", "left behind", "in a group of its own", "left behind in a group of its own"],
 )
-async def test_the_end_of_a_child_is_the_end_of_its_group_and_session(spawner: Spawner, script: str) -> None:
+async def test_closing_a_child_kills_its_group_and_session(spawner: Spawner, script: str) -> None:
     async with await spawn_shell(spawner, script) as child:
         grandchild = await read_pid(child)
         assert read_proc(grandchild)
     await wait_exited(grandchild)
 
 
-async def test_kill_ends_the_whole_group_and_may_be_repeated(spawner: Spawner) -> None:
+async def test_kill_kills_the_whole_group_and_may_be_repeated(spawner: Spawner) -> None:
     async with await spawn_shell(spawner, "sleep 1000 & echo $!; wait") as child:
         grandchild = await read_pid(child)
         child.kill()
@@ -227,9 +227,9 @@ async def test_a_process_that_left_the_session_may_keep_the_pipe_but_not_block_t
     async with await spawn_shell(spawner, "setsid sh -c 'echo $$; exec sleep 1000' &") as child:
         stray = await read_pid(child)
         assert await wait_status(child) == 0
-        with trio.move_on_after(0.01) as patience:
+        with trio.move_on_after(0.01) as scope:
             await child.output.receive_some()
-        assert patience.cancelled_caught
+        assert scope.cancelled_caught
     assert read_proc(stray)
     os.kill(stray, signal.SIGKILL)
 
@@ -251,8 +251,8 @@ async def test_leaving_kills_and_logs_children_that_were_not_closed() -> None:
             grandchildren = [await read_pid(child) for child in children]
     assert spawner.unreaped_count == 0
     [line] = logs
-    assert (line["log_level"], line["event"]) == ("warning", "killed what was still running")
-    # A grandchild may not have come to be called sleep yet.
+    assert (line["log_level"], line["event"]) == ("warning", "children_killed")
+    # A grandchild may not have exec'ed sleep yet.
     assert sorted(re.sub("^(bash|sleep) ", "", name) for name in line["processes"]) == sorted(
         f"({pid})" for pid in [*grandchildren, *(child.pid for child in children)]
     )
@@ -269,7 +269,7 @@ async def test_leaving_logs_nothing_if_all_children_were_closed() -> None:
     assert logs == []
 
 
-async def test_kill_all_ends_every_group_at_once(spawner: Spawner) -> None:
+async def test_kill_all_kills_every_group_at_once(spawner: Spawner) -> None:
     async with (
         await spawn_shell(spawner, "read forever", with_start_barrier=True) as one,
         await spawn_shell(spawner, "sleep 1000") as other,
@@ -295,28 +295,28 @@ async def test_a_missing_program_is_named(spawner: Spawner, tmp_path: Path) -> N
     )
     assert await spawn_failure(spawner, ["./it"], cwd=str(tmp_path)) == (
         f"'./it' could not be started: {tmp_path}/./it: no such file or directory.",
-        f"Check that {tmp_path}/./it is there and may be used.",
+        f"Check that {tmp_path}/./it exists and that you have permission to use it.",
     )
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
-async def test_what_cannot_be_executed_is_refused(spawner: Spawner, tmp_path: Path, make: Any) -> None:
+async def test_a_file_that_cannot_be_executed_is_refused(spawner: Spawner, tmp_path: Path, make: Any) -> None:
     make(tmp_path / "it")
     assert await spawn_failure(spawner, ["./it"], cwd=str(tmp_path)) == (
         f"'./it' could not be started: {tmp_path}/./it: permission denied.",
-        f"Check that {tmp_path}/./it is there and may be used.",
+        f"Check that {tmp_path}/./it exists and that you have permission to use it.",
     )
 
 
-async def test_a_path_that_is_no_folder_is_named(spawner: Spawner, tmp_path: Path) -> None:
+async def test_a_path_that_is_not_a_folder_is_named(spawner: Spawner, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert await spawn_failure(spawner, ["true"], cwd=f"{tmp_path}/none") == (
         f"'true' could not be started: {tmp_path}/none: no such file or directory.",
-        f"Check that {tmp_path}/none is there and may be used.",
+        f"Check that {tmp_path}/none exists and that you have permission to use it.",
     )
     assert await spawn_failure(spawner, ["true"], cwd=f"{tmp_path}/file") == (
         f"'true' could not be started: {tmp_path}/file: not a directory.",
-        f"Check that {tmp_path}/file is there and may be used.",
+        f"Check that {tmp_path}/file exists and that you have permission to use it.",
     )
 
 
@@ -327,7 +327,7 @@ async def test_arguments_that_no_process_can_take_are_refused(spawner: Spawner) 
     )
     assert await spawn_failure(spawner, ["true", "a\0b"]) == (
         "'true' could not be started: embedded null byte.",
-        "Arguments, environment and folder are text without NUL characters.",
+        "Remove NUL characters from the arguments, the environment and the folder.",
     )
 
 

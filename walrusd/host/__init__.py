@@ -1,1 +1,1 @@
-"""What touches the operating system: processes, signals, systemd, clocks, limits."""
+"""Everything of the daemon that touches the operating system: processes, signals, systemd, clocks and limits."""

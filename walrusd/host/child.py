@@ -1,4 +1,4 @@
-"""A child as whoever asked for it holds it: its pipes, its end, and the means to end it."""
+"""A child process as its caller holds it: its pipes, its exit status and the means to kill it."""
 
 import os
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from walrusd.host.launch import SpawnedProcess
 from walrusd.host.process_group import ProcessGroup
 
 EXIT_TIMEOUT_S = 5.0
-"""How long a killed process may take to end: it waits for nothing then but the kernel, which may wait for a disk."""
+"""Seconds that a killed process may take to exit. Only the kernel can delay it then, and the kernel may wait for a
+disk."""
 
 
 class Child:
-    """A process with pipes to it. Leaving it (async with) kills what is left of its group.
+    """A child process with its pipes. Leaving it (async with) kills the remaining processes of its group.
 
-    `output` may outlast the process: one that it has left behind may hold the other end.
+    `output` may stay open after the process has exited, because a process that it left behind may hold the other end.
     """
 
     def __init__(
@@ -30,18 +31,18 @@ class Child:
         kill_group: Callable[[ProcessGroup], None],
         release_and_reap: Callable[[ProcessGroup], trio.Event],
     ) -> None:
-        """`end` kills the group and the session, `bury` reaps the leader soon and then sets the event."""
+        """`kill_group` kills the group and its session. `release_and_reap` reaps the leader, then sets the event."""
         self.pid = group.pid
         self.process = group.process
         self.stdin: SendStream | None = None
-        """Where a pipe was asked for; from the opening of the gate on."""
+        """The pipe to the program; None until the start barrier is released, and if no pipe was requested."""
         self._output = trio.lowlevel.FdStream(spawned.output)
         self._stderr = None if spawned.stderr is None else trio.lowlevel.FdStream(spawned.stderr)
         self._start_barrier = trio.lowlevel.FdStream(spawned.start_barrier)
         self._takes_input = spawned.takes_input
         self._pidfd = spawned.pidfd
         self.status: int | None = None
-        """How it ended, once somebody has waited for that: the exit status, or minus the signal."""
+        """The exit status, or minus the number of the signal that killed it; None until `wait` has returned once."""
         self._wait_lock = trio.Lock()
         self._group = group
         self._kill_group = kill_group
@@ -49,7 +50,7 @@ class Child:
 
     @property
     def output(self) -> ReceiveStream:
-        """What it says on stdout, and on stderr unless that was asked for apart."""
+        """The process output: stdout, and stderr too unless a pipe of its own was requested for it."""
         return self._output
 
     @property
@@ -57,7 +58,7 @@ class Child:
         return self._stderr
 
     def release_start_barrier(self) -> None:
-        """Let it become the program that was ordered. Without effect on one that was killed before."""
+        """Release the start barrier: the child execs the requested program. No effect on a child that was killed."""
         with suppress(BrokenPipeError):
             os.write(self._start_barrier.fileno(), b"\n")
         if self._takes_input:
@@ -66,9 +67,9 @@ class Child:
             self._start_barrier.close()
 
     async def wait(self) -> int:
-        """The status, when there is one; any number of tasks may wait.
+        """Wait for the exit and return `status`; any number of tasks may wait.
 
-        Raises ClosedResourceError where the child was closed before its end was known.
+        Raises ClosedResourceError if the child was closed before its exit status was known.
         """
         async with self._wait_lock:
             if self.status is None:
@@ -79,24 +80,24 @@ class Child:
         return self.status
 
     def kill(self) -> None:
-        """SIGKILL to everything in its group, now, and to everything in its session."""
+        """Send SIGKILL to every process of its group at once, and to those of its session on the spawner's thread."""
         self._kill_group(self._group)
 
     def discard(self) -> None:
-        """For a caller that has gone: kill it and close, without waiting for its end."""
+        """Kill and close the child without waiting for its exit, because its caller was cancelled."""
         self.kill()
         self._close()
 
     async def aclose(self) -> None:
-        """Kill what is left of its group, and return when its leader is reaped. Shielded, and timed."""
+        """Kill the rest of its group and wait until the leader is reaped. Shielded, and each wait has a deadline."""
         with trio.CancelScope(shield=True):
             self.kill()
             with trio.move_on_after(EXIT_TIMEOUT_S):
                 if self._pidfd >= 0:
                     await self.wait()
-            buried = self._close()
+            reaped = self._close()
             with trio.move_on_after(EXIT_TIMEOUT_S):
-                await buried.wait()
+                await reaped.wait()
 
     def _close(self) -> trio.Event:
         for pipe in (self._start_barrier, self._output, self._stderr):
@@ -118,7 +119,7 @@ class Child:
 
 
 def _exit_status(pidfd: int) -> int:
-    """Of a process that has ended. It stays unreaped, so that its number stays its own."""
-    ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
-    assert ended is not None, "only WNOHANG answers nothing"
-    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    """Return the status of an exited process, and leave it unreaped so that its pid is not reused."""
+    info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+    assert info is not None, "waitid returns None only with WNOHANG"
+    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status

@@ -1,4 +1,4 @@
-"""The time of day, and a wait for it that needs no polling: it wakes when the clock is set, and after a suspend."""
+"""The wall clock, with a wait that needs no polling: it wakes when the clock is set and after a suspend."""
 
 import ctypes
 import math
@@ -20,14 +20,17 @@ class _Itimerspec(ctypes.Structure):
 
 
 class SystemClock:
-    """The machine's own."""
+    """The wall clock of the machine."""
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Return the current time in Unix seconds."""
         return time.time()
 
     async def wait_until(self, when: float) -> None:
-        """Wait for that time of day; return early, too, where the clock was set meanwhile: look at `now` again."""
+        """Wait until the wall clock shows `when`. Returns early if the clock is set meanwhile: check `now` again.
+
+        Raises OSError if no timer can be opened.
+        """
         timer = _open_timerfd(when)
         try:
             await trio.lowlevel.wait_readable(timer)
@@ -36,19 +39,19 @@ class SystemClock:
 
 
 def _open_timerfd(when: float) -> int:
-    """A descriptor that can be read at that time, or once the clock has been set: a timerfd, which Python 3.11 lacks.
+    """Open a timerfd, which becomes readable at `when` or as soon as the clock is set. Python 3.11 has no timerfd.
 
-    trio's own clock is monotonic: it stands still in a suspend, and knows nothing of what is set.
+    trio's clock is monotonic: it does not advance during a suspend, and it does not notice that the clock is set.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     timer: int = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_CLOEXEC | _TFD_NONBLOCK)
     if timer < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create")
-    fraction, seconds = math.modf(max(when, 1e-3))  # 0 would disarm it
-    # Rounded up: a wait that ends before its time would only begin anew.
+    fraction, seconds = math.modf(max(when, 1e-3))  # 0 would disarm the timer
+    # Rounded up: a wait that ended too early would only start again.
     spec = _Itimerspec(value=_Timespec(int(seconds), min(math.ceil(fraction * 1e9), 999_999_999)))
     if libc.timerfd_settime(timer, _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET, ctypes.byref(spec), None) != 0:
-        failed = ctypes.get_errno()
+        number = ctypes.get_errno()
         os.close(timer)
-        raise OSError(failed, "timerfd_settime")
+        raise OSError(number, "timerfd_settime")
     return timer

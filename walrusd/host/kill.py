@@ -1,4 +1,4 @@
-"""SIGKILL to processes that were found in /proc: to these and to none that was given their number since."""
+"""Kills processes that were found in /proc, and never a later process that reuses the same pid."""
 
 import os
 import select
@@ -10,54 +10,54 @@ from contextlib import contextmanager, suppress
 from walrusd.host.procfs import ProcInfo, read_proc
 
 MAX_PASSES = 50
-"""Looks at /proc before giving up: each finds only what was forked during the one before."""
+"""Maximum number of scans of /proc; each one finds only the processes forked during the scan before it."""
 
 
 def kill(process: ProcInfo) -> None:
-    """Without effect on a process that has gone, or that is another's by now."""
+    """Send SIGKILL to the process. No effect if it has exited, if its pid was reused or if it may not be killed."""
     with suppress(OSError), _open_pidfd(process) as pidfd:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def kill_all(find: Callable[[], Iterable[ProcInfo]]) -> list[ProcInfo]:
-    """Kill all who are found, until nobody is found who was not killed. Does not wait for their end.
+    """Kill the processes that `find` returns, until it returns no new ones; return all that were killed.
 
-    A process that has been sent SIGKILL forks no more, so each pass leaves fewer to find.
+    Does not wait for their exit. A process that was sent SIGKILL cannot fork, so each pass finds fewer processes.
     """
     killed: dict[tuple[int, int], ProcInfo] = {}
     for _ in range(MAX_PASSES):
-        found = [seen for seen in find() if not seen.has_exited and (seen.pid, seen.start) not in killed]
+        found = [process for process in find() if not process.has_exited and (process.pid, process.start) not in killed]
         if not found:
             break
-        for seen in found:
-            kill(seen)
-            killed[seen.pid, seen.start] = seen
+        for process in found:
+            kill(process)
+            killed[process.pid, process.start] = process
     return list(killed.values())
 
 
 def wait_exited(processes: Iterable[ProcInfo], within_s: float) -> bool:
-    """Block until all have ended; False when the time is over."""
+    """Block until all processes have exited; return False if that takes longer than `within_s` seconds."""
     deadline = time.monotonic() + within_s
-    return all(_wait_exit(seen, deadline) for seen in processes)
+    return all(_wait_exit(process, deadline) for process in processes)
 
 
 def _wait_exit(process: ProcInfo, deadline: float) -> bool:
     try:
         with _open_pidfd(process) as pidfd:
-            end = select.poll()
-            end.register(pidfd, select.POLLIN)
-            return bool(end.poll(max(0, deadline - time.monotonic()) * 1000))
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            return bool(poller.poll(max(0, deadline - time.monotonic()) * 1000))
     except OSError as error:
         return isinstance(error, ProcessLookupError)
 
 
 @contextmanager
 def _open_pidfd(process: ProcInfo) -> Iterator[int]:
-    """A pidfd of this very process. Raises ProcessLookupError where it has gone."""
+    """Open a pidfd of exactly this process. Raises ProcessLookupError if it has exited."""
     pidfd = os.pidfd_open(process.pid)
     try:
-        now = read_proc(process.pid)
-        if now is None or now.start != process.start:
+        current = read_proc(process.pid)
+        if current is None or current.start != process.start:
             raise ProcessLookupError
         yield pidfd
     finally:

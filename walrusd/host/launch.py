@@ -1,9 +1,8 @@
-"""One child: an order becomes a process that waits behind its gate, or a SpawnFailed. Blocks; the spawner's thread
-is where it belongs.
+"""Starts a child process behind a start barrier, or raises SpawnFailed. It blocks: only the spawner's thread calls it.
 
-Whoever is started is first a tiny shell that waits for a line on its stdin. With the line it execs what was ordered;
-if its stdin ends without one, because walrusd has gone, it ends without any effect. So a process is known, and can be
-written down, before it does anything.
+Each child is first a tiny shell that waits for a line on its stdin. When the line arrives, it execs the requested
+program. If stdin ends without a line, because walrusd has died, the shell exits without any effect. So a process is
+known, and can be recorded, before it does anything.
 """
 
 import errno
@@ -20,15 +19,18 @@ from walrus_protocol.events import ProcessGroupId
 from walrusd.host.procfs import boot_id, read_proc
 
 NOT_RELEASED_STATUS = 125
-"""The exit status of a child whose gate was never opened."""
+"""Exit status of a child whose start barrier was never released."""
 _START_BARRIER = f"read -r WALRUS_GATE || exit {NOT_RELEASED_STATUS}; "
-"""A shell reads no further than the line's end, so what follows on stdin is the program's. It adds PWD to the
-environment, as shells do."""
+"""Shell code of the start barrier. `read` stops at the end of the line, so the program receives the rest of stdin. The
+shell adds PWD to the environment, as all shells do."""
+_PARENT_CHECK = f'[ "$PPID" = {{parent}} ] || exit {NOT_RELEASED_STATUS}; '
+"""Stops a child that asked the kernel for its death signal only after walrusd had died: that signal never comes.
+A shell reads its parent's pid once, when it starts, which is after setpriv has asked."""
 SHELL = "/bin/sh"
 BARRIER_SCRIPTS = {"null": _START_BARRIER + 'exec "$@" </dev/null', "pipe": _START_BARRIER + 'exec "$@"'}
 _HINTS = {
     errno.E2BIG: "Put long text into a file and pass its name.",
-    errno.EAGAIN: "End other processes, or raise their number: `ulimit -u`, or TasksMax= of the service.",
+    errno.EAGAIN: "End other processes, or raise the process limit: `ulimit -u`, or TasksMax= of the service.",
     errno.ENOMEM: "End other processes: there is no memory for one more.",
     errno.EMFILE: "Raise `ulimit -n`, or LimitNOFILE= of the service.",
     errno.ENFILE: "Close other programs: the machine has too many files open.",
@@ -36,7 +38,7 @@ _HINTS = {
 
 
 class SpawnFailed(Exception):
-    """A process could not be started, for a reason that a person can mend."""
+    """A process could not be started, for a reason that a person can fix. `hint` names the fix; it may be empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -53,52 +55,56 @@ class SpawnRequest(Struct, frozen=True, kw_only=True):
 
 
 class SpawnedProcess(Struct, frozen=True, kw_only=True):
-    """A process behind its gate: the leader of a session and a group of its own. The descriptors are ours to close."""
+    """A process behind its start barrier, leader of its own session and group. The caller closes the descriptors."""
 
     popen: subprocess.Popen[bytes]
     pidfd: int
     process: ProcessGroupId
     start_barrier: int
-    """The other end of its stdin: a line opens the gate."""
+    """The write end of its stdin: writing a line releases the barrier."""
     takes_input: bool
-    """What follows that line is for the program."""
+    """Whether the program reads what follows that line."""
     output: int
     stderr: int | None
 
 
 def find_pdeathsig_command() -> tuple[str, ...]:
-    """The command that lets the kernel kill what it execs when our thread ends; none where there is no such command.
+    """Return the prefix of a command that the kernel shall kill when our thread ends, or () if it is not available.
 
-    A function between fork and exec could ask for the same, but not beside other threads: it might wait for a lock
-    that nobody is left to release.
+    Code between fork and exec could request the same from the kernel. That is not safe beside other threads: it might
+    wait for a lock whose owner does not exist in the child.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
     prefix = (setpriv, "--pdeathsig", "KILL")
     tried = subprocess.run([*prefix, SHELL, "-c", ":"], stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - a path and constants
-    return prefix if tried.returncode == 0 else ()  # that of busybox does not know the option
+    return prefix if tried.returncode == 0 else ()  # busybox's setpriv does not have the option
 
 
 def launch(request: SpawnRequest, find_prefix: Callable[[], Sequence[str]]) -> SpawnedProcess:
-    """`prefix` finds a command that execs what follows it. Raises SpawnFailed."""
+    """Starts the process and returns it. Raises SpawnFailed.
+
+    `find_prefix` returns a command that execs its arguments, or nothing. With a prefix the child must not outlive this
+    process: it exits without running the program if this process has ended before the shell starts.
+    """
     try:
         _check_program(request)
-        os.stat(
-            request.cwd
-        )  # a file system that hangs does so here, and not between fork and exec, where all would wait
+        # A file system that hangs must hang here, and not between fork and exec, where it would block all threads.
+        os.stat(request.cwd)
         return _launch(request, find_prefix())
     except (OSError, ValueError) as error:
         raise _describe_failure(request, error) from error
 
 
 def _launch(request: SpawnRequest, prefix: Sequence[str]) -> SpawnedProcess:
-    with ExitStack() as theirs, ExitStack() as ours:
-        stdin, gate = _open_pipe(theirs, ours)
-        output, stdout = _open_pipe(ours, theirs)
-        errors, stderr = _open_pipe(ours, theirs) if request.stderr == "pipe" else (None, subprocess.STDOUT)
-        popen = subprocess.Popen(  # noqa: S603 - what is run was decided by the gates of the pipeline
-            [*prefix, SHELL, "-c", BARRIER_SCRIPTS[request.stdin], SHELL, *request.argv],
+    script = (_PARENT_CHECK.format(parent=os.getpid()) if prefix else "") + BARRIER_SCRIPTS[request.stdin]
+    with ExitStack() as child_ends, ExitStack() as our_ends:
+        stdin, start_barrier = _open_pipe(child_ends, our_ends)
+        output, stdout = _open_pipe(our_ends, child_ends)
+        errors, stderr = _open_pipe(our_ends, child_ends) if request.stderr == "pipe" else (None, subprocess.STDOUT)
+        popen = subprocess.Popen(  # noqa: S603 - the tool pipeline has permitted the command
+            [*prefix, SHELL, "-c", script, SHELL, *request.argv],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -107,21 +113,20 @@ def _launch(request: SpawnRequest, prefix: Sequence[str]) -> SpawnedProcess:
             umask=request.umask,
             start_new_session=True,
         )
-        ours.callback(popen.wait)
-        ours.callback(popen.kill)
+        our_ends.callback(popen.wait)
+        our_ends.callback(popen.kill)
         pidfd = os.pidfd_open(popen.pid)
-        ours.callback(os.close, pidfd)
-        if (
-            seen := read_proc(popen.pid)
-        ) is None:  # it is our child and not reaped, so there is nothing else to be wrong
+        our_ends.callback(os.close, pidfd)
+        info = read_proc(popen.pid)
+        if info is None:  # it is our child and not reaped, so a missing descriptor is the only possible reason
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        process = ProcessGroupId(pgid=popen.pid, start=seen.start, boot=boot_id())
-        ours.pop_all()
+        process = ProcessGroupId(pgid=popen.pid, start=info.start, boot=boot_id())
+        our_ends.pop_all()
         return SpawnedProcess(
             popen=popen,
             pidfd=pidfd,
             process=process,
-            start_barrier=gate,
+            start_barrier=start_barrier,
             takes_input=request.stdin == "pipe",
             output=output,
             stderr=errors,
@@ -129,7 +134,7 @@ def _launch(request: SpawnRequest, prefix: Sequence[str]) -> SpawnedProcess:
 
 
 def _open_pipe(reader_stack: ExitStack, writer_stack: ExitStack) -> tuple[int, int]:
-    """Its end to read from and its end to write to, each closed by the stack of whom it is for."""
+    """Open a pipe and return its read end and its write end; each stack closes one of them."""
     read, write = os.pipe()
     reader_stack.callback(os.close, read)
     writer_stack.callback(os.close, write)
@@ -137,7 +142,7 @@ def _open_pipe(reader_stack: ExitStack, writer_stack: ExitStack) -> tuple[int, i
 
 
 def _check_program(request: SpawnRequest) -> None:
-    """The shell behind the gate would say it too, but only when the gate is open, and to nobody who could tell."""
+    """Check that the program can be executed. The shell would fail too, but only after the barrier was released."""
     name = request.argv[0]
     if "/" not in name:
         if shutil.which(name, path=request.env.get("PATH", os.defpath)) is None:
@@ -150,10 +155,13 @@ def _check_program(request: SpawnRequest) -> None:
 
 
 def _describe_failure(request: SpawnRequest, error: OSError | ValueError) -> SpawnFailed:
-    what = f"{request.argv[0][:100]!r} could not be started"
+    problem = f"{request.argv[0][:100]!r} could not be started"
     if isinstance(error, ValueError):
-        return SpawnFailed(f"{what}: {error}.", "Arguments, environment and folder are text without NUL characters.")
-    why = (error.strerror or str(error)).lower()
+        return SpawnFailed(
+            f"{problem}: {error}.", "Remove NUL characters from the arguments, the environment and the folder."
+        )
+    reason = (error.strerror or str(error)).lower()
     if error.errno in _HINTS or error.filename is None:
-        return SpawnFailed(f"{what}: {why}.", _HINTS.get(error.errno or 0, ""))
-    return SpawnFailed(f"{what}: {error.filename}: {why}.", f"Check that {error.filename} is there and may be used.")
+        return SpawnFailed(f"{problem}: {reason}.", _HINTS.get(error.errno or 0, ""))
+    hint = f"Check that {error.filename} exists and that you have permission to use it."
+    return SpawnFailed(f"{problem}: {error.filename}: {reason}.", hint)

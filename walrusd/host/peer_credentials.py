@@ -1,4 +1,4 @@
-"""What walrusd asks the kernel about processes, itself included."""
+"""Identifies the process at the other end of a Unix socket, and sets the kernel's options for this process."""
 
 import ctypes
 import socket
@@ -14,24 +14,24 @@ _ucred = Layout("iII")
 
 
 class Peer(Struct, frozen=True):
-    """Who was at the other end of a Unix socket when it was connected."""
+    """The process at the other end of a Unix socket at the time of the connection."""
 
     pid: int
-    """0 for a process that this one cannot see: it lives in another PID namespace."""
+    """0 if the process is in another PID namespace, where this one cannot see it."""
     uid: int
     gid: int
 
 
 def read_peer_credentials(sock: socket.socket | trio.socket.SocketType) -> Peer:
-    """By SO_PEERCRED: the kernel's word, not the peer's."""
+    """Read SO_PEERCRED, which the kernel fills in and the peer cannot fake."""
     return Peer(*_ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _ucred.size)))
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
-    """Whether `ancestor` is a parent, or a parent's parent …, of `pid`. No process descends from itself.
+    """Return whether `pid` descends from `ancestor`. A process does not descend from itself.
 
-    True also where this cannot be found out, because a process on the way up has ended or is hidden: whoever asks
-    wants to keep descendants out.
+    Also True if this cannot be found out, because a process in between has exited or is hidden: callers use the answer
+    to keep descendants out.
     """
     if pid == ancestor:
         return False
@@ -45,12 +45,12 @@ def is_descendant(pid: int, ancestor: int) -> bool:
 
 
 def set_undumpable() -> None:
-    """Keep other processes of the same user from reading this one's memory and environment, and its core from disk."""
+    """Forbid other processes of the same user to read our memory and environment, and disable core dumps."""
     _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
 
 
 def set_child_subreaper() -> None:
-    """Become the parent of every process that descends from this one and loses its own; whoever does must reap them."""
+    """Make this process the parent of every orphaned descendant. The process must then reap them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER")
 
 
@@ -61,10 +61,10 @@ def _prctl(option: int, value: int, name: str) -> None:
 
 
 def _parent_pid(pid: int) -> int | None:
-    """0 for the first of all; None for a process that has ended or is hidden."""
+    """Return the pid of the parent, 0 for the first process of all, or None if `pid` has exited or is hidden."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    # pid (comm) state ppid …: comm is whatever the process says, spaces and parentheses too, so count from its end.
+    # "pid (comm) state ppid …": a process chooses its comm, also with spaces and parentheses, so count from its end.
     return int(stat[stat.rindex(b")") + 1 :].split()[1])

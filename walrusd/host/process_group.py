@@ -1,4 +1,4 @@
-"""What was started: a process and all that stays in its group and its session, to be ended as one."""
+"""A started process with all members of its group and session, which are killed together."""
 
 import os
 import signal
@@ -13,15 +13,15 @@ from walrusd.host.procfs import ProcInfo
 
 
 class ProcessGroup:
-    """Any thread may kill it, the spawner's alone reaps it.
+    """The process group of one child. Any thread may kill it; only the spawner's thread reaps its leader.
 
-    Until it is reaped its number is nobody else's, however long ago its leader has ended.
+    Until the leader is reaped, its pid cannot be reused, however long ago it has exited.
     """
 
     def __init__(self, leader: subprocess.Popen[bytes], process: ProcessGroupId) -> None:
         self.process = process
         self.released = False
-        """Nobody asks for its leader's end any more: it may be reaped."""
+        """Nobody waits for the leader's exit status any more, so it may be reaped."""
         self._leader = leader
         self._reap_lock = threading.Lock()
 
@@ -30,17 +30,17 @@ class ProcessGroup:
         return self.process.pgid
 
     def kill(self) -> None:
-        """SIGKILL to the whole group at once; the kernel lets no member fork itself out of that."""
+        """Send SIGKILL to the whole group at once; no member can escape the kernel's signal by forking."""
         with self._reap_lock, suppress(ProcessLookupError, PermissionError):
             if self._leader.returncode is None:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def kill_session(self, list_processes: Callable[[], Iterable[ProcInfo]]) -> None:
-        """SIGKILL also to what a shell has put into groups of their own. On the spawner's thread."""
+        """Also send SIGKILL to processes that a shell has put into other groups. Runs on the spawner's thread."""
         if self._leader.returncode is None:
-            kill_all(lambda: [seen for seen in list_processes() if seen.sid == self.pid])
+            kill_all(lambda: [process for process in list_processes() if process.sid == self.pid])
 
     def reap(self) -> bool:
-        """Whether its leader has ended; then the kernel keeps nothing of it any more. On the spawner's thread."""
+        """Reap the leader if it has exited, and return whether it has. Runs on the spawner's thread."""
         with self._reap_lock:
             return self._leader.poll() is not None

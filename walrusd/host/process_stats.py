@@ -1,4 +1,4 @@
-"""What this process takes of the machine, as the kernel counts it."""
+"""Memory, descriptors, threads and children of this process, as the kernel counts them."""
 
 import os
 from pathlib import Path
@@ -13,11 +13,11 @@ class ProcessStats(Struct, frozen=True, kw_only=True):
     fds: int
     threads: int
     children: int
-    """Processes that descend from this one, those included that have ended and are not reaped."""
+    """Number of descendants of this process, including those that have exited and are not reaped."""
 
 
 def read_process_stats() -> ProcessStats:
-    """Blocks for as long as it takes to look at every process that descends from this one."""
+    """Read the numbers from /proc. It blocks while it reads every descendant of this process."""
     return ProcessStats(
         rss_bytes=read_rss_bytes(),
         fds=count_open_fds(),
@@ -27,12 +27,12 @@ def read_process_stats() -> ProcessStats:
 
 
 def read_rss_bytes() -> int:
-    """The memory of this process that is in RAM now."""
+    """Return the bytes of this process that are in RAM now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def count_open_fds() -> int:
-    """Descriptors of this process, without the one that looks."""
+    """Return the number of open descriptors, without the one that this function opens."""
     return len(os.listdir("/proc/self/fd")) - 1
 
 

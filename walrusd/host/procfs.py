@@ -1,4 +1,4 @@
-"""What /proc says of the processes of this machine: who is there, since when, and whose child it is."""
+"""Reads processes from /proc: their names, parents, groups, start times and environments."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class ProcInfo(Struct, frozen=True):
-    """A process as it was when it was looked at. `pid` and `start` together name it: both stay when it execs."""
+    """A process at the time of reading. `pid` and `start` together identify it; neither changes when it execs."""
 
     pid: int
     name: str
@@ -22,18 +22,18 @@ class ProcInfo(Struct, frozen=True):
 
     @property
     def has_exited(self) -> bool:
-        """It runs no more; what is left is a status that its parent has not taken."""
+        """Whether it has exited and only waits to be reaped by its parent."""
         return self.state in "ZX"
 
 
 def read_proc(pid: int) -> ProcInfo | None:
-    """None for a process that has gone or is hidden."""
+    """Return the process, or None if it has been reaped or is hidden."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read()
     except OSError:
         return None
-    # pid (name) state parent …: the name is whatever the process says, spaces and parentheses too: count from its end.
+    # "pid (name) state parent …": a process chooses its name, also with spaces and parentheses: count from its end.
     begin, end = stat.index(b"("), stat.rindex(b")")
     rest = stat[end + 1 :].split()
     return ProcInfo(
@@ -48,22 +48,22 @@ def read_proc(pid: int) -> ProcInfo | None:
 
 
 def all_processes() -> Iterator[ProcInfo]:
-    """All processes. One that comes or goes meanwhile may be missing. 10 µs for each that the machine has."""
+    """Yield all processes. One that starts or exits meanwhile may be missing. Takes 10 µs for each process."""
     for name in os.listdir("/proc"):
-        if name.isdigit() and (seen := read_proc(int(name))) is not None:
-            yield seen
+        if name.isdigit() and (process := read_proc(int(name))) is not None:
+            yield process
 
 
 def child_pids(pid: int) -> list[int]:
-    """Of all its threads; those included that have ended and are not reaped."""
+    """Return the pids of the children of all its threads, including those that have exited and are not reaped."""
     try:
         return listed_child_pids(pid)
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN; or the process has gone, and has none
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN; or the process has exited, and has none
         return scanned_child_pids(pid)
 
 
 def listed_child_pids(pid: int) -> list[int]:
-    """As the kernel lists them. Raises FileNotFoundError where it does not."""
+    """Return the children that the kernel lists. Raises FileNotFoundError if it does not list them."""
     found: list[int] = []
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
@@ -75,37 +75,38 @@ def listed_child_pids(pid: int) -> list[int]:
 
 
 def scanned_child_pids(pid: int) -> list[int]:
-    """As a look at every process finds them."""
-    return [seen.pid for seen in all_processes() if seen.ppid == pid]
+    """Return the children that a scan of all processes finds."""
+    return [process.pid for process in all_processes() if process.ppid == pid]
 
 
 def descendants(pid: int, excluding: Collection[tuple[int, int]] = ()) -> list[ProcInfo]:
-    """Its children and theirs, `but` for who is named here by pid and start, and for whom these have started.
+    """Return the descendants of a process, without those in `excluding` (pid and start) and their descendants.
 
-    Orphans are found where the process adopts them; none is missed there.
+    Orphans are found if the process adopts them; none of those is missed.
     """
     found: dict[int, ProcInfo | None] = {}
-    while waiting := [child for child in child_pids(pid) if child not in found]:  # orphaned while we looked elsewhere
-        while waiting:
-            child = waiting.pop()
+    # The outer loop finds processes that were orphaned, and so became children of `pid`, during the scan.
+    while unvisited := [child for child in child_pids(pid) if child not in found]:
+        while unvisited:
+            child = unvisited.pop()
             if child in found:
                 continue
-            seen = read_proc(child)
-            if seen is not None and (seen.pid, seen.start) in excluding:
+            process = read_proc(child)
+            if process is not None and (process.pid, process.start) in excluding:
                 found[child] = None
             else:
-                found[child] = seen
-                waiting += child_pids(child)
-    return [seen for seen in found.values() if seen is not None]
+                found[child] = process
+                unvisited += child_pids(child)
+    return [process for process in found.values() if process is not None]
 
 
 def read_environment(pid: int) -> frozenset[bytes]:
-    """NAME=value as it was at its last exec; empty where it is not ours to see."""
+    """Return the NAME=value entries of its last exec; empty if we may not read them."""
     with suppress(OSError):
         return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     return frozenset()
 
 
 def boot_id() -> str:
-    """Another one after every start of the kernel."""
+    """Return the boot id, which changes with every start of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""What walrusd asks the kernel about file systems."""
+"""Recognises the pseudo file systems of the kernel, which a file tool must not read: /proc, /sys and the like."""
 
 import ctypes
 import os
@@ -16,11 +16,11 @@ _KERNEL_FILESYSTEM_MAGIC = frozenset(
         0xCAFE4A11,  # bpf
     }
 )
-"""Magic numbers of statfs(2)."""
+"""Type numbers of statfs(2)."""
 
 
 def is_kernel_filesystem(fd: int) -> bool:
-    """Whether the open file is no stored file but what the kernel says when it is read, as those in /proc."""
+    """Return whether the kernel generates the content of the open file, as it does in /proc. Raises OSError."""
     answer = (ctypes.c_long * 64)()  # struct statfs begins with its type and is far smaller than this
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.fstatfs(fd, answer) != 0:

@@ -1,6 +1,7 @@
-"""What walrusd tells the service manager that started it: sd_notify(3), in the few lines that it takes.
+"""Notifies the service manager that started walrusd, by sd_notify(3).
 
-Without a manager nothing is said. Nothing here raises or waits: a daemon does not depend on who watches it.
+Without a service manager nothing is sent. Nothing here raises or waits, because the daemon must not depend on its
+manager.
 """
 
 import os
@@ -16,18 +17,19 @@ import trio
 log = structlog.get_logger("walrusd")
 
 EXTEND_EVERY_S = 5.0
+"""Seconds between two messages that extend the timeout."""
 EXTEND_BY_S = 30.0
-"""Six chances to say it again before the manager gives a start up."""
+"""Seconds by which a message extends the timeout. Six messages in a row can be lost before the manager gives up."""
 MAX_START_S = 3600.0
-"""A start that takes longer hangs, and may be ended: migrating ten million events takes minutes."""
+"""Maximum seconds for which a start is extended. A longer start hangs: migrating ten million events takes minutes."""
 
 
 class Notify:
-    """The datagram socket to the manager; with no address it is mute."""
+    """The datagram socket to the service manager; without an address it sends nothing."""
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
         self.watchdog_s = watchdog_s
-        """How long the manager waits for a sign of life; None: for ever."""
+        """Seconds within which the manager expects the next watchdog message; None if it expects none."""
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
         if self._socket:
@@ -37,34 +39,34 @@ class Notify:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
-        """As the manager asks for it, and taken out of the environment: no child is to speak in walrusd's name."""
+        """Read the manager's variables and remove them, so that no child can send messages in walrusd's name."""
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        meant = usec.isdecimal() and int(usec) > 0 and pid in ("", str(os.getpid()))
-        # Of the other address families that systemd knows (vsock) none is a user's.
-        return cls(address if address.startswith(("/", "@")) else "", int(usec) / 1e6 if meant else None)
+        has_watchdog = usec.isdecimal() and int(usec) > 0 and pid in ("", str(os.getpid()))
+        # systemd also knows vsock addresses; a user's service manager never has one.
+        return cls(address if address.startswith(("/", "@")) else "", int(usec) / 1e6 if has_watchdog else None)
 
     def ready(self) -> None:
-        """The start, or a reload, is over."""
+        """Report that the start, or a reload, is complete."""
         self._send_state("READY=1")
 
     def reloading(self) -> None:
-        # systemd tells by this time which of several reloads is meant.
+        # The time lets systemd distinguish one reload from another.
         self._send_state(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
         self._send_state("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """A line for people: `systemctl --user status walrusd` shows it."""
+        """Send a line for people; `systemctl --user status walrusd` shows it."""
         self._send(f"STATUS={' '.join(text.split())}")
 
     def extend_timeout(self, seconds: float) -> None:
-        """The start, the reload or the stop that is under way may take so long from now on."""
+        """Allow the current start, reload or stop to take this long, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def ping_watchdog(self) -> None:
-        """The sign of life that the watchdog waits for."""
+        """Send the message that the manager's watchdog expects."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:
@@ -72,8 +74,8 @@ class Notify:
             self._socket.close()
 
     def _send_state(self, state: str) -> None:
-        # Where the manager's socket is full a state is said with whatever is said next: a READY=1 that never came
-        # would have walrusd ended at the end of its start.
+        # If the manager's socket is full, the state is sent with the next message: without a READY=1 the manager would
+        # kill walrusd when the start timeout expires.
         self._unsent_state = ""
         if not self._send(state):
             self._unsent_state = f"{state}\n"
@@ -85,7 +87,7 @@ class Notify:
             self._socket.sendto(f"{self._unsent_state}{message}".encode(errors="replace"), self._address)
         except OSError as error:
             if not self._failure_logged:
-                log.debug("the service manager cannot be told", said=message, reason=error.strerror)
+                log.debug("sd_notify_failed", message=message, reason=error.strerror)
             self._failure_logged = True
             return False
         self._unsent_state = ""
@@ -94,7 +96,7 @@ class Notify:
 
 @asynccontextmanager
 async def extending_timeout(notify: Notify) -> AsyncIterator[None]:
-    """Have the manager wait for as long as what stands in this block is at work, up to LONGEST_START_S."""
+    """Keep extending the manager's timeout while the block runs, for MAX_START_S at most."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_extend_repeatedly, notify)
         yield

@@ -1,4 +1,4 @@
-"""The signals that a daemon obeys."""
+"""Signal handling of the daemon: TERM and INT stop it, HUP reloads its configuration."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ import trio
 log = structlog.get_logger("walrusd")
 
 EXIT_FORCED = 130
-"""A shell's code for what was ended by the second Ctrl-C."""
+"""Exit status after a second TERM or INT; shells report 130 for a program ended by Ctrl-C."""
 
 
 def ignore_early_sighup() -> None:
-    """A HUP before anybody watches asks for what the start does anyway: to read the files as they are now.
+    """Ignore a HUP during the start, which reads the configuration files anyway.
 
-    A handler of ours and not SIG_IGN, which children would inherit.
+    Installs a handler of its own, because children would inherit SIG_IGN.
     """
     signal.signal(signal.SIGHUP, lambda *_: None)
 
@@ -28,7 +28,10 @@ async def watch_signals(
     on_forced_exit: Callable[[], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """TERM and INT stop; a second one ends at once, after `last_act`. HUP reloads. What is durable stays so anyway."""
+    """Set `stop` at the first TERM or INT, and call `reload` at each HUP; run until cancelled.
+
+    A second TERM or INT calls `on_forced_exit` and exits at once. Durable data is safe then, too.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
@@ -36,9 +39,9 @@ async def watch_signals(
             if number == signal.SIGHUP:
                 reload()
             elif stop.is_set():
-                log.warning("ending at once", signal=name)
+                log.warning("forced_exit", signal=name)
                 on_forced_exit()
                 os._exit(EXIT_FORCED)
             else:
-                log.info("signal", signal=name)
+                log.info("signal_received", signal=name)
                 stop.set()

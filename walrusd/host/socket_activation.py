@@ -1,4 +1,4 @@
-"""The listening socket that systemd made and keeps: clients that come while walrusd restarts wait in it."""
+"""Takes over the listening socket that systemd created; clients that connect during a restart wait in its queue."""
 
 import os
 import socket
@@ -8,26 +8,28 @@ from collections.abc import MutableMapping
 ListeningSocket = socket.socket
 """A listening Unix stream socket."""
 FIRST_FD = 3
-"""Where the descriptors that are handed over begin: sd_listen_fds(3)."""
+"""Number of the first descriptor that the service manager passes, by sd_listen_fds(3)."""
 
 
 class InvalidActivation(Exception):
-    """What the service manager handed over is not what walrusd can serve. `hint` tells a person what to do."""
+    """The service manager passed something other than one listening Unix socket. `hint` says what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"the service manager handed over {message}")
-        self.hint = "walrusd.socket needs exactly one ListenStream=, a path: `walrusctl service install` writes it."
+        super().__init__(f"the service manager passed {message}")
+        self.hint = (
+            "walrusd.socket needs exactly one ListenStream=, a path. Run `walrusctl service install` to write it."
+        )
 
 
 def take_activation_socket(environ: MutableMapping[str, str]) -> ListeningSocket | None:
-    """The socket that was handed over, checked and kept from children; None where there is none.
+    """Return the socket that the service manager passed, or None if it passed none. Children do not inherit it.
 
-    Takes what it says of it out of the environment, where a child would read it. Raises BadInheritance.
+    Removes the manager's variables from the environment, where a child would read them. Raises InvalidActivation.
     """
     count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or count in ("", "0"):
-        return None  # nothing, or another's: meant for a process that has exec'ed into something that started us
+        return None  # no socket, or one for an ancestor: a process that was given a socket and started us
     if count != "1":
         raise InvalidActivation(f"{count} sockets")
     try:
@@ -35,11 +37,11 @@ def take_activation_socket(environ: MutableMapping[str, str]) -> ListeningSocket
     except OSError as error:
         raise InvalidActivation(f"a descriptor that is not open ({error.strerror})") from error
     if not is_socket:
-        raise InvalidActivation("what is no socket")
-    os.set_inheritable(FIRST_FD, False)  # noqa: FBT003 - what the standard library calls it
-    given = socket.socket(fileno=FIRST_FD)
-    if given.family != socket.AF_UNIX or given.type != socket.SOCK_STREAM:
-        raise InvalidActivation("a socket that is no Unix stream socket")
-    if not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise InvalidActivation("a descriptor that is not a socket")
+    os.set_inheritable(FIRST_FD, False)  # noqa: FBT003 - the signature is the standard library's
+    inherited = socket.socket(fileno=FIRST_FD)
+    if inherited.family != socket.AF_UNIX or inherited.type != socket.SOCK_STREAM:
+        raise InvalidActivation("a socket that is not a Unix stream socket")
+    if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise InvalidActivation("a socket that does not listen")
-    return given
+    return inherited

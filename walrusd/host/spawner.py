@@ -1,8 +1,8 @@
-"""The thread that starts every child, and reaps whatever ends.
+"""Starts and reaps all child processes of the daemon, on one thread.
 
-It is one thread for the daemon's life: the kernel kills a child that shall die with its parent when the *thread* ends
-that started it. And it is one thread for both: a child that is being started is never mistaken for an orphan, so nobody
-takes its status before it was told.
+The thread runs as long as the daemon: the kernel kills a child that shall die with its parent as soon as the *thread*
+that started it exits. The same thread starts and reaps: so a child that is just being started is never reaped as an
+orphan, which would lose its exit status.
 """
 
 import os
@@ -29,46 +29,48 @@ from walrusd.host.procfs import ProcInfo, all_processes, child_pids, descendants
 log = structlog.get_logger("walrusd")
 
 STOP_TIMEOUT_S = 5.0
-"""How long leaving waits for what was killed."""
+"""Maximum seconds that the spawner waits, when it is left, for the processes that it has killed."""
 REAP_WAIT_S = 1.0
-"""How long the thread waits for one that was killed just now."""
+"""Maximum seconds that the thread waits for one child that was just killed."""
 RESCAN_INTERVAL_S = 0.05
+"""Maximum seconds to wait for killed processes before the next scan."""
 EMPTY_SCAN_DELAY_S = 0.001
-"""Between two looks of which the first found nobody to wait for."""
+"""Seconds between two scans if the first one found nothing to wait for."""
 SpawnerJob = Callable[[], None]
+"""A job for the spawner's thread."""
 
 
 class Spawner:
-    """Enter it (async with) for the daemon's life; leaving kills what it has started and what is left of that.
+    """Starts child processes while it is entered (async with). Leaving it kills them and all that they have started.
 
-    The queue of its thread has no bound of its own: whoever has a job in it waits for it, and one job stands for any
-    number of signals.
+    The job queue of its thread has no limit of its own: each caller waits for its job, and one job handles any number
+    of signals.
     """
 
     def __init__(self, umask: int) -> None:
-        """`umask` is the children's."""
+        """`umask` is the umask of the children."""
         self._umask = umask
         self._jobs: SimpleQueue[SpawnerJob | None] = SimpleQueue()
         self._groups: dict[int, ProcessGroup] = {}
-        """What was started and is not reaped. The thread alone changes it."""
+        """Children that are not reaped, by pid. Only the thread changes it."""
         self._preexisting_children: frozenset[tuple[int, int]] = frozenset()
-        """Whom this process had as children before, by pid and start: who starts walrusd by exec may have had some."""
+        """Children from before the start, by pid and start time: the program that exec'ed walrusd may have had some."""
         self._closed = False
         self._is_subreaper = False
         self._reap_queued = False
         self._pdeathsig_command: tuple[str, ...] | None = None
-        # A daemon thread: when trio's run ended without __aexit__, nobody is left to stop it.
+        # A daemon thread: if trio's run ends without __aexit__, nothing stops the thread.
         self._thread = threading.Thread(target=self._run, name="walrusd-spawner", daemon=True)
 
     @property
     def unreaped_count(self) -> int:
-        """Children that are not reaped yet."""
+        """Number of children that are not reaped yet."""
         return len(self._groups)
 
     async def __aenter__(self) -> Self:
         self._trio_token = trio.lowlevel.current_trio_token()
         self._preexisting_children = frozenset(
-            (seen.pid, seen.start) for seen in map(read_proc, child_pids(os.getpid())) if seen
+            (child.pid, child.start) for child in map(read_proc, child_pids(os.getpid())) if child
         )
         self._thread.start()
         return self
@@ -77,13 +79,13 @@ class Spawner:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._closed = True
-        with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True) as patience:
+        with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True) as stop_scope:
             await self._run_on_thread(self._kill_all_and_wait).wait()
         self._jobs.put(None)
-        if patience.cancelled_caught:  # the thread hangs, in a folder on a file system that does not answer
+        if stop_scope.cancelled_caught:  # the thread hangs, in a folder on a file system that does not answer
             self.kill_all()
         else:
-            self._thread.join()  # it has nothing to do any more but to end
+            self._thread.join()  # it has no job left, so this does not block for long
 
     async def spawn(
         self,
@@ -96,34 +98,35 @@ class Spawner:
         with_start_barrier: bool = False,
         dies_with_daemon: bool = True,
     ) -> Child:
-        """Start a process in a session of its own, with no descriptor but 0, 1 and 2. Raises SpawnFailed.
+        """Start a process in its own session, with only the descriptors 0, 1 and 2. Raises SpawnFailed.
 
-        `gated`: it does nothing before `open_gate`; it never will if it is killed before, or if walrusd dies. A child
-        whose caller is cancelled here has done nothing. `dies_with_us` is kept where util-linux's setpriv is installed.
+        `with_start_barrier`: the program starts only with `release_start_barrier`, and never if the child is killed
+        before or walrusd dies. If the caller is cancelled here, the program has not run. `dies_with_daemon` has an
+        effect only if util-linux's setpriv is installed.
         """
-        order = SpawnRequest(argv=tuple(argv), cwd=cwd, env=env, stdin=stdin, stderr=stderr, umask=self._umask)
+        request = SpawnRequest(argv=tuple(argv), cwd=cwd, env=env, stdin=stdin, stderr=stderr, umask=self._umask)
         if self._closed:
-            raise SpawnFailed(f"{order.argv[0]} was not started: walrusd is stopping.")
-        start = _PendingSpawn(order, dies_with_daemon=dies_with_daemon)
-        self._jobs.put(partial(self._launch, start))
+            raise SpawnFailed(f"{request.argv[0]} was not started: walrusd is stopping.")
+        pending = _PendingSpawn(request, dies_with_daemon=dies_with_daemon)
+        self._jobs.put(partial(self._launch, pending))
         try:
-            await start.done.wait()
+            await pending.done.wait()
         except trio.Cancelled:
-            start.wanted = False
-            if start.child is not None:
-                start.child.discard()
+            pending.wanted = False
+            if pending.child is not None:
+                pending.child.discard()
             raise
-        if start.error is not None:
-            raise start.error
-        assert start.child is not None, "it is settled and has not failed"
+        if pending.error is not None:
+            raise pending.error
+        assert pending.child is not None, "an outcome without an error has a child"
         if not with_start_barrier:
-            start.child.release_start_barrier()
-        return start.child
+            pending.child.release_start_barrier()
+        return pending.child
 
     async def adopt_and_reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Adopt every process that descends from this one and has lost its parent, and reap those that end; for ever.
+        """Adopt every orphaned descendant of this process and reap those that exit, until cancelled.
 
-        From then on nobody else in this process may start children: their status would be taken.
+        From then on no other code in this process may start children: their exit status would be lost.
         """
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
             set_child_subreaper()
@@ -135,7 +138,7 @@ class Spawner:
                     self._jobs.put(self._reap_exited)
 
     def kill_all(self) -> None:
-        """SIGKILL to every group that it has started, and to all that it has adopted; for who is about to exit."""
+        """Send SIGKILL to every started group and every adopted process, just before this process exits."""
         for group in list(self._groups.values()):
             group.kill()
         if self._is_subreaper:
@@ -148,37 +151,37 @@ class Spawner:
             try:
                 job()
             except trio.RunFinishedError:
-                self.kill_all()  # nobody is left to do it
+                self.kill_all()  # trio has ended, so __aexit__ does not do it
                 return
             except Exception:
-                log.exception("a job of the spawner failed")  # a bug; the thread is needed all the same
+                log.exception("spawner_job_failed")  # a bug; the thread must go on all the same
 
     def _run_in_trio(self, callback: SpawnerJob) -> None:
         self._trio_token.run_sync_soon(callback)
 
     def _run_on_thread(self, job: SpawnerJob) -> trio.Event:
-        """Have the thread do it; the event is set when it has."""
+        """Run the job on the thread; the event is set when it is done."""
         done = trio.Event()
 
-        def do() -> None:
+        def run_job() -> None:
             try:
                 job()
             finally:
                 self._run_in_trio(done.set)
 
-        self._jobs.put(do)
+        self._jobs.put(run_job)
         return done
 
     def _launch(self, pending: "_PendingSpawn") -> None:
         if not pending.wanted:
             return
         try:
-            launched = launch(pending.request, self._pdeathsig_prefix if pending.dies_with_daemon else tuple)
-        except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: somebody waits for one
+            spawned = launch(pending.request, self._pdeathsig_prefix if pending.dies_with_daemon else tuple)
+        except Exception as error:  # noqa: BLE001 - a bug is an outcome, too: the caller waits for one
             self._run_in_trio(partial(pending.set_outcome, error))
             return
-        group = self._groups[launched.popen.pid] = ProcessGroup(launched.popen, launched.process)
-        self._run_in_trio(partial(self._deliver, pending, launched, group))
+        group = self._groups[spawned.popen.pid] = ProcessGroup(spawned.popen, spawned.process)
+        self._run_in_trio(partial(self._deliver, pending, spawned, group))
 
     def _pdeathsig_prefix(self) -> tuple[str, ...]:
         if self._pdeathsig_command is None:
@@ -196,18 +199,18 @@ class Spawner:
         self._jobs.put(partial(group.kill_session, self._possible_descendants))
 
     def _release_and_reap(self, group: ProcessGroup) -> trio.Event:
-        def bury() -> None:
+        def release() -> None:
             group.released = True
-            if group.pid in self._groups and (seen := read_proc(group.pid)) is not None:
-                wait_exited([seen], REAP_WAIT_S)
+            if group.pid in self._groups and (leader := read_proc(group.pid)) is not None:
+                wait_exited([leader], REAP_WAIT_S)
             self._reap_exited()
 
-        return self._run_on_thread(bury)
+        return self._run_on_thread(release)
 
     def _possible_descendants(self) -> list[ProcInfo]:
-        """Those among whom all must be who were started here: once orphans are adopted, they have not far to go.
+        """Return a list that contains all processes started here: our descendants, or all processes if we do not adopt.
 
-        Nobody where there is no descriptor to look with.
+        The list is empty if no descriptor is free to read /proc.
         """
         try:
             return (
@@ -219,39 +222,39 @@ class Spawner:
             return []
 
     def _reap_exited(self) -> None:
-        """What was released, and what was adopted. No other thread reaps, so the kernel's list only grows meanwhile."""
+        """Reap released children and adopted orphans. Only this thread reaps, so no listed child can disappear."""
         self._reap_queued = False
         for group in [group for group in self._groups.values() if group.released and group.reap()]:
             del self._groups[group.pid]
         if self._is_subreaper:
-            with suppress(OSError):  # no descriptor to look with: the next signal looks again
+            with suppress(OSError):  # no descriptor is free to read /proc: the next signal tries again
                 for pid in set(child_pids(os.getpid())) - self._groups.keys():
                     with suppress(ChildProcessError):
                         os.waitpid(pid, os.WNOHANG)
 
     def _kill_all_and_wait(self) -> None:
-        """Kill whoever is left, for END_S at most, and say whom that was."""
-        ended: dict[int, str] = {}
+        """Kill the remaining processes and log which they were. Takes STOP_TIMEOUT_S at most."""
+        killed_names: dict[int, str] = {}
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while (alive := self._has_running_children()) and time.monotonic() < deadline:
             killed = kill_all(self._own_processes)
-            ended |= {seen.pid: seen.name for seen in killed}
+            killed_names |= {process.pid: process.name for process in killed}
             for group in self._groups.values():
                 group.kill()
                 group.released = True
             if not (killed and wait_exited(killed, RESCAN_INTERVAL_S)):
                 time.sleep(EMPTY_SCAN_DELAY_S)
             self._reap_exited()
-        if ended:
-            log.warning("killed what was still running", processes=[f"{ended[pid]} ({pid})" for pid in sorted(ended)])
+        if killed_names:
+            log.warning("children_killed", processes=[f"{name} ({pid})" for pid, name in sorted(killed_names.items())])
         if alive:
             log.error(
-                "a killed process does not end",
-                processes=[f"{seen.name} ({seen.pid})" for seen in self._own_processes()],
+                "killed_process_still_running",
+                processes=[f"{process.name} ({process.pid})" for process in self._own_processes()],
             )
 
     def _has_running_children(self) -> bool:
-        """The kernel's own word, where every process that descends from us is our child in the end."""
+        """Return whether children are left. As a subreaper we can ask the kernel: every orphan becomes our child."""
         if not self._is_subreaper:
             return bool(self._groups)
         with suppress(ChildProcessError):
@@ -260,11 +263,13 @@ class Spawner:
         return False
 
     def _own_processes(self) -> Iterable[ProcInfo]:
-        return [seen for seen in self._possible_descendants() if self._is_subreaper or seen.sid in self._groups]
+        return [
+            process for process in self._possible_descendants() if self._is_subreaper or process.sid in self._groups
+        ]
 
 
 class _PendingSpawn:
-    """An order on its way, and what has become of it."""
+    """A spawn request that waits for the thread, and its outcome: a child or an error."""
 
     def __init__(self, request: SpawnRequest, *, dies_with_daemon: bool) -> None:
         self.request = request

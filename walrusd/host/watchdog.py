@@ -1,4 +1,4 @@
-"""The sign of life that systemd waits for: given only where the loop and the store are both proved to be alive."""
+"""Sends systemd's watchdog message, but only while both the event loop and the store respond."""
 
 import faulthandler
 import sys
@@ -13,32 +13,32 @@ log = structlog.get_logger("walrusd")
 
 
 def enable_faulthandler() -> None:
-    """Have the log say where each thread stands when walrusd is ended by ABRT, which is what a watchdog sends.
+    """Write the stack of each thread to stderr when walrusd is killed by ABRT, which is what a watchdog sends.
 
-    Lines of code and no values: no secret is among them.
+    The stacks contain lines of code and no values, so no secrets.
     """
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
 
 
 async def run_watchdog(notify: Notify, check_store: Callable[[], Awaitable[None]]) -> None:
-    """Say that walrusd lives, each quarter of the time after which it would be given up; without a watchdog, return.
+    """Send the watchdog message every quarter of the watchdog's timeout; return at once without a watchdog.
 
-    That this task runs proves the loop; that `pulse` returns proves the store's thread. While it does not, nothing is
-    said, and systemd ends walrusd and starts it again: half of the time goes by before the log tells of it, and the
-    other half is the store's.
+    This task proves that the event loop runs, and `check_store` returning proves that the store's thread does. While
+    `check_store` blocks, nothing is sent, and in the end systemd restarts walrusd. The log reports the stall after half
+    of the timeout; the store has the other half to recover.
     """
     if notify.watchdog_s is None:
         return
     quarter = notify.watchdog_s / 4
     while True:
-        asked = trio.current_time()
+        asked_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_log_store_stall, quarter)
             await check_store()
             nursery.cancel_scope.cancel()
-        if (took := trio.current_time() - asked) > quarter:
-            log.warning("the store answers again", after_s=round(took))
+        if (took := trio.current_time() - asked_at) > quarter:
+            log.warning("store_recovered", after_s=round(took))
         notify.ping_watchdog()
         await trio.sleep(quarter)
 
@@ -46,7 +46,8 @@ async def run_watchdog(notify: Notify, check_store: Callable[[], Awaitable[None]
 async def _log_store_stall(seconds: float) -> None:
     await trio.sleep(seconds)
     log.error(
-        "the store does not answer: systemd will restart walrusd unless it does soon",
+        "store_stalled",
         for_s=round(seconds),
-        hint="Is the disk dead, or very busy? What was acknowledged is safe.",
+        hint="systemd restarts walrusd unless the store responds soon. Check whether the disk is dead or very busy."
+        " Acknowledged data is safe.",
     )
