@@ -148,7 +148,7 @@ def test_a_relative_home_without_a_current_folder_is_reported(home: Home) -> Non
 def test_with_few_files_it_takes_fewer_connections_and_says_so(home: Home) -> None:
     with home.walrusd(wrapper=shell_wrapper("ulimit -n 64")) as daemon:
         [warning] = [line["event"] for line in daemon.log_lines if line.get("level") == "warning"]
-        assert warning.startswith("The limit of open files leaves room for 16 of the 512 connections")
+        assert warning.startswith("The limit for open files allows only 16 of the 512 connections")
         assert "ulimit -n 1024" in warning
         with contextlib.ExitStack() as held:
             clients = [held.enter_context(Client(str(home.socket), MAX_WAIT_S)) for _ in range(100)]

@@ -134,7 +134,7 @@ def test_an_inherited_socket_that_cannot_be_served_is_refused_with_78(home: Home
         os.set_inheritable(wrong.fileno(), True)
         status, said = home.run_to_exit(wrapper=manager.socket_activation_command(wrong), environ=manager.environ())
     assert status == 78
-    assert said.startswith("walrusd: the service manager handed over a socket that is no Unix stream socket\n")
+    assert said.startswith("walrusd: the service manager passed a socket that is not a Unix stream socket\n")
 
 
 def test_a_watchdog_abort_prints_the_stacks(home: Home, manager: FakeServiceManager) -> None:
