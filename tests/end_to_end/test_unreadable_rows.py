@@ -69,7 +69,7 @@ def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed_home: Path,
         with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
             assert db.execute(f"UPDATE {table} SET {column} = {damage.format(column=column)} {where}").rowcount
         with home.walrusd() as daemon:
-            [left_alone] = daemon.lines_of("session left alone")
+            [left_alone] = daemon.lines_of("session_skipped")
             assert left_alone["session"] == 1, name
             with Client(str(home.socket)) as client:
                 assert client.call("agent.run", {"agent": "librarian", "content": "Hello!"})["text"] == GREETING, name
@@ -88,5 +88,5 @@ def test_an_unreadable_draft_costs_only_the_words_in_it(killed_home: Path, tmp_p
     with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
         assert db.execute("""UPDATE draft SET body = CAST('{"text":"' || x'ff' || '"}' AS BLOB)""").rowcount == 1
     with home.walrusd() as daemon:
-        assert daemon.lines_of("session left alone") == []
+        assert daemon.lines_of("session_skipped") == []
         assert home.walrusctl("session", "interrupt", "1").returncode == 0

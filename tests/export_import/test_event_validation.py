@@ -102,7 +102,7 @@ INVALID_EVENTS: dict[str, tuple[EventChange, str]] = {
     "a checkpoint like a seq": (add_checkpoint("5"), "events[12].name: '5' is a number"),
     "a checkpoint that clears the screen": (
         add_checkpoint("\x1b[2J"),
-        "events[12].name: '\\x1b[2J' is not what a list",
+        "events[12].name: '\\x1b[2J' has misplaced white space",
     ),
     "a checkpoint without name": (add_checkpoint(""), "events[12].name: it is empty"),
     "a key of nothing": (change_event(1, key=""), "events[1].key: it is empty"),

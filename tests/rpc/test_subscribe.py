@@ -126,9 +126,9 @@ async def test_sessions_agents_and_types_filter_the_stream(
 @pytest.mark.parametrize(
     ("chosen", "kind", "hint"),
     [
-        ({"sessions": [999_999]}, "session_not_found", "`walrusctl session list --all` shows those there are."),
+        ({"sessions": [999_999]}, "session_not_found", "`walrusctl session list --all` lists them."),
         ({"agents": ["echo", "ecco"]}, "agent_not_found", "Did you mean echo?"),
-        ({"agents": ["nobody"]}, "agent_not_found", "`walrusctl agent list` shows those there are."),
+        ({"agents": ["nobody"]}, "agent_not_found", "`walrusctl agent list` lists them."),
     ],
 )
 async def test_a_filter_for_something_unknown_is_refused(

@@ -290,7 +290,7 @@ async def test_an_inbox_has_room_for_all_it_promises_when_they_come_at_once(
             for _ in range(MAX_QUEUED_MESSAGES // 2):
                 nursery.start_soon(send)
                 await trio.lowlevel.checkpoint()
-    with pytest.raises(Problem, match="64 messages wait"):
+    with pytest.raises(Problem, match="64 queued messages"):
         await runtime.send(session, MessageRequest(content="one too many"))
     gate.released.set()
     assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok"] * (MAX_QUEUED_MESSAGES + 1)

@@ -1,4 +1,4 @@
-"""What a caller is told where the store fails, a log of it cannot be read, or there is none."""
+"""The Problems that the runtime raises for storage failures, unreadable logs and unknown sessions."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from walrusd.store.contract import EventRow, StorageFailed
 
 @contextlib.contextmanager
 def translate_storage_errors(**data: object) -> Iterator[None]:
-    """A store that fails, as the Problem that a caller meets."""
+    """Translates StorageFailed into a Problem of the same kind, with `data` attached."""
     try:
         yield
     except StorageFailed as failure:
@@ -19,16 +19,17 @@ def translate_storage_errors(**data: object) -> Iterator[None]:
 
 
 def unreadable_log(session: int, seq: int, reason: object) -> Problem:
+    """Returns the Problem storage_failed of a log that cannot be read from `seq` on."""
     return Problem(
         "storage_failed",
         f"the log of session {session} cannot be read on from seq {seq}: {reason}",
-        "Other sessions are not harmed. `walrusctl doctor` says what is wrong; restore walrus.db from a backup.",
+        "Other sessions are not affected. `walrusctl doctor` shows what is wrong; restore walrus.db from a backup.",
         session=session,
     )
 
 
 def decode_event(session: int, row: EventRow) -> AnySessionEvent:
-    """The event of a row of that session's log. Raises Problem storage_failed."""
+    """Decodes one row of the log of `session`. Raises Problem storage_failed if it cannot be decoded."""
     try:
         return decode_row(row.body)
     except BadJson as error:
@@ -36,6 +37,5 @@ def decode_event(session: int, row: EventRow) -> AnySessionEvent:
 
 
 def session_not_found(session: int) -> Problem:
-    return Problem(
-        "session_not_found", f"there is no session {session}", "`walrusctl session list --all` shows those there are."
-    )
+    """Returns the Problem of a session id that does not exist."""
+    return Problem("session_not_found", f"there is no session {session}", "`walrusctl session list --all` lists them.")

@@ -1,4 +1,4 @@
-"""The lifecycle backend of a runtime: what a feature may see and change. By default nothing is changed."""
+"""The hook of a runtime: the methods by which features observe and change turns. The default changes nothing."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,29 @@ from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class Hook:
-    """Subclass it and override what you need; the runtime never knows how a tool works."""
+    """The default hook. Override what you need; tools, for example, are implemented behind `dispatch` alone."""
 
     def on_register_tools(self, registry: ToolRegistry) -> None:
-        """Register the schemas of the tools that `dispatch` answers for."""
+        """Registers the schemas of the tools that `dispatch` runs."""
 
     def on_build_agent(self, config: Agent) -> Agent:
-        """Enrich an agent's definition before it is added."""
+        """Returns the agent's definition, possibly extended, before it is added."""
         return config
 
     async def preprocess(self, agent: Agent, text: str) -> str:
-        """The text of a user message as it is to be recorded."""
+        """Returns the text of a user message as it is to be recorded."""
         return text
 
     async def on_before_run(self, agent: Agent, history: Sequence[Message]) -> Sequence[Message]:
-        """Messages to show the model after its history in this call only; they are not recorded."""
+        """Returns messages to append to the history for this model call only; they are not recorded."""
         return ()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """See an event, durable or live. Called on trio's thread in the order of the log: return at once."""
+        """Observes a logged or live event. It is called on trio's thread, in the order of the log: return at once."""
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
-        """Answer a tool call. A refusal is a result too; a raised exception is a bug and ends the turn."""
-        text = f"There is no tool named {request.call.name} here."
+        """Runs a tool call. A refusal is a result too; a raised exception is a bug and ends the turn."""
+        text = f"There is no tool named {request.call.name}."
         return ToolResult(
             call_id=request.call.id,
             name=request.call.name,

@@ -1,4 +1,4 @@
-"""The runtime: agents, tools as schemas, sessions. It works with or without the daemon around it."""
+"""The runtime runs the turns of agents in sessions. It is usable as a library, without the daemon around it."""
 
 import contextlib
 import time
@@ -40,13 +40,13 @@ from walrusd.store.memory import MemoryLog
 logger = structlog.get_logger("walrusd.runtime")
 
 FINAL_WRITES_TIMEOUT_S = 5.0
-"""How long suspended turns may take to write their drafts."""
+"""Maximum seconds that suspended turns may take to write their drafts."""
 
 
 class Runtime:
-    """Enter it (`async with`) before sessions are used; leaving suspends what still runs.
+    """A set of agents and their sessions. Enter it (`async with`) first; leaving it suspends running turns.
 
-    `log` is where it writes everything down; without one it remembers only as long as it lives.
+    `log` is the durable store. Without one, sessions are kept in memory and are lost with the process.
     """
 
     def __init__(
@@ -60,16 +60,17 @@ class Runtime:
         idle_evict_s: float = 600,
         on_restart: OnRestart = "continue",
     ) -> None:
-        """`idle_evict_s`: how long a session that nobody uses stays in memory; asked for, it is folded anew.
+        """Registers the tools of the hook. Nothing runs before the runtime is entered.
 
-        `on_restart`: whether turns that an earlier process left open go on, or end as interrupted.
+        `idle_evict_s`: seconds that an unused session stays in memory; the next use loads it from the log again.
+        `on_restart`: whether turns that an earlier process left open are continued, or end as interrupted.
         """
         self.hook = hook or Hook()
         self.log: Log = log or MemoryLog()
         self._clock = clock
         self.stopping = False
         self._exited_with_error = False
-        """It is left because of an error: of its turns nobody can say that none of them brought that about."""
+        """True if the `async with` block ended with an error, which any of the running turns may have caused."""
         self._tools = ToolRegistry()
         self._agents = AgentRegistry(self._tools, self.hook)
         self._draft_saver = DraftSaver()
@@ -79,7 +80,7 @@ class Runtime:
             clock,
             running_turns=lambda: self.running_turns,
             replies_in_progress=lambda: (
-                one for live in self.session_cache.live_sessions() for one in live.replies_in_progress()
+                reply for live in self.session_cache.live_sessions() for reply in live.replies_in_progress()
             ),
         )
         shared = SessionDependencies(
@@ -109,10 +110,10 @@ class Runtime:
         self.daemon_recorder = await DaemonRecorder.open(self.log, self.global_stream.publish_daemon)
         self._outer_nursery = trio.open_nursery()
         self._nursery = await (await self._outer_nursery.__aenter__()).start(self._run_nursery)
-        self._nursery.start_soon(self._draft_saver.run, name="drafts")
-        self._nursery.start_soon(self.global_stream.batched_wakeup.run, name="crowds of readers")
-        self._nursery.start_soon(self._raise_on_state_mismatch, name="state against disk")
-        self._nursery.start_soon(self._idle_cache.evict_loop, name="idle sessions")
+        self._nursery.start_soon(self._draft_saver.run, name="draft saver")
+        self._nursery.start_soon(self.global_stream.batched_wakeup.run, name="batched wake-ups")
+        self._nursery.start_soon(self._raise_on_state_mismatch, name="state mismatch")
+        self._nursery.start_soon(self._idle_cache.evict_loop, name="idle session eviction")
         self._worker_pool = WorkerPool(self._nursery, self._worker_context, self._idle_cache)
         self.fork_rewind = ForkRewindCommands(self.log, self.session_cache, self._worker_pool, self.check_not_stopping)
         return self
@@ -123,30 +124,31 @@ class Runtime:
         self._exited_with_error = isinstance(error, Exception)
         with trio.move_on_after(2 * FINAL_WRITES_TIMEOUT_S, shield=True):
             await self.stop(grace_s=0)
-        return await self._outer_nursery.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end, as it is
+        return await self._outer_nursery.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery ends as it would by itself
 
     async def _run_nursery(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        """A nursery that `stop` can end while its caller goes on."""
+        """Runs a nursery that `stop` can cancel while the caller of `stop` continues."""
         async with trio.open_nursery() as nursery:
             task_status.started(nursery)
             await trio.sleep_forever()
 
     def register_tool(self, schema: ToolSchema) -> None:
-        """Raises ValueError where the name is taken."""
+        """Adds a tool for agents that are added from now on. Raises ValueError if the name is taken."""
         self._tools.register_tool(schema)
 
     def unregister_tool(self, name: str) -> bool:
+        """Removes a tool for agents that are added from now on. Returns False if there is no such tool."""
         return self._tools.unregister_tool(name)
 
     def add_agent(self, agent: Agent) -> Agent:
-        """The agent as it now stands, with its snapshot of the registered tools."""
+        """Adds an agent, or replaces the one of that name. Returns it with its snapshot of the tools."""
         return self._agents.add(agent)
 
     def swap(self, model: Model, hook: Hook, agents: Iterable[Agent]) -> None:
-        """Turns that start from now on have these, with the tools of this hook; those that run keep what they have.
+        """Replaces model, hook, tools and agents for turns that start from now on; running turns keep theirs.
 
-        A session whose agent is gone lives on, and says so until there is one again. What the hook raises changes
-        nothing.
+        A session whose agent was removed is kept: sends to it raise agent_not_found until there is one again.
+        If the hook raises, nothing is replaced.
         """
         tools = ToolRegistry()
         hook.on_register_tools(tools)
@@ -157,18 +159,18 @@ class Runtime:
         self._worker_context.model, self._worker_context.hook, self._worker_context.agents = model, hook, known
 
     def evict_idle_after(self, seconds: float) -> None:
-        """As `idle_evict_s`, from now on."""
+        """Changes `idle_evict_s`, also for sessions that are idle already."""
         self._idle_cache.set_max_idle(seconds)
 
     def agent(self, name: str) -> Agent:
-        """Raises Problem agent_not_found."""
+        """Returns the agent of that name. Raises Problem agent_not_found."""
         return self._agents.get(name)
 
     def agents(self) -> tuple[Agent, ...]:
         return self._agents.all()
 
     def suspended_sessions(self) -> tuple[int, ...]:
-        """The sessions whose turn waits for a store that can write again."""
+        """Returns the ids of the sessions whose turn waits until the store can write again."""
         return tuple(live.id for live in self.session_cache.live_sessions() if live.suspended)
 
     @property
@@ -176,7 +178,7 @@ class Runtime:
         return self._worker_pool.running_turns
 
     async def create_session(self, agent: str, created_by: str = "", *, title: str = "", key: str | None = None) -> int:
-        """The id of a new session, durable. With a `key` that was used before, the session that it made.
+        """Creates a durable session and returns its id. A repeated `key` returns the session created first.
 
         Raises Problem (agent_not_found, key_reused, shutting_down, storage_full, storage_failed).
         """
@@ -189,38 +191,38 @@ class Runtime:
             return (await self.session_cache.create(created)).id
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
-        """False where it was closed before. Raises Problem session_not_found."""
+        """Closes a session; returns False if a close was accepted before. Raises Problem session_not_found."""
         live = await self.live_session(session)
         with translate_storage_errors(session=session):
             return await interrupt_close.close(live, self._worker_pool, force=force, by=by)
 
     async def interrupt(self, session: int, *, by: str = "") -> InterruptResult:
-        """Raises Problem session_not_found."""
+        """Interrupts the running turn, if there is one. Raises Problem session_not_found."""
         live = await self.live_session(session)
         with translate_storage_errors(session=session):
             return await interrupt_close.interrupt(live, by=by)
 
     async def session(self, session: int) -> SessionInfo:
-        """Raises Problem session_not_found."""
+        """Returns the description of a session. Raises Problem session_not_found."""
         with translate_storage_errors(session=session):
             return await session_info.get_session_info(self.log, self.session_cache, session)
 
     async def sessions(self, session_filter: SessionFilter | None = None) -> list[SessionInfo]:
-        """Newest first."""
+        """Returns the descriptions of the sessions that match, newest first."""
         with translate_storage_errors():
             return await session_info.list_session_infos(self.log, session_filter or SessionFilter())
 
     async def live_session(self, session: int) -> LiveSession:
-        """The session, in memory from now on. Raises Problem session_not_found."""
+        """Returns the session, loaded into memory if necessary. Raises Problem session_not_found."""
         with translate_storage_errors(session=session):
             return await self.session_cache.get(session)
 
     async def send(self, session: int, message: MessageRequest) -> TurnHandle:
-        """Accept a message: it is durable when this returns. Raises Problem."""
+        """Accepts a message, durable on return, and returns the handle of its turn. Raises Problem."""
         self.check_not_stopping()
         live = await self.live_session(session)
 
-        async def prepared() -> MessageRequest:
+        async def prepare() -> MessageRequest:
             agent = self.agent(live.session.state.agent)
             if not isinstance(message.content, str):
                 return message
@@ -228,15 +230,15 @@ class Runtime:
 
         turn = live.session.turn
         with translate_storage_errors(session=session, turn=turn.number if turn else None):
-            ticket = await accept_message(live, message, prepared, self._worker_pool)
+            handle = await accept_message(live, message, prepare, self._worker_pool)
         if self._stop_problem:
-            ticket.fail(self._stop_problem)  # accepted as the last: nobody else will tell
-        return ticket
+            handle.fail(self._stop_problem)  # accepted after `stop` had failed the other handles
+        return handle
 
     async def send_to(self, session: int, content: Content, sender: str = "") -> AgentResponse:
-        """Send, and wait for the turn to end. Raises Problem."""
-        ticket = await self.send(session, MessageRequest(content=content, sender=sender))
-        result = await ticket.wait_result()
+        """Sends a message and waits for its turn to end. Raises Problem."""
+        handle = await self.send(session, MessageRequest(content=content, sender=sender))
+        result = await handle.wait_result()
         return AgentResponse(
             final_response=result.text,
             iterations=result.rounds,
@@ -245,7 +247,7 @@ class Runtime:
         )
 
     async def _count_steps(self, result: TurnResult) -> int:
-        """The debts that a turn has paid, counted in its log."""
+        """Counts the steps of the agent loop in a turn, from the turn's events in the log."""
         steps, since = 0, result.first_seq - 1
         while since < result.last_seq:
             rows = await self.log.events(result.session, since, result.last_seq - since)
@@ -255,52 +257,62 @@ class Runtime:
 
     @trio.as_safe_channel
     async def stream_to(self, session: int, content: Content, sender: str = "") -> AsyncGenerator[AnyEvent, None]:
-        """Send, and see the turn's events as they come; the last is its `done`.
+        """Sends a message and yields the events of its turn as they come; the last is its `done`.
 
-        It never raises for a missing session or agent: that is one `done {error}`.
+        Raises no Problem: a missing session or agent, for example, yields one `done` with an error.
         """
         try:
             live = await self.live_session(session)
-            ticket = await self.send(session, MessageRequest(content=content, sender=sender))
-            async with contextlib.aclosing(run_stream(live, ticket)) as events:
+            handle = await self.send(session, MessageRequest(content=content, sender=sender))
+            async with contextlib.aclosing(run_stream(live, handle)) as events:
                 async for event in events:
-                    yield event  # noqa: ASYNC119 - as_safe_channel sees to the clean-up
+                    yield event  # noqa: ASYNC119 - as_safe_channel cleans up
         except Problem as problem:
             error = TurnError("internal", problem.message, problem.hint)
             yield Done(session=session, stop_reason="error", error=error)
 
     async def wait(self, session: int, states: Collection[State]) -> State:
-        """The first of `states` that the session is in. It rests only when nothing is queued. Raises Problem."""
+        """Waits until the session is in one of `states`, and returns that state. Raises Problem.
+
+        `idle` and `error` count only if no message is queued.
+        """
         live = await self.live_session(session)
         while True:
             state = live.session.state.state
-            resting = state in {"idle", "error"} and live.inbox
-            if state is not None and state in states and not resting:
+            about_to_run = state in {"idle", "error"} and live.inbox
+            if state is not None and state in states and not about_to_run:
                 return state
             if state == "closed":
-                raise Problem("session_closed", f"session {session} is closed", "It will be in no other state again.")
+                raise Problem("session_closed", f"session {session} is closed", "A closed session stays closed.")
             await live.stream.wait_next_event()
 
     async def recover(self) -> None:
-        """Take up the turns that an earlier process left open, and what is queued; those that only end have ended."""
-        found, tickets = [], []
+        """Continues the turns that an earlier process left open, and starts the queued ones.
+
+        Turns that are not continued have ended on return, unless the store cannot record their end now.
+        """
+        found, ending = [], []
         for number in await self.log.unfinished_sessions():
             try:
                 found.append(await self.live_session(number))
             except Problem as unreadable:
-                logger.error("session left alone", session=number, error=unreadable.message, hint=unreadable.hint)
-        for live in found:  # all at once: among turns that go on already, the reading would take as long as they do
+                logger.error("session_skipped", session=number, error=unreadable.message, hint=unreadable.hint)
+        # No turn runs before all sessions are loaded: loading beside running turns would take as long as they do.
+        for live in found:
             if (turn := live.session.turn) and choose_recovery_action(
                 turn, live.draft, self._worker_context.on_restart
             ) != "go on":
-                tickets.append(live.create_turn_handle())
+                ending.append(live.create_turn_handle())
             self._worker_pool.ensure_worker(live)
-        for ticket in tickets:
-            with contextlib.suppress(Problem):  # the store cannot record the end now: the worker goes on trying
-                await ticket.wait_result()
+        for handle in ending:
+            with contextlib.suppress(Problem):  # the store cannot record the end now: the worker retries
+                await handle.wait_result()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new turns, let running ones end within `grace_s`, then suspend them: draft kept, no `done`."""
+        """Starts no new turns, gives running ones `grace_s` seconds to end, then suspends them.
+
+        A suspended turn has its draft saved and no `done` recorded.
+        """
         self.stopping = True
         for live in self.session_cache.live_sessions():
             live.retry_now.set()
@@ -310,27 +322,28 @@ class Runtime:
         with trio.move_on_after(FINAL_WRITES_TIMEOUT_S, shield=True):
             await self._worker_pool.wait_all_ended()
         self._stop_problem = Problem(
-            "shutting_down", "walrusd is stopping", "The session lives on; send again when it is back."
+            "shutting_down", "walrusd is stopping", "The session is kept; send again when walrusd is running again."
         )
         for live in self.session_cache.live_sessions():
             live.fail_all_handles(self._stop_problem)
 
     def check_not_stopping(self) -> None:
+        """Raises Problem shutting_down after `stop` was called."""
         if self.stopping:
-            raise Problem("shutting_down", "walrusd is stopping", "Send again when it is back.")
+            raise Problem("shutting_down", "walrusd is stopping", "Send again when it is running again.")
 
     def _on_event(self, agent: str, event: AnyEvent) -> None:
         try:
             self.hook.on_event(agent, event)
         except Exception:
-            # The event is a fact already; a hook that cannot look at it must not undo that.
-            logger.exception("hook failed", event_type=type(event).__name__, session=event.session)
+            # The event is recorded already; a hook that fails must not undo that.
+            logger.exception("hook_failed", event_type=type(event).__name__, session=event.session)
 
     def _on_state_mismatch(self, cause: BaseException) -> None:
         self._mismatch_cause = self._mismatch_cause or cause
         self._mismatch_found.set()
 
     async def _raise_on_state_mismatch(self) -> None:
-        """End the runtime, loudly, when its state is no longer what the disk says: a restart folds it anew."""
+        """Ends the runtime with an error if a state differs from its log; a restart loads it from the log again."""
         await self._mismatch_found.wait()
         raise RuntimeError("the state of a session differs from its log") from self._mismatch_cause

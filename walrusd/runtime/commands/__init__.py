@@ -1,1 +1,1 @@
-"""Operations on a session that start no turn: fork, rewind, interrupt, close, and its description."""
+"""Commands on a session that start no turn: fork, rewind, checkpoint, interrupt, close and describe."""

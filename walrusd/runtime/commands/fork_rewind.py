@@ -1,4 +1,4 @@
-"""Fork, rewind and checkpoint: other ways on from an earlier point. Nothing of a log is copied, and nothing erased."""
+"""Fork, rewind and checkpoint: continue a conversation from an earlier point. No log is copied or erased."""
 
 from collections.abc import Callable, Sequence
 from unicodedata import category
@@ -19,11 +19,14 @@ from walrusd.session.session_state import SessionState
 from walrusd.store.contract import EventRow, Log
 
 LOOKBACK_EVENTS = 16
-"""Events that are looked at first: the last round or two. Where they do not tell, four times as many before them."""
+"""Number of events read first to find a resume point: the last round or two. Each further read is four times larger."""
 
 
 class ForkRewindCommands:
-    """What it takes does not grow with the log: a fork reads its parent's when its own history is first asked for."""
+    """The commands fork, rewind and checkpoint. Their cost does not grow with the log.
+
+    A fork reads the log of its parent only when its own history is first needed.
+    """
 
     def __init__(
         self, log: Log, session_cache: SessionCache, worker_pool: WorkerPool, check_not_stopping: Callable[[], None]
@@ -34,28 +37,30 @@ class ForkRewindCommands:
         self._check_not_stopping = check_not_stopping
 
     async def fork(self, session: int, at: int | None = None, *, created_by: str = "") -> ForkResult:
-        """A new session of the same agent that goes on from `at`, without it from the end; the parent may be closed.
+        """Creates a session of the same agent that continues from `at`, or from the end if that is None.
+
+        The parent may be closed.
 
         Raises Problem (session_not_found, offset_in_future, shutting_down, storage_full, storage_failed).
         """
         self._check_not_stopping()
         with translate_storage_errors(session=session):
             async with self._session_cache.deletion_guard.pin(session):
-                outline = await self._log.session_state(session)
-                if outline is None:
+                state = await self._log.session_state(session)
+                if state is None:
                     raise session_not_found(session)
-                point = await self._find_resume_point(outline, outline.last_seq if at is None else at)
+                point = await self._find_resume_point(state, state.last_seq if at is None else at)
                 created = SessionCreated(
-                    agent=outline.agent,
+                    agent=state.agent,
                     created_by=created_by,
-                    title=outline.title,
+                    title=state.title,
                     parent=Parent(session=session, seq=point.seq, messages=point.messages),
                 )
                 child = await self._session_cache.create(created)
         return ForkResult(session=child.id, at=point.seq)
 
     async def rewind(self, session: int, to: int) -> RewindResult:
-        """Have the session go on from `to`; a point before an earlier rewind brings back what that took away.
+        """Continues the session from `to`; a point before an earlier rewind restores what that one removed.
 
         Raises Problem (session_not_found, session_closed, session_busy, offset_in_future, storage_full,
         storage_failed).
@@ -67,8 +72,8 @@ class ForkRewindCommands:
             if live.is_busy:
                 raise Problem(
                     "session_busy",
-                    f"session {session} has a turn under way, or messages that wait",
-                    "Wait for them, or interrupt; a fork goes on beside it.",
+                    f"session {session} has a turn under way, or queued messages",
+                    "Wait for them, interrupt the turn, or fork the session.",
                     retry_after_ms=RETRY_AFTER_MS,
                 )
             live.opening = True
@@ -85,15 +90,15 @@ class ForkRewindCommands:
         return RewindResult(last_seq=seqs[0], to=point.seq)
 
     async def checkpoint(self, session: int, name: str) -> CheckpointResult:
-        """Name the point where the session stands; of a running one, the last that has no open call.
+        """Names the last point of the session that has no open call, which is its end if it is idle.
 
         Raises Problem (session_not_found, session_closed, invalid_params, storage_full, storage_failed).
         """
         check_checkpoint_name(name)
         with translate_storage_errors(session=session):
             live = await self._session_cache.get(session)
-            outline = live.session.state
-            point = await self._find_resume_point(outline, outline.last_seq)
+            state = live.session.state
+            point = await self._find_resume_point(state, state.last_seq)
             try:
                 await live.recorder.record(
                     CheckpointCreated(name=name, at=point.seq),
@@ -104,17 +109,17 @@ class ForkRewindCommands:
         return CheckpointResult(at=point.seq)
 
     async def checkpoints(self, session: int) -> Sequence[Checkpoint]:
-        """In the order in which they were made. Raises Problem (session_not_found, storage_failed)."""
+        """Returns the checkpoints in order of creation. Raises Problem (session_not_found, storage_failed)."""
         with translate_storage_errors(session=session):
             return [*(await self._session_cache.get(session)).session.checkpoints.values()]
 
     async def history(self, session: int) -> Sequence[Message]:
-        """The messages as the model sees them. Raises Problem (session_not_found, storage_failed)."""
+        """Returns the messages as the model sees them. Raises Problem (session_not_found, storage_failed)."""
         with translate_storage_errors(session=session):
             return (await self._session_cache.history(session)).messages
 
     async def _find_resume_point(self, session_state: SessionState, at: int) -> ResumePoint:
-        """The last point up to `at` with no open call. Raises Problem offset_in_future, and StorageFailed."""
+        """Finds the last point up to `at` with no open call. Raises Problem offset_in_future, and StorageFailed."""
         if at > session_state.last_seq:
             raise Problem(
                 "offset_in_future",
@@ -124,13 +129,13 @@ class ForkRewindCommands:
         turn = session_state.turn
         if at == session_state.last_seq and not (turn and (turn.calls or turn.executing)):
             return ResumePoint(at, session_state.messages)
-        descent, upto, look = ResumePointSearch(at), at, LOOKBACK_EVENTS
+        search, upto, lookback = ResumePointSearch(at), at, LOOKBACK_EVENTS
         while upto:
-            since = max(0, upto - look)
+            since = max(0, upto - lookback)
             for row in reversed(await self._read_rows(session_state.id, since, upto)):
-                if found := descent.visit(row.seq, decode_event(session_state.id, row)):
+                if found := search.visit(row.seq, decode_event(session_state.id, row)):
                     return found
-            upto, look = since, min(4 * look, PAGE_ROWS)
+            upto, lookback = since, min(4 * lookback, PAGE_ROWS)
         raise unreadable_log(session_state.id, 1, "it does not begin with its creation")
 
     async def _read_rows(self, session: int, since: int, upto: int) -> list[EventRow]:
@@ -145,14 +150,14 @@ class ForkRewindCommands:
 
 
 def check_checkpoint_name(name: str) -> None:
-    """Raises Problem for a name that would be taken for a seq, or that a list would show as another."""
+    """Raises Problem for a name that looks like a seq, or that a list would display in another form."""
     if name.isascii() and name.isdigit():
-        raise Problem("invalid_params", f"name: {name[:40]!r} is a number", "Numbers are seqs: give it another name.")
+        raise Problem("invalid_params", f"name: {name[:40]!r} is a number", "Numbers are seqs: choose another name.")
     if name != " ".join(name.split()) or any(category(character) == "Cc" for character in name):
         raise Problem(
             "invalid_params",
-            f"name: {name[:40]!r} is not what a list would show",
-            "Single spaces between its words are all the white space it may have, and no control characters.",
+            f"name: {name[:40]!r} has misplaced white space or control characters",
+            "Separate words by single spaces; use no other white space and no control characters.",
         )
 
 

@@ -1,4 +1,4 @@
-"""How a turn or a session is ended from outside: interrupt and close."""
+"""Interrupt and close: end a turn or a session on request."""
 
 from contextlib import suppress
 from typing import Literal
@@ -16,27 +16,29 @@ from walrusd.store.contract import InboxEntry
 async def request_interrupt(
     live: LiveSession, *, by: str, reason: Literal["user", "close"] = "user", extras: TransactionExtras = NO_EXTRAS
 ) -> bool:
-    """Record that the open turn is to stop, and cut it off; one that is just being opened too.
+    """Records an interrupt of the open turn, or of one that is just being opened, and cancels the turn.
 
-    False, with nothing written, when it ends before that.
+    Returns False, with nothing written, if the turn ends before that.
     """
-    outline = live.session.state
+    state = live.session.state
 
-    def cut() -> None:
+    def cancel_turn() -> None:
         if extras.on_applied:
             extras.on_applied()
         if live.turn_scope:
             live.turn_scope.cancel()
         if live.slot_wait:
-            live.slot_wait.cancel()  # one that was to go on after a restart needs no slot to end
-        live.retry_now.set()  # one that is suspended can be ended now: this was written
+            live.slot_wait.cancel()  # a turn to be resumed after a restart needs no slot to end
+        live.retry_now.set()  # a suspended turn can end now: the store can write
 
-    number = outline.turn.number if outline.turn else outline.turns + 1
+    number = state.turn.number if state.turn else state.turns + 1
     try:
         await live.recorder.record(
             InterruptRequested(by=by, reason=reason),
             extras=replace(
-                extras, precondition=lambda now: now.turn is not None and now.turn.number == number, on_applied=cut
+                extras,
+                precondition=lambda now: now.turn is not None and now.turn.number == number,
+                on_applied=cancel_turn,
             ),
         )
     except PreconditionFailed:
@@ -45,21 +47,22 @@ async def request_interrupt(
 
 
 async def interrupt(live: LiveSession, *, by: str) -> InterruptResult:
-    """Stop the running turn, if there is one; its `done` is durable when this returns."""
+    """Interrupts the running turn, if there is one; its `done` is durable on return."""
     turn = live.session.turn
     if turn is None:
         return InterruptResult(interrupted=False)
-    ticket = live.create_turn_handle()
+    handle = live.create_turn_handle()
     if not await request_interrupt(live, by=by):
         return InterruptResult(interrupted=False)
-    await ticket.wait_result()
+    await handle.wait_result()
     return InterruptResult(interrupted=True, turn=turn.number)
 
 
 async def close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: str) -> bool:
-    """Accept no more messages; the running and the queued turns finish first, or are cut off by `force`.
+    """Closes the session to new messages; it is closed after running and queued turns, which `force` interrupts.
 
-    True once that is durable, and with `force` once the session is closed. False where it was closed before.
+    Returns True when the request is durable, and with `force` when the session is closed. Returns False if a close was
+    accepted before, unless that one is still queued and only this one is forced.
     """
     async with live.close_lock:
         if live.is_closing and (not force or live.has_forced_close or live.session.state.state == "closed"):
@@ -78,7 +81,7 @@ async def close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: 
 
 
 async def _wait_closed(live: LiveSession) -> None:
-    """Wait for the end. Raises Problem where the store keeps the running turn from it."""
+    """Waits until the session is closed. Raises Problem if the store cannot record the end of the running turn."""
     while live.session.state.state != "closed":
         if live.session.turn:
             await live.create_turn_handle().wait_result()
@@ -96,18 +99,18 @@ async def _close_now(live: LiveSession, worker_pool: WorkerPool, *, by: str) -> 
 
 
 async def _enqueue_close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: str) -> None:
-    earlier = tuple(queued.place for queued in live.inbox if queued.kind == "close")
-    entry = InboxEntry(place=live.next_place(), kind="close", content=FORCED_CLOSE if force else "", sender=by)
+    earlier = tuple(entry.place for entry in live.inbox if entry.kind == "close")
+    close_entry = InboxEntry(place=live.next_place(), kind="close", content=FORCED_CLOSE if force else "", sender=by)
 
-    def enter() -> None:
+    def on_queued() -> None:
         if force and live.slot_wait:
-            live.slot_wait.cancel()  # a turn that is not to be run needs no slot
+            live.slot_wait.cancel()  # a turn that is not to run needs no slot
         live.retry_now.set()
         worker_pool.ensure_worker(live)
 
-    beside = TransactionExtras(
-        enqueue=(entry,), dequeue=earlier, on_applied=enter, precondition=lambda now: now.state != "closed"
+    extras = TransactionExtras(
+        enqueue=(close_entry,), dequeue=earlier, on_applied=on_queued, precondition=lambda now: now.state != "closed"
     )
-    with suppress(PreconditionFailed):  # the close before this one has just come to its end
-        if not (force and await request_interrupt(live, by=by, reason="close", extras=beside)):
-            await live.recorder.record(extras=beside)
+    with suppress(PreconditionFailed):  # an earlier close has just closed the session
+        if not (force and await request_interrupt(live, by=by, reason="close", extras=extras)):
+            await live.recorder.record(extras=extras)

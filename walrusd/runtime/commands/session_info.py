@@ -1,4 +1,4 @@
-"""What is told of sessions: from memory where they are there, else from the rows that the store lists."""
+"""Descriptions of sessions, from memory if they are loaded, else from their rows in the store."""
 
 from walrus_protocol.methods import ParentInfo, SessionInfo
 from walrusd.runtime.errors import session_not_found
@@ -8,19 +8,19 @@ from walrusd.store.contract import Log, SessionFilter
 
 
 async def get_session_info(log: Log, session_cache: SessionCache, session: int) -> SessionInfo:
-    """Raises Problem session_not_found."""
+    """Returns the description of one session. Raises Problem session_not_found."""
     if live := session_cache.find_live(session):
         return _to_session_info(live.session.state, live.messages_queued)
-    outline = await log.session_state(session)
-    if outline is None:
+    state = await log.session_state(session)
+    if state is None:
         raise session_not_found(session)
     queued = sum(entry.kind != "close" for entry in await log.inbox(session))
-    return _to_session_info(outline, queued)
+    return _to_session_info(state, queued)
 
 
 async def list_session_infos(log: Log, session_filter: SessionFilter) -> list[SessionInfo]:
-    """Newest first. Every row is as durable as its session's last event."""
-    return [_to_session_info(outline, queued) for outline, queued in await log.list_sessions(session_filter)]
+    """Returns the descriptions, newest first. Each row is written together with its session's last event."""
+    return [_to_session_info(state, queued) for state, queued in await log.list_sessions(session_filter)]
 
 
 def _to_session_info(session_state: SessionState, queued_messages: int) -> SessionInfo:

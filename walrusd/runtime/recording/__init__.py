@@ -1,1 +1,1 @@
-"""Records events: check, persist, apply, publish."""
+"""Recording of events: check, persist, apply, publish."""

@@ -1,4 +1,4 @@
-"""The daemon's own facts, ticks and reloads: numbered here and nowhere else, and durable when `record` returns."""
+"""Records daemon events (ticks, reloads, …), which belong to no session. Only this module numbers them."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +9,11 @@ from walrusd.store.contract import DAEMON_SESSION, ImportedSession, Log, Schedul
 from walrusd.store.write_outcome import WriteOutcome
 
 PublishDaemonEvent = Callable[[int, bytes, AnyDaemonEvent], None]
-"""Told of a fact with its offset and its row, in the order of the offsets."""
+"""Called with the offset, the row and the daemon event, in the order of the offsets."""
 
 
 class DaemonRecorder:
-    """The one writer of facts that belong to no session. One write is under way at a time."""
+    """The only writer of daemon events. One write is under way at a time."""
 
     def __init__(self, log: Log, publish: PublishDaemonEvent, last_tick: int, last_seq: int) -> None:
         self._log = log
@@ -24,10 +24,11 @@ class DaemonRecorder:
 
     @classmethod
     async def open(cls, log: Log, publish: PublishDaemonEvent = lambda *_: None) -> "DaemonRecorder":
+        """Returns a recorder that continues the numbers of the log."""
         return cls(log, publish, *await log.last_tick_and_seq())
 
     def next_tick(self) -> int:
-        """The number of a new row of the ledger."""
+        """Returns the number of the next new row of the tick ledger."""
         self._last_tick += 1
         return self._last_tick
 
@@ -40,19 +41,19 @@ class DaemonRecorder:
         released_outputs: Sequence[tuple[int, str]] = (),
         imported: ImportedSession | None = None,
     ) -> None:
-        """Write facts, rows of the ledger and a schedule in one transaction. The wait for it cannot be cancelled.
+        """Writes daemon events, ticks and a schedule in one transaction. The wait for it cannot be cancelled.
 
-        With it go sessions that expire, and outputs that sessions no longer have, and a session that is there from
-        then on.
+        The same transaction deletes `expired_sessions`, detaches `released_outputs` (session, ref) from their
+        sessions, and makes the `imported` session visible. Everything is durable on return.
 
         Raises StorageFull and StorageFailed, with nothing written.
         """
         async with self._write_lock:
-            outcome, bodies = WriteOutcome(), [encode(fact) for fact in events]
+            outcome, bodies = WriteOutcome(), [encode(event) for event in events]
 
             def committed(offset: int) -> None:
-                for place, (body, fact) in enumerate(zip(bodies, events, strict=True), offset):
-                    self._publish(place, body, fact)
+                for event_offset, (body, event) in enumerate(zip(bodies, events, strict=True), offset):
+                    self._publish(event_offset, body, event)
                 outcome.succeeded()
 
             self._log.submit(

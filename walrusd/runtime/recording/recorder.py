@@ -1,8 +1,8 @@
-"""The one door to a session's log: check → persist → apply → publish.
+"""Records the events of a session, as the only writer of its log: check → persist → apply → publish.
 
-A session has one transaction under way; what arrives meanwhile joins its next one. The state table refuses
-before anything is written, and memory changes only after the disk has: nothing on disk is ever not in the
-state, and nothing in the state is ever not on disk.
+A session has one transaction under way; records that arrive meanwhile join the next one. The state table refuses
+an event before it is written, and the state in memory changes only after the disk. So the state always equals
+the log on disk.
 """
 
 from collections.abc import Callable
@@ -21,30 +21,30 @@ from walrusd.store.contract import IdempotencyKey, InboxEntry, Log, StoredOutput
 
 
 class TransactionExtras(Struct, frozen=True, kw_only=True):
-    """What a transaction writes beside the log."""
+    """Changes that a transaction makes beside appending events to the log."""
 
     enqueue: tuple[InboxEntry, ...] = ()
     dequeue: tuple[int, ...] = ()
     idempotency_keys: tuple[IdempotencyKey, ...] = ()
-    """Keys; their turn is filled in where a user message is recorded with them."""
+    """Keys to store; if a user message is recorded with them, its turn becomes theirs."""
     draft: Draft | None = None
     create_key: IdempotencyKey | None = None
     output: StoredOutput | None = None
     precondition: Callable[[SessionState], bool] | None = None
-    """Asked right before it is written; where it does not hold, nothing is, and the recorder meets Overtaken."""
+    """Checked right before the write; if it is false, nothing is written and `record` raises PreconditionFailed."""
     on_applied: Callable[[], None] | None = None
-    """Called when its events are in the state and published, before those of any later record are."""
+    """Called when the events are in the state and published, before those of any later record are."""
 
 
 NO_EXTRAS = TransactionExtras()
 
 
 class PreconditionFailed(Exception):
-    """What was to be recorded no longer fits: something else was recorded first."""
+    """The precondition of a record did not hold, because something else was recorded first."""
 
 
 class PendingRecord:
-    """What one `record` asked for: all of it happens or none."""
+    """The events and extras of one `record` call, which are written together or not at all."""
 
     __slots__ = ("_resolved", "_waiter", "bodies", "error", "events", "extras", "session_states")
 
@@ -58,6 +58,7 @@ class PendingRecord:
         self._waiter: trio.lowlevel.Task | None = None
 
     def resolve(self, error: Exception | None = None) -> None:
+        """Sets the outcome, and resumes the task that waits for it."""
         self.error = error
         self._resolved = True
         if self._waiter:
@@ -68,19 +69,19 @@ class PendingRecord:
         return self._resolved
 
     async def wait(self) -> None:
-        """Until it is settled. The owner of the wait is the store, whose every write has an outcome.
+        """Waits until it is resolved; cannot be cancelled. The store ends the wait: every write has an outcome.
 
-        A shielded scope around an event would say the same, for 10 µs more at every event of every turn.
+        A shielded scope around a trio.Event would do the same, but costs 10 µs more for every event of every turn.
         """
         if not self._resolved:
             self._waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_refuse_abort)
 
     def raise_error(self) -> None:
-        """Raise what came in its way, once.
+        """Raises the error of the outcome, once, if there is one.
 
-        Neither this nor a frame that the exception knows may go on knowing the exception: in such a circle would be
-        kept, until a collector comes by, all that the frames of the callers hold, and that is the whole session.
+        Neither this object nor a frame in the exception's traceback may keep a reference to the exception. Such a
+        cycle would keep everything that the callers' frames hold, the whole session, until the next garbage collection.
         """
         error, self.error = self.error, None
         try:
@@ -95,7 +96,7 @@ def _refuse_abort(_: object) -> trio.lowlevel.Abort:
 
 
 class Recorder:
-    """Records for one session. `inbox` is the durable queue as it stands, in order of place."""
+    """The writer of one session's log. `inbox` is the durable queue as it is stored, in order of place."""
 
     def __init__(
         self,
@@ -114,39 +115,39 @@ class Recorder:
         self._queue: list[PendingRecord] = []
         self._write_in_progress = False
         self._last_idle_time: float | None = None
-        """When no turn was open for the last time, on the loop's clock."""
+        """The last time at which no turn was open, on trio's clock."""
 
     async def record(self, *events: AnySessionEvent, extras: TransactionExtras = NO_EXTRAS) -> None:
-        """All of it is durable, applied and published when this returns. The wait cannot be cancelled.
+        """Records the events; they are durable, applied and published on return. The wait cannot be cancelled.
 
-        Raises Refused and Overtaken (nothing was written), StorageFull and StorageFailed (nothing is durable, no seq
-        is used).
+        Raises InvalidTransition and PreconditionFailed (nothing was written), StorageFull and StorageFailed (nothing
+        is durable, no seq is used).
         """
-        group = self.submit(*events, extras=extras)
-        await group.wait()
-        group.raise_error()
+        record = self.submit(*events, extras=extras)
+        await record.wait()
+        record.raise_error()
 
     def submit(self, *events: AnySessionEvent, extras: TransactionExtras = NO_EXTRAS) -> PendingRecord:
-        """As `record`, without the wait."""
-        group = PendingRecord(events, extras)
-        self._queue.append(group)
+        """Does the same as `record`, without waiting for the outcome."""
+        record = PendingRecord(events, extras)
+        self._queue.append(record)
         self._start_next_write()
-        return group
+        return record
 
     def _start_next_write(self) -> None:
         if self._write_in_progress or not self._queue:
             return
         batch = _Batch(self._session.state, self._clock(), self._elapsed_s())
-        left: list[PendingRecord] = []
-        for group in self._queue:
-            if left or not batch.has_room_for(group):
-                left.append(group)
+        deferred: list[PendingRecord] = []
+        for record in self._queue:
+            if deferred or not batch.has_room_for(record):
+                deferred.append(record)
                 continue
             try:
-                batch.add(group)
-            except Exception as error:  # noqa: BLE001 - refused, or a bug: raised where it was recorded, and only there
-                group.resolve(error)
-        self._queue = left
+                batch.add(record)
+            except Exception as error:  # noqa: BLE001 - a refused event, or a bug: raised only in the recording task
+                record.resolve(error)
+        self._queue = deferred
         if batch.records:
             self._write_in_progress = True
             self._log.submit(
@@ -154,8 +155,9 @@ class Recorder:
             )
 
     def _elapsed_s(self) -> float | None:
-        """How long the open turn has taken, whatever was done to the time of day; None for one that another process
-        began.
+        """Returns the seconds that the open turn has taken, or None if an earlier process began it.
+
+        The wall clock has no influence on it.
         """
         turn, now = self._session.state.turn, trio.current_time()
         if turn is None:
@@ -164,37 +166,37 @@ class Recorder:
 
     def _on_committed(self, batch: "_Batch", offset: int) -> None:
         try:
-            for group in batch.records:
-                for event, body, outline in zip(group.events, group.bodies, group.session_states, strict=True):
-                    self._session.apply(event, outline)
+            for record in batch.records:
+                for event, body, state in zip(record.events, record.bodies, record.session_states, strict=True):
+                    self._session.apply(event, state)
                     seq = self._session.state.last_seq
                     self._publish(LoggedEvent(seq=seq, offset=offset, body=body, event=event))
                     offset += 1
-                self._update_inbox(group.extras)
-                if group.extras.on_applied:
-                    group.extras.on_applied()
-        except Exception as bug:  # noqa: BLE001 - what is on disk is not in the state: the daemon must not go on
+                self._update_inbox(record.extras)
+                if record.extras.on_applied:
+                    record.extras.on_applied()
+        except Exception as bug:  # noqa: BLE001 - events on disk are not in the state: the daemon must stop
             self._on_state_mismatch(bug)
         self._resolve_batch(batch, None)
 
     def _update_inbox(self, extras: TransactionExtras) -> None:
         if extras.dequeue:
-            self.inbox = [queued for queued in self.inbox if queued.place not in extras.dequeue]
+            self.inbox = [entry for entry in self.inbox if entry.place not in extras.dequeue]
         if extras.enqueue:
-            self.inbox = sorted([*self.inbox, *extras.enqueue], key=lambda queued: queued.place)
+            self.inbox = sorted([*self.inbox, *extras.enqueue], key=lambda entry: entry.place)
 
     def _failure_callback(self, batch: "_Batch") -> Callable[[Exception], None]:
         return lambda error: self._resolve_batch(batch, error)
 
     def _resolve_batch(self, batch: "_Batch", error: Exception | None) -> None:
         self._write_in_progress = False
-        for group in batch.records:
-            group.resolve(error)
+        for record in batch.records:
+            record.resolve(error)
         self._start_next_write()
 
 
 class _Batch:
-    """The groups of one transaction, checked one after the other against the outline they would leave."""
+    """The records of one transaction; each is checked against the state after the ones before it."""
 
     def __init__(self, session_state: SessionState, ts: float, elapsed_s: float | None) -> None:
         self.records: list[PendingRecord] = []
@@ -206,51 +208,51 @@ class _Batch:
         self._turn_boundaries = 0
 
     def has_room_for(self, record: PendingRecord) -> bool:
-        """A write opens at most one turn, whose inbox entry leaves in that write, and has at most one output."""
+        """Returns whether the record fits. A write has at most one output and opens or ends at most one turn."""
         if record.extras.output and any(other.extras.output for other in self.records):
             return False
         return not (self._turn_boundaries and any(isinstance(event, UserMessage | Done) for event in record.events))
 
     def add(self, record: PendingRecord) -> None:
-        """Take a group whole. Raises Refused and Overtaken."""
-        outline = self._session_state
-        if record.extras.precondition and not record.extras.precondition(outline):
+        """Adds a record with all its events. Raises InvalidTransition and PreconditionFailed."""
+        state = self._session_state
+        if record.extras.precondition and not record.extras.precondition(state):
             raise PreconditionFailed
         events: list[AnySessionEvent] = []
-        outlines: list[SessionState] = []
+        states: list[SessionState] = []
         for event in record.events:
-            stamped = fill_derived_fields(outline, event, self._ts, self._elapsed_s)
-            outline = apply_event(outline, stamped)
-            events.append(stamped)
-            outlines.append(outline)
+            complete_event = fill_derived_fields(state, event, self._ts, self._elapsed_s)
+            state = apply_event(state, complete_event)
+            events.append(complete_event)
+            states.append(state)
         record.bodies = [encode(event) for event in events]
-        record.events, record.session_states = tuple(events), outlines
-        self._session_state = outline
+        record.events, record.session_states = tuple(events), states
+        self._session_state = state
         self._turn_boundaries += any(isinstance(event, UserMessage | Done) for event in events)
         self.records.append(record)
         turn = next((event.turn for event in events if isinstance(event, UserMessage)), None)
-        self.idempotency_keys += [replace(sent, turn=turn) for sent in record.extras.idempotency_keys]
+        self.idempotency_keys += [replace(key, turn=turn) for key in record.extras.idempotency_keys]
 
     def build_write(self, committed: Callable[[int], None], failed: Callable[[Exception], None]) -> Write:
         before, after = self._state_before, self._session_state
-        besides = [group.extras for group in self.records]
-        bodies = [body for group in self.records for body in group.bodies]
+        all_extras = [record.extras for record in self.records]
+        bodies = [body for record in self.records for body in record.bodies]
         write = Write(
             session=after.id,
             session_state=after if bodies else None,
             bodies=bodies,
             first_seq=before.last_seq + 1,
-            enqueue=[queued for beside in besides for queued in beside.enqueue],
-            dequeue=[place for beside in besides for place in beside.dequeue],
+            enqueue=[entry for extras in all_extras for entry in extras.enqueue],
+            dequeue=[place for extras in all_extras for place in extras.dequeue],
             idempotency_keys=self.idempotency_keys,
             committed=committed,
             failed=failed,
         )
-        for beside in besides:
-            if beside.draft and self._is_draft_current(beside.draft):
-                write.draft = beside.draft
-            write.create_key = beside.create_key or write.create_key
-            write.output = beside.output or write.output
+        for extras in all_extras:
+            if extras.draft and self._is_draft_current(extras.draft):
+                write.draft = extras.draft
+            write.create_key = extras.create_key or write.create_key
+            write.output = extras.output or write.output
         self._set_turn_span(write)
         return write
 
@@ -259,7 +261,7 @@ class _Batch:
         return turn is not None and draft.turn == turn.number and (draft.suspended or is_current(turn, draft))
 
     def _set_turn_span(self, write: Write) -> None:
-        events = (event for group in self.records for event in group.events)
+        events = (event for record in self.records for event in record.events)
         for seq, event in enumerate(events, self._state_before.last_seq + 1):
             if event.turn is None:
                 continue

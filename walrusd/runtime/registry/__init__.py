@@ -1,1 +1,1 @@
-"""The agents and the tool schemas that a runtime knows."""
+"""The registries of a runtime: agents and tool schemas."""

@@ -1,4 +1,4 @@
-"""The agents of a runtime, by name."""
+"""The registry of a runtime's agents, by name."""
 
 import difflib
 
@@ -11,7 +11,7 @@ from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class AgentRegistry:
-    """Immutable definitions. Adding one under a taken name replaces it; a running turn keeps what it started with."""
+    """Immutable agent definitions. Adding a name again replaces the agent; a running turn keeps the old one."""
 
     def __init__(self, tool_registry: ToolRegistry, hook: Hook) -> None:
         self._tool_registry = tool_registry
@@ -19,19 +19,19 @@ class AgentRegistry:
         self._agents: dict[str, Agent] = {}
 
     def add(self, agent: Agent) -> Agent:
-        """The agent as it now stands: enriched by the hook, with the schemas that its scope lets it see."""
+        """Adds the agent as the hook extends it, with the tool schemas that it may use, and returns the result."""
         agent = self._hook.on_build_agent(agent)
         agent = replace(agent, tools=tuple(schema for schema in self._tool_registry if agent.may_use(schema.name)))
         self._agents[agent.name] = agent
         return agent
 
     def get(self, name: str) -> Agent:
-        """Raises Problem agent_not_found."""
+        """Returns the agent of that name. Raises Problem agent_not_found."""
         try:
             return self._agents[name]
         except KeyError:
             near = difflib.get_close_matches(name, self._agents, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "`walrusctl agent list` shows those there are."
+            hint = f"Did you mean {near[0]}?" if near else "`walrusctl agent list` lists them."
             raise Problem("agent_not_found", f"there is no agent named {name!r}", hint) from None
 
     def all(self) -> tuple[Agent, ...]:

@@ -1,4 +1,4 @@
-"""Sessions on their way out: who asks for one waits until it is gone, and one that somebody uses does not go."""
+"""Guards deletion: a session in use cannot be deleted, and a lookup during deletion waits for it to finish."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ import trio
 
 
 class DeletionGuard:
-    """All of it belongs to the loop's thread: a session is either being used or being thrown away."""
+    """The sessions that are pinned, and those that are being deleted. To be used on trio's thread only."""
 
     def __init__(self) -> None:
         self._deleting: dict[int, trio.Event] = {}
@@ -18,13 +18,13 @@ class DeletionGuard:
         return session in self._deleting
 
     async def wait_deleted(self, session: int) -> None:
-        """Wait while it is being thrown away; it may be gone then."""
-        while (gone := self._deleting.get(session)) is not None:
-            await gone.wait()
+        """Waits until no deletion of the session is under way; the session may not exist any more then."""
+        while (finished := self._deleting.get(session)) is not None:
+            await finished.wait()
 
     @asynccontextmanager
     async def pin(self, session: int) -> AsyncIterator[None]:
-        """Within, it stays, if it is there at all: who asks while it goes waits until it is gone."""
+        """Prevents deletion of the session within the block. If a deletion is under way, waits for it first."""
         await self.wait_deleted(session)
         self._pins[session] += 1
         try:
@@ -34,13 +34,16 @@ class DeletionGuard:
 
     @contextmanager
     def try_delete(self, candidates: Iterable[int], evict_if_unused: Callable[[int], bool]) -> Iterator[list[int]]:
-        """Within, those of them may be thrown away that are at rest, and not needed."""
+        """Yields the candidates that may be deleted within the block: neither pinned nor in use.
+
+        `evict_if_unused` removes a session from memory, or returns False if it is in use.
+        """
         chosen = [session for session in candidates if not self._pins[session] and evict_if_unused(session)]
-        gone = trio.Event()
-        self._deleting.update(dict.fromkeys(chosen, gone))
+        finished = trio.Event()
+        self._deleting.update(dict.fromkeys(chosen, finished))
         try:
             yield chosen
         finally:
             for session in chosen:
                 del self._deleting[session]
-            gone.set()
+            finished.set()

@@ -1,5 +1,7 @@
-"""What a fork inherits: the logs that it comes from, read for their messages. They are read from the store, and each
-only up to the point where the next one left it: whether a parent lives, goes on or is closed makes no difference.
+"""Reads the messages that a fork inherits from the logs of its ancestors.
+
+Each log is read from the store, up to the point of the fork. So it makes no difference whether the parent is in memory,
+continues or is closed.
 """
 
 from typing import NamedTuple
@@ -13,22 +15,25 @@ from walrusd.store.contract import Log
 
 
 class InheritedMessages(NamedTuple):
-    """`size`: bytes of the logs that were read."""
+    """The inherited messages, oldest first. `size`: bytes of the logs that were read for them."""
 
     messages: list[Message]
     size: int
 
 
 async def read_inherited(log: Log, parent: Parent) -> InheritedMessages:
-    """What the model saw at that point. Raises Problem where a log cannot be read, and StorageFailed."""
-    generations: list[list[Message]] = []
+    """Returns the messages that the model saw at `parent`.
+
+    Raises Problem storage_failed if a log cannot be read, and StorageFailed.
+    """
+    per_ancestor: list[list[Message]] = []
     size, ancestor = 0, parent
     while True:
         conversation, length = await _read_up_to(log, ancestor)
-        generations.append(conversation.own_messages())
+        per_ancestor.append(conversation.own_messages())
         size += length
         if conversation.missing_parent is None:
-            return InheritedMessages([message for own in reversed(generations) for message in own], size)
+            return InheritedMessages([message for messages in reversed(per_ancestor) for message in messages], size)
         ancestor = conversation.missing_parent
 
 

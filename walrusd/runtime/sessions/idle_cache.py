@@ -1,7 +1,7 @@
-"""Which sessions stay in memory though nobody is using them: the latest used, up to a number, a size and an age.
+"""LRU cache of idle sessions, bounded by count, bytes and idle time.
 
-A session that somebody works for, reads or waits for lives as long as they hold it; this only keeps those that would
-otherwise be folded from the log again and again. Letting one go forgets nothing: all of it is in the log.
+A session in use stays in memory while anything refers to it. This cache holds a reference to recently used ones, so
+that they need not be loaded from the log again and again. Eviction loses nothing: everything is in the log.
 """
 
 from collections import OrderedDict
@@ -10,13 +10,13 @@ from typing import NamedTuple, Protocol
 import trio
 
 MAX_ENTRIES = 1024
-"""Sessions: some 5 MiB of small ones. A home where more are in use at a time folds some anew, in half a millisecond."""
+"""Maximum number of sessions: about 5 MiB of small ones. Loading one more from the log takes half a millisecond."""
 MAX_BYTES = 8 * 1024 * 1024
-"""Of their logs, as they are on disk; the folds take about as much. The latest stays, however large."""
+"""Maximum bytes of their logs on disk; the states in memory take about as much. The latest stays, however large."""
 
 
 class Cacheable(Protocol):
-    """What is kept: something with an id that knows how much there is of it."""
+    """A cache entry's value: a session with its id and its size in bytes."""
 
     @property
     def id(self) -> int: ...
@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
 
 
 class IdleCache:
-    """The latest used come last. `idle_s` is the longest that one stays unused."""
+    """The cached sessions, in order of last use. `max_idle_s`: maximum seconds that one stays unused."""
 
     def __init__(self, max_idle_s: float) -> None:
         self._max_idle_s = max_idle_s
@@ -45,9 +45,9 @@ class IdleCache:
         return len(self._entries)
 
     def mark_used(self, session: Cacheable) -> None:
-        """It is being used. Lets the oldest go where there is no room for all."""
-        if before := self._entries.pop(session.id, None):
-            self._bytes -= before.size
+        """Caches the session as the latest used; evicts the least recently used ones beyond the limits."""
+        if previous := self._entries.pop(session.id, None):
+            self._bytes -= previous.size
         entry = self._entries[session.id] = _Entry(session, session.size, trio.current_time())
         self._bytes += entry.size
         self._not_empty.set()
@@ -55,12 +55,12 @@ class IdleCache:
             self._evict_oldest()
 
     def discard(self, session: int) -> None:
-        """Let this one go."""
+        """Removes the session from the cache, if it is there."""
         if entry := self._entries.pop(session, None):
             self._bytes -= entry.size
 
     def set_max_idle(self, max_idle_s: float) -> None:
-        """Another age, for those that are kept already too."""
+        """Changes the maximum idle time, also for sessions that are cached already."""
         self._max_idle_s = max_idle_s
         self._sleep_scope.cancel()
 
@@ -69,15 +69,15 @@ class IdleCache:
         self._bytes -= entry.size
 
     async def evict_loop(self) -> None:
-        """Let go what is too old, until cancelled. While nothing is kept, nothing wakes up."""
+        """Evicts sessions that are idle for too long, until cancelled. Sleeps while the cache is empty."""
         while True:
             await self._not_empty.wait()
-            if self._entries:  # its last may have been forgotten meanwhile
-                # A tenth late, so that what was used over a while goes together.
+            if self._entries:  # the last entry may have been discarded meanwhile
+                # A tenth later than due, so that sessions used at about the same time are evicted in one go.
                 with trio.CancelScope() as self._sleep_scope:
                     await trio.sleep_until(next(iter(self._entries.values())).last_used + 1.1 * self._max_idle_s)
-            until = trio.current_time() - self._max_idle_s
-            while self._entries and next(iter(self._entries.values())).last_used <= until:
+            used_before = trio.current_time() - self._max_idle_s
+            while self._entries and next(iter(self._entries.values())).last_used <= used_before:
                 self._evict_oldest()
             if not self._entries:
                 self._not_empty = trio.Event()

@@ -1,4 +1,4 @@
-"""The sessions that are in memory: created here, or folded from the log when somebody asks for one."""
+"""The sessions that are in memory. It creates new ones and loads the others from the log on first use."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,9 +28,10 @@ from walrusd.store.contract import IdempotencyKey
 
 
 class SessionCache:
-    """All sessions by id. One that is not in memory is folded from its log, once, however many ask at a time.
+    """All sessions by id. A session that is not in memory is loaded once, even for several simultaneous callers.
 
-    There is never a second one beside one that somebody still holds, so none need say when he is done with it.
+    References to sessions are weak: while anything uses a session, every caller gets the same object. So callers
+    need not release it.
     """
 
     def __init__(self, deps: SessionDependencies, idle_cache: IdleCache) -> None:
@@ -51,25 +52,25 @@ class SessionCache:
         return self._live.get(session)
 
     def evict_if_unused(self, session: int) -> bool:
-        """Whether nobody uses it; then it is in memory no more."""
+        """Removes the session from memory; returns False if it is in use, and then it stays."""
         self._idle_cache.discard(session)
         return session not in self._live and session not in self._loading
 
     async def create_once(self, creation_event: SessionCreated, key: str, check_agent: Callable[[], object]) -> int:
         """Returns the session that was created with this key, creating it if there is none yet.
 
-        `check_agent` is called before a session is created, and only then. Raises what it raises, Problem key_reused
-        and StorageFailed.
+        `check_agent` is called before a session is created, and only then. Raises whatever it raises, Problem
+        key_reused and StorageFailed.
         """
         fields = [creation_event.agent, creation_event.created_by, creation_event.title]
         digest = hashlib.sha256(msgspec.json.encode(fields)).digest()
-        while (twin := self._keys_in_creation.get(key)) is not None:
-            await twin.wait()
+        while (in_creation := self._keys_in_creation.get(key)) is not None:
+            await in_creation.wait()
         self._keys_in_creation[key] = trio.Event()
         try:
             if known := await self._deps.log.session_created_with(key):
-                session, digest_then = known
-                if digest_then != digest:
+                session, known_digest = known
+                if known_digest != digest:
                     raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
                 return session
             check_agent()
@@ -78,11 +79,12 @@ class SessionCache:
             self._keys_in_creation.pop(key).set()
 
     async def create(self, creation_event: SessionCreated, create_key: IdempotencyKey | None = None) -> LiveSession:
-        """A new session, durable. Raises StorageFailed."""
+        """Creates a durable session. Raises StorageFailed."""
         live = LiveSession(Session(self._deps.log.next_session()), self._deps)
         while (loading := self._loading.get(live.id)) is not None:
-            await loading.wait()  # by somebody who asks for it a moment too early
-        self._loading[live.id] = trio.Event()  # it is listed a moment before this task goes on: who asks then, waits
+            await loading.wait()  # a caller looks up an id that does not exist yet
+        # The store lists the session a moment before this task resumes: a caller that looks it up then has to wait.
+        self._loading[live.id] = trio.Event()
         try:
             await live.recorder.record(creation_event, extras=TransactionExtras(create_key=create_key))
             self._live[live.id] = live
@@ -92,7 +94,7 @@ class SessionCache:
         return live
 
     async def get(self, session: int) -> LiveSession:
-        """Raises Problem session_not_found."""
+        """Returns the session, loading it if necessary. Raises Problem (session_not_found, storage_failed)."""
         while (live := self._live.get(session)) is None:
             await self.deletion_guard.wait_deleted(session)
             if (loading := self._loading.get(session)) is not None:
@@ -108,18 +110,18 @@ class SessionCache:
         return live
 
     async def history(self, session: int) -> ConversationView:
-        """What its model sees. Raises Problem and StorageFailed."""
+        """Returns the messages that the model sees. Raises Problem and StorageFailed."""
         live = await self.get(session)
         history = await live.history()
-        self._idle_cache.mark_used(live)  # it may have grown by what it inherits
+        self._idle_cache.mark_used(live)  # its size may have grown by inherited messages
         return history
 
     async def _load(self, number: int) -> LiveSession:
         log = self._deps.log
-        opening = await log.session_snapshot(number, PAGE_ROWS)
-        if opening is None:
+        snapshot = await log.session_snapshot(number, PAGE_ROWS)
+        if snapshot is None:
             raise session_not_found(number)
-        session, size, rows = Session(number), 0, opening.rows
+        session, size, rows = Session(number), 0, snapshot.rows
         while rows:
             for row in rows:
                 try:
@@ -128,17 +130,17 @@ class SessionCache:
                     raise unreadable_log(number, row.seq, refused) from refused
                 size += len(row.body)
             since = rows[-1].seq
-            rows = await log.events(number, since, PAGE_ROWS) if since < opening.last_seq else []
+            rows = await log.events(number, since, PAGE_ROWS) if since < snapshot.last_seq else []
         live = LiveSession(session, self._deps, size)
-        live.recorder.inbox = opening.inbox
+        live.recorder.inbox = snapshot.inbox
         if live.inbox:
             live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
         if session.turn:
-            live.recovered_draft = recovered_draft(session.turn, opening.draft)
-        for position, queued in enumerate(live.inbox, 1):
-            ticket = live.handles_by_place[queued.place] = TurnHandle(number)
-            ticket.mark_queued(position)
-            if queued.key is not None and (sent := await log.idempotency_key(number, queued.key)):
-                ticket.digest = sent.digest
-                live.handles_by_key[queued.key] = ticket
+            live.recovered_draft = recovered_draft(session.turn, snapshot.draft)
+        for position, entry in enumerate(live.inbox, 1):
+            handle = live.handles_by_place[entry.place] = TurnHandle(number)
+            handle.mark_queued(position)
+            if entry.key is not None and (key := await log.idempotency_key(number, entry.key)):
+                handle.digest = key.digest
+                live.handles_by_key[entry.key] = handle
         return live

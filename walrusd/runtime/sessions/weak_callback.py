@@ -1,4 +1,4 @@
-"""A method that does not keep what it is a method of alive."""
+"""Callbacks that do not keep the object of their method alive, so that no reference cycles arise."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -9,12 +9,15 @@ T = TypeVar("T")
 
 
 def weak_method(method: Callable[P, T]) -> Callable[P, T]:
-    """`method`, for one who is gone before its session is, or holds it whenever it calls."""
-    known = WeakMethod(method)
+    """Returns a function that calls `method` through a weak reference.
+
+    The object must still exist when the function is called.
+    """
+    reference = WeakMethod(method)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        there = known()
-        assert there is not None, "whoever reads or records holds the session meanwhile"
-        return there(*args, **kwargs)
+        target = reference()
+        assert target is not None, "every caller that reads or records holds a reference to the session"
+        return target(*args, **kwargs)
 
     return call

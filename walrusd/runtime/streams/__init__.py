@@ -1,1 +1,1 @@
-"""Fan-out of events to subscribers: one stream a session, and one of the whole daemon."""
+"""Fan-out of events to subscribers: one stream per session, and one of the whole daemon."""

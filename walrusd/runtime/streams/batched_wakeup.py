@@ -1,8 +1,8 @@
-"""Many readers of one thing: a few are woken at once, a crowd in small parts, so that turns go on in between.
+"""Wakes subscribers: few of them at once, many in batches with pauses, so that turns continue in between.
 
-A thousand who are all sent a turn's eight events take the loop 17 ms at least. Given them at once, that is how long the
-turn stands still at each of its steps; in parts with pauses they take a quarter of the loop's time at most, and are a
-tenth of a second behind.
+Sending the eight events of a turn to a thousand subscribers takes the event loop at least 17 ms. Woken all at once,
+they would stop the turn for that long at each of its steps. In batches with pauses they take at most a quarter of the
+loop's time, and receive events a tenth of a second late.
 """
 
 from collections.abc import Collection
@@ -12,38 +12,43 @@ from typing import Protocol
 import trio
 
 BATCH_SIZE = 16
-"""Readers woken together: their tasks hold up a turn's for a third of a millisecond. Few sessions have more."""
+"""Maximum subscribers woken together; they delay a turn by a third of a millisecond. Few sessions have more."""
 PAUSE_S = 0.001
-"""Between two parts of a crowd."""
+"""Seconds between two batches."""
 
 
 class Wakeable(Protocol):
+    """A subscriber with a task that can be woken."""
+
     def wake(self) -> None: ...
 
 
 class BatchedWakeup:
-    """Who is to be woken. Nobody is in it twice, so it holds no more than there are readers."""
+    """The subscribers that are to be woken. Each is in it once at most, so its size is bounded by their number."""
 
     def __init__(self) -> None:
         self._pending: dict[Wakeable, None] = {}
         self._has_pending = trio.Event()
 
     def wake(self, targets: Collection[Wakeable]) -> None:
-        """What one of a crowd has missed meanwhile it is given together, and its socket is written to once."""
+        """Wakes the targets, now if they are few, else in batches.
+
+        A subscriber in a batch receives everything that came meanwhile at once, with one write to its socket.
+        """
         if len(targets) <= BATCH_SIZE:
-            for reader in targets:
-                reader.wake()
+            for target in targets:
+                target.wake()
         else:
             self._pending.update(dict.fromkeys(targets))
             self._has_pending.set()
 
     async def run(self) -> None:
-        """Wake them part by part, until cancelled."""
+        """Wakes pending subscribers batch by batch, until cancelled."""
         while True:
             await self._has_pending.wait()
             while self._pending:
-                for reader in list(islice(self._pending, BATCH_SIZE)):
-                    del self._pending[reader]
-                    reader.wake()
+                for target in list(islice(self._pending, BATCH_SIZE)):
+                    del self._pending[target]
+                    target.wake()
                 await trio.sleep(PAUSE_S)
             self._has_pending = trio.Event()

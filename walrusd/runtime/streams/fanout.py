@@ -1,8 +1,8 @@
-"""The bounded fan-out: a window of the latest facts, and readers that are cursors over it.
+"""Fan-out of events to subscriptions, with bounded memory: a window of the latest logged events, and cursors over it.
 
-Facts are pulled from the window, or from the store where the window no longer reaches, so they are never
-dropped. Live events are pushed into each reader's bounded buffer; those that do not fit are dropped and counted.
-`Feed` is that of one session; `everything` has that of the whole daemon.
+Subscriptions pull logged events from the window, or from the store if the window no longer has them, so these are never
+dropped. Live events are pushed into a bounded buffer of each subscription; those that do not fit are dropped and
+counted. `SessionStream` is the fan-out of one session; `global_stream` has the one of the whole daemon.
 """
 
 from collections import deque
@@ -24,30 +24,35 @@ from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem, St
 from walrusd.store.contract import Log, StreamFilter
 
 WINDOW_EVENTS = 256
-"""Facts held for the readers of a session: a turn of sixteen rounds with several calls each fits."""
+"""Maximum logged events in a session's window; a turn of sixteen rounds with several calls each fits."""
 WINDOW_BYTES = 512 * 1024
-"""Of those facts, all together, but for the latest: few sessions have readers that are further behind than that."""
+"""Maximum bytes of those events, except the latest; few sessions have subscriptions that are further behind."""
 LIVE_BUFFER = 1024
-"""Live events held for one reader: some twenty seconds of a fast model's tokens."""
+"""Maximum live events buffered for one subscription: about twenty seconds of a fast model's tokens."""
 PAGE_ROWS = 512
-"""Rows read from the store at once."""
+"""Maximum rows in one read from the store."""
 
 
 class EventSource(Protocol):
-    """What a reader reads."""
+    """The source of a subscription: the stream of a session, or of the whole daemon."""
 
     def position(self, logged_event: LoggedEvent) -> int:
-        """Where a fact stands in the order that cursors count by."""
+        """Returns the position of an event in the order that cursors count by: seq or offset."""
 
     def next_buffered(self, subscription: "Subscription") -> tuple[LoggedEvent | None, int]:
-        """The next fact for a reader, where the window has it, and how far there is none before it."""
+        """Returns the next event for a subscription, or None if the window does not have it.
+
+        Also returns the position up to which there is no event for the subscription before that one.
+        """
 
     async def fetch_page(self, subscription: "Subscription") -> tuple[list[LoggedEvent], int]:
-        """A page of what comes next for a reader, and how far that is all there is. Facts that are published."""
+        """Returns the next published events for a subscription, and the position up to which they are complete."""
 
-    def snapshot(self) -> StreamSnapshot: ...
+    def snapshot(self) -> StreamSnapshot:
+        """Returns the current state and the replies in progress."""
 
-    def unsubscribe(self, subscription: "Subscription") -> None: ...
+    def unsubscribe(self, subscription: "Subscription") -> None:
+        """Stops delivery of new events to a subscription."""
 
 
 class SessionStream:
@@ -72,49 +77,54 @@ class SessionStream:
         self._changed = trio.lowlevel.ParkingLot()
 
     def publish(self, logged_event: LoggedEvent) -> None:
+        """Publishes a logged event to all subscriptions."""
         self._window.append(logged_event)
         self._window_bytes += len(logged_event.body)
         while len(self._window) > 1 and (len(self._window) > WINDOW_EVENTS or self._window_bytes > WINDOW_BYTES):
             self._window_bytes -= len(self._window.popleft().body)
         self.last_seq = logged_event.seq
-        for reader in self._subscriptions:
-            reader.mark_pending(logged_event.seq)
+        for subscription in self._subscriptions:
+            subscription.mark_pending(logged_event.seq)
         self._batched_wakeup.wake(self._subscriptions)
         self._changed.unpark_all()
 
     def release_window(self) -> None:
-        """Hold nothing for readers while there are none: who comes later finds it in the store.
+        """Empties the window if there are no subscriptions; later ones read the events from the store.
 
-        It is two thirds of what a small session takes: bodies, decoded events and their wire form.
+        The window (bodies, decoded events and their wire form) takes two thirds of the memory of a small session.
         """
         if not self._subscriptions:
             self._window.clear()
             self._window_bytes = 0
 
     def publish_live(self, live_event: LiveEvent) -> None:
-        """Push a live event to the readers that want such."""
+        """Pushes a live event to the subscriptions whose filter matches it."""
         if self._subscriptions:
-            delta = isinstance(live_event.event, TextDelta | ThinkingDelta)
+            is_delta = isinstance(live_event.event, TextDelta | ThinkingDelta)
             push_live(
                 live_event,
-                [reader for reader in self._subscriptions if reader.stream_filter.include_deltas or not delta],
+                [
+                    subscription
+                    for subscription in self._subscriptions
+                    if subscription.stream_filter.include_deltas or not is_delta
+                ],
                 self._batched_wakeup,
             )
 
     async def wait_next_event(self) -> None:
-        """Wait for the next fact."""
+        """Waits until the next logged event is published."""
         await self._changed.park()
 
     def subscribe(self, since: int, *, deltas: bool = True, announce_caught_up: bool = False) -> "Subscription":
-        """A cursor behind `since`. `mark`: tell with one live `state_changed` when it has caught up.
+        """Returns a subscription to the events after `since`. Close it when done, or use it as a context manager.
 
-        Close it when done; it is also a context manager.
+        `announce_caught_up`: send one live `state_changed` when it has caught up with the log.
         """
-        reader = Subscription(
+        subscription = Subscription(
             self, since, self.last_seq, StreamFilter(include_deltas=deltas), announce_caught_up=announce_caught_up
         )
-        self._subscriptions.add(reader)
-        return reader
+        self._subscriptions.add(subscription)
+        return subscription
 
     def unsubscribe(self, subscription: "Subscription") -> None:
         self._subscriptions.discard(subscription)
@@ -129,14 +139,14 @@ class SessionStream:
         return self._window[seq - self._window[0].seq], subscription.cursor
 
     async def fetch_page(self, subscription: "Subscription") -> tuple[list[LoggedEvent], int]:
-        """A row is in the store a moment before it is published, and the state is not yet after it."""
+        # A row is in the store a moment before it is published and applied to the state: skip it until then.
         rows = await self._log.events(self.session, subscription.cursor, PAGE_ROWS)
-        facts = [LoggedEvent(seq=row.seq, offset=row.offset, body=row.body) for row in rows if row.seq <= self.last_seq]
-        return facts, facts[-1].seq if facts else self.last_seq  # what is not there any more is not waited for
+        page = [LoggedEvent(seq=row.seq, offset=row.offset, body=row.body) for row in rows if row.seq <= self.last_seq]
+        return page, page[-1].seq if page else self.last_seq  # do not wait for rows that were deleted
 
 
 class Subscription:
-    """One subscription."""
+    """A cursor over a stream, with a buffer of live events. One task reads it."""
 
     def __init__(
         self,
@@ -148,20 +158,20 @@ class Subscription:
         announce_caught_up: bool,
     ) -> None:
         self.cursor = since
-        """All that it has to have up to here it has had."""
+        """Position up to which every matching logged event has been delivered."""
         self.stream_filter = stream_filter
         self.try_send_direct: Callable[[LiveEvent], bool] | None = None
-        """Where a live event may go without waiting for the reader's task; False: it did not. Does not raise."""
+        """Sends a live event without waiting for the reading task; returns False if it did not. Does not raise."""
         self._source = source
         self._last_pending = last_pending
-        """The place of the last fact that it has to have, or has had."""
+        """Position of the last matching logged event that was published."""
         self._announce_caught_up = announce_caught_up
         self._caught_up = False
         self._page: deque[LoggedEvent] = deque()
-        """What the window no longer has, from behind the cursor on: live events have their places in between."""
+        """Events from the store that follow the cursor, delivered one by one: live events may go in between."""
         self._page_end = since
         self._live_buffer: deque[tuple[int, LiveEvent]] = deque()
-        """Each with what was owed before it."""
+        """Live events, each with the position of the logged event that has to be delivered before it."""
         self._dropped = 0
         self._ended = False
         self._wakeup = trio.Event()
@@ -173,24 +183,24 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """Have no more pushed to it. What it holds, and the log, it can still read."""
+        """Stops delivery of new events. Buffered events, and the log, can still be read."""
         self._source.unsubscribe(self)
 
     @property
     def has_pending(self) -> bool:
-        """Whether facts are recorded that it has not had yet."""
+        """Whether published logged events are not delivered yet."""
         return self.cursor < self._last_pending
 
     def mark_pending(self, position: int) -> None:
-        """A fact was published that it has to have. What lies between that and the last one before is not for it."""
+        """Registers a published event that matches. The events since the last matching one do not match."""
         if self.cursor >= self._last_pending:
             self.cursor = position - 1
         self._last_pending = position
 
     def push_live(self, live_event: LiveEvent, *, allow_direct: bool) -> bool:
-        """Take a live event; whether its task has to be woken for it."""
+        """Takes a live event; returns whether the reading task has to be woken for it."""
         if not self._caught_up:
-            return False  # what is said meanwhile comes as one delta when it has
+            return False  # text that comes meanwhile is sent as one delta after catching up
         if (
             allow_direct
             and self.try_send_direct
@@ -206,25 +216,26 @@ class Subscription:
         return False
 
     def wake(self) -> None:
+        """Resumes the reading task."""
         self._wakeup.set()
 
     def end(self) -> None:
-        """Nothing more is to be waited for."""
+        """Ends the subscription: after the events that are left, `next_batch` returns an empty list."""
         self._ended = True
         self.wake()
 
     async def next_batch(self, limit: int = PAGE_ROWS) -> list[StreamItem]:
-        """What comes next, in order: at least one item, as many as are there up to `limit`. Waits for the first.
+        """Returns the next items in order: as many as are available, at most `limit`. Waits for the first one.
 
-        Empty only when it was ended and nothing is left.
+        The list is empty only if the subscription was ended and nothing is left.
         """
         while True:
             if items := self._take_available(limit):
                 return items
             if self.has_pending:
-                facts, self._page_end = await self._source.fetch_page(self)
-                self._page.extend(facts)
-                if not facts:
+                page, self._page_end = await self._source.fetch_page(self)
+                self._page.extend(page)
+                if not page:
                     self.cursor = self._page_end
                 continue
             if self._ended:
@@ -237,8 +248,8 @@ class Subscription:
         while len(items) < limit:
             if self._live_buffer and self._live_buffer[0][0] <= self.cursor:
                 items.append(self._live_buffer.popleft()[1])
-            elif fact := self._next_logged_event():
-                items.append(fact)
+            elif logged_event := self._next_logged_event():
+                items.append(logged_event)
             else:
                 break
         if not self.has_pending and len(items) < limit:
@@ -247,15 +258,15 @@ class Subscription:
 
     def _next_logged_event(self) -> LoggedEvent | None:
         if self._page:
-            fact = self._page.popleft()
-            self.cursor = self._source.position(fact) if self._page else self._page_end
-            return fact
+            logged_event = self._page.popleft()
+            self.cursor = self._source.position(logged_event) if self._page else self._page_end
+            return logged_event
         if not self.has_pending:
             return None
-        found, self.cursor = self._source.next_buffered(self)
-        if found:
-            self.cursor = self._source.position(found)
-        return found
+        buffered, self.cursor = self._source.next_buffered(self)
+        if buffered:
+            self.cursor = self._source.position(buffered)
+        return buffered
 
     def _take_caught_up(self) -> list[StreamItem]:
         if self._dropped and not self._live_buffer:
@@ -271,11 +282,12 @@ class Subscription:
             items.append(
                 self._make_live_event(StateChanged(ts=now.ts, session=now.session, turn=now.turn, state=now.state))
             )
-        for one in now.replies:
-            for kind, text in ((ThinkingDelta, one.draft.thinking), (TextDelta, one.draft.text)):
-                if text and self.stream_filter.matches(one.session, one.agent, event_type_of(kind)):
-                    said = kind(ts=now.ts, session=one.session, turn=one.turn, text=text, round=one.draft.round, at=0)
-                    items.append(self._make_live_event(said))
+        for reply in now.replies:
+            for kind, text in ((ThinkingDelta, reply.draft.thinking), (TextDelta, reply.draft.text)):
+                if text and self.stream_filter.matches(reply.session, reply.agent, event_type_of(kind)):
+                    round_ = reply.draft.round
+                    delta = kind(ts=now.ts, session=reply.session, turn=reply.turn, text=text, round=round_, at=0)
+                    items.append(self._make_live_event(delta))
         return items
 
     def _make_live_event(self, event: AnyLiveEvent) -> LiveEvent:
@@ -283,6 +295,12 @@ class Subscription:
 
 
 def push_live(live_event: LiveEvent, subscriptions: Collection[Subscription], batched_wakeup: BatchedWakeup) -> None:
-    """To a few at once, past their tasks; to a crowd by way of these."""
-    few = len(subscriptions) <= BATCH_SIZE
-    batched_wakeup.wake([reader for reader in subscriptions if reader.push_live(live_event, allow_direct=few)])
+    """Sends directly to up to BATCH_SIZE subscriptions; buffers for more than that and wakes them in batches."""
+    allow_direct = len(subscriptions) <= BATCH_SIZE
+    batched_wakeup.wake(
+        [
+            subscription
+            for subscription in subscriptions
+            if subscription.push_live(live_event, allow_direct=allow_direct)
+        ]
+    )

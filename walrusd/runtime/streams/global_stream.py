@@ -1,7 +1,7 @@
-"""The daemon-wide stream: every session's events and the daemon's own facts, in the order of their offsets.
+"""The daemon-wide stream: the events of all sessions and the daemon events, in the order of their offsets.
 
-Its readers are kept by what they wish for, so that an event costs nothing for those whom it does not concern: they are
-not looked at, let alone woken. One that is concerned is owed the fact from then on, and pulls it as all readers do.
+Subscriptions are indexed by their filter, so an event costs nothing for those that it does not match: they are neither
+examined nor woken. A matching subscription then pulls the event, as in a session's stream.
 """
 
 from bisect import bisect_right
@@ -18,11 +18,14 @@ from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, ReplyInProgres
 from walrusd.store.contract import DELTA_TYPES, Log, StreamFilter
 
 WINDOW_EVENTS = 4096
-"""Facts held while there are readers: a fifth of a second of sixty sessions at full speed."""
+"""Maximum logged events held while there are subscriptions: a fifth of a second of sixty sessions at full speed."""
 WINDOW_BYTES = 4 * 1024 * 1024
+"""Maximum bytes of those events, except the latest."""
 
 ALL_EVENTS: Hashable = "any"
+"""Index key of subscriptions to all events."""
 ALL_BUT_DELTAS: Hashable = "any but deltas"
+"""Index key of subscriptions to all events except deltas."""
 
 
 class _BufferedEvent(NamedTuple):
@@ -43,7 +46,7 @@ class GlobalStream:
         running_turns: Callable[[], int] = lambda: 0,
         replies_in_progress: Callable[[], Iterable[ReplyInProgress]] = tuple,
     ) -> None:
-        """Made before anything is written: what is in the log by then was published by an earlier process."""
+        """Has to be created before anything is written: events in the log by then count as published."""
         self.batched_wakeup = BatchedWakeup()
         self.last_offset = log.last_offset()
         self._log = log
@@ -54,22 +57,23 @@ class GlobalStream:
         self._window_bytes = 0
         self._subscriptions: dict[Hashable, set[Subscription]] = {}
         self._open_sessions: dict[Subscription, set[int]] = {}
-        """Of those that end with their sessions: which are not closed yet."""
+        """The sessions not closed yet, of each subscription that ends with its sessions."""
 
     def publish(self, logged_event: LoggedEvent, agent: str) -> None:
-        """A fact of a session of `agent`."""
+        """Publishes a logged event of a session of `agent`."""
         self.last_offset = logged_event.offset
         if self._subscriptions:
             event = logged_event.event
             self._deliver(_BufferedEvent(logged_event, event.session, agent, event_type_of(type(event))))
             if isinstance(event, SessionClosed) and event.session is not None:
-                for reader in self._subscriptions.get(("session", event.session), ()):
-                    self.mark_session_closed(reader, event.session)
+                for subscription in self._subscriptions.get(("session", event.session), ()):
+                    self.mark_session_closed(subscription, event.session)
 
     def publish_daemon(self, offset: int, body: bytes, event: AnyDaemonEvent) -> None:
+        """Publishes a daemon event."""
         self.last_offset = offset
         if isinstance(event, SessionImported | SessionsExpired):
-            self._clear_window()  # behind it the store has events among these that are not here, or has some no more
+            self._clear_window()  # the store now has earlier events that the window lacks, or no longer has some of it
         if self._subscriptions:
             agent = event.agent if isinstance(event, Tick | SessionImported) else ""
             self._deliver(
@@ -77,7 +81,7 @@ class GlobalStream:
             )
 
     def publish_live(self, live_event: LiveEvent, agent: str) -> None:
-        """A live event of a session of `agent`."""
+        """Publishes a live event of a session of `agent`."""
         if self._subscriptions:
             event = live_event.event
             push_live(
@@ -89,20 +93,27 @@ class GlobalStream:
     def subscribe(
         self, since: int | None, stream_filter: StreamFilter, *, announce_caught_up: bool = False
     ) -> Subscription:
-        """A cursor behind the offset `since`, at the end where that is None. The rest is as in a Feed."""
+        """Returns a subscription to the events after the offset `since`, or to new ones if that is None.
+
+        The rest is as in `SessionStream.subscribe`.
+        """
         last = self.last_offset
-        reader = Subscription(
+        subscription = Subscription(
             self, last if since is None else since, last, stream_filter, announce_caught_up=announce_caught_up
         )
         for key in _index_keys(stream_filter):
-            self._subscriptions.setdefault(key, set()).add(reader)
-        return reader
+            self._subscriptions.setdefault(key, set()).add(subscription)
+        return subscription
 
     def end_with_sessions(self, subscription: Subscription) -> None:
-        """End it when all sessions that it is about are closed; which of them are already is to be told by `closed`."""
+        """Ends the subscription when all sessions of its filter are closed.
+
+        The caller has to report those that are closed already to `mark_session_closed`.
+        """
         self._open_sessions[subscription] = set(subscription.stream_filter.sessions or ())
 
     def mark_session_closed(self, subscription: Subscription, session: int) -> None:
+        """Removes a session from those that the subscription waits for, and ends it after the last one."""
         if (sessions := self._open_sessions.get(subscription)) is not None:
             sessions.discard(session)
             if not sessions:
@@ -111,9 +122,9 @@ class GlobalStream:
     def unsubscribe(self, subscription: Subscription) -> None:
         self._open_sessions.pop(subscription, None)
         for key in _index_keys(subscription.stream_filter):
-            if readers := self._subscriptions.get(key):
-                readers.discard(subscription)
-                if not readers:
+            if subscriptions := self._subscriptions.get(key):
+                subscriptions.discard(subscription)
+                if not subscriptions:
                     del self._subscriptions[key]
         if not self._subscriptions:
             self._clear_window()
@@ -125,10 +136,10 @@ class GlobalStream:
         window, cursor = self._window, subscription.cursor
         if not window or window[0].logged_event.offset > cursor + 1:
             return None, cursor
-        for number in range(bisect_right(window, cursor, key=_offset), len(window)):
-            shown = window[number]
-            if subscription.stream_filter.matches(shown.session, shown.agent, shown.type):
-                return shown.logged_event, cursor
+        for index in range(bisect_right(window, cursor, key=_offset), len(window)):
+            buffered = window[index]
+            if subscription.stream_filter.matches(buffered.session, buffered.agent, buffered.type):
+                return buffered.logged_event, cursor
         return None, self.last_offset
 
     async def fetch_page(self, subscription: Subscription) -> tuple[list[LoggedEvent], int]:
@@ -136,7 +147,7 @@ class GlobalStream:
         return [LoggedEvent(seq=row.seq, offset=row.offset, body=row.body) for row in page.rows], page.upto
 
     def snapshot(self) -> StreamSnapshot:
-        """The daemon's own state is `processing` while a turn runs in any session."""
+        """Returns the state of the daemon, which is `processing` while a turn runs in any session."""
         state: State = "processing" if self._running_turns() else "idle"
         return StreamSnapshot(ts=self._clock(), session=None, state=state, replies=tuple(self._replies_in_progress()))
 
@@ -145,28 +156,35 @@ class GlobalStream:
         self._window_bytes += len(buffered.logged_event.body)
         while len(self._window) > 1 and (len(self._window) > WINDOW_EVENTS or self._window_bytes > WINDOW_BYTES):
             self._window_bytes -= len(self._window.popleft().logged_event.body)
-        concerned = self._matching_subscriptions(buffered.session, buffered.agent, buffered.type)
-        for reader in concerned:
-            reader.mark_pending(buffered.logged_event.offset)
-        self.batched_wakeup.wake(concerned)
+        matching = self._matching_subscriptions(buffered.session, buffered.agent, buffered.type)
+        for subscription in matching:
+            subscription.mark_pending(buffered.logged_event.offset)
+        self.batched_wakeup.wake(matching)
 
     def _clear_window(self) -> None:
         self._window.clear()
         self._window_bytes = 0
 
     def _matching_subscriptions(self, session: int | None, agent: str, type_: str) -> list[Subscription]:
-        """In no order: each pulls for itself."""
-        concerned = [*self._subscriptions.get(ALL_EVENTS, ())]
+        """Returns the subscriptions that match, in no order."""
+        matching = [*self._subscriptions.get(ALL_EVENTS, ())]
         if type_ not in DELTA_TYPES:
-            concerned += self._subscriptions.get(ALL_BUT_DELTAS, ())
+            matching += self._subscriptions.get(ALL_BUT_DELTAS, ())
         for key in (("session", session), ("agent", agent), ("type", type_)):
-            if readers := self._subscriptions.get(key):
-                concerned += [reader for reader in readers if reader.stream_filter.matches(session, agent, type_)]
-        return concerned
+            if subscriptions := self._subscriptions.get(key):
+                matching += [
+                    subscription
+                    for subscription in subscriptions
+                    if subscription.stream_filter.matches(session, agent, type_)
+                ]
+        return matching
 
 
 def _index_keys(stream_filter: StreamFilter) -> list[Hashable]:
-    """Where a reader is kept: by what leaves it alone most, and there only. No event is found at two of its keys."""
+    """Returns the index keys of a subscription: those of its most selective criterion.
+
+    No event matches two of its keys.
+    """
     if stream_filter.sessions is not None:
         return [("session", session) for session in stream_filter.sessions]
     if stream_filter.agents is not None:

@@ -1,4 +1,4 @@
-"""What a stream carries: events of the log, live events, and what a new subscriber is shown first."""
+"""The items of a stream: logged events, live events, and the snapshot for a subscription that has caught up."""
 
 from msgspec import Struct
 
@@ -15,9 +15,9 @@ from walrusd.session.recovery import Draft
 
 
 class LoggedEvent:
-    """A durable event as it stands in the log. It is encoded and decoded at most once, and only when asked for.
+    """A durable event as stored in the log. It is encoded and decoded at most once, on first use.
 
-    A seq of 0 is that of the daemon's own: nobody is told it.
+    Daemon events have seq 0, which is not sent to clients.
     """
 
     __slots__ = ("_event", "_wire", "body", "offset", "seq")
@@ -31,24 +31,26 @@ class LoggedEvent:
 
     @property
     def session_seq(self) -> int:
+        """The seq of this event, under the name that it shares with LiveEvent."""
         return self.seq
 
     @property
     def wire(self) -> bytes:
-        """The event's JSON with seq and offset."""
+        """The event's JSON, with seq and offset."""
         if self._wire is None:
             self._wire = insert_position(self.body, self.seq or None, self.offset)
         return self._wire
 
     @property
     def event(self) -> AnySessionEvent:
+        """The decoded event. Raises BadJson if the row cannot be decoded."""
         if self._event is None:
             self._event = decode_row(self.body)
         return self._event
 
 
 class LiveEvent:
-    """A live event. `position` is the seq of the last fact that came before it in its session."""
+    """A live event. `session_seq` is the seq of the last logged event before it in its session."""
 
     __slots__ = ("_wire", "event", "session_seq")
 
@@ -59,6 +61,7 @@ class LiveEvent:
 
     @property
     def wire(self) -> bytes:
+        """The event's JSON."""
         if self._wire is None:
             self._wire = encode(self.event)
         return self._wire
@@ -68,7 +71,7 @@ StreamItem = LoggedEvent | LiveEvent
 
 
 class ReplyInProgress(Struct, frozen=True, kw_only=True):
-    """A reply under way."""
+    """A reply that a model is sending, with its text so far."""
 
     session: int
     agent: str
@@ -77,7 +80,7 @@ class ReplyInProgress(Struct, frozen=True, kw_only=True):
 
 
 class StreamSnapshot(Struct, frozen=True, kw_only=True):
-    """What a reader that has caught up is told: of a session, or of the whole daemon, which is none."""
+    """The current state of a session, or of the daemon (`session` is None), for a subscription that has caught up."""
 
     ts: float
     session: int | None

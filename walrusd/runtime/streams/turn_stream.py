@@ -1,4 +1,4 @@
-"""A run with somebody listening."""
+"""The events of one turn as an async generator, for callers that use the runtime as a library."""
 
 from collections.abc import AsyncGenerator
 
@@ -8,13 +8,13 @@ from walrusd.runtime.turns.turn_handle import TurnHandle
 
 
 async def run_stream(live: LiveSession, handle: TurnHandle) -> AsyncGenerator[AnyEvent, None]:
-    """The events of the turn that a message became, as they come; the last is its `done`.
+    """Yields the events of a turn as they come; the last is its `done`.
 
-    Raises Problem where the turn's end cannot be told now. Iterate it within a task that closes it.
+    Raises Problem if the end of the turn cannot be recorded now. The task that iterates it must also close it.
     """
-    with await handle.subscribe(live.stream) as reader:
-        while not handle.is_at_end(reader):
-            items = await reader.next_batch()
+    with await handle.subscribe(live.stream) as subscription:
+        while not handle.is_at_end(subscription):
+            items = await subscription.next_batch()
             if not items:
                 await handle.wait_result()
             for item in items:

@@ -1,6 +1,7 @@
-"""What models have said so far, kept beside the log while they speak.
+"""Drafts of replies in progress: text received from a model so far, stored beside the log until the message is in it.
 
-One task for the whole runtime joins the writes: at most every 250 ms a session, and none while nobody speaks.
+One task for the whole runtime saves the drafts: at most one write every 250 ms per session, and none while no reply
+is in progress.
 """
 
 from collections.abc import Callable
@@ -11,11 +12,11 @@ from walrusd.ports import ReplyChunk, TextChunk, ThinkingChunk
 from walrusd.session.recovery import Draft
 
 SAVE_INTERVAL_S = 0.25
-"""Seconds. What a crash may cost of a reply; a reply that is shorter than this is never written as a draft."""
+"""Seconds between saves: a crash loses at most this much of a reply. A shorter reply is never saved as a draft."""
 
 
 class ReplyBuffer:
-    """One reply while it is being said."""
+    """The chunks of one reply in progress. Lengths are in code points."""
 
     def __init__(self, turn: int, round_: int, model: str) -> None:
         self._turn = turn
@@ -27,17 +28,17 @@ class ReplyBuffer:
         self.thinking_length = 0
 
     def add(self, chunk: ReplyChunk) -> int:
-        """Take a piece; the code points of its kind that were said before it."""
+        """Appends a chunk; returns its offset: the number of code points of its kind before it."""
         match chunk:
             case TextChunk(text):
-                at = self.text_length
+                offset = self.text_length
                 self._text.append(text)
                 self.text_length += len(text)
             case ThinkingChunk(text):
-                at = self.thinking_length
+                offset = self.thinking_length
                 self._thinking.append(text)
                 self.thinking_length += len(text)
-        return at
+        return offset
 
     def to_draft(self) -> Draft:
         return Draft(
@@ -50,24 +51,24 @@ class ReplyBuffer:
 
 
 class DraftSaver:
-    """Which sessions have unsaved speech, and the task that saves it."""
+    """The sessions with unsaved drafts, and the task that saves them."""
 
     def __init__(self) -> None:
         self._dirty: dict[int, Callable[[], None]] = {}
         self._has_unsaved = trio.Event()
 
     def schedule_save(self, session: int, save: Callable[[], None]) -> None:
-        """`save` will be called once within INTERVAL, however often this is called before that."""
+        """Calls the last `save` given for the session, once, within SAVE_INTERVAL_S."""
         if not self._dirty:
             self._has_unsaved.set()
         self._dirty[session] = save
 
     def cancel_save(self, session: int) -> None:
-        """What it said last is in its log."""
+        """Cancels the save that is scheduled for the session, if there is one."""
         self._dirty.pop(session, None)
 
     async def run(self) -> None:
-        """Save until cancelled."""
+        """Saves drafts, until cancelled."""
         while True:
             await self._has_unsaved.wait()
             self._has_unsaved = trio.Event()
@@ -75,7 +76,7 @@ class DraftSaver:
             self._save_all()
 
     def _save_all(self) -> None:
-        # In a frame of its own: `keep` has to hold on to nothing of a session while it waits.
+        # In a method of its own, so that `run` refers to no session while it sleeps.
         dirty, self._dirty = self._dirty, {}
         for save in dirty.values():
             save()

@@ -1,4 +1,4 @@
-"""How a message comes in: its turn begins at once, or it is committed to the session's inbox. Either is acceptance."""
+"""Accepts messages: the turn of a message begins at once, or the message is committed to the session's inbox."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -18,12 +18,13 @@ from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.store.contract import IdempotencyKey, InboxEntry
 
 MAX_QUEUED_MESSAGES = 64
-"""Messages that may wait for one session: a person or a script that is further ahead than this should be told."""
+"""Maximum messages queued for one session; a client that is further ahead is refused with inbox_full."""
 RETRY_AFTER_MS = 1000
+"""Milliseconds after which a client may retry a request that was refused as busy."""
 
 
 class MessageRequest(Struct, frozen=True, kw_only=True):
-    """A message on its way in."""
+    """A message that is to be accepted."""
 
     content: Content
     sender: str = ""
@@ -34,56 +35,56 @@ class MessageRequest(Struct, frozen=True, kw_only=True):
 
 
 def hash_content(content: Content) -> bytes:
-    """By which a repeated key is told from a reused one. Raises Problem for a message that is too large."""
+    """Returns the hash that tells a retry from reuse of its key. Raises Problem if the message is too large."""
     encoded = msgspec.json.encode(content)
     if len(encoded) > MAX_MESSAGE:
         raise Problem(
             "invalid_params",
-            f"the message is {len(encoded):,} bytes of JSON; at most {MAX_MESSAGE:,} are taken",
-            "Put what is large in a file of the agent's workspace and name it.",
+            f"the message is {len(encoded):,} bytes of JSON; at most {MAX_MESSAGE:,} are accepted",
+            "Put the large part in a file of the agent's workspace, and send the path.",
         )
     return hashlib.sha256(encoded).digest()
 
 
 PrepareMessage = Callable[[], Awaitable[MessageRequest]]
-"""The message as it is to be recorded. Raises Problem where it cannot be answered."""
+"""Returns the message as it is to be recorded. Raises Problem if no turn could answer it."""
 
 
 async def accept_message(
     live: LiveSession, message: MessageRequest, prepare: PrepareMessage, worker_pool: WorkerPool
 ) -> TurnHandle:
-    """A ticket for the turn that `message` becomes; it is durable when this returns.
+    """Accepts a message, durable on return, and returns the handle of the turn that it becomes.
 
     Raises Problem (session_closed, session_busy, inbox_full, key_reused) and StorageFailed.
     """
-    digest = hash_content(message.content)  # of what was sent: a hook need not say the same twice
+    digest = hash_content(message.content)  # before `prepare`: a hook may change a retry in another way
     if message.key is None:
-        ticket = TurnHandle(live.id)
-        await _start_or_enqueue(live, await prepare(), ticket, worker_pool)
-        return ticket
+        handle = TurnHandle(live.id)
+        await _start_or_enqueue(live, await prepare(), handle, worker_pool)
+        return handle
     return await _accept_idempotent(live, message.key, digest, prepare, worker_pool)
 
 
 async def _accept_idempotent(
     live: LiveSession, key: str, digest: bytes, prepare: PrepareMessage, worker_pool: WorkerPool
 ) -> TurnHandle:
-    """The first send with a key is admitted; a later one shares its ticket, or gets its result from the log."""
-    while twin := live.handles_by_key.get(key):
-        await twin.accepted.wait()  # owner: the first sender
-        if twin.turn or twin.queue_position:
-            _check_same_content(twin.digest, digest, key)
-            return twin
-        # The first was refused, or has gone, and has used up no key: this one is as good.
-    ticket = live.handles_by_key[key] = TurnHandle(live.id, digest)
+    """Accepts the first send with a key; a later one shares its handle, or gets the result from the log."""
+    while first := live.handles_by_key.get(key):
+        await first.accepted.wait()  # ended by the first send
+        if first.turn or first.queue_position:
+            _check_same_content(first.digest, digest, key)
+            return first
+        # The first send was refused or cancelled, so the key is unused: accept this one.
+    handle = live.handles_by_key[key] = TurnHandle(live.id, digest)
     try:
-        if not await _bind_if_repeated(live, key, ticket):
-            await _start_or_enqueue(live, await prepare(), ticket, worker_pool)
+        if not await _bind_if_repeated(live, key, handle):
+            await _start_or_enqueue(live, await prepare(), handle, worker_pool)
     except BaseException:
         del live.handles_by_key[key]
-        ticket.accepted.set()
+        handle.accepted.set()
         raise
     live.drop_settled_keys()
-    return ticket
+    return handle
 
 
 def _check_same_content(known_digest: bytes, digest: bytes, key: str) -> None:
@@ -91,31 +92,31 @@ def _check_same_content(known_digest: bytes, digest: bytes, key: str) -> None:
         raise Problem(
             "key_reused",
             f"key {key!r} was used for another message",
-            "Use a key for one message, and a new one for the next.",
+            "Use a new key for each message.",
         )
 
 
 async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> bool:
-    """Whether the key was used before; then the ticket is that turn's."""
+    """Returns whether the key was used before; if so, binds the handle to the turn of the first send."""
     log = live.deps.log
-    sent = await log.idempotency_key(live.id, key)
-    if sent is None:
+    known = await log.idempotency_key(live.id, key)
+    if known is None:
         return False
-    _check_same_content(sent.digest, handle.digest, key)
-    if sent.turn is None:
-        # It waits in the inbox, and its ticket has been told that the daemon stops.
-        raise Problem("shutting_down", "walrusd is stopping", "Send again when it is back.")
-    if (turn := live.session.turn) and turn.number == sent.turn:
+    _check_same_content(known.digest, handle.digest, key)
+    if known.turn is None:
+        # The first send waits in the inbox; its handle was failed when the daemon began to stop.
+        raise Problem("shutting_down", "walrusd is stopping", "Send again when it is running again.")
+    if (turn := live.session.turn) and turn.number == known.turn:
         handle.mark_started(turn.number, turn.first_seq, turn.first_seq, live.stream)
         live.turn_handles.append(handle)
         return True
-    span = await log.turn_span(live.id, sent.turn)
+    span = await log.turn_span(live.id, known.turn)
     assert span, "a turn that was opened has a first seq"
     assert span.last_seq, "a turn that is not open has ended"
     row = (await log.events(live.id, span.last_seq - 1, 1))[0]
     done = decode_row(row.body)
     assert isinstance(done, Done), "a turn's last event is its done"
-    handle.mark_started(sent.turn, span.first_seq, span.first_seq, live.stream)
+    handle.mark_started(known.turn, span.first_seq, span.first_seq, live.stream)
     handle.finish(make_turn_result(done, live.id, span.first_seq, span.last_seq))
     return True
 
@@ -123,7 +124,7 @@ async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> 
 def _check_not_closing(live: LiveSession) -> None:
     if live.is_closing:
         raise Problem(
-            "session_closed", f"session {live.id} is closed", "Create a new one: `walrusctl session create AGENT`."
+            "session_closed", f"session {live.id} is closed", "Create a new session: `walrusctl session create AGENT`."
         )
 
 
@@ -131,7 +132,7 @@ async def _start_or_enqueue(
     live: LiveSession, message: MessageRequest, handle: TurnHandle, worker_pool: WorkerPool
 ) -> None:
     _check_not_closing(live)
-    sent = (IdempotencyKey(key=message.key, digest=handle.digest),) if message.key is not None else ()
+    keys = (IdempotencyKey(key=message.key, digest=handle.digest),) if message.key is not None else ()
     if worker_pool.try_begin_opening(live):
         event = UserMessage(
             content=message.content,
@@ -142,7 +143,7 @@ async def _start_or_enqueue(
         )
         try:
             await live.recorder.record(
-                event, extras=TransactionExtras(idempotency_keys=sent, on_applied=lambda: live.bind_to_turn(handle))
+                event, extras=TransactionExtras(idempotency_keys=keys, on_applied=lambda: live.bind_to_turn(handle))
             )
         except BaseException:
             worker_pool.cancel_opening(live)
@@ -153,10 +154,10 @@ async def _start_or_enqueue(
         raise Problem(
             "session_busy",
             f"session {live.id} has a turn under way",
-            "Wait for it; a message may wait by itself, with when_busy=queue.",
+            "Wait for its end, or send with when_busy=queue to queue the message.",
             retry_after_ms=RETRY_AFTER_MS,
         )
-    await _enqueue(live, message, handle, sent, worker_pool)
+    await _enqueue(live, message, handle, keys, worker_pool)
 
 
 async def _enqueue(
@@ -169,13 +170,13 @@ async def _enqueue(
     if live.messages_queued + live.enqueuing >= MAX_QUEUED_MESSAGES:
         raise Problem(
             "inbox_full",
-            f"{MAX_QUEUED_MESSAGES} messages wait for session {live.id} already",
+            f"session {live.id} has {MAX_QUEUED_MESSAGES} queued messages already",
             "Send again when some of them are answered.",
             retry_after_ms=RETRY_AFTER_MS,
         )
     interrupts = message.when_busy == "interrupt"
     kind: MessageKind = "steer" if message.when_busy == "steer" else message.kind
-    queued = InboxEntry(
+    entry = InboxEntry(
         place=live.next_place(first=interrupts),
         kind=kind,
         content=message.content,
@@ -184,34 +185,34 @@ async def _enqueue(
         timeout_s=message.timeout_s,
     )
 
-    entered = False
+    committed = False
 
-    def enter() -> None:
-        nonlocal entered
-        entered = True
-        live.enqueuing -= 1  # from here on it counts in the inbox, and not twice
-        live.handles_by_place[queued.place] = handle
-        handle.mark_queued(1 + live.inbox.index(queued))
+    def on_committed() -> None:
+        nonlocal committed
+        committed = True
+        live.enqueuing -= 1  # from here on the inbox counts it
+        live.handles_by_place[entry.place] = handle
+        handle.mark_queued(1 + live.inbox.index(entry))
         live.retry_now.set()
         live.publish_live(
             MessageQueued(
                 ts=live.deps.clock(),
                 session=live.id,
                 kind=kind,
-                sender=queued.sender,
+                sender=entry.sender,
                 position=handle.queue_position,
             )
         )
         worker_pool.ensure_worker(live)
 
-    entry = TransactionExtras(enqueue=(queued,), idempotency_keys=idempotency_keys, on_applied=enter)
+    extras = TransactionExtras(enqueue=(entry,), idempotency_keys=idempotency_keys, on_applied=on_committed)
     live.enqueuing += 1
     try:
-        # In one transaction: a message that is accepted has interrupted, and one that is refused has not.
-        if not (interrupts and await request_interrupt(live, by=message.sender or "client", extras=entry)):
-            _check_not_closing(live)  # a close may have been accepted while the interrupt was not
-            await live.recorder.record(extras=entry)
+        # Interrupt and message are one transaction: only an accepted message interrupts.
+        if not (interrupts and await request_interrupt(live, by=message.sender or "client", extras=extras)):
+            _check_not_closing(live)  # a close may have been accepted during the failed interrupt
+            await live.recorder.record(extras=extras)
     finally:
-        if not entered:
+        if not committed:
             live.enqueuing -= 1
         worker_pool.ensure_worker(live)

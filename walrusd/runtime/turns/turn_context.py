@@ -1,4 +1,4 @@
-"""The world as the loop sees it, bound to one session: record, ask the model, call the tools, take steers."""
+"""Connects the agent loop to one live session: it records, asks the model, calls tools and takes steers."""
 
 import contextlib
 
@@ -39,15 +39,16 @@ NOT_BILLED: frozenset[TurnErrorKind] = frozenset(
         "no_provider",
     }
 )
-"""How a call fails before the provider has done any work. After any other failure its price is unknown."""
+"""Errors that a provider raises before it does any work. After any other error the price of the call is unknown."""
 
 
 def is_uninterrupted(session_state: SessionState) -> bool:
+    """Returns whether a turn is open that no recorded interrupt is to end."""
     return session_state.turn is not None and session_state.turn.interrupt is None
 
 
 class SessionTurnContext:
-    """Fills agent.loop.TurnPorts for one turn of a live session."""
+    """The agent.loop.TurnContext of one turn of a live session."""
 
     def __init__(self, live: LiveSession, agent: Agent, model: Model, hook: Hook, draft_saver: DraftSaver) -> None:
         self._live = live
@@ -59,9 +60,9 @@ class SessionTurnContext:
 
     @property
     def session_state(self) -> SessionState:
-        """The session's; once the turn has ended, without the next one, which is another's to run."""
-        outline = self._live.session.state
-        return outline if outline.turns == self._turn_number else replace(outline, turn=None)
+        """The state of the session, without a later turn: that one has a context of its own."""
+        state = self._live.session.state
+        return state if state.turns == self._turn_number else replace(state, turn=None)
 
     @property
     def done(self) -> Done | None:
@@ -73,14 +74,14 @@ class SessionTurnContext:
 
     @property
     def has_steers(self) -> bool:
-        return any(queued.kind == "steer" for queued in self._live.inbox)
+        return any(entry.kind == "steer" for entry in self._live.inbox)
 
     async def record(self, *events: AnySessionEvent) -> bool:
-        """As the recorder does. A `done` that an interrupt overtakes is not recorded: the loop decides again."""
-        decided = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
-        beside = NO_EXTRAS if decided == "interrupted" else TransactionExtras(precondition=is_uninterrupted)
+        """Records the events; returns False, with nothing recorded, if an interrupt came before their `done`."""
+        stop_reason = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
+        extras = NO_EXTRAS if stop_reason == "interrupted" else TransactionExtras(precondition=is_uninterrupted)
         try:
-            await self._live.recorder.record(*events, extras=beside)
+            await self._live.recorder.record(*events, extras=extras)
         except PreconditionFailed:
             return False
         return True
@@ -88,23 +89,23 @@ class SessionTurnContext:
     async def ask_model(self, round_: int) -> AssistantMessage:
         live, agent = self._live, self._agent
         history = await live.history()
-        more = await self._hook.on_before_run(agent, history.messages)
+        suffix = await self._hook.on_before_run(agent, history.messages)
         request = ModelRequest(
             model=agent.model,
             system=system_text(agent),
-            history=HistoryWithSuffix(history, more) if more else history,
+            history=HistoryWithSuffix(history, suffix) if suffix else history,
             tools=agent.tools,
             thinking=agent.thinking,
         )
         turn = live.session.turn
         assert turn is not None, "a model is asked within a turn"
-        speech = live.reply_buffer = ReplyBuffer(turn.number, round_, agent.model)
-        began = trio.current_time()
+        buffer = live.reply_buffer = ReplyBuffer(turn.number, round_, agent.model)
+        started = trio.current_time()
         try:
-            reply = await self._model.reply(request, lambda said: self._on_chunk(speech, round_, said))
+            reply = await self._model.reply(request, lambda chunk: self._on_chunk(buffer, round_, chunk))
         except ModelFailed as failed:
-            if failed.error.kind in NOT_BILLED and not speech.text_length and not speech.thinking_length:
-                live.reply_buffer = None  # nothing was said, and nothing is owed for it
+            if failed.error.kind in NOT_BILLED and not buffer.text_length and not buffer.thinking_length:
+                live.reply_buffer = None  # no text came, and the call costs nothing
             raise
         return AssistantMessage(
             round=round_,
@@ -116,13 +117,13 @@ class SessionTurnContext:
             provider=reply.provider,
             usage=reply.usage,
             cost_usd=reply.cost_usd,
-            duration_ms=round((trio.current_time() - began) * 1000),
+            duration_ms=round((trio.current_time() - started) * 1000),
             opaque=reply.opaque,
         )
 
     def _on_chunk(self, reply_buffer: ReplyBuffer, round_: int, chunk: ReplyChunk) -> None:
         live = self._live
-        at = reply_buffer.add(chunk)
+        offset = reply_buffer.add(chunk)
         self._draft_saver.schedule_save(live.id, lambda: self._save_draft(reply_buffer))
         kind = TextDelta if isinstance(chunk, TextChunk) else ThinkingDelta
         turn = live.session.turn
@@ -133,15 +134,15 @@ class SessionTurnContext:
                 turn=turn.number if turn else None,
                 text=chunk.text,
                 round=round_,
-                at=at,
+                at=offset,
             )
         )
 
     def _save_draft(self, reply_buffer: ReplyBuffer) -> None:
-        """Write the draft, one at a time: a store that is slow is not given a second while it has the first."""
+        """Writes the draft, or postpones it while the write of an earlier draft is pending in a slow store."""
         live = self._live
         if live.reply_buffer is not reply_buffer:
-            return  # its message is in the log
+            return  # its message is in the log, or it was dropped
         if live.pending_draft_write and not live.pending_draft_write.is_resolved:
             self._draft_saver.schedule_save(live.id, lambda: self._save_draft(reply_buffer))
             return
@@ -165,7 +166,10 @@ class SessionTurnContext:
         )
 
     async def _store_output(self, body: bytes) -> str:
-        """An output, durable before the result that names it. Raises StorageFailed."""
+        """Stores a tool output, durable before the result that refers to it, and returns its ref.
+
+        Raises StorageFailed.
+        """
         output = StoredOutput.from_body(body)
         await self._live.recorder.record(extras=TransactionExtras(output=output))
         return output.ref
@@ -178,11 +182,11 @@ class SessionTurnContext:
 
     async def take_steers(self) -> bool:
         live = self._live
-        steers = [queued for queued in live.inbox if queued.kind == "steer"]
-        with contextlib.suppress(PreconditionFailed):  # by an interrupt: those that are left have missed the turn
-            for queued in steers:
+        steers = [entry for entry in live.inbox if entry.kind == "steer"]
+        with contextlib.suppress(PreconditionFailed):  # interrupted: the remaining steers are too late for this turn
+            for entry in steers:
                 await live.recorder.record(
-                    UserMessage(content=queued.content, sender=queued.sender, key=queued.key, kind="steer"),
-                    extras=replace(live.extras_for_dequeue(queued), precondition=is_uninterrupted),
+                    UserMessage(content=entry.content, sender=entry.sender, key=entry.key, kind="steer"),
+                    extras=replace(live.extras_for_dequeue(entry), precondition=is_uninterrupted),
                 )
         return bool(steers)

@@ -1,4 +1,4 @@
-"""A ticket: what one who sent a message holds until the turn that it became has ended."""
+"""The handle of a turn, by which the sender of a message waits for the result or reads the turn's events."""
 
 import trio
 
@@ -10,17 +10,17 @@ from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem
 
 
 class TurnHandle:
-    """Settled once: by the turn's `done`, or by a Problem where no `done` can be recorded now."""
+    """A turn as its sender sees it. It is settled once: by `done`, or by a Problem if no `done` can be recorded."""
 
     def __init__(self, session: int, digest: bytes = b"") -> None:
         self.session = session
         self.digest = digest
         self.queue_position = 0
-        """How many messages stood before it when it was queued, itself included; 0: its turn began at once."""
+        """The position in the inbox when it was queued, counted from 1; 0 if its turn began at once."""
         self.turn: int | None = None
         self.first_seq = 0
         self.since = 0
-        """The seq before its own user message; a steer lands in the middle of a turn."""
+        """The seq before its own user message, which is in the middle of the turn for a steer."""
         self.result: TurnResult | None = None
         self.problem: Problem | None = None
         self.accepted = trio.Event()
@@ -31,50 +31,52 @@ class TurnHandle:
         self._claimed_subscriptions: list[Subscription] = []
 
     def mark_queued(self, queue_position: int) -> None:
-        """Its message is in the inbox, as the one at `position`."""
+        """Marks the message as queued in the inbox, at this position."""
         self.queue_position = queue_position
         self.accepted.set()
 
     def mark_started(self, turn: int, first_seq: int, seq: int, stream: SessionStream) -> None:
-        """Its message is in the log, as `seq`, in this turn."""
+        """Marks the message as logged, as event `seq` of this turn."""
         self.turn = turn
         self.first_seq = first_seq
         self.since = seq - 1
-        # Opened here and not when the listeners run next: a quick model may have spoken by then.
+        # Subscribe now, not when the subscribers' tasks run next: a fast model may have sent chunks by then.
         self._unclaimed_subscriptions = [stream.subscribe(self.since) for _ in range(self._expected_subscribers)]
         self.accepted.set()
         self.started.set()
 
     def expect_subscriber(self, stream: SessionStream) -> None:
-        """`listen` will be called; until then nothing that is said may be missed."""
+        """Announces a call of `subscribe`: no live event until then is missed."""
         if self.started.is_set():
             self._unclaimed_subscriptions.append(stream.subscribe(self.since))
         else:
             self._expected_subscribers += 1
 
     async def subscribe(self, stream: SessionStream) -> Subscription:
-        """A reader on the turn from its first event on, once it has begun. Raises Problem where it will not."""
+        """Returns a subscription from the turn's first event on, once it has begun. Raises Problem if it will not."""
         if not self.started.is_set() and not self._expected_subscribers:
             self._expected_subscribers += 1
         await self.started.wait()
         if self.turn is None:
             await self.wait_result()
-        reader = self._unclaimed_subscriptions.pop() if self._unclaimed_subscriptions else stream.subscribe(self.since)
-        self._claimed_subscriptions.append(reader)
+        subscription = (
+            self._unclaimed_subscriptions.pop() if self._unclaimed_subscriptions else stream.subscribe(self.since)
+        )
+        self._claimed_subscriptions.append(subscription)
         if self.settled.is_set():
-            reader.end()
-        return reader
+            subscription.end()
+        return subscription
 
     def includes(self, item: StreamItem) -> bool:
-        """Whether it is of the turn itself: others' messages and later turns are for those who watch the session."""
+        """Returns whether the item belongs to this turn, and not to a later turn or to other messages."""
         match item:
             case LoggedEvent(seq=seq):
                 return self.result is None or seq <= self.result.last_seq
-            case LiveEvent(event=event, session_seq=position):
-                return event.turn == self.turn and (self.result is None or position < self.result.last_seq)
+            case LiveEvent(event=event, session_seq=seq):
+                return event.turn == self.turn and (self.result is None or seq < self.result.last_seq)
 
     def is_at_end(self, subscription: Subscription) -> bool:
-        """Whether the turn has ended, and the reader is past its end."""
+        """Returns whether the turn has ended and the subscription has read past its end."""
         return self.result is not None and subscription.cursor >= self.result.last_seq
 
     def finish(self, result: TurnResult) -> None:
@@ -86,26 +88,26 @@ class TurnHandle:
         self._settle()
 
     def _settle(self) -> None:
-        for reader in self._unclaimed_subscriptions:
-            reader.close()
-        for reader in self._claimed_subscriptions:
-            reader.end()
+        for subscription in self._unclaimed_subscriptions:
+            subscription.close()
+        for subscription in self._claimed_subscriptions:
+            subscription.end()
         self.accepted.set()
         self.started.set()
         self.settled.set()
 
     async def wait_result(self) -> TurnResult:
-        """How the turn ended, once its `done` is durable. Raises Problem where that cannot be said now."""
+        """Waits until the `done` of the turn is durable. Raises Problem if it cannot be recorded now."""
         await self.settled.wait()
-        if refused := self.problem:
-            # A new one for each waiter: an exception raised in two tasks would grow one traceback from both.
-            raise Problem(refused.kind, refused.message, refused.hint, **refused.data)
-        assert self.result is not None, "a settled ticket has a result or a problem"
+        if problem := self.problem:
+            # A new exception for each waiter: one raised in two tasks would collect the tracebacks of both.
+            raise Problem(problem.kind, problem.message, problem.hint, **problem.data)
+        assert self.result is not None, "a settled handle has a result or a problem"
         return self.result
 
 
 def make_turn_result(done: Done, session: int, first_seq: int, last_seq: int) -> TurnResult:
-    """The result of the turn that `done` ended."""
+    """Returns the result of the turn that `done` ended."""
     assert done.turn is not None, "a recorded done has its turn"
     return TurnResult(
         session=session,

@@ -1,4 +1,4 @@
-"""A session's only task while it has work: it opens turns from the inbox, runs them, and ends when there are none."""
+"""The worker task of a session: it opens turns from the inbox, runs them, and ends when there is nothing to do."""
 
 import contextlib
 from collections.abc import Callable
@@ -29,48 +29,52 @@ from walrusd.store.contract import StorageFailed
 logger = structlog.get_logger("walrusd.turn")
 
 FINAL_DRAFT_TIMEOUT_S = 5.0
-"""How long a turn that is cut off by the daemon's stop may take to write down what was said."""
+"""Maximum seconds that a turn cut off by the daemon's stop may take to write its draft."""
 INITIAL_RETRY_S = 1.0
+"""Seconds until a suspended turn tries the store for the first time; each further wait is twice as long."""
 MAX_RETRY_S = 30.0
-"""How often a suspended turn asks the store again: soon at first, and not a burden on a disk that stays full."""
+"""Maximum seconds between two tries, so that they are no load on a disk that stays full."""
 
 SESSION_BUG = Problem(
-    "bug", "walrusd met a bug in this session", "The daemon's log has the details; a restart folds it anew."
+    "bug",
+    "walrusd met a bug in this session",
+    "The daemon's log has the details. A restart loads the session from its log again.",
 )
 
 
 def crashed_repeatedly(session: int) -> TurnError:
+    """Returns the error of a turn that is not continued after a second crash."""
     return TurnError(
         "crashed_repeatedly",
-        "walrusd went down twice while this turn ran.",
-        f"It is not tried again by itself; `walrusctl session resume {session}` does. `walrusctl logs` may say why.",
+        "walrusd crashed twice while this turn ran.",
+        f"Try it again with `walrusctl session resume {session}`. `walrusctl logs` may show the cause.",
     )
 
 
 def mark_suspended(live: LiveSession) -> None:
-    """Have it written that the open turn was never begun: the daemon stops, and nobody waits for this."""
+    """Records, without waiting, that the open turn was suspended before it began."""
     turn = live.session.turn
     assert turn is not None, "it was opened"
     live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=turn.number, round=0, suspended=True)))
 
 
 class WorkerContext(Struct, kw_only=True):
-    """What all workers of a runtime share. Model, hook and agents may be replaced, all at once, between two turns."""
+    """Everything that all workers of a runtime share. Model, hook and agents are replaced together, between turns."""
 
     model: Model
     hook: Hook
     agents: AgentRegistry
     draft_saver: DraftSaver
     slots: trio.Semaphore
-    """Running turns."""
+    """One slot for each turn that may run at the same time."""
     on_restart: OnRestart
     is_stopping: Callable[[], bool]
     is_clean_shutdown: Callable[[], bool]
-    """Whether it is stopping because somebody wants that, and not by an error of its own."""
+    """Whether the runtime is stopping on request, and not because of an error of its own."""
 
 
 class Worker:
-    """Works for one session. It starts with a turn that is open already, or with the inbox."""
+    """The worker of one session. It starts with a turn that is open already, or with the inbox."""
 
     def __init__(self, live: LiveSession, ctx: WorkerContext) -> None:
         self._live = live
@@ -81,10 +85,10 @@ class Worker:
         self._retry_s = INITIAL_RETRY_S
 
     async def run(self, admitted: AdmittedTurn | None) -> None:
-        """Until nothing is left to do."""
+        """Runs turns until nothing is left to do. `admitted`: a turn that was opened for this worker."""
         live = self._live
         live.next_turn = admitted
-        left_over = live.session.turn is not None and admitted is None
+        recovering = live.session.turn is not None and admitted is None
         self._turn_number = live.session.state.turns
         try:
             while not self._ctx.is_stopping():
@@ -92,9 +96,9 @@ class Worker:
                     if live.next_turn:
                         self._timeout_s, self._has_slot, live.next_turn = live.next_turn.timeout_s, True, None
                     elif live.opening:
-                        return  # whoever opens the next turn sees to its worker
-                    elif left_over:
-                        left_over = False  # also where this cannot be recorded: then it ends for that reason
+                        return  # the task that opens the next turn also starts its worker
+                    elif recovering:
+                        recovering = False  # even if recording fails: the turn then ends with that storage error
                         if not await self._resume_or_close():
                             continue
                     elif live.session.turn is None and not await self._open_next():
@@ -104,7 +108,7 @@ class Worker:
                 except StorageFailed as failure:
                     await self._wait_for_store(failure)
                 except Exception:
-                    logger.exception("worker crashed", session=live.id)
+                    logger.exception("worker_crashed", session=live.id)
                     live.fail_all_handles(SESSION_BUG)
                     return
                 finally:
@@ -115,25 +119,25 @@ class Worker:
             live.has_worker = False
 
     async def _resume_or_close(self) -> bool:
-        """See what becomes of the turn that an earlier process has left open; False where it is not to be run."""
+        """Records how the turn that an earlier process left open goes on; returns False if it is not to be run."""
         live, turn = self._live, self._live.session.turn
-        assert turn is not None, "it was left open"
-        then = choose_recovery_action(turn, live.draft, self._ctx.on_restart)
-        left_s = self._remaining_s(turn)
-        if then == "go on" and not live.has_forced_close and left_s != 0:
-            await self._acquire_slot(within_s=left_s)
+        assert turn is not None, "an earlier process left it open"
+        action = choose_recovery_action(turn, live.draft, self._ctx.on_restart)
+        remaining_s = self._remaining_s(turn)
+        if action == "go on" and not live.has_forced_close and remaining_s != 0:
+            await self._acquire_slot(within_s=remaining_s)
             if self._ctx.is_stopping():
                 return False
         if live.is_interrupted:
-            return True  # before, or while it waited
+            return True  # before the restart, or while it waited for a slot
         if live.has_forced_close:
             await self._record_interrupt("close")
-        elif then == "go on" and not self._has_slot:
+        elif action == "go on" and not self._has_slot:
             await self._record_interrupt("timeout")
-        elif then == "go on":
+        elif action == "go on":
             await self._record_resume(turn)
-        elif then == "give up":
-            logger.error("turn given up", session=live.id, turn=turn.number, attempts=turn.attempt)
+        elif action == "give up":
+            logger.error("turn_given_up", session=live.id, turn=turn.number, attempts=turn.attempt)
             await self._end_with_error(crashed_repeatedly(live.id))
             return False
         else:
@@ -141,7 +145,7 @@ class Worker:
         return True
 
     async def _record_resume(self, turn: TurnState) -> None:
-        """Record that the turn goes on, unless it is interrupted meanwhile."""
+        """Records that the turn is resumed, unless it is interrupted meanwhile."""
         live = self._live
         self._timeout_s = self._remaining_s(turn)
         events = resume_open_turn(live.session.state, live.draft, self._is_idempotent)
@@ -149,25 +153,25 @@ class Worker:
             await live.recorder.record(*events, extras=TransactionExtras(precondition=is_uninterrupted))
             [resumed] = [event for event in events if isinstance(event, TurnResumed)]
             logger.info(
-                "turn resumed", session=live.id, turn=turn.number, attempt=resumed.attempt, reason=resumed.reason
+                "turn_resumed", session=live.id, turn=turn.number, attempt=resumed.attempt, reason=resumed.reason
             )
 
     def _remaining_s(self, turn: TurnState) -> float | None:
-        """Of the time that a turn has which an earlier process began; None where it has no end."""
+        """Returns the seconds left of the timeout of a recovered turn, or None if it has no timeout."""
         if turn.timeout_s is None:
             return None
-        left_s = turn.started_at + turn.timeout_s - self._live.deps.clock()
-        return max(0, min(left_s, turn.timeout_s))  # the time of day may have been set back
+        remaining_s = turn.started_at + turn.timeout_s - self._live.deps.clock()
+        return max(0, min(remaining_s, turn.timeout_s))  # the wall clock may have been set back
 
     def _is_idempotent(self, tool: str) -> bool:
-        """As the agent has it now. Where that is gone, nothing is."""
+        """Returns whether the agent's tool is idempotent now; False if the agent no longer exists."""
         with contextlib.suppress(Problem):
             schema = self._ctx.agents.get(self._live.session.state.agent).find_schema(tool)
             return schema is not None and schema.idempotent
         return False
 
     async def _acquire_slot(self, within_s: float | None = None) -> None:
-        """Wait for one, or until the turn is not to be run any more."""
+        """Waits for a slot, or until the turn is not to be run any more."""
         live = self._live
         with trio.CancelScope() as live.slot_wait:
             if within_s is not None:
@@ -177,64 +181,64 @@ class Worker:
         live.slot_wait = None
 
     async def _open_next(self) -> bool:
-        """Open a turn from the inbox; False when it is empty or the session is closed."""
+        """Opens a turn from the inbox; returns False if the inbox is empty or the session is closed."""
         live = self._live
         if not live.inbox:
             return False
         if live.session.state.state == "closed":
-            # A second close was accepted while the first was being recorded.
-            await live.recorder.record(extras=TransactionExtras(dequeue=tuple(queued.place for queued in live.inbox)))
+            # A second close was accepted while the first one was being recorded.
+            await live.recorder.record(extras=TransactionExtras(dequeue=tuple(entry.place for entry in live.inbox)))
             return False
         if live.inbox[0].kind != "close" and not live.has_forced_close:
             await self._acquire_slot()
             if self._ctx.is_stopping():
                 return False
-        queued = live.inbox[0]  # chosen only now: what was sent to interrupt goes first
-        match queued.kind:
+        entry = live.inbox[0]  # chosen after the wait: a message that interrupts goes first
+        match entry.kind:
             case "close":
                 await live.recorder.record(
-                    SessionClosed(by=queued.sender), extras=TransactionExtras(dequeue=(queued.place,))
+                    SessionClosed(by=entry.sender), extras=TransactionExtras(dequeue=(entry.place,))
                 )
                 return await self._open_next()
             case "steer":
-                kind: MessageKind = "message"  # it missed the turn that it was to steer
+                kind: MessageKind = "message"  # too late for the turn that it was to steer
             case _:
-                kind = queued.kind
+                kind = entry.kind
         message = UserMessage(
-            content=queued.content, sender=queued.sender, key=queued.key, kind=kind, timeout_s=queued.timeout_s
+            content=entry.content, sender=entry.sender, key=entry.key, kind=kind, timeout_s=entry.timeout_s
         )
-        await live.recorder.record(message, extras=live.extras_for_dequeue(queued))
-        self._timeout_s = queued.timeout_s
+        await live.recorder.record(message, extras=live.extras_for_dequeue(entry))
+        self._timeout_s = entry.timeout_s
         if live.has_forced_close:
             await self._record_interrupt("close")
         return True
 
     async def _run_open_turn(self) -> None:
-        """Run the open turn to its `done`. One guard decides here what an exception means."""
+        """Runs the open turn to its `done`. Only this method decides how an exception ends a turn."""
         live, name = self._live, self._live.session.state.agent
         self._turn_number = live.session.state.turns
         try:
-            # A turn that only has to be ended needs no definition, and its agent's may be gone.
+            # A turn that only has to end needs no agent definition, and its agent may have been removed.
             agent = Agent(name=name) if live.is_interrupted else self._ctx.agents.get(name)
             await self._run_agent(
                 agent, SessionTurnContext(live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver)
             )
         except StorageFailed:
             raise
-        except Problem as gone:
-            await self._end_with_error(TurnError("internal", gone.message, gone.hint))
+        except Problem as problem:
+            await self._end_with_error(TurnError("internal", problem.message, problem.hint))
         except Exception:
-            logger.exception("turn crashed", session=live.id, agent=name)
+            logger.exception("turn_crashed", session=live.id, agent=name)
             await self._end_with_error(
                 TurnError("internal", "walrusd met a bug in this turn.", "The daemon's log has the details.")
             )
-        except BaseException:  # cancelled: of calls side by side that is told in a group
+        except BaseException:  # cancelled; parallel calls raise an exception group
             with trio.move_on_after(FINAL_DRAFT_TIMEOUT_S, shield=True):
                 await self._save_draft()
             raise
 
     def _is_turn_open(self) -> bool:
-        """Whether the turn that it runs is; the next may have been opened, for it to run after this."""
+        """Returns whether the turn that this worker runs is open; the next one may have been opened already."""
         turn = self._live.session.turn
         return turn is not None and turn.number == self._turn_number
 
@@ -245,16 +249,16 @@ class Worker:
                 if timeout_s is not None:
                     live.turn_scope.deadline = trio.current_time() + timeout_s
                 await run(agent, turn_context)
-            cut, live.turn_scope = live.turn_scope.cancelled_caught, None
-            if cut and self._is_turn_open() and not live.is_interrupted:
+            cancelled, live.turn_scope = live.turn_scope.cancelled_caught, None
+            if cancelled and self._is_turn_open() and not live.is_interrupted:
                 await self._record_interrupt("timeout")
-            timeout_s = None  # what is left is to record how it ended
+            timeout_s = None  # only the end of the turn remains to be recorded
 
     async def _record_interrupt(self, reason: Literal["timeout", "close", "shutdown"]) -> None:
         await self._live.recorder.record(InterruptRequested(by="walrusd", reason=reason))
 
     async def _end_with_error(self, error: TurnError) -> None:
-        """Record that the turn ended in `error`, or as an interrupt that came before that wants it."""
+        """Records that the turn ended with `error`, or as interrupted if an interrupt came first."""
         live = self._live
         while self._is_turn_open():
             match decide(Agent(name=""), live.session.state):
@@ -271,27 +275,27 @@ class Worker:
         try:
             await live.recorder.record(*close_open_round(live.session.state, live.draft), done, extras=extras)
         except UnicodeEncodeError:
-            # What was said is what cannot be written; then the end of the turn is, without it.
+            # The draft cannot be encoded: record the end of the turn without it.
             await live.recorder.record(*close_open_round(live.session.state, None), done, extras=extras)
 
     async def _save_draft(self) -> None:
-        """The daemon ends in mid-turn: what was said stays beside the log for the next start.
+        """Saves the draft of the open turn for the next start, because the daemon stops during the turn.
 
-        And so does that it was set aside, where that is so: a daemon that falls over does not say it.
+        A clean shutdown marks the draft as suspended; a stop because of an error does not.
         """
         if not self._is_turn_open():
             return
         live = self._live
         draft = replace(live.draft or Draft(turn=self._turn_number, round=0), suspended=self._ctx.is_clean_shutdown())
-        with contextlib.suppress(StorageFailed):  # the log has it; there is nothing more to be done now
+        with contextlib.suppress(StorageFailed):  # the turn stays open in the log; nothing else can be saved now
             await live.recorder.record(extras=TransactionExtras(draft=draft))
 
     async def _wait_for_store(self, failure: StorageFailed) -> None:
-        """Nothing more is published as fact until the store can record how the turn ended."""
+        """Suspends the worker until the store can record how the turn ended; nothing is published meanwhile."""
         live, turn = self._live, self._live.session.turn
         self._release_slot()
         logger.error(
-            "turn suspended",
+            "turn_suspended",
             session=live.id,
             turn=turn.number if turn is not None else None,
             kind=failure.kind,
@@ -305,7 +309,7 @@ class Worker:
             live.suspended = False
 
     async def _retry_until_written(self, failure: StorageFailed) -> None:
-        """Ask the store again and again whether it can record how the turn ended."""
+        """Retries to record the end of the turn until the store can, or the runtime stops."""
         live = self._live
         while not self._ctx.is_stopping():
             with trio.move_on_after(self._retry_s):

@@ -1,4 +1,4 @@
-"""Who may work: one worker a session at most, and no more turns at once than there are slots."""
+"""Starts workers: at most one per session, and no more running turns than there are slots."""
 
 import trio
 
@@ -8,7 +8,7 @@ from walrusd.runtime.turns.worker import Worker, WorkerContext, mark_suspended
 
 
 class WorkerPool:
-    """Starts workers in the runtime's nursery."""
+    """The workers of a runtime. They run in the runtime's nursery."""
 
     def __init__(self, nursery: trio.Nursery, ctx: WorkerContext, idle_cache: IdleCache) -> None:
         self._nursery = nursery
@@ -20,11 +20,14 @@ class WorkerPool:
 
     @property
     def running_turns(self) -> int:
-        """Turns under way; those that wait for a slot are not."""
+        """Number of running turns, without those that wait for a slot."""
         return self._slot_count - self._ctx.slots.value
 
     def try_begin_opening(self, live: LiveSession) -> bool:
-        """Whether a turn may begin this instant; then it is the caller's to `start`, or to `unclaim`."""
+        """Takes a slot if a turn may begin right now.
+
+        After True, the caller must call `start_turn` or `cancel_opening`.
+        """
         if live.is_busy or self._ctx.is_stopping():
             return False
         try:
@@ -35,12 +38,13 @@ class WorkerPool:
         return True
 
     def cancel_opening(self, live: LiveSession) -> None:
+        """Gives the slot back, because no turn was opened."""
         self._ctx.slots.release()
         live.opening = False
         self.ensure_worker(live)
 
     def start_turn(self, live: LiveSession, timeout_s: float | None) -> None:
-        """Run the turn that the claimer has opened; one opened while the runtime stops waits in the log."""
+        """Runs the turn that the caller has opened; if the runtime is stopping, the turn is suspended instead."""
         live.opening = False
         if self._ctx.is_stopping():
             mark_suspended(live)
@@ -52,7 +56,7 @@ class WorkerPool:
         self._nursery.start_soon(self._run_worker, live, AdmittedTurn(timeout_s), name=f"session {live.id}")
 
     def ensure_worker(self, live: LiveSession) -> None:
-        """See that somebody works where there is work."""
+        """Starts a worker if there is work and no worker yet."""
         if not (live.has_worker or live.opening) and (live.inbox or live.session.turn) and not self._ctx.is_stopping():
             live.has_worker = True
             self._nursery.start_soon(self._run_worker, live, None, name=f"session {live.id}")
@@ -65,11 +69,11 @@ class WorkerPool:
             self._sessions_with_worker.discard(live.id)
             live.stream.release_window()
             if live.reply_buffer is None:
-                self._ctx.draft_saver.cancel_save(live.id)  # it would be held until then
+                self._ctx.draft_saver.cancel_save(live.id)  # a pending save would keep the session in memory
             self._idle_cache.mark_used(live)
             self._worker_ended.unpark_all()
 
     async def wait_all_ended(self) -> None:
-        """Wait until nobody works."""
+        """Waits until no worker runs."""
         while self._sessions_with_worker:
             await self._worker_ended.park()
