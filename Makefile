@@ -18,7 +18,7 @@ endef
 LOCKED := --constraint constraints.txt
 ALL_EXTRAS := '.[dev,local,soak]'
 
-.PHONY: help setup demo run test quick check format lint types contracts bench soak clean install uninstall \
+.PHONY: help setup demo run test quick check format lint types contracts docs bench soak clean install uninstall \
 	lock test-versions test-lowest test-newest
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make install    install walrusd and walrusctl under PREFIX=$(PREFIX); make uninstall removes them"
 	@echo "make test       run the tests;  make quick   the fast ones only"
 	@echo "make check      format, lint, types, contracts and tests: what must be green before a commit"
+	@echo "make docs       replay the console examples of the documentation and draw its generated pages"
 	@echo "make bench      measure the bars of the design; prints a table, writes benchmarks/results/"
 	@echo "make soak       load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and draw what it held meanwhile"
 	@echo "make lock       renew constraints.txt: the newest versions that pyproject.toml allows"
@@ -65,7 +66,8 @@ demo: $(VENV)/.demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
 run: $(VENV)/.base
-	@echo "walrusd runs until Ctrl-C; talk to it from another terminal with $(BIN)/walrusctl"
+	@home="$${WALRUS_HOME:-$$HOME/.openwalrus}"; echo "walrusd runs on $$home until Ctrl-C; talk to it from another terminal with $(BIN)/walrusctl"; \
+		case "$$home" in /tmp/*|/var/tmp/*) echo "warning: $$home is in a temporary folder; it may be deleted at the next boot" ;; esac
 	@$(BIN)/walrusd --init
 
 test: $(VENV)/.dev
@@ -81,13 +83,19 @@ format:
 
 lint:
 	$(BIN)/ruff check .
-	$(BIN)/flake8-async --startable-in-context-manager=watch_signals,adopt_and_reap,_run_nursery,run_scheduler,_run $$(git ls-files '*.py')
+	git grep -lE '\b(async|await|trio)\b' -- '*.py' | xargs -n 20 -P 2 \
+		$(BIN)/flake8-async --startable-in-context-manager=watch_signals,adopt_and_reap,_run_nursery,run_scheduler,_run
 
 types:
 	$(BIN)/mypy
 
 contracts:
 	$(BIN)/lint-imports
+
+# The pages that a program writes: console examples, the recording, the crash matrix, the states.
+docs: $(VENV)/.dev
+	$(BIN)/python -m docs.console README.md docs/tour.md
+	$(BIN)/python -m docs.record_svg README.md docs/first-minute.svg
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

@@ -1,64 +1,39 @@
-"""The README says what is true: its tour is typed, its example is run, its tables are held against the project."""
+"""The documentation is true: its console examples are typed, its library example runs, its tables match the project."""
 
-import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from docs.console import commands_of, console_block, mask_variable_parts, render, replay
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BIN = str(Path(sys.executable).parent)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "protocol/README.md"]
 
 
-def code_block(language: str, heading: str) -> str:
-    """The first fenced block of a language behind a heading."""
-    _, _, rest = README.partition(f"## {heading}\n")
-    found = re.search(rf"```{language}\n(.*?)```", rest, re.DOTALL)
-    assert found, f"there is no {language} block under {heading}"
-    return found[1]
+@pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
+def test_a_console_example_prints_what_the_page_shows(page: str) -> None:
+    shown = console_block((ROOT / page).read_text())
+    found = render(list(replay(commands_of(shown))))
+    assert mask_variable_parts(found) == mask_variable_parts(shown), f"`make docs` writes {page} again"
 
 
-def mask_variable_parts(text: str, home: str) -> str:
-    """What differs from run to run, and nothing else, put out of sight."""
-    text = text.replace(home, "/tmp/walrus-tour")
-    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<when>", text)
-    text = re.sub(r"\d+ ms", "<ms>", text)
-    text = re.sub(r"\b\d+\.\d s\b", "<s>", text)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+def test_the_recording_shows_the_quick_start() -> None:
+    picture = (ROOT / "docs/first-minute.svg").read_text()
+    commands = commands_of(console_block((ROOT / "README.md").read_text()))
+    shown = [command for command in commands if command.startswith("walrusctl") and len(command) < 90]
+    missing = [command for command in shown if f">$ {_xml(command)}</text>" not in picture]
+    assert missing == [], "`make docs` records it again"
 
 
-def test_the_tour_gives_what_it_shows(tmp_path: Path) -> None:
-    tour = code_block("console", "A five-minute tour")
-    commands = [line.removeprefix("$ ") for line in tour.splitlines() if line.startswith("$ ")]
-    home = str(tmp_path / "h")
-    typed = [
-        command.replace("/tmp/walrus-tour", home).replace("$PWD/.venv/bin", BIN)
-        for command in commands
-        if not command.startswith("make ")
-    ]
-    script = "".join(f"cat <<'SHOWN'\n$ {command}\nSHOWN\n{command}\n" for command in typed)
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("WALRUS")}
+def test_the_library_example_runs() -> None:
+    found = re.search(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    assert found
     ran = subprocess.run(
-        ["bash", "-c", f"exec 2>&1\n{script}"],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    shown = [line for line in tour.splitlines() if not line.startswith("$ make ")]
-    assert mask_variable_parts(ran.stdout.replace(BIN, "$PWD/.venv/bin"), home) == mask_variable_parts(
-        "\n".join(shown), home
-    )
-
-
-def test_the_example_of_the_library_runs() -> None:
-    example = code_block("python", "As a library")
-    ran = subprocess.run(
-        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", found[1]], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-5:] == ["UserMessage", "TextDelta", "AssistantMessage", "Done", "2"]
@@ -67,15 +42,49 @@ def test_the_example_of_the_library_runs() -> None:
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    wanted = [
+    requirements = [
         *project["project"]["dependencies"],
-        *extras["local"],
-        *extras["soak"],
-        *extras["dev"],
+        *(requirement for extra in extras.values() for requirement in extra),
         *project["build-system"]["requires"],
     ]
-    names = {re.split(r"[<>=\[ ]", requirement)[0] for requirement in wanted}
-    table = README.partition("## Dependencies")[2].partition("\n## ")[0]
-    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")][2:]
-    told = {name.strip() for row in rows for name in re.sub(r"\(.*?\)", "", row).split(",")}
-    assert told == names
+    names = {re.split(r"[<>=\[ ]", requirement)[0] for requirement in requirements}
+    page = (ROOT / "docs/dependencies.md").read_text()
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")][2:]
+    listed = {name.strip() for row in rows for name in re.sub(r"\(.*?\)", "", row).split(",")}
+    assert listed == names
+
+
+def test_every_run_time_dependency_has_a_floor_and_a_ceiling_and_is_locked_between_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = dict(line.lower().replace("_", "-").split("==") for line in lock if "==" in line)
+    optional = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *optional["local"], *optional["soak"]]:
+        found = re.fullmatch(r"([\w.-]+)>=([\d.]+),<([\d.]+)", requirement)
+        assert found, f"{requirement} needs a floor and a ceiling"
+        name, floor, ceiling = found.groups()
+        assert _version(floor) <= _version(locked[name.lower()]) < _version(ceiling), requirement
+
+
+def test_the_readme_is_short_and_every_link_of_the_documentation_leads_somewhere() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_page_of_the_documentation_is_listed_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme] == []
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _xml(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
