@@ -1,4 +1,4 @@
-"""A runtime with its heartbeats, on a disk in memory and a clock in the test's hand."""
+"""A test harness: a runtime with heartbeats, an in-memory log and a clock that the test controls."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,21 +26,23 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 MONDAY = 1_793_577_600.0
-"""2026-11-02, midnight in Greenwich."""
+"""Unix seconds of 2026-11-02, 00:00 UTC."""
 
 
 class SchedulerHarness(Struct):
+    """A running scheduler and the objects around it."""
+
     runtime: Runtime
     scheduler: Scheduler
     deps: HeartbeatDeps
     log: Log
 
     async def reload_heartbeats(self, heartbeat_settings: Mapping[str, HeartbeatSettings]) -> None:
-        """Reload with other heartbeats."""
+        """Replace the heartbeats, as a reload does."""
         await self.scheduler.configure(build_heartbeats(config_of(heartbeat_settings), self.deps))
 
     async def rows(self, name: str | None = NAME) -> list[Tick]:
-        """The ledger, oldest first."""
+        """Return the rows of the ledger, oldest first."""
         return (await self.log.ticks(name, limit=5000))[::-1]
 
     async def outcomes(self, name: str | None = NAME) -> list[tuple[str, str]]:
@@ -49,18 +51,19 @@ class SchedulerHarness(Struct):
 
 def config_of(heartbeat_settings: Mapping[str, HeartbeatSettings]) -> Config:
     agents = {
-        name: AgentSettings(name=name, heartbeat=beat, workspace="/tmp") for name, beat in heartbeat_settings.items()
+        name: AgentSettings(name=name, heartbeat=heartbeat, workspace="/tmp")
+        for name, heartbeat in heartbeat_settings.items()
     }
     return Config(home="/nowhere", path="/nowhere/walrus.toml", agents=agents)
 
 
 async def unexpected_probe(command: str, folder: str) -> ProbeResult:
     await trio.lowlevel.checkpoint()
-    raise AssertionError(f"nobody said what {command} says in {folder}")
+    raise AssertionError(f"unexpected probe {command} in {folder}")
 
 
 class FakeProbe:
-    """Says what the test wants it to; `asked` counts."""
+    """A probe whose output the test sets, with a count of its calls."""
 
     def __init__(self, output: str = "") -> None:
         self.output = output
@@ -84,17 +87,19 @@ async def open_scheduler(
     max_running_turns: int = 64,
     heartbeat_settings: Mapping[str, HeartbeatSettings],
 ) -> AsyncIterator[SchedulerHarness]:
-    """Agents by the names of their heartbeats. Leaving stops the house as walrusd does it; a log whose disk was
-    taken over by another cannot write any more, which is a power cut."""
+    """Open a scheduler with one agent for each heartbeat. Leaving it stops everything in the order of walrusd.
+
+    To simulate a power cut, a test opens another log on the same tables: this log then cannot write any more.
+    """
     async with Runtime(model, log=log, clock=clock.now, max_running_turns=max_running_turns) as runtime:
         for name in heartbeat_settings:
             runtime.add_agent(Agent(name=name, model="fake"))
         await runtime.recover()
-        means = HeartbeatDeps(runtime=runtime, run_probe=probe, todo_sources=sources, zone=UTC)
-        schedules = Scheduler(runtime, await DaemonRecorder.open(log), clock)
+        deps = HeartbeatDeps(runtime=runtime, run_probe=probe, todo_sources=sources, zone=UTC)
+        scheduler = Scheduler(runtime, await DaemonRecorder.open(log), clock)
         async with trio.open_nursery() as nursery:
-            await nursery.start(schedules.run_scheduler, build_heartbeats(config_of(heartbeat_settings), means))
-            yield SchedulerHarness(runtime, schedules, means, log)
-            schedules.stop()
+            await nursery.start(scheduler.run_scheduler, build_heartbeats(config_of(heartbeat_settings), deps))
+            yield SchedulerHarness(runtime, scheduler, deps, log)
+            scheduler.stop()
             await runtime.stop(grace_s)
-            await schedules.wait_finished()
+            await scheduler.wait_finished()

@@ -1,4 +1,4 @@
-"""Ticks that are cut off: by a stop, by a power cut at any write, by a disk that is full. No slot is paid twice."""
+"""Tests of ticks interrupted by a stop, a power cut at any write or a full disk: no slot is paid for twice."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ Autojump = trio.abc.Clock
 
 
 class PowerCutLog(MemoryLog):
-    """Loses power at its nth write: that one and all after it are never done."""
+    """A log that loses power after `writes_left` writes: the next write and all later ones are never done."""
 
     def __init__(self, tables: MemoryTables | None, writes_left: int) -> None:
         super().__init__(tables)
@@ -42,43 +42,45 @@ class PowerCutLog(MemoryLog):
 
 
 async def test_a_tick_suspended_by_a_stop_is_recorded_at_the_next_start(autojump_clock: Autojump) -> None:
-    log, clock, gate = MemoryLog(), FakeWallClock(MONDAY), BlockingReply(text_before="I am look")
-    async with open_scheduler(log, FakeModel(gate), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    log, clock, reply = MemoryLog(), FakeWallClock(MONDAY), BlockingReply(text_before="I am look")
+    async with open_scheduler(log, FakeModel(reply), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR + 1)
-        assert [(row.outcome, row.ran) for row in await house.rows()] == [("running", TurnRef(session=1, turn=1))]
+        assert [(row.outcome, row.ran) for row in await harness.rows()] == [("running", TurnRef(session=1, turn=1))]
     assert [row.outcome for row in await log.ticks()] == ["running"]
-    async with open_scheduler(MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(
+        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         await trio.sleep(HOUR)
-        first, second = await house.rows()
+        first, second = await harness.rows()
         assert (first.outcome, first.reason, first.ran, first.news, first.ended_at) == (
             "interrupted",
-            "walrusd was stopped while it ran",
+            "walrusd was stopped during the tick",
             TurnRef(session=1, turn=1, cost_usd=None),
             True,
             MONDAY + HOUR + 1,
         )
         assert second.outcome == "ran"
-        assert [standing.row.failures for standing in house.scheduler.states()] == [0]
-        assert (await house.runtime.session(1)).state == "closed"
+        assert [state.row.failures for state in harness.scheduler.states()] == [0]
+        assert (await harness.runtime.session(1)).state == "closed"
 
 
 async def test_a_tick_that_waited_for_a_slot_is_recorded_as_interrupted_after_a_restart(
     autojump_clock: Autojump,
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    beats = {"clerk": HOURLY, "poet": HeartbeatSettings(interval=61)}
-    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings=beats, max_running_turns=1):
+    settings = {"clerk": HOURLY, "poet": HeartbeatSettings(interval=61)}
+    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings=settings, max_running_turns=1):
         await trio.sleep(1.5 * HOUR)
     model = FakeModel(BlockingReply())
     async with open_scheduler(
-        MemoryLog(log.tables), model, clock, heartbeat_settings=beats, max_running_turns=1
-    ) as house:
+        MemoryLog(log.tables), model, clock, heartbeat_settings=settings, max_running_turns=1
+    ) as harness:
         await trio.sleep(60)
-        [row] = await house.rows("heartbeat:poet")
+        [row] = await harness.rows("heartbeat:poet")
         assert (row.outcome, row.ran and row.ran.session) == ("interrupted", 2)
-        assert (await house.runtime.session(2)).state == "closed"
+        assert (await harness.runtime.session(2)).state == "closed"
         await trio.sleep(60)
-    assert len(model.requests) <= 1, "what had begun before the row was closed was cut off"
+    assert len(model.requests) <= 1, "a request from before the close of the row was cancelled"
 
 
 @pytest.mark.parametrize(
@@ -88,13 +90,15 @@ async def test_a_reused_session_stays_open_after_an_interrupted_tick(
     autojump_clock: Autojump, after: HeartbeatSettings
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": SAME}) as house:
+    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(HOUR + 1)
-        await house.runtime.send(1, MessageRequest(content="A question of a person's"))
-    async with open_scheduler(MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": after}) as house:
+        await harness.runtime.send(1, MessageRequest(content="A question from a person"))
+    async with open_scheduler(
+        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": after}
+    ) as harness:
         await trio.sleep(60)
-        assert await house.outcomes() == [("interrupted", "walrusd was stopped while it ran")]
-        assert (await house.runtime.session(1)).state == "idle"
+        assert await harness.outcomes() == [("interrupted", "walrusd was stopped during the tick")]
+        assert (await harness.runtime.session(1)).state == "idle"
 
 
 async def test_a_turn_resumed_after_a_restart_has_its_cost_in_its_row(autojump_clock: Autojump) -> None:
@@ -103,21 +107,21 @@ async def test_a_turn_resumed_after_a_restart_has_its_cost_in_its_row(autojump_c
         return Reply(content="done", cost_usd=0.25)
 
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    beats = {"poet": HeartbeatSettings(interval=59), "clerk": SAME}
-    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings=beats, max_running_turns=1):
+    settings = {"poet": HeartbeatSettings(interval=59), "clerk": SAME}
+    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings=settings, max_running_turns=1):
         await trio.sleep(HOUR + 1)
     async with open_scheduler(
-        MemoryLog(log.tables), FakeModel(slow), clock, heartbeat_settings=beats, max_running_turns=1
-    ) as house:
+        MemoryLog(log.tables), FakeModel(slow), clock, heartbeat_settings=settings, max_running_turns=1
+    ) as harness:
         await trio.sleep(60)
-        [row] = await house.rows()
+        [row] = await harness.rows()
         assert (row.outcome, row.ran) == ("running", TurnRef(session=2, turn=1))
         await trio.sleep(HOUR / 2)
-        [row] = await house.rows()
+        [row] = await harness.rows()
         assert (row.outcome, row.ran) == ("interrupted", TurnRef(session=2, turn=1, cost_usd=0.25))
 
 
-async def test_a_turn_that_ends_within_the_grace_has_its_row(autojump_clock: Autojump) -> None:
+async def test_a_turn_that_ends_within_the_grace_period_has_its_row(autojump_clock: Autojump) -> None:
     async def slow(_: ModelRequest, __: OnChunk) -> Reply:
         await trio.sleep(5)
         return Reply(content="done", cost_usd=0.25)
@@ -125,52 +129,52 @@ async def test_a_turn_that_ends_within_the_grace_has_its_row(autojump_clock: Aut
     log = MemoryLog()
     async with open_scheduler(
         log, FakeModel(slow), FakeWallClock(MONDAY), grace_s=10, heartbeat_settings={"clerk": HOURLY}
-    ) as house:
+    ) as harness:
         await trio.sleep(HOUR + 1)
     [row] = await log.ticks()
     assert (row.outcome, row.text, row.ran) == ("ran", "done", TurnRef(session=1, turn=1, cost_usd=0.25))
-    assert house.scheduler.names == (NAME,)
+    assert harness.scheduler.names == (NAME,)
 
 
-async def test_a_stop_ends_a_probe_and_begins_no_turn(autojump_clock: Autojump) -> None:
+async def test_a_stop_cancels_a_probe_and_begins_no_turn(autojump_clock: Autojump) -> None:
     async def hangs(command: str, folder: str) -> ProbeResult:
         await trio.sleep_forever()
         raise AssertionError
 
     log, model = MemoryLog(), FakeModel()
-    beat = HeartbeatSettings(interval=60, probe="sleep infinity")
+    settings = HeartbeatSettings(interval=60, probe="sleep infinity")
     async with open_scheduler(
-        log, model, FakeWallClock(MONDAY), probe=hangs, grace_s=1000, heartbeat_settings={"clerk": beat}
+        log, model, FakeWallClock(MONDAY), probe=hangs, grace_s=1000, heartbeat_settings={"clerk": settings}
     ):
         await trio.sleep(HOUR + 1)
-    assert trio.current_time() == HOUR + 1, "a probe has no part in the grace of turns"
+    assert trio.current_time() == HOUR + 1, "the grace period of turns does not apply to a probe"
     assert [(row.outcome, row.reason) for row in await log.ticks()] == [("skipped", "walrusd is stopping")]
     assert model.requests == []
 
 
 async def test_a_manual_tick_fails_with_shutting_down_on_a_stop(autojump_clock: Autojump) -> None:
-    told: list[str] = []
+    kinds: list[str] = []
 
-    async def by_hand() -> None:
-        with pytest.raises(Problem) as refused:
-            await house.scheduler.tick_now(NAME)
-        told.append(refused.value.kind)
+    async def tick_manually() -> None:
+        with pytest.raises(Problem) as error:
+            await harness.scheduler.tick_now(NAME)
+        kinds.append(error.value.kind)
 
     async with trio.open_nursery() as nursery:
         async with open_scheduler(
             MemoryLog(), FakeModel(BlockingReply()), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-        ) as house:
-            nursery.start_soon(by_hand)
+        ) as harness:
+            nursery.start_soon(tick_manually)
             await trio.sleep(1)
-        nursery.start_soon(by_hand)
-    assert told == ["shutting_down", "shutting_down"]
+        nursery.start_soon(tick_manually)
+    assert kinds == ["shutting_down", "shutting_down"]
 
 
 @pytest.mark.parametrize(
-    "beat", [HOURLY, SAME, HeartbeatSettings(interval=60, probe="ls")], ids=["new", "same", "probing"]
+    "settings", [HOURLY, SAME, HeartbeatSettings(interval=60, probe="ls")], ids=["new", "same", "probing"]
 )
 async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_records_every_slot(
-    autojump_clock: Autojump, beat: HeartbeatSettings
+    autojump_clock: Autojump, settings: HeartbeatSettings
 ) -> None:
     for writes in range(1, 30):
         clock, disk, paid = FakeWallClock(MONDAY), MemoryTables(), list[int]()
@@ -181,28 +185,28 @@ async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_records_every_slo
             paid.append(int((clock.now() - MONDAY) // HOUR))
             return Reply(content="HEARTBEAT_OK", cost_usd=0.01)
 
-        mortal = PowerCutLog(disk, writes)
+        log = PowerCutLog(disk, writes)
         with trio.move_on_after(2.5 * HOUR):
             async with open_scheduler(
-                mortal, FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": beat}
+                log, FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": settings}
             ):
-                await mortal.power_lost.wait()
-                MemoryLog(disk)  # it has the disk from here on: nothing that is written later counts
+                await log.power_lost.wait()
+                MemoryLog(disk)  # it takes over the disk: later writes of the other log fail
         async with open_scheduler(
-            MemoryLog(disk), FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": beat}
-        ) as house:
+            MemoryLog(disk), FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": settings}
+        ) as harness:
             await trio.sleep(MONDAY + 4.5 * HOUR - clock.now())
-            rows = await house.rows()
-            sessions = await house.runtime.sessions()
+            rows = await harness.rows()
+            sessions = await harness.runtime.sessions()
         slots = [round((row.slot - MONDAY) / HOUR) + n for row in rows for n in range(row.count)]
         assert slots == [1, 2, 3, 4], f"after {writes} writes"
         assert not [row for row in rows if row.outcome == "running"], f"after {writes} writes"
         assert max(Counter(paid).values()) == 1, f"after {writes} writes"
-        assert len(sessions) <= (beat.session == "same"), "none is open but the one that is used again"
+        assert len(sessions) <= (settings.session == "same"), "only the reused session is open"
 
 
 @pytest.mark.parametrize("crash", [True, False])
-async def test_three_crashes_in_mid_tick_open_the_breaker_and_three_stops_do_not(
+async def test_three_crashes_during_ticks_open_the_breaker_and_three_stops_do_not(
     autojump_clock: Autojump, crash: bool
 ) -> None:
     clock, disk = FakeWallClock(MONDAY), MemoryTables()
@@ -212,17 +216,17 @@ async def test_three_crashes_in_mid_tick_open_the_breaker_and_three_stops_do_not
         ):
             await trio.sleep(HOUR + 1)
             if crash:
-                MemoryLog(disk)  # it has the disk from here on: nothing that is written later counts
-    async with open_scheduler(MemoryLog(disk), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+                MemoryLog(disk)  # it takes over the disk: later writes of the other log fail
+    async with open_scheduler(MemoryLog(disk), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(60)
-        [standing] = house.scheduler.states()
-        assert (standing.row.failures, standing.row.closed_until is not None) == ((3, True) if crash else (0, False))
-        ended = "ended" if crash else "was stopped"
-        assert await house.outcomes() == [("interrupted", f"walrusd {ended} while it ran")] * 3
+        [state] = harness.scheduler.states()
+        assert (state.row.failures, state.row.closed_until is not None) == ((3, True) if crash else (0, False))
+        ended = "ended unexpectedly" if crash else "was stopped"
+        assert await harness.outcomes() == [("interrupted", f"walrusd {ended} during the tick")] * 3
 
 
 class ChangingProbe:
-    """A probe that says something else each time."""
+    """A probe with a different digest at each call."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -237,35 +241,35 @@ async def test_a_full_disk_prevents_ticks_and_the_ledger_records_them_as_missed_
     autojump_clock: Autojump,
 ) -> None:
     log, model = MemoryLog(), FakeModel()
-    async with open_scheduler(log, model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR / 2)
         log.fail_with = StorageFull("no space left")
         await trio.sleep(2 * HOUR)
-        with pytest.raises(Problem) as refused:
-            await house.scheduler.tick_now(NAME)
-        assert refused.value.kind == "storage_full"
+        with pytest.raises(Problem) as error:
+            await harness.scheduler.tick_now(NAME)
+        assert error.value.kind == "storage_full"
         assert model.requests == []
         log.fail_with = None
         await trio.sleep(HOUR)
-        rows = [(row.outcome, row.slot, row.count) for row in await house.rows()]
+        rows = [(row.outcome, row.slot, row.count) for row in await harness.rows()]
         assert rows == [("missed", MONDAY + HOUR, 2), ("ran", MONDAY + 3 * HOUR, 1)]
 
 
-async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_once_there_is_space(
+async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_when_there_is_space(
     autojump_clock: Autojump,
 ) -> None:
-    log, gate = MemoryLog(), BlockingReply()
+    log, reply = MemoryLog(), BlockingReply()
     async with open_scheduler(
-        log, FakeModel(gate), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-    ) as house:
+        log, FakeModel(reply), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         await trio.sleep(HOUR + 1)
         log.fail_with = StorageFull("no space left")
-        gate.released.set()
+        reply.released.set()
         await trio.sleep(600)
-        assert [row.outcome for row in await house.rows()] == ["running"]
+        assert [row.outcome for row in await harness.rows()] == ["running"]
         log.fail_with = None
         await trio.sleep(60)
-        [row] = await house.rows()
+        [row] = await harness.rows()
         assert (row.outcome, row.reason, row.ran) == (
             "failed",
             "storage_full: no space left",
@@ -274,7 +278,7 @@ async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_once_there
 
 
 class FillingLog(MemoryLog):
-    """Has room for so many writes more."""
+    """A log on a disk that is full after `writes_left` more writes."""
 
     writes_left = 100
 
@@ -284,21 +288,21 @@ class FillingLog(MemoryLog):
         super().submit(write)
 
 
-async def test_a_disk_that_fills_up_at_any_write_of_a_tick_leaves_none_of_its_sessions_open(
+async def test_a_disk_that_fills_up_at_any_write_of_a_tick_leaves_no_session_open(
     autojump_clock: Autojump,
 ) -> None:
     for writes in range(10):
         log = FillingLog()
         async with open_scheduler(
             log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-        ) as house:
+        ) as harness:
             await trio.sleep(HOUR / 2)
             log.writes_left = writes
             await trio.sleep(HOUR)
             log.writes_left = 100
             await trio.sleep(120)
-            assert await house.runtime.sessions() == [], f"after {writes} writes"
-            assert [outcome for outcome, _ in await house.outcomes()] in (["missed"], ["failed"], ["ran"])
+            assert await harness.runtime.sessions() == [], f"after {writes} writes"
+            assert [outcome for outcome, _ in await harness.outcomes()] in (["missed"], ["failed"], ["ran"])
 
 
 async def test_a_daemon_that_starts_on_a_full_disk_ticks_when_there_is_space(autojump_clock: Autojump) -> None:
@@ -306,8 +310,8 @@ async def test_a_daemon_that_starts_on_a_full_disk_ticks_when_there_is_space(aut
     log.fail_with = StorageFull("no space left")
     async with open_scheduler(
         log, model, FakeWallClock(MONDAY), probe=FakeProbe(), heartbeat_settings={"clerk": HOURLY}
-    ) as house:
+    ) as harness:
         await trio.sleep(60)
         log.fail_with = None
         await trio.sleep(HOUR)
-        assert [(row.outcome, row.slot) for row in await house.rows()] == [("ran", MONDAY + HOUR)]
+        assert [(row.outcome, row.slot) for row in await harness.rows()] == [("ran", MONDAY + HOUR)]

@@ -1,4 +1,4 @@
-"""Weeks of ticks: the ledger accounts for every slot and every cent, through nights, restarts and failures."""
+"""Tests of weeks of ticks: the ledger has every slot and every cent, through quiet hours, restarts and failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,23 +24,23 @@ async def reply_for_a_cent(request: ModelRequest, on_chunk: OnChunk) -> Reply:
 
 
 def check_complete(rows: Sequence[Tick], every_s: float, begin: float, end: float) -> None:
-    """Every slot between the two is told of, once, by exactly one row; slots lie on their grid."""
-    told = [row.slot + n * every_s for row in rows if row.by == "clock" for n in range(row.count)]
+    """Check that each slot between the two times is recorded by exactly one row, and lies on the grid."""
+    recorded = [row.slot + n * every_s for row in rows if row.by == "clock" for n in range(row.count)]
     count = int((end - begin) / every_s)
-    assert told == [begin + number * every_s for number in range(1, count + 1)]
+    assert recorded == [begin + number * every_s for number in range(1, count + 1)]
 
 
 async def test_a_week_of_ticks_has_a_row_for_every_slot_and_its_costs_add_up(autojump_clock: trio.abc.Clock) -> None:
     clock = FakeWallClock(MONDAY)
     model = FakeModel(reply_for_a_cent)
-    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(WEEK + 60)
-        rows = await house.rows()
+        rows = await harness.rows()
         check_complete(rows, HOUR, MONDAY, MONDAY + WEEK)
         assert Counter(row.outcome for row in rows) == {"ran": 168}
         assert len(model.requests) == 168
         assert sum(row.ran.cost_usd or 0 for row in rows if row.ran) == pytest.approx(1.68)
-        sessions = [await house.runtime.session(row.ran.session) for row in rows if row.ran]
+        sessions = [await harness.runtime.session(row.ran.session) for row in rows if row.ran]
         assert {info.state for info in sessions} == {"closed"}
         assert sum(info.cost_usd or 0 for info in sessions) == pytest.approx(1.68)
         assert [row.ended_at - row.started_at for row in rows if row.ended_at and row.started_at] == [20.0] * 168
@@ -53,54 +53,56 @@ async def test_a_week_with_quiet_nights_a_pause_and_a_probe_is_recorded_slot_by_
     probe = FakeProbe("mail 1")
     slow = BlockingReply(text_after="There is mail.")
     model = FakeModel(in_turn(reply_for_a_cent, slow, reply_for_a_cent))
-    beat = HeartbeatSettings(interval=60, probe="mail", quiet_hours=("22:00", "06:00"))
-    async with open_scheduler(MemoryLog(), model, clock, probe=probe, heartbeat_settings={"clerk": beat}) as house:
-        await trio.sleep(DAY + 60)  # Monday: 06:00 runs, the probe says the same for the rest of it
+    settings = HeartbeatSettings(interval=60, probe="mail", quiet_hours=("22:00", "06:00"))
+    async with open_scheduler(
+        MemoryLog(), model, clock, probe=probe, heartbeat_settings={"clerk": settings}
+    ) as harness:
+        await trio.sleep(DAY + 60)  # Monday: 06:00 runs, then the probe result is unchanged for the rest of the day
         probe.output = "mail 2"
-        await trio.sleep(9 * HOUR)  # Tuesday: 06:00 is slow, till after 09:00
+        await trio.sleep(9 * HOUR)  # Tuesday: the tick of 06:00 runs until after 09:00
         slow.released.set()
         await trio.sleep(15 * HOUR)
-        await house.scheduler.pause(NAME)
+        await harness.scheduler.pause(NAME)
         await trio.sleep(DAY)
-        await house.scheduler.resume(NAME)
+        await harness.scheduler.resume(NAME)
         await trio.sleep(4 * DAY)
-        rows = await house.rows()
+        rows = await harness.rows()
     check_complete(rows, HOUR, MONDAY, MONDAY + WEEK)
     reasons = Counter(f"{row.outcome} {row.reason}".strip() for row in rows)
     assert reasons == {
         "ran": 2,
         "skipped quiet hours (22:00 to 06:00)": 6 * 8,
         "skipped paused": 24,
-        "skipped the tick before it still runs": 3,
-        "skipped the probe says what it said before": 168 - 2 - 48 - 24 - 3,
+        "skipped the previous tick is still running": 3,
+        "skipped the probe result is unchanged": 168 - 2 - 48 - 24 - 3,
     }
     assert [row.text for row in rows if row.news] == ["There is mail."]
 
 
-async def test_a_restart_in_mid_week_keeps_the_grid_and_records_missed_slots(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_restart_keeps_the_grid_and_records_missed_slots(autojump_clock: trio.abc.Clock) -> None:
     clock = FakeWallClock(MONDAY)
     log, model = MemoryLog(), FakeModel(reply_for_a_cent)
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}):
         await trio.sleep(2.5 * DAY + 30)
     await trio.sleep(DAY)
     log = MemoryLog(log.tables)
-    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(3.5 * DAY)
-        rows = await house.rows()
+        rows = await harness.rows()
     check_complete(rows, HOUR, MONDAY, MONDAY + WEEK)
     assert Counter(row.outcome for row in rows) == {"ran": 144 + 1, "missed": 1}
     assert [(row.slot, row.count) for row in rows if row.outcome == "missed"] == [(MONDAY + 2.5 * DAY + HOUR, 23)]
-    assert len(model.requests) == 145, "the slot of half a minute ago is run, those before it are not"
+    assert len(model.requests) == 145, "the slot of half a minute ago is run, earlier ones are not"
 
 
-async def test_a_clock_set_forward_by_hours_brings_one_row_and_no_burst(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_clock_set_forward_by_hours_causes_one_row_and_no_burst(autojump_clock: trio.abc.Clock) -> None:
     clock = FakeWallClock(MONDAY)
     model = FakeModel(reply_for_a_cent)
-    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(1.5 * HOUR)
         clock.set(clock.now() + 7 * HOUR)
         await trio.sleep(2 * HOUR)
-        assert [(row.outcome, (row.slot - MONDAY) / HOUR, row.count) for row in await house.rows()] == [
+        assert [(row.outcome, (row.slot - MONDAY) / HOUR, row.count) for row in await harness.rows()] == [
             ("ran", 1, 1),
             ("missed", 2, 7),
             ("ran", 9, 1),
@@ -108,14 +110,16 @@ async def test_a_clock_set_forward_by_hours_brings_one_row_and_no_burst(autojump
         ]
 
 
-async def test_a_clock_set_back_by_hours_ticks_on_an_interval_from_then(autojump_clock: trio.abc.Clock) -> None:
+async def test_after_a_clock_was_set_back_by_hours_ticks_continue_one_interval_later(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     clock = FakeWallClock(MONDAY)
     model = FakeModel(reply_for_a_cent)
-    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(2.5 * HOUR)
         clock.set(clock.now() - 7.25 * HOUR)
         await trio.sleep(2.5 * HOUR)
-        assert [(row.outcome, (row.slot - MONDAY) / HOUR) for row in await house.rows()] == [
+        assert [(row.outcome, (row.slot - MONDAY) / HOUR) for row in await harness.rows()] == [
             ("ran", 1),
             ("ran", 2),
             ("ran", -3.75),
@@ -123,16 +127,16 @@ async def test_a_clock_set_back_by_hours_ticks_on_an_interval_from_then(autojump
         ]
 
 
-async def test_a_suspended_machine_wakes_to_one_row(autojump_clock: trio.abc.Clock) -> None:
-    """trio's clock stands still in a suspend, the wall's does not: from here that is a clock set forward."""
+async def test_a_suspend_of_the_machine_causes_one_row(autojump_clock: trio.abc.Clock) -> None:
+    """trio's clock stops during a suspend and the wall clock does not: a suspend looks like a clock set forward."""
     clock = FakeWallClock(MONDAY)
     async with open_scheduler(
         MemoryLog(), FakeModel(reply_for_a_cent), clock, heartbeat_settings={"clerk": HOURLY}
-    ) as house:
+    ) as harness:
         await trio.sleep(0.5 * HOUR)
         clock.set(MONDAY + 3 * DAY + 10)
         await trio.sleep(1.5 * HOUR)
-        outcomes = [(row.outcome, row.count) for row in await house.rows()]
+        outcomes = [(row.outcome, row.count) for row in await harness.rows()]
     assert outcomes == [("missed", 71), ("ran", 1), ("ran", 1)]
 
 
@@ -146,9 +150,9 @@ async def test_a_provider_failing_for_a_week_is_called_less_and_every_slot_is_re
         raise ModelFailed("provider_network", "No route to host.")
 
     model = FakeModel(fails)
-    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(WEEK + 60)
-        rows = await house.rows()
+        rows = await harness.rows()
         check_complete(rows, HOUR, MONDAY, MONDAY + WEEK)
         failed = [round((row.slot - MONDAY) / HOUR) for row in rows if row.outcome == "failed"]
         assert failed == [1, 2, 3, 5, 9, 17, 33, 57, 81, 105, 129, 153]
@@ -156,10 +160,10 @@ async def test_a_provider_failing_for_a_week_is_called_less_and_every_slot_is_re
         assert len(model.requests) == len(failed)
         assert rows[3].reason.startswith("the breaker is open until 2026-11-02 ")
         model.respond = replies("Back again.")
-        await house.scheduler.resume(NAME)
+        await harness.scheduler.resume(NAME)
         await trio.sleep(HOUR)
-        [standing] = house.scheduler.states()
-        assert (standing.row.failures, standing.row.closed_until, standing.last_tick and standing.last_tick.text) == (
+        [state] = harness.scheduler.states()
+        assert (state.row.failures, state.row.closed_until, state.last_tick and state.last_tick.text) == (
             0,
             None,
             "Back again.",
@@ -176,24 +180,24 @@ async def test_the_breaker_outlives_a_restart_and_a_refused_key_opens_it_at_once
         raise ModelFailed("provider_auth", "The key is refused.")
 
     log, model = MemoryLog(), FakeModel(refuses)
-    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(1.5 * HOUR)
-        assert await house.outcomes() == [("failed", "provider_auth: The key is refused.")]
+        assert await harness.outcomes() == [("failed", "provider_auth: The key is refused.")]
     log = MemoryLog(log.tables)
-    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR)
-        assert [outcome for outcome, _ in await house.outcomes()] == ["failed", "skipped"]
+        assert [outcome for outcome, _ in await harness.outcomes()] == ["failed", "skipped"]
         model.respond = replies("HEARTBEAT_OK")
         await trio.sleep(HOUR)
-        assert [outcome for outcome, _ in await house.outcomes()] == ["failed", "skipped", "ran"]
+        assert [outcome for outcome, _ in await harness.outcomes()] == ["failed", "skipped", "ran"]
 
 
 async def test_agents_tick_side_by_side_each_on_its_own_grid(autojump_clock: trio.abc.Clock) -> None:
     clock = FakeWallClock(MONDAY)
     model = FakeModel(reply_for_a_cent)
-    beats = {f"agent{number}": HeartbeatSettings(interval=1 + number) for number in range(20)}
-    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings=beats) as house:
+    settings = {f"agent{number}": HeartbeatSettings(interval=1 + number) for number in range(20)}
+    async with open_scheduler(MemoryLog(), model, clock, heartbeat_settings=settings) as harness:
         await trio.sleep(2 * HOUR + 30)
-        for name, beat in beats.items():
-            check_complete(await house.rows(f"heartbeat:{name}"), beat.interval * 60, MONDAY, MONDAY + 2 * HOUR)
+        for name, heartbeat in settings.items():
+            check_complete(await harness.rows(f"heartbeat:{name}"), heartbeat.interval * 60, MONDAY, MONDAY + 2 * HOUR)
     assert model.max_concurrent > 1

@@ -1,4 +1,4 @@
-"""The probe, as real processes: what it says, when that is something else than before, and how it is ended."""
+"""Tests of probes as real processes: their output, their digest and how they are killed."""
 
 import os
 from collections.abc import AsyncIterator
@@ -27,19 +27,19 @@ async def run_probe(probes: ProbeRunner, command: str, folder: Path | str = "/")
 
 
 async def wait_exited(pid: int) -> None:
-    """Wait until the process has ended, whoever reaps it."""
+    """Wait until the process has exited, whichever process reaps it."""
     with suppress(ProcessLookupError):
-        process = os.pidfd_open(pid)
-        await trio.lowlevel.wait_readable(process)
-        os.close(process)
+        pidfd = os.pidfd_open(pid)
+        await trio.lowlevel.wait_readable(pidfd)
+        os.close(pidfd)
 
 
 async def test_a_probe_runs_in_the_workspace_with_the_environment_of_a_tool(
     probes: ProbeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
-    probed = await run_probe(probes, 'pwd; echo "$WALRUS_HOME ${OPENAI_API_KEY:-no key}" >&2; exit 3', tmp_path)
-    assert (probed.exit_status, probed.output) == (3, f"{tmp_path}\n/home/walrus no key")
+    result = await run_probe(probes, 'pwd; echo "$WALRUS_HOME ${OPENAI_API_KEY:-no key}" >&2; exit 3', tmp_path)
+    assert (result.exit_status, result.output) == (3, f"{tmp_path}\n/home/walrus no key")
 
 
 async def test_the_digest_covers_the_command_its_status_and_all_its_output(probes: ProbeRunner) -> None:
@@ -50,34 +50,34 @@ async def test_the_digest_covers_the_command_its_status_and_all_its_output(probe
 
 
 async def test_the_output_is_shown_up_to_a_limit_and_without_secrets(probes: ProbeRunner) -> None:
-    probed = await run_probe(probes, "echo sk-secret; yes | head -c 3000000")
-    assert probed.output.startswith("***\ny\ny\n")
-    assert probed.output.endswith(f"\n[The rest is left out: these are the first {MAX_PROBE_OUTPUT:,} characters.]")
-    assert len(probed.output) < MAX_PROBE_OUTPUT + 100
+    result = await run_probe(probes, "echo sk-secret; yes | head -c 3000000")
+    assert result.output.startswith("***\ny\ny\n")
+    assert result.output.endswith(f"\n[Truncated: these are the first {MAX_PROBE_OUTPUT:,} characters.]")
+    assert len(result.output) < MAX_PROBE_OUTPUT + 100
     other = await run_probe(probes, "echo sk-secret; yes | head -c 3000000; echo n")
-    assert (other.output, other.digest == probed.digest) == (probed.output, False)
+    assert (other.output, other.digest == result.digest) == (result.output, False)
 
 
 async def test_a_probe_without_output_is_described_as_such(probes: ProbeRunner) -> None:
-    assert (await run_probe(probes, "exit 0")).output == "[nothing]"
+    assert (await run_probe(probes, "exit 0")).output == "[no output]"
 
 
-async def test_background_processes_of_a_probe_end_with_it(probes: ProbeRunner) -> None:
+async def test_background_processes_of_a_probe_are_killed_with_it(probes: ProbeRunner) -> None:
     await wait_exited(int((await run_probe(probes, "sleep 1000 & echo $!")).output))
 
 
 async def test_a_probe_that_never_ends_is_killed_with_all_its_children(tmp_path: Path, mock_clock: MockClock) -> None:
-    """On a clock that stands still until the probe hangs, and then is past the deadline at once."""
+    """The clock stands still until the probe hangs, then jumps to the deadline."""
     os.mkfifo(tmp_path / "pids")
 
-    async def once_it_hangs() -> None:
+    async def jump_when_it_hangs() -> None:
         pids.extend(map(int, (await trio.Path(tmp_path / "pids").read_text()).split()))
         mock_clock.jump(DEADLINE_S)
 
     pids: list[int] = []
     async with Spawner(umask=0o022) as spawner, trio.open_nursery() as nursery:
-        nursery.start_soon(once_it_hangs)
-        with pytest.raises(ProbeFailed, match="it had not ended after 60 s, and was killed"):
+        nursery.start_soon(jump_when_it_hangs)
+        with pytest.raises(ProbeFailed, match="it did not finish within 60 s and was killed"):
             await ProbeRunner(spawner, home="/", redact=Redaction())(
                 "sleep 1000 & echo $$ $! > pids; wait", str(tmp_path)
             )
@@ -86,6 +86,6 @@ async def test_a_probe_that_never_ends_is_killed_with_all_its_children(tmp_path:
         await wait_exited(pid)
 
 
-async def test_a_probe_that_cannot_be_started_says_why(probes: ProbeRunner, tmp_path: Path) -> None:
+async def test_a_probe_that_cannot_be_started_fails_with_the_reason(probes: ProbeRunner, tmp_path: Path) -> None:
     with pytest.raises(ProbeFailed, match="there"):
         await run_probe(probes, "true", tmp_path / "there is none")

@@ -1,4 +1,4 @@
-"""Heartbeats that change while a tick is begun, runs, or waits for the disk: each still has one tick at a time."""
+"""Tests of reloads while a tick begins, runs or waits for the disk: each heartbeat has one tick at a time."""
 
 import errno
 
@@ -18,7 +18,7 @@ Autojump = trio.abc.Clock
 
 
 class StallingLog(MemoryLog):
-    """A disk that takes its time: while it is held, writes wait."""
+    """A log on a slow disk: after `hold`, writes wait until `release`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class StallingLog(MemoryLog):
         self._stalled_writes = []
 
     def release(self) -> None:
-        held, self._stalled_writes = self._stalled_writes or [], None
-        for write in held:
+        stalled, self._stalled_writes = self._stalled_writes or [], None
+        for write in stalled:
             super().submit(write)
 
     def submit(self, write: Write) -> None:
@@ -40,7 +40,7 @@ class StallingLog(MemoryLog):
 
 
 class ClockOutOfDescriptors(FakeWallClock):
-    """A clock that cannot wait for a time of day while `left` is False: no descriptor is free for that."""
+    """A clock that cannot wait while `has_descriptors` is False, because no descriptor is free for its timer."""
 
     has_descriptors = True
 
@@ -54,58 +54,60 @@ class ClockOutOfDescriptors(FakeWallClock):
 async def test_a_heartbeat_removed_and_added_again_keeps_its_running_tick(
     autojump_clock: Autojump,
 ) -> None:
-    gate, probe = BlockingReply(), FakeProbe("one")
-    model = FakeModel(gate)
-    beats = {"clerk": HeartbeatSettings(interval=60, prompt="Look around.", probe="ls")}
+    reply, probe = BlockingReply(), FakeProbe("one")
+    model = FakeModel(reply)
+    settings = {"clerk": HeartbeatSettings(interval=60, prompt="Look around.", probe="ls")}
     log = MemoryLog()
-    async with open_scheduler(log, model, FakeWallClock(MONDAY), probe=probe, heartbeat_settings=beats) as house:
+    async with open_scheduler(log, model, FakeWallClock(MONDAY), probe=probe, heartbeat_settings=settings) as harness:
         await trio.sleep(1.25 * HOUR)
-        await house.reload_heartbeats({})
-        await house.reload_heartbeats({})
+        await harness.reload_heartbeats({})
+        await harness.reload_heartbeats({})
         await trio.sleep(0.25 * HOUR)
-        await house.reload_heartbeats(beats)
+        await harness.reload_heartbeats(settings)
         await trio.sleep(1.25 * HOUR)
-        assert await house.outcomes() == [("running", ""), ("skipped", "the tick before it still runs")]
-        gate.released.set()
+        assert await harness.outcomes() == [("running", ""), ("skipped", "the previous tick is still running")]
+        reply.released.set()
         await trio.sleep(HOUR)
-        assert [outcome for outcome, _ in await house.outcomes()] == ["ran", "skipped", "skipped"]
-        assert [(row.slot - MONDAY) / HOUR for row in await house.rows()] == [1, 2.5, 3.5]
-        [standing] = house.scheduler.states()
-        assert standing.row.seen == "ls one", "what its tick has found is not forgotten"
-        assert await log.schedules() == [standing.row]
+        assert [outcome for outcome, _ in await harness.outcomes()] == ["ran", "skipped", "skipped"]
+        assert [(row.slot - MONDAY) / HOUR for row in await harness.rows()] == [1, 2.5, 3.5]
+        [state] = harness.scheduler.states()
+        assert state.row.seen == "ls one", "the digest that its tick has found is kept"
+        assert await log.schedules() == [state.row]
     assert model.max_concurrent == 1
 
 
 async def test_a_heartbeat_added_again_after_its_tick_reuses_its_session(autojump_clock: Autojump) -> None:
-    gate = BlockingReply()
-    beats = {"clerk": HeartbeatSettings(interval=60, prompt="Look around.", session="same")}
-    async with open_scheduler(MemoryLog(), FakeModel(gate), FakeWallClock(MONDAY), heartbeat_settings=beats) as house:
+    reply = BlockingReply()
+    settings = {"clerk": HeartbeatSettings(interval=60, prompt="Look around.", session="same")}
+    async with open_scheduler(
+        MemoryLog(), FakeModel(reply), FakeWallClock(MONDAY), heartbeat_settings=settings
+    ) as harness:
         await trio.sleep(1.25 * HOUR)
-        await house.reload_heartbeats({})
-        gate.released.set()
+        await harness.reload_heartbeats({})
+        reply.released.set()
         await trio.sleep(60)
-        await house.reload_heartbeats(beats)
+        await harness.reload_heartbeats(settings)
         await trio.sleep(HOUR + 1)
-        assert [row.ran and row.ran.session for row in await house.rows()] == [1, 1]
+        assert [row.ran and row.ran.session for row in await harness.rows()] == [1, 1]
 
 
 @pytest.mark.parametrize(("before", "after"), [(60, 90), (10, 1440)])
-async def test_an_interval_that_changes_while_a_slot_is_written_down_counts_from_that_slot(
+async def test_an_interval_that_changes_while_a_slot_is_written_counts_from_that_slot(
     autojump_clock: Autojump, before: float, after: float
 ) -> None:
     log = StallingLog()
     async with open_scheduler(
         log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HeartbeatSettings(interval=before)}
-    ) as house:
+    ) as harness:
         log.hold()
         async with trio.open_nursery() as nursery:
             await trio.sleep(before * 60 + 1)
-            nursery.start_soon(house.reload_heartbeats, {"clerk": HeartbeatSettings(interval=after)})
+            nursery.start_soon(harness.reload_heartbeats, {"clerk": HeartbeatSettings(interval=after)})
             await trio.sleep(1)
             log.release()
         await trio.sleep(1)
-        assert [standing.row.next_slot for standing in house.scheduler.states()] == [MONDAY + (before + after) * 60]
-        assert [row.slot for row in await house.rows()] == [MONDAY + before * 60]
+        assert [state.row.next_slot for state in harness.scheduler.states()] == [MONDAY + (before + after) * 60]
+        assert [row.slot for row in await harness.rows()] == [MONDAY + before * 60]
 
 
 async def test_a_slot_due_while_a_new_interval_is_being_written_is_dropped(
@@ -114,49 +116,47 @@ async def test_a_slot_due_while_a_new_interval_is_being_written_is_dropped(
     log = StallingLog()
     async with open_scheduler(
         log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HeartbeatSettings(interval=10)}
-    ) as house:
+    ) as harness:
         await trio.sleep(599)
         log.hold()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(house.reload_heartbeats, {"clerk": HeartbeatSettings(interval=1440)})
+            nursery.start_soon(harness.reload_heartbeats, {"clerk": HeartbeatSettings(interval=1440)})
             await trio.sleep(2)
             log.release()
         await trio.sleep(HOUR)
-        assert await house.rows() == []
-        assert [standing.row.next_slot for standing in house.scheduler.states()] == [MONDAY + DAY]
+        assert await harness.rows() == []
+        assert [state.row.next_slot for state in harness.scheduler.states()] == [MONDAY + DAY]
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"clerk": HeartbeatSettings(interval=90)}], ids=["taken out", "another interval"]
-)
+@pytest.mark.parametrize("change", [{}, {"clerk": HeartbeatSettings(interval=90)}], ids=["removed", "another interval"])
 async def test_a_reload_on_a_full_disk_is_active_and_is_written_once_there_is_space(
     autojump_clock: Autojump, change: dict[str, HeartbeatSettings]
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR / 2)
         log.fail_with = StorageFull("no space left")
-        await house.reload_heartbeats(change)
-        assert house.scheduler.names == tuple(f"heartbeat:{name}" for name in change)
+        await harness.reload_heartbeats(change)
+        assert harness.scheduler.names == tuple(f"heartbeat:{name}" for name in change)
         await trio.sleep(HOUR / 2 + 1)
-        assert await house.rows() == []
+        assert await harness.rows() == []
         log.fail_with = None
-        await house.reload_heartbeats(change)
+        await harness.reload_heartbeats(change)
         await trio.sleep(HOUR)
-        assert [(row.slot - MONDAY) / HOUR for row in await house.rows()] == [1.5] * len(change)
+        assert [(row.slot - MONDAY) / HOUR for row in await harness.rows()] == [1.5] * len(change)
 
 
-async def test_where_no_descriptor_is_free_for_a_wait_the_daemon_goes_on_and_ticks_in_time(
+async def test_without_a_free_descriptor_for_a_wait_heartbeats_still_run_in_time(
     autojump_clock: Autojump,
 ) -> None:
     clock = ClockOutOfDescriptors(MONDAY)
-    async with open_scheduler(MemoryLog(), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(MemoryLog(), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR / 2)
         clock.has_descriptors = False
         clock.set(clock.now())
         await trio.sleep(2 * HOUR)
         clock.has_descriptors = True
         await trio.sleep(HOUR)
-        assert [(row.outcome, row.slot) for row in await house.rows()] == [
+        assert [(row.outcome, row.slot) for row in await harness.rows()] == [
             ("ran", MONDAY + n * HOUR) for n in (1, 2, 3)
         ]

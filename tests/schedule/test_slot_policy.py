@@ -1,4 +1,4 @@
-"""When a heartbeat ticks: every slot once or accounted for, whatever the clock does. And its quiet hours."""
+"""Tests of slot_policy: each slot is run or recorded once, whatever the clock does. Also quiet hours and breaker."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -38,13 +38,13 @@ cadences = st.builds(
 
 
 def decide_all(row: ScheduleRow, cadence: Cadence, now: float) -> tuple[list[SlotDecision], ScheduleRow]:
-    """What is done at this time until there is nothing more to do, and the row after it."""
+    """Apply decisions at this time until nothing is left to do; return them and the row after them."""
     done: list[SlotDecision] = []
     while not isinstance(decision := next_decision(row, cadence, now, running=False), WaitUntil):
         done.append(decision)
-        assert decision.next_slot != row.next_slot, "what is done is done"
+        assert decision.next_slot != row.next_slot, "each decision moves the next slot"
         row = replace(row, next_slot=decision.next_slot)
-        assert len(done) < 5, "it never bursts"
+        assert len(done) < 5, "there are no bursts"
     return done, row
 
 
@@ -54,7 +54,7 @@ def test_a_slot_is_run_when_it_is_due_and_not_before() -> None:
     assert next_decision(ROW, HOURLY, NOW + MAX_LATENESS_S - 1, running=False) == RunSlot(NOW, NOW + 3600)
 
 
-def test_slots_that_passed_meanwhile_are_one_row_and_the_last_is_run_if_it_is_not_late() -> None:
+def test_passed_slots_are_one_row_and_the_last_is_run_if_it_is_not_late() -> None:
     late = NOW + 5 * 3600
     assert decide_all(ROW, HOURLY, late + 600) == (
         [RecordMissed(NOW, 6, NOW + 6 * 3600)],
@@ -63,7 +63,7 @@ def test_slots_that_passed_meanwhile_are_one_row_and_the_last_is_run_if_it_is_no
     assert decide_all(ROW, HOURLY, late + 1)[0] == [RecordMissed(NOW, 5, late), RunSlot(late, late + 3600)]
 
 
-def test_a_clock_that_was_set_back_begins_a_new_grid_one_interval_from_now() -> None:
+def test_after_the_clock_was_set_back_a_new_grid_begins_one_interval_from_now() -> None:
     assert next_decision(ROW, HOURLY, NOW - 3600, running=False) == WaitUntil(NOW)
     assert next_decision(ROW, HOURLY, NOW - 3601, running=False) == Reschedule(NOW - 1)
 
@@ -81,7 +81,7 @@ def test_the_reasons_to_skip_a_slot_have_a_fixed_order() -> None:
     assert [reason.reason if isinstance(reason, SkipSlot) else reason for reason in reasons[:3]] == [
         "paused",
         "quiet hours (00:00 to 23:59)",
-        "the tick before it still runs",
+        "the previous tick is still running",
     ]
     assert isinstance(reasons[3], SkipSlot)
     assert reasons[3].reason.startswith("the breaker is open until 20")
@@ -92,21 +92,21 @@ def test_the_reasons_to_skip_a_slot_have_a_fixed_order() -> None:
 @given(cadences, st.lists(st.floats(0, 3), min_size=1, max_size=30))
 def test_while_the_clock_only_advances_every_slot_is_recorded_once(cadence: Cadence, steps: list[float]) -> None:
     row, now = ROW, NOW - 1
-    told: list[float] = []
+    recorded: list[float] = []
     for step in steps:
         now += step * cadence.every_s
         done, row = decide_all(row, cadence, now)
         for decision in done:
             assert isinstance(decision, RunSlot | RecordMissed)
             count = decision.count if isinstance(decision, RecordMissed) else 1
-            told += [decision.slot + n * cadence.every_s for n in range(count)]
+            recorded += [decision.slot + n * cadence.every_s for n in range(count)]
         assert now - cadence.every_s - MAX_LATENESS_S - cadence.jitter_s < row.next_slot <= now + cadence.every_s
-    for number, slot in enumerate(told):
+    for number, slot in enumerate(recorded):
         assert abs(slot - (NOW + number * cadence.every_s)) < 1e-3, "slots do not drift"
 
 
 @given(cadences, st.lists(st.floats(-5, 5), min_size=1, max_size=30))
-def test_however_the_clock_is_set_the_next_slot_is_never_further_away_than_one_interval(
+def test_the_next_slot_is_at_most_one_interval_away_however_the_clock_is_set(
     cadence: Cadence, steps: list[float]
 ) -> None:
     row, now = ROW, NOW - 1
@@ -122,10 +122,10 @@ def test_however_the_clock_is_set_the_next_slot_is_never_further_away_than_one_i
 
 
 @given(cadences, st.lists(st.floats(0, 2), min_size=1, max_size=30), st.data())
-def test_a_clock_that_is_only_set_back_brings_no_two_runs_nearer_than_an_interval(
+def test_runs_are_an_interval_apart_if_the_clock_is_only_set_back(
     cadence: Cadence, steps: list[float], data: st.DataObject
 ) -> None:
-    """In time that truly passes: a wait is slept through, and then the clock may be set back."""
+    """The distance is measured in real time: each wait passes, whole or half, and then the clock may be set back."""
     row, now, passed, ran = ROW, NOW, 0.0, list[float]()
     for step in steps:
         done, row = decide_all(row, cadence, now)
@@ -139,23 +139,25 @@ def test_a_clock_that_is_only_set_back_brings_no_two_runs_nearer_than_an_interva
 
 
 @given(st.floats(0, 1e9), st.floats(0.001, 3600))
-def test_jitter_is_of_the_slot_and_the_name_and_within_its_bound(slot: float, most: float) -> None:
-    assert 0 <= compute_jitter("a", slot, most) < most
-    assert compute_jitter("a", slot, most) == compute_jitter("a", slot, most) != compute_jitter("b", slot, most)
+def test_jitter_depends_on_slot_and_name_and_stays_below_its_maximum(slot: float, maximum: float) -> None:
+    assert 0 <= compute_jitter("a", slot, maximum) < maximum
+    assert (
+        compute_jitter("a", slot, maximum) == compute_jitter("a", slot, maximum) != compute_jitter("b", slot, maximum)
+    )
 
 
-def test_a_new_interval_counts_from_the_last_slot_where_that_is_still_to_come() -> None:
+def test_a_new_interval_counts_from_the_last_slot_if_that_is_in_the_future() -> None:
     assert recompute_next_slot(NOW + 60, 300, 3600, NOW) == NOW + 60 - 300 + 3600
     assert recompute_next_slot(NOW + 3000, 3600, 300, NOW) == NOW + 300
 
 
 def quiet_slots(first: datetime) -> list[str]:
-    """The slots of a day from `first` on that fall into the night, as the wall shows them."""
-    rhythm, last = Cadence(every_s=1800.0, quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
+    """Return the local times of the slots within a day from `first` that are skipped as quiet."""
+    cadence, last = Cadence(every_s=1800.0, quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
     quiet = []
     slot = first.timestamp()
     while slot < last.timestamp():
-        decision = next_decision(ScheduleRow(name="heartbeat:clerk", next_slot=slot), rhythm, slot, running=False)
+        decision = next_decision(ScheduleRow(name="heartbeat:clerk", next_slot=slot), cadence, slot, running=False)
         assert isinstance(decision, RunSlot | SkipSlot)
         if isinstance(decision, SkipSlot):
             quiet.append(f"{datetime.fromtimestamp(slot, BERLIN):%H:%M}")
@@ -181,7 +183,7 @@ def test_quiet_hours_follow_the_wall_clock_on_the_day_of_25_hours() -> None:
     assert sorted(quiet_slots(datetime(2026, 10, 24, 12, tzinfo=BERLIN))) == sorted(EVENING + autumn)
 
 
-def test_hours_within_one_day_are_quiet_from_their_begin_until_before_their_end() -> None:
+def test_quiet_hours_within_one_day_include_their_start_and_not_their_end() -> None:
     noon = QuietHours(start_minute=12 * 60, end_minute=13 * 60)
     at = [datetime(2026, 5, 5, hour, minute, tzinfo=BERLIN) for hour, minute in ((11, 59), (12, 0), (12, 59), (13, 0))]
     assert [moment in noon for moment in at] == [False, True, True, False]
@@ -198,13 +200,13 @@ def test_the_breaker_opens_at_the_third_failure_and_doubles_up_to_a_day() -> Non
     assert breaker.reset(row) == ROW
 
 
-def test_a_failure_that_the_next_tick_would_repeat_opens_it_at_once() -> None:
+def test_a_failure_that_the_next_tick_would_repeat_opens_the_breaker_at_once() -> None:
     row = breaker.after_failure(ROW, 60.0, NOW, opens_breaker=True)
     assert (row.failures, row.closed_until) == (3, NOW + 120)
     again = breaker.after_failure(row, 60.0, NOW, opens_breaker=False)
     assert again.closed_until == NOW + 240
 
 
-def test_an_open_breaker_is_open_for_a_day_at_most_though_the_clock_was_set_back() -> None:
+def test_a_breaker_is_open_for_a_day_at_most_even_if_the_clock_was_set_back() -> None:
     row = replace(ROW, closed_until=NOW + 3600)
     assert [breaker.is_open(row, now) for now in (NOW - 90_000, NOW, NOW + 3600)] == [False, True, False]

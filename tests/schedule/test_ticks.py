@@ -1,4 +1,4 @@
-"""One tick: what the agent is told, in which session, and what its row says of it; and what the clock may not start."""
+"""Tests of single ticks: the message to the agent, the session, the row in the ledger, and manual ticks."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ Autojump = trio.abc.Clock
 
 
 class FakeTodoSource:
-    """Fills Source, with a text for every agent."""
+    """A source with the same text for every agent."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -41,11 +41,13 @@ class UnreadableSource:
         raise TodoUnreadable(f"the list of {agent} cannot be read")
 
 
-async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_says_which(autojump_clock: Autojump) -> None:
+async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_names_both(autojump_clock: Autojump) -> None:
     model = FakeModel(replies("The roof leaks."))
-    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(
+        MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         await trio.sleep(HOUR + 1)
-        [row] = await house.rows()
+        [row] = await harness.rows()
         assert row == Tick(
             ts=MONDAY + HOUR,
             tick=1,
@@ -59,44 +61,44 @@ async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_says_which(autoju
             started_at=MONDAY + HOUR,
             ended_at=MONDAY + HOUR,
         )
-        info = await house.runtime.session(1)
+        info = await harness.runtime.session(1)
         assert (info.created_by, info.title, info.state) == (
             "heartbeat",
             "heartbeat of clerk, 2026-11-02 01:00",
             "closed",
         )
-        message = decode_row((await house.log.events(1, 1, 1))[0].body)
+        message = decode_row((await harness.log.events(1, 1, 1))[0].body)
         assert isinstance(message, UserMessage)
         assert (message.kind, message.sender, message.content) == ("heartbeat", "", "Look around.")
 
 
 async def test_the_tick_event_and_the_last_row_are_equal(autojump_clock: Autojump) -> None:
     log = MemoryLog()
-    async with open_scheduler(log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR + 1)
-        [row] = await house.rows()
-    facts = log.tables.sessions[0].rows
-    assert [fact.seq for fact in facts] == [1]
-    assert b'"outcome":"ran"' in facts[0].body
+        [row] = await harness.rows()
+    events = log.tables.sessions[0].rows
+    assert [event.seq for event in events] == [1]
+    assert b'"outcome":"ran"' in events[0].body
     assert row.outcome == "ran"
 
 
 async def test_todo_items_of_the_agent_follow_the_prompt(autojump_clock: Autojump) -> None:
     model, probe = FakeModel(), FakeProbe("2 files")
     sources = (FakeTodoSource("- mend the roof"), UnreadableSource(), FakeTodoSource(""))
-    opened = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, sources=sources)
-    async with opened(heartbeat_settings={"clerk": PROBING}) as house:
+    opener = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, sources=sources)
+    async with opener(heartbeat_settings={"clerk": PROBING}) as harness:
         await trio.sleep(HOUR + 1)
         assert model.requests == [
             [
                 User(
                     "Look around.\n\n"
                     "What clerk has to do:\n\n- mend the roof\n\n"
-                    "What `ls` says, exit status 0:\n\n2 files"
+                    "Output of `ls` (exit status 0):\n\n2 files"
                 )
             ]
         ]
-        assert await house.outcomes() == [("ran", "the list of clerk cannot be read")]
+        assert await harness.outcomes() == [("ran", "the list of clerk cannot be read")]
 
 
 async def test_without_a_prompt_the_default_one_explains_heartbeats(autojump_clock: Autojump) -> None:
@@ -122,70 +124,76 @@ async def test_without_a_prompt_the_default_one_explains_heartbeats(autojump_clo
         ("All fine. HEARTBEAT_OK", True),
     ],
 )
-def test_an_answer_of_only_heartbeat_ok_is_no_news(answer: str, news: bool) -> None:
+def test_an_answer_of_only_heartbeat_ok_is_not_news(answer: str, news: bool) -> None:
     assert is_news(answer) is news
 
 
-async def test_a_quiet_answer_is_stored_and_is_no_news_and_a_long_one_is_cut(autojump_clock: Autojump) -> None:
+async def test_a_heartbeat_ok_is_stored_and_is_not_news_and_a_long_answer_is_truncated(
+    autojump_clock: Autojump,
+) -> None:
     model = FakeModel(in_turn(replies("HEARTBEAT_OK"), replies("x" * 600)))
-    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(
+        MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         await trio.sleep(2 * HOUR + 1)
-        assert [(row.text, row.news) for row in await house.rows()] == [("HEARTBEAT_OK", False), ("x" * 500, True)]
-        assert [row.text for row in await house.scheduler.history(NAME, news=True)] == ["x" * 500]
+        assert [(row.text, row.news) for row in await harness.rows()] == [("HEARTBEAT_OK", False), ("x" * 500, True)]
+        assert [row.text for row in await harness.scheduler.history(NAME, news=True)] == ["x" * 500]
 
 
-async def test_the_same_session_is_used_again_until_it_is_closed(autojump_clock: Autojump) -> None:
+async def test_the_same_session_is_reused_until_it_is_closed(autojump_clock: Autojump) -> None:
     log, model, clock = MemoryLog(), FakeModel(), FakeWallClock(MONDAY)
-    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(2 * HOUR + 1)
-        assert (await house.runtime.session(1)).title == "heartbeats of clerk"
+        assert (await harness.runtime.session(1)).title == "heartbeats of clerk"
     log = MemoryLog(log.tables)
-    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as house:
+    async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(HOUR)
-        await house.runtime.close_session(1)
+        await harness.runtime.close_session(1)
         await trio.sleep(2 * HOUR)
-        turns = [(row.ran.session, row.ran.turn) for row in await house.rows() if row.ran]
+        turns = [(row.ran.session, row.ran.turn) for row in await harness.rows() if row.ran]
         assert turns == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
-        assert [len(asked) for asked in model.requests] == [1, 3, 5, 1, 3]
+        assert [len(request) for request in model.requests] == [1, 3, 5, 1, 3]
 
 
 async def test_a_tick_is_skipped_while_its_session_has_a_turn_under_way(autojump_clock: Autojump) -> None:
-    gate = BlockingReply()
-    model = FakeModel(in_turn(replies("ok"), gate, replies("ok")))
-    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": SAME}) as house:
+    reply = BlockingReply()
+    model = FakeModel(in_turn(replies("ok"), reply, replies("ok")))
+    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(1.5 * HOUR)
-        ticket = await house.runtime.send(1, MessageRequest(content="a word with you"))
+        handle = await harness.runtime.send(1, MessageRequest(content="a word with you"))
         await trio.sleep(HOUR)
-        gate.released.set()
-        await ticket.wait_result()
+        reply.released.set()
+        await handle.wait_result()
         await trio.sleep(HOUR)
-        assert await house.outcomes() == [("ran", ""), ("skipped", "session 1 has a turn under way"), ("ran", "")]
-        assert [row.news for row in await house.rows()] == [True, False, True]
+        assert await harness.outcomes() == [("ran", ""), ("skipped", "session 1 has a turn under way"), ("ran", "")]
+        assert [row.news for row in await harness.rows()] == [True, False, True]
 
 
-async def test_a_failed_tick_says_why_and_is_news_with_what_it_cost(autojump_clock: Autojump) -> None:
+async def test_a_failed_tick_has_a_reason_and_a_cost_and_is_news(autojump_clock: Autojump) -> None:
     model = FakeModel(in_turn(fails(ModelFailed("provider_network", "No route.")), replies("")))
-    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(
+        MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         await trio.sleep(2 * HOUR + 1)
-        rows = await house.rows()
+        rows = await harness.rows()
         assert [(row.outcome, row.reason, row.news) for row in rows] == [
             ("failed", "provider_network: No route.", True),
-            ("failed", "no_action: the model neither said nor asked for anything", True),
+            ("failed", "no_action: the model returned neither text nor tool calls", True),
         ]
         assert [row.ran for row in rows] == [
             TurnRef(session=1, turn=1, cost_usd=None),
             TurnRef(session=2, turn=1, cost_usd=0.0),
         ]
-        assert [standing.row.failures for standing in house.scheduler.states()] == [2]
+        assert [state.row.failures for state in harness.scheduler.states()] == [2]
 
 
-async def test_a_removed_agent_makes_a_failed_tick(autojump_clock: Autojump) -> None:
+async def test_a_tick_of_a_missing_agent_fails(autojump_clock: Autojump) -> None:
     async with open_scheduler(
         MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-    ) as house:
-        await house.reload_heartbeats({"ghost": HOURLY})
+    ) as harness:
+        await harness.reload_heartbeats({"ghost": HOURLY})
         await trio.sleep(HOUR + 1)
-        [(outcome, reason)] = await house.outcomes("heartbeat:ghost")
+        [(outcome, reason)] = await harness.outcomes("heartbeat:ghost")
         assert (outcome, reason) == ("failed", "agent_not_found: there is no agent named 'ghost'")
 
 
@@ -196,14 +204,14 @@ async def test_the_model_is_called_only_if_the_probe_output_changed(autojump_clo
         await trio.sleep(2 * HOUR + 1)
     async with open_scheduler(
         log := MemoryLog(log.tables), model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}
-    ) as house:
+    ) as harness:
         await trio.sleep(HOUR)
         probe.output = "two"
         model.respond = fails(ModelFailed("provider_network", "No route."))
-        await trio.sleep(HOUR)  # it said something new, and nobody has answered to it
+        await trio.sleep(HOUR)  # the output is new, and the agent has not answered to it
         model.respond = replies("ok")
         await trio.sleep(2 * HOUR)
-        assert [outcome for outcome, _ in await house.outcomes()] == [
+        assert [outcome for outcome, _ in await harness.outcomes()] == [
             "ran",
             "skipped",
             "skipped",
@@ -211,94 +219,98 @@ async def test_the_model_is_called_only_if_the_probe_output_changed(autojump_clo
             "ran",
             "skipped",
         ]
-        assert await house.scheduler.tick_now(NAME) == (await house.rows())[-1], "by hand no less"
-        assert (await house.outcomes())[-1] == ("skipped", "the probe says what it said before")
+        assert await harness.scheduler.tick_now(NAME) == (await harness.rows())[-1], "a manual tick is skipped, too"
+        assert (await harness.outcomes())[-1] == ("skipped", "the probe result is unchanged")
     assert (probe.calls, len(model.requests)) == (7, 3)
 
 
-async def test_a_tick_by_hand_runs_whatever_the_hour_the_breaker_and_a_pause_say(autojump_clock: Autojump) -> None:
+async def test_a_manual_tick_ignores_quiet_hours_the_breaker_and_a_pause(autojump_clock: Autojump) -> None:
     quiet = HeartbeatSettings(interval=60, quiet_hours=("00:00", "23:59"))
     model = FakeModel(fails(ModelFailed("provider_auth", "Refused.")))
-    async with open_scheduler(MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": quiet}) as house:
-        await house.scheduler.pause(NAME)
+    async with open_scheduler(
+        MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": quiet}
+    ) as harness:
+        await harness.scheduler.pause(NAME)
         await trio.sleep(60)
-        failed = await house.scheduler.tick_now(NAME)
+        failed = await harness.scheduler.tick_now(NAME)
         assert (failed.outcome, failed.by, failed.slot, failed.reason) == (
             "failed",
             "hand",
             MONDAY + 60,
             "provider_auth: Refused.",
         )
-        [standing] = house.scheduler.states()
-        assert standing.row.closed_until == MONDAY + 60 + 2 * HOUR
+        [state] = harness.scheduler.states()
+        assert state.row.closed_until == MONDAY + 60 + 2 * HOUR
         model.respond = replies("ok")
-        assert (await house.scheduler.tick_now(NAME)).outcome == "ran"
-        assert standing.row == ScheduleRow(name=NAME, paused=True, next_slot=MONDAY + HOUR)
+        assert (await harness.scheduler.tick_now(NAME)).outcome == "ran"
+        assert state.row == ScheduleRow(name=NAME, paused=True, next_slot=MONDAY + HOUR)
 
 
 async def test_a_manual_tick_outlives_its_caller_and_blocks_another_manual_tick(
     autojump_clock: Autojump,
 ) -> None:
-    gate = BlockingReply()
+    reply = BlockingReply()
     async with open_scheduler(
-        MemoryLog(), FakeModel(gate), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-    ) as house:
+        MemoryLog(), FakeModel(reply), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
         with trio.move_on_after(10):
-            await house.scheduler.tick_now(NAME)
-        with pytest.raises(Problem) as refused:
-            await house.scheduler.tick_now(NAME)
-        assert (refused.value.kind, refused.value.message) == ("session_busy", f"{NAME} has a tick under way")
+            await harness.scheduler.tick_now(NAME)
+        with pytest.raises(Problem) as error:
+            await harness.scheduler.tick_now(NAME)
+        assert (error.value.kind, error.value.message) == ("session_busy", f"{NAME} is already running a tick")
         await trio.sleep(HOUR)
-        gate.released.set()
+        reply.released.set()
         await trio.sleep(HOUR)
-        assert [(row.by, row.outcome, row.reason) for row in await house.rows()] == [
+        assert [(row.by, row.outcome, row.reason) for row in await harness.rows()] == [
             ("hand", "ran", ""),
-            ("clock", "skipped", "the tick before it still runs"),
+            ("clock", "skipped", "the previous tick is still running"),
             ("clock", "ran", ""),
         ]
 
 
-async def test_an_unknown_name_is_refused_with_the_nearest(autojump_clock: Autojump) -> None:
+async def test_an_unknown_name_is_refused_with_the_nearest_name_as_a_hint(autojump_clock: Autojump) -> None:
     async with open_scheduler(
         MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
-    ) as house:
-        schedules = house.scheduler
-        for call in (schedules.tick_now, schedules.pause, schedules.resume, schedules.history):
+    ) as harness:
+        scheduler = harness.scheduler
+        for call in (scheduler.tick_now, scheduler.pause, scheduler.resume, scheduler.history):
             for name in ("clerk", "heartbeat:clark"):
-                with pytest.raises(Problem) as refused:
+                with pytest.raises(Problem) as error:
                     await call(name)
-                assert (refused.value.kind, refused.value.hint) == ("schedule_not_found", f"Did you mean {NAME}?")
+                assert (error.value.kind, error.value.hint) == ("schedule_not_found", f"Did you mean {NAME}?")
 
 
-async def test_a_new_interval_takes_effect_at_once_and_one_that_is_taken_out_begins_anew(
+async def test_a_new_interval_takes_effect_at_once_and_a_removed_heartbeat_begins_a_new_grid(
     autojump_clock: Autojump,
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(MONDAY)
-    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
+    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(1.5 * HOUR)
-        await house.reload_heartbeats({"clerk": HeartbeatSettings(interval=10)})
+        await harness.reload_heartbeats({"clerk": HeartbeatSettings(interval=10)})
         await trio.sleep(0.25 * HOUR)
-        await house.reload_heartbeats({"clerk": HeartbeatSettings(interval=120)})
+        await harness.reload_heartbeats({"clerk": HeartbeatSettings(interval=120)})
         await trio.sleep(2.25 * HOUR)
-        at = [(row.slot - MONDAY) / HOUR for row in await house.rows()]
+        at = [(row.slot - MONDAY) / HOUR for row in await harness.rows()]
         assert at == pytest.approx([1, 1.5 + 1 / 6, 1.5 + 1 / 6 + 2])
-        await house.reload_heartbeats({})
-        assert house.scheduler.names == ()
+        await harness.reload_heartbeats({})
+        assert harness.scheduler.names == ()
         await trio.sleep(24 * HOUR)
-    async with open_scheduler(MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as house:
-        begun = clock.now()
+    async with open_scheduler(
+        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}
+    ) as harness:
+        restarted_at = clock.now()
         await trio.sleep(1.5 * HOUR)
-        rows = await house.rows()
+        rows = await harness.rows()
         assert [row.outcome for row in rows] == ["ran"] * 4
-        assert rows[-1].slot == pytest.approx(begun + HOUR)
+        assert rows[-1].slot == pytest.approx(restarted_at + HOUR)
 
 
 async def test_the_history_is_paged_newest_first_and_outlives_its_heartbeat(autojump_clock: Autojump) -> None:
-    beats = {"clerk": HOURLY, "poet": HeartbeatSettings(interval=120)}
-    async with open_scheduler(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings=beats) as house:
+    settings = {"clerk": HOURLY, "poet": HeartbeatSettings(interval=120)}
+    async with open_scheduler(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings=settings) as harness:
         await trio.sleep(4 * HOUR + 1)
-        await house.reload_heartbeats({"poet": beats["poet"]})
-        mine = await house.scheduler.history(NAME)
-        assert [row.slot for row in mine] == [MONDAY + n * HOUR for n in (4, 3, 2, 1)]
-        assert await house.scheduler.history(NAME, before=mine[1].tick, limit=1) == [mine[2]]
-        assert len(await house.scheduler.history(None)) == 6
+        await harness.reload_heartbeats({"poet": settings["poet"]})
+        rows = await harness.scheduler.history(NAME)
+        assert [row.slot for row in rows] == [MONDAY + n * HOUR for n in (4, 3, 2, 1)]
+        assert await harness.scheduler.history(NAME, before=rows[1].tick, limit=1) == [rows[2]]
+        assert len(await harness.scheduler.history(None)) == 6

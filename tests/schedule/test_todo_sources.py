@@ -1,4 +1,4 @@
-"""What waits for an agent: the lines of its .todo file, whatever stands in their place."""
+"""Tests of TodoFile: the lines of an agent's .todo file, and other things at its path."""
 
 import os
 from collections.abc import Callable
@@ -23,27 +23,25 @@ async def read_todo(todo: Path) -> PendingWork | None:
     return await TodoFile(str(todo.parent)).read_pending("clerk")
 
 
-async def test_the_lines_of_the_file_wait(todo: Path) -> None:
+async def test_the_lines_of_the_file_are_pending_work(todo: Path) -> None:
     write_todo(todo, b"\n- mend the roof\n- pay the baker\n\n")
     assert await read_todo(todo) == PendingWork(f"Things to do, from {todo}:", "- mend the roof\n- pay the baker")
 
 
 @pytest.mark.parametrize("text", [None, "", " \n\n"])
-async def test_without_lines_nothing_waits(todo: Path, text: str | None) -> None:
+async def test_without_lines_there_is_no_pending_work(todo: Path, text: str | None) -> None:
     if text is not None:
         write_todo(todo, text.encode())
     assert await read_todo(todo) is None
 
 
-async def test_a_long_file_is_cut_and_says_so_and_odd_bytes_are_no_obstacle(todo: Path) -> None:
+async def test_a_long_file_is_truncated_with_a_note_and_invalid_utf8_is_replaced(todo: Path) -> None:
     write_todo(todo, b"\xff" + b"x" * 2 * MAX_TODO_BYTES)
     found = await read_todo(todo)
     assert found
     assert (
         found.text
-        == "\ufffd"
-        + "x" * (MAX_TODO_BYTES - 1)
-        + f"\n[The rest is left out: these are the first {MAX_TODO_BYTES:,} bytes.]"
+        == "\ufffd" + "x" * (MAX_TODO_BYTES - 1) + f"\n[Truncated: these are the first {MAX_TODO_BYTES:,} bytes.]"
     )
 
 
@@ -64,7 +62,7 @@ def make_link_loop(todo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "reason"),
     [
         (make_pipe, "it is not a regular file"),
         (make_endless_file, "it is not a regular file"),
@@ -72,10 +70,10 @@ def make_link_loop(todo: Path) -> None:
         (make_link_loop, "Too many levels of symbolic links"),
     ],
 )
-async def test_a_path_that_is_no_regular_file_is_reported_and_not_waited_for(
-    todo: Path, make: Callable[[Path], None], said: str
+async def test_a_path_that_is_not_a_regular_file_is_reported_and_not_waited_for(
+    todo: Path, make: Callable[[Path], None], reason: str
 ) -> None:
     make(todo)
     with pytest.raises(TodoUnreadable) as unreadable:
         await read_todo(todo)
-    assert str(unreadable.value) == f"{todo} cannot be read: {said}"
+    assert str(unreadable.value) == f"{todo} cannot be read: {reason}"

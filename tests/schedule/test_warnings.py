@@ -1,4 +1,4 @@
-"""What walrusctl status says of schedules that do not tick as they should, and that it is silent of the others."""
+"""Tests of the warnings about schedules that do not run as they should; the others cause no warning."""
 
 import time
 
@@ -18,26 +18,28 @@ Autojump = trio.abc.Clock
 
 
 async def test_a_paused_schedule_is_named_until_it_is_resumed(autojump_clock: Autojump) -> None:
-    async with open_scheduler(MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings=HEARTBEATS) as house:
-        assert house.scheduler.warnings() == ()
-        await house.scheduler.pause(NAME)
-        assert house.scheduler.warnings() == (f"{NAME} is paused: `walrusctl schedule resume {NAME}` lets it tick.",)
-        await house.scheduler.resume(NAME)
-        assert house.scheduler.warnings() == ()
+    async with open_scheduler(
+        MemoryLog(), FakeModel(), FakeWallClock(MONDAY), heartbeat_settings=HEARTBEATS
+    ) as harness:
+        assert harness.scheduler.warnings() == ()
+        await harness.scheduler.pause(NAME)
+        assert harness.scheduler.warnings() == (f"{NAME} is paused. `walrusctl schedule resume {NAME}` resumes it.",)
+        await harness.scheduler.resume(NAME)
+        assert harness.scheduler.warnings() == ()
 
 
 async def test_a_schedule_with_an_open_breaker_is_named_until_it_closes(autojump_clock: Autojump) -> None:
     model = FakeModel(in_turn(fails(ModelFailed("provider_auth", "401")), replies("HEARTBEAT_OK")))
     async with open_scheduler(
         MemoryLog(), model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HEARTBEATS["clerk"]}
-    ) as house:
+    ) as harness:
         await trio.sleep(HOUR + 1)
         until = time.strftime("%a %H:%M", time.localtime(MONDAY + 3 * HOUR))
-        assert house.scheduler.warnings() == (
-            f"{NAME} has failed, and is skipped until {until}: `walrusctl schedule resume {NAME}` tries it sooner.",
+        assert harness.scheduler.warnings() == (
+            f"{NAME} has failed and is skipped until {until}. `walrusctl schedule resume {NAME}` ends that sooner.",
         )
         await trio.sleep(2 * HOUR)
-        assert house.scheduler.warnings() == ()
+        assert harness.scheduler.warnings() == ()
 
 
 async def test_a_ledger_that_cannot_be_written_is_reported_until_it_can(autojump_clock: Autojump) -> None:
@@ -45,12 +47,12 @@ async def test_a_ledger_that_cannot_be_written_is_reported_until_it_can(autojump
     model = FakeModel(replies("HEARTBEAT_OK"))
     async with open_scheduler(
         log, model, FakeWallClock(MONDAY), heartbeat_settings={"clerk": HEARTBEATS["clerk"]}
-    ) as house:
+    ) as harness:
         log.fail_with = StorageFull("no space left")
         await trio.sleep(HOUR + 1)
-        assert house.scheduler.warnings() == (
-            "The ledger cannot be written, so no heartbeat ticks: no space left. Is the disk full?",
+        assert harness.scheduler.warnings() == (
+            "The ledger cannot be written, so no heartbeat runs: no space left. Is the disk full?",
         )
         log.fail_with = None
         await trio.sleep(STORE_RETRY_S)
-        assert house.scheduler.warnings() == ()
+        assert harness.scheduler.warnings() == ()

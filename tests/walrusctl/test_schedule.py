@@ -114,7 +114,7 @@ def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: Wa
         ("agent_not_found: there is no agent named 'x'", 3),
         ("storage_full: no space left", 1),
         ("internal: a bug", 1),
-        ("probe: it had not ended after 60 s, and was killed", 1),
+        ("probe: it did not finish within 60 s and was killed", 1),
     ],
 )
 def test_a_failed_tick_exits_as_a_turn_that_failed_so(
@@ -129,7 +129,7 @@ def test_a_failed_tick_exits_as_a_turn_that_failed_so(
 def test_a_tick_that_had_no_reason_to_run_says_so_and_is_no_failure(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
-    reason = "the probe says what it said before"
+    reason = "the probe result is unchanged"
     daemon.script["schedule.run"] = returns(replace(FAILED, outcome="skipped", reason=reason, ran=None))
     with daemon:
         result = terminal.run("schedule", "run", "heartbeat:clerk")
@@ -144,7 +144,7 @@ def test_an_answer_that_was_cut_says_where_the_whole_is(daemon: FakeDaemon, term
 
 
 def test_one_that_is_under_way_is_busy(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    daemon.script["schedule.run"] = fails("session_busy", "heartbeat:clerk has a tick under way", "Wait.")
+    daemon.script["schedule.run"] = fails("session_busy", "heartbeat:clerk is already running a tick", "Wait.")
     with daemon:
         assert terminal.run("schedule", "run", "heartbeat:clerk").exit_code == 12
 

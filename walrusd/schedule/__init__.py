@@ -1,1 +1,1 @@
-"""Heartbeats: when an agent wakes, the ledger of its ticks, and the breaker."""
+"""Runs heartbeats: decides when each agent is woken, records every tick in a ledger, and has a circuit breaker."""

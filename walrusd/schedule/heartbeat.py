@@ -1,4 +1,4 @@
-"""A heartbeat: an agent is woken with its prompt and what waits for it, unless its probe says that nothing is new."""
+"""Runs one tick of a heartbeat: sends the agent its prompt and pending work, unless its probe shows no change."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -25,34 +25,34 @@ from walrusd.store.contract import ScheduleRow
 
 ACTOR = "heartbeat"
 CLOSE_TIMEOUT_S = 10.0
-"""How long the close of a tick's session may take to be durable, also where walrusd is stopping."""
-UNCHANGED_REASON = "the probe says what it said before"
+"""Maximum seconds to wait until the close of a tick's session is durable, also while walrusd is stopping."""
+UNCHANGED_REASON = "the probe result is unchanged"
 _SKIPPED_KINDS = frozenset({"session_busy", "inbox_full", "session_closed"})
-"""Kinds of a send's refusal that another slot may not meet: nothing has failed."""
+"""Kinds of problem that make a tick skipped, not failed: the next slot may not meet them."""
 _STORAGE_KINDS = frozenset({"storage_full", "storage_failed"})
 _NO_ANSWER_REASONS = {
     "max_iterations": "the agent used up its rounds without a final answer",
-    "no_action": "the model neither said nor asked for anything",
+    "no_action": "the model returned neither text nor tool calls",
     "interrupted": "the turn was interrupted",
-    "budget_exceeded": "the turn went over its budget",
+    "budget_exceeded": "the turn exceeded its budget",
 }
 
 RunProbe = Callable[[str, str], Awaitable[ProbeResult]]
-"""Run a command in a folder. Raises ProbeFailed."""
+"""Runs a command (first argument) in a folder (second argument). Raises ProbeFailed."""
 
 
 class HeartbeatDeps(Struct, frozen=True, kw_only=True):
-    """What all heartbeats work with."""
+    """The dependencies that all heartbeats share."""
 
     runtime: Runtime
     run_probe: RunProbe
     todo_sources: Sequence[TodoSource] = ()
     zone: tzinfo | None = None
-    """Of the clock on the wall. None: the machine's own."""
+    """The local time zone; None means that of the machine."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
-    """Fills Job."""
+    """The heartbeat of one agent; implements Job."""
 
     agent: str
     settings: schema.HeartbeatSettings
@@ -87,19 +87,17 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
                 return TickResult(outcome="failed", reason=f"probe: {failed}", news=True)
             if probed.digest == row.seen:
                 return TickResult(outcome="skipped", reason=UNCHANGED_REASON)
-        waiting, unreadable = await self._read_pending_work()
+        pending, unreadable = await self._read_pending_work()
         if probed:
-            waiting.append(
-                heartbeat_prompt.PendingWork(f"What `{command}` says, exit status {probed.exit_status}:", probed.output)
-            )
-        ended = await self._run_turn(
-            row, tick, heartbeat_prompt.build_message(self.settings.prompt, waiting), on_turn_start
-        )
-        return ended and _add_probe_outcome(ended, probed, unreadable)
+            title = f"Output of `{command}` (exit status {probed.exit_status}):"
+            pending.append(heartbeat_prompt.PendingWork(title, probed.output))
+        message = heartbeat_prompt.build_message(self.settings.prompt, pending)
+        result = await self._run_turn(row, tick, message, on_turn_start)
+        return result and _add_probe_outcome(result, probed, unreadable)
 
     async def _read_pending_work(self) -> tuple[list[heartbeat_prompt.PendingWork], list[str]]:
-        """What waits for the agent, and what cannot be said of it."""
-        waiting: list[heartbeat_prompt.PendingWork] = []
+        """Return the pending work of the agent, and a message for each source that cannot be read."""
+        pending: list[heartbeat_prompt.PendingWork] = []
         unreadable: list[str] = []
         for source in self.deps.todo_sources:
             try:
@@ -107,8 +105,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
             except TodoUnreadable as failed:
                 unreadable.append(str(failed))
             else:
-                waiting += [found] if found else []
-        return waiting, unreadable
+                pending += [found] if found else []
+        return pending, unreadable
 
     async def _run_turn(
         self, row: ScheduleRow, tick: Tick, prompt: str, on_turn_start: OnTurnStart
@@ -124,17 +122,17 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
                 title=f"heartbeat of {self.agent}, {slot:%Y-%m-%d %H:%M}",
                 key=idempotency_key_for(tick),
             )
-        except Problem as refused:
-            return _result_of_problem(refused)
-        ended = await _wait_result(self._send_to_new_session(session, message, on_turn_start))
-        if ended:
+        except Problem as problem:
+            return _result_of_problem(problem)
+        result = await _wait_result(self._send_to_new_session(session, message, on_turn_start))
+        if result:
             await self._close_with_retry(session)
-        return ended
+        return result
 
     async def _send_to_new_session(
         self, session: int, message: MessageRequest, on_turn_start: OnTurnStart
     ) -> TurnHandle:
-        """The session closes when its one turn has ended, whatever becomes of walrusd until then."""
+        """Send the message, then request the close of the session: it closes after its turn, even after a crash."""
         runtime = self.deps.runtime
         try:
             await on_turn_start(TurnRef(session=session, turn=1), None)
@@ -144,7 +142,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
                 await runtime.close_session(session, by=ACTOR)
 
     async def _close_with_retry(self, session: int) -> None:
-        """A store that could not write the close may take its time; the tick's row waits for it anyway."""
+        """Close the session, and retry while the store cannot write. The final row of the tick is written only then."""
         while True:
             try:
                 await self.deps.runtime.close_session(session, by=ACTOR)
@@ -161,7 +159,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
         runtime = self.deps.runtime
         session = row.session if row.session and await self._is_open(row.session) else None
         if session is None:
-            key = f"{self.name} after {row.session or 0}"  # made once, though a crash may come before it is noted
+            # With the key a crash before the session is recorded does not lead to a second session.
+            key = f"{self.name} after {row.session or 0}"
             session = await runtime.create_session(self.agent, ACTOR, title=f"heartbeats of {self.agent}", key=key)
         turn = (await runtime.live_session(session)).session.state.turns + 1
         await on_turn_start(TurnRef(session=session, turn=turn), session)
@@ -178,21 +177,19 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
 async def _wait_result(sending: Awaitable[TurnHandle]) -> TickResult | None:
     try:
-        ticket = await sending
-    except Problem as refused:
-        return _result_of_problem(refused)
+        handle = await sending
+    except Problem as problem:
+        return _result_of_problem(problem)
     try:
-        return _result_of_turn(await ticket.wait_result())
-    except Problem as unknown:
-        return (
-            None
-            if unknown.kind == "shutting_down"
-            else _failed_result(unknown.kind, unknown.message, _unfinished_turn(ticket))
-        )
+        return _result_of_turn(await handle.wait_result())
+    except Problem as problem:
+        if problem.kind == "shutting_down":
+            return None
+        return _failed_result(problem.kind, problem.message, _unfinished_turn(handle))
 
 
 def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbeat]:
-    """Those that are not off."""
+    """Return the heartbeats of all agents whose interval is not 0."""
     return [
         Heartbeat(
             agent=agent.name,
@@ -214,8 +211,8 @@ def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbe
 def _parse_quiet_hours(hours: tuple[str, ...]) -> QuietHours | None:
     if not hours:
         return None
-    since, until = (int(hour[:2]) * 60 + int(hour[3:]) for hour in hours)
-    return QuietHours(start_minute=since, end_minute=until)
+    start, end = (int(hour[:2]) * 60 + int(hour[3:]) for hour in hours)
+    return QuietHours(start_minute=start, end_minute=end)
 
 
 def _result_of_turn(result: TurnResult) -> TickResult:
@@ -227,7 +224,9 @@ def _result_of_turn(result: TurnResult) -> TickResult:
         return _failed_result(
             error.kind, error.message, ran, text, opens_breaker=error.kind in breaker.IMMEDIATE_OPEN_KINDS
         )
-    return _failed_result(result.stop_reason, _NO_ANSWER_REASONS.get(result.stop_reason, "it has no answer"), ran, text)
+    return _failed_result(
+        result.stop_reason, _NO_ANSWER_REASONS.get(result.stop_reason, "the turn has no answer"), ran, text
+    )
 
 
 def _result_of_problem(problem: Problem) -> TickResult:
@@ -241,7 +240,7 @@ def _result_of_problem(problem: Problem) -> TickResult:
 def _failed_result(
     kind: str, message: str, ran: TurnRef | None = None, text: str = "", *, opens_breaker: bool = False
 ) -> TickResult:
-    """The reason begins with the word for it: an error's kind, or a stop reason."""
+    """Return a failed result. Its reason begins with `kind`: the kind of an error, or a stop reason."""
     return TickResult(
         outcome="failed", reason=f"{kind}: {message}", ran=ran, text=text, news=True, opens_breaker=opens_breaker
     )
@@ -252,6 +251,6 @@ def _unfinished_turn(handle: TurnHandle) -> TurnRef | None:
 
 
 def _add_probe_outcome(result: TickResult, probe: ProbeResult | None, unreadable: Sequence[str]) -> TickResult:
-    """With what the tick found on its way. What the probe says is old only once it was answered to."""
+    """Add the messages about unreadable sources, and the digest of the probe if the agent has answered to it."""
     reason = "; ".join(filter(None, (result.reason, *unreadable)))
     return replace(result, reason=reason, probe_digest=probe.digest if probe and result.outcome == "ran" else None)

@@ -1,4 +1,4 @@
-"""What the clock may start: the port that a heartbeat fills, and whatever else comes to be done by the clock."""
+"""The interface of a scheduled job; heartbeats implement it, and other jobs may be added."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
@@ -12,7 +12,7 @@ from walrusd.store.contract import ScheduleRow
 
 
 class TickResult(Struct, frozen=True, kw_only=True):
-    """What became of a tick."""
+    """The outcome of a tick."""
 
     outcome: TickOutcome
     reason: str = ""
@@ -20,29 +20,31 @@ class TickResult(Struct, frozen=True, kw_only=True):
     text: str = ""
     news: bool = False
     probe_digest: str | None = None
-    """What is to be compared at the next tick; None: what was there before."""
+    """The digest that the next tick compares with its own; None keeps the stored one."""
     opens_breaker: bool = False
-    """It failed in a way that the next tick would only repeat."""
+    """Whether it failed in a way that the next tick would only repeat."""
 
 
 STORE_RETRY_S = 30.0
-"""How long a store that could not write is left alone."""
+"""Seconds to wait before the next attempt after the store could not write."""
 STOPPING_REASON = "walrusd is stopping"
-"""Why a tick was not begun."""
+"""Reason of a tick that was skipped because of a stop."""
 
 
 def idempotency_key_for(tick: Tick) -> str:
-    """With which a tick makes a session of its own: made once, and found again by who cleans up after a crash."""
+    """Return the idempotency key with which a tick creates its session, and with which crash recovery finds it."""
     return f"tick {tick.tick}"
 
 
 OnTurnStart = Callable[[TurnRef, int | None], Awaitable[None]]
-"""Told the turn that is about to begin, and the session that the next ticks go on with, where they do. It is awaited
-before the model is paid: that much is known of a tick that is cut off. Raises Cancelled when walrusd stops, which from
-then on leaves the tick to its turn."""
+"""Records the turn that is about to begin, and the session that later ticks reuse, or None if they do not reuse it. It
+is awaited before the model is paid, so that the turn of an interrupted tick is known. Raises Cancelled if walrusd is
+stopping; after it has returned, a stop no longer cancels the tick, only the turn."""
 
 
 class Job(Protocol):
+    """Something that runs at every slot of a schedule."""
+
     @property
     def name(self) -> str: ...
 
@@ -57,13 +59,13 @@ class Job(Protocol):
         """Seconds between two slots."""
 
     def first_slot(self, now: float) -> float:
-        """Of a schedule that is new."""
+        """Return the first slot of a new schedule."""
 
     def next_decision(self, row: ScheduleRow, now: float, *, running: bool) -> SlotDecision:
-        """What is to be done about it at this time."""
+        """Return what to do about the schedule at this time."""
 
     async def run(self, row: ScheduleRow, tick: Tick, on_turn_start: OnTurnStart) -> TickResult | None:
-        """Do it, once. None where it was cut off by the daemon's stop: the next start will say what is known.
+        """Run the job once. Returns None if a stop interrupted it: the next start then closes the tick.
 
-        Expected failures are told in what it answers; an exception is a bug.
+        Expected failures are part of the result; an exception is a bug.
         """

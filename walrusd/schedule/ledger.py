@@ -1,7 +1,8 @@
-"""The ledger: what became of every slot, written down before and after it, and what a crash left open.
+"""The ledger of ticks: records each slot before and after it runs, and closes the rows that a crash left open.
 
-A row is `running` before anything is done for its slot, and the schedule's next slot is past it in that same
-transaction: what was begun once is not begun again. Its end comes with the schedule's new state and the fact `tick`.
+A row is written as `running` before anything is done for its slot, and the same transaction moves the schedule's next
+slot past it. So no slot is begun twice. The end of a tick is written together with the schedule's new state and the
+daemon event `tick`.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -24,30 +25,33 @@ from walrusd.store.contract import ScheduleRow, StorageFailed
 
 log = structlog.get_logger("walrusd.schedule")
 
-CRASHED_REASON = "walrusd ended while it ran"
-STOPPED_REASON = "walrusd was stopped while it ran"
-"""Written into the row by the stop itself: a tick that says nothing of the kind may be what walrusd died of."""
+CRASHED_REASON = "walrusd ended unexpectedly during the tick"
+STOPPED_REASON = "walrusd was stopped during the tick"
+"""A stop writes this reason into the open row. An open row without it may be the cause of a crash."""
 
 OnTickEvent = Callable[[str, AnyEvent], None]
-"""Shown every fact of an agent's ticks. Does not raise."""
+"""Receives the agent's name and each `tick` event. Does not raise."""
 
 
 class ScheduleState:
-    """A schedule as it stands: what is to be done, its row in the store, and its last tick."""
+    """The current state of a schedule: its job, its row in the store and its last tick."""
 
     def __init__(self, job: Job, row: ScheduleRow, last_tick: Tick | None) -> None:
         self.job = job
         self.row = row
         self.last_tick = last_tick
         self.running = False
-        """A tick has been begun and has not ended."""
+        """Whether a tick has begun and has not ended."""
         self.lock = trio.Lock()
-        """One change at a time: each begins with what the one before it has left."""
+        """Allows one change of the row at a time, so that each starts from the result of the one before."""
         self.change_finished = trio.Event()
-        """Set when the change under way is over; the next has another."""
+        """Set when the current change is done; a new event then replaces it."""
 
     async def wait_idle(self) -> bool:
-        """True, once no change is under way. Who then decides by `row`, and writes at once, decides by what is so."""
+        """Wait until no change is under way, then return True.
+
+        A caller that then decides by `row` and writes without another wait decides by the current state.
+        """
         while self.lock.locked():
             await self.change_finished.wait()
         return True
@@ -58,7 +62,7 @@ def with_next_slot(next_slot: float) -> Callable[[ScheduleRow], ScheduleRow]:
 
 
 class Ledger:
-    """Writes for all schedules."""
+    """Writes the rows of all schedules and ticks."""
 
     def __init__(
         self, runtime: Runtime, daemon_recorder: DaemonRecorder, clock: WallClock, on_event: OnTickEvent
@@ -68,10 +72,10 @@ class Ledger:
         self._clock = clock
         self._on_event = on_event
         self.failure: StorageFailed | None = None
-        """Why it could not be written, or read, when that was tried last; None where it could."""
+        """The error of the last access to the store, or None if that succeeded."""
 
     def new_tick(self, state: ScheduleState, slot: float) -> Tick:
-        """A new one, not written yet."""
+        """Return a new tick, which is not written yet."""
         job, now = state.job, self._clock.now()
         number = self._daemon_recorder.next_tick()
         return Tick(ts=now, tick=number, schedule=job.name, agent=job.agent, slot=slot, outcome="running")
@@ -79,9 +83,9 @@ class Ledger:
     async def write(
         self, state: ScheduleState, change: Callable[[ScheduleRow], ScheduleRow], tick: Tick | None = None
     ) -> None:
-        """The schedule changed, and with it what became of a tick, in one transaction; a tick that is over is a fact.
+        """Write the changed schedule, and the tick if there is one, in one transaction.
 
-        Raises StorageFailed, with nothing changed.
+        If the tick is over, a `tick` event is recorded with it. Raises StorageFailed, with nothing changed.
         """
         async with state.lock:
             try:
@@ -97,7 +101,7 @@ class Ledger:
     async def write_with_retry(
         self, state: ScheduleState, change: Callable[[ScheduleRow], ScheduleRow], tick: Tick
     ) -> None:
-        """As `write`, and again and again where the store cannot."""
+        """Write like `write`, and retry every STORE_RETRY_S while the store cannot."""
         await self._retry_until_written(tick, partial(self.write, state, change, tick))
 
     async def close_interrupted_ticks(
@@ -106,14 +110,14 @@ class Ledger:
         find_state: Callable[[str], ScheduleState | None],
         reused_sessions: Collection[int],
     ) -> None:
-        """Close the rows that an earlier process left open, with what the log knows of their turns.
+        """Close the rows that an earlier process left open, with the cost of their turns from the log.
 
-        `used_again`: the sessions in which heartbeats go on. Others were made for a tick, and end with it.
+        `reused_sessions` are those that heartbeats continue. Any other session was created for one tick and is closed.
         """
         async with trio.open_nursery() as nursery:
             for tick in open_ticks:
-                end = partial(self._close_tick, tick, find_state(tick.schedule), reused_sessions)
-                nursery.start_soon(self._retry_until_written, tick, end, name=f"tick {tick.tick}")
+                close = partial(self._close_tick, tick, find_state(tick.schedule), reused_sessions)
+                nursery.start_soon(self._retry_until_written, tick, close, name=f"tick {tick.tick}")
 
     async def _retry_until_written(self, tick: Tick, write: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -126,7 +130,7 @@ class Ledger:
                 return
 
     async def save_unconfigured(self, row: ScheduleRow) -> None:
-        """Write the state of a schedule that nothing stands for; where that cannot be done now, leave it."""
+        """Write the row of a schedule that is not in the configuration; if that fails, only report it."""
         try:
             await self._record(None, row)
         except StorageFailed as failure:
@@ -134,43 +138,45 @@ class Ledger:
 
     def report_failure(self, failure: StorageFailed, schedule: str) -> None:
         self.failure = failure
-        log.error("ledger not written", schedule=schedule, kind=failure.kind, error=str(failure), retry_s=STORE_RETRY_S)
+        log.error(
+            "ledger_write_failed", schedule=schedule, kind=failure.kind, error=str(failure), retry_s=STORE_RETRY_S
+        )
 
     async def record_stop(self, tick: Tick) -> None:
-        """For the next start: a tick that is cut off by a stop has failed in nothing."""
+        """Write STOPPED_REASON into the open row, so that the next start does not count the tick as a failure."""
         try:
             await self._record(replace(tick, reason=STOPPED_REASON), None)
         except StorageFailed as failure:
             self.report_failure(failure, tick.schedule)
 
     async def _close_tick(self, tick: Tick, state: ScheduleState | None, reused_sessions: Collection[int]) -> None:
-        made = tick.ran.session if tick.ran else await self._find_own_session(tick)
-        if made and made not in reused_sessions:
-            # It is closed, or about to be, unless nobody has spoken in it, or the turn still waits.
+        session = tick.ran.session if tick.ran else await self._find_own_session(tick)
+        if session and session not in reused_sessions:
+            # It is closed already, or is being closed, unless it has no message yet or its turn is still queued.
             with suppress(Problem):
-                await self._runtime.close_session(made, force=True, by="heartbeat")
+                await self._runtime.close_session(session, force=True, by="heartbeat")
         ran = tick.ran and await self._wait_turn_cost(tick.ran)
         now, reason = self._clock.now(), tick.reason or CRASHED_REASON
         over = replace(tick, outcome="interrupted", reason=reason, ran=ran, news=True, ts=now, ended_at=now)
         if state and reason == CRASHED_REASON:
-            failed = partial(breaker.after_failure, every_s=state.job.every_s, now=now, opens_breaker=False)
-            await self.write(state, failed, over)
+            count_failure = partial(breaker.after_failure, every_s=state.job.every_s, now=now, opens_breaker=False)
+            await self.write(state, count_failure, over)
         else:
             await self._record(over, None)
         if state and state.last_tick and state.last_tick.tick == tick.tick:
             state.last_tick = over
 
     async def _find_own_session(self, tick: Tick) -> int | None:
-        """The session of its own that it had made when it was cut off, before its row could name it."""
-        made = await self._runtime.log.session_created_with(idempotency_key_for(tick))
-        return made[0] if made else None
+        """Return the session that the tick had created before its row could name it, or None if it had none."""
+        found = await self._runtime.log.session_created_with(idempotency_key_for(tick))
+        return found[0] if found else None
 
     async def _wait_turn_cost(self, ran: TurnRef) -> TurnRef | None:
-        """The turn with what it cost, once it has ended; None where there is none, and none to come."""
+        """Wait for the end of the turn and return it with its cost; None if the turn never began and never will."""
         try:
             live = await self._runtime.live_session(ran.session)
         except Problem:
-            return ran  # its log cannot be read: what it cost is not known
+            return ran  # its log cannot be read, so the cost is unknown
         while _is_turn_pending(ran, live):
             await live.stream.wait_next_event()
         log = self._runtime.log
@@ -191,16 +197,16 @@ class Ledger:
 
 
 def _is_turn_pending(ran: TurnRef, live: LiveSession) -> bool:
-    """Whether the turn's end is: it is open, or waits in the inbox."""
+    """Return whether the turn is running or still queued in the inbox."""
     if (turn := live.session.turn) and turn.number <= ran.turn:
         return True
     return live.session.state.turns < ran.turn and bool(live.inbox)
 
 
 def _log_tick(tick: Tick) -> None:
-    """The canonical line of a tick. Where there is no news, it is only seen at debug."""
-    say = log.info if tick.news else log.debug
-    say(
+    """Log the canonical line of a tick: at level info if it is news, else at debug."""
+    log_line = log.info if tick.news else log.debug
+    log_line(
         "tick",
         schedule=tick.schedule,
         tick=tick.tick,

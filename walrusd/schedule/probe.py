@@ -1,4 +1,4 @@
-"""The probe of a heartbeat: a shell command that costs nothing, asked before a model that does."""
+"""The probe of a heartbeat: a free shell command that decides whether the paid model is called."""
 
 import codecs
 import hashlib
@@ -12,23 +12,24 @@ from walrusd.host.spawner import Spawner
 from walrusd.observability.redaction import Redaction, StreamingRedactor
 
 DEADLINE_S = 60.0
+"""Maximum seconds that a probe may run before it is killed."""
 MAX_PROBE_OUTPUT = 64 * 1024
-"""Characters of its output that the agent is shown; all of it is compared."""
+"""Maximum characters of process output that the agent is shown; the digest covers all output."""
 
 
 class ProbeFailed(Exception):
-    """It did not come to an end of its own; the text is for the ledger."""
+    """The probe could not be started or did not finish in time; the text goes into the ledger."""
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):
     exit_status: int
     output: str
     digest: str
-    """Of the command, its status and its whole output."""
+    """The hash of the command, its exit status and its whole output."""
 
 
 class ProbeRunner:
-    """Runs them, with the environment of a tool. Fills the port of a heartbeat."""
+    """Runs probes with the environment of a process tool; implements RunProbe."""
 
     def __init__(self, spawner: Spawner, *, home: str, redact: Redaction) -> None:
         self._spawner = spawner
@@ -36,8 +37,8 @@ class ProbeRunner:
         self._redact = redact
 
     async def __call__(self, command: str, folder: str) -> ProbeResult:
-        """Run a command in a folder. What it leaves behind in its process group ends with it. Raises ProbeFailed."""
-        ear = _OutputDigest(self._redact)
+        """Run a command in a folder, then kill what it left in its process group. Raises ProbeFailed."""
+        output = _OutputDigest(self._redact)
         with trio.move_on_after(DEADLINE_S):
             try:
                 child = await self._spawner.spawn(
@@ -46,12 +47,12 @@ class ProbeRunner:
             except SpawnFailed as failed:
                 raise ProbeFailed(f"{failed} {failed.hint}".rstrip()) from failed
             async with child:
-                return ear.finish(command, await wait_and_drain(child, ear.add))
-        raise ProbeFailed(f"it had not ended after {DEADLINE_S:.0f} s, and was killed")
+                return output.finish(command, await wait_and_drain(child, output.add))
+        raise ProbeFailed(f"it did not finish within {DEADLINE_S:.0f} s and was killed")
 
 
 class _OutputDigest:
-    """What a probe says: compared whole, shown in part and without secrets."""
+    """Collects the process output of a probe: the digest covers all of it, the shown part is cut and redacted."""
 
     def __init__(self, redact: Redaction) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -68,10 +69,10 @@ class _OutputDigest:
         self._append(self._redactor.feed(self._decoder.decode(b"", final=True)))
         self._append(self._redactor.finish())
         self._digest.update(f"\0{exit_status}\0{command}".encode())
-        said = self._output.strip("\n") or "[nothing]"
+        shown = self._output.strip("\n") or "[no output]"
         if self._truncated:
-            said += f"\n[The rest is left out: these are the first {MAX_PROBE_OUTPUT:,} characters.]"
-        return ProbeResult(exit_status=exit_status, output=said, digest=self._digest.hexdigest())
+            shown += f"\n[Truncated: these are the first {MAX_PROBE_OUTPUT:,} characters.]"
+        return ProbeResult(exit_status=exit_status, output=shown, digest=self._digest.hexdigest())
 
     def _append(self, text: str) -> None:
         self._truncated |= len(text) > MAX_PROBE_OUTPUT - len(self._output)

@@ -1,4 +1,4 @@
-"""What is done by the clock: one task that sleeps until the next slot of all, and the ticks beside it."""
+"""The scheduler: one task that sleeps until the next slot of any schedule, and one task for each running tick."""
 
 import difflib
 import math
@@ -24,17 +24,21 @@ from walrusd.store.contract import ScheduleRow, StorageFailed
 
 MISSED_REASON = "walrusd or the machine was off, the clock was set forward, or the ledger could not be written"
 UNSCHEDULED = 0.0
-"""The next slot of a schedule that is in the configuration no longer; should it come back, it begins anew."""
+"""Next slot of a schedule that was removed from the configuration. If it is added again, a new grid begins."""
 FINAL_WRITES_TIMEOUT_S = 5.0
-"""How long ticks may take to write their last row once their turns are over."""
+"""Maximum seconds that a stop waits for ticks to write their last row after their turns have ended."""
 RETRY_AFTER_MS = 1000
+"""Milliseconds after which a client may retry a manual tick that was refused as busy."""
 Ready = trio.TaskStatus[None]
 
 log = structlog.get_logger("walrusd.schedule")
 
 
 class Scheduler:
-    """`keep_time` in the daemon's nursery, once the runtime has recovered. `see` is shown the facts of its ledger."""
+    """Runs the schedules: start `run_scheduler` once the runtime has recovered.
+
+    `on_event` receives each `tick` event of the ledger.
+    """
 
     def __init__(
         self,
@@ -58,14 +62,14 @@ class Scheduler:
         return tuple(self._states)
 
     async def run_scheduler(self, jobs: Iterable[Job], *, task_status: Ready = trio.TASK_STATUS_IGNORED) -> None:
-        """Until it is stopped and the last tick is over."""
+        """Run the schedules until `stop` is called and the last tick is over."""
         try:
             async with trio.open_nursery() as self._nursery:
-                left_open = await self._store.running_ticks()
-                used_again = {row.session for row in await self._store.schedules() if row.session}
+                open_ticks = await self._store.running_ticks()
+                reused_sessions = {row.session for row in await self._store.schedules() if row.session}
                 await self.configure(jobs)
-                end = self._ledger.close_interrupted_ticks
-                self._nursery.start_soon(end, left_open, self._states.get, used_again)
+                close = self._ledger.close_interrupted_ticks
+                self._nursery.start_soon(close, open_ticks, self._states.get, reused_sessions)
                 task_status.started()
                 with self._run_scope:
                     await self._run_loop()
@@ -73,24 +77,26 @@ class Scheduler:
             self._finished.set()
 
     def stop(self) -> None:
-        """Begin no turn any more; those that are under way are the runtime's to end or to suspend."""
+        """Begin no more turns. Turns under way are ended or suspended by the runtime."""
         self._stopping = True
         self._run_scope.cancel()
-        for firing in self._tick_runs:
-            firing.cancel()
+        for tick_run in self._tick_runs:
+            tick_run.cancel()
 
     async def wait_finished(self) -> None:
-        """Wait, not for long, until every tick whose turn is over has its row; then leave the others as they are."""
+        """Wait, at most FINAL_WRITES_TIMEOUT_S, until each tick whose turn is over has its row; then give up."""
         with trio.move_on_after(FINAL_WRITES_TIMEOUT_S):
             await self._finished.wait()
         self._nursery.cancel_scope.cancel()
 
     async def configure(self, jobs: Iterable[Job]) -> None:
-        """From now on these are the schedules. What is known of those that stay, stays; running ticks end as they
-        began. Raises StorageFailed where the store cannot be read; one that cannot write is waited out.
+        """Replace the schedules. Those that stay keep their state, and running ticks finish as they began.
+
+        Raises StorageFailed if the store cannot be read. A failed write is reported and repeated with the next one.
         """
-        # One that was taken out, and has a tick under way still, goes on where it is put back.
-        before = {one.state.row.name: one.state for one in self._tick_runs if not one.finished.is_set()} | self._states
+        # A removed schedule whose tick still runs continues with the same state if it is added again.
+        running = {run.state.row.name: run.state for run in self._tick_runs if not run.finished.is_set()}
+        before = running | self._states
         rows = {row.name: row for row in await self._store.schedules()}
         after = dict[str, ScheduleState]()
         for job in jobs:
@@ -100,8 +106,8 @@ class Scheduler:
         for name, row in rows.items():
             if name in after:
                 continue
-            if gone := before.get(name):
-                await self._set_next_slot(gone, UNSCHEDULED)
+            if removed := before.get(name):
+                await self._set_next_slot(removed, UNSCHEDULED)
             elif row.next_slot != UNSCHEDULED:
                 await self._ledger.save_unconfigured(replace(row, next_slot=UNSCHEDULED))
 
@@ -122,7 +128,7 @@ class Scheduler:
         return state
 
     async def _set_next_slot(self, state: ScheduleState, next_slot: float) -> None:
-        """Where this cannot be written now, it will be with the next that is."""
+        """Set the next slot. If it cannot be written now, the next write of this schedule includes it."""
         try:
             await self._ledger.write(state, with_next_slot(next_slot))
         except StorageFailed as failure:
@@ -132,31 +138,30 @@ class Scheduler:
     async def _run_loop(self) -> None:
         while True:
             self._sleep_scope = trio.CancelScope()
-            nexts = [await self._process_or_retry_later(standing) for standing in self._states.values()]
-            when = min(nexts, default=math.inf)
+            times = [await self._process_or_retry_later(state) for state in self._states.values()]
             with self._sleep_scope:
-                await self._wait_until(when)
+                await self._wait_until(min(times, default=math.inf))
 
     async def _wait_until(self, when: float) -> None:
-        """Or not so long."""
+        """Wait until the clock shows `when`; it may return earlier."""
         if when == math.inf:
             await trio.sleep_forever()
         try:
             await self._clock.wait_until(when)
-        except OSError as error:  # no descriptor is free for it
-            log.warning("the clock cannot be waited for", error=str(error))
+        except OSError as error:  # no descriptor is free for the timer
+            log.warning("clock_wait_failed", error=str(error))
             await trio.sleep(min(max(when - self._clock.now(), 0.0), STORE_RETRY_S))
 
     async def _process_or_retry_later(self, state: ScheduleState) -> float:
-        """When to look at it again."""
+        """Do what is due; return when to check the schedule again, which is later if the store cannot write."""
         try:
             return await self._process_due(state)
         except StorageFailed as failure:
             self._ledger.report_failure(failure, state.row.name)
-            return self._clock.now() + STORE_RETRY_S  # and then it is late, or missed, and the ledger will say so
+            return self._clock.now() + STORE_RETRY_S  # by then the slot is late or missed, and the ledger records that
 
     async def _process_due(self, state: ScheduleState) -> float:
-        """Do what is due; when to look at it again. Raises StorageFailed, with what is left of it not done."""
+        """Do what is due; return when to check the schedule again. Raises StorageFailed, with the rest not done."""
         while await state.wait_idle() and self._states.get(state.row.name) is state:
             match state.job.next_decision(state.row, self._clock.now(), running=state.running):
                 case WaitUntil(until):
@@ -164,9 +169,9 @@ class Scheduler:
                 case Reschedule(next_slot):
                     await self._ledger.write(state, with_next_slot(next_slot))
                 case RunSlot(slot, next_slot):
-                    firing = self._new_tick_run(state, slot, by="clock")
-                    await firing.claim(next_slot)
-                    self._nursery.start_soon(firing.run, name=f"tick {firing.tick.tick}")
+                    tick_run = self._new_tick_run(state, slot, by="clock")
+                    await tick_run.claim(next_slot)
+                    self._nursery.start_soon(tick_run.run, name=f"tick {tick_run.tick.tick}")
                 case SkipSlot(slot, reason, next_slot):
                     tick = replace(self._ledger.new_tick(state, slot), outcome="skipped", reason=reason)
                     await self._ledger.write(state, with_next_slot(next_slot), tick)
@@ -177,65 +182,65 @@ class Scheduler:
         return math.inf
 
     def states(self) -> tuple[ScheduleState, ...]:
-        """Every schedule as it stands."""
+        """Return the current state of every schedule."""
         return tuple(self._states.values())
 
     def breaker_open_until(self, state: ScheduleState) -> float | None:
-        """Until when its breaker is open; None where it is not."""
+        """Return the time at which its breaker closes, or None if it is closed."""
         return state.row.closed_until if breaker.is_open(state.row, self._clock.now()) else None
 
     def warnings(self) -> tuple[str, ...]:
-        """What keeps ticks from being begun at the moment of asking, a line each."""
+        """Return one line for each current reason that keeps ticks from running."""
         found = []
         if failure := self._ledger.failure:
-            found.append(f"The ledger cannot be written, so no heartbeat ticks: {failure}. Is the disk full?")
-        for standing in self.states():
-            name = standing.row.name
-            if standing.row.paused:
-                found.append(f"{name} is paused: `walrusctl schedule resume {name}` lets it tick.")
-            elif until := self.breaker_open_until(standing):
+            found.append(f"The ledger cannot be written, so no heartbeat runs: {failure}. Is the disk full?")
+        for state in self.states():
+            name = state.row.name
+            if state.row.paused:
+                found.append(f"{name} is paused. `walrusctl schedule resume {name}` resumes it.")
+            elif until := self.breaker_open_until(state):
                 at = time.strftime("%a %H:%M", time.localtime(until))
                 found.append(
-                    f"{name} has failed, and is skipped until {at}: `walrusctl schedule resume {name}` tries it sooner."
+                    f"{name} has failed and is skipped until {at}. `walrusctl schedule resume {name}` ends that sooner."
                 )
         return tuple(found)
 
     async def pause(self, name: str) -> ScheduleState:
-        """Skip every slot until it is resumed; each has its row. Raises Problem schedule_not_found, StorageFailed."""
-        standing = self._find(name)
-        await self._ledger.write(standing, lambda row: replace(row, paused=True))
-        return standing
+        """Skip every slot until `resume`; each still gets its row. Raises Problem schedule_not_found, StorageFailed."""
+        state = self._find(name)
+        await self._ledger.write(state, lambda row: replace(row, paused=True))
+        return state
 
     async def resume(self, name: str) -> ScheduleState:
-        """Skip no more slots, neither by hand nor by the breaker. Raises Problem schedule_not_found, StorageFailed."""
-        standing = self._find(name)
-        await self._ledger.write(standing, lambda row: replace(breaker.reset(row), paused=False))
-        return standing
+        """End a pause and close the breaker. Raises Problem schedule_not_found, StorageFailed."""
+        state = self._find(name)
+        await self._ledger.write(state, lambda row: replace(breaker.reset(row), paused=False))
+        return state
 
     async def tick_now(self, name: str) -> Tick:
-        """Tick out of turn, and wait for the end. Who does not wait for it does not end it.
+        """Run a tick now and wait for its result. Cancelling the wait does not cancel the tick.
 
         Raises Problem (schedule_not_found, session_busy, shutting_down, storage_full, storage_failed).
         """
-        standing = self._find(name)
+        state = self._find(name)
         if self._stopping:
             raise stopping_problem()
-        if standing.running:
+        if state.running:
             raise Problem(
                 "session_busy",
-                f"{name} has a tick under way",
-                "Wait for its end: `walrusctl schedule history` shows it.",
+                f"{name} is already running a tick",
+                "Wait until it has ended: `walrusctl schedule history` shows it.",
                 retry_after_ms=RETRY_AFTER_MS,
             )
-        firing = self._new_tick_run(standing, self._clock.now(), by="hand")
-        self._nursery.start_soon(self._run_manually, firing, name=f"tick {firing.tick.tick}")
-        await firing.finished.wait()
-        return firing.result()
+        tick_run = self._new_tick_run(state, self._clock.now(), by="hand")
+        self._nursery.start_soon(self._run_manually, tick_run, name=f"tick {tick_run.tick.tick}")
+        await tick_run.finished.wait()
+        return tick_run.result()
 
     async def history(
         self, name: str | None, *, before: int | None = None, news: bool = False, limit: int = 50
     ) -> list[Tick]:
-        """Rows of the ledger, newest first, of schedules that are no more too. Raises Problem schedule_not_found."""
+        """Return rows of the ledger, newest first, also of removed schedules. Raises Problem schedule_not_found."""
         found = await self._store.ticks(name, before=before, news=news, limit=limit)
         if name is not None and not found and not await self._store.ticks(name, limit=1):
             self._find(name)
@@ -250,15 +255,15 @@ class Scheduler:
             await tick_run.run()
 
     def _new_tick_run(self, state: ScheduleState, slot: float, *, by: TickTrigger) -> TickRun:
-        firing = TickRun(state, self._ledger, self._clock.now, slot=slot, by=by)
-        self._tick_runs = {one for one in self._tick_runs if not one.finished.is_set()} | {firing}
-        return firing
+        tick_run = TickRun(state, self._ledger, self._clock.now, slot=slot, by=by)
+        self._tick_runs = {run for run in self._tick_runs if not run.finished.is_set()} | {tick_run}
+        return tick_run
 
     def _find(self, name: str) -> ScheduleState:
-        """Raises Problem schedule_not_found."""
-        if standing := self._states.get(name):
-            return standing
-        named_after = [known for known in self._states if known.endswith(f":{name}")]
-        near = named_after or difflib.get_close_matches(name, self._states, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "`walrusctl schedule list` shows those there are."
-        raise Problem("schedule_not_found", f"nothing is done by the clock under the name {name!r}", hint)
+        """Return the schedule of this name. Raises Problem schedule_not_found, with the nearest name as a hint."""
+        if state := self._states.get(name):
+            return state
+        same_agent = [known for known in self._states if known.endswith(f":{name}")]
+        nearest = same_agent or difflib.get_close_matches(name, self._states, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else "`walrusctl schedule list` lists all schedules."
+        raise Problem("schedule_not_found", f"there is no schedule named {name!r}", hint)

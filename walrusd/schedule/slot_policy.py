@@ -1,8 +1,7 @@
-"""When a heartbeat ticks: what is to be done about a schedule now. Pure; the clock and the ledger are others' affair.
+"""Decides what to do about a schedule at a given time: run, skip, miss or wait. Pure functions without clock or store.
 
-Slots lie on a grid, one interval apart, however late each of them is seen to. The next one is in the schedule's row,
-and moves past a slot in the transaction that writes down what becomes of it: so none is forgotten, and none is seen
-to twice.
+Slots lie on a grid, one interval apart, however late each of them is processed. The schedule's row names the next slot.
+It moves past a slot in the same transaction that records the slot, so no slot is forgotten and none is processed twice.
 """
 
 import hashlib
@@ -14,17 +13,17 @@ from walrusd.schedule import breaker
 from walrusd.store.contract import ScheduleRow
 
 MAX_LATENESS_S = 60.0
-"""How long after its time a slot is still run: longer than a laden machine or a restart takes."""
+"""Maximum seconds after its time that a slot is still run; a loaded machine or a restart takes less."""
 
 
 class QuietHours(Struct, frozen=True, kw_only=True):
-    """Hours of the day, in minutes since midnight: `since` is in them, `until` is not. They may cross midnight."""
+    """Quiet hours, in minutes since midnight: `start_minute` included, `end_minute` not. They may cross midnight."""
 
     start_minute: int
     end_minute: int
 
     def __contains__(self, local_time: datetime) -> bool:
-        """`wall` is what a clock on the wall shows: a day has 23 or 25 hours sometimes, and an hour may come twice."""
+        """Return whether a local time is quiet. A local day may have 23 or 25 hours, and an hour may come twice."""
         minute = local_time.hour * 60 + local_time.minute
         if self.start_minute < self.end_minute:
             return self.start_minute <= minute < self.end_minute
@@ -35,12 +34,14 @@ class QuietHours(Struct, frozen=True, kw_only=True):
 
 
 class Cadence(Struct, frozen=True, kw_only=True):
+    """The interval of a schedule, with its jitter and its quiet hours."""
+
     every_s: float
     jitter_s: float = 0.0
-    """Less than `every_s`."""
+    """Maximum seconds of random delay; less than `every_s`."""
     quiet_hours: QuietHours | None = None
     zone: tzinfo | None = None
-    """Of the clock on the wall. None: the machine's own."""
+    """The local time zone; None means that of the machine."""
 
 
 class RunSlot(Struct, frozen=True):
@@ -51,7 +52,7 @@ class RunSlot(Struct, frozen=True):
 
 
 class SkipSlot(Struct, frozen=True):
-    """Do not run this slot, for a reason that the ledger is told."""
+    """Do not run this slot, and record the reason in the ledger."""
 
     slot: float
     reason: str
@@ -59,7 +60,7 @@ class SkipSlot(Struct, frozen=True):
 
 
 class RecordMissed(Struct, frozen=True):
-    """These slots passed while nobody was there to see to them. The next may be due already."""
+    """Record slots that passed while the scheduler did not run. The next slot may be due already."""
 
     slot: float
     count: int
@@ -67,13 +68,15 @@ class RecordMissed(Struct, frozen=True):
 
 
 class Reschedule(Struct, frozen=True):
-    """No slot is due, and the next is further away than it may be: the clock was set back, or the interval is shorter
-    than it was. A new grid begins."""
+    """Begin a new grid. No slot is due, and the next is more than an interval away: the clock was set back, or the
+    interval was made shorter."""
 
     next_slot: float
 
 
 class WaitUntil(Struct, frozen=True):
+    """Nothing is due before this time."""
+
     until: float
 
 
@@ -81,7 +84,7 @@ SlotDecision = RunSlot | SkipSlot | RecordMissed | Reschedule | WaitUntil
 
 
 def next_decision(row: ScheduleRow, cadence: Cadence, now: float, *, running: bool) -> SlotDecision:
-    """What is to be done about the schedule at this time; `running`: its last tick has not ended."""
+    """Return what to do about the schedule at this time; `running` means that its last tick has not ended."""
     every, following = cadence.every_s, row.next_slot
     if following > now + every:
         return Reschedule(now + every)
@@ -105,22 +108,22 @@ def _skip_reason(row: ScheduleRow, cadence: Cadence, now: float, *, running: boo
     if cadence.quiet_hours and datetime.fromtimestamp(now, cadence.zone) in cadence.quiet_hours:
         return f"quiet hours ({cadence.quiet_hours})"
     if running:
-        return "the tick before it still runs"
+        return "the previous tick is still running"
     if breaker.is_open(row, now):
-        assert row.closed_until is not None, "that is what an open breaker is"
+        assert row.closed_until is not None, "an open breaker has a closing time"
         until = datetime.fromtimestamp(row.closed_until, cadence.zone)
-        counted = f"{row.failures} failures (a refused key counts as three)"
-        return f"the breaker is open until {until:%Y-%m-%d %H:%M:%S}, after {counted}"
+        failures = f"{row.failures} failures (a refused key counts as three)"
+        return f"the breaker is open until {until:%Y-%m-%d %H:%M:%S}, after {failures}"
     return ""
 
 
 def recompute_next_slot(next_slot: float, old_every_s: float, new_every_s: float, now: float) -> float:
-    """The next slot once the interval is another: counted from the last, or from now where that is over already."""
+    """Return the next slot for a new interval: counted from the last slot, or from now if that time has passed."""
     following = next_slot - old_every_s + new_every_s
     return following if following > now else now + new_every_s
 
 
 def compute_jitter(name: str, slot: float, max_s: float) -> float:
-    """How much later than its time a slot is run: the same after a restart, and not that of another agent."""
+    """Return the seconds by which a slot is delayed: the same after a restart, and different for each agent."""
     drawn = hashlib.blake2b(f"{name} {slot!r}".encode(), digest_size=8).digest()
     return max_s * int.from_bytes(drawn) / 2**64

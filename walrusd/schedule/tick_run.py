@@ -1,4 +1,4 @@
-"""One tick, from its claim to its end: the row before, the work, the row after."""
+"""Runs one tick: writes its row, runs the job, and writes the row again with the result."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,15 @@ log = structlog.get_logger("walrusd.schedule")
 
 
 def stopping_problem() -> Problem:
-    return Problem("shutting_down", STOPPING_REASON, "Its ledger says what became of the tick when it is back.")
+    return Problem(
+        "shutting_down",
+        STOPPING_REASON,
+        "Ask again after its restart: `walrusctl schedule history` shows the outcome of the tick.",
+    )
 
 
 class TickRun:
-    """`claim`, then `fire` in a task of its own. It takes the schedule for itself until it is over."""
+    """One tick: call `claim`, then `run` in a task of its own. The schedule counts as running until it is over."""
 
     def __init__(
         self, state: ScheduleState, ledger: Ledger, now: Callable[[], float], *, slot: float, by: TickTrigger
@@ -35,34 +39,34 @@ class TickRun:
         self.tick = replace(ledger.new_tick(state, slot), by=by, started_at=now())
         self.finished = trio.Event()
         self.claim_error: StorageFailed | None = None
-        """Why it could not be claimed, where nobody could be told at once."""
+        """The error of `claim` of a manual tick, which `result` raises."""
         state.running = True
 
     async def claim(self, next_slot: float | None = None) -> None:
-        """Write down that the slot is taken, and which is the next. Raises StorageFailed, and gives it back."""
+        """Record that the slot is taken, and which is the next. Raises StorageFailed, with the slot released again."""
 
-        def taken(row: ScheduleRow) -> ScheduleRow:
+        def advance(row: ScheduleRow) -> ScheduleRow:
             return row if next_slot is None else replace(row, next_slot=next_slot)
 
         try:
-            await self._ledger.write(self.state, taken, self.tick)
+            await self._ledger.write(self.state, advance, self.tick)
         except BaseException:
             self._release()
             raise
 
     async def run(self) -> None:
-        """See it through, and write down what became of it. Where walrusd stops before that, its row stays open."""
+        """Run the job and record its result. If walrusd stops before that, the row stays open for the next start."""
         try:
-            ended = await self._run_job()
-            if ended:
-                await self._record_result(ended)
+            result = await self._run_job()
+            if result:
+                await self._record_result(result)
             else:
                 await self._ledger.record_stop(self.tick)
         finally:
             self._release()
 
     def result(self) -> Tick:
-        """What became of it, once it is over. Raises Problem where nothing has, or nobody knows."""
+        """Return the finished tick. Raises Problem if it could not be claimed, or if a stop interrupted it."""
         if self.claim_error:
             raise Problem(self.claim_error.kind, str(self.claim_error), self.claim_error.hint)
         if self.tick.outcome == "running":
@@ -70,7 +74,7 @@ class TickRun:
         return self.tick
 
     def cancel(self) -> None:
-        """Take no turn any more. One that has begun is the runtime's to end."""
+        """Cancel the tick unless its turn has begun; the runtime ends such a turn."""
         if not self._turn_started:
             self._scope.cancel()
 
@@ -85,19 +89,19 @@ class TickRun:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 return await job.run(self.state.row, self.tick, self._record_turn_start)
             except Exception:
-                log.exception("tick crashed", schedule=job.name, tick=self.tick.tick)
+                log.exception("tick_crashed", schedule=job.name, tick=self.tick.tick)
                 return TickResult(
-                    outcome="failed", reason="internal: walrusd met a bug; its log has the details", news=True
+                    outcome="failed", reason="internal: walrusd has a bug; its log has the details", news=True
                 )
         return TickResult(outcome="skipped", reason=STOPPING_REASON)
 
     async def _record_turn_start(self, ran: TurnRef, session: int | None) -> None:
-        def goes_on(row: ScheduleRow) -> ScheduleRow:
+        def set_session(row: ScheduleRow) -> ScheduleRow:
             return row if session is None else replace(row, session=session)
 
         self.tick = replace(self.tick, ran=ran)
         try:
-            await self._ledger.write(self.state, goes_on, self.tick)
+            await self._ledger.write(self.state, set_session, self.tick)
         except StorageFailed as failure:
             raise Problem(failure.kind, str(failure), failure.hint) from failure
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -116,12 +120,12 @@ class TickRun:
             news=result.news,
         )
 
-        def after(row: ScheduleRow) -> ScheduleRow:
+        def apply_result(row: ScheduleRow) -> ScheduleRow:
             if result.outcome == "failed":
                 return breaker.after_failure(row, every_s, now, opens_breaker=result.opens_breaker)
             if result.outcome == "ran":
                 row = breaker.reset(row)
             return row if result.probe_digest is None else replace(row, seen=result.probe_digest)
 
-        await self._ledger.write_with_retry(self.state, after, over)
+        await self._ledger.write_with_retry(self.state, apply_result, over)
         self.tick = over

@@ -1,4 +1,4 @@
-"""What waits for an agent when it is woken. Each kind of work that can wait is a source; more of them may be added."""
+"""Sources of pending work that a heartbeat shows to its agent; today the agent's .todo file, others may be added."""
 
 import os
 import stat
@@ -10,20 +10,22 @@ import trio
 from walrusd.schedule.heartbeat_prompt import PendingWork
 
 MAX_TODO_BYTES = 16 * 1024
-"""Bytes of a list of things to do: some hundred lines, which is more than an agent gets done in one turn."""
+"""Maximum bytes of a to-do list: some hundred lines, which is more than an agent gets done in one turn."""
 
 
 class TodoUnreadable(Exception):
-    """A source cannot say what waits; the text is for the ledger. The agent is woken all the same."""
+    """A source cannot be read. The text goes into the ledger, and the agent is woken all the same."""
 
 
 class TodoSource(Protocol):
+    """A source of pending work."""
+
     async def read_pending(self, agent: str) -> PendingWork | None:
-        """What waits for the agent; None where nothing does. Raises Unreadable."""
+        """Return the pending work of the agent, or None if there is none. Raises TodoUnreadable."""
 
 
 class TodoFile:
-    """The lines of agents/NAME.todo in the home. Whoever writes them takes them away again."""
+    """The to-do list in agents/NAME.todo of the home. walrusd only reads it: its writer also removes the lines."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -31,7 +33,7 @@ class TodoFile:
     async def read_pending(self, agent: str) -> PendingWork | None:
         path = self._folder / f"{agent}.todo"
         try:
-            # Left to itself where the tick is given up: it only reads, and a folder may be on a slow network.
+            # The thread is abandoned if the tick is cancelled: it only reads, and the folder may be on a slow network.
             data = await trio.to_thread.run_sync(_read_head, path, abandon_on_cancel=True)
         except FileNotFoundError:
             return None
@@ -41,13 +43,13 @@ class TodoFile:
         if not text:
             return None
         if len(data) > MAX_TODO_BYTES:
-            text += f"\n[The rest is left out: these are the first {MAX_TODO_BYTES:,} bytes.]"
+            text += f"\n[Truncated: these are the first {MAX_TODO_BYTES:,} bytes.]"
         return PendingWork(f"Things to do, from {path}:", text)
 
 
 def _read_head(path: Path) -> bytes:
-    """As much of a regular file as is shown, and a byte more where there is more."""
-    # Opening a pipe would wait for whoever writes it; a device may have no end.
+    """Read MAX_TODO_BYTES of a regular file, and one more byte if there is one. Raises OSError."""
+    # Opening a pipe would wait for its writer, and a device may have no end.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
