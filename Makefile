@@ -18,7 +18,7 @@ endef
 LOCKED := --constraint constraints.txt
 ALL_EXTRAS := '.[dev,local,soak]'
 
-.PHONY: help setup demo run test quick check format lint types contracts docs bench soak clean install uninstall \
+.PHONY: help setup demo run test quick coverage check format lint types contracts docs bench soak clean install uninstall \
 	lock test-versions test-lowest test-newest
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make run        run walrusd in the foreground on your own home (~/.openwalrus), made the first time"
 	@echo "make install    install walrusd and walrusctl under PREFIX=$(PREFIX); make uninstall removes them"
 	@echo "make test       run the tests;  make quick   the fast ones only"
+	@echo "make coverage   run the tests and print the branch coverage of each file that is not covered whole"
 	@echo "make check      format, lint, types, contracts and tests: what must be green before a commit"
 	@echo "make docs       replay the console examples of the documentation and draw its generated pages"
 	@echo "make bench      measure the bars of the design; prints a table, writes benchmarks/results/"
@@ -75,6 +76,9 @@ test: $(VENV)/.dev
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -q --cov --cov-report=term
 
 check: $(VENV)/.dev format lint types contracts test
 

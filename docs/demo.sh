@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demo: a walrusd in a home of its own, one session with a small local model, and everything away again.
+# The demo: a walrusd in a temporary home and one session with a small local model. It removes everything at its end.
 set -eu
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/walrus-demo.XXXXXX")
@@ -12,7 +12,7 @@ clean_up() {
         wait "$daemon" || true
     fi
     if [ "$status" -ne 0 ] && [ -s "$home/daemon.log" ]; then
-        echo "The demo failed. The daemon's last words:" >&2
+        echo "The demo failed. The end of the daemon's log:" >&2
         tail -n 20 "$home/daemon.log" >&2
     fi
     rm -rf "$home"
@@ -22,7 +22,7 @@ trap clean_up EXIT
 trap 'exit 130' HUP INT PIPE TERM
 
 say() { printf '\n%s\n' "$*"; }
-# Shows a command as one would type it, and runs it.
+# Prints a command as a person types it, and runs it.
 try() {
     printf '$'
     for word in "$@"; do
@@ -52,7 +52,7 @@ model = "smollm2"
 TOML
 printf 'You are a friendly walrus. Answer in one or two short sentences.\n' >"$home/agents/walrus.md"
 
-say "1. Start walrusd in a home of its own: $home"
+say "1. Start walrusd in a temporary home: $home"
 printf '$ walrusd &\n'
 walrusd 2>"$home/daemon.log" &
 daemon=$!
@@ -66,12 +66,12 @@ until walrusctl ping >/dev/null 2>&1; do
 done
 try walrusctl ping
 
-say "2. Create a session, and talk. The model is small (135 million parameters, 94 MB): it proves the plumbing, not wit."
+say "2. Create a session, and talk. The model is small (135 million parameters, 94 MB): it shows that everything works, and is not clever."
 try walrusctl session create walrus
 try walrusctl stream 1 "Hello! Who are you?"
 try walrusctl stream 1 "Name one animal that lives in the sea."
 
-say "3. All of it is in the session's log, on disk, written before it was said to be done."
+say "3. Everything is in the session's log, on disk, written before it was acknowledged."
 try walrusctl session attach 1 --no-follow
 
 say "4. Stop."
@@ -79,4 +79,4 @@ printf '$ kill %s\n' "$daemon"
 kill "$daemon"
 wait "$daemon"
 daemon=
-say "That was it. make run starts walrusd on your own home; README.md has the tour."
+say "Done. make run starts walrusd on your own home; README.md has the tour."

@@ -11,7 +11,7 @@ from msgspec import Struct
 from walrus_protocol.json import BadJson, Decoder, decode
 
 
-class Point(Struct):
+class Coordinate(Struct):
     x: int
     label: str = ""
     rest: msgspec.Raw = msgspec.Raw(b"{}")
@@ -43,7 +43,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
     ],
 )
 def test_every_failure_is_bad_json_with_its_reason(data: bytes | str, reason: str) -> None:
-    for read in (Decoder(Point).decode, lambda data: decode(data, Point)):
+    for read in (Decoder(Coordinate).decode, lambda data: decode(data, Coordinate)):
         with pytest.raises(BadJson) as caught:
             read(data)
         assert caught.value.reason == reason
@@ -58,6 +58,6 @@ def test_whatever_the_bytes_are_nothing_but_bad_json_is_raised(data: bytes | str
 
 def test_the_cause_is_kept() -> None:
     with pytest.raises(BadJson) as caught:
-        decode(b'{"x":"one"}', Point)
+        decode(b'{"x":"one"}', Coordinate)
     assert isinstance(caught.value.__cause__, msgspec.ValidationError)
     assert str(caught.value) == str(caught.value.__cause__)
