@@ -1,4 +1,4 @@
-"""Who acts in a life: a model, tools of every kind, and the hook through which they are called."""
+"""The scripted model, tools and hook of a crash-test run; they kill the process at their kill points."""
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,13 +23,14 @@ from walrusd.observability.metrics import Metrics
 from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk, TextChunk, ThinkingChunk, ToolRequest, ToolRun
 from walrusd.tools.bash import BashTool
 
-LONG_OUTPUT = "all there is, " * 20
+LONG_OUTPUT = "some output, " * 20
+"""An output of 260 bytes, more than `max_output_bytes` of the tool, so that it is stored apart from the result."""
 GO_PIPE = "go"
-"""A named pipe: the process of bash has begun, and waits for a line from it."""
+"""Name of a named pipe. The bash command waits for a line from it after it has begun."""
 
 
 class PlannedReply(Struct, frozen=True):
-    """What the model says when it is due."""
+    """One reply of the model: its chunks, then its calls as (tool, arguments)."""
 
     chunks: tuple[ReplyChunk, ...]
     calls: tuple[tuple[str, dict[str, object]], ...] = ()
@@ -47,38 +48,42 @@ PLANNED_REPLIES = {
             ("bash", {"command": f"echo bash >> trace; echo begun; read -r _ < {GO_PIPE}; echo done"}),
         ),
     ),
-    "work, seen": PlannedReply(
+    "work, after peek": PlannedReply(
         (TextChunk("I count."),), (("count", {"mark": "count"}), ("touch", {"mark": "touch two"}))
     ),
-    "work, counted": PlannedReply((TextChunk("It is "), TextChunk("done."))),
+    "work, after count": PlannedReply((TextChunk("It is "), TextChunk("done."))),
     "more": PlannedReply((TextChunk("More."),)),
     "hurry": PlannedReply((TextChunk("I do."),)),
     "aside": PlannedReply((TextChunk("Beside."),)),
     "again": PlannedReply((TextChunk("Anew."),)),
 }
 SYNC_POINT_AT_SECOND_CHUNK = {"work": "more"}
+"""Sync point that a reply reaches before its second chunk, by the name of the reply."""
 
 
 def reply_name_for(messages: Sequence[Message]) -> str:
-    """Which line, by the conversation alone: a restart changes nothing."""
+    """Returns the key in PLANNED_REPLIES; it depends on the conversation only, so a restart does not change it."""
     topic, called = "", set[str]()
     for message in messages:
         match message:
             case User(content):
-                said = plain_text(content)
-                if said in PLANNED_REPLIES and not (said == "hurry" and topic == "work"):
-                    topic, called = said, set()
+                text = plain_text(content)
+                if text in PLANNED_REPLIES and not (text == "hurry" and topic == "work"):
+                    topic, called = text, set()
             case Assistant(calls=calls):
                 called |= {call.name for call in calls}
             case _:
                 pass
     if topic != "work" or "peek" not in called:
         return topic
-    return "work, counted" if "count" in called else "work, seen"
+    return "work, after count" if "count" in called else "work, after peek"
 
 
 class KillableModel:
-    """Asked, at every piece, and when it has answered, it may be the last."""
+    """A model with kill points when it is called, after each reply chunk, and after the whole reply.
+
+    Records each message sequence that a provider would refuse.
+    """
 
     def __init__(self, control: SchedulerControl, log: KillableLog, records: SideRecords) -> None:
         self._control = control
@@ -87,40 +92,41 @@ class KillableModel:
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         messages = request.history.messages
-        for wrong in violations(messages):
-            self._records.write("wrong", f"{wrong} in {messages}")
+        for violation in violations(messages):
+            self._records.write("violation", f"{violation} in {messages}")
         name = reply_name_for(messages)
-        line, passing = PLANNED_REPLIES[name], self._control.kill_points.reach
+        planned, reach = PLANNED_REPLIES[name], self._control.kill_points.reach
         await self._control.wait_released()
-        passing(f"the model is asked: {name}")
-        for number, piece in enumerate(line.chunks, 1):
+        reach(f"model called: {name}")
+        for number, chunk in enumerate(planned.chunks, 1):
             if number == 2 and name in SYNC_POINT_AT_SECOND_CHUNK:
                 await self._control.reach_sync_point(SYNC_POINT_AT_SECOND_CHUNK[name])
-            on_chunk(piece)
-            passing(f"the model has said “{piece.text}”")
+            on_chunk(chunk)
+            reach(f"reply chunk “{chunk.text}”")
             if name.startswith("work"):
                 await self._wait_for_draft()
-        passing(f"the model has answered: {name}")
-        asked = tuple(
+        reach(f"model reply complete: {name}")
+        calls = tuple(
             ToolCall(f"call_{len(messages)}_{number}", tool, arguments)
-            for number, (tool, arguments) in enumerate(line.calls)
+            for number, (tool, arguments) in enumerate(planned.calls)
         )
         return Reply(
-            content="".join(piece.text for piece in line.chunks if isinstance(piece, TextChunk)),
-            thinking="".join(piece.text for piece in line.chunks if isinstance(piece, ThinkingChunk)),
-            calls=asked,
-            finish="tool_calls" if asked else "stop",
+            content="".join(chunk.text for chunk in planned.chunks if isinstance(chunk, TextChunk)),
+            thinking="".join(chunk.text for chunk in planned.chunks if isinstance(chunk, ThinkingChunk)),
+            calls=calls,
+            finish="tool_calls" if calls else "stop",
             cost_usd=0.0,
         )
 
     async def _wait_for_draft(self) -> None:
+        """Makes a draft due, and waits until it is durable or refused."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._log.wait_draft_settled)
             await make_draft_due()
 
 
 class EffectTool:
-    """A tool whose effect is a line in a file."""
+    """A tool whose effect is a line in the trace file."""
 
     def __init__(
         self,
@@ -130,7 +136,7 @@ class EffectTool:
     ) -> None:
         self.schema = ToolSchema(
             name=name,
-            description=f"It is {name}.",
+            description=f"The tool {name}.",
             parameters={"type": "object"},
             read_only=kind == "reads",
             idempotent=kind == "idempotent",
@@ -143,7 +149,7 @@ class EffectTool:
 
 
 class ScriptedTools:
-    """What the tools do, and in which order those do it that run side by side: the second ends first."""
+    """The effects of the tools. Of the two concurrent calls the second ends first."""
 
     def __init__(self, control: SchedulerControl, folder: Path) -> None:
         self._control = control
@@ -166,7 +172,7 @@ class ScriptedTools:
                 await self._control.reach_sync_point("hurry")
             case _:
                 await trio.lowlevel.checkpoint()
-        return "seen"
+        return "done"
 
     def tools(self) -> Mapping[str, EffectTool | BashTool]:
         return {
@@ -179,6 +185,8 @@ class ScriptedTools:
 
 
 class KillableSpawner(Spawner):
+    """A spawner with kill points before and after the spawn of the bash process."""
+
     def set_kill_points(self, kill_points: KillPoints) -> None:
         self._kill_points = kill_points
 
@@ -193,7 +201,7 @@ class KillableSpawner(Spawner):
         with_start_barrier: bool = False,
         dies_with_daemon: bool = True,
     ) -> Child:
-        self._kill_points.reach("bash: its process is ordered")
+        self._kill_points.reach("bash: before the spawn")
         child = await super().spawn(
             argv,
             cwd=cwd,
@@ -203,17 +211,17 @@ class KillableSpawner(Spawner):
             with_start_barrier=with_start_barrier,
             dies_with_daemon=dies_with_daemon,
         )
-        self._kill_points.reach("bash: its process waits behind its gate")
+        self._kill_points.reach("bash: its process waits at the start barrier")
         return child
 
 
 class KillableHook(DaemonHook):
-    """The daemon's. What it is shown is noted; what bash says is its cue."""
+    """The daemon's hook. It records published events, and lets bash go on after the first process output."""
 
     def __init__(
         self, pipeline: Pipeline, control: SchedulerControl, tools: ScriptedTools, records: SideRecords, folder: Path
     ) -> None:
-        super().__init__(pipeline, Metrics("mortal"))
+        super().__init__(pipeline, Metrics("test"))
         self._control = control
         self._tools = tools
         self._records = records
@@ -223,9 +231,9 @@ class KillableHook(DaemonHook):
         super().on_event(agent, event)
         match event:
             case RunningOutput(text="begun\n"):
-                self._control.kill_points.reach("bash: its process is at work")
+                self._control.kill_points.reach("bash: its command runs")
                 os.write(self._go_pipe, b"\n")
-            case ToolResult(call_id=call) if call.endswith("_1"):
+            case ToolResult(call_id=call_id) if call_id.endswith("_1"):
                 self._tools.second_peek_done.set()
             case _:
                 pass

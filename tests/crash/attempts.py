@@ -1,4 +1,4 @@
-"""How often turns were tried: reckoned from where each life has found them open, and compared with the log."""
+"""Checks the attempts of each turn in the log against the turns that each start of the daemon found open."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,14 +17,17 @@ from walrusd.session.recovery import MAX_ATTEMPTS
 
 
 def check_attempts(events: Mapping[int, Sequence[AnySessionEvent]], records: SideRecords) -> None:
-    """A turn that was taken up once, and found open again before a round of it was whole, is given up; no other is."""
-    left = [one for note in records.read("life") for one in decode(note.value, list[OpenTurn])]
-    for session, told in events.items():
-        _check_session({one.seq for one in left if one.session == session}, told)
+    """Raises AssertionError if a turn has a wrong attempt number, or is wrongly given up.
+
+    A turn is given up if it was resumed once and then found open again before one of its rounds was complete.
+    """
+    open_turns = [turn for record in records.read("start") for turn in decode(record.value, list[OpenTurn])]
+    for session, session_events in events.items():
+        _check_session({turn.seq for turn in open_turns if turn.session == session}, session_events)
 
 
 def _check_session(found_open: set[int], events: Sequence[AnySessionEvent]) -> None:
-    attempt, unsure, given_up = 1, False, False
+    attempt, uncertain, given_up = 1, False, False
     for seq, event in enumerate(events, 1):
         match event:
             case TurnResumed():
@@ -32,17 +35,17 @@ def _check_session(found_open: set[int], events: Sequence[AnySessionEvent]) -> N
                 assert not given_up
                 assert (event.attempt, event.reason) == (attempt, "crash")
             case ToolStarted():
-                assert not given_up, "nothing runs for a third time by itself"
+                assert not given_up, "no tool is started by a third attempt"
             case AssistantMessage(finish=finish, calls=calls):
                 assert not given_up or finish == "interrupted"
                 attempt = attempt if calls or finish == "interrupted" else 1
             case ToolResult(outcome="interrupted"):
-                unsure = True
+                uncertain = True
             case ToolCallsComplete():
-                attempt, unsure = attempt if unsure else 1, False
+                attempt, uncertain = attempt if uncertain else 1, False
             case Done(error=error):
                 assert given_up == (error is not None and error.kind == "crashed_repeatedly")
-                attempt, unsure, given_up = 1, False, False
+                attempt, uncertain, given_up = 1, False, False
             case _:
                 pass
         if seq in found_open:

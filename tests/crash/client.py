@@ -1,4 +1,7 @@
-"""Who asks: the same requests in every life, those that were answered before once more where they have a key."""
+"""The scripted client of a crash-test run; each run sends the same requests.
+
+A request that was answered in an earlier run is sent again only if it has an idempotency key.
+"""
 
 import os
 import signal
@@ -23,15 +26,15 @@ from walrusd.runtime.turns.turn_handle import TurnHandle
 T = TypeVar("T")
 
 RETRY_S = 60.0
-"""Longer than a suspended turn waits before it asks the store again."""
+"""Seconds to advance the clock; longer than a suspended turn waits before it retries the write."""
 
 
 class TurnSuspended(Exception):
-    """A turn is suspended, and a message that waits in the inbox waits on."""
+    """The turn under way is suspended, so a message in the inbox has to wait."""
 
 
 class ScriptedClient:
-    """Of one life. `again`: there was one before it."""
+    """The client of one run of the daemon. `is_restart` means that an earlier run was killed."""
 
     def __init__(
         self,
@@ -52,9 +55,9 @@ class ScriptedClient:
         self._session: int | None = None
 
     async def run(self) -> None:
-        """All that is asked in a life; from its beginning once more where the disk has refused something.
+        """Sends all requests of a run, and starts over if the disk refused a write.
 
-        On a disk that does not get well the life ends as by -9: it has nothing more to write.
+        If the disk keeps failing, the process kills itself with SIGKILL: it can write nothing more.
         """
         while not await self._try_send_all():
             self._is_restart = True
@@ -65,6 +68,7 @@ class ScriptedClient:
             await self._wait_until_disk_recovers()
 
     async def _try_send_all(self) -> bool:
+        """Returns False if a write was refused because of the disk fault."""
         try:
             await self._send_all()
         except TurnSuspended:
@@ -78,36 +82,36 @@ class ScriptedClient:
         return False
 
     async def wait_settled(self) -> None:
-        """Wait until what goes on by itself is held, or at its end."""
+        """Waits until every resumed turn has ended, or one of them is held."""
         sessions = await self._log.unfinished_sessions()
         async with trio.open_nursery() as nursery:
 
-            async def all_rest() -> None:
+            async def wait_turns_ended() -> None:
                 for session in sessions:
                     await self._runtime.wait(session, {"idle", "error", "closed"})
                 nursery.cancel_scope.cancel()
 
-            async def held() -> None:
+            async def wait_actor_held() -> None:
                 await self._control.actor_waiting.wait()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(all_rest)
-            nursery.start_soon(held)
+            nursery.start_soon(wait_turns_ended)
+            nursery.start_soon(wait_actor_held)
 
     async def _send_all(self) -> None:
-        branches = self._runtime.fork_rewind
-        session = self._session = await self._runtime.create_session("walrus", key="the only one")
+        commands = self._runtime.fork_rewind
+        session = self._session = await self._runtime.create_session("walrus", key="first session")
         self._records.write("created", value=session)
         await self._send_and_wait(session, "hello")
-        start = await self._request_once("checkpoint", CheckpointResult, lambda: branches.checkpoint(session, "start"))
-        fork = await self._request_once("forked", ForkResult, lambda: branches.fork(session))
+        start = await self._request_once("checkpoint", CheckpointResult, lambda: commands.checkpoint(session, "start"))
+        fork = await self._request_once("forked", ForkResult, lambda: commands.fork(session))
         await self._send_work(session)
         await self._send_and_wait(fork.session, "aside")
-        await self._request_once("rewound", object, lambda: branches.rewind(session, start.at))
+        await self._request_once("rewound", object, lambda: commands.rewind(session, start.at))
         await self._send_and_wait(session, "again")
 
     async def _send_work(self, session: int) -> None:
-        """A long turn, what is said meanwhile, and the turn of what had to wait."""
+        """Sends a long turn, a message and a steer while it runs, and waits for the results of all three."""
         if self._is_restart:
             self._control.hold()
         work = await self._send(session, "work")
@@ -115,36 +119,36 @@ class ScriptedClient:
         more = await self._send(session, "more")
         await self._control.wait_for_sync_point("hurry", unless=work.settled)
         hurry = await self._send(session, "hurry", when_busy="steer")
-        for text, ticket in (("work", work), ("more", more), ("hurry", hurry)):
-            await self._wait_result(text, ticket)
+        for text, handle in (("work", work), ("more", more), ("hurry", hurry)):
+            await self._wait_result(text, handle)
 
     async def _request_once(
-        self, what: Literal["checkpoint", "forked", "rewound"], type_: type[T], request: Callable[[], Awaitable[object]]
+        self, kind: Literal["checkpoint", "forked", "rewound"], type_: type[T], request: Callable[[], Awaitable[object]]
     ) -> T:
-        """A request that has no key is not asked again when it was answered."""
-        if not self._records.read(what):
-            self._records.write(what, value=await request())
-        return decode(self._records.read(what)[0].value, type_)
+        """Sends a request without an idempotency key, unless an earlier run got its answer."""
+        if not self._records.read(kind):
+            self._records.write(kind, value=await request())
+        return decode(self._records.read(kind)[0].value, type_)
 
     async def _send_and_wait(self, session: int, text: str) -> None:
         await self._wait_result(text, await self._send(session, text))
 
     async def _send(self, session: int, text: str, when_busy: WhenBusy = "queue") -> TurnHandle:
-        ticket = await self._runtime.send(session, MessageRequest(content=text, key=text, when_busy=when_busy))
+        handle = await self._runtime.send(session, MessageRequest(content=text, key=text, when_busy=when_busy))
         self._records.write("accepted", text)
         self._control.acknowledge(text)
-        return ticket
+        return handle
 
-    async def _wait_result(self, text: str, ticket: TurnHandle) -> None:
-        if not ticket.settled.is_set():
+    async def _wait_result(self, text: str, handle: TurnHandle) -> None:
+        if not handle.settled.is_set():
             self._control.release()
-        while not ticket.settled.is_set():
-            await wait_for_any(ticket.settled, self._log.write_refused)
-            if not ticket.settled.is_set():
+        while not handle.settled.is_set():
+            await wait_for_any(handle.settled, self._log.write_refused)
+            if not handle.settled.is_set():
                 await trio.testing.wait_all_tasks_blocked()
-                if self._runtime.suspended_sessions() and not ticket.settled.is_set():
+                if self._runtime.suspended_sessions() and not handle.settled.is_set():
                     raise TurnSuspended
-        self._records.write("result", text, await ticket.wait_result())
+        self._records.write("result", text, await handle.wait_result())
 
     async def _wait_until_disk_recovers(self) -> None:
         while self._runtime.suspended_sessions():
@@ -154,7 +158,7 @@ class ScriptedClient:
         await self.wait_settled()
 
     async def _check_reads_still_work(self) -> None:
-        """Reads go on; whatever is new is refused, in the same words."""
+        """Checks that reads still work, and that new requests are refused with the kind of the disk fault."""
         await self._check_refused(self._runtime.create_session("walrus"))
         if (session := self._session) is None:
             assert await self._runtime.sessions() == []
@@ -163,7 +167,7 @@ class ScriptedClient:
         assert info.last_seq == len(await self._log.events(session, 0, 1000))
         messages = await self._runtime.fork_rewind.history(session)
         assert info.messages == sum(not isinstance(message, ToolOutput) for message in messages)
-        await self._check_refused(self._runtime.send(session, MessageRequest(content="in vain")))
+        await self._check_refused(self._runtime.send(session, MessageRequest(content="refused")))
 
     async def _check_refused(self, request: Awaitable[object]) -> None:
         with pytest.raises(Problem) as refused:

@@ -1,4 +1,4 @@
-"""After each of these tests no process of ours is left."""
+"""Fixture of the crash tests: no child process outlives its test."""
 
 import os
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from tests.fakes.home import descendants
 
 
 @pytest.fixture(autouse=True)
-def no_process_left() -> Iterator[None]:
+def no_leaked_children() -> Iterator[None]:
     before = set(descendants(os.getpid()))
     yield
-    left = set(descendants(os.getpid())) - before
-    assert not left, f"still running: {left}"
+    leaked = set(descendants(os.getpid())) - before
+    assert not leaked, f"still running: {leaked}"

@@ -1,4 +1,4 @@
-"""What tools did, by the traces they left, against what the log says of their calls."""
+"""Checks the effects of the tools, as lines in the trace file, against the calls in the log."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +9,19 @@ from walrus_protocol.events import AnySessionEvent, AssistantMessage, ToolResult
 from walrusd.session.recovery import EFFECT_UNKNOWN, MAX_CALL_RUNS, NOT_RUN
 
 IDEMPOTENT = {"count"}
+"""Names of the idempotent tools; their calls may run MAX_CALL_RUNS times."""
 
 
 def check_calls(events: Sequence[AnySessionEvent], trace: Path) -> None:
-    """Each call has one result; none took effect twice, or unsaid."""
+    """Raises AssertionError unless each call has one result that agrees with its effects.
+
+    No call takes effect twice unless its tool is idempotent, and none without a `tool_started` in the log.
+    """
     calls = [call for event in events if isinstance(event, AssistantMessage) for call in event.calls]
     results = {event.call_id: event for event in events if isinstance(event, ToolResult)}
-    answered = Counter(event.call_id for event in events if isinstance(event, ToolResult))
-    assert answered == Counter(call.id for call in calls)
-    assert max(answered.values(), default=1) == 1
+    result_counts = Counter(event.call_id for event in events if isinstance(event, ToolResult))
+    assert result_counts == Counter(call.id for call in calls)
+    assert max(result_counts.values(), default=1) == 1
     started = Counter(event.call_id for event in events if isinstance(event, ToolStarted))
     effects = Counter(trace.read_text().splitlines())
     assert set(effects) <= {_trace_line(call) for call in calls}
@@ -26,8 +30,8 @@ def check_calls(events: Sequence[AnySessionEvent], trace: Path) -> None:
 
 
 def _check_call(call: ToolCall, result: ToolResult, started: int, effects: int) -> None:
-    most = MAX_CALL_RUNS if call.name in IDEMPOTENT else 1
-    assert effects <= started <= most, f"{call.name} ran {effects} times"
+    max_runs = MAX_CALL_RUNS if call.name in IDEMPOTENT else 1
+    assert effects <= started <= max_runs, f"{call.name} ran {effects} times"
     match result.outcome:
         case "ok":
             assert effects >= 1
@@ -40,6 +44,6 @@ def _check_call(call: ToolCall, result: ToolResult, started: int, effects: int) 
 
 
 def _trace_line(call: ToolCall) -> str:
-    """What a call leaves in the trace."""
+    """Returns the line that a call writes to the trace file."""
     assert isinstance(call.arguments, dict)
     return str(call.arguments.get("mark", call.name))

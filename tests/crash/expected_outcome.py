@@ -1,4 +1,4 @@
-"""What a home must say when its daemon has died, or had no disk, and the next one has run to the end."""
+"""Checks the home after a daemon was killed, or its disk failed, and the next one ran to the end."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ TEXTS = {"hello", "work", "more", "hurry", "aside", "again"}
 
 
 class SessionLog(Struct):
-    """All that the log of a session says."""
+    """All events of one session, decoded and applied, with the messages it inherits from its parent."""
 
     rows: list[EventRow]
     events: list[AnySessionEvent]
@@ -34,7 +34,7 @@ class SessionLog(Struct):
     inherited: Sequence[Message] = ()
 
     def messages(self, upto: int) -> Sequence[Message]:
-        """What its model sees after the event `upto`."""
+        """Returns the messages that the model sees after the event `upto`."""
         session = Session(self.session.id)
         for event in self.events[:upto]:
             session.apply(event)
@@ -43,58 +43,61 @@ class SessionLog(Struct):
 
 
 async def read_session_logs(log: Log) -> dict[int, SessionLog]:
-    """Every session by its number. Raises AssertionError where what lies beside a log differs from what it says."""
-    told: dict[int, SessionLog] = {}
-    for outline, queued in await log.list_sessions(SessionFilter(include_closed=True)):
-        rows = await log.events(outline.id, 0, 1000)
+    """Returns every session log by session id.
+
+    Raises AssertionError if a stored session state differs from the events, or a draft or queued message is left.
+    """
+    logs: dict[int, SessionLog] = {}
+    for state, queued in await log.list_sessions(SessionFilter(include_closed=True)):
+        rows = await log.events(state.id, 0, 1000)
         events = [decode_row(row.body) for row in rows]
-        session = Session(outline.id)
+        session = Session(state.id)
         for event in events:
             session.apply(event)
-        assert (session.state, queued) == (outline, 0)
-        assert await log.draft(outline.id) is None
-        told[outline.id] = SessionLog(rows, events, session)
-    for one in told.values():
-        if parent := one.session.state.parent:
-            one.inherited = told[parent.session].messages(parent.seq)
-    return dict(sorted(told.items()))
+        assert (session.state, queued) == (state, 0)
+        assert await log.draft(state.id) is None
+        logs[state.id] = SessionLog(rows, events, session)
+    for session_log in logs.values():
+        if parent := session_log.session.state.parent:
+            session_log.inherited = logs[parent.session].messages(parent.seq)
+    return dict(sorted(logs.items()))
 
 
 async def check_home(log: Log, folder: Path, on_restart: OnRestart) -> dict[int, SessionLog]:
-    """Raises AssertionError where a promise is broken."""
-    told, notes = await read_session_logs(log), SideRecords(folder)
-    [created] = {decode(note.value, int) for note in notes.read("created")}
-    assert [number for number, one in told.items() if not one.session.state.parent] == [created]
-    assert notes.read("wrong") == [], "what a model was asked is what every provider takes"
-    _check_order(told)
-    _check_answers(told)
-    _check_complete(told, notes)
-    _check_fork_and_rewind(told, told[created], notes)
-    _check_published(told, notes)
-    check_calls([event for one in told.values() for event in one.events], folder / "trace")
+    """Returns the session logs. Raises AssertionError if a promise of the crash matrix is broken."""
+    logs, records = await read_session_logs(log), SideRecords(folder)
+    [created] = {decode(record.value, int) for record in records.read("created")}
+    assert [number for number, session_log in logs.items() if not session_log.session.state.parent] == [created]
+    assert records.read("violation") == [], "every provider accepts each request to the model"
+    _check_order(logs)
+    _check_answers(logs)
+    _check_complete(logs, records)
+    _check_fork_and_rewind(logs, logs[created], records)
+    _check_published(logs, records)
+    check_calls([event for session_log in logs.values() for event in session_log.events], folder / "trace")
     if on_restart == "continue":
-        check_attempts({number: one.events for number, one in told.items()}, notes)
-    return told
+        check_attempts({number: session_log.events for number, session_log in logs.items()}, records)
+    return logs
 
 
 def _check_order(logs: dict[int, SessionLog]) -> None:
-    offsets = [row.offset for one in logs.values() for row in one.rows]
+    offsets = [row.offset for session_log in logs.values() for row in session_log.rows]
     assert len(set(offsets)) == len(offsets)
-    for one in logs.values():
-        assert [row.seq for row in one.rows] == list(range(1, len(one.rows) + 1))
-        assert all(first.offset < second.offset for first, second in pairwise(one.rows))
-        assert decide(Agent(name="walrus"), one.session.state) is None
-        turns = [event.turn for event in one.events if isinstance(event, Done)]
-        assert turns == list(range(1, one.session.state.turns + 1)), "each turn ends, and ends once"
-        following = User("whatever comes next")
-        assert violations([*one.messages(len(one.rows)), following]) == []
+    for session_log in logs.values():
+        assert [row.seq for row in session_log.rows] == list(range(1, len(session_log.rows) + 1))
+        assert all(first.offset < second.offset for first, second in pairwise(session_log.rows))
+        assert decide(Agent(name="walrus"), session_log.session.state) is None
+        turns = [event.turn for event in session_log.events if isinstance(event, Done)]
+        assert turns == list(range(1, session_log.session.state.turns + 1)), "each turn ends exactly once"
+        following = User("the next message")
+        assert violations([*session_log.messages(len(session_log.rows)), following]) == []
 
 
 def _check_answers(logs: dict[int, SessionLog]) -> None:
-    """What a turn gives as its answer is one that was not cut off."""
-    for one in logs.values():
+    """Checks that the final text of a turn is its last reply, and that this was not interrupted."""
+    for session_log in logs.values():
         last: AssistantMessage | None = None
-        for event in one.events:
+        for event in session_log.events:
             match event:
                 case AssistantMessage():
                     last = event
@@ -106,50 +109,53 @@ def _check_answers(logs: dict[int, SessionLog]) -> None:
 
 
 def _check_complete(logs: dict[int, SessionLog], records: SideRecords) -> None:
-    heard = Counter(
+    accepted = Counter(
         plain_text(event.content)
-        for one in logs.values()
-        for event in one.events
+        for session_log in logs.values()
+        for event in session_log.events
         if isinstance(event, UserMessage) and event.kind != "resume"
     )
-    assert heard == dict.fromkeys(TEXTS, 1), "each was accepted, and is there once"
-    assert {note.subject for note in records.read("accepted")} == TEXTS
-    for note in records.read("result"):
-        result = decode(note.value, TurnResult)
+    assert accepted == dict.fromkeys(TEXTS, 1), "each message is in the log exactly once"
+    assert {record.subject for record in records.read("accepted")} == TEXTS
+    for record in records.read("result"):
+        result = decode(record.value, TurnResult)
         turn = logs[result.session].events[result.first_seq - 1 : result.last_seq]
         done = turn[-1]
         assert isinstance(done, Done)
-        assert note.subject in {plain_text(event.content) for event in turn if isinstance(event, UserMessage)}
+        assert record.subject in {plain_text(event.content) for event in turn if isinstance(event, UserMessage)}
         assert (result.turn, result.stop_reason, result.error, result.text) == (
             done.turn,
             done.stop_reason,
             done.error,
             done.text,
         )
-    for note in records.read("drafted"):
-        kept = decode(note.value, str)
+    for record in records.read("draft"):
+        draft_text = decode(record.value, str)
         assert any(
-            plain_text(event.content).startswith(kept)
-            for number, one in logs.items()
-            for event in one.events
-            if isinstance(event, AssistantMessage) and f"{number}.{event.turn}.{event.round}" == note.subject
-        ), f"what was kept of a reply is in the log: {kept}"
+            plain_text(event.content).startswith(draft_text)
+            for number, session_log in logs.items()
+            for event in session_log.events
+            if isinstance(event, AssistantMessage) and f"{number}.{event.turn}.{event.round}" == record.subject
+        ), f"the text of a durable draft is in the log: {draft_text}"
 
 
 def _check_fork_and_rewind(logs: dict[int, SessionLog], parent: SessionLog, records: SideRecords) -> None:
-    [start] = [decode(note.value, CheckpointResult) for note in records.read("checkpoint")]
+    [start] = [decode(record.value, CheckpointResult) for record in records.read("checkpoint")]
     assert parent.session.checkpoints["start"].at == start.at
-    [fork] = [decode(note.value, ForkResult) for note in records.read("forked")]
+    [fork] = [decode(record.value, ForkResult) for record in records.read("forked")]
     child, before = logs[fork.session], parent.messages(fork.at)
     assert child.session.state.parent == Parent(session=parent.session.id, seq=fork.at, messages=len(before))
     assert child.messages(len(child.rows))[: len(before)] == before, "a fork begins with its parent's history"
-    [back] = [decode(note.value, RewindResult) for note in records.read("rewound")]
+    [back] = [decode(record.value, RewindResult) for record in records.read("rewound")]
     assert isinstance(parent.events[back.last_seq - 1], Rewound)
     assert parent.messages(back.last_seq) == parent.messages(back.to)
 
 
 def _check_published(logs: dict[int, SessionLog], records: SideRecords) -> None:
-    """Of what is durable the last of a life may not have been; what was, is in the log, in its order, and once."""
-    log = {number: iter([row.body for row in one.rows]) for number, one in logs.items()}
+    """Checks that each published event is in the log, once and in order.
+
+    The last durable events before a kill may be missing from the published ones.
+    """
+    bodies = {number: iter([row.body for row in session_log.rows]) for number, session_log in logs.items()}
     for published in records.read_published():
-        assert any(bytes(published.event) == body for body in log[published.session])
+        assert any(bytes(published.event) == body for body in bodies[published.session])

@@ -1,4 +1,4 @@
-"""A disk that refuses a step of the n-th write of a life, and where that lasts, all such steps until the next start."""
+"""Simulates a disk that fails a step of the n-th write, once or until the next start of the daemon."""
 
 import errno
 import os
@@ -8,7 +8,10 @@ from msgspec import Struct
 
 
 class DiskFault(Struct, frozen=True, kw_only=True):
-    """At the n-th write the first step of that kind fails with `number`, an errno; `lasting`, all that follow, too."""
+    """The fault of the n-th write: its first `step` fails with the errno `error_number`.
+
+    If `lasting`, all later steps of that kind fail, too.
+    """
 
     write: int
     step: Literal["write", "sync"]
@@ -17,23 +20,23 @@ class DiskFault(Struct, frozen=True, kw_only=True):
 
 
 class FailingDisk:
-    """`before` is what a numbered disk asks; it is told by `begin` of every write that is handed over."""
+    """Raises the fault from `before_step`, which the fault-injecting VFS calls; `begin_write` counts the writes."""
 
     def __init__(self, fault: DiskFault | None) -> None:
         self.has_failed = False
-        """At least once."""
+        """Whether the fault was raised at least once."""
         self._fault = fault
         self._writes = 0
         self._fault_is_due = False
 
     @property
     def is_failing(self) -> bool:
-        """It still does, and will."""
+        """Whether the disk has failed and will keep failing."""
         return self.has_failed and self._fault is not None and self._fault.lasting
 
     @property
     def problem_kind(self) -> str:
-        """What a client is told."""
+        """The kind of the error that a client gets."""
         assert self._fault is not None
         return "storage_full" if self._fault.error_number == errno.ENOSPC else "storage_failed"
 

@@ -1,4 +1,4 @@
-"""Lives in processes of their own, each in a home, and homes that are as another was left."""
+"""Runs the daemon in forked processes, each in a home of its own or in a copy of another home."""
 
 import shutil
 import signal
@@ -13,11 +13,11 @@ from tests.fakes.fork_and_kill import run_in_fork
 from tests.fakes.stores import SqliteDisk
 from walrus_protocol.json import decode
 
-REPORT_FILE = "account"
+REPORT_FILE = "report"
 
 
 class ForkedRuns:
-    """Each home is a folder of its own in `folder`."""
+    """Creates numbered homes in `folder`, and runs the daemon in them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -29,9 +29,9 @@ class ForkedRuns:
         return self.copy_home(self._empty)
 
     def copy_home(self, source: Path) -> Path:
-        """A new one, as another was left."""
+        """Returns a new home with the database, records and trace of `source`."""
         home = self._make_home()
-        for name in ("walrus.db", "walrus.db-wal", "notes", "published", "trace"):
+        for name in ("walrus.db", "walrus.db-wal", "records", "published", "trace"):
             if (source / name).exists():
                 shutil.copyfile(source / name, home / name)
         return home
@@ -46,7 +46,7 @@ class ForkedRuns:
         assert run_in_fork(partial(_write_report, spec)) == -signal.SIGKILL, f"{spec} survived"
 
     def run_to_end(self, spec: RunSpec) -> RunReport:
-        """Raises AssertionError where a promise was broken; what it was is told on stderr."""
+        """Returns the report. Raises AssertionError if a check failed; its traceback is on stderr."""
         status = run_in_fork(partial(_write_report, spec))
         assert status == 0, f"{spec} ended with {status}"
         return decode((spec.folder / REPORT_FILE).read_bytes(), RunReport)

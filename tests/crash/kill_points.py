@@ -1,4 +1,4 @@
-"""The places of a life at which it may be killed: numbered as they are passed, each with a name."""
+"""The kill points of a run: numbered in the order in which the run reaches them, each with a description."""
 
 import os
 import signal
@@ -7,8 +7,11 @@ from typing import Literal
 from msgspec import Struct
 
 Moment = Literal["before", "durable", "applied", "here"]
-"""Of a write: before it is handed over, when it is on the disk and nobody knows, when everybody knows. Of an effect:
-here."""
+"""When a kill point is reached.
+
+A write has three: before it is submitted, when it is durable but not reported, and when its effects are applied.
+Everything else has one: `here`.
+"""
 
 
 class KillPoint(Struct, frozen=True):
@@ -17,7 +20,7 @@ class KillPoint(Struct, frozen=True):
 
 
 class KillPoints:
-    """All that are passed, in order. At number `dies_at` the process is killed as by -9; 0 is never."""
+    """Records the kill points reached. At number `kill_at` the process kills itself with SIGKILL; 0 is never."""
 
     def __init__(self, kill_at: int = 0) -> None:
         self.reached: list[KillPoint] = []

@@ -1,4 +1,4 @@
-"""A store that passes three boundaries with every write, each named after what is written."""
+"""A SQLite store with three kill points for each write; their description names what is written."""
 
 from collections.abc import Callable, Iterator
 
@@ -23,34 +23,34 @@ from walrusd.store.sqlite import SqliteLog
 
 
 class KillableLog(SqliteLog):
-    """`give` it its boundaries before the first write."""
+    """A store that kills the process at kill points; call `attach` before the first write."""
 
     def attach(
         self, kill_points: KillPoints, disk: FailingDisk, on_draft_durable: Callable[[int, Draft], None]
     ) -> None:
-        """`drafted` is told of every draft that is durable, and of which session it is."""
+        """Sets the kill points and the disk; `on_draft_durable` gets the session and each draft that became durable."""
         self._kill_points = kill_points
         self._disk = disk
         self._on_draft_durable = on_draft_durable
         self._draft_done = trio.Event()
         self.write_refused = trio.Event()
-        """The next time that a write is refused."""
+        """Set when the next write is refused, and then replaced."""
 
     async def wait_draft_settled(self) -> None:
-        """Wait for the next draft to be durable, or refused."""
+        """Waits until the next draft is durable or refused."""
         self._draft_done = trio.Event()
         await self._draft_done.wait()
 
     def submit(self, write: Write) -> None:
-        what = " + ".join(_describe_write(write))
+        description = " + ".join(_describe_write(write))
         committed, failed = write.committed, write.failed
 
         def durable(offset: int) -> None:
-            self._kill_points.reach(what, "durable")
+            self._kill_points.reach(description, "durable")
             committed(offset)
             if isinstance(write.draft, Draft):
                 self._on_draft_durable(write.session, write.draft)
-            self._kill_points.reach(what, "applied")
+            self._kill_points.reach(description, "applied")
             self._settle_draft(write)
 
         def refused(error: Exception) -> None:
@@ -60,7 +60,7 @@ class KillableLog(SqliteLog):
             self.write_refused = trio.Event()
 
         write.committed, write.failed = durable, refused
-        self._kill_points.reach(what, "before")
+        self._kill_points.reach(description, "before")
         self._disk.begin_write()
         super().submit(write)
 
@@ -76,7 +76,7 @@ def _describe_write(write: Write) -> Iterator[str]:
     if isinstance(write.draft, Draft):
         yield f"draft “{write.draft.thinking}{write.draft.text}”"
     if write.output:
-        yield "a large output"
+        yield "a large tool output"
 
 
 def _describe_event(event: AnySessionEvent) -> str:
@@ -88,10 +88,10 @@ def _describe_event(event: AnySessionEvent) -> str:
             return f"{tag} ({kind}) “{plain_text(content)}”"
         case AssistantMessage(finish=finish):
             return f"{tag} ({finish})"
-        case ToolStarted(name=name, call_id=call):
-            return f"{tag} {name} {_call_number(call)}"
-        case ToolResult(name=name, call_id=call, outcome=outcome):
-            return f"{tag} {name} {_call_number(call)} ({outcome})"
+        case ToolStarted(name=name, call_id=call_id):
+            return f"{tag} {name} {_call_number(call_id)}"
+        case ToolResult(name=name, call_id=call_id, outcome=outcome):
+            return f"{tag} {name} {_call_number(call_id)} ({outcome})"
         case Done(stop_reason=reason, error=error):
             return f"{tag} ({error.kind if error else reason})"
         case TurnResumed(attempt=attempt):
@@ -100,6 +100,6 @@ def _describe_event(event: AnySessionEvent) -> str:
             return tag
 
 
-def _call_number(call: str) -> int:
-    """Which of its round it is, from 1."""
-    return int(call.rpartition("_")[2]) + 1
+def _call_number(call_id: str) -> int:
+    """Returns the position of the call in its round, from 1."""
+    return int(call_id.rpartition("_")[2]) + 1

@@ -1,4 +1,4 @@
-"""The whole crash matrix: every boundary, and what became of the life that was ended, or refused, there."""
+"""Runs the crash matrix: a kill at every kill point, kills of two runs, and a disk fault at every write."""
 
 import errno
 from collections.abc import Sequence
@@ -11,23 +11,25 @@ from tests.crash.forked_runs import ForkedRuns
 from tests.crash.kill_points import KillPoint
 from tests.crash.single_run import RunSpec
 
-SECOND_KILL_AFTER = ("draft “Hm.I look.”", "bash: its process is at work", "count has taken effect")
-"""Where a life is killed whose next one is killed too, at each of its boundaries: while the model speaks, in a command,
-and in a call that is made again."""
+SECOND_KILL_AFTER = ("draft “Hm.I look.”", "bash: its command runs", "count has taken effect")
+"""Descriptions of the kill points after which the next run is killed, too, at each of its own kill points.
+
+They are in a model reply, in a command, and in an idempotent call that is rerun.
+"""
 
 
 class KillRow(Struct, frozen=True):
-    """By -9 at a boundary; the next life goes its whole way."""
+    """A kill at one kill point, and the outcome after the next run went to its end."""
 
     number: int
     kill_point: KillPoint
     outcome_continue: str
     outcome_close: str | None
-    """With on_restart = "close"; asked once for each write, as nothing else changes what is on the disk."""
+    """The outcome with `on_restart = "close"`; run once for each write, as only a write changes the disk."""
 
 
 class DoubleKillRow(Struct, frozen=True):
-    """At the boundary `first` of a life, and at `second` of the next; the third goes its whole way."""
+    """Kills at `first` in one run and at `second` in the next, and the outcome after the third went to its end."""
 
     first: int
     first_point: KillPoint
@@ -40,7 +42,7 @@ FaultKind = Literal["full once", "full", "broken once", "broken"]
 
 
 class DiskFaultRow(Struct, frozen=True):
-    """A write whose disk fails, once, or until the next life."""
+    """The outcomes of a write during which the disk fails, once or until the next start of the daemon."""
 
     write: int
     write_description: str
@@ -49,30 +51,31 @@ class DiskFaultRow(Struct, frozen=True):
 
 def run_kills(runs: ForkedRuns) -> list[KillRow]:
     rows = []
-    for number, place in enumerate(_kill_points(runs), 1):
+    for number, point in enumerate(_kill_points(runs), 1):
         home = runs.new_home()
         runs.run_until_killed(RunSpec(folder=home, kill_at=number))
-        closes = None
-        if place.moment == "durable":
-            closes = runs.run_to_end(RunSpec(folder=runs.copy_home(home), on_restart="close")).outcome
-        rows.append(KillRow(number, place, runs.run_to_end(RunSpec(folder=home)).outcome, closes))
+        outcome_close = None
+        if point.moment == "durable":
+            outcome_close = runs.run_to_end(RunSpec(folder=runs.copy_home(home), on_restart="close")).outcome
+        rows.append(KillRow(number, point, runs.run_to_end(RunSpec(folder=home)).outcome, outcome_close))
     return rows
 
 
 def run_double_kills(runs: ForkedRuns) -> list[DoubleKillRow]:
-    """Until the turn has ended; what comes behind it has been killed once only."""
+    """Runs the second kills until the turn has ended; a later kill would be the first one of another turn."""
     rows = []
-    for first, at in enumerate(_kill_points(runs), 1):
-        if at.description not in SECOND_KILL_AFTER or at.moment not in {"here", "applied"}:
+    for first, first_point in enumerate(_kill_points(runs), 1):
+        if first_point.description not in SECOND_KILL_AFTER or first_point.moment not in {"here", "applied"}:
             continue
         home = runs.new_home()
         runs.run_until_killed(RunSpec(folder=home, kill_at=first))
-        left = runs.copy_home(home)
+        killed_home = runs.copy_home(home)
         recovery = runs.run_to_end(RunSpec(folder=home)).kill_points
-        for second, then_at in enumerate(_until_turn_end(recovery), 1):
-            again = runs.copy_home(left)
-            runs.run_until_killed(RunSpec(folder=again, kill_at=second))
-            rows.append(DoubleKillRow(first, at, second, then_at, runs.run_to_end(RunSpec(folder=again)).outcome))
+        for second, second_point in enumerate(_until_turn_end(recovery), 1):
+            copy = runs.copy_home(killed_home)
+            runs.run_until_killed(RunSpec(folder=copy, kill_at=second))
+            outcome = runs.run_to_end(RunSpec(folder=copy)).outcome
+            rows.append(DoubleKillRow(first, first_point, second, second_point, outcome))
     return rows
 
 
@@ -82,36 +85,36 @@ FAULT_KINDS: dict[FaultKind, tuple[Literal["write", "sync"], int]] = {
     "broken once": ("sync", errno.EIO),
     "broken": ("sync", errno.EIO),
 }
-"""A full disk is found by a write, a broken one by the sync behind it."""
+"""The failing step and errno of each kind: a full disk fails at a write, a broken disk at the sync after it."""
 
 
 def run_disk_faults(runs: ForkedRuns) -> list[DiskFaultRow]:
-    writes = [place.description for place in _kill_points(runs) if place.moment == "before"]
+    writes = [point.description for point in _kill_points(runs) if point.moment == "before"]
     return [
-        DiskFaultRow(number, what, {disk: _run_disk_fault(runs, number, disk) for disk in FAULT_KINDS})
-        for number, what in enumerate(writes, 1)
+        DiskFaultRow(number, description, {kind: _run_disk_fault(runs, number, kind) for kind in FAULT_KINDS})
+        for number, description in enumerate(writes, 1)
     ]
 
 
 def _run_disk_fault(runs: ForkedRuns, write: int, fault_kind: FaultKind) -> str:
     step, number = FAULT_KINDS[fault_kind]
     lasting = not fault_kind.endswith("once")
-    life = RunSpec(
+    spec = RunSpec(
         folder=runs.new_home(), fault=DiskFault(write=write, step=step, error_number=number, lasting=lasting)
     )
     if not lasting:
-        return runs.run_to_end(life).outcome
-    runs.run_until_killed(life)
-    return runs.run_to_end(RunSpec(folder=life.folder)).outcome
+        return runs.run_to_end(spec).outcome
+    runs.run_until_killed(spec)
+    return runs.run_to_end(RunSpec(folder=spec.folder)).outcome
 
 
 def _kill_points(runs: ForkedRuns) -> Sequence[KillPoint]:
-    """The boundaries of a life that nothing befalls."""
-    account = runs.run_to_end(RunSpec(folder=runs.new_home()))
-    assert account.outcome == ""
-    return account.kill_points
+    """Returns the kill points of a run without a kill or a fault."""
+    report = runs.run_to_end(RunSpec(folder=runs.new_home()))
+    assert report.outcome == ""
+    return report.kill_points
 
 
 def _until_turn_end(kill_points: Sequence[KillPoint]) -> Sequence[KillPoint]:
-    ended = next(n for n, place in enumerate(kill_points) if place.description.endswith(" + done (text_response)"))
+    ended = next(n for n, point in enumerate(kill_points) if point.description.endswith(" + done (text_response)"))
     return kill_points[: ended + 3]

@@ -1,4 +1,4 @@
-"""docs/crash-matrix.md, drawn from the matrix as it turns out: its head, and a section for each part."""
+"""The text of docs/crash-matrix.md: its head, and a section for each part, generated from the runs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,51 +11,67 @@ from tests.crash.matrix import FAULT_KINDS, DoubleKillRow, KillRow, run_disk_fau
 HEAD = """\
 # The crash matrix
 
-What a turn is made of has a number: each write, before it is handed to the disk, when it is durable and nobody knows,
-and when everybody knows (*applied*); each effect of a tool, before and after; each word of the model. `tests/crash`
-ends walrusd at every number, starts it again on the same home, and has it go on to the end. This page is drawn from
-what came out: `python -m tests.crash.render` draws it anew, and a test fails where it is stale.
+`tests/crash` kills walrusd at every numbered kill point of a fixed run, starts it again in the same home, and lets it
+run to the end. Each write has three kill points: *before* it is submitted, when it is *durable* but not reported, and
+after the daemon has *applied* it. Each tool effect and each model reply has one before and one after it, and each reply
+chunk has one after it. This page is generated from the outcomes: `python -m tests.crash.render` writes it, and a test
+fails if it is out of date.
 
-The life that is ended is the same each time: a conversation, a checkpoint, a fork, a turn of three rounds and a message
-that has to wait for it, a steer, a turn of the fork, a rewind, and one more turn. The first round asks for two calls
-that run side by side (`peek`), one with an effect (`touch`), one that is not permitted, and a command (`bash`); the
-second for a call of an idempotent tool (`count`) and one that is none.
+Every run sends the same requests: a conversation, a checkpoint, a fork, a turn of three rounds with a message queued
+behind it and a steer, a turn of the fork, a rewind, and one more turn. The first round requests two concurrent calls
+(`peek`), a call with an effect (`touch`), a call that is not permitted (`forbidden`), and a command (`bash`). The
+second round requests a call of an idempotent tool (`count`) and a call of one that is not (`touch`).
 
-After each the log is examined: what was acknowledged is there, once; seqs have no gap, and offsets rise; each turn has
-one `done`, each call one result; no call took effect twice, unless its tool is idempotent; nothing was published that
-is not in the log; what was kept of a reply is in it; every request to a model, and the next one, is what OpenAI's and
-Anthropic's wires take; a fork begins with its parent's history, and a rewind ends at its point.
+After each run the log is checked:
 
-Where a cell is empty, nothing shows that there was an end. *Went on*: `turn_resumed`, and the turn's own answer.
-*Unknown* is a call whose effect the model is told is unknown, *not run* one that stood behind it, *rerun* one of an
-idempotent tool that was begun once more. *Asked again*: the client was told `storage_full` or `storage_failed`, and
-asked once more. *Quarantined*: `crashed_repeatedly`."""
+- Every acknowledged message is in the log exactly once.
+- Seq numbers have no gap, and offsets rise.
+- Each turn has one `done`, and each call has one result.
+- No call takes effect twice, unless its tool is idempotent.
+- Every published event is in the log, and so is the text of every durable draft.
+- OpenAI and Anthropic would accept every request to the model, and the next one.
+- A fork begins with its parent's history, and a rewind ends at its target.
+
+An empty cell (*no trace* in the counts) means that neither the log nor a client shows the kill or the fault. The
+other outcomes are:
+
+- *resumed*: the turn has a `turn_resumed` and then its own answer.
+- *interrupted*: the turn was closed as `interrupted`.
+- *quarantined*: the turn ended with the error `crashed_repeatedly`.
+- *unknown*: a call whose result tells the model that its effect is unknown.
+- *not run*: a call that had not started when the turn was interrupted.
+- *rerun*: a call of an idempotent tool that was started again.
+- *error: storage*: the turn ended with the error `storage`.
+- *refused, sent again*: the client got `storage_full` or `storage_failed`, and sent its request again."""
 
 
 def _kills_section(runs: ForkedRuns) -> str:
     rows = run_kills(runs)
-    closed = [row.outcome_close for row in rows if row.outcome_close is not None]
+    closes = [row.outcome_close for row in rows if row.outcome_close is not None]
     return "\n".join(
         [
             "## Killed once",
             "",
-            'By SIGKILL, then started with `on_restart = "continue"`; and with `"close"`, once for each write.',
+            "walrusd is killed with SIGKILL at each kill point, and started again with the named `on_restart`. `close`",
+            "is run once for each write.",
             "",
-            *_outcome_counts({"continue": [row.outcome_continue for row in rows], "close": closed}),
+            *_outcome_counts({"continue": [row.outcome_continue for row in rows], "close": closes}),
             "",
-            *_markdown_table(["number", "where", "continue", "close"], _merge_kill_rows(rows)),
+            *_markdown_table(["number", "kill point", "continue", "close"], _merge_kill_rows(rows)),
         ]
     )
 
 
 def _merge_kill_rows(rows: Sequence[KillRow]) -> Iterable[Sequence[str]]:
-    """Neighbours of one place that ended in the same way share a row."""
-    for (what, continues), together in groupby(rows, lambda row: (row.kill_point.description, row.outcome_continue)):
-        group = list(together)
-        closes = next((row.outcome_close for row in group if row.outcome_close is not None), "")
+    """Yields one table row for consecutive kill points with the same description and outcome."""
+    for (description, outcome), neighbours in groupby(
+        rows, lambda row: (row.kill_point.description, row.outcome_continue)
+    ):
+        group = list(neighbours)
+        outcome_close = next((row.outcome_close for row in group if row.outcome_close is not None), "")
         moments = ", ".join(row.kill_point.moment for row in group if row.kill_point.moment != "here")
-        where = f"{what}: {moments}" if moments else what
-        yield _range(group[0].number, group[-1].number), where, continues, closes
+        kill_point = f"{description}: {moments}" if moments else description
+        yield _range(group[0].number, group[-1].number), kill_point, outcome, outcome_close
 
 
 def _double_kills_section(runs: ForkedRuns) -> str:
@@ -64,15 +80,15 @@ def _double_kills_section(runs: ForkedRuns) -> str:
         [
             "## Killed twice",
             "",
-            "At the place named first, and then in the next life at each of its boundaries until the turn has ended. A",
-            "turn that was going on when walrusd ended for the second time is not tried a third time; a round that was",
-            "completed between the two ends, or a second end before `turn_resumed`, makes that the first.",
+            "walrusd is killed at the first kill point, and in the next run at each kill point until the turn has",
+            "ended. A turn that is open at the second kill is not tried a third time. The second kill counts as the",
+            "first one if a round was completed since, or if `turn_resumed` was not yet durable.",
             "",
             *_outcome_counts(
-                {f"after {at.description}": list(_outcomes_after(rows, at)) for at in _first_points(rows)}
+                {f"after {point.description}": list(_outcomes_after(rows, point)) for point in _first_points(rows)}
             ),
             "",
-            *_markdown_table(["first", "then", "from", "to", "outcome"], _merge_double_kill_rows(rows)),
+            *_markdown_table(["first kill", "second kill", "from", "to", "outcome"], _merge_double_kill_rows(rows)),
         ]
     )
 
@@ -86,8 +102,8 @@ def _outcomes_after(rows: Sequence[DoubleKillRow], first_point: KillPoint) -> It
 
 
 def _merge_double_kill_rows(rows: Sequence[DoubleKillRow]) -> Iterable[Sequence[str]]:
-    for (first, outcome), together in groupby(rows, lambda row: (row.first, row.outcome)):
-        group = list(together)
+    for (first, outcome), neighbours in groupby(rows, lambda row: (row.first, row.outcome)):
+        group = list(neighbours)
         start, end = group[0], group[-1]
         yield (
             str(first),
@@ -102,18 +118,18 @@ def _disk_faults_section(runs: ForkedRuns) -> str:
     rows = run_disk_faults(runs)
     return "\n".join(
         [
-            "## On a disk that fails",
+            "## Disk faults",
             "",
-            "A full one (ENOSPC) refuses the first step of a write, a broken one (EIO) its sync: once, and it is well",
-            "again; or every such step from then on, until walrusd is killed and started on a disk that is well.",
-            "Meanwhile reads go on, and what is new is refused. (Every single step of a transaction: `tests/store`.)",
+            "A full disk (ENOSPC) fails the first step of a write, a broken disk (EIO) fails its sync. It fails once,",
+            "or at every such step until walrusd is killed and started again on a working disk. Meanwhile reads still",
+            "work, and new requests are refused. `tests/store` covers every single step of a transaction.",
             "",
-            *_outcome_counts({disk: [row.outcomes[disk] for row in rows] for disk in FAULT_KINDS}),
+            *_outcome_counts({kind: [row.outcomes[kind] for row in rows] for kind in FAULT_KINDS}),
             "",
             *_markdown_table(
                 ["number", "write", *FAULT_KINDS],
                 (
-                    [str(row.write), row.write_description, *(row.outcomes[disk] for disk in FAULT_KINDS)]
+                    [str(row.write), row.write_description, *(row.outcomes[kind] for kind in FAULT_KINDS)]
                     for row in rows
                 ),
             ),
@@ -123,16 +139,16 @@ def _disk_faults_section(runs: ForkedRuns) -> str:
 
 SECTIONS: dict[str, Callable[[ForkedRuns], str]] = {
     "kills": _kills_section,
-    "second kills": _double_kills_section,
-    "refusals": _disk_faults_section,
+    "double kills": _double_kills_section,
+    "disk faults": _disk_faults_section,
 }
 
 
 def _outcome_counts(columns: dict[str, list[str]]) -> list[str]:
-    """How many ended how, by the first word of the outcome."""
+    """Returns a table that counts the outcomes by the text before their first comma."""
     counted = {name: Counter(outcome.split(",")[0] for outcome in outcomes) for name, outcomes in columns.items()}
     kinds = sorted({kind for counts in counted.values() for kind in counts})
-    rows = [[kind or "as if nothing had been", *(str(counts[kind]) for counts in counted.values())] for kind in kinds]
+    rows = [[kind or "no trace", *(str(counts[kind]) for counts in counted.values())] for kind in kinds]
     return _markdown_table(
         ["outcome", *columns], [*rows, ["all", *(str(len(outcomes)) for outcomes in columns.values())]]
     )

@@ -1,4 +1,4 @@
-"""In a few words, what became of a turn that was cut off, and of its calls."""
+"""Describes in a few words how an interrupted turn and its calls ended."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from walrusd.session.recovery import EFFECT_UNKNOWN, NOT_RUN
 
 
 def describe_outcome(events: Sequence[AnySessionEvent], records: SideRecords) -> str:
-    """ "" where nothing shows in the log that anything went wrong, and nobody was told."""
+    """Returns "" if the log has no trace of a kill or fault, and no request was refused."""
     return ", ".join([*_describe_turn(events, records), *_describe_calls(events)])
 
 
@@ -23,16 +23,16 @@ def _describe_turn(events: Sequence[AnySessionEvent], records: SideRecords) -> I
     elif "interrupted" in ends:
         yield "interrupted"
     elif any(isinstance(event, TurnResumed) for event in events):
-        yield "went on"
+        yield "resumed"
     elif records.read("refused"):
-        yield "refused, asked again"
+        yield "refused, sent again"
 
 
 def _describe_calls(events: Sequence[AnySessionEvent]) -> Iterator[str]:
-    said = Counter(event.output for event in events if isinstance(event, ToolResult))
-    if unknown := said[EFFECT_UNKNOWN]:
+    outputs = Counter(event.output for event in events if isinstance(event, ToolResult))
+    if unknown := outputs[EFFECT_UNKNOWN]:
         yield f"{unknown} unknown"
-    if not_run := said[NOT_RUN]:
+    if not_run := outputs[NOT_RUN]:
         yield f"{not_run} not run"
-    if again := sum(event.attempt > 1 for event in events if isinstance(event, ToolStarted)):
-        yield f"{again} rerun"
+    if reruns := sum(event.attempt > 1 for event in events if isinstance(event, ToolStarted)):
+        yield f"{reruns} rerun"

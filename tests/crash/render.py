@@ -1,5 +1,6 @@
-"""Run the crash matrix: `python -m tests.crash.render` prints docs/crash-matrix.md and draws it anew; with the name of
-one of its parts it only prints that section.
+"""Runs the crash matrix: `python -m tests.crash.render` prints and writes docs/crash-matrix.md.
+
+With the name of a part as its argument it prints only that section, and writes nothing.
 """
 
 import gc
@@ -19,7 +20,7 @@ def render_section(part: str) -> str:
 
 
 def main() -> None:
-    gc.freeze()  # what is there by now is shared with all that are forked, as long as nothing writes to it
+    gc.freeze()  # forked children share these objects as long as the collector does not write to them
     if parts := sys.argv[1:]:
         sys.stdout.write("\n".join(map(render_section, parts)))
         return

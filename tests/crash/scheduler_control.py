@@ -1,4 +1,4 @@
-"""What makes a life go the same way each time: everybody waits for his cue, and no time passes but when told."""
+"""Makes each run reach its kill points in the same order: actors wait at sync points, and the clock is mocked."""
 
 import trio
 import trio.testing
@@ -7,16 +7,16 @@ from tests.crash.kill_points import KillPoints
 from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
 
 SYNC_POINTS = ("more", "hurry")
-"""What is said while a turn runs."""
+"""Messages that the client sends while a turn runs; each has a sync point of the same name."""
 
 
 class SchedulerControl:
-    """Of one life. While it is held, models and tools wait before they begin."""
+    """The control of one run. While it is held, models and tools wait before they begin."""
 
     def __init__(self, kill_points: KillPoints) -> None:
         self.kill_points = kill_points
         self.actor_waiting = trio.Event()
-        """Somebody waits for the stage to go on."""
+        """Set while a model or tool waits for `release`."""
         self._released = trio.Event()
         self._released.set()
         self._sync_points = {name: trio.Event() for name in SYNC_POINTS}
@@ -24,20 +24,20 @@ class SchedulerControl:
         self._unacknowledged = 0
 
     def hold(self) -> None:
-        """From now on nobody waits to be given a cue: what is to be said is said while the others are held."""
+        """Holds models and tools from now on, and opens all sync points: the client sends its messages meanwhile."""
         if self._released.is_set():
             self.actor_waiting, self._released = trio.Event(), trio.Event()
         if self._unacknowledged:
             self.actor_waiting.set()
-        for cue in self._sync_points.values():
-            cue.set()
+        for reached in self._sync_points.values():
+            reached.set()
 
     def release(self) -> None:
         if self._released.is_set():
             return
         self._released.set()
-        for answered in self._acknowledged.values():
-            answered.set()
+        for acknowledged in self._acknowledged.values():
+            acknowledged.set()
 
     async def wait_released(self) -> None:
         if not self._released.is_set():
@@ -45,7 +45,7 @@ class SchedulerControl:
             await self._released.wait()
 
     async def reach_sync_point(self, name: str) -> None:
-        """Wait until it is answered."""
+        """Reaches the sync point, and waits until its message is acknowledged."""
         self._sync_points[name].set()
         self._unacknowledged += 1
         try:
@@ -54,7 +54,7 @@ class SchedulerControl:
             self._unacknowledged -= 1
 
     async def wait_for_sync_point(self, name: str, unless: trio.Event) -> None:
-        """Wait until it is given, or is not to be expected any more."""
+        """Waits until the sync point is reached, or `unless` is set."""
         await wait_for_any(self._sync_points[name], unless)
 
     def acknowledge(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One life of a daemon without its socket, in a folder that is its home; at its end its log is examined."""
+"""One run of a daemon without its socket, in a given home; at its end the log is checked."""
 
 import os
 import time
@@ -31,31 +31,31 @@ PERMISSIONS = config.PermissionSettings(allow=("peek", "touch", "count", "bash")
 
 
 class RunSpec(Struct, frozen=True, kw_only=True):
-    """How it goes. With neither of these it goes its whole way."""
+    """The parameters of a run. Without `kill_at` and `fault` it goes to its end."""
 
     folder: Path
     kill_at: int = 0
-    """The number of the boundary."""
+    """Number of the kill point, from 1; 0 means no kill."""
     fault: DiskFault | None = None
     on_restart: OnRestart = "continue"
 
 
 class RunReport(Struct, frozen=True):
-    """Of a life that went its whole way: the boundaries that it passed, and what became of what was under way."""
+    """The report of a run that went to its end: the kill points it reached, and its outcome in words."""
 
     kill_points: list[KillPoint]
     outcome: str
 
 
 def run_daemon(spec: RunSpec) -> RunReport:
-    """Raises AssertionError where a promise was broken."""
+    """Runs the daemon once. Raises AssertionError if a check of the log fails."""
     structlog.configure(processors=[_drop_log_line])
-    boundaries = KillPoints(spec.kill_at)
+    kill_points = KillPoints(spec.kill_at)
     disk = FailingDisk(spec.fault)
     with fault_injecting_vfs(disk.before_step):
-        became = trio.run(_run_and_check, spec, boundaries, disk, clock=trio.testing.MockClock())
-    assert disk.has_failed == bool(spec.fault), "the fault was met"
-    return RunReport(boundaries.reached, became)
+        outcome = trio.run(_run_and_check, spec, kill_points, disk, clock=trio.testing.MockClock())
+    assert disk.has_failed == bool(spec.fault), "the run reached the fault"
+    return RunReport(kill_points.reached, outcome)
 
 
 def _drop_log_line(*_: object) -> dict[str, object]:
@@ -63,16 +63,16 @@ def _drop_log_line(*_: object) -> dict[str, object]:
 
 
 async def _run_and_check(spec: RunSpec, kill_points: KillPoints, disk: FailingDisk) -> str:
-    notes, stage = SideRecords(spec.folder), SchedulerControl(kill_points)
+    records, control = SideRecords(spec.folder), SchedulerControl(kill_points)
     if not (spec.folder / GO_PIPE).exists():
         os.mkfifo(spec.folder / GO_PIPE)
     log = await KillableLog.open(str(spec.folder / "walrus.db"), durability="full")
     assert isinstance(log, KillableLog)
-    log.attach(kill_points, disk, notes.record_draft)
+    log.attach(kill_points, disk, records.record_draft)
     try:
-        await _run_client(spec, log, stage, disk, notes)
-        told = await check_home(log, spec.folder, spec.on_restart)
-        return describe_outcome([event for one in told.values() for event in one.events], notes)
+        await _run_client(spec, log, control, disk, records)
+        logs = await check_home(log, spec.folder, spec.on_restart)
+        return describe_outcome([event for session_log in logs.values() for event in session_log.events], records)
     finally:
         await log.aclose()
 
@@ -81,11 +81,11 @@ async def _run_client(
     spec: RunSpec, log: KillableLog, control: SchedulerControl, disk: FailingDisk, records: SideRecords
 ) -> None:
     await kill_orphaned_tools(log, str(spec.folder))
-    props = ScriptedTools(control, spec.folder)
+    tools = ScriptedTools(control, spec.folder)
     async with KillableSpawner(0o77) as spawner:
         spawner.set_kill_points(control.kill_points)
         pipeline = Pipeline(
-            props.tools(),
+            tools.tools(),
             settings={},
             agents={},
             permissions=PERMISSIONS,
@@ -94,13 +94,13 @@ async def _run_client(
             home=str(spec.folder),
             redact=Redaction(),
         )
-        hook = KillableHook(pipeline, control, props, records, spec.folder)
+        hook = KillableHook(pipeline, control, tools, records, spec.folder)
         model = KillableModel(control, log, records)
         async with Runtime(model, hook, log=log, clock=lambda: 1e9, on_restart=spec.on_restart) as runtime:
             runtime.add_agent(Agent(name="walrus", workspace=str(spec.folder)))
-            again = await _record_start(log, records)
-            client = ScriptedClient(runtime, log, control, disk, records, is_restart=again)
-            if again:
+            is_restart = await _record_start(log, records)
+            client = ScriptedClient(runtime, log, control, disk, records, is_restart=is_restart)
+            if is_restart:
                 control.hold()
                 await runtime.recover()
                 await client.wait_settled()
@@ -108,11 +108,9 @@ async def _run_client(
 
 
 async def _record_start(log: KillableLog, records: SideRecords) -> bool:
-    """Whether there was a life before it; note which turns that has left open."""
-    again = bool(records.read("life"))
-    outlines = [await log.session_state(number) for number in await log.unfinished_sessions()]
-    open_turns = [
-        OpenTurn(outline.id, outline.turn.number, outline.last_seq) for outline in outlines if outline and outline.turn
-    ]
-    records.write("life", value=open_turns)
-    return again
+    """Records the start and the open turns. Returns whether an earlier run has used this home."""
+    is_restart = bool(records.read("start"))
+    states = [await log.session_state(number) for number in await log.unfinished_sessions()]
+    open_turns = [OpenTurn(state.id, state.turn.number, state.last_seq) for state in states if state and state.turn]
+    records.write("start", value=open_turns)
+    return is_restart

@@ -1,4 +1,4 @@
-"""kill -9 under load: what was acknowledged is there, once, whenever the axe falls."""
+"""Tests SIGKILL of walrusd under load: every acknowledged message is in the log exactly once."""
 
 import random
 import threading
@@ -14,7 +14,7 @@ from walrus_protocol.client import Client, RequestFailed, TimedOut, Unreachable
 TOML = """
 [daemon]
 shutdown_grace_s = 0.1
-[providers.stage]
+[providers.scripted]
 kind = "scripted"
 models = ["script"]
 path = "script.toml"
@@ -37,7 +37,7 @@ text = "I look."
 calls = [{ name = "read", arguments = { path = "note" } }]
 [[reply]]
 when = "look"
-text = "It says so."
+text = "It is so."
 [[reply]]
 when = ""
 text = "Yes."
@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Home:
 
 
 class Sender:
-    """Sends keyed messages to one session until the daemon dies, and remembers what it was told."""
+    """Sends messages with idempotency keys to one session until the daemon is killed, and records the results."""
 
     def __init__(self, socket: Path, session: int) -> None:
         self.session = session
@@ -76,7 +76,7 @@ class Sender:
 
 
 def message(session: int, key: str) -> dict[str, object]:
-    content = f"look {key}" if key.endswith(("3", "7")) else f"say {key}"
+    content = f"look {key}" if key.endswith(("3", "7")) else f"hello {key}"
     return {"session": session, "content": content, "key": key}
 
 
@@ -117,11 +117,12 @@ def test_acknowledged_results_are_returned_again_and_nothing_is_recorded_twice(h
 
 
 def check(client: Client, sender: Sender) -> None:
-    client.call("session.wait", {"session": sender.session, "states": ["idle"]})  # the turn that was cut off goes on
+    # The interrupted turn is resumed first.
+    client.call("session.wait", {"session": sender.session, "states": ["idle"]})
     before = client.call("session.get", {"session": sender.session})["last_seq"]
     for key, result in sender.acknowledged.items():
         assert client.call("session.send", message(sender.session, key)) == result
-    assert client.call("session.get", {"session": sender.session})["last_seq"] == before, "a repeat records nothing"
+    assert client.call("session.get", {"session": sender.session})["last_seq"] == before, "a retry records nothing"
     for key in sender.unacknowledged:
         client.call("session.send", message(sender.session, key))
     log = events(client, sender.session)
@@ -134,22 +135,22 @@ def check(client: Client, sender: Sender) -> None:
 
 
 def check_calls_paired(messages: list[dict[str, object]]) -> None:
-    """Each call is answered right behind its message: no provider would take the conversation otherwise."""
-    waiting: list[str] = []
-    for said in messages:
-        if said["role"] == "tool":
-            assert said["call_id"] == waiting.pop(0)
+    """Checks that the results of calls directly follow their message: a provider accepts nothing else."""
+    open_calls: list[str] = []
+    for entry in messages:
+        if entry["role"] == "tool":
+            assert entry["call_id"] == open_calls.pop(0)
             continue
-        assert not waiting
-        calls = said.get("calls") or []
+        assert not open_calls
+        calls = entry.get("calls") or []
         assert isinstance(calls, list)
-        waiting = [call["id"] for call in calls]
-    assert not waiting
+        open_calls = [call["id"] for call in calls]
+    assert not open_calls
 
 
 @pytest.fixture
 def daemon_with_session(home: Home) -> Iterator[tuple[WalrusdProcess, int]]:
-    """A daemon with one session."""
+    """Yields a running daemon and the id of its one session."""
     with home.walrusd() as daemon:
         with Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
             session = client.call("session.create", {"agent": "walrus"})["session"]
@@ -165,12 +166,12 @@ def test_a_killed_turn_resumes_or_closes_with_its_text_and_queued_messages_are_a
 ) -> None:
     daemon, session = daemon_with_session
     with (
-        Client(str(daemon.socket), timeout=MAX_WAIT_S) as watching,
+        Client(str(daemon.socket), timeout=MAX_WAIT_S) as streaming,
         Client(str(daemon.socket), timeout=MAX_WAIT_S) as one,
         Client(str(daemon.socket), timeout=MAX_WAIT_S) as two,
     ):
-        seen = iter(watching.stream("session.stream", {"session": session, "content": "hang", "key": "first"}))
-        while next(seen)["type"] != "text_delta":
+        stream = iter(streaming.stream("session.stream", {"session": session, "content": "hang", "key": "first"}))
+        while next(stream)["type"] != "text_delta":
             pass
         for client, text in ((one, "second"), (two, "third")):
             queued = next(iter(client.stream("session.stream", {"session": session, "content": text, "key": text})))
@@ -178,7 +179,7 @@ def test_a_killed_turn_resumes_or_closes_with_its_text_and_queued_messages_are_a
         wait_for_draft(home)
         daemon.kill()
     home.write("walrus.toml", f'{TOML}[sessions]\non_restart = "{on_restart}"\n')
-    with home.walrusd() as again, Client(str(again.socket), timeout=MAX_WAIT_S) as client:
+    with home.walrusd() as restarted, Client(str(restarted.socket), timeout=MAX_WAIT_S) as client:
         results = [
             client.call("session.send", {"session": session, "content": text, "key": key})
             for text, key in (("hang", "first"), ("second", "second"), ("third", "third"))
@@ -191,7 +192,7 @@ def test_a_killed_turn_resumes_or_closes_with_its_text_and_queued_messages_are_a
 
 
 def wait_for_draft(home: Home) -> None:
-    """Wait until what was said is beside the log: a reader of the same database sees it."""
+    """Waits until a second connection to the database sees a draft."""
     db = apsw.Connection(str(home.path / "walrus.db"), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         wait = threading.Event()
@@ -201,4 +202,4 @@ def wait_for_draft(home: Home) -> None:
             wait.wait(0.05)
     finally:
         db.close()
-    raise AssertionError("no draft was kept")
+    raise AssertionError("no draft was written")

@@ -1,7 +1,7 @@
-"""Ended at every boundary of its life, and refused at every write, walrusd loses nothing and does nothing twice.
+"""Tests the crash matrix: walrusd loses nothing and does nothing twice after a kill or a disk fault at any point.
 
-The runs are examined where they happen (`verdict`); here it is seen that all went well, and that docs/crash-matrix.md
-tells it as it is.
+Each run checks its own log (`expected_outcome`). These tests check that every run passed, and that docs/crash-matrix.md
+shows its outcome.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.crash.render import PAGE
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(300)  # hundreds of processes, one after the other: 10 s where nothing else runs
+@pytest.mark.timeout(300)  # hundreds of processes in sequence: 10 s on an idle machine
 @pytest.mark.parametrize("part", SECTIONS)
 async def test_each_kill_has_the_outcome_that_the_page_shows(part: str) -> None:
     run = await trio.run_process(
@@ -30,7 +30,9 @@ async def test_each_kill_has_the_outcome_that_the_page_shows(part: str) -> None:
     )
     assert run.returncode == 0, run.stderr.decode()
     assert run.stdout.startswith(b"## ")
-    assert run.stdout.decode() in PAGE.read_text(), "docs/crash-matrix.md is stale: python -m tests.crash.render"
+    assert run.stdout.decode() in PAGE.read_text(), (
+        "docs/crash-matrix.md is out of date: run python -m tests.crash.render"
+    )
 
 
 def test_the_page_has_its_head_and_a_section_for_each_part() -> None:

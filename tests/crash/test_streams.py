@@ -1,4 +1,4 @@
-"""kill -9 while models speak, at whatever token: what was said is kept, and every turn goes on to its `done`."""
+"""Tests SIGKILL of walrusd at any token of a reply: drafts are kept, and every turn runs to its `done`."""
 
 from contextlib import suppress
 from functools import partial
@@ -26,7 +26,9 @@ base_url = "{url}"
 models = ["fake"]
 """
 SESSIONS = 24
+"""Number of concurrent sessions; session n has received n tokens when walrusd is killed."""
 PACE_S = 0.03
+"""Seconds between two tokens."""
 
 
 def token(number: int) -> str:
@@ -34,28 +36,28 @@ def token(number: int) -> str:
 
 
 def paced_reply(request: ReceivedRequest) -> Behaviour:
-    """So many tokens as the message says, the last of all sessions at the same time; then nothing more."""
+    """Sends as many tokens as the message names and then hangs; all sessions get their last token at the same time."""
     tokens = int(request.last_content)
     events = [trio.Event() for _ in range(tokens + 1)]
-    speaks = replies([token(n) for n in range(tokens)] + ["never"], gate=events)
+    reply = replies([token(n) for n in range(tokens)] + ["never"], gate=events)
 
-    async def heard(exchange: Exchange) -> None:
-        with suppress(trio.BrokenResourceError):  # whoever listened was killed
-            await speaks(exchange)
+    async def stream_reply(exchange: Exchange) -> None:
+        with suppress(trio.BrokenResourceError):  # the receiving daemon was killed
+            await reply(exchange)
 
-    async def speak(exchange: Exchange) -> None:
+    async def behave(exchange: Exchange) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(heard, exchange)
+            nursery.start_soon(stream_reply, exchange)
             await trio.sleep((SESSIONS - tokens) * PACE_S)
             for event in events[:-1]:
                 event.set()
                 await trio.sleep(PACE_S)
 
-    return speak
+    return behave
 
 
 def read_drafts(home: Home) -> dict[int, str]:
-    """What is beside the log, by session, as another process sees it."""
+    """Returns the text of the stored drafts by session, read through a second connection."""
     db = apsw.Connection(str(home.path / "walrus.db"), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         rows: list[tuple[int, bytes]] = list(db.execute("SELECT session, body FROM draft"))
@@ -64,8 +66,8 @@ def read_drafts(home: Home) -> dict[int, str]:
     return {session: decode(body, Draft).text for session, body in rows}
 
 
-def has_been_asked(times: int, fake: FakeProvider) -> bool:
-    return len(fake.requests) == times
+def has_received(requests: int, fake: FakeProvider) -> bool:
+    return len(fake.requests) == requests
 
 
 async def send_without_answer(client: AsyncClient, session: int) -> None:
@@ -73,7 +75,7 @@ async def send_without_answer(client: AsyncClient, session: int) -> None:
         await client.send(SendParams(session=session, content=str(session), key="k"))
     except (RequestFailed, Unreachable):
         return
-    raise AssertionError("it was never answered")
+    raise AssertionError("the request was answered before the kill")
 
 
 async def wait_for_last_token(client: AsyncClient, session: int) -> None:
@@ -92,22 +94,22 @@ async def test_a_turn_killed_at_any_token_keeps_its_text_and_runs_to_its_done(tm
     with trio.fail_after(3 * MAX_WAIT_S):
         async with open_provider() as fake:
             home = Home(tmp_path / "home", TOML.format(url=fake.url))
-            kept = await run_until_killed(home, fake)
+            drafts = await run_until_killed(home, fake)
             fake.requests.clear()
             fake.choose = lambda _: replies("All of it.")
             with home.walrusd() as daemon:
                 async with connect(daemon.socket) as client:
                     for session in range(1, SESSIONS + 1):
                         await client.wait(WaitParams(session=session, states=("idle",), timeout_s=MAX_WAIT_S))
-                        check(session, await read_logged_events(client, session), kept.get(session, ""))
+                        check(session, await read_logged_events(client, session), drafts.get(session, ""))
                         again = SendParams(session=session, content=str(session), key="k")
                         assert (await client.send(again)).text == "All of it."
-    assert len(fake.requests) == SESSIONS, "each was asked once more"
-    assert [refused for request in fake.requests for refused in openai_violations(request.messages)] == []
+    assert len(fake.requests) == SESSIONS, "the provider got one more request of each session"
+    assert [violation for request in fake.requests for violation in openai_violations(request.messages)] == []
 
 
 async def run_until_killed(home: Home, fake: FakeProvider) -> dict[int, str]:
-    """What was beside the log right before; session n has heard n tokens, and the last of them just now."""
+    """Returns the drafts right before the kill; session n has then received n tokens, the last a moment ago."""
     fake.choose = paced_reply
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
@@ -116,23 +118,23 @@ async def run_until_killed(home: Home, fake: FakeProvider) -> dict[int, str]:
             for session in range(1, SESSIONS + 1):
                 nursery.start_soon(send_without_answer, client, session)
             await wait_for_last_token(client, SESSIONS)
-            kept = read_drafts(home)
+            drafts = read_drafts(home)
             await trio.to_thread.run_sync(daemon.kill)
-    assert len(kept) > SESSIONS / 2, "or nothing below says much"
-    return kept
+    assert len(drafts) > SESSIONS / 2, "enough drafts for the checks below to be meaningful"
+    return drafts
 
 
 def check(session: int, log: list[AnySessionEvent], draft: str) -> None:
     [first, last] = [event for event in log if isinstance(event, AssistantMessage)]
-    said = "".join(map(token, range(session)))
+    sent = "".join(map(token, range(session)))
     assert isinstance(first.content, str)
-    assert said.startswith(first.content)
-    assert first.content.startswith(draft), "what was beside the log is in it"
+    assert sent.startswith(first.content)
+    assert first.content.startswith(draft), "the draft is in the interrupted message"
     assert (first.finish, last.content) == ("interrupted", "All of it.")
     [resumed] = [event for event in log if isinstance(event, TurnResumed)]
     assert (resumed.attempt, resumed.reason) == (2, "crash")
-    asked = [event.kind for event in log if isinstance(event, UserMessage)]
-    assert asked == (["message", "resume"] if first.content else ["message"])
+    kinds = [event.kind for event in log if isinstance(event, UserMessage)]
+    assert kinds == (["message", "resume"] if first.content else ["message"])
     assert [event.stop_reason for event in log if isinstance(event, Done)] == ["text_response"]
 
 
@@ -141,14 +143,14 @@ async def test_a_turn_that_crashes_walrusd_twice_is_resumed_by_hand_only(tmp_pat
         async with open_provider() as fake:
             home = Home(tmp_path / "home", TOML.format(url=fake.url))
             fake.choose = lambda request: paced_reply(fake.requests[0])
-            for life in (1, 2):
+            for run in (1, 2):
                 with home.walrusd() as daemon:
                     async with connect(daemon.socket) as client:
-                        if life == 1:
+                        if run == 1:
                             await client.create(CreateParams(agent="walrus"))
                             async with client.stream(SendParams(session=1, content="3")) as events:
                                 await anext(events)
-                        await fake.wait_until(partial(has_been_asked, life))
+                        await fake.wait_until(partial(has_received, run))
                         await trio.to_thread.run_sync(daemon.kill)
             fake.choose = lambda _: replies("All of it.")
             with home.walrusd() as daemon:

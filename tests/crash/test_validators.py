@@ -1,4 +1,4 @@
-"""The judges of the crash tests: what they let pass, and that they find each fault."""
+"""Tests the validators of the crash tests: they accept a valid conversation and find each violation."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def test_a_conversation_with_calls_and_interrupted_answers_is_accepted() -> None
         User("go"),
         Assistant(calls=(ToolCall("c1", "read", {}), ToolCall("c2", "read", {}))),
         ToolOutput(call_id="c1", name="read", output=""),
-        ToolOutput(call_id="c2", name="read", output="seen"),
+        ToolOutput(call_id="c2", name="read", output="text"),
         Assistant(content="half"),
         User("again"),
         User("and more"),
@@ -40,22 +40,25 @@ def test_a_conversation_with_calls_and_interrupted_answers_is_accepted() -> None
 
 
 @pytest.mark.parametrize(
-    ("messages", "complaint"),
+    ("messages", "violation"),
     [
-        ([], "the first is not a user's"),
-        ([ASSISTANT_MESSAGE, USER_MESSAGE], "the first is not a user's"),
-        ([USER_MESSAGE, ASSISTANT_MESSAGE], "the last is assistant's"),
-        ([USER_MESSAGE, ASSISTANT_MESSAGE, ASSISTANT_MESSAGE, USER_MESSAGE], "the assistant speaks twice"),
+        ([], "the first message is not from the user"),
+        ([ASSISTANT_MESSAGE, USER_MESSAGE], "the first message is not from the user"),
+        ([USER_MESSAGE, ASSISTANT_MESSAGE], "the last message is from assistant"),
+        ([USER_MESSAGE, ASSISTANT_MESSAGE, ASSISTANT_MESSAGE, USER_MESSAGE], "two assistant messages in a row"),
         ([USER_MESSAGE, ASSISTANT_WITH_CALL, USER_MESSAGE], "calls without an answer: ['c1']"),
-        ([USER_MESSAGE, ASSISTANT_WITH_CALL, TOOL_MESSAGE, TOOL_MESSAGE], "an answer to no call, or out of turn: c1"),
+        (
+            [USER_MESSAGE, ASSISTANT_WITH_CALL, TOOL_MESSAGE, TOOL_MESSAGE],
+            "an answer without a call, or out of order: c1",
+        ),
         (
             [USER_MESSAGE, {**ASSISTANT_WITH_CALL, "tool_calls": [CALL, CALL]}, TOOL_MESSAGE, TOOL_MESSAGE],
-            "an id twice: ['c1', 'c1']",
+            "a call id is used twice: ['c1', 'c1']",
         ),
-        ([{**USER_MESSAGE, "content": " "}], "no content: {'role': 'user', 'content': ' '}"),
+        ([{**USER_MESSAGE, "content": " "}], "a message without content: {'role': 'user', 'content': ' '}"),
         (
             [USER_MESSAGE, {**ASSISTANT_MESSAGE, "content": ""}, USER_MESSAGE],
-            "no content: {'role': 'assistant', 'content': ''}",
+            "a message without content: {'role': 'assistant', 'content': ''}",
         ),
         (
             [
@@ -63,26 +66,26 @@ def test_a_conversation_with_calls_and_interrupted_answers_is_accepted() -> None
                 {**ASSISTANT_WITH_CALL, "tool_calls": [{**CALL, "function": {"name": "read", "arguments": "[1"}}]},
                 TOOL_MESSAGE,
             ],
-            "arguments that are no JSON object: [1",
+            "arguments that are not a JSON object: [1",
         ),
     ],
 )
-def test_each_violation_in_an_openai_request_is_found(messages: list[Json], complaint: str) -> None:
-    assert openai_violations([{"role": "system", "content": ""}, *messages]) == [complaint]
+def test_each_violation_in_an_openai_request_is_found(messages: list[Json], violation: str) -> None:
+    assert openai_violations([{"role": "system", "content": ""}, *messages]) == [violation]
 
 
 @pytest.mark.parametrize(
-    ("messages", "complaint"),
+    ("messages", "violation"),
     [
-        ([user_message(TEXT), user_message(TEXT)], "two of the user's in a row"),
+        ([user_message(TEXT), user_message(TEXT)], "two user messages in a row"),
         ([user_message(TEXT), assistant_message(TOOL_USE), user_message(TEXT)], "calls ['c1'] are answered by []"),
         (
             [user_message(TEXT), assistant_message(TOOL_USE), user_message(TEXT, TOOL_RESULT)],
-            "answers come first: ['text', 'tool_result']",
+            "answers must come before other content: ['text', 'tool_result']",
         ),
         ([user_message(TOOL_RESULT)], "calls [] are answered by ['c1']"),
-        ([user_message()], "no content: {'role': 'user', 'content': []}"),
-        ([user_message({**TEXT, "text": "\n"})], "no block: {'type': 'text', 'text': '\\n'}"),
+        ([user_message()], "a message without content: {'role': 'user', 'content': []}"),
+        ([user_message({**TEXT, "text": "\n"})], "not a valid block: {'type': 'text', 'text': '\\n'}"),
         (
             [
                 user_message(TEXT),
@@ -91,13 +94,13 @@ def test_each_violation_in_an_openai_request_is_found(messages: list[Json], comp
                 assistant_message(TOOL_USE),
                 user_message(TOOL_RESULT),
             ],
-            "an id twice: ['c1']",
+            "a call id is used twice: ['c1']",
         ),
         (
             [user_message(TEXT), assistant_message({**TOOL_USE, "input": "{}"}), user_message(TOOL_RESULT)],
-            "no block: {'type': 'tool_use', 'id': 'c1', 'name': 'read', 'input': '{}'}",
+            "not a valid block: {'type': 'tool_use', 'id': 'c1', 'name': 'read', 'input': '{}'}",
         ),
     ],
 )
-def test_each_violation_in_an_anthropic_request_is_found(messages: list[Json], complaint: str) -> None:
-    assert anthropic_violations(messages) == [complaint]
+def test_each_violation_in_an_anthropic_request_is_found(messages: list[Json], violation: str) -> None:
+    assert anthropic_violations(messages) == [violation]
