@@ -1,4 +1,4 @@
-"""The readers of one session: every fact once and in order, live events in their place, and nobody waits for them."""
+"""Tests the subscriptions of one session: each logged event once and in order, live events in their place."""
 
 import pytest
 import trio
@@ -59,7 +59,7 @@ async def record_turns(live: LiveSession, count: int, text: str = "hi") -> None:
 
 
 async def read_available(reader: Subscription, limit: int = PAGE_ROWS) -> list[AnyEvent]:
-    """All that is there for it now, in the order in which it tells it; of facts, none twice and none left out."""
+    """Returns all events that are available now. Asserts that no logged event is missing or delivered twice."""
     seq, events = reader.cursor, []
     while items := await read_batch_now(reader, limit):
         for item in items:
@@ -70,7 +70,7 @@ async def read_available(reader: Subscription, limit: int = PAGE_ROWS) -> list[A
 
 
 async def read_batch_now(reader: Subscription, limit: int) -> list[StreamItem]:
-    """What `batch` gives without a wait for what is to come."""
+    """Returns what `next_batch` delivers without waiting for new events."""
     items: list[StreamItem] = []
 
     async def read() -> None:
@@ -80,7 +80,7 @@ async def read_batch_now(reader: Subscription, limit: int) -> list[StreamItem]:
         nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert len(items) <= max(limit, 3), "a mark and the text so far go with the last"
+    assert len(items) <= max(limit, 3), "the state and the text so far come with the last event, above the limit"
     return items
 
 
@@ -97,7 +97,7 @@ def event_types(events: list[AnyEvent]) -> list[type[AnyEvent]]:
 
 
 @pytest.mark.parametrize("limit", [1, 100, PAGE_ROWS])
-async def test_what_the_window_no_longer_holds_comes_from_the_store(live: LiveSession, limit: int) -> None:
+async def test_events_that_the_window_no_longer_holds_come_from_the_store(live: LiveSession, limit: int) -> None:
     await record_turns(live, WINDOW_EVENTS)
     with live.stream.subscribe(0) as reader:
         assert (
@@ -121,21 +121,21 @@ async def test_live_events_keep_their_place_among_logged_events_from_the_store(l
             await live.recorder.record(AssistantMessage(round=1, content="x" * (WINDOW_BYTES // 2)))
             live.publish_live(text_delta("two", turn))
             await live.recorder.record(Done(stop_reason="text_response"))
-        told = await read_available(reader, limit)
-        a_turn = [UserMessage, StateChanged, TextDelta, AssistantMessage, TextDelta, Done, StateChanged]
-        assert event_types(told) == a_turn * 4
+        events = await read_available(reader, limit)
+        turn_types = [UserMessage, StateChanged, TextDelta, AssistantMessage, TextDelta, Done, StateChanged]
+        assert event_types(events) == turn_types * 4
 
 
 async def test_a_row_that_is_durable_and_not_yet_published_is_not_delivered(live: LiveSession) -> None:
     log = ControllableStore(live.deps.log)
-    fresh = await SessionCache(replace(live.deps, log=log), IdleCache(600)).get(live.id)
+    reloaded = await SessionCache(replace(live.deps, log=log), IdleCache(600)).get(live.id)
     log.hold("after")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fresh.recorder.record, UserMessage(content="hi"))
+        nursery.start_soon(reloaded.recorder.record, UserMessage(content="hi"))
         await trio.testing.wait_all_tasks_blocked()
         rows = len(await live.deps.log.events(live.id, 0, PAGE_ROWS))
         log.held_at = None
-        with fresh.stream.subscribe(0, announce_caught_up=True) as reader:
+        with reloaded.stream.subscribe(0, announce_caught_up=True) as reader:
             early = await read_available(reader)
             log.release()
             assert (rows, early) == (
@@ -145,7 +145,7 @@ async def test_a_row_that_is_durable_and_not_yet_published_is_not_delivered(live
             assert event_types(await read_available(reader)) == [UserMessage, StateChanged]
 
 
-async def test_a_reader_begins_behind_the_seq_that_it_names(live: LiveSession) -> None:
+async def test_a_reader_begins_after_the_seq_that_it_names(live: LiveSession) -> None:
     await record_turns(live, 2)
     with live.stream.subscribe(3) as reader:
         assert event_types(await read_available(reader)) == [UserMessage, Done]
@@ -175,15 +175,15 @@ async def test_live_events_keep_their_place_between_logged_events(live: LiveSess
         ]
 
 
-async def test_live_events_that_a_slow_reader_has_no_room_for_are_dropped_and_counted_once(live: LiveSession) -> None:
+async def test_live_events_beyond_the_buffer_of_a_slow_reader_are_dropped_and_counted_once(live: LiveSession) -> None:
     with live.stream.subscribe(0) as slow, live.stream.subscribe(0) as quick:
         await read_available(slow)
         await read_available(quick)
         await live.recorder.record(UserMessage(content="hi"))
-        heard: list[AnyEvent] = []
+        received: list[AnyEvent] = []
         for at in range(LIVE_BUFFER + 10):
             live.publish_live(text_delta("x", at))
-            heard += [item.event for item in await quick.next_batch()]
+            received += [item.event for item in await quick.next_batch()]
         await live.recorder.record(Done(stop_reason="error"))
         events = await read_available(slow)
         assert events[1] == state_changed("processing")
@@ -192,10 +192,10 @@ async def test_live_events_that_a_slow_reader_has_no_room_for_are_dropped_and_co
         assert events[-1] == Lagged(ts=1.0, session=1, dropped=12)
         live.publish_live(state_changed("idle"))
         assert await read_available(slow) == [state_changed("idle")]
-        assert heard[2:] == [text_delta("x", at) for at in range(LIVE_BUFFER + 10)]
+        assert received[2:] == [text_delta("x", at) for at in range(LIVE_BUFFER + 10)]
 
 
-async def test_however_many_live_events_a_reader_misses_it_misses_no_logged_event(live: LiveSession) -> None:
+async def test_a_reader_that_misses_live_events_misses_no_logged_event(live: LiveSession) -> None:
     with live.stream.subscribe(0) as slow:
         await read_available(slow)
         for turn in range(1, WINDOW_EVENTS):
@@ -203,43 +203,43 @@ async def test_however_many_live_events_a_reader_misses_it_misses_no_logged_even
             for at in range(8):
                 live.publish_live(TextDelta(ts=1.0, session=1, turn=turn, text="x", round=1, at=at))
             await live.recorder.record(Done(stop_reason="no_action"))
-        facts = [event for event in await read_available(slow, 7) if isinstance(event, UserMessage | Done)]
-        assert event_types([*facts]) == [UserMessage, Done] * (WINDOW_EVENTS - 1)
+        logged = [event for event in await read_available(slow, 7) if isinstance(event, UserMessage | Done)]
+        assert event_types([*logged]) == [UserMessage, Done] * (WINDOW_EVENTS - 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from([TextChunk, ThinkingChunk]), st.text(min_size=1, max_size=3))), st.data())
 def test_a_late_subscriber_gets_the_text_so_far_and_the_rest_without_gap_or_overlap(
-    pieces: list[tuple[type[TextChunk | ThinkingChunk], str]], data: st.DataObject
+    chunks: list[tuple[type[TextChunk | ThinkingChunk], str]], data: st.DataObject
 ) -> None:
-    cut = data.draw(st.integers(0, len(pieces)))
+    cut = data.draw(st.integers(0, len(chunks)))
 
-    async def story() -> None:
+    async def scenario() -> None:
         live = await new_session()
         await live.recorder.record(UserMessage(content="hi"))
-        live.reply_buffer = speech = ReplyBuffer(1, 1, "fake")
+        live.reply_buffer = buffer = ReplyBuffer(1, 1, "fake")
 
-        def say(piece: TextChunk | ThinkingChunk) -> None:
-            kind = TextDelta if isinstance(piece, TextChunk) else ThinkingDelta
-            live.publish_live(kind(ts=1.0, session=1, turn=1, text=piece.text, round=1, at=speech.add(piece)))
+        def publish(chunk: TextChunk | ThinkingChunk) -> None:
+            kind = TextDelta if isinstance(chunk, TextChunk) else ThinkingDelta
+            live.publish_live(kind(ts=1.0, session=1, turn=1, text=chunk.text, round=1, at=buffer.add(chunk)))
 
-        for kind, text in pieces[:cut]:
-            say(kind(text))
+        for kind, text in chunks[:cut]:
+            publish(kind(text))
         with live.stream.subscribe(1, announce_caught_up=True) as reader:
             caught_up = await read_available(reader)
-            for kind, text in pieces[cut:]:
-                say(kind(text))
+            for kind, text in chunks[cut:]:
+                publish(kind(text))
             rest = await read_available(reader)
         assert event_types(caught_up[:2]) == [UserMessage, StateChanged]
         for event in (TextDelta, ThinkingDelta):
             assert sum(isinstance(each, event) for each in caught_up) <= 1
-            together = [each for each in [*caught_up, *rest] if isinstance(each, event)]
-            draft = speech.to_draft()
-            assert "".join(each.text for each in together) == (draft.text if event is TextDelta else draft.thinking)
-            assert [each.at for each in together] == [
-                sum(len(before.text) for before in together[:n]) for n in range(len(together))
+            deltas = [each for each in [*caught_up, *rest] if isinstance(each, event)]
+            draft = buffer.to_draft()
+            assert "".join(each.text for each in deltas) == (draft.text if event is TextDelta else draft.thinking)
+            assert [each.at for each in deltas] == [
+                sum(len(earlier.text) for earlier in deltas[:n]) for n in range(len(deltas))
             ]
 
-    trio.run(story)
+    trio.run(scenario)
 
 
 async def test_a_subscriber_without_deltas_gets_logged_events_states_and_queued_messages(live: LiveSession) -> None:
@@ -251,7 +251,7 @@ async def test_a_subscriber_without_deltas_gets_logged_events_states_and_queued_
         assert event_types(await read_available(reader)) == [UserMessage, StateChanged, AssistantMessage]
 
 
-async def test_a_subscription_that_ends_delivers_what_was_pending_first(live: LiveSession) -> None:
+async def test_a_subscription_that_ends_delivers_its_pending_events_first(live: LiveSession) -> None:
     with live.stream.subscribe(0) as reader:
         await record_turns(live, 1)
         reader.end()
@@ -259,7 +259,7 @@ async def test_a_subscription_that_ends_delivers_what_was_pending_first(live: Li
         assert await reader.next_batch() == []
 
 
-async def test_a_reader_waits_until_there_is_something(live: LiveSession) -> None:
+async def test_a_reader_waits_until_there_is_an_event(live: LiveSession) -> None:
     with live.stream.subscribe(1) as reader:
         waits = True
 
@@ -275,7 +275,7 @@ async def test_a_reader_waits_until_there_is_something(live: LiveSession) -> Non
             await record_turns(live, 1)
 
 
-async def test_a_reader_that_has_closed_is_pushed_nothing(live: LiveSession) -> None:
+async def test_a_closed_reader_gets_no_events(live: LiveSession) -> None:
     reader = live.stream.subscribe(0)
     await read_available(reader)
     reader.close()

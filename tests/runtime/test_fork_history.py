@@ -1,4 +1,4 @@
-"""What a fork inherits: read late, weighed, let go with it, and encoded no more often than any other message."""
+"""Tests the messages that a fork inherits: loaded on first use, counted in its size, evicted with it, encoded once."""
 
 from collections.abc import AsyncIterator
 from weakref import ref
@@ -23,7 +23,7 @@ IDLE_S = 60.0
 
 
 class ReadCountingLog(MemoryLog):
-    """Knows how often it was read."""
+    """Counts the reads of events."""
 
     reads = 0
 
@@ -33,7 +33,7 @@ class ReadCountingLog(MemoryLog):
 
 
 class EncodingModel:
-    """A model whose wire counts what it encodes."""
+    """A model that records which messages it encodes and which it sends."""
 
     def __init__(self) -> None:
         self.encoded: list[Message] = []
@@ -74,7 +74,7 @@ async def send_texts(runtime: Runtime, *texts: str) -> int:
     return session
 
 
-async def test_a_fork_costs_nothing_until_it_is_used_and_its_parent_is_never_loaded_for_it(log: MemoryLog) -> None:
+async def test_a_fork_loads_its_history_on_first_use_and_never_loads_its_parent_session(log: MemoryLog) -> None:
     async with Runtime(FakeModel(), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         parent = await send_texts(runtime, "one")
@@ -103,17 +103,19 @@ async def test_the_resume_point_of_a_running_turn_is_known_without_reading_the_l
         assert log.reads == 0
 
 
-async def test_concurrent_reads_of_what_a_fork_inherits_see_the_same(runtime: Runtime, model: FakeModel) -> None:
+async def test_concurrent_reads_of_an_inherited_history_return_the_same_messages(
+    runtime: Runtime, model: FakeModel
+) -> None:
     child = (await runtime.fork_rewind.fork(await send_texts(runtime, "one", "two"))).session
     found: list[list[Message]] = []
 
-    async def look() -> None:
+    async def read_history() -> None:
         found.append([*await runtime.fork_rewind.history(child)][:4])
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime.send_to, child, "three")
         for _ in range(5):
-            nursery.start_soon(look)
+            nursery.start_soon(read_history)
     assert found == [model.requests[-1][:4]] * 5
     assert len(model.requests[-1]) == 5
 
@@ -124,14 +126,14 @@ async def test_parents_and_forks_are_evicted_independently(
     parent = await send_texts(runtime, "one")
     child = (await runtime.fork_rewind.fork(parent)).session
     await runtime.send_to(child, "two")
-    gone = ref(await runtime.live_session(child)), ref(await runtime.live_session(parent))
+    references = ref(await runtime.live_session(child)), ref(await runtime.live_session(parent))
     held = await runtime.live_session(child)
     await trio.sleep(3 * IDLE_S)
-    assert [one() is None for one in gone] == [False, True]
+    assert [reference() is None for reference in references] == [False, True]
     await runtime.send_to(child, "three")
     del held
     await trio.sleep(3 * IDLE_S)
-    assert gone[0]() is None
+    assert references[0]() is None
     await runtime.fork_rewind.rewind(child, 4)
     await trio.sleep(3 * IDLE_S)
     await runtime.send_to(child, "drei")
@@ -159,17 +161,17 @@ async def test_inherited_messages_are_encoded_once_and_a_rewind_encodes_none_aga
         [b"one", b"1.", b"two", b"2.", b"three"],
         [b"one", b"1.", b"two", b"2.", b"drei"],
     ]
-    said = [User("one"), Assistant(content="1."), User("two"), Assistant(content="2."), User("three"), User("drei")]
-    assert model.encoded == said
+    expected = [User("one"), Assistant(content="1."), User("two"), Assistant(content="2."), User("three"), User("drei")]
+    assert model.encoded == expected
 
 
-async def test_a_fork_whose_parents_log_cannot_be_read_says_so_and_harms_nobody(
+async def test_a_fork_with_an_unreadable_parent_log_fails_and_affects_no_other_session(
     runtime: Runtime, log: MemoryLog
 ) -> None:
     parent = await send_texts(runtime, "one")
     child = (await runtime.fork_rewind.fork(parent)).session
     rows = log.tables.sessions[parent].rows
-    rows[1] = EventRow(rows[1].seq, rows[1].offset, b'{"type":"of_tomorrow"}')
+    rows[1] = EventRow(rows[1].seq, rows[1].offset, b'{"type":"from_a_newer_version"}')
     await runtime.send_to(child, "two")
     done = decode_row((await log.events(child, 2, 1))[0].body)
     assert isinstance(done, Done)
@@ -186,18 +188,20 @@ async def test_a_fork_whose_parents_log_cannot_be_read_says_so_and_harms_nobody(
     assert (await runtime.send_to(parent, "more")).final_response == "ok"
 
 
-async def test_a_full_disk_refuses_all_three_and_leaves_everything_as_it_was(runtime: Runtime, log: MemoryLog) -> None:
+async def test_a_full_disk_refuses_fork_rewind_and_checkpoint_and_nothing_changes(
+    runtime: Runtime, log: MemoryLog
+) -> None:
     session = await send_texts(runtime, "one")
     before = await runtime.session(session)
     log.fail_with = StorageFull("full")
-    branches = runtime.fork_rewind
-    for asked in (branches.fork(session), branches.rewind(session, 1), branches.checkpoint(session, "x")):
+    commands = runtime.fork_rewind
+    for request in (commands.fork(session), commands.rewind(session, 1), commands.checkpoint(session, "x")):
         with pytest.raises(Problem) as refused:
-            await asked
+            await request
         assert refused.value.kind == "storage_full"
     log.fail_with = None
     assert await runtime.session(session) == before
-    assert await branches.checkpoints(session) == []
+    assert await commands.checkpoints(session) == []
     assert [info.id for info in await runtime.sessions()] == [session]
     assert (await runtime.send_to(session, "two")).final_response == "ok"
 

@@ -1,4 +1,4 @@
-"""Fork, rewind and checkpoint on sessions as they live, on both stores, over restarts."""
+"""Tests fork, rewind and checkpoint through the runtime, on both stores and over restarts."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -24,10 +24,12 @@ from walrusd.store.contract import SessionFilter
 __all__ = ["disk"]
 LOOK = ToolCall("c1", "look", {})
 EVENTS_PER_TURN = 3
-"""Events of a turn with one answer."""
+"""Number of events of a turn with one reply."""
 
 
 class BlueLookHook(Hook):
+    """A hook with the tool `look`, whose output is always "blue"."""
+
     def on_register_tools(self, registry: ToolRegistry) -> None:
         registry.register_tool(ToolSchema(name="look", description="Look.", parameters={"type": "object"}))
 
@@ -37,13 +39,13 @@ class BlueLookHook(Hook):
 
 
 async def reply_message_count(request: ModelRequest, _: OnChunk) -> Reply:
-    """Says how many messages it was shown."""
+    """Replies with the number of messages in the request."""
     await trio.lowlevel.checkpoint()
     return Reply(content=f"{len(request.history.messages)}", cost_usd=0.5)
 
 
 class RestartableRuntime:
-    """A runtime that can be started anew on what its log has kept."""
+    """A runtime that can be restarted on the same log."""
 
     def __init__(self, disk: LogDisk, nursery: trio.Nursery) -> None:
         self._disk = disk
@@ -80,17 +82,17 @@ class RestartableRuntime:
         return session
 
     async def shown_texts(self, session: int) -> list[str]:
-        """What the model sees of what was said."""
+        """Returns the text of the user and assistant messages that the model sees."""
         messages = await self.runtime.fork_rewind.history(session)
         return [str(message.content) for message in messages if not isinstance(message, ToolOutput)]
 
 
 @pytest.fixture
 async def harness(disk: LogDisk, nursery: trio.Nursery) -> AsyncIterator[RestartableRuntime]:
-    house = RestartableRuntime(disk, nursery)
-    await house.start()
-    yield house
-    await house.stop()
+    harness = RestartableRuntime(disk, nursery)
+    await harness.start()
+    yield harness
+    await harness.stop()
 
 
 async def problem_kind(request: Awaitable[object]) -> str:
@@ -100,7 +102,9 @@ async def problem_kind(request: Awaitable[object]) -> str:
     return problem.value.kind
 
 
-async def test_a_fork_goes_on_from_the_parents_end_and_neither_disturbs_the_other(harness: RestartableRuntime) -> None:
+async def test_a_fork_continues_from_the_parents_end_and_the_two_do_not_affect_each_other(
+    harness: RestartableRuntime,
+) -> None:
     parent = await harness.send_texts("one", "two")
     assert await harness.runtime.fork_rewind.fork(parent, created_by="me too") == ForkResult(
         session=2, at=1 + 2 * EVENTS_PER_TURN
@@ -124,16 +128,16 @@ async def test_the_log_of_a_fork_is_its_own(harness: RestartableRuntime) -> None
     assert (created.parent, len(rows)) == (Parent(session=1, seq=4, messages=2), 4)
 
 
-async def test_a_fork_may_begin_anywhere_and_says_where_it_did(harness: RestartableRuntime) -> None:
+async def test_a_fork_may_begin_at_any_seq_and_returns_its_actual_starting_point(harness: RestartableRuntime) -> None:
     harness.model.respond = in_turn(calls(LOOK), replies("blue"))
     session = await harness.send_texts("what colour?")
     harness.model.respond = reply_message_count
-    asked: list[Message] = [User("what colour?")]
-    looked: list[Message] = [*asked, Assistant(calls=(LOOK,)), ToolOutput(call_id="c1", name="look", output="blue")]
+    question: list[Message] = [User("what colour?")]
+    looked: list[Message] = [*question, Assistant(calls=(LOOK,)), ToolOutput(call_id="c1", name="look", output="blue")]
     answered: list[Message] = [*looked, Assistant(content="blue")]
     begins: dict[int, tuple[int, list[Message]]] = {
         1: (1, []),
-        **dict.fromkeys(range(2, 7), (2, asked)),
+        **dict.fromkeys(range(2, 7), (2, question)),
         7: (7, looked),
         8: (8, answered),
         9: (9, answered),
@@ -143,8 +147,8 @@ async def test_a_fork_may_begin_anywhere_and_says_where_it_did(harness: Restarta
         forked = await harness.runtime.fork_rewind.fork(session, at)
         assert forked.at == point
         assert await harness.runtime.fork_rewind.history(forked.session) == messages
-        said = sum(not isinstance(message, ToolOutput) for message in messages)
-        assert (await harness.runtime.session(forked.session)).messages == said
+        count = sum(not isinstance(message, ToolOutput) for message in messages)
+        assert (await harness.runtime.session(forked.session)).messages == count
 
 
 async def test_a_closed_session_is_forked_and_a_fork_outlives_the_close_of_its_parent(
@@ -160,7 +164,7 @@ async def test_a_closed_session_is_forked_and_a_fork_outlives_the_close_of_its_p
         assert await harness.shown_texts(child) == ["one", "1", "two", "3"]
 
 
-async def test_a_fork_of_a_fork_of_a_rewound_session_has_what_each_of_them_saw(harness: RestartableRuntime) -> None:
+async def test_a_fork_of_a_fork_of_a_rewound_session_has_the_right_history(harness: RestartableRuntime) -> None:
     first = await harness.send_texts("one", "two", "three")
     await harness.runtime.fork_rewind.rewind(first, 4)
     await harness.send_texts("zwei", session=first)
@@ -170,30 +174,35 @@ async def test_a_fork_of_a_fork_of_a_rewound_session_has_what_each_of_them_saw(h
     await harness.runtime.fork_rewind.rewind(second, 1)
     await harness.send_texts("trois", session=second)
     third = (await harness.runtime.fork_rewind.fork(second)).session
-    of_the_past = (await harness.runtime.fork_rewind.fork(second, 4)).session
-    before_the_rewind = (await harness.runtime.fork_rewind.fork(first, 10)).session
+    from_before_rewind_of_second = (await harness.runtime.fork_rewind.fork(second, 4)).session
+    from_before_rewind_of_first = (await harness.runtime.fork_rewind.fork(first, 10)).session
     for _ in range(2):
         assert await harness.shown_texts(first) == []
         assert await harness.shown_texts(third) == ["one", "1", "zwei", "3", "trois", "5"]
-        assert await harness.shown_texts(of_the_past) == ["one", "1", "zwei", "3", "drei", "5"]
-        assert await harness.shown_texts(before_the_rewind) == ["one", "1", "two", "3", "three", "5"]
-        for session, messages in ((first, 0), (third, 6), (of_the_past, 6), (before_the_rewind, 6)):
+        assert await harness.shown_texts(from_before_rewind_of_second) == ["one", "1", "zwei", "3", "drei", "5"]
+        assert await harness.shown_texts(from_before_rewind_of_first) == ["one", "1", "two", "3", "three", "5"]
+        for session, messages in (
+            (first, 0),
+            (third, 6),
+            (from_before_rewind_of_second, 6),
+            (from_before_rewind_of_first, 6),
+        ):
             assert (await harness.runtime.session(session)).messages == messages
         await harness.restart()
 
 
-async def test_a_chain_of_forks_of_any_depth_is_read(harness: RestartableRuntime) -> None:
-    session, said = await harness.send_texts("0"), ["0", "1"]
+async def test_a_deep_chain_of_forks_is_read(harness: RestartableRuntime) -> None:
+    session, texts = await harness.send_texts("0"), ["0", "1"]
     for number in range(1, 60):
         session = (await harness.runtime.fork_rewind.fork(session)).session
         if number % 3 == 0:
             await harness.send_texts(str(number), session=session)
-            said += [str(number), str(len(said) + 1)]
+            texts += [str(number), str(len(texts) + 1)]
     await harness.restart()
-    assert await harness.shown_texts(session) == said
+    assert await harness.shown_texts(session) == texts
 
 
-async def test_a_rewind_goes_back_and_what_was_spent_stays_spent(harness: RestartableRuntime) -> None:
+async def test_a_rewind_restores_the_history_and_keeps_the_cost(harness: RestartableRuntime) -> None:
     session = await harness.send_texts("one", "two", "three")
     before = await harness.runtime.session(session)
     assert await harness.runtime.fork_rewind.rewind(session, 4) == RewindResult(last_seq=11, to=4)
@@ -223,7 +232,7 @@ async def test_a_rewind_into_a_round_ends_before_its_calls(harness: RestartableR
     assert await harness.runtime.fork_rewind.history(session) == [User("what colour?")]
 
 
-async def test_a_key_is_good_for_one_message_over_rewinds_and_restarts(harness: RestartableRuntime) -> None:
+async def test_a_key_identifies_one_message_over_rewinds_and_restarts(harness: RestartableRuntime) -> None:
     session = await harness.send_texts()
     first = await (await harness.runtime.send(session, MessageRequest(content="one", key="k"))).wait_result()
     await harness.runtime.fork_rewind.rewind(session, 1)
@@ -247,45 +256,47 @@ async def test_a_session_that_failed_can_be_rewound(harness: RestartableRuntime)
     assert await harness.shown_texts(session) == ["one", "1", "zwei", "3"]
 
 
-async def test_a_session_that_runs_is_not_rewound_but_can_be_forked_and_marked(harness: RestartableRuntime) -> None:
+async def test_a_running_session_cannot_be_rewound_but_can_be_forked_and_checkpointed(
+    harness: RestartableRuntime,
+) -> None:
     gate = BlockingReply()
     harness.model.respond = in_turn(calls(LOOK), gate)
     session = await harness.send_texts()
-    ticket = await harness.runtime.send(session, MessageRequest(content="one"))
+    handle = await harness.runtime.send(session, MessageRequest(content="one"))
     await gate.reached.wait()
-    branches = harness.runtime.fork_rewind
-    assert await problem_kind(branches.rewind(session, 1)) == "session_busy"
-    assert await branches.fork(session) == ForkResult(session=2, at=7)
-    assert await branches.checkpoint(session, "here") == CheckpointResult(at=7)
+    commands = harness.runtime.fork_rewind
+    assert await problem_kind(commands.rewind(session, 1)) == "session_busy"
+    assert await commands.fork(session) == ForkResult(session=2, at=7)
+    assert await commands.checkpoint(session, "here") == CheckpointResult(at=7)
     gate.released.set()
-    await ticket.wait_result()
-    assert (await branches.history(2))[-1] == ToolOutput(call_id="c1", name="look", output="blue")
+    await handle.wait_result()
+    assert (await commands.history(2))[-1] == ToolOutput(call_id="c1", name="look", output="blue")
 
 
 async def test_impossible_requests_are_refused(harness: RestartableRuntime) -> None:
-    branches = harness.runtime.fork_rewind
-    for asked in (branches.fork(9), branches.rewind(9, 1), branches.checkpoint(9, "x"), branches.checkpoints(9)):
-        assert await problem_kind(asked) == "session_not_found"
+    commands = harness.runtime.fork_rewind
+    for request in (commands.fork(9), commands.rewind(9, 1), commands.checkpoint(9, "x"), commands.checkpoints(9)):
+        assert await problem_kind(request) == "session_not_found"
     session = await harness.send_texts("one")
-    assert await problem_kind(branches.fork(session, 5)) == "offset_in_future"
-    assert await problem_kind(branches.rewind(session, 5)) == "offset_in_future"
-    assert await problem_kind(branches.checkpoint(session, "42")) == "invalid_params"
+    assert await problem_kind(commands.fork(session, 5)) == "offset_in_future"
+    assert await problem_kind(commands.rewind(session, 5)) == "offset_in_future"
+    assert await problem_kind(commands.checkpoint(session, "42")) == "invalid_params"
     await harness.runtime.close_session(session)
-    assert await problem_kind(branches.rewind(session, 1)) == "session_closed"
-    assert await problem_kind(branches.checkpoint(session, "x")) == "session_closed"
+    assert await problem_kind(commands.rewind(session, 1)) == "session_closed"
+    assert await problem_kind(commands.checkpoint(session, "x")) == "session_closed"
     await harness.runtime.stop(grace_s=0)
-    assert await problem_kind(branches.fork(session)) == "shutting_down"
+    assert await problem_kind(commands.fork(session)) == "shutting_down"
 
 
-async def test_a_checkpoints_name_moves_when_it_is_used_again_and_none_is_inherited(
+async def test_a_checkpoint_name_can_be_moved_and_is_not_inherited_by_a_fork(
     harness: RestartableRuntime,
 ) -> None:
-    branches, session = harness.runtime.fork_rewind, await harness.send_texts("one")
-    assert await branches.checkpoint(session, "start") == CheckpointResult(at=4)
-    assert await branches.checkpoint(session, "other") == CheckpointResult(at=5)
+    commands, session = harness.runtime.fork_rewind, await harness.send_texts("one")
+    assert await commands.checkpoint(session, "start") == CheckpointResult(at=4)
+    assert await commands.checkpoint(session, "other") == CheckpointResult(at=5)
     await harness.send_texts("two", session=session)
-    assert await branches.checkpoint(session, "start") == CheckpointResult(at=9)
-    assert await branches.checkpoints((await branches.fork(session)).session) == []
+    assert await commands.checkpoint(session, "start") == CheckpointResult(at=9)
+    assert await commands.checkpoints((await commands.fork(session)).session) == []
     for _ in range(2):
         found = await harness.runtime.fork_rewind.checkpoints(session)
         assert found == [
@@ -295,7 +306,7 @@ async def test_a_checkpoints_name_moves_when_it_is_used_again_and_none_is_inheri
         await harness.restart()
 
 
-async def test_a_message_that_comes_during_a_rewind_sees_one_of_both_histories(harness: RestartableRuntime) -> None:
+async def test_a_message_sent_during_a_rewind_sees_one_of_the_two_histories(harness: RestartableRuntime) -> None:
     before, back = ["one", "1", "two", "3"], ["one", "1"]
     for _ in range(10):
         session, outcomes = await harness.send_texts("one", "two"), list[str]()
@@ -312,15 +323,15 @@ async def test_a_message_that_comes_during_a_rewind_sees_one_of_both_histories(h
             nursery.start_soon(harness.runtime.send_to, session, "three")
         assert (*outcomes, await harness.shown_texts(session)) in [
             ("rewound", [*back, "three", "3"]),
-            ("rewound", back),  # once the turn had come to its end
+            ("rewound", back),  # the rewind came after the end of the turn
             ("session_busy", [*before, "three", "5"]),
         ]
         await harness.send_texts("four", session=session)
 
 
-async def test_every_step_of_a_scenario_is_there_after_a_restart(harness: RestartableRuntime) -> None:
-    """Each step is the last one before a restart, and what a session is does not change by it."""
-    story: list[Callable[[], Awaitable[object]]] = [
+async def test_every_step_of_a_scenario_survives_a_restart(harness: RestartableRuntime) -> None:
+    """Restarts after each step; no detail of any session changes."""
+    steps: list[Callable[[], Awaitable[object]]] = [
         lambda: harness.send_texts("one", "two"),
         lambda: harness.runtime.fork_rewind.checkpoint(1, "two"),
         lambda: harness.runtime.fork_rewind.fork(1),
@@ -336,7 +347,7 @@ async def test_every_step_of_a_scenario_is_there_after_a_restart(harness: Restar
         lambda: harness.runtime.fork_rewind.fork(2, 3),
         lambda: harness.send_texts("cinq", session=4),
     ]
-    for step in story:
+    for step in steps:
         await step()
         before = await all_session_details(harness)
         await harness.restart()
@@ -350,9 +361,9 @@ async def test_every_step_of_a_scenario_is_there_after_a_restart(harness: Restar
 
 
 async def all_session_details(harness: RestartableRuntime) -> list[object]:
-    """What can be asked of each session."""
-    branches = harness.runtime.fork_rewind
+    """Returns the info, history and checkpoints of every session."""
+    commands = harness.runtime.fork_rewind
     return [
-        (info, await branches.history(info.id), await branches.checkpoints(info.id))
+        (info, await commands.history(info.id), await commands.checkpoints(info.id))
         for info in await harness.runtime.sessions(SessionFilter(include_closed=True))
     ]

@@ -1,4 +1,4 @@
-"""The daemon-wide stream: whoever joins whenever, and reads however slowly, has every fact that it wants, once."""
+"""Tests the global stream: any subscriber gets each matching logged event once, however late or slow it is."""
 
 import json
 import random
@@ -39,12 +39,12 @@ __all__ = ["disk"]
 
 SESSIONS = 16
 TURNS = 90
-"""Of three facts each: with those of the daemon more than the window holds."""
+"""Turns per session, of three events each: with the daemon events more than the window holds."""
 AGENTS = ("ada", "bob", "eve")
 
 
 async def all_wires(log: Log) -> list[bytes]:
-    """All rows of all sessions as they are sent, straight from the store."""
+    """Returns all rows of all sessions in wire form, read directly from the store."""
     last, since, wires = log.last_offset(), 0, list[bytes]()
     while since < last:
         page = await log.stream_page(StreamFilter(), since, last, 1000)
@@ -54,7 +54,7 @@ async def all_wires(log: Log) -> list[bytes]:
 
 
 class RandomSubscriber:
-    """Joins when it is told to, reads in pieces, and dawdles between them."""
+    """A subscriber with a random filter, offset, batch size and delay between batches."""
 
     def __init__(self, random_source: random.Random, sessions: list[int]) -> None:
         self._random = random_source
@@ -70,18 +70,18 @@ class RandomSubscriber:
         self._latest: dict[int | None, dict[str, object]] = {}
 
     async def run(self, stream: GlobalStream, subscriptions: list[Subscription]) -> None:
-        chance = self._random
-        self.since = chance.choice([0, chance.randint(0, stream.last_offset), stream.last_offset])
+        rng = self._random
+        self.since = rng.choice([0, rng.randint(0, stream.last_offset), stream.last_offset])
         with stream.subscribe(self.since, self.wanted, announce_caught_up=True) as reader:
             subscriptions.append(reader)
-            while items := await reader.next_batch(chance.choice([1, 7, 512])):
+            while items := await reader.next_batch(rng.choice([1, 7, 512])):
                 for item in items:
                     self.receive(item)
-                for _ in range(chance.choice([0, 0, 3, 60])):
+                for _ in range(rng.choice([0, 0, 3, 60])):
                     await trio.lowlevel.checkpoint()
 
     def receive(self, item: StreamItem) -> None:
-        """A fact is kept; a piece of text has to stand behind its turn's beginning and before what it is a part of."""
+        """Records a logged event. A text delta must come after the start of its turn and before its message."""
         event = json.loads(item.wire)
         if isinstance(item, LoggedEvent):
             self.logged_wires.append(item.wire)
@@ -93,8 +93,8 @@ class RandomSubscriber:
                 assert (latest["type"], latest["turn"]) == ("user_message", event["turn"])
 
     def expected_wires(self, wires: list[bytes], agents: dict[int, str]) -> list[bytes]:
-        """What is wanted of all that there is, said once more and otherwise than by the code."""
-        kept = []
+        """Returns the wires that match the filter, by an implementation independent of the product's."""
+        matching = []
         for wire in wires:
             event = json.loads(wire)
             agent = agents.get(event["session"]) or event.get("agent")
@@ -105,8 +105,8 @@ class RandomSubscriber:
                 and (wanted.agents is None or agent in wanted.agents)
                 and (wanted.types is None or event["type"] in wanted.types)
             ):
-                kept.append(wire)
-        return kept
+                matching.append(wire)
+        return matching
 
 
 async def record_turns(live: LiveSession) -> None:
@@ -119,50 +119,52 @@ async def record_turns(live: LiveSession) -> None:
 
 async def record_ticks(daemon_events: DaemonRecorder) -> None:
     for number in range(TURNS):
-        fact = Tick(tick=number, schedule="s", agent=AGENTS[number % 3], slot=1.0, outcome="ran")
-        await daemon_events.record(fact if number % 4 else ConfigReloaded(changed=("a",)))
+        tick = Tick(tick=number, schedule="s", agent=AGENTS[number % 3], slot=1.0, outcome="ran")
+        await daemon_events.record(tick if number % 4 else ConfigReloaded(changed=("a",)))
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_from_history_to_live_there_is_neither_gap_nor_repeat_under_load(disk: LogDisk, seed: int) -> None:
-    chance = random.Random(seed)
+async def test_the_switch_from_history_to_live_has_no_gap_and_no_duplicate_under_load(disk: LogDisk, seed: int) -> None:
+    rng = random.Random(seed)
     log = await disk.open()
     async with Runtime(Echo(), log=log) as runtime:
         for name in AGENTS:
             runtime.add_agent(Agent(name=name, model="echo"))
-        lives = [await runtime.live_session(await runtime.create_session(AGENTS[n % 3])) for n in range(SESSIONS)]
-        agents = {live.id: live.session.state.agent for live in lives}
-        facts = await DaemonRecorder.open(log, runtime.global_stream.publish_daemon)
-        first, *watchers = [RandomSubscriber(chance, [*agents]) for _ in range(40)]
+        live_sessions = [
+            await runtime.live_session(await runtime.create_session(AGENTS[n % 3])) for n in range(SESSIONS)
+        ]
+        agents = {live.id: live.session.state.agent for live in live_sessions}
+        daemon_recorder = await DaemonRecorder.open(log, runtime.global_stream.publish_daemon)
+        first, *subscribers = [RandomSubscriber(rng, [*agents]) for _ in range(40)]
         first.wanted = StreamFilter()
-        ending: list[Subscription] = []
-        async with trio.open_nursery() as watching:
-            watching.start_soon(first.run, runtime.global_stream, ending)
+        subscriptions: list[Subscription] = []
+        async with trio.open_nursery() as subscriber_nursery:
+            subscriber_nursery.start_soon(first.run, runtime.global_stream, subscriptions)
             await trio.testing.wait_all_tasks_blocked()
-            async with trio.open_nursery() as recording:
-                for live in lives:
-                    recording.start_soon(record_turns, live)
-                recording.start_soon(record_ticks, facts)
-                for watcher in watchers:
-                    watching.start_soon(watcher.run, runtime.global_stream, ending)
-                    for _ in range(chance.randint(0, 60)):
+            async with trio.open_nursery() as recorder_nursery:
+                for live in live_sessions:
+                    recorder_nursery.start_soon(record_turns, live)
+                recorder_nursery.start_soon(record_ticks, daemon_recorder)
+                for subscriber in subscribers:
+                    subscriber_nursery.start_soon(subscriber.run, runtime.global_stream, subscriptions)
+                    for _ in range(rng.randint(0, 60)):
                         await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked()
-            for reader in ending:
+            for reader in subscriptions:
                 reader.end()
         wires = await all_wires(log)
     await log.aclose()
     assert len(wires) > WINDOW_EVENTS
-    assert len(ending) == len(watchers) + 1
-    for watcher in (first, *watchers):
-        assert watcher.logged_wires == watcher.expected_wires(wires, agents)
-    assert first.delta_count >= LIVE_BUFFER // 4, "of live events that nobody has time to read, one in three is a delta"
+    assert len(subscriptions) == len(subscribers) + 1
+    for subscriber in (first, *subscribers):
+        assert subscriber.logged_wires == subscriber.expected_wires(wires, agents)
+    assert first.delta_count >= LIVE_BUFFER // 4, "one in three of the buffered live events is a delta"
 
 
-async def test_a_subscriber_with_an_offset_finds_what_was_imported_after_it() -> None:
+async def test_a_subscriber_with_an_offset_gets_the_events_imported_after_it() -> None:
     log = MemoryLog()
     chat = SessionLogBuilder(1)
-    chat.add_turn("brought along")
+    chat.add_turn("imported")
     async with Runtime(Echo(), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus", model="echo"))
         with runtime.global_stream.subscribe(None, StreamFilter()):
@@ -177,9 +179,9 @@ async def test_events_of_a_deleted_session_are_not_delivered() -> None:
     async with Runtime(Echo()) as runtime:
         runtime.add_agent(Agent(name="walrus", model="echo"))
         with runtime.global_stream.subscribe(None, StreamFilter()):
-            gone, _ = [await runtime.create_session("walrus") for _ in range(2)]
-            await runtime.close_session(gone)
-            await runtime.daemon_recorder.record(SessionsExpired(sessions=(gone,)), expired_sessions=[gone])
+            deleted, _ = [await runtime.create_session("walrus") for _ in range(2)]
+            await runtime.close_session(deleted)
+            await runtime.daemon_recorder.record(SessionsExpired(sessions=(deleted,)), expired_sessions=[deleted])
             with runtime.global_stream.subscribe(0, StreamFilter()) as reader:
                 assert await available_offsets(reader) == [2, 4]
 
@@ -192,7 +194,7 @@ def publish_message(
 
 
 async def available_offsets(reader: Subscription) -> list[int]:
-    """What is there for it now."""
+    """Returns the offsets of the events that are available now."""
     reader.end()
     found = []
     while items := await reader.next_batch():
@@ -226,62 +228,62 @@ async def test_live_events_keep_their_place_among_logged_events_from_the_store(d
                 await ada.recorder.record(UserMessage(content="hi"))
                 ada.publish_live(TextDelta(ts=1.0, session=ada.id, turn=number + 1, text="hi", round=1, at=0))
                 await ada.recorder.record(Done(stop_reason="no_action"))
-            await eve.recorder.record(UserMessage(content="x" * WINDOW_BYTES))  # takes all the room in the window
+            await eve.recorder.record(UserMessage(content="x" * WINDOW_BYTES))  # fills the whole window
             reader.end()
-            told = []
+            events = []
             while items := await reader.next_batch(5):
-                told += [json.loads(item.wire) for item in items]
-        a_turn = ["user_message", "state_changed", "text_delta", "done", "state_changed"]
-        assert [event["type"] for event in told] == a_turn * 4
-        assert {event["session"] for event in told} == {ada.id}
+                events += [json.loads(item.wire) for item in items]
+        turn_types = ["user_message", "state_changed", "text_delta", "done", "state_changed"]
+        assert [event["type"] for event in events] == turn_types * 4
+        assert {event["session"] for event in events} == {ada.id}
     await log.aclose()
 
 
-async def test_what_does_not_concern_a_reader_does_not_wake_it(stream: GlobalStream) -> None:
-    async def one(reader: Subscription) -> None:
+async def test_events_outside_its_filter_do_not_wake_a_reader(stream: GlobalStream) -> None:
+    async def expect_last(reader: Subscription) -> None:
         assert [item.session_seq for item in await reader.next_batch()] == [3 * WINDOW_EVENTS]
 
-    choices = [
+    filters = [
         StreamFilter(sessions=frozenset({2})),
         StreamFilter(agents=frozenset({"eve"})),
         StreamFilter(types=frozenset({"done"})),
         StreamFilter(sessions=frozenset({2}), types=frozenset({"done"})),
     ]
-    readers = [stream.subscribe(None, wanted) for wanted in choices]
+    readers = [stream.subscribe(None, wanted) for wanted in filters]
     async with trio.open_nursery() as nursery:
         for reader in readers:
-            nursery.start_soon(one, reader)
+            nursery.start_soon(expect_last, reader)
         await trio.testing.wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_runnable
         for offset in range(1, 3 * WINDOW_EVENTS):
             publish_message(stream, offset)
         assert trio.lowlevel.current_statistics().tasks_runnable == before
         done = Done(ts=1.0, session=2, turn=1, stop_reason="text_response")
-        fact = LoggedEvent(seq=3 * WINDOW_EVENTS, offset=3 * WINDOW_EVENTS, body=encode(done), event=done)
-        stream.publish(fact, "eve")  # from the window: the store, which knows of nothing, is not asked
+        last = LoggedEvent(seq=3 * WINDOW_EVENTS, offset=3 * WINDOW_EVENTS, body=encode(done), event=done)
+        stream.publish(last, "eve")  # read from the window; the store has no rows
     assert {reader.cursor for reader in readers} == {3 * WINDOW_EVENTS}
 
 
 @pytest.mark.parametrize("readers", [1, 500])
-def test_a_reader_that_never_reads_holds_no_events(stream: GlobalStream, readers: int) -> None:
-    def more() -> None:
+def test_subscribers_that_never_read_hold_no_events(stream: GlobalStream, readers: int) -> None:
+    def fill_window_twice() -> None:
         for _ in range(2 * WINDOW_EVENTS):
             publish_message(stream, stream.last_offset + 1, text="x" * 100)
 
-    never = [stream.subscribe(None, StreamFilter()) for _ in range(readers)]
-    more()
+    subscriptions = [stream.subscribe(None, StreamFilter()) for _ in range(readers)]
+    fill_window_twice()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    more()
-    more()
+    fill_window_twice()
+    fill_window_twice()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after - before < 5 * 1024 * 1024, "one window, which was replaced twice"
-    for reader in never:
+    assert after - before < 5 * 1024 * 1024, "at most one window, replaced several times"
+    for reader in subscriptions:
         reader.close()
 
 
-async def test_live_events_that_nobody_reads_are_bounded_and_counted(stream: GlobalStream) -> None:
+async def test_unread_live_events_are_bounded_and_the_dropped_ones_are_counted(stream: GlobalStream) -> None:
     with stream.subscribe(None, StreamFilter()) as reader:
         reader.end()
         await reader.next_batch()
@@ -300,7 +302,7 @@ async def test_live_events_that_nobody_reads_are_bounded_and_counted(stream: Glo
         }
 
 
-def test_without_readers_nothing_is_held(stream: GlobalStream) -> None:
+def test_without_subscribers_no_events_are_held(stream: GlobalStream) -> None:
     with stream.subscribe(None, StreamFilter()):
         publish_message(stream, 1)
     tracemalloc.start()
@@ -311,7 +313,7 @@ def test_without_readers_nothing_is_held(stream: GlobalStream) -> None:
     assert held < 100_000
 
 
-async def test_many_subscribers_are_woken_in_batches_between_which_others_run(stream: GlobalStream) -> None:
+async def test_many_subscribers_are_woken_in_batches_with_other_tasks_between_them(stream: GlobalStream) -> None:
     woken = 0
 
     async def wait(reader: Subscription) -> None:
@@ -319,12 +321,12 @@ async def test_many_subscribers_are_woken_in_batches_between_which_others_run(st
         await reader.next_batch()
         woken += 1
 
-    async def most_at_once(count: Callable[[], int]) -> int:
-        most = seen = 0
-        while seen < 100:
+    async def largest_batch(count: Callable[[], int]) -> int:
+        largest = previous = 0
+        while previous < 100:
             await trio.lowlevel.checkpoint()
-            most, seen = max(most, count() - seen), count()
-        return most
+            largest, previous = max(largest, count() - previous), count()
+        return largest
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stream.batched_wakeup.run)
@@ -332,5 +334,5 @@ async def test_many_subscribers_are_woken_in_batches_between_which_others_run(st
             nursery.start_soon(wait, stream.subscribe(None, StreamFilter()))
         await trio.testing.wait_all_tasks_blocked()
         publish_message(stream, 1)
-        assert await most_at_once(lambda: woken) <= 2 * BATCH_SIZE
+        assert await largest_batch(lambda: woken) <= 2 * BATCH_SIZE
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Exactly once: what a key promises, within one life of the daemon and over restarts."""
+"""Tests idempotency keys: a retry returns the first result, in one run of the daemon and over restarts."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ async def send_and_wait(runtime: Runtime, session: int, content: str, key: str) 
     return await (await runtime.send(session, MessageRequest(content=content, key=key))).wait_result()
 
 
-async def test_a_repeat_gives_the_first_result_and_asks_no_model() -> None:
+async def test_a_retry_returns_the_first_result_and_calls_no_model() -> None:
     model = FakeModel(in_turn(replies("once")))
     async with open_runtime(model) as runtime:
         session = await runtime.create_session("walrus")
@@ -37,8 +37,8 @@ async def test_a_repeat_gives_the_first_result_and_asks_no_model() -> None:
     assert len(model.requests) == 1
 
 
-async def test_a_repeat_gives_the_first_result_after_a_restart_and_after_a_close_an_error_too() -> None:
-    model, log = FakeModel(in_turn(fails(ModelFailed("provider_quota", "empty purse")))), MemoryLog()
+async def test_a_retry_after_a_close_and_a_restart_returns_the_first_error() -> None:
+    model, log = FakeModel(in_turn(fails(ModelFailed("provider_quota", "out of credit")))), MemoryLog()
     async with open_runtime(model, log) as runtime:
         session = await runtime.create_session("walrus")
         first = await send_and_wait(runtime, session, "hi", "k")
@@ -48,7 +48,7 @@ async def test_a_repeat_gives_the_first_result_after_a_restart_and_after_a_close
     assert first.error is not None
 
 
-async def test_the_same_key_with_other_content_is_refused_and_the_first_goes_on() -> None:
+async def test_the_same_key_with_other_content_is_refused() -> None:
     async with open_runtime(FakeModel()) as runtime:
         session = await runtime.create_session("walrus")
         await send_and_wait(runtime, session, "hi", "k")
@@ -58,7 +58,7 @@ async def test_the_same_key_with_other_content_is_refused_and_the_first_goes_on(
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_concurrent_sends_with_one_key_share_one_turn_whether_it_runs_or_waits(busy: bool) -> None:
+async def test_concurrent_sends_with_one_key_share_one_turn_whether_it_runs_or_is_queued(busy: bool) -> None:
     gate = BlockingReply()
     model = FakeModel(in_turn(*[gate] * (1 + busy)))
     results: list[TurnResult] = []
@@ -79,9 +79,9 @@ async def test_concurrent_sends_with_one_key_share_one_turn_whether_it_runs_or_w
     assert len(model.requests) == 1 + busy
 
 
-async def test_a_key_whose_first_message_is_refused_is_free_for_another_that_came_meanwhile() -> None:
+async def test_a_key_whose_message_was_refused_is_free_for_a_concurrent_message() -> None:
     log = BlockingLog()
-    fates: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     async with open_runtime(FakeModel(), log) as runtime:
         session = await runtime.create_session("walrus")
         log.is_blocking, log.fail_with = True, StorageFull("no space left")
@@ -89,9 +89,9 @@ async def test_a_key_whose_first_message_is_refused_is_free_for_another_that_cam
         async def send(content: str) -> None:
             try:
                 await runtime.send(session, MessageRequest(content=content, key="k"))
-                fates[content] = "accepted"
+                outcomes[content] = "accepted"
             except Problem as refused:
-                fates[content] = refused.kind
+                outcomes[content] = refused.kind
 
         async with trio.open_nursery() as nursery:
             for content in ("first", "another"):
@@ -101,17 +101,17 @@ async def test_a_key_whose_first_message_is_refused_is_free_for_another_that_cam
             await trio.testing.wait_all_tasks_blocked()
             log.fail_with = None
             log.release()
-    assert fates == {"first": "storage_full", "another": "accepted"}
+    assert outcomes == {"first": "storage_full", "another": "accepted"}
 
 
-async def test_a_key_is_its_sessions_own() -> None:
+async def test_keys_of_different_sessions_are_independent() -> None:
     async with open_runtime(FakeModel()) as runtime:
         one, two = await runtime.create_session("walrus"), await runtime.create_session("walrus")
         assert (await send_and_wait(runtime, one, "hi", "k")).session == one
         assert (await send_and_wait(runtime, two, "ho", "k")).session == two
 
 
-async def test_a_queued_message_with_a_key_waits_over_a_restart_and_is_answered_once() -> None:
+async def test_a_queued_message_with_a_key_survives_a_restart_and_is_answered_once() -> None:
     model, log = FakeModel(BlockingReply()), MemoryLog()
     async with open_runtime(model, log) as runtime:
         session = await runtime.create_session("walrus")
@@ -123,30 +123,30 @@ async def test_a_queued_message_with_a_key_waits_over_a_restart_and_is_answered_
         result = await send_and_wait(runtime, session, "second", "k")
         assert (result.text, result.turn) == ("late", 2)
         assert await send_and_wait(runtime, session, "second", "k") == result
-    assert [asked[-1] for asked in model.requests].count(User("second")) == 1
+    assert [request[-1] for request in model.requests].count(User("second")) == 1
 
 
-async def test_a_session_that_is_created_with_a_key_is_created_once() -> None:
+async def test_concurrent_creates_with_one_key_create_one_session() -> None:
     log = MemoryLog()
-    made: list[int] = []
+    created: list[int] = []
     async with open_runtime(FakeModel(), log) as runtime:
         create = partial(runtime.create_session, "walrus", "script", key="k")
 
-        async def make() -> None:
-            made.append(await create())
+        async def create_one() -> None:
+            created.append(await create())
 
         async with trio.open_nursery() as nursery:
             for _ in range(4):
-                nursery.start_soon(make)
+                nursery.start_soon(create_one)
         with pytest.raises(Problem) as refused:
             await runtime.create_session("walrus", "another script", key="k")
         assert refused.value.kind == "key_reused"
     async with open_runtime(FakeModel(), MemoryLog(log.tables)) as runtime:
-        made.append(await runtime.create_session("walrus", "script", key="k"))
-    assert made == [1] * 5
+        created.append(await runtime.create_session("walrus", "script", key="k"))
+    assert created == [1] * 5
 
 
-async def test_a_session_that_was_created_with_a_key_is_found_by_it_when_its_agent_is_gone() -> None:
+async def test_a_session_is_found_by_its_key_after_its_agent_was_removed() -> None:
     log = MemoryLog()
     async with open_runtime(FakeModel(), log) as runtime:
         session = await runtime.create_session("walrus", key="k")
@@ -156,4 +156,6 @@ async def test_a_session_that_was_created_with_a_key_is_found_by_it_when_its_age
             await runtime.create_session("walrus", key="new")
         assert refused.value.kind == "agent_not_found"
         runtime.add_agent(Agent(name="walrus"))
-        assert await runtime.create_session("walrus", key="new") == session + 1, "a refused one uses up no key"
+        assert await runtime.create_session("walrus", key="new") == session + 1, (
+            "a refused request does not use up its key"
+        )

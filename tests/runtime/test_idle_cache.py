@@ -1,4 +1,4 @@
-"""Months: what is not used leaves the memory, and nobody notices but the memory."""
+"""Tests the idle cache: unused sessions are evicted from memory, and loaded again without a visible difference."""
 
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -26,7 +26,10 @@ IDLE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def gc_disabled() -> Iterator[None]:
-    """What is let go has to be free at once: the daemon's collector looks for cycles only now and then."""
+    """Disables the cycle collector: an evicted session must be freed at once, without reference cycles.
+
+    The collector of the daemon runs rarely.
+    """
     gc.collect()
     gc.disable()
     yield
@@ -54,33 +57,33 @@ async def test_an_idle_session_is_evicted_and_loaded_again_when_used(
 ) -> None:
     session = await runtime.create_session("walrus")
     await runtime.send_to(session, "hi")
-    there = ref(await runtime.live_session(session))
+    reference = ref(await runtime.live_session(session))
     await trio.sleep(IDLE_S)
-    assert there() is not None, "it was used a moment less than that ago"
+    assert reference() is not None, "it was used just under the idle limit ago"
     await trio.sleep(IDLE_S)
-    assert there() is None
+    assert reference() is None
     await runtime.send_to(session, "more")
-    assert [len(asked) for asked in model.requests] == [1, 3]
+    assert [len(request) for request in model.requests] == [1, 3]
     assert (await runtime.session(session)).messages == 4
 
 
-async def test_what_was_used_lately_stays(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
-    old, used = await runtime.create_session("walrus"), await runtime.create_session("walrus")
+async def test_a_recently_used_session_stays_in_memory(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+    unused, used = await runtime.create_session("walrus"), await runtime.create_session("walrus")
     for _ in range(4):
         await trio.sleep(IDLE_S / 2)
         await runtime.live_session(used)
     assert cached_sessions(runtime) == {used}
-    assert old not in cached_sessions(runtime)
+    assert unused not in cached_sessions(runtime)
 
 
-async def test_ten_thousand_sessions_are_not_held(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
+async def test_the_number_of_sessions_in_memory_is_bounded(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
     for _ in range(MAX_ENTRIES + 50):
         await runtime.send_to(await runtime.create_session("walrus"), "hi")
-    await trio.sleep(2 * SAVE_INTERVAL_S)  # until then the task that saves drafts looks at them
+    await trio.sleep(2 * SAVE_INTERVAL_S)  # until then the task that saves drafts holds them
     assert cached_sessions(runtime) == set(range(51, MAX_ENTRIES + 51))
 
 
-async def test_a_session_is_in_memory_once_as_long_as_somebody_holds_it(
+async def test_a_session_in_use_is_not_evicted_and_not_loaded_a_second_time(
     runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -89,33 +92,33 @@ async def test_a_session_is_in_memory_once_as_long_as_somebody_holds_it(
     assert await runtime.live_session(session) is held
 
 
-async def test_a_subscriber_of_an_idle_session_sees_the_turn_that_comes_days_later(
+async def test_a_subscriber_of_an_idle_session_gets_a_turn_that_starts_after_the_idle_limit(
     runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
-    watched = await runtime.live_session(session)
-    with watched.stream.subscribe(1) as reader:
+    live = await runtime.live_session(session)
+    with live.stream.subscribe(1) as reader:
         await trio.sleep(3 * IDLE_S)
         await runtime.send_to(session, "hi")
-        seen = [item.event for item in await reader.next_batch()]
-    assert isinstance(seen[0], UserMessage)
+        events = [item.event for item in await reader.next_batch()]
+    assert isinstance(events[0], UserMessage)
 
 
-async def test_a_turn_that_takes_longer_than_that_is_not_disturbed(
+async def test_a_turn_longer_than_the_idle_limit_runs_to_its_end(
     runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
 ) -> None:
     model.respond = gate = BlockingReply(text_after="slow")
     session = await runtime.create_session("walrus")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     queued = await runtime.send(session, MessageRequest(content="next"))
     model.respond = replies("quick")
     await trio.sleep(10 * IDLE_S)
     gate.released.set()
-    assert ((await ticket.wait_result()).text, (await queued.wait_result()).text) == ("slow", "quick")
+    assert ((await handle.wait_result()).text, (await queued.wait_result()).text) == ("slow", "quick")
 
 
-async def test_a_key_is_remembered_by_a_session_that_was_evicted(
+async def test_an_evicted_session_still_recognises_an_idempotency_key(
     runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -132,37 +135,37 @@ async def test_concurrent_loads_of_an_evicted_session_get_the_same_object(
     session = await runtime.create_session("walrus")
     await runtime.send_to(session, "hi")
     await trio.sleep(3 * IDLE_S)
-    found = []
+    loaded = []
 
-    async def ask() -> None:
-        found.append(await runtime.live_session(session))
+    async def load() -> None:
+        loaded.append(await runtime.live_session(session))
 
     async with trio.open_nursery() as nursery:
         for _ in range(10):
-            nursery.start_soon(ask)
-    assert {id(live) for live in found} == {id(found[0])}
+            nursery.start_soon(load)
+    assert {id(live) for live in loaded} == {id(loaded[0])}
 
 
-async def test_a_session_requested_while_it_is_created_is_found_or_is_not(runtime: Runtime) -> None:
-    async def ask(session: int) -> None:
+async def test_a_lookup_of_a_session_during_its_creation_finds_it_or_fails_cleanly(runtime: Runtime) -> None:
+    async def look_up(session: int) -> None:
         with suppress(Problem):
             await runtime.live_session(session)
 
     for session in range(1, 21):
-        async with trio.open_nursery() as nursery:  # in any order
-            nursery.start_soon(ask, session)
+        async with trio.open_nursery() as nursery:  # trio starts them in random order
+            nursery.start_soon(look_up, session)
             nursery.start_soon(runtime.create_session, "walrus")
-            nursery.start_soon(ask, session)
+            nursery.start_soon(look_up, session)
         assert (await runtime.live_session(session)).id == session
 
 
-async def test_a_session_that_was_the_last_to_be_written_can_be_evicted(tmp_path: Path) -> None:
+async def test_the_session_of_the_last_write_can_be_evicted(tmp_path: Path) -> None:
     log = await SqliteDisk(tmp_path).open()
     async with Runtime(FakeModel(), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         await runtime.fork_rewind.rewind(session, 1)
-        await log.wait_for_writes()  # the writer's thread lets go of a write with the next that comes
+        await log.wait_for_writes()  # the writer thread drops its reference to a write at the next one
         assert runtime.session_cache.evict_if_unused(session)
     await log.aclose()
 
@@ -179,9 +182,12 @@ async def send_with_key(runtime: Runtime, session: int) -> None:
 
 
 REFUSED_REQUESTS: dict[str, tuple[str, Callable[[Runtime, int], Awaitable[object]]]] = {
-    "a checkpoint of a closed one": ("closed", lambda runtime, session: runtime.fork_rewind.checkpoint(session, "x")),
-    "a message to a closed one": ("closed", lambda runtime, session: runtime.send_to(session, "more")),
-    "a rewind of a closed one": ("closed", lambda runtime, session: runtime.fork_rewind.rewind(session, 1)),
+    "a checkpoint of a closed session": (
+        "closed",
+        lambda runtime, session: runtime.fork_rewind.checkpoint(session, "x"),
+    ),
+    "a message to a closed session": ("closed", lambda runtime, session: runtime.send_to(session, "more")),
+    "a rewind of a closed session": ("closed", lambda runtime, session: runtime.fork_rewind.rewind(session, 1)),
     "a rewind beyond its end": ("open", lambda runtime, session: runtime.fork_rewind.rewind(session, 99)),
     "a fork beyond its end": ("open", lambda runtime, session: runtime.fork_rewind.fork(session, 99)),
     "a key for another message": ("open", send_with_key),
@@ -192,9 +198,12 @@ REFUSED_REQUESTS: dict[str, tuple[str, Callable[[Runtime, int], Awaitable[object
 }
 
 
-@pytest.mark.parametrize(("state", "ask"), REFUSED_REQUESTS.values(), ids=REFUSED_REQUESTS)
-async def test_a_session_can_be_evicted_after_a_request_of_it_was_refused(
-    state: str, ask: Callable[[Runtime, int], Awaitable[object]], runtime: Runtime, autojump_clock: trio.abc.Clock
+@pytest.mark.parametrize(("state", "send_refused"), REFUSED_REQUESTS.values(), ids=REFUSED_REQUESTS)
+async def test_a_session_can_be_evicted_after_one_of_its_requests_was_refused(
+    state: str,
+    send_refused: Callable[[Runtime, int], Awaitable[object]],
+    runtime: Runtime,
+    autojump_clock: trio.abc.Clock,
 ) -> None:
     session = await runtime.create_session("walrus")
     await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
@@ -204,7 +213,7 @@ async def test_a_session_can_be_evicted_after_a_request_of_it_was_refused(
     assert isinstance(runtime.log, MemoryLog)
     runtime.log.fail_with = StorageFailed("no answer") if state == "full" else None
     with pytest.raises(Problem) as refused:
-        await ask(runtime, session)
+        await send_refused(runtime, session)
     del refused
     runtime.log.fail_with = None
     assert runtime.session_cache.evict_if_unused(session)
@@ -216,30 +225,30 @@ class SizedEntry:
         self.size = size
 
 
-async def test_large_sessions_evict_more_than_one_but_never_the_latest() -> None:
+async def test_a_large_session_evicts_several_others_but_never_itself() -> None:
     await trio.lowlevel.checkpoint()
-    kept = IdleCache(IDLE_S)
+    cache = IdleCache(IDLE_S)
     for number in range(4):
-        kept.mark_used(SizedEntry(number, MAX_BYTES // 4))
-    assert len(kept) == 4
-    kept.mark_used(SizedEntry(4, MAX_BYTES // 2))
-    assert len(kept) == 3
-    kept.mark_used(SizedEntry(5, 2 * MAX_BYTES))
-    assert len(kept) == 1
+        cache.mark_used(SizedEntry(number, MAX_BYTES // 4))
+    assert len(cache) == 4
+    cache.mark_used(SizedEntry(4, MAX_BYTES // 2))
+    assert len(cache) == 3
+    cache.mark_used(SizedEntry(5, 2 * MAX_BYTES))
+    assert len(cache) == 1
 
 
 async def test_a_session_that_has_grown_counts_with_its_current_size() -> None:
     await trio.lowlevel.checkpoint()
-    kept, growing = IdleCache(IDLE_S), SizedEntry(1, 10)
-    kept.mark_used(SizedEntry(2, 10))
-    kept.mark_used(growing)
+    cache, growing = IdleCache(IDLE_S), SizedEntry(1, 10)
+    cache.mark_used(SizedEntry(2, 10))
+    cache.mark_used(growing)
     growing.size = 2 * MAX_BYTES
-    kept.mark_used(growing)
-    assert len(kept) == 1
+    cache.mark_used(growing)
+    assert len(cache) == 1
     growing.size = 10
-    kept.mark_used(growing)
-    kept.mark_used(SizedEntry(3, MAX_BYTES - 20))
-    assert len(kept) == 2
+    cache.mark_used(growing)
+    cache.mark_used(SizedEntry(3, MAX_BYTES - 20))
+    assert len(cache) == 2
 
 
 async def test_the_size_of_a_session_is_that_of_its_log(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:

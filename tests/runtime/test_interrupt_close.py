@@ -1,4 +1,4 @@
-"""How turns are ended from outside, and what becomes of what waits: steers, timeouts, a store that fails meanwhile."""
+"""Tests interrupts, closes, steers and timeouts of turns, also while messages wait or the store fails."""
 
 from collections.abc import AsyncIterator
 
@@ -27,7 +27,7 @@ Autojump = trio.abc.Clock
 
 
 class HangByArgumentHook(Hook):
-    """`look` only reads, `touch` does not; each hangs where its arguments say so."""
+    """A hook with a read-only tool `look` and a tool `touch`; a call with arguments hangs."""
 
     def __init__(self) -> None:
         self.executed: list[str] = []
@@ -45,7 +45,7 @@ class HangByArgumentHook(Hook):
         if request.call.arguments:
             self.hang_reached.set()
             await trio.sleep_forever()
-        return ToolResult(call_id=request.call.id, name=request.call.name, output="seen")
+        return ToolResult(call_id=request.call.id, name=request.call.name, output="done")
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ async def send_all(runtime: Runtime, session: int, *contents: str, **options: st
 
 
 async def turn_results(*handles: TurnHandle) -> list[tuple[int, str]]:
-    results = [await ticket.wait_result() for ticket in handles]
+    results = [await handle.wait_result() for handle in handles]
     return [(result.turn, result.text or result.stop_reason) for result in results]
 
 
 async def test_a_suspended_turn_can_be_ended_as_soon_as_the_disk_recovers(
     model: FakeModel, runtime: Runtime, log: BlockingLog, autojump_clock: Autojump
 ) -> None:
-    ended: list[str] = []
+    stop_reasons: list[str] = []
     for force in (False, True):
         session = await runtime.create_session("walrus")
         model.respond = gate = BlockingReply("half")
@@ -100,13 +100,13 @@ async def test_a_suspended_turn_can_be_ended_as_soon_as_the_disk_recovers(
             assert await runtime.close_session(session, force=True)
         else:
             assert (await runtime.interrupt(session)).interrupted
-        assert trio.current_time() == before, "it does not wait until the store is asked again"
+        assert trio.current_time() == before, "it does not wait for the next retry of the store"
         events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
-        ended += [event.stop_reason for event in events if isinstance(event, Done)]
-    assert ended == ["interrupted", "interrupted"]
+        stop_reasons += [event.stop_reason for event in events if isinstance(event, Done)]
+    assert stop_reasons == ["interrupted", "interrupted"]
 
 
-async def test_a_steer_that_comes_to_its_turn_after_an_interrupt_becomes_the_next_turn(
+async def test_a_steer_applied_after_an_interrupt_becomes_the_next_turn(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -118,7 +118,7 @@ async def test_a_steer_that_comes_to_its_turn_after_an_interrupt_becomes_the_nex
     log.is_blocking = True
     gate.released.set()
     await trio.testing.wait_all_tasks_blocked()
-    log.release_one()  # the model's answer
+    log.release_one()  # the reply of the model
     await trio.testing.wait_all_tasks_blocked()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime.interrupt, session)
@@ -126,13 +126,13 @@ async def test_a_steer_that_comes_to_its_turn_after_an_interrupt_becomes_the_nex
         log.release()
     assert await turn_results(running, left, right) == [(1, "where?ok"), (1, "where?ok"), (2, "right")]
     assert (await running.wait_result()).stop_reason == "interrupted"
-    assert len(model.requests) == 2, "an interrupted turn asks nobody"
+    assert len(model.requests) == 2, "an interrupted turn makes no further model request"
 
 
-async def test_each_of_several_parallel_calls_gets_the_result_it_reached(
+async def test_parallel_calls_get_their_own_results_when_a_turn_is_interrupted(
     model: FakeModel, runtime: Runtime, tools: HangByArgumentHook, log: BlockingLog
 ) -> None:
-    asked = [
+    requested = [
         ToolCall("c0", "look", {}),
         ToolCall("c1", "look", {"hang": True}),
         ToolCall("c2", "look", {}),
@@ -140,108 +140,108 @@ async def test_each_of_several_parallel_calls_gets_the_result_it_reached(
         ToolCall("c4", "look", {}),
     ]
     session = await runtime.create_session("walrus")
-    model.respond = in_turn(calls(*asked), replies("I see"))
-    ticket = await runtime.send(session, MessageRequest(content="look around"))
+    model.respond = in_turn(calls(*requested), replies("I see"))
+    handle = await runtime.send(session, MessageRequest(content="look around"))
     await tools.hang_reached.wait()
     await trio.testing.wait_all_tasks_blocked()
     assert (await runtime.interrupt(session)).turn == 1
-    assert (await ticket.wait_result()).stop_reason == "interrupted"
+    assert (await handle.wait_result()).stop_reason == "interrupted"
     await runtime.send_to(session, "and?")
     outputs = [message.output for message in model.requests[1] if isinstance(message, ToolOutput)]
-    assert outputs == ["seen", EFFECT_UNKNOWN, "seen", NOT_RUN, NOT_RUN]
+    assert outputs == ["done", EFFECT_UNKNOWN, "done", NOT_RUN, NOT_RUN]
     assert sorted(tools.executed) == ["c0", "c1", "c2"]
     assert violations(model.requests[1]) == []
 
 
-async def test_however_many_interrupt_a_turn_it_ends_once_and_each_is_answered(
+async def test_concurrent_interrupts_end_a_turn_once_and_are_all_answered(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     session = await runtime.create_session("walrus")
     model.respond = gate = BlockingReply("half")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
-    told: list[tuple[bool, int | None]] = []
+    answers: list[tuple[bool, int | None]] = []
 
     async def interrupt() -> None:
         answer = await runtime.interrupt(session)
-        told.append((answer.interrupted, answer.turn))
+        answers.append((answer.interrupted, answer.turn))
 
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(interrupt)
-    assert told == [(True, 1)] * 5
-    assert await turn_results(ticket) == [(1, "half")]
+    assert answers == [(True, 1)] * 5
+    assert await turn_results(handle) == [(1, "half")]
     events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
     assert [event.stop_reason for event in events if isinstance(event, Done)] == ["interrupted"]
 
 
-async def test_the_time_of_a_queued_message_counts_from_the_start_of_its_turn(
+async def test_the_timeout_of_a_queued_message_counts_from_the_start_of_its_turn(
     model: FakeModel, runtime: Runtime, autojump_clock: Autojump
 ) -> None:
-    async def slowly(request: ModelRequest, say: OnChunk) -> Reply:
+    async def reply_after_100s(request: ModelRequest, on_chunk: OnChunk) -> Reply:
         await trio.sleep(100)
-        return await replies("long")(request, say)
+        return await replies("long")(request, on_chunk)
 
     session = await runtime.create_session("walrus")
-    model.respond = in_turn(slowly, replies("in time"), BlockingReply("too slow"))
-    tickets = [
+    model.respond = in_turn(reply_after_100s, replies("in time"), BlockingReply("too slow"))
+    handles = [
         await runtime.send(session, MessageRequest(content=text, timeout_s=timeout_s))
         for text, timeout_s in (("1", None), ("2", 5.0), ("3", 5.0))
     ]
-    assert await turn_results(*tickets) == [(1, "long"), (2, "in time"), (3, "too slow")]
+    assert await turn_results(*handles) == [(1, "long"), (2, "in time"), (3, "too slow")]
     assert trio.current_time() == pytest.approx(105)
-    last = await tickets[2].wait_result()
+    last = await handles[2].wait_result()
     assert (last.stop_reason, last.error and last.error.kind) == ("interrupted", "timeout")
 
 
-async def test_the_time_of_a_turn_that_was_left_open_ends_it_while_it_waits_for_a_slot(
+async def test_the_timeout_of_a_resumed_turn_ends_it_while_it_waits_for_a_slot(
     model: FakeModel, autojump_clock: Autojump
 ) -> None:
     log = MemoryLog()
     model.respond = gate = BlockingReply("half")
-    for life in (1, 2):
+    for run in (1, 2):
         async with Runtime(
-            model, log=MemoryLog(log.tables), clock=trio.current_time, max_running_turns=3 - life
-        ) as house:
-            house.add_agent(Agent(name="walrus"))
-            await house.recover()
-            if life == 1:
+            model, log=MemoryLog(log.tables), clock=trio.current_time, max_running_turns=3 - run
+        ) as runtime:
+            runtime.add_agent(Agent(name="walrus"))
+            await runtime.recover()
+            if run == 1:
                 for session, timeout_s in ((1, None), (2, 60.0)):
-                    assert await house.create_session("walrus") == session
-                    await house.send(session, MessageRequest(content="go", timeout_s=timeout_s, key="k"))
+                    assert await runtime.create_session("walrus") == session
+                    await runtime.send(session, MessageRequest(content="go", timeout_s=timeout_s, key="k"))
                 await gate.reached.wait()
                 await trio.sleep(10)
             else:
                 await trio.testing.wait_all_tasks_blocked()
-                tickets = [await house.send(session, MessageRequest(content="go", key="k")) for session in (1, 2)]
+                handles = [await runtime.send(session, MessageRequest(content="go", key="k")) for session in (1, 2)]
                 with trio.fail_after(100):
-                    ended = await tickets[1].wait_result()
-                assert (ended.stop_reason, ended.error and ended.error.kind) == ("interrupted", "timeout")
+                    result = await handles[1].wait_result()
+                assert (result.stop_reason, result.error and result.error.kind) == ("interrupted", "timeout")
                 assert trio.current_time() == pytest.approx(60)
-                assert not tickets[0].settled.is_set(), "it has the only slot"
+                assert not handles[0].settled.is_set(), "it has the only slot"
 
 
-async def test_the_time_of_a_steer_counts_only_where_it_becomes_a_turn(
+async def test_the_timeout_of_a_steer_counts_only_if_it_becomes_a_turn(
     model: FakeModel, runtime: Runtime, autojump_clock: Autojump
 ) -> None:
-    async def slowly(request: ModelRequest, say: OnChunk) -> Reply:
+    async def reply_after_100s(request: ModelRequest, on_chunk: OnChunk) -> Reply:
         await trio.sleep(100)
-        return await replies("long")(request, say)
+        return await replies("long")(request, on_chunk)
 
-    async def fails_in_time(_: ModelRequest, __: OnChunk) -> Reply:
+    async def fail_after_100s(_: ModelRequest, __: OnChunk) -> Reply:
         await trio.sleep(100)
-        raise ModelFailed("provider_quota", "empty purse")
+        raise ModelFailed("provider_quota", "out of credit")
 
     session = await runtime.create_session("walrus")
-    model.respond = in_turn(slowly, slowly, fails_in_time, BlockingReply("too slow"))
+    model.respond = in_turn(reply_after_100s, reply_after_100s, fail_after_100s, BlockingReply("too slow"))
     steer = MessageRequest(content="shorter", when_busy="steer", timeout_s=5)
-    for text, ended in (("lands", [(1, "long"), (1, "long")]), ("misses", [(2, "error"), (3, "too slow")])):
+    for text, expected in (("in time", [(1, "long"), (1, "long")]), ("too late", [(2, "error"), (3, "too slow")])):
         running = await runtime.send(session, MessageRequest(content=text))
         await trio.sleep(1)
-        assert await turn_results(running, await runtime.send(session, steer)) == ended
+        assert await turn_results(running, await runtime.send(session, steer)) == expected
 
 
-async def test_steers_are_applied_in_the_order_they_came_and_before_what_is_queued(
+async def test_steers_are_applied_in_order_of_arrival_and_before_queued_messages(
     model: FakeModel, runtime: Runtime
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -261,9 +261,7 @@ async def test_steers_are_applied_in_the_order_they_came_and_before_what_is_queu
     assert model.requests[1][-2:] == [User("left"), User("right")]
 
 
-async def test_a_steer_that_missed_its_turn_steers_the_next_one_of_those_that_wait(
-    model: FakeModel, runtime: Runtime
-) -> None:
+async def test_a_steer_that_missed_its_turn_steers_the_next_queued_turn(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     gate = BlockingReply("half")
     model.respond = in_turn(gate, replies("both"))
@@ -276,25 +274,25 @@ async def test_a_steer_that_missed_its_turn_steers_the_next_one_of_those_that_wa
     assert model.requests[1][-2:] == [User("then this"), User("briefly")]
 
 
-async def test_of_those_that_interrupt_the_latest_goes_first_and_the_others_wait_on(
+async def test_the_latest_interrupting_message_runs_first_and_the_others_stay_queued(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     session = await runtime.create_session("walrus")
-    model.respond = in_turn(BlockingReply("half"), replies("second"), replies("first"), replies("patient"))
-    tickets = await send_all(runtime, session, "go", "patient")
+    model.respond = in_turn(BlockingReply("half"), replies("second"), replies("first"), replies("queued"))
+    handles = await send_all(runtime, session, "go", "queued")
     log.is_blocking = True
 
-    async def interrupting(content: str) -> None:
-        tickets.extend(await send_all(runtime, session, content, when_busy="interrupt"))
+    async def send_interrupting(content: str) -> None:
+        handles.extend(await send_all(runtime, session, content, when_busy="interrupt"))
 
     async with trio.open_nursery() as nursery:
         for content in ("first", "second"):
-            nursery.start_soon(interrupting, content)
+            nursery.start_soon(send_interrupting, content)
             await trio.testing.wait_all_tasks_blocked()
         log.release()
-    assert await turn_results(*tickets) == [(1, "half"), (4, "patient"), (3, "first"), (2, "second")]
+    assert await turn_results(*handles) == [(1, "half"), (4, "queued"), (3, "first"), (2, "second")]
     events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
     assert [event.content for event in events if isinstance(event, UserMessage)] == [
-        *("go", "second", "first", "patient")
+        *("go", "second", "first", "queued")
     ]
     assert {event.turn for event in events if isinstance(event, InterruptRequested)} == {1}

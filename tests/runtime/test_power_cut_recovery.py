@@ -1,4 +1,4 @@
-"""Power that is cut at any write of a turn, and again at any write of the recovery: nothing is lost or done twice."""
+"""Tests power cuts at every write of a turn and of its recovery: nothing is lost and nothing is done twice."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,13 +31,13 @@ from walrusd.store.memory_tables import MemoryTables
 
 CutMoment = Literal["before", "after"]
 UNLIMITED_WRITES = 1000
-"""More writes than a life has."""
+"""Number of writes; more than one run makes."""
 WALRUS = Agent(name="walrus")
 TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})
 
 
 class PowerCutMemoryLog(MemoryLog):
-    """The power goes before its n-th write gets to the disk, or when it is there and nobody has been told."""
+    """A log whose power fails at its n-th write: before it is durable, or after that and before it is reported."""
 
     def __init__(self, disk: MemoryTables, writes: int, when: CutMoment) -> None:
         super().__init__(disk)
@@ -58,12 +58,12 @@ class PowerCutMemoryLog(MemoryLog):
         MemoryLog(self.tables)
         self.power_is_off.set()
         if write:
-            write.failed(StorageFailed("nobody is left to be told"))
+            write.failed(StorageFailed("the power is off"))
 
 
 @dataclass
 class RecoveryScenario:
-    """What outlives the daemon: the disk, what tools have done to the world, and what clients were told."""
+    """What survives the daemon: its disk, the effects of its tools, and the results its clients got."""
 
     on_restart: OnRestart = "continue"
     disk: MemoryTables = field(default_factory=MemoryTables)
@@ -73,15 +73,15 @@ class RecoveryScenario:
     ids: Iterator[int] = field(default_factory=count)
 
     async def run(self, writes: int = UNLIMITED_WRITES, when: CutMoment = "before") -> int:
-        """One life, of so many writes at most: a message that needs tools, and one that waits behind it.
+        """Runs the daemon for at most `writes` writes. Returns how many it made.
 
-        How many writes it had.
+        Two clients send one message each: the first needs tools, the second is queued behind it.
         """
         log = PowerCutMemoryLog(self.disk, writes, when)
         tools = [ToolCall(f"c{next(self.ids)}", "touch", {}) for _ in range(2)]
         model = FakeModel(in_turn(calls(*tools), *[replies("done")] * 9))
-        touching = TouchHook(self, log)
-        async with Runtime(model, touching, log=log, clock=trio.current_time, on_restart=self.on_restart) as runtime:
+        hook = TouchHook(self, log)
+        async with Runtime(model, hook, log=log, clock=trio.current_time, on_restart=self.on_restart) as runtime:
             runtime.add_agent(WALRUS)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_clients, runtime, log, nursery.cancel_scope)
@@ -92,7 +92,7 @@ class RecoveryScenario:
     async def _run_clients(self, runtime: Runtime, log: PowerCutMemoryLog, all_done: trio.CancelScope) -> None:
         try:
             await runtime.recover()
-            session = await runtime.create_session("walrus", key="the only one")
+            session = await runtime.create_session("walrus", key="session")
             async with trio.open_nursery() as nursery:
                 for key in ("first", "second"):
                     nursery.start_soon(self._send, runtime, session, key, log)
@@ -105,60 +105,62 @@ class RecoveryScenario:
 
     async def _send(self, runtime: Runtime, session: int, key: str, log: PowerCutMemoryLog) -> None:
         try:
-            ticket = await runtime.send(session, MessageRequest(content=key, key=key))
+            handle = await runtime.send(session, MessageRequest(content=key, key=key))
             if not log.power_is_off.is_set():
                 self.accepted.add(key)
-            result = await ticket.wait_result()
+            result = await handle.wait_result()
             if not log.power_is_off.is_set():
-                assert self.results.setdefault(key, result) == result, "a repeat gives the first result"
+                assert self.results.setdefault(key, result) == result, "a retry returns the first result"
         except Problem:
             assert log.power_is_off.is_set()
 
     async def check(self) -> tuple[Session, list[AnySessionEvent]]:
-        """The session, and its log, as a dead daemon left it."""
+        """Checks the disk after a run. Returns the session and its events."""
         log = MemoryLog(self.disk)
         listed = await log.list_sessions(SessionFilter())
         if not listed:
             assert not self.accepted
             return Session(0), []
-        ((outline, _),) = listed
-        session = Session(outline.id)
+        ((state, _),) = listed
+        session = Session(state.id)
         events = [decode_row(row.body) for row in await log.events(session.id, 0, 1000)]
         for event in events:
             session.apply(event)
-        assert outline == session.state
-        assert decide(WALRUS, outline) == decide(WALRUS, session.state)
-        heard = texts(events)
-        there = Counter([*heard, *[plain_text(queued.content) for queued in await log.inbox(session.id)]])
-        assert set(there) <= {"first", "second"}
-        assert all(there[key] == 1 for key in self.accepted)
-        assert max(there.values(), default=0) <= 1
+        assert state == session.state
+        assert decide(WALRUS, state) == decide(WALRUS, session.state)
+        recorded = sent_texts(events)
+        counts = Counter([*recorded, *[plain_text(queued.content) for queued in await log.inbox(session.id)]])
+        assert set(counts) <= {"first", "second"}
+        assert all(counts[key] == 1 for key in self.accepted)
+        assert max(counts.values(), default=0) <= 1
         started = {event.call_id for event in events if isinstance(event, ToolStarted)}
-        assert set(self.touched) <= started, "the intent is durable before the effect"
+        assert set(self.touched) <= started, "`tool_started` is durable before the effect"
         assert max(self.touched.values(), default=0) <= 1, "no tool ran twice"
         return session, events
 
     async def check_finished(self) -> None:
-        """A daemon that was not killed has come to the end of all that was left to do."""
+        """Checks that a daemon that was not killed has finished both turns."""
         session, events = await self.check()
         assert session.turn is None
         assert has_paired_calls(session.history.messages)
-        assert texts(events) == ["first", "second"]
+        assert sent_texts(events) == ["first", "second"]
         assert sum(isinstance(event, Done) for event in events) == 2
         assert set(self.results) == {"first", "second"}
         for event in events:
             if isinstance(event, ToolResult) and event.outcome == "interrupted":
-                told = "unknown" in event.output
-                assert told or not self.touched[event.call_id], "an effect is not denied"
+                effect_unknown = "unknown" in event.output
+                assert effect_unknown or not self.touched[event.call_id], "no result denies an effect"
 
 
-def texts(events: Sequence[AnySessionEvent]) -> list[str]:
-    """What clients have said."""
-    heard = [event for event in events if isinstance(event, UserMessage) and event.kind != "resume"]
-    return [plain_text(event.content) for event in heard]
+def sent_texts(events: Sequence[AnySessionEvent]) -> list[str]:
+    """Returns the texts of the recorded messages of clients."""
+    messages = [event for event in events if isinstance(event, UserMessage) and event.kind != "resume"]
+    return [plain_text(event.content) for event in messages]
 
 
 class TouchHook(Hook):
+    """A hook with the tool `touch`, which counts its effects by call while the power is on."""
+
     def __init__(self, scenario: RecoveryScenario, log: PowerCutMemoryLog) -> None:
         self._scenario = scenario
         self._log = log
@@ -179,15 +181,15 @@ async def writes_per_run() -> int:
 
 
 async def run_with_two_cuts(first: int, second: int, when: CutMoment, on_restart: OnRestart) -> bool:
-    """Whether the second life was killed as well."""
-    story = RecoveryScenario(on_restart)
-    await story.run(first, when)
-    await story.check()
-    needed = await story.run(second, when)
-    await story.check()
-    await story.run()
-    await story.check_finished()
-    return needed >= second
+    """Cuts the power in two runs and checks each. Returns whether the second run reached its cut."""
+    scenario = RecoveryScenario(on_restart)
+    await scenario.run(first, when)
+    await scenario.check()
+    writes = await scenario.run(second, when)
+    await scenario.check()
+    await scenario.run()
+    await scenario.check_finished()
+    return writes >= second
 
 
 @pytest.mark.parametrize("on_restart", ["continue", "close"])
@@ -195,10 +197,10 @@ async def run_with_two_cuts(first: int, second: int, when: CutMoment, on_restart
 async def test_power_cuts_at_any_write_and_again_during_recovery_break_no_promise(
     when: CutMoment, on_restart: OnRestart, autojump_clock: trio.abc.Clock
 ) -> None:
-    deaths = 0
+    runs = 0
     for first in range(1, await writes_per_run() + 1):
         for second in count(1):
-            deaths += 1
+            runs += 1
             if not await run_with_two_cuts(first, second, when, on_restart):
                 break
-    assert deaths > 100
+    assert runs > 100

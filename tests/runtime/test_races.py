@@ -1,4 +1,4 @@
-"""Two things at once: what may overtake what, and what must not. Each was wrong once."""
+"""Tests races between concurrent requests and writes. Each of them was once a bug."""
 
 from collections.abc import AsyncIterator
 
@@ -39,7 +39,7 @@ async def runtime(model: FakeModel, log: BlockingLog) -> AsyncIterator[Runtime]:
         yield runtime
 
 
-async def test_a_forced_close_that_meets_a_close_under_way_closes_once(runtime: Runtime, log: BlockingLog) -> None:
+async def test_a_forced_close_during_another_close_closes_once(runtime: Runtime, log: BlockingLog) -> None:
     session = await runtime.create_session("walrus")
     log.is_blocking = True
     closed: list[bool] = []
@@ -58,15 +58,15 @@ async def test_a_forced_close_that_meets_a_close_under_way_closes_once(runtime: 
     assert await log.unfinished_sessions() == []
 
 
-async def test_a_close_that_waits_behind_another_leaves_nothing_in_the_inbox(
+async def test_a_close_after_a_queued_close_leaves_nothing_in_the_inbox(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     model.respond = gate = BlockingReply()
     session = await runtime.create_session("walrus")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await runtime.close_session(session)
     gate.released.set()
-    await ticket.wait_result()
+    await handle.wait_result()
     log.is_blocking = True
     await trio.testing.wait_all_tasks_blocked()
     async with trio.open_nursery() as nursery:
@@ -78,16 +78,16 @@ async def test_a_close_that_waits_behind_another_leaves_nothing_in_the_inbox(
     assert await log.unfinished_sessions() == []
 
 
-async def test_a_forced_close_needs_no_slot(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_forced_close_does_not_wait_for_a_slot(model: FakeModel, runtime: Runtime) -> None:
     model.respond = BlockingReply()
     busy, waiting = await runtime.create_session("walrus"), await runtime.create_session("walrus")
     await runtime.send(busy, MessageRequest(content="long"))
-    ticket = await runtime.send(waiting, MessageRequest(content="behind it"))
+    handle = await runtime.send(waiting, MessageRequest(content="waiting"))
     await trio.testing.wait_all_tasks_blocked()
     assert runtime.running_turns == 1
     with trio.fail_after(5):
         assert await runtime.close_session(waiting, force=True)
-    assert (await ticket.wait_result()).stop_reason == "interrupted"
+    assert (await handle.wait_result()).stop_reason == "interrupted"
 
 
 async def test_a_forced_close_fails_with_the_storage_error_that_prevents_it(
@@ -104,7 +104,7 @@ async def test_a_forced_close_fails_with_the_storage_error_that_prevents_it(
     log.fail_with = None
 
 
-async def test_a_message_that_interrupts_while_the_store_fails_is_not_there_and_its_key_is_free(
+async def test_an_interrupting_message_that_the_store_refuses_leaves_its_key_free(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     gate = BlockingReply()
@@ -119,21 +119,21 @@ async def test_a_message_that_interrupts_while_the_store_fails_is_not_there_and_
     gate.released.set()
     await running.wait_result()
     first = await (await runtime.send(session, pay)).wait_result()
-    again = await (await runtime.send(session, pay)).wait_result()
-    assert (first.turn, again) == (2, first)
+    retried = await (await runtime.send(session, pay)).wait_result()
+    assert (first.turn, retried) == (2, first)
 
 
-async def test_a_message_that_interrupts_cuts_off_a_turn_that_is_just_being_opened(
+async def test_an_interrupting_message_interrupts_a_turn_that_is_just_being_opened(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     gate = BlockingReply()
     model.respond = in_turn(gate, replies("urgent"))
     session = await runtime.create_session("walrus")
-    tickets: dict[str, TurnHandle] = {}
+    handles: dict[str, TurnHandle] = {}
     log.is_blocking = True
 
-    async def send(content: str, **how: str) -> None:
-        tickets[content] = await runtime.send(session, MessageRequest(content=content, **how))  # type: ignore[arg-type]
+    async def send(content: str, **options: str) -> None:
+        handles[content] = await runtime.send(session, MessageRequest(content=content, **options))  # type: ignore[arg-type]
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send, "first")
@@ -142,31 +142,30 @@ async def test_a_message_that_interrupts_cuts_off_a_turn_that_is_just_being_open
         await trio.testing.wait_all_tasks_blocked()
         log.release()
     gate.released.set()
-    assert (await tickets["first"].wait_result()).stop_reason == "interrupted"
-    assert (await tickets["urgent"].wait_result()).turn == 2
+    assert (await handles["first"].wait_result()).stop_reason == "interrupted"
+    assert (await handles["urgent"].wait_result()).turn == 2
 
 
-async def test_an_interrupt_that_comes_before_the_done_is_recorded_decides_how_the_turn_ends(
+async def test_an_interrupt_before_the_done_is_recorded_ends_the_turn_as_interrupted(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     model.respond = gate = BlockingReply()
     session = await runtime.create_session("walrus")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     live = await runtime.live_session(session)
     log.is_blocking = True
-    live.recorder.submit(
-        extras=TransactionExtras(draft=Draft(turn=1, round=1))
-    )  # under way: what follows joins the next write
+    # This write stays in progress, so that later events join the next one.
+    live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=1, round=1)))
     live.recorder.submit(InterruptRequested(by="test"))
     gate.released.set()
     await trio.testing.wait_all_tasks_blocked()
     log.release()
-    assert (await ticket.wait_result()).text == "ok"
-    assert (await ticket.wait_result()).stop_reason == "interrupted"
+    assert (await handle.wait_result()).text == "ok"
+    assert (await handle.wait_result()).stop_reason == "interrupted"
 
 
-async def test_a_draft_that_comes_too_late_is_no_answer_of_the_next_turn(
+async def test_a_late_draft_of_an_earlier_turn_is_not_kept_for_the_next_turn(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -188,10 +187,10 @@ async def test_a_send_accepted_right_before_a_stop_fails_with_shutting_down(
 ) -> None:
     session = await runtime.create_session("walrus")
     log.is_blocking = True
-    tickets: list[TurnHandle] = []
+    handles: list[TurnHandle] = []
 
     async def send() -> None:
-        tickets.append(await runtime.send(session, MessageRequest(content="hi")))
+        handles.append(await runtime.send(session, MessageRequest(content="hi")))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
@@ -199,9 +198,11 @@ async def test_a_send_accepted_right_before_a_stop_fails_with_shutting_down(
         await runtime.stop(grace_s=0)
         log.release()
     with trio.fail_after(5), pytest.raises(Problem) as refused:
-        await tickets[0].wait_result()
+        await handles[0].wait_result()
     assert refused.value.kind == "shutting_down"
-    assert await log.draft(session) == Draft(turn=1, round=0, suspended=True), "its turn is not to blame for the end"
+    assert await log.draft(session) == Draft(turn=1, round=0, suspended=True), (
+        "the stop does not count as a failed attempt of the turn"
+    )
 
 
 async def test_waiting_for_a_state_that_can_no_longer_come_is_refused(runtime: Runtime) -> None:
@@ -213,20 +214,20 @@ async def test_waiting_for_a_state_that_can_no_longer_come_is_refused(runtime: R
 
 
 @pytest.mark.parametrize(
-    ("on_restart", "ended"), [("continue", ("error", "internal")), ("close", ("interrupted", None))]
+    ("on_restart", "expected"), [("continue", ("error", "internal")), ("close", ("interrupted", None))]
 )
-async def test_a_turn_left_open_by_an_agent_that_is_gone_ends_and_its_key_still_answers(
-    on_restart: OnRestart, ended: tuple[str, str | None]
+async def test_an_open_turn_of_a_removed_agent_ends_and_its_key_returns_the_result(
+    on_restart: OnRestart, expected: tuple[str, str | None]
 ) -> None:
     model, log = FakeModel(BlockingReply()), MemoryLog()
     async with Runtime(model, log=log) as runtime:
-        runtime.add_agent(Agent(name="gone"))
-        session = await runtime.create_session("gone")
+        runtime.add_agent(Agent(name="removed"))
+        session = await runtime.create_session("removed")
         await runtime.send(session, MessageRequest(content="hi", key="k"))
     async with Runtime(model, log=MemoryLog(log.tables), on_restart=on_restart) as runtime:
         await runtime.recover()
         result = await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
-        assert (result.stop_reason, result.error and result.error.kind) == ended
+        assert (result.stop_reason, result.error and result.error.kind) == expected
         with pytest.raises(Problem) as refused:
             await runtime.send(session, MessageRequest(content="more"))
         assert refused.value.kind == "agent_not_found"
@@ -235,38 +236,38 @@ async def test_a_turn_left_open_by_an_agent_that_is_gone_ends_and_its_key_still_
 async def test_a_reply_that_cannot_be_encoded_fails_its_own_turn_only(model: FakeModel, runtime: Runtime) -> None:
     model.respond = in_turn(replies("half a pair \ud83d"), replies("whole"))
     session = await runtime.create_session("walrus")
-    broken = await runtime.send_to(session, "hi")
-    assert broken.stop_reason == "error"
+    failed = await runtime.send_to(session, "hi")
+    assert failed.stop_reason == "error"
     assert (await runtime.send_to(session, "again")).final_response == "whole"
 
 
-async def test_a_call_that_may_have_cost_money_makes_the_cost_unknown_a_rejected_one_not(
+async def test_a_rejected_model_call_costs_nothing_and_a_timed_out_one_an_unknown_amount(
     model: FakeModel, runtime: Runtime
 ) -> None:
     session = await runtime.create_session("walrus")
     model.respond = fails(ModelFailed("provider_auth", "no"))
     await runtime.send_to(session, "hi")
     assert (await runtime.session(session)).cost_usd == 0.0
-    model.respond = fails(ModelFailed("provider_timeout", "silence"))
+    model.respond = fails(ModelFailed("provider_timeout", "no answer"))
     await runtime.send_to(session, "hi")
     assert (await runtime.session(session)).cost_usd is None
 
 
-async def test_a_call_cut_off_before_its_first_token_is_counted_and_hidden_from_the_model(
+async def test_a_model_call_interrupted_before_its_first_token_is_counted_and_not_shown(
     model: FakeModel, runtime: Runtime
 ) -> None:
-    async def silent(_: ModelRequest, __: OnChunk) -> Reply:
+    async def hang(_: ModelRequest, __: OnChunk) -> Reply:
         reached.set()
         await trio.sleep_forever()
         raise AssertionError
 
     reached = trio.Event()
     session = await runtime.create_session("walrus")
-    model.respond = silent
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    model.respond = hang
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await reached.wait()
     await runtime.interrupt(session)
-    result = await ticket.wait_result()
+    result = await handle.wait_result()
     assert (result.rounds, result.cost_usd) == (1, None)
     model.respond = replies("ok")
     await runtime.send_to(session, "again")
@@ -275,15 +276,15 @@ async def test_a_call_cut_off_before_its_first_token_is_counted_and_hidden_from_
     assert live.session.history.messages[-1] == Assistant(content="ok")
 
 
-async def test_an_inbox_has_room_for_all_it_promises_when_they_come_at_once(
+async def test_concurrent_messages_fill_an_inbox_up_to_its_limit(
     model: FakeModel, runtime: Runtime, log: BlockingLog
 ) -> None:
     model.respond = gate = BlockingReply()
     session = await runtime.create_session("walrus")
-    tickets = [await runtime.send(session, MessageRequest(content="running"))]
+    handles = [await runtime.send(session, MessageRequest(content="running"))]
 
     async def send() -> None:
-        tickets.append(await runtime.send(session, MessageRequest(content="hi")))
+        handles.append(await runtime.send(session, MessageRequest(content="hi")))
 
     for _ in range(2):
         async with trio.open_nursery() as nursery:
@@ -293,4 +294,4 @@ async def test_an_inbox_has_room_for_all_it_promises_when_they_come_at_once(
     with pytest.raises(Problem, match="64 queued messages"):
         await runtime.send(session, MessageRequest(content="one too many"))
     gate.released.set()
-    assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok"] * (MAX_QUEUED_MESSAGES + 1)
+    assert [(await handle.wait_result()).text for handle in handles] == ["ok"] * (MAX_QUEUED_MESSAGES + 1)

@@ -1,4 +1,4 @@
-"""The one door: check → persist → apply → publish, joined, in order, and never half."""
+"""Tests the recorder: it checks, persists, applies and publishes events in order, in batches, all or nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,19 +34,19 @@ from walrusd.store.memory import MemoryLog
 
 
 class RecorderHarness:
-    """Sessions over a log, and what was published, in order."""
+    """Sessions over a log, with a list of the published events in order."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.published: list[AnyEvent] = []
         self.bugs: list[BaseException] = []
-        everything = GlobalStream(log, lambda: 1.0)
+        global_stream = GlobalStream(log, lambda: 1.0)
         shared = SessionDependencies(
             log=log,
             clock=lambda: 1.0,
             on_event=self._on_event,
             on_state_mismatch=self.bugs.append,
-            global_stream=everything,
+            global_stream=global_stream,
         )
         self.sessions = SessionCache(shared, IdleCache(600))
 
@@ -55,7 +55,7 @@ class RecorderHarness:
             self.published.append(event)
 
     async def check_log(self, live: LiveSession) -> list[AnySessionEvent]:
-        """The log of a session; it is what is in memory."""
+        """Returns the logged events of a session. Asserts that they agree with its state in memory."""
         assert self.bugs == []
         rows = await self.log.events(live.id, 0, 1000)
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
@@ -66,7 +66,7 @@ class RecorderHarness:
 
 
 class WriteRecordingStore(ControllableStore):
-    """Shows what was written."""
+    """A controllable store that records the submitted writes."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(log)
@@ -96,7 +96,7 @@ async def live(harness: RecorderHarness, log: WriteRecordingStore) -> LiveSessio
 
 @asynccontextmanager
 async def write_in_progress(live: LiveSession, log: WriteRecordingStore) -> AsyncIterator[trio.Nursery]:
-    """A turn is open, and the write that follows it is under way until the log is released."""
+    """Opens a turn, and starts a write that is in progress until the log is released."""
     await live.recorder.record(UserMessage(content="hi"))
     log.writes.clear()
     log.hold("before")
@@ -137,22 +137,22 @@ async def test_a_refused_event_does_not_affect_the_others_of_its_batch(
     async with write_in_progress(live, log) as nursery:
         refused: list[type[Exception]] = []
 
-        async def refuse(*events: AnySessionEvent, beside: TransactionExtras) -> None:
-            with pytest.raises((InvalidTransition, PreconditionFailed, UnicodeEncodeError)) as met:
-                await live.recorder.record(*events, extras=beside)
-            refused.append(met.type)
+        async def expect_refusal(*events: AnySessionEvent, extras: TransactionExtras) -> None:
+            with pytest.raises((InvalidTransition, PreconditionFailed, UnicodeEncodeError)) as caught:
+                await live.recorder.record(*events, extras=extras)
+            refused.append(caught.type)
 
         nursery.start_soon(live.recorder.record, InterruptRequested(by="first"))
         await trio.testing.wait_all_tasks_blocked()
-        for events, beside in (
+        for events, extras in (
             ((InterruptRequested(by="half"), SessionClosed()), TransactionExtras()),
             (
                 (InterruptRequested(by="too late"),),
-                TransactionExtras(precondition=lambda outline: outline.turn is None),
+                TransactionExtras(precondition=lambda state: state.turn is None),
             ),
             ((UserMessage(content="\ud800", kind="steer"),), TransactionExtras()),
         ):
-            nursery.start_soon(partial(refuse, *events, beside=beside))
+            nursery.start_soon(partial(expect_refusal, *events, extras=extras))
             await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(live.recorder.record, InterruptRequested(by="last"))
         await trio.testing.wait_all_tasks_blocked()
@@ -176,7 +176,7 @@ async def test_an_event_refused_alone_is_not_written(
     assert event_tags(await harness.check_log(live)) == ["session_created", "user_message"]
 
 
-async def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_written_one_after_the_other(
+async def test_the_end_of_a_turn_and_the_start_of_the_next_are_separate_writes(
     harness: RecorderHarness, live: LiveSession, log: WriteRecordingStore
 ) -> None:
     async with write_in_progress(live, log) as nursery:
@@ -192,7 +192,7 @@ async def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_written_one_a
         assert (await log.turn_span(live.id, 1), await log.turn_span(live.id, 2)) == (TurnSpan(2, 4), TurnSpan(5, None))
 
 
-async def test_a_recording_cannot_be_cancelled_half_way(
+async def test_a_write_in_progress_cannot_be_cancelled(
     harness: RecorderHarness, live: LiveSession, log: WriteRecordingStore
 ) -> None:
     async with write_in_progress(live, log) as nursery:
@@ -205,81 +205,81 @@ async def test_a_recording_cannot_be_cancelled_half_way(
             assert event_tags(await harness.check_log(live))[-1] == "assistant_message"
 
 
-async def test_a_failed_write_uses_no_seq_and_fails_everything_in_its_batch(
+async def test_a_failed_write_uses_no_seq_and_fails_every_event_of_its_batch(
     harness: RecorderHarness, live: LiveSession, log: WriteRecordingStore
 ) -> None:
     async with write_in_progress(live, log) as nursery:
-        told: list[StorageFailed] = []
+        errors: list[StorageFailed] = []
 
-        async def fail(*events: AnySessionEvent, beside: TransactionExtras) -> None:
-            with pytest.raises(StorageFull) as met:
-                await live.recorder.record(*events, extras=beside)
-            told.append(met.value)
+        async def expect_failure(*events: AnySessionEvent, extras: TransactionExtras) -> None:
+            with pytest.raises(StorageFull) as caught:
+                await live.recorder.record(*events, extras=extras)
+            errors.append(caught.value)
 
         nursery.start_soon(
-            partial(fail, InterruptRequested(), beside=TransactionExtras(on_applied=lambda: told.clear()))
+            partial(expect_failure, InterruptRequested(), extras=TransactionExtras(on_applied=lambda: errors.clear()))
         )
-        nursery.start_soon(partial(fail, beside=enqueue_extras(1)))
+        nursery.start_soon(partial(expect_failure, extras=enqueue_extras(1)))
         await trio.testing.wait_all_tasks_blocked()
         log.hold("before")
         log.release()
         log.failure = StorageFull("no space left")
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told) == 2
+        assert len(errors) == 2
         log.failure = None
         await live.recorder.record(Done(stop_reason="error"))
         assert event_tags(await harness.check_log(live))[2:] == ["assistant_message", "done"]
         assert live.inbox == []
 
 
-async def test_callbacks_run_when_their_event_is_published_and_before_the_next(
+async def test_callbacks_run_after_their_event_is_published_and_before_the_next(
     harness: RecorderHarness, live: LiveSession, log: WriteRecordingStore
 ) -> None:
     async with write_in_progress(live, log) as nursery:
-        told: list[list[str]] = []
+        published: list[list[str]] = []
 
-        def tell() -> None:
-            told.append(event_tags([event for event in harness.published if isinstance(event, AnySessionEvent)]))
+        def record_published() -> None:
+            published.append(event_tags([event for event in harness.published if isinstance(event, AnySessionEvent)]))
 
-        for beside in (TransactionExtras(on_applied=tell), TransactionExtras(on_applied=tell)):
-            nursery.start_soon(partial(live.recorder.record, InterruptRequested(), extras=beside))
+        for extras in (TransactionExtras(on_applied=record_published), TransactionExtras(on_applied=record_published)):
+            nursery.start_soon(partial(live.recorder.record, InterruptRequested(), extras=extras))
         await trio.testing.wait_all_tasks_blocked()
-        assert told == []
+        assert published == []
         log.release()
         await trio.testing.wait_all_tasks_blocked()
-        assert [len(published) for published in told] == [4, 5]
+        assert [len(tags) for tags in published] == [4, 5]
 
 
 @pytest.mark.parametrize("store", DISKS)
 async def test_events_of_many_sessions_are_published_in_the_order_of_their_offsets(store: str, tmp_path: Path) -> None:
     log = await DISKS[store](tmp_path).open()
-    office = RecorderHarness(log)
+    harness = RecorderHarness(log)
 
-    async def talk() -> None:
-        live = await office.sessions.create(SessionCreated(agent="walrus"))
+    async def record_conversation() -> None:
+        live = await harness.sessions.create(SessionCreated(agent="walrus"))
         for n in range(5):
             await live.recorder.record(UserMessage(content=f"{n}"))
             await live.recorder.record(AssistantMessage(round=1, content="yes"), Done(stop_reason="text_response"))
 
     async with trio.open_nursery() as nursery:
         for _ in range(50):
-            nursery.start_soon(talk)
+            nursery.start_soon(record_conversation)
     rows = [row for session in range(1, 51) for row in await log.events(session, 0, 100)]
     assert len(rows) == 800
-    assert office.published == [decode_row(row.body) for row in sorted(rows, key=lambda row: row.offset)]
+    assert harness.published == [decode_row(row.body) for row in sorted(rows, key=lambda row: row.offset)]
     await log.aclose()
 
 
-async def test_recorders_wake_when_all_that_became_durable_with_theirs_is_published(harness: RecorderHarness) -> None:
-    lives = [await harness.sessions.create(SessionCreated(agent="walrus")) for _ in range(20)]
+async def test_recorders_wake_after_every_event_of_the_same_commit_is_published(harness: RecorderHarness) -> None:
+    live_sessions = [await harness.sessions.create(SessionCreated(agent="walrus")) for _ in range(20)]
     harness.published.clear()
-    seen: list[int] = []
+    counts: list[int] = []
 
     async def record(live: LiveSession) -> None:
         await live.recorder.record(UserMessage(content="hi"))
-        seen.append(len(harness.published))
+        counts.append(len(harness.published))
 
     async with trio.open_nursery() as nursery:
-        for live in lives:
+        for live in live_sessions:
             nursery.start_soon(record, live)
-    assert seen == [20] * 20
+    assert counts == [20] * 20

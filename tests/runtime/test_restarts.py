@@ -1,4 +1,4 @@
-"""What lives on when the daemon does not: stops, kills, and the next start."""
+"""Tests what survives a stop or kill of the daemon and the next start."""
 
 import pytest
 import trio
@@ -21,7 +21,7 @@ def open_runtime(model: FakeModel, log: MemoryLog, on_restart: OnRestart = "cont
     return runtime
 
 
-async def test_a_conversation_goes_on_after_a_restart() -> None:
+async def test_a_conversation_continues_after_a_restart() -> None:
     model, log = FakeModel(), MemoryLog()
     async with open_runtime(model, log) as runtime:
         session = await runtime.create_session("walrus", title="mine")
@@ -34,18 +34,18 @@ async def test_a_conversation_goes_on_after_a_restart() -> None:
     assert model.requests[1] == [User("one"), Assistant(content="ok"), User("two")]
 
 
-async def test_a_turn_cut_off_by_a_stop_is_closed_at_the_next_start_if_so_configured(
+async def test_a_turn_interrupted_by_a_stop_is_closed_at_the_next_start_if_so_configured(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     gate = BlockingReply("half a sent")
     model, log = FakeModel(gate), MemoryLog()
     async with open_runtime(model, log) as runtime:
         session = await runtime.create_session("walrus")
-        ticket = await runtime.send(session, MessageRequest(content="hi"))
+        handle = await runtime.send(session, MessageRequest(content="hi"))
         await gate.reached.wait()
         await runtime.stop(grace_s=1)
         with pytest.raises(Problem) as refused:
-            await ticket.wait_result()
+            await handle.wait_result()
         assert (refused.value.kind, refused.value.data) == ("shutting_down", {"session": session, "turn": 1})
     model.respond = replies("and on")
     async with open_runtime(model, MemoryLog(log.tables), "close") as runtime:
@@ -61,15 +61,15 @@ async def test_a_stop_within_the_grace_lets_the_turn_finish(autojump_clock: trio
     model, log = FakeModel(gate), MemoryLog()
     async with open_runtime(model, log) as runtime, trio.open_nursery() as nursery:
         session = await runtime.create_session("walrus")
-        ticket = await runtime.send(session, MessageRequest(content="hi"))
+        handle = await runtime.send(session, MessageRequest(content="hi"))
         await gate.reached.wait()
         nursery.start_soon(runtime.stop, 60)
         await trio.testing.wait_all_tasks_blocked()
         gate.released.set()
-        assert (await ticket.wait_result()).text == "ok"
+        assert (await handle.wait_result()).text == "ok"
 
 
-async def test_queued_messages_are_answered_after_a_restart_and_a_close_among_them_is_kept() -> None:
+async def test_queued_messages_are_answered_and_a_queued_close_is_executed_after_a_restart() -> None:
     model, log = FakeModel(BlockingReply()), MemoryLog()
     async with open_runtime(model, log) as runtime:
         session = await runtime.create_session("walrus")
@@ -80,28 +80,28 @@ async def test_queued_messages_are_answered_after_a_restart_and_a_close_among_th
     async with open_runtime(model, MemoryLog(log.tables)) as runtime:
         await runtime.recover()
         assert await runtime.wait(session, {"closed"}) == "closed"
-    # The first is asked for again.
-    assert [asked[-1] for asked in model.requests] == [User("a"), User("a"), User("b"), User("c")]
+    # The interrupted turn of the first message is resumed.
+    assert [request[-1] for request in model.requests] == [User("a"), User("a"), User("b"), User("c")]
 
 
 async def test_all_unfinished_sessions_are_loaded_before_any_of_them_resumes() -> None:
-    """Else a start would take as long as the turns that go on."""
-    model, log, read = FakeModel(BlockingReply()), MemoryLog(), list[int]()
+    """Otherwise a start would take as long as the resumed turns."""
+    model, log, cache_sizes = FakeModel(BlockingReply()), MemoryLog(), list[int]()
     async with open_runtime(model, log) as runtime:
         for _ in range(20):
             await runtime.send(await runtime.create_session("walrus"), MessageRequest(content="hi"))
 
-    async def look(_: ModelRequest, __: OnChunk) -> Reply:
-        read.append(len(runtime.session_cache))
+    async def record_cache_size(_: ModelRequest, __: OnChunk) -> Reply:
+        cache_sizes.append(len(runtime.session_cache))
         await trio.lowlevel.checkpoint()
         return Reply(content="ok")
 
-    model.respond = look
+    model.respond = record_cache_size
     async with open_runtime(model, MemoryLog(log.tables)) as runtime:
         await runtime.recover()
         for session in range(1, 21):
             await runtime.wait(session, {"idle"})
-    assert read == [20] * 20
+    assert cache_sizes == [20] * 20
 
 
 async def test_a_reply_in_progress_is_saved_as_a_draft(autojump_clock: trio.abc.Clock) -> None:

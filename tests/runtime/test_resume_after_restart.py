@@ -1,4 +1,4 @@
-"""What was running when the daemon ended goes on: after a stop, after a crash, and not for ever."""
+"""Tests that open turns resume after a stop or crash of the daemon, up to the maximum number of attempts."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -39,7 +39,7 @@ TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "obje
 
 
 class HangingToolsHook(Hook):
-    """`hangs` is the name of the tool that does not come to its end."""
+    """A hook with the tools `look` and `touch`; the one named `hanging_tool` does not return."""
 
     def __init__(self) -> None:
         self.hanging_tool = ""
@@ -57,11 +57,11 @@ class HangingToolsHook(Hook):
         if request.call.name == self.hanging_tool:
             self.reached.set()
             await trio.sleep_forever()
-        return ToolResult(call_id=request.call.id, name=request.call.name, output="seen")
+        return ToolResult(call_id=request.call.id, name=request.call.name, output="done")
 
 
 class RestartableDaemon:
-    """One disk, and the lives of a daemon on it."""
+    """A daemon that is stopped or crashed and restarted on the same log."""
 
     def __init__(self) -> None:
         self.model = FakeModel()
@@ -86,7 +86,7 @@ class RestartableDaemon:
             yield runtime
 
     def crash(self) -> None:
-        """What is written from now on is lost."""
+        """Simulates a crash: later writes of the running daemon are lost."""
         self.log = MemoryLog(self.log.tables)
 
     async def events(self, session: int = 1) -> list[AnySessionEvent]:
@@ -100,7 +100,7 @@ class RestartableDaemon:
         return [(done.stop_reason, done.error.kind if done.error else None) for done in dones]
 
     async def stop_in_mid_turn(self, reply: BlockingReply, *, crash: bool) -> None:
-        """A life in which the first turn is begun, or goes on, and the daemon ends while `speak` speaks."""
+        """Runs the daemon, which starts or resumes the first turn, and ends it while `reply` is in progress."""
         self.model.respond = reply
         async with self.run() as runtime:
             if not await self.log.session_state(1):
@@ -112,12 +112,12 @@ class RestartableDaemon:
                 self.crash()
 
     async def run_to_end(self, respond: Responder | None = None) -> list[Message]:
-        """A life in which all comes to its end; what the model was asked last."""
+        """Runs the daemon until its session is at rest. Returns the messages of the last model request."""
         self.model.respond = respond or replies("whole")
         async with self.run() as runtime:
             with trio.fail_after(60):
                 await runtime.wait(1, {"idle", "error", "closed"})
-        assert [refused for asked in self.model.requests for refused in violations(asked)] == []
+        assert [violation for request in self.model.requests for violation in violations(request)] == []
         return self.model.requests[-1]
 
 
@@ -127,25 +127,25 @@ def daemon() -> RestartableDaemon:
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
-async def test_a_turn_that_was_cut_off_goes_on_to_its_done(
+async def test_an_interrupted_turn_resumes_and_runs_to_its_done(
     daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
 ) -> None:
     await daemon.stop_in_mid_turn(BlockingReply("Once up"), crash=crash)
     assert await daemon.run_to_end() == [User("hi"), Assistant(content="Once up"), RESUME_PROMPT]
     assert await daemon.turn_ends() == [("text_response", None)]
     assert await daemon.resumptions() == [(2, "crash") if crash else (1, "shutdown")]
-    said = [event for event in await daemon.events() if isinstance(event, AssistantMessage)]
-    assert [(event.round, event.content, event.finish) for event in said] == [
+    replied = [event for event in await daemon.events() if isinstance(event, AssistantMessage)]
+    assert [(event.round, event.content, event.finish) for event in replied] == [
         (1, "Once up", "interrupted"),
         (2, "whole", "stop"),
     ]
     async with daemon.run() as runtime:
         result = await (await runtime.send(1, MessageRequest(content="hi", key="k"))).wait_result()
-    assert (result.turn, result.text, result.cost_usd) == (1, "whole", None), "a repeat gives its result"
+    assert (result.turn, result.text, result.cost_usd) == (1, "whole", None), "a retry returns its result"
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
-async def test_before_its_first_word_the_model_is_asked_as_before(
+async def test_a_model_call_interrupted_before_its_first_token_is_repeated_unchanged(
     daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
 ) -> None:
     await daemon.stop_in_mid_turn(BlockingReply(), crash=crash)
@@ -153,7 +153,7 @@ async def test_before_its_first_word_the_model_is_asked_as_before(
     assert await daemon.turn_ends() == [("text_response", None)]
 
 
-async def test_a_turn_that_took_the_daemon_down_twice_is_not_tried_a_third_time_but_by_hand(
+async def test_a_turn_that_crashed_the_daemon_twice_is_resumed_by_hand_only(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     for text in ("One", "Two"):
@@ -182,7 +182,7 @@ async def test_a_turn_that_took_the_daemon_down_twice_is_not_tried_a_third_time_
     ]
 
 
-async def test_stops_are_no_attempts_however_many(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+async def test_stops_do_not_count_as_attempts(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     await daemon.stop_in_mid_turn(BlockingReply("One"), crash=True)
     for text in ("Two", "Three", "Four"):
         await daemon.stop_in_mid_turn(BlockingReply(text), crash=False)
@@ -191,14 +191,14 @@ async def test_stops_are_no_attempts_however_many(daemon: RestartableDaemon, aut
     assert await daemon.turn_ends() == [("text_response", None)]
 
 
-async def test_a_crash_after_a_stop_is_a_crash(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+async def test_a_crash_after_a_stop_counts_as_a_crash(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     await stop_during_tool(daemon, "touch", ToolCall("c0", "touch", {}), crash=False)
     await daemon.stop_in_mid_turn(BlockingReply(), crash=True)
     await daemon.run_to_end()
     assert await daemon.resumptions() == [(1, "shutdown"), (2, "crash")]
 
 
-async def test_a_daemon_that_ends_by_its_own_error_counts_as_crashed(
+async def test_an_exception_in_the_daemon_counts_as_a_crash(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     gate = daemon.model.respond = BlockingReply("One")
@@ -213,7 +213,7 @@ async def test_a_daemon_that_ends_by_its_own_error_counts_as_crashed(
     assert await daemon.resumptions() == [(2, "crash")]
 
 
-async def test_a_completed_round_makes_it_the_first_attempt_again(
+async def test_a_completed_round_resets_the_number_of_attempts(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     await daemon.stop_in_mid_turn(BlockingReply("One"), crash=True)
@@ -227,8 +227,8 @@ async def test_a_completed_round_makes_it_the_first_attempt_again(
     assert await daemon.turn_ends() == [("text_response", None)]
 
 
-async def stop_during_tool(daemon: RestartableDaemon, tool: str, *calls_asked: ToolCall, crash: bool = True) -> None:
-    daemon.model.respond = calls(*calls_asked)
+async def stop_during_tool(daemon: RestartableDaemon, tool: str, *requested: ToolCall, crash: bool = True) -> None:
+    daemon.model.respond = calls(*requested)
     daemon.tools.hanging_tool = tool
     async with daemon.run() as runtime:
         await runtime.create_session("walrus")
@@ -244,22 +244,22 @@ def output_texts(messages: Sequence[Message]) -> list[str]:
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "stop"])
-async def test_a_call_that_had_begun_is_not_run_again_and_none_behind_it_is(
+async def test_a_call_that_had_started_and_the_calls_after_it_are_not_run_again(
     daemon: RestartableDaemon, autojump_clock: Autojump, *, crash: bool
 ) -> None:
-    asked = [ToolCall(f"c{n}", tool, {}) for n, tool in enumerate(("look", "touch", "touch"))]
-    await stop_during_tool(daemon, "touch", *asked, crash=crash)
-    assert output_texts(await daemon.run_to_end()) == ["seen", EFFECT_UNKNOWN, NOT_RUN]
+    requested = [ToolCall(f"c{n}", tool, {}) for n, tool in enumerate(("look", "touch", "touch"))]
+    await stop_during_tool(daemon, "touch", *requested, crash=crash)
+    assert output_texts(await daemon.run_to_end()) == ["done", EFFECT_UNKNOWN, NOT_RUN]
     assert daemon.tools.executed == ["c0", "c1"]
     assert await daemon.turn_ends() == [("text_response", None)]
 
 
-async def test_a_call_of_an_idempotent_tool_is_run_once_more_and_then_what_is_behind_it(
+async def test_an_idempotent_call_is_run_once_more_and_then_the_calls_after_it(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
-    asked = [ToolCall("c0", "look", {}), ToolCall("c1", "touch", {})]
-    await stop_during_tool(daemon, "look", *asked)
-    assert output_texts(await daemon.run_to_end()) == ["seen", "seen"]
+    requested = [ToolCall("c0", "look", {}), ToolCall("c1", "touch", {})]
+    await stop_during_tool(daemon, "look", *requested)
+    assert output_texts(await daemon.run_to_end()) == ["done", "done"]
     assert daemon.tools.executed == ["c0", "c0", "c1"]
     started = [event for event in await daemon.events() if isinstance(event, ToolStarted)]
     assert [(event.call_id, event.attempt) for event in started] == [("c0", 1), ("c0", 2), ("c1", 1)]
@@ -269,16 +269,16 @@ async def test_parallel_calls_at_a_clean_stop_are_suspended_with_their_turn(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     await stop_during_tool(daemon, "look", ToolCall("c0", "look", {}), ToolCall("c1", "look", {}), crash=False)
-    assert output_texts(await daemon.run_to_end()) == ["seen", "seen"]
+    assert output_texts(await daemon.run_to_end()) == ["done", "done"]
     assert await daemon.resumptions() == [(1, "shutdown")]
 
 
-async def test_a_reply_of_white_space_is_no_reply(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+async def test_a_reply_of_only_white_space_is_dropped(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     await daemon.stop_in_mid_turn(BlockingReply("\n"), crash=True)
     assert await daemon.run_to_end() == [User("hi")]
 
 
-async def test_a_tool_that_takes_the_daemon_down_each_time_is_left_alone(
+async def test_a_turn_whose_tool_crashes_the_daemon_each_time_is_given_up(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     await stop_during_tool(daemon, "touch", ToolCall("c0", "touch", {}))
@@ -292,7 +292,7 @@ async def test_a_tool_that_takes_the_daemon_down_each_time_is_left_alone(
     assert daemon.tools.executed == ["c0", "c1"]
 
 
-async def test_an_interrupt_holds_over_a_restart(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+async def test_an_interrupt_is_still_valid_after_a_restart(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     gate = daemon.model.respond = BlockingReply("Once up")
     async with daemon.run() as runtime:
         session = await runtime.create_session("walrus")
@@ -309,10 +309,12 @@ async def test_an_interrupt_holds_over_a_restart(daemon: RestartableDaemon, auto
 
 
 @pytest.mark.parametrize(
-    ("down_s", "ended"), [(5, ("text_response", None)), (1000, ("interrupted", "timeout"))], ids=["in time", "too late"]
+    ("down_s", "expected"),
+    [(5, ("text_response", None)), (1000, ("interrupted", "timeout"))],
+    ids=["in time", "too late"],
 )
-async def test_the_time_that_a_turn_has_counts_from_its_start(
-    daemon: RestartableDaemon, autojump_clock: Autojump, down_s: float, ended: tuple[str, str | None]
+async def test_the_timeout_of_a_turn_counts_from_its_start_over_a_restart(
+    daemon: RestartableDaemon, autojump_clock: Autojump, down_s: float, expected: tuple[str, str | None]
 ) -> None:
     gate = daemon.model.respond = BlockingReply("Once up")
     async with daemon.run() as runtime:
@@ -322,12 +324,10 @@ async def test_the_time_that_a_turn_has_counts_from_its_start(
         await gate.reached.wait()
     await trio.sleep(down_s)
     await daemon.run_to_end()
-    assert await daemon.turn_ends() == [ended]
+    assert await daemon.turn_ends() == [expected]
 
 
-async def test_the_time_that_is_left_ends_a_turn_that_goes_on(
-    daemon: RestartableDaemon, autojump_clock: Autojump
-) -> None:
+async def test_the_remaining_timeout_ends_a_resumed_turn(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     gate = daemon.model.respond = BlockingReply("Once up")
     async with daemon.run() as runtime:
         await runtime.create_session("walrus")
@@ -341,7 +341,7 @@ async def test_the_time_that_is_left_ends_a_turn_that_goes_on(
     assert trio.current_time() - before == pytest.approx(20)
 
 
-async def test_turns_that_wait_for_a_slot_have_not_begun_and_can_be_ended_meanwhile(
+async def test_turns_that_wait_for_a_slot_are_not_resumed_yet_and_can_be_ended(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     daemon.model.respond = BlockingReply()
@@ -360,7 +360,7 @@ async def test_turns_that_wait_for_a_slot_have_not_begun_and_can_be_ended_meanwh
             assert await runtime.close_session(waiting[1], force=True)
         daemon.crash()
     states = [(await daemon.log.session_state(n)) for n in waiting]
-    assert [outline and outline.state for outline in states] == ["idle", "closed"]
+    assert [state and state.state for state in states] == ["idle", "closed"]
 
 
 async def test_messages_queued_behind_a_resumed_turn_are_answered_after_it(
@@ -375,11 +375,11 @@ async def test_messages_queued_behind_a_resumed_turn_are_answered_after_it(
         assert isinstance(gate, BlockingReply)
         await gate.reached.wait()
     await daemon.run_to_end()
-    heard = [(event.turn, event.kind) for event in await daemon.events() if isinstance(event, UserMessage)]
-    assert heard == [(1, "message"), (1, "resume"), (1, "steer"), (2, "message")]
+    recorded = [(event.turn, event.kind) for event in await daemon.events() if isinstance(event, UserMessage)]
+    assert recorded == [(1, "message"), (1, "resume"), (1, "steer"), (2, "message")]
 
 
-async def test_if_recovery_cannot_write_the_turn_ends_with_a_storage_error_once_it_can(
+async def test_if_recovery_cannot_write_the_turn_ends_with_a_storage_error_later(
     daemon: RestartableDaemon, autojump_clock: Autojump
 ) -> None:
     await daemon.stop_in_mid_turn(BlockingReply("Once up"), crash=True)
@@ -394,38 +394,38 @@ async def test_if_recovery_cannot_write_the_turn_ends_with_a_storage_error_once_
 
 
 @pytest.mark.parametrize("tokens", range(0, 60, 3))
-async def test_a_crash_at_any_token_costs_at_most_the_last_quarter_of_a_second(
+async def test_a_crash_at_any_token_loses_at_most_the_last_quarter_of_a_second(
     daemon: RestartableDaemon, autojump_clock: Autojump, tokens: int
 ) -> None:
-    async def slowly(_: ModelRequest, say: OnChunk) -> Reply:
+    async def reply_slowly(_: ModelRequest, on_chunk: OnChunk) -> Reply:
         for n in range(tokens):
-            say(TextChunk(f"{n} "))
-            said_at.append(trio.current_time())
+            on_chunk(TextChunk(f"{n} "))
+            sent_at.append(trio.current_time())
             await trio.sleep(0.03)
-        crashed.set()
+        all_sent.set()
         await trio.sleep_forever()
         raise AssertionError
 
-    said_at: list[float] = []
-    crashed = trio.Event()
-    daemon.model.respond = slowly
+    sent_at: list[float] = []
+    all_sent = trio.Event()
+    daemon.model.respond = reply_slowly
     async with daemon.run() as runtime:
         await runtime.create_session("walrus")
         await runtime.send(1, MessageRequest(content="hi"))
-        await crashed.wait()
+        await all_sent.wait()
         daemon.crash()
         now = trio.current_time()
     await daemon.run_to_end()
     [first, *_] = [event for event in await daemon.events() if isinstance(event, AssistantMessage)]
-    old_enough = sum(at <= now - 0.25 for at in said_at)
+    old_enough = sum(at <= now - 0.25 for at in sent_at)
     assert isinstance(first.content, str)
-    kept = first.content.split()
-    assert kept == [str(n) for n in range(len(kept))]
-    assert old_enough <= len(kept) <= tokens
+    saved = first.content.split()
+    assert saved == [str(n) for n in range(len(saved))]
+    assert old_enough <= len(saved) <= tokens
     assert await daemon.turn_ends() == [("text_response", None)]
 
 
-async def test_a_session_that_runs_is_not_resumed(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
+async def test_a_resume_of_a_running_session_is_refused(daemon: RestartableDaemon, autojump_clock: Autojump) -> None:
     gate = daemon.model.respond = BlockingReply()
     async with daemon.run() as runtime:
         await runtime.create_session("walrus")

@@ -1,4 +1,4 @@
-"""Another model, other tools, other agents while turns run: those keep what they have, the next have the new."""
+"""Tests a swap of model, hook and agents while turns run: a running turn keeps its own, the next gets the new."""
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ from walrusd.runtime.turns.inbox import MessageRequest
 
 
 class NamedToolHook(Hook):
-    """One tool, and its own name as what that says."""
+    """A hook with one tool; its output contains the name of the hook."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class NamedToolHook(Hook):
 
 
 class RequestRecorder:
-    """Speaks as it is told, and keeps which tools and which prompt came with the request."""
+    """Wraps a model, and records the system prompt and tool names of each request."""
 
     def __init__(self, model: FakeModel) -> None:
         self.requests: list[tuple[str, list[str]]] = []
@@ -52,7 +52,7 @@ def walrus_agent(prompt: str) -> Agent:
 
 
 class BlockingToolCall(BlockingReply):
-    """A gate that asks for the tool `old` once it is opened."""
+    """A reply that blocks, and then calls the tool `old`."""
 
     async def __call__(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         await super().__call__(request, on_chunk)
@@ -74,13 +74,13 @@ async def test_a_running_turn_keeps_its_model_its_tools_and_its_agent_to_the_end
         await gate.reached.wait()
         runtime.swap(second.model, new, [walrus_agent("You are new.")])
         gate.released.set()
-        assert [(await ticket.wait_result()).text for ticket in (running, waiting)] == ["old", "new"]
+        assert [(await handle.wait_result()).text for handle in (running, waiting)] == ["old", "new"]
     assert first.requests == [("You are old.", ["old"])] * 2
     assert second.requests == [("You are new.", ["new"])]
     assert [event.output for event in new.events if isinstance(event, ToolResult)] == ["from old"]
 
 
-async def test_a_session_outlives_its_agent_and_goes_on_when_there_is_one_again() -> None:
+async def test_a_session_survives_the_removal_of_its_agent_and_works_again_when_it_is_back() -> None:
     gate = BlockingReply()
     hook, model = Hook(), FakeModel(in_turn(gate, replies("back")))
     async with Runtime(model, hook) as runtime:
@@ -94,14 +94,17 @@ async def test_a_session_outlives_its_agent_and_goes_on_when_there_is_one_again(
             await runtime.send(session, MessageRequest(content="three"))
         gate.released.set()
         assert (await running.wait_result()).stop_reason == "text_response"
-        lost = await queued.wait_result()
-        assert (lost.stop_reason, lost.error and lost.error.message) == ("error", "there is no agent named 'walrus'")
+        failed = await queued.wait_result()
+        assert (failed.stop_reason, failed.error and failed.error.message) == (
+            "error",
+            "there is no agent named 'walrus'",
+        )
         runtime.swap(model, hook, [walrus_agent(".")])
         assert (await runtime.send_to(session, "four")).final_response == "back"
 
 
-async def test_a_hook_that_fails_changes_nothing() -> None:
-    class Twice(Hook):
+async def test_a_swap_whose_hook_fails_changes_nothing() -> None:
+    class DuplicateToolHook(Hook):
         def on_register_tools(self, registry: ToolRegistry) -> None:
             for _ in range(2):
                 registry.register_tool(ToolSchema(name="twin", description="", parameters={"type": "object"}))
@@ -110,7 +113,7 @@ async def test_a_hook_that_fails_changes_nothing() -> None:
     async with Runtime(FakeModel(), hook) as runtime:
         agent = runtime.add_agent(walrus_agent("."))
         with pytest.raises(ValueError, match="twin"):
-            runtime.swap(FakeModel(), Twice(), [])
+            runtime.swap(FakeModel(), DuplicateToolHook(), [])
         assert (runtime.hook, runtime.agents()) == (hook, (agent,))
         assert (await runtime.send_to(await runtime.create_session("walrus"), "hi")).final_response == "ok"
 

@@ -1,4 +1,4 @@
-"""Turns through the runtime: what a user of the library sees, on the in-memory log."""
+"""Tests turns through the public methods of the runtime, on the in-memory log."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -22,7 +22,7 @@ CALL = ToolCall("c1", "look", {"at": "sky"})
 
 
 class LookHook(Hook):
-    """A hook with one tool, `look`, and a record of what it saw."""
+    """A hook with one tool, `look`, that records the published events."""
 
     def __init__(self, look: Callable[[ToolRequest], Awaitable[str]] | None = None) -> None:
         self.events: list[AnyEvent] = []
@@ -98,7 +98,7 @@ async def test_tool_calls_are_dispatched_and_the_model_sees_their_results(model:
     ]
 
 
-async def test_a_turn_that_goes_round_and_round_ends_at_max_iterations(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_turn_with_calls_in_every_round_ends_at_max_iterations(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = calls(CALL)
     answer = await runtime.send_to(session, "loop")
@@ -107,15 +107,16 @@ async def test_a_turn_that_goes_round_and_round_ends_at_max_iterations(model: Fa
     assert (await runtime.send_to(session, "and now?")).final_response == "fine"
 
 
-async def test_a_model_that_fails_ends_the_turn_in_error_and_the_session_takes_the_next_message(
+async def test_a_failing_model_ends_the_turn_in_error_and_the_next_message_is_answered(
     model: FakeModel, runtime: Runtime
 ) -> None:
     session = await runtime.create_session("walrus")
-    failure = ModelFailed("provider_auth", "401 from it", "Set its key.")
+    failure = ModelFailed("provider_auth", "401 from the provider", "Set its key.")
     model.respond = in_turn(fails(failure, after="I was say"), replies("better"))
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
-    result = await ticket.wait_result()
-    assert (result.stop_reason, result.error) == ("error", TurnError("provider_auth", "401 from it", "Set its key."))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
+    result = await handle.wait_result()
+    error = TurnError("provider_auth", "401 from the provider", "Set its key.")
+    assert (result.stop_reason, result.error) == ("error", error)
     [listed] = await runtime.sessions()
     assert (listed.state, listed.error) == ("error", result.error)
     assert await runtime.session(session) == listed
@@ -127,11 +128,11 @@ async def test_a_model_that_fails_ends_the_turn_in_error_and_the_session_takes_t
 async def test_an_interrupt_stops_the_model_at_once_and_keeps_its_text(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = gate = BlockingReply("so far, so ")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     interrupted = await runtime.interrupt(session)
     assert (interrupted.interrupted, interrupted.turn) == (True, 1)
-    result = await ticket.wait_result()
+    result = await handle.wait_result()
     assert (result.stop_reason, result.error, result.text) == ("interrupted", None, "so far, so ")
     assert event_tags(runtime, session)[-3:] == ["interrupt_requested", "assistant_message", "done"]
     model.respond = replies("yes")
@@ -139,13 +140,13 @@ async def test_an_interrupt_stops_the_model_at_once_and_keeps_its_text(model: Fa
     assert model.requests[1] == [User("hi"), Assistant(content="so far, so "), User("go on")]
 
 
-async def test_an_interrupt_of_a_session_at_rest_is_no_error(runtime: Runtime) -> None:
+async def test_an_interrupt_of_an_idle_session_is_not_an_error(runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     interrupted = await runtime.interrupt(session)
     assert (interrupted.interrupted, interrupted.turn) == (False, None)
 
 
-async def test_an_interrupted_tool_call_is_answered_as_unknown(model: FakeModel) -> None:
+async def test_the_result_of_an_interrupted_tool_call_is_that_its_effect_is_unknown(model: FakeModel) -> None:
     reached = trio.Event()
 
     async def look(_: ToolRequest) -> str:
@@ -157,57 +158,55 @@ async def test_an_interrupted_tool_call_is_answered_as_unknown(model: FakeModel)
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         model.respond = in_turn(calls(CALL), replies("after all"))
-        ticket = await runtime.send(session, MessageRequest(content="hi"))
+        handle = await runtime.send(session, MessageRequest(content="hi"))
         await reached.wait()
         await runtime.interrupt(session)
-        assert (await ticket.wait_result()).stop_reason == "interrupted"
+        assert (await handle.wait_result()).stop_reason == "interrupted"
         await runtime.send_to(session, "go on")
-        answered = model.requests[1][2]
-        assert isinstance(answered, ToolOutput)
-        assert answered.is_error
-        assert "unknown" in answered.output
+        output = model.requests[1][2]
+        assert isinstance(output, ToolOutput)
+        assert output.is_error
+        assert "unknown" in output.output
 
 
-async def test_messages_to_a_busy_session_are_answered_in_the_order_they_came(
-    model: FakeModel, runtime: Runtime
-) -> None:
+async def test_messages_to_a_busy_session_are_answered_in_order_of_arrival(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     gate = BlockingReply()
     model.respond = in_turn(gate, replies("2"), replies("3"))
-    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
-    assert [ticket.queue_position for ticket in tickets] == [0, 1, 2]
+    handles = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
+    assert [handle.queue_position for handle in handles] == [0, 1, 2]
     assert (await runtime.session(session)).queued == 2
     gate.released.set()
-    assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok", "2", "3"]
-    assert [asked[-1] for asked in model.requests] == [User("a"), User("b"), User("c")]
+    assert [(await handle.wait_result()).text for handle in handles] == ["ok", "2", "3"]
+    assert [request[-1] for request in model.requests] == [User("a"), User("b"), User("c")]
     assert model.max_concurrent == 1
 
 
-async def test_sessions_run_side_by_side_up_to_the_limit_and_the_others_wait(
+async def test_sessions_run_concurrently_up_to_the_limit_and_the_others_wait(
     model: FakeModel, runtime: Runtime
 ) -> None:
     model.respond = gate = BlockingReply()
-    tickets = []
+    handles = []
     for _ in range(6):
         session = await runtime.create_session("walrus")
-        tickets.append(await runtime.send(session, MessageRequest(content="hi")))
+        handles.append(await runtime.send(session, MessageRequest(content="hi")))
     await trio.testing.wait_all_tasks_blocked()
     assert (len(model.requests), model.max_concurrent) == (4, 4)
     gate.released.set()
-    assert [(await ticket.wait_result()).text for ticket in tickets] == ["ok"] * 6
+    assert [(await handle.wait_result()).text for handle in handles] == ["ok"] * 6
     assert model.max_concurrent == 4
 
 
-async def test_a_full_inbox_is_busy_and_keeps_what_it_took(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_full_inbox_refuses_a_message_and_keeps_those_it_accepted(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = gate = BlockingReply()
-    tickets = [await runtime.send(session, MessageRequest(content=f"{n}")) for n in range(MAX_QUEUED_MESSAGES + 1)]
+    handles = [await runtime.send(session, MessageRequest(content=f"{n}")) for n in range(MAX_QUEUED_MESSAGES + 1)]
     with pytest.raises(Problem) as refused:
         await runtime.send(session, MessageRequest(content="one too many"))
     assert (refused.value.kind, refused.value.data) == ("inbox_full", {"retry_after_ms": 1000})
     gate.released.set()
-    for ticket in tickets:
-        await ticket.wait_result()
+    for handle in handles:
+        await handle.wait_result()
     assert len(model.requests) == MAX_QUEUED_MESSAGES + 1
 
 
@@ -225,39 +224,39 @@ async def test_when_busy_reject_is_refused_only_while_a_turn_runs(model: FakeMod
     ).text == "free"
 
 
-async def test_a_message_that_interrupts_goes_before_those_that_wait(model: FakeModel, runtime: Runtime) -> None:
+async def test_an_interrupting_message_runs_before_the_queued_ones(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     gate = BlockingReply("half")
-    model.respond = in_turn(gate, replies("urgent done"), replies("patient done"))
+    model.respond = in_turn(gate, replies("urgent done"), replies("queued done"))
     running = await runtime.send(session, MessageRequest(content="long"))
     await gate.reached.wait()
-    patient = await runtime.send(session, MessageRequest(content="patient"))
+    queued = await runtime.send(session, MessageRequest(content="queued"))
     urgent = await runtime.send(session, MessageRequest(content="urgent", when_busy="interrupt"))
     assert (await running.wait_result()).stop_reason == "interrupted"
     assert ((await urgent.wait_result()).text, (await urgent.wait_result()).turn) == ("urgent done", 2)
-    assert ((await patient.wait_result()).text, (await patient.wait_result()).turn) == ("patient done", 3)
+    assert ((await queued.wait_result()).text, (await queued.wait_result()).turn) == ("queued done", 3)
 
 
 async def test_a_steer_reaches_the_model_at_the_next_round(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     gate = BlockingReply("thinking, ")
 
-    async def call(request: object, say: object) -> object:
-        await gate(request, say)  # type: ignore[arg-type]
-        return await calls(CALL)(request, say)  # type: ignore[arg-type]
+    async def call(request: object, on_chunk: object) -> object:
+        await gate(request, on_chunk)  # type: ignore[arg-type]
+        return await calls(CALL)(request, on_chunk)  # type: ignore[arg-type]
 
     model.respond = in_turn(call, replies("left it is"))  # type: ignore[arg-type]
     running = await runtime.send(session, MessageRequest(content="where?"))
     await gate.reached.wait()
     steer = await runtime.send(session, MessageRequest(content="go left", when_busy="steer"))
     gate.released.set()
-    ours, theirs = await running.wait_result(), await steer.wait_result()
-    assert ours == theirs
-    assert ours.text == "left it is"
+    running_result, steer_result = await running.wait_result(), await steer.wait_result()
+    assert running_result == steer_result
+    assert running_result.text == "left it is"
     assert model.requests[1][-1] == User("go left")
 
 
-async def test_a_steer_that_waits_at_the_final_text_makes_one_more_round(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_steer_queued_at_the_final_text_adds_one_more_round(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     gate = BlockingReply("final")
     model.respond = in_turn(gate, replies("then left"))
@@ -283,24 +282,24 @@ async def test_a_steer_that_misses_the_turn_becomes_the_next_one(model: FakeMode
         assert ((await steer.wait_result()).turn, (await steer.wait_result()).text) == (2, "next")
 
 
-async def test_a_turn_that_runs_out_of_time_ends_as_interrupted_with_kind_timeout(
+async def test_a_turn_that_times_out_ends_as_interrupted_with_the_error_timeout(
     model: FakeModel, runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
     model.respond = BlockingReply("slow")
-    ticket = await runtime.send(session, MessageRequest(content="hi", timeout_s=5))
-    result = await ticket.wait_result()
+    handle = await runtime.send(session, MessageRequest(content="hi", timeout_s=5))
+    result = await handle.wait_result()
     assert (result.stop_reason, result.text) == ("interrupted", "slow")
     assert result.error is not None
     assert result.error.kind == "timeout"
 
 
-async def test_a_hook_that_crashes_ends_the_turn_as_internal_and_nothing_else(model: FakeModel) -> None:
-    class Crashing(Hook):
+async def test_a_hook_that_raises_ends_its_turn_with_the_error_internal(model: FakeModel) -> None:
+    class RaisingHook(Hook):
         async def on_before_run(self, agent: Agent, history: object) -> list[User]:
             raise ZeroDivisionError
 
-    async with Runtime(model, Crashing()) as runtime:
+    async with Runtime(model, RaisingHook()) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         result = await (await runtime.send(session, MessageRequest(content="hi"))).wait_result()
@@ -309,12 +308,12 @@ async def test_a_hook_that_crashes_ends_the_turn_as_internal_and_nothing_else(mo
         assert (await runtime.session(session)).state == "error"
 
 
-async def test_what_a_hook_adds_before_a_run_is_shown_once_and_never_recorded(model: FakeModel) -> None:
-    class Reminding(Hook):
+async def test_messages_a_hook_adds_before_a_run_are_shown_once_and_never_recorded(model: FakeModel) -> None:
+    class ReminderHook(Hook):
         async def on_before_run(self, agent: Agent, history: object) -> list[User]:
             return [User("remember the milk")]
 
-    async with Runtime(model, Reminding()) as runtime:
+    async with Runtime(model, ReminderHook()) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         await runtime.send_to(session, "hi")
@@ -323,36 +322,36 @@ async def test_what_a_hook_adds_before_a_run_is_shown_once_and_never_recorded(mo
         assert live.session.history.messages == [User("hi"), Assistant(content="ok")]
 
 
-async def test_a_stream_gives_the_turn_from_its_message_to_its_done(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_stream_yields_the_turn_from_its_message_to_its_done(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = replies("hello")
     async with runtime.stream_to(session, "hi") as events:
-        seen = [event async for event in events]
-    assert [str(type(event).__struct_config__.tag) for event in seen] == [
+        streamed = [event async for event in events]
+    assert [str(type(event).__struct_config__.tag) for event in streamed] == [
         "user_message",
         "text_delta",
         "assistant_message",
         "done",
     ]
-    assert isinstance(seen[1], TextDelta)
-    assert (seen[1].text, seen[1].at, seen[1].round) == ("hello", 0, 1)
+    assert isinstance(streamed[1], TextDelta)
+    assert (streamed[1].text, streamed[1].at, streamed[1].round) == ("hello", 0, 1)
 
 
 @pytest.mark.parametrize("session", [1, 77])
-async def test_a_stream_to_what_is_not_there_is_one_done_with_an_error(
+async def test_a_stream_to_a_missing_session_or_agent_is_one_done_with_an_error(
     model: FakeModel, log: MemoryLog, session: int
 ) -> None:
     async with Runtime(model, log=log) as earlier:
-        earlier.add_agent(Agent(name="gone"))
-        assert await earlier.create_session("gone") == 1
+        earlier.add_agent(Agent(name="removed"))
+        assert await earlier.create_session("removed") == 1
     async with Runtime(model, log=MemoryLog(log.tables)) as runtime, runtime.stream_to(session, "hi") as events:
-        seen = [event async for event in events]
-    assert len(seen) == 1
-    assert isinstance(seen[0], Done)
-    assert seen[0].error is not None
+        streamed = [event async for event in events]
+    assert len(streamed) == 1
+    assert isinstance(streamed[0], Done)
+    assert streamed[0].error is not None
 
 
-async def test_unknown_agents_and_sessions_are_named_with_what_to_do(runtime: Runtime) -> None:
+async def test_an_unknown_agent_or_session_is_an_error_with_a_hint(runtime: Runtime) -> None:
     with pytest.raises(Problem) as refused:
         await runtime.create_session("walros")
     assert (refused.value.kind, refused.value.hint) == ("agent_not_found", "Did you mean walrus?")
@@ -361,7 +360,7 @@ async def test_unknown_agents_and_sessions_are_named_with_what_to_do(runtime: Ru
     assert refused.value.kind == "session_not_found"
 
 
-async def test_closing_a_session_at_rest_ends_it_for_good(runtime: Runtime) -> None:
+async def test_a_closed_session_stays_closed(runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     assert await runtime.close_session(session)
     assert not await runtime.close_session(session)
@@ -374,38 +373,38 @@ async def test_closing_a_session_at_rest_ends_it_for_good(runtime: Runtime) -> N
 async def test_a_close_lets_the_running_and_the_queued_turns_finish(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = gate = BlockingReply()
-    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b")]
+    handles = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b")]
     assert await runtime.close_session(session)
     assert not await runtime.close_session(session)
     with pytest.raises(Problem, match="closed"):
         await runtime.send(session, MessageRequest(content="late"))
     gate.released.set()
-    assert [(await ticket.wait_result()).stop_reason for ticket in tickets] == ["text_response", "text_response"]
+    assert [(await handle.wait_result()).stop_reason for handle in handles] == ["text_response", "text_response"]
     assert await runtime.wait(session, {"closed"}) == "closed"
 
 
-async def test_a_forced_close_cuts_the_turn_and_ends_each_queued_message(model: FakeModel, runtime: Runtime) -> None:
+async def test_a_forced_close_interrupts_the_turn_and_ends_all_queued_ones(model: FakeModel, runtime: Runtime) -> None:
     session = await runtime.create_session("walrus")
     model.respond = BlockingReply("half")
-    tickets = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
+    handles = [await runtime.send(session, MessageRequest(content=text)) for text in ("a", "b", "c")]
     assert await runtime.close_session(session)
     assert await runtime.close_session(session, force=True)
-    assert [(await ticket.wait_result()).stop_reason for ticket in tickets] == ["interrupted"] * 3
+    assert [(await handle.wait_result()).stop_reason for handle in handles] == ["interrupted"] * 3
     assert (await runtime.session(session)).state == "closed"
     assert len(model.requests) == 1
 
 
-async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_is_space(
+async def test_a_full_disk_suspends_the_turn_until_there_is_space_again(
     model: FakeModel, runtime: Runtime, log: MemoryLog, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
     model.respond = gate = BlockingReply("half")
-    ticket = await runtime.send(session, MessageRequest(content="hi"))
+    handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
     log.fail_with = StorageFull("no space left")
     gate.released.set()
     with pytest.raises(Problem) as refused:
-        await ticket.wait_result()
+        await handle.wait_result()
     assert (refused.value.kind, refused.value.data) == ("storage_full", {"session": session, "turn": 1})
     with pytest.raises(Problem) as refused:
         await runtime.send(session, MessageRequest(content="again"))
@@ -421,7 +420,9 @@ async def test_a_full_disk_suspends_the_turn_and_the_session_goes_on_when_there_
     assert (await runtime.send_to(session, "and now?")).final_response == "space again"
 
 
-async def test_a_send_that_the_disk_refuses_uses_up_no_key(model: FakeModel, runtime: Runtime, log: MemoryLog) -> None:
+async def test_a_send_that_the_disk_refuses_does_not_use_up_its_key(
+    model: FakeModel, runtime: Runtime, log: MemoryLog
+) -> None:
     session = await runtime.create_session("walrus")
     log.fail_with = StorageFull("no space left")
     with pytest.raises(Problem):
@@ -431,7 +432,7 @@ async def test_a_send_that_the_disk_refuses_uses_up_no_key(model: FakeModel, run
     assert model.requests == [[User("other")]]
 
 
-async def test_a_stream_whose_turn_cannot_be_recorded_ends_in_one_done_with_the_error(
+async def test_a_stream_whose_turn_cannot_be_recorded_ends_with_a_done_that_has_the_error(
     model: FakeModel, runtime: Runtime, log: MemoryLog
 ) -> None:
     session = await runtime.create_session("walrus")
@@ -440,8 +441,8 @@ async def test_a_stream_whose_turn_cannot_be_recorded_ends_in_one_done_with_the_
         assert isinstance(await anext(events), UserMessage)
         log.fail_with = StorageFull("no space left")
         gate.released.set()
-        seen = [event async for event in events]
-    assert isinstance(seen[-1], Done)
-    assert seen[-1].error is not None
-    assert "no space left" in seen[-1].error.message
+        streamed = [event async for event in events]
+    assert isinstance(streamed[-1], Done)
+    assert streamed[-1].error is not None
+    assert "no space left" in streamed[-1].error.message
     log.fail_with = None
