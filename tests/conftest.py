@@ -1,4 +1,4 @@
-"""What every test shares: a quiet log, and that nothing runs when it is over."""
+"""Fixtures of every test: only errors are logged, and a process that outlives its test fails it."""
 
 import logging
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from tests.fakes.process_leak_check import all_pids, find_leaked_processes
 from walrusd.host.kill import kill
 
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
-"""`pytest --hypothesis-profile=thorough`: an hour instead of a minute."""
+"""Selected by `pytest --hypothesis-profile=thorough`; takes an hour instead of a minute."""
 
 
 @pytest.fixture(autouse=True)
 def errors_only_log() -> None:
-    """Only errors are printed, where pytest shows them beside a failure."""
+    """Logs only errors, which pytest then shows next to a failure."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No process that a test has started outlives it."""
+    """Fails a test that leaves a process running, and kills that process."""
     before = all_pids()
     yield
-    if left := find_leaked_processes(before, f"{tmp_path_factory.getbasetemp()}/"):
-        for seen in left:
-            kill(seen)
-        pytest.fail(f"left running: {left}")
+    if leaked := find_leaked_processes(before, f"{tmp_path_factory.getbasetemp()}/"):
+        for process in leaked:
+            kill(process)
+        pytest.fail(f"left running: {leaked}")
