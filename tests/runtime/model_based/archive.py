@@ -1,4 +1,4 @@
-"""All that was ever durable, as the store told it: never thrown away, so that what is left can be compared with it."""
+"""A record of everything that was ever durable in a scenario, to compare the contents of the store with."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,33 +9,34 @@ from walrusd.store.contract import DAEMON_SESSION, EventRow, Write
 
 
 class Archive:
-    """Of a whole story. Writes are noted in the instant in which the store tells that they are durable."""
+    """Every durable row of a scenario. A write is noted at the moment when the store reports it as durable."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[EventRow]] = {DAEMON_SESSION: []}
         self.logs: dict[int, list[AnySessionEvent]] = {}
         self.imported_rows: dict[int, int] = {}
-        """Of sessions, and of their ancestors, that came by an import: how many of their rows did."""
+        """Number of imported rows, by session; ancestors of imported sessions are included."""
         self.expired: set[int] = set()
         self.released: set[tuple[int, str]] = set()
-        """Outputs that were thrown away, each with the session that had it."""
+        """(session, ref) of outputs that were deleted."""
         self.outputs: set[tuple[int, str]] = set()
-        """Outputs that there are, likewise."""
+        """(session, ref) of outputs that exist."""
         self.by_offset: dict[int, tuple[int, EventRow]] = {}
-        """Every row, in that order, with its session."""
+        """Every row with its session, in the order of offsets."""
         self.last_offset = 0
         self._unlisted: set[int] = set()
-        """Sessions that an import has announced and not finished; its ancestors stay among them."""
+        """Sessions of an import that is not finished, and the ancestors that an import brings along."""
         self._submitted_releases: set[tuple[int, str]] = set()
 
     def note_submitted(self, write: Write) -> None:
-        """It was handed over; whether it is ever durable is not known."""
+        """Notes a write that the store was given; it may never be durable."""
         self._submitted_releases.update(write.released_outputs)
 
     def note_durable(self, write: Write, offset: int) -> None:
+        """Notes a write that is durable, with the offset of its first event."""
         self._unlisted.update(write.pending_imports)
-        for place, body in enumerate(write.bodies):
-            self._add(write.session, EventRow(write.first_seq + place, offset + place, body))
+        for index, body in enumerate(write.bodies):
+            self._add(write.session, EventRow(write.first_seq + index, offset + index, body))
         if write.imported:
             self._unlisted.discard(write.imported.session_state.id)
         if write.output:
@@ -44,12 +45,16 @@ class Archive:
         self._expire(write.expired_sessions)
 
     def adopt_unreported(self, contents: StoreContents) -> int:
-        """Take what the store has that nobody was told of; how many rows that were."""
+        """Adds rows that are durable although the store did not report them; returns their number."""
         known = len(self.by_offset)
-        self._unlisted -= contents.rows.keys()  # the end of an import was the last thing to be written
+        self._unlisted -= contents.rows.keys()  # the last, unreported write may have finished an import
         found = {**contents.inherited_rows, **contents.rows, DAEMON_SESSION: contents.daemon_rows}
-        untold = [(row.offset, at, row) for at, rows in found.items() for row in rows[len(self.rows.get(at, ())) :]]
-        for _, session, row in sorted(untold):
+        unreported = [
+            (row.offset, session, row)
+            for session, rows in found.items()
+            for row in rows[len(self.rows.get(session, ())) :]
+        ]
+        for _, session, row in sorted(unreported):
             self._add(session, row)
         self.released |= self._submitted_releases & (self.outputs - contents.outputs)
         self._expire(contents.expired_sessions())
@@ -57,50 +62,51 @@ class Archive:
         return len(self.by_offset) - known
 
     def check(self, contents: StoreContents) -> None:
-        """That the store has every row of every session that is to be there, as it was, and no other session."""
-        there = self.rows.keys() - self.expired - self._unlisted - {DAEMON_SESSION}
-        assert contents.rows.keys() == there, "what was made is there until it expires, and no longer"
+        """Checks that the store has every row of every session that should exist, unchanged, and no other session."""
+        expected = self.rows.keys() - self.expired - self._unlisted - {DAEMON_SESSION}
+        assert contents.rows.keys() == expected, "a created session exists until it expires"
         for session, rows in contents.rows.items():
-            assert rows == self.rows[session], f"session {session}: nothing is ever changed or lost"
+            assert rows == self.rows[session], f"session {session}: rows are never changed or lost"
         for session, rows in contents.inherited_rows.items():
-            assert rows == self.rows[session][: len(rows)], f"session {session}: what a fork reads of it stays"
+            assert rows == self.rows[session][: len(rows)], f"session {session}: rows that a fork inherits are kept"
         assert contents.daemon_rows == self.rows[DAEMON_SESSION]
-        assert contents.expired_sessions() == self.expired, "of each that expires there is a fact"
-        kept = {(session, ref) for session, ref in self.outputs if session in contents.rows}
-        assert kept <= contents.outputs, "who has an output can read it"
+        assert contents.expired_sessions() == self.expired, "each expiry is recorded as a daemon event"
+        readable = {(session, ref) for session, ref in self.outputs if session in contents.rows}
+        assert readable <= contents.outputs, "a session can read its outputs"
 
     def histories(self) -> HistoryModel:
         return HistoryModel(self.logs)
 
     def events_since(self, offset: int) -> list[AnySessionEvent]:
-        """What happened here in sessions, in order: nothing that was imported did."""
+        """Returns the sessions' events after `offset`, in order, without imported ones."""
         return [
             self.logs[session][row.seq - 1]
-            for place, (session, row) in self.by_offset.items()
-            if place > offset and session != DAEMON_SESSION and row.seq > self.imported_rows.get(session, 0)
+            for row_offset, (session, row) in self.by_offset.items()
+            if row_offset > offset and session != DAEMON_SESSION and row.seq > self.imported_rows.get(session, 0)
         ]
 
     def native_logs(self) -> list[Sequence[AnySessionEvent]]:
-        """The logs, each but for what was imported."""
+        """Returns the logs, without imported events."""
         return [log[self.imported_rows.get(session, 0) :] for session, log in self.logs.items()]
 
     def wire_bytes(self, offset: int) -> bytes:
+        """Returns the event at `offset` as it is sent to subscribers."""
         session, row = self.by_offset[offset]
         return insert_position(row.body, None if session == DAEMON_SESSION else row.seq, offset)
 
     def expected_offsets(self, since: int, upto: int) -> list[int]:
-        """Offsets of what whoever follows all of it has to be told: of all that is still there and was no import."""
-        gone = self.expired | self._unlisted
+        """Returns the offsets that a subscriber to all events must receive: of existing, not imported events."""
+        hidden = self.expired | self._unlisted
         return [
             offset
             for offset, (session, row) in self.by_offset.items()
-            if since < offset <= upto and session not in gone and row.seq > self.imported_rows.get(session, 0)
+            if since < offset <= upto and session not in hidden and row.seq > self.imported_rows.get(session, 0)
         ]
 
     def existing_offsets(self) -> list[int]:
-        """Offsets of all that whoever reads it from its beginning has to be told."""
-        gone = self.expired | self._unlisted
-        return [offset for offset, (session, _) in self.by_offset.items() if session not in gone]
+        """Returns the offsets that a subscriber from the beginning must receive."""
+        hidden = self.expired | self._unlisted
+        return [offset for offset, (session, _) in self.by_offset.items() if session not in hidden]
 
     def _add(self, session: int, row: EventRow) -> None:
         rows = self.rows.setdefault(session, [])
@@ -113,10 +119,10 @@ class Archive:
             event = decode_row(row.body)
             self.logs.setdefault(session, []).append(event)
             if session not in self._unlisted and isinstance(event, SessionCreated) and event.parent:
-                assert event.parent.session not in self.expired, "what is being forked stays"
+                assert event.parent.session not in self.expired, "a session is not deleted while it is forked"
         if session in self._unlisted:
             self.imported_rows[session] = row.seq
 
     def _expire(self, sessions: Iterable[int]) -> None:
         self.expired.update(sessions)
-        self.outputs = {(at, ref) for at, ref in self.outputs if at not in self.expired} - self.released
+        self.outputs = {(session, ref) for session, ref in self.outputs if session not in self.expired} - self.released

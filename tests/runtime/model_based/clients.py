@@ -1,4 +1,4 @@
-"""The clients of one life: each request in a task of its own, and what came of it told to the claims."""
+"""The clients of one daemon run. Each request runs in a task of its own and reports its result to the expectations."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -45,25 +45,27 @@ ALLOWED_PROBLEMS = {
     "storage_full",
     "storage_failed",
 }
-"""What a client of the machine may be refused with."""
+"""Kinds of Problem that a request may be refused with."""
 EXPIRED_SESSION_PROBLEMS = {"session_not_found", "shutting_down"}
-"""And one who asks for a session that has expired."""
+"""Kinds of Problem that a request for an expired session may be refused with."""
 IMPORT_S = 60.0
-"""True seconds: the clock stands while a thread is at it."""
+"""Maximum real seconds of an import: the trio clock stands still while a thread does it."""
 
 
 class Clients:
+    """All clients of one daemon run, and their open requests."""
+
     def __init__(
         self, expectations: Expectations, runtime: Runtime, store: ControllableStore, nursery: trio.Nursery
     ) -> None:
         self.is_over = False
-        """The power is off: what a client is told from now on it never hears."""
+        """True after the power cut: results that arrive from now on reach no client."""
         self.pending_requests = 0
-        """Requests that do not wait for a turn, and are not answered yet."""
+        """Number of open requests that do not wait for a turn."""
         self.last_seqs: dict[int, int] = {}
-        """Seqs that sessions had come to when it was last looked."""
+        """The last seq of each session at the last check."""
         self.request_scopes: list[trio.CancelScope] = []
-        """Of requests under way."""
+        """The cancel scopes of open requests."""
         self.readers: list[tuple[Subscription, Watcher]] = []
         self.idle_readers: list[tuple[Subscription, Watcher]] = []
         self._expectations = expectations
@@ -72,20 +74,20 @@ class Clients:
         self._nursery = nursery
 
     def start(self, request: Callable[[], Awaitable[object]], session: int | None = None) -> None:
-        """`session`: the one that it is about, where it has to be refused if that is gone."""
+        """Starts a request. `session`: the session of a request that must be refused if that has expired."""
         self._nursery.start_soon(self._run_request, request, session)
 
     async def _run_request(self, request: Callable[[], Awaitable[object]], session: int | None) -> None:
-        was_gone = session in self._expectations.expired_at
+        was_expired = session in self._expectations.expired_at
         with trio.CancelScope() as scope:
             self.request_scopes.append(scope)
             try:
                 await request()
-                assert not was_gone, f"session {session} has expired, and something was answered"
-            except Problem as refused:
-                if refused.kind not in (EXPIRED_SESSION_PROBLEMS if was_gone else ALLOWED_PROBLEMS):
+                assert not was_expired, f"session {session} has expired, but the request succeeded"
+            except Problem as problem:
+                if problem.kind not in (EXPIRED_SESSION_PROBLEMS if was_expired else ALLOWED_PROBLEMS):
                     raise
-                if refused.kind == "session_not_found":
+                if problem.kind == "session_not_found":
                     assert session is not None
                     self._expectations.reported_missing.add(session)
             finally:
@@ -93,6 +95,7 @@ class Clients:
 
     @contextmanager
     def count_pending(self) -> Iterator[None]:
+        """Counts a request as pending within the block."""
         self.pending_requests += 1
         try:
             yield
@@ -100,11 +103,12 @@ class Clients:
             self.pending_requests -= 1
 
     def on_sessions_expired(self, event: SessionsExpired) -> None:
-        """Whoever asks from now on has to be told that there are none."""
+        """Notes the expired sessions: later requests for them must be refused."""
         if not self.is_over:
             self._expectations.note_expired(event.sessions)
 
     def stop(self) -> None:
+        """Ends all clients; results that arrive later are ignored."""
         self.is_over = True
         for subscriber in self._expectations.subscribers:
             subscriber.unsubscribe()
@@ -122,7 +126,7 @@ class Clients:
 
     async def send_history_request(self, operation: HistoryOperation, session: int) -> HistoryRequest:
         with self.count_pending():
-            asked = await self._expectations.history_requests.send(
+            request = await self._expectations.history_requests.send(
                 self._runtime,
                 operation,
                 session,
@@ -130,15 +134,15 @@ class Clients:
                 was_expired=session in self._expectations.expired_at,
             )
         if self.is_over:
-            asked.answer = asked.problem_kind = None  # nobody is told
-        elif isinstance(asked.answer, ForkResult):
-            self._expectations.note_created(asked.answer.session, key=None)
-        return asked
+            request.answer = request.problem_kind = None  # the result reaches no client
+        elif isinstance(request.answer, ForkResult):
+            self._expectations.note_created(request.answer.session, key=None)
+        return request
 
     async def send(self, operation: Send, session: int, *, is_resume: bool = False) -> None:
-        claim = self._expectations.expect_send(session, operation)
+        expected_send = self._expectations.expect_send(session, operation)
         message = MessageRequest(
-            content=claim.text,
+            content=expected_send.text,
             key=operation.key,
             when_busy=operation.when_busy,
             timeout_s=operation.timeout_s,
@@ -146,25 +150,25 @@ class Clients:
         )
         try:
             with self.count_pending():
-                ticket = await self._runtime.send(session, message)
+                handle = await self._runtime.send(session, message)
         except Problem:
-            claim.accepted = claim.accepted if self.is_over else False
+            expected_send.accepted = expected_send.accepted if self.is_over else False
             raise
         if self.is_over:
             return
         live = await self._runtime.live_session(session)
-        self._expectations.note_accepted(claim, live.session.state.last_seq)
-        result = await (self._stream(ticket, session) if operation.stream else ticket.wait_result())
+        self._expectations.note_accepted(expected_send, live.session.state.last_seq)
+        result = await (self._stream(handle, session) if operation.stream else handle.wait_result())
         if not self.is_over:
-            claim.result = result
+            expected_send.result = result
 
     async def _stream(self, handle: TurnHandle, session: int) -> TurnResult:
-        """As session.stream does it."""
+        """Reads the turn as session.stream does."""
         live = await self._runtime.live_session(session)
-        with await handle.subscribe(live.stream) as reader:
+        with await handle.subscribe(live.stream) as subscription:
             watcher = Watcher(session, handle.since)
-            while handle.result is None or reader.cursor < handle.result.last_seq:
-                items = await reader.next_batch()
+            while handle.result is None or subscription.cursor < handle.result.last_seq:
+                items = await subscription.next_batch()
                 if not items:
                     break
                 for item in items:
@@ -186,15 +190,15 @@ class Clients:
 
     async def export(self, session: int) -> None:
         pieces: list[str] = []
-        page = trio.Lock()
+        page_lock = trio.Lock()
 
-        async def say(piece: str) -> None:
+        async def write(piece: str) -> None:
             await trio.lowlevel.checkpoint()
             pieces.append(piece)
 
         known_seq, log = self.last_seqs.get(session, 1), self._runtime.log
         with self.count_pending():
-            await export_session(log, session, say, page_slot=lambda: page, clock=trio.current_time, version="0")
+            await export_session(log, session, write, page_slot=lambda: page_lock, clock=trio.current_time, version="0")
         if not self.is_over:
             self._expectations.documents.append(ExportedSession.parse("".join(pieces), session, known_seq))
 
@@ -203,18 +207,18 @@ class Clients:
             return
         document = self._expectations.documents[operation.document % len(self._expectations.documents)]
         with self.count_pending():
-            awake = trio.CancelScope()
-            self._nursery.start_soon(self._keep_clock_running, awake)
+            clock_scope = trio.CancelScope()
+            self._nursery.start_soon(self._keep_clock_running, clock_scope)
             try:
                 imported = await make_importer(self._runtime).import_document(BytesIO(document.text.encode()))
             finally:
-                awake.cancel()
+                clock_scope.cancel()
         if not self.is_over:
             assert imported.session is not None
             self._expectations.note_imported(imported.session, document)
 
     async def _keep_clock_running(self, scope: trio.CancelScope) -> None:
-        """The clock would leap, and the machine think that all rests, while a thread is at an import."""
+        """Keeps a task runnable during an import: else the mock clock would jump and the run would seem idle."""
         with scope:
             until = time.monotonic() + IMPORT_S
             while True:
@@ -223,15 +227,15 @@ class Clients:
                 assert time.monotonic() < until, "an import hangs"
 
     def disturb_store(self, operation: HoldWrites | FailWrites) -> None:
-        """What befalls the store while they are at it."""
+        """Holds or fails writes of the store, while requests are running."""
         self._nursery.start_soon(self._disturb_store, operation)
 
     async def _disturb_store(self, operation: HoldWrites | FailWrites) -> None:
         for _ in range(operation.steps):
             await trio.lowlevel.checkpoint()
         match operation:
-            case HoldWrites(where):
-                self._store.hold(where)
+            case HoldWrites(when):
+                self._store.hold(when)
             case FailWrites(kind):
                 self._store.failure = STORAGE_FAILURES[kind]
 
@@ -242,41 +246,41 @@ class Clients:
     async def _read_attached(self, operation: AttachReader, live: LiveSession) -> None:
         since = operation.since % (live.session.state.last_seq + 1)
         watcher = Watcher(live.id, since, deltas=operation.deltas, marks=True)
-        with live.stream.subscribe(since, deltas=operation.deltas, announce_caught_up=True) as reader:
-            (self.idle_readers if operation.idle else self.readers).append((reader, watcher))
+        with live.stream.subscribe(since, deltas=operation.deltas, announce_caught_up=True) as subscription:
+            (self.idle_readers if operation.idle else self.readers).append((subscription, watcher))
             while not operation.idle:
-                for item in await reader.next_batch():
+                for item in await subscription.next_batch():
                     watcher.receive(item)
             await trio.sleep_forever()
 
     def toggle_subscriber(self, operation: ToggleSubscriber) -> None:
-        subscribers, everything = self._expectations.subscribers, self._runtime.global_stream
+        subscribers, global_stream = self._expectations.subscribers, self._runtime.global_stream
         number = operation.client % (len(subscribers) + 1)
         if number == len(subscribers):
-            last = everything.last_offset
+            last = global_stream.last_offset
             subscribers.append(Subscriber(last if operation.since is None else operation.since % (last + 1)))
         if subscribers[number].subscription:
             subscribers[number].unsubscribe()
         else:
-            reader = subscribers[number].subscribe(everything, slow=operation.slow)
-            self._nursery.start_soon(self._follow, subscribers[number], reader)
+            subscription = subscribers[number].subscribe(global_stream, slow=operation.slow)
+            self._nursery.start_soon(self._follow, subscribers[number], subscription)
 
-    async def _follow(self, subscriber: Subscriber, reader: Subscription) -> None:
-        while subscriber.subscription is reader and not subscriber.is_slow:
-            await subscriber.read_batch(reader)
+    async def _follow(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        while subscriber.subscription is subscription and not subscriber.is_slow:
+            await subscriber.read_batch(subscription)
 
     def poll_idle_readers(self, operation: PollIdleReaders) -> None:
-        for reader, watcher in self.idle_readers:
-            self._nursery.start_soon(self.poll_reader, reader, watcher, operation.limit)
+        for subscription, watcher in self.idle_readers:
+            self._nursery.start_soon(self.poll_reader, subscription, watcher, operation.limit)
         for subscriber in self._expectations.subscribers:
             if subscriber.subscription and subscriber.is_slow:
                 self._nursery.start_soon(subscriber.poll, operation.limit)
 
-    async def poll_reader(self, reader: Subscription, watcher: Watcher, limit: int) -> None:
-        """An idle reader reads what is there."""
+    async def poll_reader(self, subscription: Subscription, watcher: Watcher, limit: int) -> None:
+        """Lets an idle subscription read what is available."""
         if not watcher.is_polling:
             watcher.is_polling = True
             with trio.move_on_after(0.1):
-                for item in await reader.next_batch(limit):
+                for item in await subscription.next_batch(limit):
                     watcher.receive(item)
             watcher.is_polling = False

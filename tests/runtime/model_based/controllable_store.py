@@ -1,4 +1,4 @@
-"""A valve between the runtime and its log: a store that is slow, or fails, or is gone."""
+"""A store between the runtime and its log that can be made slow, fail or lose power."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
@@ -45,16 +45,16 @@ STORAGE_FAILURES: dict[str, StorageFailed] = {
 
 
 class ControllableStore:
-    """A `Log` before another one. What it holds back goes on, in order, when it is released.
+    """A `Log` that forwards to another one. Calls that it holds continue in order when they are released.
 
-    `archive` notes what is durable, until the power is cut.
+    `archive` notes what is durable, until the power cut.
     """
 
     def __init__(self, log: Log, archive: Archive | None = None) -> None:
         self.sweep_enabled = True
-        """Whether there is time for it."""
+        """Whether a sweep deletes anything."""
         self.has_failed = False
-        """At least once in its life."""
+        """Whether it was set to fail at least once."""
         self.held_at: Literal["before", "after"] | None = None
         self._released_for_good = False
         self.log = log
@@ -75,30 +75,32 @@ class ControllableStore:
         self.has_failed = self.has_failed or failure is not None
 
     def cut_power(self) -> None:
-        """The power is off."""
+        """Fails every later write, and stops noting what is durable."""
         self._archive = None
         self.failure = StorageFailed("the power is off")
 
     def hold(self, when: Literal["before", "after"]) -> None:
+        """Holds writes before they reach the log, or their outcomes after that; in both cases the results of reads."""
         if not self._released_for_good:
             self.held_at = self.held_at or when
 
     def release(self, *, for_good: bool = False) -> None:
+        """Continues the held calls. `for_good`: later calls of `hold` have no effect."""
         self.held_at = None
         self._released_for_good = for_good
         self._released.set()
         self._released = trio.Event()
-        kept, self._held_calls = self._held_calls, []
-        for go_on in kept:
-            go_on()
+        held, self._held_calls = self._held_calls, []
+        for call in held:
+            call()
 
     async def wait_released(self) -> None:
-        """Wait until nothing is held back."""
+        """Waits until nothing is held."""
         while self.held_at:
             await self._released.wait()
 
     async def wait_idle(self) -> None:
-        """Wait until nothing moves, on the disk neither: only time, or an order, brings on what comes next."""
+        """Waits until all tasks are blocked and no disk access is pending: only time or an operation can go on."""
         while True:
             await trio.testing.wait_all_tasks_blocked()
             if not self._pending:
@@ -108,11 +110,11 @@ class ControllableStore:
 
     def submit(self, write: Write) -> None:
         committed, failed = write.committed, write.failed
-        written = replace(write)  # else it would hold itself, and its session
+        copy = replace(write)  # a write that refers to itself would keep its session alive
 
         def durable(offset: int) -> None:
             if self._archive:
-                self._archive.note_durable(written, offset)
+                self._archive.note_durable(copy, offset)
             self._deliver(lambda: committed(offset))
 
         write.committed = durable
@@ -143,14 +145,14 @@ class ControllableStore:
         self._progress.set()
 
     async def _read(self, answer: Awaitable[T]) -> T:
-        """A read that is held back saw the store as it was before."""
+        """Reads at once, and holds the result: a held read returns the earlier contents of the store."""
         self._pending += 1
         try:
-            found = await answer
+            result = await answer
         finally:
             self._note_progress()
         await self.wait_released()
-        return found
+        return result
 
     def next_session(self) -> int:
         return self.log.next_session()

@@ -1,4 +1,4 @@
-"""One life of a daemon: its clients carry out orders, at once and side by side, until it is stopped or loses power."""
+"""One run of a daemon, from start to stop or power cut, during which clients execute operations concurrently."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +52,12 @@ from tests.runtime.model_based.subscriber import Subscriber
 from walrusd.runtime.runtime import Runtime
 
 LONG_S = 10_000
-"""Longer than any retry. The machine's clock leaps, or runs a thousand times too fast."""
+"""Maximum seconds of any wait; longer than any retry. The mock clock jumps, or runs a thousand times too fast."""
 
 
 @contextmanager
 def stopped_clock() -> Iterator[None]:
-    """No time passes: else what is read piece by piece would change between the pieces."""
+    """Stops the mock clock, so that contents which are read in several steps do not change in between."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     rate, clock.rate = clock.rate, 0.0
@@ -68,7 +68,7 @@ def stopped_clock() -> Iterator[None]:
 
 
 class DaemonRun:
-    """Clients around one runtime."""
+    """One runtime with its clients, store and model."""
 
     def __init__(
         self,
@@ -87,34 +87,37 @@ class DaemonRun:
         self._clients = clients
 
     async def start(self) -> None:
+        """Recovers the runtime, and creates the first session of the scenario."""
         with trio.fail_after(LONG_S):
             await self._runtime.recover()
             if not self._expectations.sessions and not self._store.failure:
                 await self._clients.create(Create(None))
 
     async def run(self, groups: list[list[Operation]]) -> Restart | PowerCut | None:
-        """Until the power is cut, or it is to stop, or there are no more moments."""
+        """Executes the groups of operations; returns what ended the run, or None if no groups are left."""
         while groups:
-            orders = groups.pop(0)
-            for order in orders:
-                match order:
-                    case Fork() | Rewind() | MakeCheckpoint() | ReadHistory() | ExpireSessions() if len(orders) == 1:
-                        await self._execute_alone(order)
+            operations = groups.pop(0)
+            for operation in operations:
+                match operation:
+                    case Fork() | Rewind() | MakeCheckpoint() | ReadHistory() | ExpireSessions() if (
+                        len(operations) == 1
+                    ):
+                        await self._execute_alone(operation)
                     case Restart():
-                        await self._stop(order)
-                        return order
+                        await self._stop(operation)
+                        return operation
                     case PowerCut():
-                        for _ in range(order.steps):
+                        for _ in range(operation.steps):
                             await trio.lowlevel.checkpoint()
-                        await trio.sleep(order.after_s)
-                        return order
+                        await trio.sleep(operation.after_s)
+                        return operation
                     case _:
-                        await self._execute(order)
+                        await self._execute(operation)
             await self.settle_and_check()
             self._model.auto_action = None
         return None
 
-    async def _execute(self, operation: Operation) -> None:  # noqa: C901 - one line an order
+    async def _execute(self, operation: Operation) -> None:  # noqa: C901 - one line per operation
         clients = self._clients
         match operation:
             case Create():
@@ -137,8 +140,8 @@ class DaemonRun:
                 self._model.act_on_model_call(operation)
             case ToolAction():
                 self._model.act_on_tool_call(operation)
-            case AnswerAutomatically(does):
-                self._model.set_auto_action(does)
+            case AnswerAutomatically(action):
+                self._model.set_auto_action(action)
             case HoldWrites() | FailWrites():
                 clients.disturb_store(operation)
             case ReleaseWrites():
@@ -151,13 +154,13 @@ class DaemonRun:
                 for _ in range(steps):
                     await trio.lowlevel.checkpoint()
             case Restart() | PowerCut():
-                raise AssertionError("these end a life")
+                raise AssertionError("these end a daemon run")
             case _:
                 if self._expectations.sessions:
                     self._execute_on_session(operation)
 
     def _execute_on_session(self, operation: SessionOperation) -> None:
-        """Something of a session."""
+        """Starts an operation on one session."""
         clients, session = self._clients, self._expectations.pick_session(operation.session)
         match operation:
             case Send():
@@ -177,26 +180,28 @@ class DaemonRun:
                 clients.start(partial(clients.send_history_request, operation, session))
 
     async def _execute_alone(self, operation: HistoryOperation | ExpireSessions) -> None:
-        """While nothing else happens, not even time, there is one right answer."""
+        """Executes an operation while nothing else happens and time stands still: it has only one right result."""
         with trio.fail_after(LONG_S), stopped_clock():
             await self._store.wait_idle()
             if self._store.held_at or self._store.failure or not self._expectations.sessions:
                 await self._execute(operation)
                 return
             if isinstance(operation, ExpireSessions):
-                all_of_them = operation.keep_s == 0 and not operation.over_quota
+                expires_all = operation.keep_s == 0 and not operation.over_quota
                 await (
-                    self._retention.check_all_expired(operation) if all_of_them else self._retention.expire(operation)
+                    self._retention.check_all_expired(operation) if expires_all else self._retention.expire(operation)
                 )
                 return
-            facts = await StoreContents.read(self._store.log)
-            asked = await self._clients.send_history_request(
+            contents = await StoreContents.read(self._store.log)
+            request = await self._clients.send_history_request(
                 operation, self._expectations.pick_session(operation.session)
             )
-            assert actual_outcome(asked) == expected_outcome(asked, facts, self._expectations.archive.histories())
+            assert actual_outcome(request) == expected_outcome(
+                request, contents, self._expectations.archive.histories()
+            )
 
     async def settle_and_check(self) -> None:
-        """Let everything come to rest; then what is in memory is what is on the disk, and in whom it was told."""
+        """Waits until everything is idle, then checks memory, disk and what was published against each other."""
         with trio.fail_after(LONG_S):
             await self._store.wait_idle()
         with stopped_clock():
@@ -208,74 +213,77 @@ class DaemonRun:
         if self._store.held_at:
             return
         assert self._clients.pending_requests == 0, "a request hangs"
-        facts = await StoreContents.read(self._store.log)
-        claims, clients = self._expectations, self._clients
-        claims.archive.check(facts)
-        pasts = claims.archive.histories()
+        contents = await StoreContents.read(self._store.log)
+        expectations, clients = self._expectations, self._clients
+        expectations.archive.check(contents)
+        histories = expectations.archive.histories()
         for live in self._runtime.session_cache.live_sessions():
-            folded = facts.sessions[live.id]
-            assert live.session.state == folded.state, "memory is what the disk says"
+            stored = contents.sessions[live.id]
+            assert live.session.state == stored.state, "the state in memory equals the log on disk"
             if live.session.conversation.missing_parent is None:
-                assert live.session.history.messages == pasts.after_each_event(live.id)[-1]
-            assert live.inbox == facts.inboxes[live.id]
-            assert live.stream.last_seq == folded.state.last_seq
-        for reader, _ in clients.readers:
-            assert not reader.has_pending
+                assert live.session.history.messages == histories.after_each_event(live.id)[-1]
+            assert live.inbox == contents.inboxes[live.id]
+            assert live.stream.last_seq == stored.state.last_seq
+        for subscription, _ in clients.readers:
+            assert not subscription.has_pending
         for _, watcher in (*clients.readers, *clients.idle_readers):
-            watcher.check(facts.rows[watcher.session])
+            watcher.check(contents.rows[watcher.session])
         for session, messages in self._model.open_prompts():
-            assert messages == pasts.after_each_event(session)[-1], (
-                "a model is asked with the conversation as it stands"
+            assert messages == histories.after_each_event(session)[-1], (
+                "the prompt of a model is the current conversation"
             )
-        clients.last_seqs = {session: len(rows) for session, rows in facts.rows.items()}
-        claims.check_all(facts, pasts, self._model.prompts)
-        await claims.check_exports(self._store.log)
+        clients.last_seqs = {session: len(rows) for session, rows in contents.rows.items()}
+        expectations.check_all(contents, histories, self._model.prompts)
+        await expectations.check_exports(self._store.log)
 
     async def _stop(self, operation: Restart) -> None:
-        self._store.release(for_good=True)  # a store that lives has an outcome for every write
+        self._store.release(for_good=True)  # a working store has an outcome for every write
         with trio.fail_after(LONG_S):
             await self._runtime.stop(operation.grace_s)
             await self._store.wait_idle()
         assert self._clients.pending_requests == 0, "a request hangs"
 
     async def finish(self) -> StoreContents:
-        """The store works, the model answers by itself: all that was accepted comes to its end, and is swept up."""
+        """Lets every accepted turn end with a working store and an answering model, sweeps, and checks everything.
+
+        Returns the contents of the store.
+        """
         self._store.release(for_good=True)
         self._store.failure = None
         self._model.set_auto_action()
-        claims, clients = self._expectations, self._clients
+        expectations, clients = self._expectations, self._clients
         with trio.fail_after(LONG_S):
             await self._store.wait_idle()
-            for session in claims.existing_sessions:
+            for session in expectations.existing_sessions:
                 await self._runtime.wait(session, {"idle", "error", "closed"})
-            await trio.sleep(1)  # for a draft that should not be
-            for reader, watcher in clients.idle_readers:
-                while reader.has_pending:
-                    await clients.poll_reader(reader, watcher, 512)
+            await trio.sleep(1)  # a wrong draft would be saved by then
+            for subscription, watcher in clients.idle_readers:
+                while subscription.has_pending:
+                    await clients.poll_reader(subscription, watcher, 512)
             await self._retention.sweep()
             await self._store.wait_idle()
-        for number in range(len(claims.existing_sessions)):
-            await self._execute_alone(ReadHistory(number))
+        for index in range(len(expectations.existing_sessions)):
+            await self._execute_alone(ReadHistory(index))
         await self.settle_and_check()
-        assert clients.request_scopes == [], "a client waits for what will not come"
-        for session in claims.closed_at.keys() - claims.expired_at.keys():
+        assert clients.request_scopes == [], "a client waits although everything has ended"
+        for session in expectations.closed_at.keys() - expectations.expired_at.keys():
             assert (await self._runtime.session(session)).state == "closed"
-        for session in claims.expired_at:
+        for session in expectations.expired_at:
             await self._retention.check_not_found(session)
         await self._check_subscribers()
         return await StoreContents.read(self._store.log)
 
     async def _check_subscribers(self) -> None:
-        """Those who follow the daemon, wherever they were, and some who come only now."""
-        claims, everything = self._expectations, self._runtime.global_stream
-        newcomers = {since: Subscriber(since) for since in (0, 1, claims.archive.last_offset // 2)}
+        """Checks the subscribers to the whole daemon, and some new ones that read the log from earlier offsets."""
+        expectations, global_stream = self._expectations, self._runtime.global_stream
+        newcomers = {since: Subscriber(since) for since in (0, 1, expectations.archive.last_offset // 2)}
         with trio.fail_after(LONG_S):
-            for subscriber in (*newcomers.values(), *claims.subscribers):
-                reader = subscriber.subscription or subscriber.subscribe(everything, slow=True)
-                while reader.has_pending:
-                    await subscriber.read_batch(reader)
+            for subscriber in (*newcomers.values(), *expectations.subscribers):
+                subscription = subscriber.subscription or subscriber.subscribe(global_stream, slow=True)
+                while subscription.has_pending:
+                    await subscriber.read_batch(subscription)
                 subscriber.is_slow = False
         for since, newcomer in newcomers.items():
-            newcomer.check_complete(claims.archive, since)
-        for subscriber in claims.subscribers:
-            subscriber.check(claims.archive)
+            newcomer.check_complete(expectations.archive, since)
+        for subscriber in expectations.subscribers:
+            subscriber.check(expectations.archive)

@@ -1,4 +1,4 @@
-"""The disks of the machine, and what is left on them."""
+"""Disks whose power can be cut, in memory and in files, and a view of their raw contents."""
 
 import shutil
 from pathlib import Path
@@ -14,31 +14,36 @@ from walrusd.store.sqlite import SqliteLog
 
 
 class DiskContents(Struct):
-    """What a disk has, whoever may see it: not asked of the store, which would not tell."""
+    """The raw contents of a disk, with rows that the store does not list."""
 
     seqs: dict[int, list[int]]
-    """Of the rows of each session, listed or not, the daemon's too."""
+    """Seqs of the rows of each session, listed or not, and of the daemon."""
     with_side_rows: set[int]
-    """Sessions that anything is kept of beside their events."""
+    """Sessions with rows in tables other than the event table."""
     with_parent: set[int]
-    """Sessions of which it is known from whom they go on."""
+    """Sessions with a recorded parent."""
     unlisted: set[int]
-    """Sessions that are known to have no row of their own."""
+    """Sessions that are recorded as having events, but no session row."""
     orphan_rows: int
-    """Texts, outputs and words of the index that belong to nothing."""
+    """Number of texts, outputs and search index entries that belong to no event or session."""
 
 
 class PowerCutDisk(Protocol):
+    """A disk that keeps what is durable at a power cut."""
+
     async def open(self) -> Log:
-        """The log as the life before left it."""
+        """Opens the log as the last run left it."""
 
     def cut_power(self) -> None:
-        """Take the power away: the next log finds what is durable at this instant, whatever the last one does yet."""
+        """Cuts the power: the next log has only what is durable now, whatever the last one still writes."""
 
-    def contents(self) -> DiskContents: ...
+    def contents(self) -> DiskContents:
+        """Returns the raw contents."""
 
 
 class PowerCutMemoryDisk:
+    """A disk of the store in memory."""
+
     def __init__(self) -> None:
         self._disk = MemoryTables()
 
@@ -50,18 +55,20 @@ class PowerCutMemoryDisk:
 
     def contents(self) -> DiskContents:
         disk = self._disk
-        beside = {
+        with_rows = {
             session
-            for session, kept in disk.sessions.items()
-            if kept.inbox or kept.idempotency_keys or kept.turns or kept.draft or kept.outputs
+            for session, stored in disk.sessions.items()
+            if stored.inbox or stored.idempotency_keys or stored.turns or stored.draft or stored.outputs
         }
-        claimed = {ref for kept in disk.sessions.values() for ref in kept.outputs}
+        referenced = {ref for stored in disk.sessions.values() for ref in stored.outputs}
         return DiskContents(
-            seqs={session: [row.seq for row in kept.rows] for session, kept in disk.sessions.items() if kept.rows},
-            with_side_rows=beside | {session for session, _ in disk.create_keys.values()},
+            seqs={
+                session: [row.seq for row in stored.rows] for session, stored in disk.sessions.items() if stored.rows
+            },
+            with_side_rows=with_rows | {session for session, _ in disk.create_keys.values()},
             with_parent={*disk.forks},
             unlisted={*disk.unlisted_sessions},
-            orphan_rows=len(disk.outputs.keys() - claimed),
+            orphan_rows=len(disk.outputs.keys() - referenced),
         )
 
 
@@ -75,7 +82,7 @@ ORPHANS_SQL = """SELECT (SELECT count(*) FROM text WHERE digest NOT IN (SELECT t
 
 
 class PowerCutFileDisk:
-    """SQLite's files are copied at the instant of the cut, while its threads write on."""
+    """A disk of the SQLite store. At a power cut its files are copied, while its threads continue to write."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -93,7 +100,7 @@ class PowerCutFileDisk:
         before = self._current_folder
         self._run += 1
         self._current_folder.mkdir()
-        # The database first: no checkpoint moves pages from the one to the other, so little is written.
+        # The database first: so little is written that no checkpoint moves pages between the two files.
         for name in ("walrus.db", "walrus.db-wal"):
             if (before / name).exists():
                 shutil.copyfile(before / name, self._current_folder / name)

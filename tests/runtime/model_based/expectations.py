@@ -1,4 +1,4 @@
-"""What clients were promised, kept beside the runtime, and compared with what the log says."""
+"""What the runtime promised its clients in a scenario, and the checks that compare it with the log."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from walrusd.store.contract import InboxEntry, Log
 
 
 class ExpectedSend(Struct, kw_only=True):
-    """One send. Its text begins with the session's number, and is no other's but for repeats of a key."""
+    """One send. Its text begins with the number of the session, and is unique except for repeats of a key."""
 
     session: int
     text: str
@@ -32,35 +32,35 @@ class ExpectedSend(Struct, kw_only=True):
     sent_at: int
     answered_at: int | None = None
     accepted: bool | None = None
-    """None: nobody was told; it may have been, or not."""
+    """None if the client received no answer, so that it may or may not have been accepted."""
     last_seq: int = 0
-    """Of its session when it was accepted."""
+    """The last seq of the session when the send was accepted."""
     result: TurnResult | None = None
 
 
 class Expectations:
-    """All of a story's. `now` counts what happened, so that of two sends one is known to be the earlier, or neither."""
+    """All expectations of a scenario. A logical clock (`next_time`) tells which of two sends was earlier, if either."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.sends: list[ExpectedSend] = []
         self.sessions: list[int] = []
         self.expired_at: dict[int, int] = {}
-        """When it was known of a session that it has expired."""
+        """The time when it was known that the session had expired, by session."""
         self.reported_missing: set[int] = set()
-        """Sessions of which somebody was told that there is none."""
+        """Sessions for which a request was refused as session_not_found."""
         self.documents: list[ExportedSession] = []
         self.subscribers: list[Subscriber] = []
         self.closed_at: dict[int, int] = {}
-        """When a close of the session had been promised."""
+        """The time when a close was accepted, by session."""
         self.interrupted_turns: list[tuple[int, int]] = []
         self.history_requests = HistoryRequests()
         self.effects: list[str] = []
         self.crashes = 0
         self._unchecked_imports: dict[int, ExportedSession] = {}
-        """Sessions that were made of a document, and have not been compared with it."""
+        """The documents of imported sessions that were not compared with them yet."""
         self._text_by_key: dict[tuple[int, str], str] = {}
-        """What was sent with the keys of imported sessions."""
+        """The text that was sent with a key, by imported session and key."""
         self._session_by_key: dict[str, int] = {}
         self._time = 0
 
@@ -69,41 +69,45 @@ class Expectations:
         return [session for session in self.sessions if session not in self.expired_at]
 
     def pick_session(self, number: int) -> int:
-        """One of those there are, or the one that went last."""
-        some = [*self.existing_sessions, *list(self.expired_at)[-1:]]
-        return some[number % len(some)]
+        """Returns one of the existing sessions, or the one that expired last."""
+        candidates = [*self.existing_sessions, *list(self.expired_at)[-1:]]
+        return candidates[number % len(candidates)]
 
     def note_expired(self, sessions: Iterable[int]) -> None:
+        """Notes that these sessions are known to have expired."""
         for session in sessions:
             self.expired_at.setdefault(session, self.next_time())
 
     def next_time(self) -> int:
+        """Advances the logical clock, and returns its time."""
         self._time += 1
         return self._time
 
     def note_created(self, session: int, key: str | None) -> None:
+        """Notes a session that a request created; a repeated key must return the session created first."""
         if key is not None and key in self._session_by_key:
             if self._session_by_key[key] == session:
                 return
-            assert self._session_by_key[key] in self.archive.expired, "a key makes one session"
-        assert session not in self.sessions, "no id is given twice"
+            assert self._session_by_key[key] in self.archive.expired, "a key creates one session"
+        assert session not in self.sessions, "an id is used only once"
         self.sessions.append(session)
         if key is not None:
             self._session_by_key[key] = session
 
     def expect_send(self, session: int, operation: Send) -> ExpectedSend:
-        called = self.next_time()
-        text = self._text_by_key.get((session, operation.key or ""), f"{session} {operation.key or called}")
+        """Returns the expectation of a send that is about to start, with its text."""
+        sent_at = self.next_time()
+        text = self._text_by_key.get((session, operation.key or ""), f"{session} {operation.key or sent_at}")
         if operation.other and operation.key:
             text += " other"
-        claim = ExpectedSend(
-            session=session, text=text, key=operation.key, when_busy=operation.when_busy, sent_at=called
+        send = ExpectedSend(
+            session=session, text=text, key=operation.key, when_busy=operation.when_busy, sent_at=sent_at
         )
-        self.sends.append(claim)
-        return claim
+        self.sends.append(send)
+        return send
 
     def note_imported(self, session: int, document: ExportedSession) -> None:
-        """All that was sent to the session that it was is as though it had been sent to this one."""
+        """Notes an imported session: everything sent to the exported one counts as sent to this one."""
         self.note_created(session, key=None)
         self._unchecked_imports[session] = document
         now = self.next_time()
@@ -111,32 +115,33 @@ class Expectations:
         for message in log:
             if isinstance(message, UserMessage) and is_from_client(message):
                 text = plain_text(message.content)
-                claim = ExpectedSend(session=session, text=text, key=message.key, when_busy="queue", sent_at=now)
-                claim.accepted, claim.answered_at = True, now
-                self.sends.append(claim)
+                send = ExpectedSend(session=session, text=text, key=message.key, when_busy="queue", sent_at=now)
+                send.accepted, send.answered_at = True, now
+                self.sends.append(send)
                 if message.key is not None:
                     self._text_by_key[session, message.key] = text
         if isinstance(log[-1], SessionClosed):
             self.closed_at[session] = self.next_time()
 
     def note_accepted(self, send: ExpectedSend, last_seq: int) -> None:
+        """Notes that a send was accepted; a closed session accepts only a repeat of a key."""
         send.accepted, send.answered_at, send.last_seq = True, self.next_time(), last_seq
         closed = self.closed_at.get(send.session)
         if closed is not None and send.sent_at > closed:
-            twins = [twin for twin in self.sends if twin is not send and _same_key(twin, send)]
-            assert any(twin.sent_at < closed and twin.accepted is not False for twin in twins), (
+            repeats = [other for other in self.sends if other is not send and _same_key(other, send)]
+            assert any(repeat.sent_at < closed and repeat.accepted is not False for repeat in repeats), (
                 "a closed session refuses"
             )
 
     def check_all(self, contents: StoreContents, histories: HistoryModel, prompts: Sequence[RecordedPrompt]) -> None:
-        """What all were told, against all that there ever was."""
+        """Checks all expectations against everything that was ever durable."""
         self.note_expired(self.archive.expired & {*self.sessions})
-        assert self.reported_missing <= self.archive.expired, "what has not expired is found"
+        assert self.reported_missing <= self.archive.expired, "a session that has not expired is found"
         assert {*self.existing_sessions} <= contents.rows.keys()
         for session in self.expired_at.keys() & self.archive.logs.keys():
-            assert isinstance(self.archive.logs[session][-1], SessionClosed), "only what is closed expires"
-        for folded in contents.sessions.values():
-            histories.check(folded.state)
+            assert isinstance(self.archive.logs[session][-1], SessionClosed), "only closed sessions expire"
+        for stored in contents.sessions.values():
+            histories.check(stored.state)
         for session in self.sessions:
             self.check_session(session, self.archive.logs[session], contents.inboxes.get(session, ()))
         self.history_requests.check(self.archive, histories, prompts)
@@ -144,7 +149,7 @@ class Expectations:
             subscriber.check(self.archive)
 
     async def check_exports(self, log: Log) -> None:
-        """Where all is at rest."""
+        """Checks exported documents and imported sessions; everything must be idle."""
         for document in self.documents:
             document.check(self.archive)
         for session in self._unchecked_imports.keys() - self.expired_at.keys():
@@ -152,22 +157,25 @@ class Expectations:
         self._unchecked_imports.clear()
 
     def check_session(self, session: int, log: Sequence[AnySessionEvent], inbox: Sequence[InboxEntry]) -> None:
-        """That the log of a session, and what waits beside it, are what its clients were told."""
-        sends = [claim for claim in self.sends if claim.session == session]
-        heard = [
-            (n, event) for n, event in enumerate(log, 1) if isinstance(event, UserMessage) and is_from_client(event)
+        """Checks the log and the inbox of a session against the answers that its clients received."""
+        sends = [send for send in self.sends if send.session == session]
+        messages = [
+            (seq, event) for seq, event in enumerate(log, 1) if isinstance(event, UserMessage) and is_from_client(event)
         ]
-        places = [plain_text(event.content) for _, event in heard]
-        places += [plain_text(queued.content) for queued in inbox if queued.kind != "close"]
-        self._check_exactly_once(sends, places)
-        self._check_order([claim for claim in sends if claim.key is None], {text: n for n, text in enumerate(places)})
-        self._check_interrupting_sends(
-            [c for c in sends if c.key is None], {plain_text(event.content): seq for seq, event in heard}
+        texts = [plain_text(event.content) for _, event in messages]
+        texts += [plain_text(entry.content) for entry in inbox if entry.kind != "close"]
+        self._check_exactly_once(sends, texts)
+        self._check_order(
+            [send for send in sends if send.key is None], {text: place for place, text in enumerate(texts)}
         )
-        for claim in sends:
-            if result := claim.result:
-                self._check_result(claim, result, log)
-        for turn in (turn for where, turn in self.interrupted_turns if where == session):
+        self._check_interrupting_sends(
+            [send for send in sends if send.key is None],
+            {plain_text(event.content): seq for seq, event in messages},
+        )
+        for send in sends:
+            if result := send.result:
+                self._check_result(send, result, log)
+        for turn in (turn for interrupted, turn in self.interrupted_turns if interrupted == session):
             done = next(event for event in log if isinstance(event, Done) and event.turn == turn)
             assert done.stop_reason == "interrupted"
             assert any(isinstance(event, InterruptRequested) and event.turn == turn for event in log)
@@ -175,40 +183,40 @@ class Expectations:
 
     def _check_exactly_once(self, sends: Sequence[ExpectedSend], recorded_texts: Sequence[str]) -> None:
         counted = Counter(recorded_texts)
-        assert set(counted) <= {claim.text for claim in sends}, "nobody sent that"
-        for text in {claim.text for claim in sends}:
-            fates = {claim.accepted for claim in sends if claim.text == text}
-            if True in fates:
-                assert counted[text] == 1, f"accepted, so there once: {text}"
-            elif None in fates:
-                assert counted[text] <= 1, f"not known, so there at most once: {text}"
+        assert set(counted) <= {send.text for send in sends}, "every message in the log was sent"
+        for text in {send.text for send in sends}:
+            outcomes = {send.accepted for send in sends if send.text == text}
+            if True in outcomes:
+                assert counted[text] == 1, f"accepted, so recorded once: {text}"
+            elif None in outcomes:
+                assert counted[text] <= 1, f"unanswered, so recorded at most once: {text}"
             else:
-                assert counted[text] == 0, f"refused, so not there: {text}"
-        for key in {claim.key for claim in sends} - {None}:
-            texts = {claim.text for claim in sends if claim.key == key}
-            assert sum(counted[text] for text in texts) <= 1, "a key is good for one message"
+                assert counted[text] == 0, f"refused, so not recorded: {text}"
+        for key in {send.key for send in sends} - {None}:
+            texts = {send.text for send in sends if send.key == key}
+            assert sum(counted[text] for text in texts) <= 1, "a key is used for one message"
 
     def _check_order(self, sends: Sequence[ExpectedSend], place: dict[str, int]) -> None:
-        """What was accepted before another was sent stands before it, where both wait at the end of the queue."""
-        there = [claim for claim in sends if claim.accepted and claim.when_busy != "steer"]
-        for first in there:
-            for second in there:
+        """Checks that a message accepted before another was sent comes before it, unless the other one interrupts."""
+        accepted = [send for send in sends if send.accepted and send.when_busy != "steer"]
+        for first in accepted:
+            for second in accepted:
                 earlier = first.answered_at is not None and first.answered_at < second.sent_at
                 if earlier and second.when_busy in {"queue", "reject"}:
                     assert place[first.text] < place[second.text], f"{second.text} came after {first.text}"
 
     def _check_interrupting_sends(self, sends: Sequence[ExpectedSend], seqs: dict[str, int]) -> None:
-        """One that interrupts goes to the head: at most the one whose turn just opened is still before it."""
-        for urgent in sends:
-            if urgent.when_busy != "interrupt" or not urgent.accepted or urgent.text not in seqs:
+        """Checks that an interrupting message goes to the head: at most one turn that was just opened is before it."""
+        for interrupting in sends:
+            if interrupting.when_busy != "interrupt" or not interrupting.accepted or interrupting.text not in seqs:
                 continue
             before = [
-                claim.text
-                for claim in sends
-                if claim.when_busy in {"queue", "reject"}
-                and urgent.last_seq < seqs.get(claim.text, 0) < seqs[urgent.text]
+                send.text
+                for send in sends
+                if send.when_busy in {"queue", "reject"}
+                and interrupting.last_seq < seqs.get(send.text, 0) < seqs[interrupting.text]
             ]
-            assert len(before) <= 1, f"{urgent.text} waited for {before}"
+            assert len(before) <= 1, f"{interrupting.text} waited for {before}"
 
     def _check_result(self, send: ExpectedSend, result: TurnResult, log: Sequence[AnySessionEvent]) -> None:
         done = log[result.last_seq - 1]
@@ -220,21 +228,22 @@ class Expectations:
         assert [event for event in turn if isinstance(event, Done)] == [done]
 
     def check_repeats(self) -> None:
+        """Checks that every send with the same key has the same result."""
         results: dict[tuple[int, str], TurnResult] = {}
-        for claim in self.sends:
-            if claim.key is not None and claim.result is not None:
-                first = results.setdefault((claim.session, claim.key), claim.result)
-                assert claim.result == first, "a repeat gives the first result"
+        for send in self.sends:
+            if send.key is not None and send.result is not None:
+                first = results.setdefault((send.session, send.key), send.result)
+                assert send.result == first, "a repeat gives the first result"
 
     def check_effects(self) -> None:
-        """No tool ran twice, and none without its intent in the log."""
+        """Checks that no tool ran twice, and none without its intent in the log."""
         events = [event for log in self.archive.native_logs() for event in log]
         started = [event.call_id for event in events if isinstance(event, ToolStarted)]
         assert max(Counter(self.effects).values(), default=1) == 1
         assert set(self.effects) <= set(started)
         assert max(Counter(started).values(), default=1) <= MAX_CALL_RUNS
         bugs = [event for event in events if isinstance(event, Done) and event.error and event.error.kind == "internal"]
-        assert len(bugs) <= self.crashes, f"a turn crashed without an order: {bugs}"
+        assert len(bugs) <= self.crashes, f"a turn crashed without an injected crash: {bugs}"
 
 
 def _same_key(one: ExpectedSend, other: ExpectedSend) -> bool:

@@ -1,4 +1,4 @@
-"""Sessions that are exported and imported again: what a document says, and what is made of it."""
+"""Checks of exported documents, and of the sessions imported from them."""
 
 import json
 from collections.abc import Sequence
@@ -12,70 +12,81 @@ from walrusd.store.contract import EventRow, Log
 
 
 class ExportedSession(Struct, kw_only=True):
-    """One that was exported."""
+    """A document of an exported session."""
 
     session: int
     known_seq: int
-    """The session had come that far when it was asked for."""
+    """The last known seq of the session when the export was requested."""
     text: str
     data: dict[str, Any]
     is_checked: bool = False
 
     @classmethod
     def parse(cls, text: str, session: int, known_seq: int) -> "ExportedSession":
+        """Decodes a document."""
         return cls(session=session, known_seq=known_seq, text=text, data=json.loads(text))
 
     @property
     def last_seq(self) -> int:
+        """The last seq that was exported."""
         last_seq: int = self.data["session"]["last_seq"]
         return last_seq
 
     @property
     def keys(self) -> set[str]:
-        return {used["key"] for used in self.data["keys"]}
+        """The idempotency keys in the document."""
+        return {item["key"] for item in self.data["keys"]}
 
     def check(self, archive: Archive) -> None:
-        """That it is the session as it stood at a rest, and not before the last one that there was."""
+        """Checks that it is the session at a moment without an open turn, not earlier than the last known one."""
         if self.is_checked:
             return
         log = archive.logs[self.session]
         assert last_idle_seq(log, self.last_seq) == self.last_seq >= last_idle_seq(log, self.known_seq)
         assert self.data["session"]["id"] == self.session
         logs = [(self.session, self.last_seq), *_fork_points(archive, self.session)][::-1]
-        assert self._logs() == [_events(archive.rows[at][:upto]) for at, upto in logs]
-        assert [(one["session"], one["upto"]) for one in self.data["ancestors"]] == logs[:-1]
-        said = log[: self.last_seq]
-        assert self.keys == {event.key for event in said if isinstance(event, UserMessage) and event.key is not None}
-        named = {event.ref for event in said if isinstance(event, ToolResult) and event.ref is not None}
-        kept = {(self.session, output["ref"]) for output in self.data["outputs"]}
+        assert self._logs() == [_events(archive.rows[session][:upto]) for session, upto in logs]
+        assert [(ancestor["session"], ancestor["upto"]) for ancestor in self.data["ancestors"]] == logs[:-1]
+        exported = log[: self.last_seq]
+        assert self.keys == {
+            event.key for event in exported if isinstance(event, UserMessage) and event.key is not None
+        }
+        referenced = {event.ref for event in exported if isinstance(event, ToolResult) and event.ref is not None}
+        included = {(self.session, output["ref"]) for output in self.data["outputs"]}
         if not archive.imported_rows.get(self.session):
-            assert {(self.session, ref) for ref in named} - kept <= archive.released, "it holds what the session had"
+            assert {(self.session, ref) for ref in referenced} - included <= archive.released, (
+                "it has every output that was not deleted"
+            )
         self.is_checked = True
 
     async def check_import(self, session: int, archive: Archive, log: Log) -> None:
-        """That the session which was made of it is the one that was exported."""
+        """Checks that the imported session equals the exported one."""
         points = _fork_points(archive, session)
-        ids = dict(zip([one["session"] for one in self.data["ancestors"]][::-1], [at for at, _ in points], strict=True))
+        ids = dict(
+            zip([old["session"] for old in self.data["ancestors"]][::-1], [new for new, _ in points], strict=True)
+        )
         ids[self.session] = session
-        here = [(session, self.last_seq), *points][::-1]
-        assert self._logs(ids) == [_events(archive.rows[at][:upto]) for at, upto in here]
-        pasts = archive.histories()
+        logs = [(session, self.last_seq), *points][::-1]
+        assert self._logs(ids) == [_events(archive.rows[at][:upto]) for at, upto in logs]
+        histories = archive.histories()
         assert (
-            pasts.after_each_event(session)[1 : self.last_seq + 1]
-            == pasts.after_each_event(self.session)[1 : self.last_seq + 1]
+            histories.after_each_event(session)[1 : self.last_seq + 1]
+            == histories.after_each_event(self.session)[1 : self.last_seq + 1]
         )
         for key in self.keys:
-            there = await log.idempotency_key(session, key)
-            digests = {used["digest"] for used in self.data["keys"] if used["key"] == key}
-            assert there is not None, "keys hold"
-            assert {there.digest.hex()} == digests
+            stored = await log.idempotency_key(session, key)
+            digests = {item["digest"] for item in self.data["keys"] if item["key"] == key}
+            assert stored is not None, "idempotency keys are imported"
+            assert {stored.digest.hex()} == digests
         for output in self.data["outputs"]:
             if (session, output["ref"]) not in archive.released:
                 assert (session, output["ref"]) in archive.outputs
 
     def _logs(self, ids: dict[int, int] | None = None) -> list[list[dict[str, Any]]]:
-        """The events of each, the oldest first; where `ids` are given, with these."""
-        logs: list[list[dict[str, Any]]] = json.loads(json.dumps([one["events"] for one in self.data["ancestors"]]))
+        """Returns the events of each log, the oldest session first, with session ids replaced by those in `ids`."""
+        logs: list[list[dict[str, Any]]] = json.loads(
+            json.dumps([ancestor["events"] for ancestor in self.data["ancestors"]])
+        )
         logs.append(json.loads(json.dumps(self.data["events"])))
         for event in (event for log in logs for event in log):
             if ids is not None:
@@ -86,7 +97,7 @@ class ExportedSession(Struct, kw_only=True):
 
 
 def last_idle_seq(log: Sequence[AnySessionEvent], upto: int) -> int:
-    """The last seq up to there at which no turn is open."""
+    """Returns the last seq up to `upto` at which no turn is open."""
     last, is_open = 0, False
     for seq, event in enumerate(log[:upto], 1):
         is_open = isinstance(event, UserMessage) or (is_open and not isinstance(event, Done))
@@ -95,7 +106,7 @@ def last_idle_seq(log: Sequence[AnySessionEvent], upto: int) -> int:
 
 
 def _fork_points(archive: Archive, session: int) -> list[tuple[int, int]]:
-    """What a session goes on from: of which session up to where, the latest first."""
+    """Returns the ancestors of a session, each with the seq of the fork, the nearest first."""
     points: list[tuple[int, int]] = []
     parent = _parent(archive, session)
     while parent is not None:

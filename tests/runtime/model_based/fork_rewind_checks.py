@@ -1,4 +1,4 @@
-"""Forks, rewinds, checkpoints and reads: what they answer, and what is there afterwards."""
+"""Requests to fork, rewind, checkpoint and read a session, and checks of their answers and effects."""
 
 from collections.abc import Sequence
 
@@ -24,34 +24,35 @@ from walrus_protocol.problems import Problem
 from walrusd.runtime.runtime import Runtime
 
 UNAVAILABLE = {"shutting_down", "storage_full", "storage_failed", "session_not_found"}
+"""Kinds of Problem that every request may be refused with."""
 ALLOWED_PROBLEMS: dict[type[HistoryOperation], set[str]] = {
     Fork: UNAVAILABLE | {"offset_in_future"},
     Rewind: UNAVAILABLE | {"offset_in_future", "session_busy", "session_closed"},
     MakeCheckpoint: UNAVAILABLE | {"session_closed"},
     ReadHistory: UNAVAILABLE,
 }
-"""What each may be refused with: no turn and no close keeps a session from being forked."""
+"""Kinds of Problem that each may be refused with: a session can be forked during a turn, and after a close."""
 
 HistoryAnswer = ForkResult | RewindResult | CheckpointResult | list[Message]
 
 
 class HistoryRequest(Struct, kw_only=True):
-    """One request. It has neither answer nor refusal where nobody was told."""
+    """One request. It has neither `answer` nor `problem_kind` if no result reached the client."""
 
     operation: HistoryOperation
     session: int
     at: int
-    """The point asked for; 0: the end, wherever that is by then."""
+    """The requested point; 0 means the end."""
     known_seq: int
-    """The session had come that far when it was asked."""
+    """The last known seq of the session when the request was sent."""
     was_expired: bool
-    """It had expired by then."""
+    """Whether the session had expired when the request was sent."""
     answer: HistoryAnswer | None = None
     problem_kind: str | None = None
 
 
 class HistoryRequests:
-    """All that was asked for in a story."""
+    """All such requests of a scenario."""
 
     def __init__(self) -> None:
         self._requests: list[HistoryRequest] = []
@@ -61,34 +62,38 @@ class HistoryRequests:
     ) -> HistoryRequest:
         point = operation.at if isinstance(operation, Fork | Rewind) else None
         at = 0 if point is None else 1 + point % (known_seq + 1)
-        asked = HistoryRequest(
+        request = HistoryRequest(
             operation=operation, session=session, at=at, known_seq=known_seq, was_expired=was_expired
         )
-        self._requests.append(asked)
+        self._requests.append(request)
         try:
-            asked.answer = await _send(runtime, asked)
+            request.answer = await _send(runtime, request)
         except Problem as problem:
-            asked.problem_kind = problem.kind
+            request.problem_kind = problem.kind
             if problem.kind not in ALLOWED_PROBLEMS[type(operation)]:
                 raise
-        return asked
+        return request
 
     def check(self, archive: Archive, histories: HistoryModel, prompts: Sequence[RecordedPrompt]) -> None:
-        """That all that was promised is there, once, and that models were `shown` what there was."""
+        """Checks that everything promised is recorded once, and that every prompt is a history of its session."""
         for session, messages in prompts:
-            assert messages in histories.after_each_event(session), f"session {session} never was like that: {messages}"
-        for asked in self._requests:
-            _check(asked, archive, histories)
+            assert messages in histories.after_each_event(session), (
+                f"session {session} never had this history: {messages}"
+            )
+        for request in self._requests:
+            _check(request, archive, histories)
         events = [event for log in archive.native_logs() for event in log]
         self._check_once(Fork, sum(isinstance(event, SessionCreated) and event.parent is not None for event in events))
         self._check_once(Rewind, sum(isinstance(event, Rewound) for event in events))
         self._check_once(MakeCheckpoint, sum(isinstance(event, CheckpointCreated) for event in events))
 
     def _check_once(self, kind: type[HistoryOperation], recorded: int) -> None:
-        asked = [each for each in self._requests if isinstance(each.operation, kind)]
-        promised = sum(each.answer is not None for each in asked)
-        unsure = sum(each.answer is None and each.problem_kind is None for each in asked)
-        assert promised <= recorded <= promised + unsure, f"{kind.__name__}: {promised} promised, {recorded} there"
+        requests = [request for request in self._requests if isinstance(request.operation, kind)]
+        promised = sum(request.answer is not None for request in requests)
+        unanswered = sum(request.answer is None and request.problem_kind is None for request in requests)
+        assert promised <= recorded <= promised + unanswered, (
+            f"{kind.__name__}: {promised} promised, {recorded} recorded"
+        )
 
 
 async def _send(runtime: Runtime, request: HistoryRequest) -> HistoryAnswer:
@@ -133,14 +138,14 @@ def _check(request: HistoryRequest, archive: Archive, histories: HistoryModel) -
 
 
 def _check_point(request: HistoryRequest, at: int, log: Sequence[AnySessionEvent]) -> None:
-    assert at == resume_seq(log, request.at or at), "a point with no open call, and the last such one"
+    assert at == resume_seq(log, request.at or at), "the last point with no open call"
     assert at >= resume_seq(log, request.at or request.known_seq)
 
 
 def expected_outcome(
     request: HistoryRequest, contents: StoreContents, histories: HistoryModel
 ) -> str | int | list[Message]:
-    """How it has to be answered while nothing else happens: the kind of the refusal, the point, or the messages."""
+    """Returns the only right result while nothing else happens: a problem kind, a point or the messages."""
     if request.session not in contents.rows:
         return "session_not_found"
     log, queued = contents.events(request.session), [entry.kind for entry in contents.inboxes[request.session]]
@@ -167,7 +172,7 @@ def _is_running(log: Sequence[AnySessionEvent]) -> bool:
 
 
 def actual_outcome(request: HistoryRequest) -> str | int | list[Message]:
-    """What came of it, in the same words."""
+    """Returns the result of the request, in the form of `expected_outcome`."""
     match request.answer:
         case None:
             assert request.problem_kind is not None, "it was neither answered nor refused"

@@ -1,7 +1,7 @@
-"""What the machine may be told to do, as values: machine_draws.py has hypothesis make stories of them.
+"""The operations of a scenario, as values. strategies.py makes hypothesis build scenarios of them.
 
-A story is a list of moments. The orders of one moment are carried out at once, in an order that is trio's to choose;
-then the machine lets everything come to rest and checks.
+A scenario is a list of groups. The operations of a group are started together, and trio chooses their order; then the
+test waits until everything is idle and checks it.
 """
 
 from typing import Literal
@@ -17,7 +17,10 @@ class Create(Struct, frozen=True):
 
 
 class Send(Struct, frozen=True):
-    """`session` and its like count those there are, round and round. `other`: with another text than the key's own."""
+    """`session` is an index into the existing sessions, modulo their number, as in all operations.
+
+    `other`: with another text than the one that belongs to the key.
+    """
 
     session: int
     when_busy: WhenBusy
@@ -37,13 +40,13 @@ class Close(Struct, frozen=True):
 
 
 class Resume(Struct, frozen=True):
-    """Somebody has the agent go on by hand."""
+    """Resumes a session by hand."""
 
     session: int
 
 
 class Fork(Struct, frozen=True):
-    """`at` counts the seqs that there are and one that is not, round and round; without it, from the end."""
+    """`at` is an index into the existing seqs and one that does not exist, modulo their number; None is the end."""
 
     session: int
     at: int | None
@@ -60,7 +63,7 @@ class MakeCheckpoint(Struct, frozen=True):
 
 
 class ReadHistory(Struct, frozen=True):
-    """Somebody looks at the whole conversation."""
+    """Reads the whole conversation."""
 
     session: int
 
@@ -70,15 +73,15 @@ class Export(Struct, frozen=True):
 
 
 class Import(Struct, frozen=True):
-    """Of one of the documents that were exported, in this life or before."""
+    """Imports one of the documents that were exported, in this run or before."""
 
     document: int
 
 
 class ExpireSessions(Struct, frozen=True):
-    """Sessions go that were closed for longer than `keep_s`; or, for want of `room`, the one closed first.
+    """Expires sessions closed for longer than `keep_s`, or, with `over_quota`, the one that was closed first.
 
-    Without `sweeps` nobody finds the time, from then on, to throw away their events.
+    Without `sweeps` no sweep deletes their events from then on.
     """
 
     keep_s: float
@@ -91,8 +94,10 @@ class Sweep(Struct, frozen=True):
 
 
 class ToggleSubscriber(Struct, frozen=True):
-    """One who follows the whole daemon comes: a new one behind any offset there is, one who was here before behind
-    the last that he saw. One who is here goes. A slow one takes what there is when somebody is to `Look`.
+    """Subscribes to the whole daemon, or unsubscribes if it is subscribed.
+
+    A new subscriber starts after any offset, a returning one after the last offset that it received. A slow one reads
+    only at a `PollIdleReaders`.
     """
 
     client: int
@@ -101,13 +106,13 @@ class ToggleSubscriber(Struct, frozen=True):
 
 
 class SetMaxIdle(Struct, frozen=True):
-    """So long, and no longer, sessions stay in memory that nobody uses."""
+    """Sets how long unused sessions stay in memory."""
 
     idle_s: float
 
 
 class AttachReader(Struct, frozen=True):
-    """A reader behind any seq there is. An idle one looks only when its session is asked to `Look`."""
+    """Starts a reader after any seq of the session. An idle one reads only at a `PollIdleReaders`."""
 
     session: int
     since: int
@@ -120,35 +125,35 @@ class PollIdleReaders(Struct, frozen=True):
 
 
 class CancelRequest(Struct, frozen=True):
-    """A client goes away: the wait ends, not the turn."""
+    """Cancels an open request: the wait ends, not the turn."""
 
     client: int
 
 
 class ModelAction(Struct, frozen=True):
-    """To one of the model calls that wait for a word."""
+    """Gives an action to one of the model calls that wait for one."""
 
     call: int
-    action: Literal["say", "think", "answer", "say nothing", "call tools", "fail", "crash"]
+    action: Literal["text chunk", "thinking chunk", "answer", "empty answer", "call tools", "fail", "crash"]
 
 
 class ToolAction(Struct, frozen=True):
-    """To one of the tool calls under way."""
+    """Gives an action to one of the running tool calls."""
 
     call: int
     action: Literal["return", "crash"]
 
 
 class AnswerAutomatically(Struct, frozen=True):
-    """The model and the tools speak by themselves until this moment has come to rest."""
+    """Lets the model and the tools answer by themselves until this group is finished."""
 
     action: Literal["answer", "call tools"] = "answer"
 
 
 class HoldWrites(Struct, frozen=True):
-    """The store is slow: what is written does not get there, or does while nobody is told.
+    """Makes the store slow: writes do not reach the log, or reach it without being reported.
 
-    As with all `steps`: so many of the scheduler after the orders of its moment have begun.
+    `steps`, as in all operations: the number of scheduler steps after the operations of the group have started.
     """
 
     when: Literal["before", "after"]
@@ -173,13 +178,13 @@ class AdvanceTime(Struct, frozen=True):
 
 
 class YieldToOthers(Struct, frozen=True):
-    """So many steps of the scheduler, before the next order of its moment is given."""
+    """Waits for this many scheduler steps before the next operation of the group starts."""
 
     steps: int
 
 
 class Restart(Struct, frozen=True):
-    """`on_restart`: what the next life does with the turns that this one leaves open."""
+    """`on_restart`: what the next run does with the turns that this one leaves open. `failing`: its store fails."""
 
     grace_s: float
     failing: bool
@@ -187,7 +192,7 @@ class Restart(Struct, frozen=True):
 
 
 class PowerCut(Struct, frozen=True):
-    """`after_s`: what a thread does is not counted in steps."""
+    """`after_s`: additional wait before the cut, because the work of threads is not counted in steps."""
 
     failing: bool
     steps: int
@@ -197,7 +202,7 @@ class PowerCut(Struct, frozen=True):
 
 HistoryOperation = Fork | Rewind | MakeCheckpoint | ReadHistory
 SessionOperation = HistoryOperation | Send | Interrupt | Close | Resume | Export | AttachReader
-"""Something of a session."""
+"""Operations on one session."""
 Operation = (
     SessionOperation
     | Create

@@ -1,4 +1,4 @@
-"""The hook of the machine's runtimes: the puppet's tools, and every fact in the order in which it was told."""
+"""The hook of the tested runtimes: it runs the tools of the scripted model and records every logged event in order."""
 
 from tests.runtime.model_based.scripted_model import LOOK, TOUCH, ScriptedModel
 from walrus_protocol.events import AnyEvent, AnySessionEvent, ToolResult
@@ -8,6 +8,8 @@ from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class RecordingHook(Hook):
+    """Records the logged events of one run."""
+
     def __init__(self, model: ScriptedModel) -> None:
         self.events: list[AnySessionEvent] = []
         self._model = model

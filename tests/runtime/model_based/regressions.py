@@ -1,4 +1,4 @@
-"""Stories that went wrong once, and such as are rarely drawn."""
+"""Scenarios that failed once, and scenarios that hypothesis rarely generates."""
 
 from collections.abc import Sequence
 
@@ -43,28 +43,28 @@ def send(when_busy: WhenBusy = "queue", key: str | None = None, session: int = 0
 
 HOLD = HoldWrites(when="before", steps=0)
 FIXED_BUGS: dict[str, Scenario] = {
-    "the turn that was left open cannot be ended at once": [
+    "an open turn cannot be ended at once after a restart": [
         [send()],
         [ModelAction(call=0, action="call tools")],
         [Restart(grace_s=0, failing=True)],
     ],
-    "two closes at once": [[Close(session=0, force=True), Close(session=0, force=False)]],
-    "the first of two twins goes away": [
+    "two closes at the same time": [[Close(session=0, force=True), Close(session=0, force=False)]],
+    "the first of two sends with one key is cancelled": [
         [HOLD],
         [send(key="k")],
         [send(), send(), send(key="k"), CancelRequest(client=0)],
     ],
-    "an interrupt that meets the end of the turn": [
+    "an interrupt at the end of the turn": [
         [send(), send(), send()],
         [ModelAction(call=0, action="answer"), Interrupt(session=0)],
     ],
-    "an interrupt that meets a crash": [[send()], [ModelAction(call=0, action="crash"), Interrupt(session=0)]],
-    "a turn that opens while the worker of the one before leaves": [
+    "an interrupt during a crash of the model": [[send()], [ModelAction(call=0, action="crash"), Interrupt(session=0)]],
+    "a turn opens while the worker finishes the one before": [
         [send()],
         [send(), Interrupt(session=0), send("reject")],
         [ModelAction(call=0, action="answer"), send(key="k")],
     ],
-    "a close between the two looks of a message that interrupts": [
+    "a close between the two checks of an interrupting message": [
         [PowerCut(failing=True, steps=0)],
         [send()],
         [HOLD],
@@ -74,9 +74,9 @@ FIXED_BUGS: dict[str, Scenario] = {
 }
 POWER_CUT = PowerCut(failing=False, steps=0)
 FORK_AT_EVERY_POINT: list[list[Operation]] = [[Fork(session=0, at=at)] for at in range(16)]
-"""At every point there is, and one that is not."""
+"""Forks at every existing point, and at one that does not exist."""
 RARE_SCENARIOS: dict[str, Scenario] = {
-    "a fork that was read is rewound in memory": [
+    "a fork whose history was read is rewound in memory": [
         [SetMaxIdle(600.0)],
         *([send()], [AnswerAutomatically()], [Fork(session=0, at=None)], [ReadHistory(1)]),
         *(
@@ -87,13 +87,13 @@ RARE_SCENARIOS: dict[str, Scenario] = {
             [AnswerAutomatically()],
         ),
     ],
-    "forks of forks of what is rewound and closed": [
+    "forks of forks of a session that is rewound and closed": [
         *([send()], [AnswerAutomatically()], [Fork(session=0, at=None)]),
         *([send(session=1)], [AnswerAutomatically()], [Fork(session=1, at=None)]),
         *([send(session=2)], [AnswerAutomatically()], [Rewind(session=0, at=0)], [Close(session=1, force=False)]),
         *([Fork(session=1, at=None)], [Fork(session=2, at=None)], [POWER_CUT], [ReadHistory(3), ReadHistory(4)]),
     ],
-    "every point of a turn with tools, while it runs and after": [
+    "every point of a turn with tools, during the turn and after it": [
         [send()],
         [ModelAction(call=0, action="call tools")],
         [MakeCheckpoint(session=0, name="a"), Rewind(session=0, at=0)],
@@ -105,7 +105,7 @@ RARE_SCENARIOS: dict[str, Scenario] = {
         [Rewind(session=0, at=13)],
         [Rewind(session=0, at=2)],
     ],
-    "a message that comes while a session is rewound": [
+    "a message arrives while a session is rewound": [
         *(
             [send()],
             [AnswerAutomatically()],
@@ -116,7 +116,7 @@ RARE_SCENARIOS: dict[str, Scenario] = {
         ),
         *([AnswerAutomatically()], [Rewind(session=0, at=0)], [send(key="k")]),
     ],
-    "two crashes, and then by hand": [
+    "two crashes, then a resume by hand": [
         [send()],
         [POWER_CUT],
         [POWER_CUT],
@@ -125,10 +125,10 @@ RARE_SCENARIOS: dict[str, Scenario] = {
         [POWER_CUT],
         [AnswerAutomatically()],
     ],
-    "an interrupt that is durable and nobody was told": [
+    "an interrupt that is durable but not reported": [
         *([send()], [HoldWrites(when="after", steps=0)], [Interrupt(session=0)], [POWER_CUT], [AnswerAutomatically()]),
     ],
-    "a crash while a tool does what cannot be done twice": [
+    "a crash during a tool call that is not idempotent": [
         *(
             [send()],
             [ModelAction(call=0, action="call tools")],
@@ -136,9 +136,9 @@ RARE_SCENARIOS: dict[str, Scenario] = {
         ),
         *([POWER_CUT], [AnswerAutomatically()]),
     ],
-    "a crash in mid-sentence": [
+    "a crash during a reply": [
         [send()],
-        [ModelAction(call=0, action="say")],
+        [ModelAction(call=0, action="text chunk")],
         [AdvanceTime(0.3)],
         [POWER_CUT],
         [AnswerAutomatically()],
@@ -157,12 +157,12 @@ POWER_CUT_DURING_SWEEP: list[list[Operation]] = [
 
 
 def one_per_group(*operations: Operation) -> list[list[Operation]]:
-    """Each in a moment of its own."""
-    return [[order] for order in operations]
+    """Returns the operations, each in a group of its own."""
+    return [[operation] for operation in operations]
 
 
 SESSION_TURNOVER: dict[str, Scenario] = {
-    "one goes and comes again, and what was made of it": [
+    "a session expires and is imported again, then forked": [
         *one_per_group(
             TOGGLE_SUBSCRIBER,
             send(key="k"),
@@ -196,7 +196,7 @@ SESSION_TURNOVER: dict[str, Scenario] = {
         ),
         *one_per_group(AnswerAutomatically(), CLOSE, EXPIRE_ALL, ReadHistory(0)),
     ],
-    "forks of forks of what goes, and then they": [
+    "a session with forks of forks expires, then the forks do": [
         *one_per_group(
             send(),
             AnswerAutomatically(),
@@ -224,7 +224,7 @@ SESSION_TURNOVER: dict[str, Scenario] = {
         ),
         *one_per_group(CLOSE, EXPIRE_ALL),
     ],
-    "texts and outputs that two have": [
+    "texts and outputs that two sessions share": [
         *one_per_group(
             send(),
             ANSWER_WITH_TOOLS,
@@ -239,12 +239,12 @@ SESSION_TURNOVER: dict[str, Scenario] = {
         ),
         *one_per_group(Export(1), Import(1), CLOSE, EXPIRE_ALL, ReadHistory(0), CLOSE, EXPIRE_ALL, ReadHistory(0)),
     ],
-    "an import that is cut off": [
+    "power cuts during an import": [
         *one_per_group(send(key="k"), ANSWER_WITH_TOOLS, Export(0)),
         *POWER_CUT_DURING_IMPORT,
         *one_per_group(Import(0), send(session=1, key="k"), AnswerAutomatically()),
     ],
-    "a sweep that is cut off": [
+    "power cuts during a sweep": [
         *one_per_group(
             send(),
             ANSWER_WITH_TOOLS,
@@ -256,7 +256,7 @@ SESSION_TURNOVER: dict[str, Scenario] = {
         ),
         *POWER_CUT_DURING_SWEEP,
     ],
-    "one that somebody reads stays as long as he does": [
+    "a session with a reader is not deleted while it is read": [
         *one_per_group(
             send(),
             AnswerAutomatically(),
@@ -269,7 +269,7 @@ SESSION_TURNOVER: dict[str, Scenario] = {
             ReadHistory(0),
         ),
     ],
-    "one who follows, while sessions come and go": [
+    "a subscriber while sessions are created and deleted": [
         *one_per_group(
             ToggleSubscriber(0, 0, slow=True),
             send(),
@@ -288,7 +288,7 @@ SESSION_TURNOVER: dict[str, Scenario] = {
     ],
 }
 FORK_DURING_EXPIRY: dict[str, Scenario] = {
-    f"one that is forked {steps} steps after it is to go": [
+    f"a fork {steps} steps after the expiry of its parent began": [
         *one_per_group(send(), ANSWER_WITH_TOOLS, send(), ANSWER_WITH_TOOLS, CLOSE, AdvanceTime(6.0)),
         [EXPIRE_ALL, YieldToOthers(steps), Fork(0, 3)],
     ]

@@ -1,4 +1,4 @@
-"""Sessions that expire, what is swept up after them, and what may be left when nobody needs it."""
+"""Expires sessions and sweeps their rows, and checks what is left afterwards."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -24,7 +24,7 @@ DAY_S = 86_400.0
 
 
 class RetentionDriver:
-    """The space of one life. `see` is shown each fact of it."""
+    """The retention collector of one run. `on_sessions_expired` is called with each expiry."""
 
     def __init__(
         self, runtime: Runtime, store: ControllableStore, on_sessions_expired: Callable[[SessionsExpired], None]
@@ -37,11 +37,12 @@ class RetentionDriver:
             runtime.session_cache,
             runtime.daemon_recorder,
             storage_settings=lambda: self._settings,
-            clock=lambda: trio.current_time() + 1,  # what was closed just now, was closed before
+            clock=lambda: trio.current_time() + 1,  # a session closed at this moment counts as closed before it
             on_event=on_sessions_expired,
         )
 
     async def expire(self, operation: ExpireSessions) -> None:
+        """Expires sessions by age, or one to get below the quota."""
         self._store.sweep_enabled = operation.sweeps
         if operation.over_quota:
             self._settings = StorageSettings(max_db_bytes=(await self._store.space_usage()).used_bytes - 1)
@@ -50,28 +51,29 @@ class RetentionDriver:
         await self._collector.collect(dry_run=False)
 
     async def sweep(self) -> None:
+        """Deletes the rows of expired sessions."""
         self._store.sweep_enabled = True
         self._settings = StorageSettings()
         await self._collector.collect(dry_run=False)
 
     async def check_all_expired(self, operation: ExpireSessions) -> None:
-        """All go that are closed and that nobody uses; the writer's thread may be using one a moment longer."""
+        """Checks that all closed, unused sessions expire; the writer's thread may use one a moment longer."""
         for _ in range(100):
             await self.expire(operation)
-            facts = await StoreContents.read(self._store.log)
-            closed = {session for session, folded in facts.sessions.items() if folded.state.state == "closed"}
+            contents = await StoreContents.read(self._store.log)
+            closed = {session for session, stored in contents.sessions.items() if stored.state.state == "closed"}
             used = {session for session in closed if self._runtime.session_cache.find_live(session)}
             if closed == used:
                 return
-        raise AssertionError(f"{closed - used} are closed, and do not go")
+        raise AssertionError(f"{closed - used} are closed, but do not expire")
 
     async def check_not_found(self, session: int) -> None:
-        """Everywhere."""
+        """Checks that every request for the session is refused, and that a search does not find it."""
         runtime, log = self._runtime, self._store.log
 
-        async def say(_: str) -> None:
+        async def write(_: str) -> None:
             await trio.lowlevel.checkpoint()
-            raise AssertionError("there is nothing to be said of it")
+            raise AssertionError("an expired session is not exported")
 
         requests: list[Callable[[], Awaitable[object]]] = [
             lambda: runtime.session(session),
@@ -85,25 +87,25 @@ class RetentionDriver:
             lambda: runtime.fork_rewind.checkpoint(session, "a"),
             lambda: runtime.fork_rewind.checkpoints(session),
             lambda: runtime.fork_rewind.history(session),
-            lambda: export_session(log, session, say, page_slot=nullcontext, clock=trio.current_time, version="0"),
+            lambda: export_session(log, session, write, page_slot=nullcontext, clock=trio.current_time, version="0"),
         ]
         for request in requests:
-            with pytest.raises(Problem) as refused:
+            with pytest.raises(Problem) as caught:
                 await request()
-            assert refused.value.kind == "session_not_found"
+            assert caught.value.kind == "session_not_found"
         hits = await log.search(f'"{session}"')
         assert session not in {hit.session for hit in hits}
 
 
 def check_disk_contents(contents: StoreContents, on_disk: DiskContents, archive: Archive) -> None:
-    """After the last sweep: all that somebody needs is there, and nothing else."""
+    """Checks that after the last sweep all needed rows are on disk, and nothing else."""
     needed = {
         session: [row.seq for row in rows] for session, rows in {**contents.rows, **contents.inherited_rows}.items()
     }
     assert on_disk.seqs == needed | (
         {DAEMON_SESSION: [row.seq for row in contents.daemon_rows]} if contents.daemon_rows else {}
     )
-    assert on_disk.with_side_rows <= contents.rows.keys(), "with a session goes all that was kept beside it"
+    assert on_disk.with_side_rows <= contents.rows.keys(), "rows in other tables are deleted with their session"
     assert on_disk.with_parent == {session for session in needed if _has_parent(archive.logs[session][0])}
     assert on_disk.unlisted == contents.inherited_rows.keys()
     assert on_disk.orphan_rows == 0

@@ -1,4 +1,4 @@
-"""The model and the tools of the machine: every word is an order's, and what providers insist on is checked."""
+"""The model and the tools of the tested runtimes. Operations control them, and every prompt is validated."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -17,17 +17,17 @@ TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "obje
 USAGE = Usage(input=3, output=1)
 COST_USD = 0.5
 LONG_TEXT = "seen, and seen again\n" * 300
-"""So long that a store keeps it beside the event, once for all that say it."""
+"""A text so long that a store keeps it outside the event, once for all events that contain it."""
 FULL_OUTPUT = StoredOutput.from_body(b"seen whole\n" * 500)
-"""What is kept of an output that the model is shown in part."""
+"""The stored output of a call whose result is truncated."""
 
 
 class InjectedCrash(Exception):
-    """One that a model or a tool has by order."""
+    """A crash of a model or a tool that an operation asked for."""
 
 
 class PendingCall:
-    """A model call or a tool call that waits for its order."""
+    """A model call or a tool call that waits for its action."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -41,53 +41,56 @@ class PendingCall:
 
 
 class RecordedPrompt(NamedTuple):
-    """What a model was asked with."""
+    """The messages of one model call."""
 
     session: int
     messages: list[Message]
 
 
 class ScriptedModel:
-    """Of one life. `ids` gives those of tool calls, none of them twice in a story."""
+    """The model and the tools of one run. `ids` yields the numbers of tool calls, unique in a scenario."""
 
     def __init__(self, ids: Iterator[int]) -> None:
         self.auto_action: Literal["answer", "call tools"] | None = None
-        """What it does by itself, whenever it is asked."""
+        """The action of every call that no operation gave one."""
         self.effects: list[str] = []
-        """The ids of the calls of tools that are not idempotent, each time they took effect."""
+        """Ids of calls of tools that are not idempotent, one for each effect."""
         self.crashes = 0
         self.prompts: list[RecordedPrompt] = []
         self.violations: list[str] = []
-        """What a model or a tool should never see. Raised here it would be taken for a crash."""
+        """Prompts and calls that should never occur. An exception here would count as an injected crash."""
         self._model_calls: dict[int, tuple[PendingCall, OnChunk]] = {}
         self._tool_calls: list[PendingCall] = []
         self._ids = ids
 
     def act_on_model_call(self, operation: ModelAction) -> None:
+        """Gives the action to a waiting model call, if there is one."""
         if not self._model_calls:
             return
-        call, say = list(self._model_calls.values())[operation.call % len(self._model_calls)]
+        call, on_chunk = list(self._model_calls.values())[operation.call % len(self._model_calls)]
         if call.action_given.is_set():
             return
         match operation.action:
-            case "say":
+            case "text chunk":
                 call.text += "wörd "
-                say(TextChunk("wörd "))
-            case "think":
+                on_chunk(TextChunk("wörd "))
+            case "thinking chunk":
                 call.thinking += "🤔"
-                say(ThinkingChunk("🤔"))
-            case does:
-                call.give_action(does)
+                on_chunk(ThinkingChunk("🤔"))
+            case action:
+                call.give_action(action)
 
     def act_on_tool_call(self, operation: ToolAction) -> None:
+        """Gives the action to a waiting tool call, if there is one."""
         if self._tool_calls:
             self._tool_calls[operation.call % len(self._tool_calls)].give_action(operation.action)
 
     def open_prompts(self) -> list[RecordedPrompt]:
-        """What the models were shown that have not answered yet."""
-        return [[shown for shown in self.prompts if shown.session == session][-1] for session in self._model_calls]
+        """Returns the prompts of the model calls that are not answered yet."""
+        return [[prompt for prompt in self.prompts if prompt.session == session][-1] for session in self._model_calls]
 
     def set_auto_action(self, action: Literal["answer", "call tools"] = "answer") -> None:
+        """Gives the action to waiting and later model calls; tool calls return."""
         self.auto_action = action
         for call, _ in self._model_calls.values():
             call.give_action(call.action or action)
@@ -98,7 +101,7 @@ class ScriptedModel:
         messages = request.history.messages
         session = session_of(messages)
         self.prompts.append(RecordedPrompt(session, [*messages]))
-        self.violations += [f"{refused} in {messages}" for refused in violations(messages)]
+        self.violations += [f"{violation} in {messages}" for violation in violations(messages)]
         if session in self._model_calls:
             self.violations.append(f"session {session} runs two turns at a time")
         call = PendingCall()
@@ -111,27 +114,27 @@ class ScriptedModel:
             del self._model_calls[session]
         return self._build_reply(call, on_chunk)
 
-    def _build_reply(self, call: PendingCall, say: OnChunk) -> Reply:
+    def _build_reply(self, call: PendingCall, on_chunk: OnChunk) -> Reply:
         match call.action:
             case "fail":
                 raise ModelFailed("provider_overloaded", "too busy")
             case "crash":
                 self.crashes += 1
                 raise InjectedCrash
-            case "say nothing":
+            case "empty answer":
                 return Reply(content=call.text, thinking=call.thinking, usage=USAGE, cost_usd=COST_USD)
             case "call tools":
-                asked = tuple(ToolCall(f"c{next(self._ids)}", name, {}) for name in ("look", "look", "touch"))
+                calls = tuple(ToolCall(f"c{next(self._ids)}", name, {}) for name in ("look", "look", "touch"))
                 return Reply(
                     content=call.text,
                     thinking=call.thinking,
-                    calls=asked,
+                    calls=calls,
                     finish="tool_calls",
                     usage=USAGE,
                     cost_usd=COST_USD,
                 )
             case _:
-                say(TextChunk("answer"))
+                on_chunk(TextChunk("answer"))
                 text = call.text + "answer"
                 return Reply(content=text, thinking=call.thinking, usage=USAGE, cost_usd=COST_USD)
 
@@ -166,7 +169,9 @@ class ScriptedModel:
 
 
 def session_of(messages: Sequence[Message]) -> int:
-    """Every message of the machine begins with the number of its session; those before the last may be inherited,
-    or imported."""
-    said = [plain_text(message.content) for message in messages if isinstance(message, User)]
-    return int([text for text in said if not text.startswith("From walrusd:")][-1].split()[0])
+    """Returns the session of a prompt, with which the last message of a client begins.
+
+    Earlier messages may be inherited or imported, and begin with the numbers of other sessions.
+    """
+    texts = [plain_text(message.content) for message in messages if isinstance(message, User)]
+    return int([text for text in texts if not text.startswith("From walrusd:")][-1].split()[0])

@@ -1,4 +1,4 @@
-"""All that a store has, read through the log's own door; and that what is kept beside the log says the same."""
+"""Reads the contents of a store through its Log interface, and checks that its tables agree with its events."""
 
 from tests.runtime.model_based.scripted_model import FULL_OUTPUT
 from walrus_protocol.events import (
@@ -15,50 +15,50 @@ from walrusd.store.contract import DAEMON_SESSION, EventRow, InboxEntry, Log, Se
 
 
 class StoreContents:
-    """All that a store has at one moment."""
+    """The contents of a store at one moment."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[EventRow]] = {}
-        """Of the sessions that are listed."""
+        """Rows of the listed sessions."""
         self.inherited_rows: dict[int, list[EventRow]] = {}
-        """Of those that are not: what others read of them."""
+        """Rows of sessions that are not listed, up to where a fork inherits them."""
         self.daemon_rows: list[EventRow] = []
         self.sessions: dict[int, Session] = {}
         self.inboxes: dict[int, list[InboxEntry]] = {}
         self.outputs: set[tuple[int, str]] = set()
-        """Who has the output that tools give here, by session and ref."""
+        """(session, ref) of stored outputs; only FULL_OUTPUT exists in these tests."""
         self._events: dict[int, list[AnySessionEvent]] = {}
 
     @classmethod
     async def read(cls, log: Log) -> "StoreContents":
-        """Raises AssertionError where what is kept beside the log is not what the log says."""
-        facts = cls()
-        facts.daemon_rows = await _all_rows(log, DAEMON_SESSION)
-        for outline, queued in await log.list_sessions(SessionFilter(include_closed=True, limit=500)):
-            rows = await _all_rows(log, outline.id)
+        """Reads everything. Raises AssertionError if other tables do not agree with the events."""
+        contents = cls()
+        contents.daemon_rows = await _all_rows(log, DAEMON_SESSION)
+        for state, queued in await log.list_sessions(SessionFilter(include_closed=True, limit=500)):
+            rows = await _all_rows(log, state.id)
             assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), "no gaps"
-            session = Session(outline.id)
+            session = Session(state.id)
             events = [decode_row(row.body) for row in rows]
             for event in events:
                 session.apply(event)
-            assert session.state == outline, "the outline is the fold of the events"
-            inbox = await log.inbox(outline.id)
+            assert session.state == state, "the stored state is the result of the events"
+            inbox = await log.inbox(state.id)
             assert queued == sum(entry.kind != "close" for entry in inbox)
             if session.turn is None:
-                assert await log.draft(outline.id) is None, "a draft is of an open turn"
-            if outline.state == "closed":
+                assert await log.draft(state.id) is None, "only an open turn has a draft"
+            if state.state == "closed":
                 assert inbox == []
-            facts.rows[outline.id], facts.sessions[outline.id], facts.inboxes[outline.id] = rows, session, inbox
-            facts._events[outline.id] = events
-            await facts._check_turns(log, outline.id)
-            if body := await log.output(outline.id, FULL_OUTPUT.ref, 0, 2 * len(FULL_OUTPUT.body)):
+            contents.rows[state.id], contents.sessions[state.id], contents.inboxes[state.id] = rows, session, inbox
+            contents._events[state.id] = events
+            await contents._check_turns(log, state.id)
+            if body := await log.output(state.id, FULL_OUTPUT.ref, 0, 2 * len(FULL_OUTPUT.body)):
                 assert body == FULL_OUTPUT.body
-                facts.outputs.add((outline.id, FULL_OUTPUT.ref))
-        for listed in [*facts.rows]:
-            await facts._read_ancestors(log, listed)
-        offsets = [row.offset for rows in (facts.daemon_rows, *facts.rows.values()) for row in rows]
+                contents.outputs.add((state.id, FULL_OUTPUT.ref))
+        for listed in [*contents.rows]:
+            await contents._read_ancestors(log, listed)
+        offsets = [row.offset for rows in (contents.daemon_rows, *contents.rows.values()) for row in rows]
         assert len(set(offsets)) == len(offsets)
-        return facts
+        return contents
 
     async def _check_turns(self, log: Log, session: int) -> None:
         spans: dict[int, TurnSpan] = {}
@@ -68,9 +68,9 @@ class StoreContents:
                 first = spans[event.turn].first_seq if event.turn in spans else seq
                 spans[event.turn] = TurnSpan(first, seq if isinstance(event, Done) else None)
             if isinstance(event, UserMessage) and event.key is not None:
-                sent = await log.idempotency_key(session, event.key)
-                assert sent is not None
-                assert sent.turn == event.turn
+                stored = await log.idempotency_key(session, event.key)
+                assert stored is not None
+                assert stored.turn == event.turn
         for turn, span in spans.items():
             assert await log.turn_span(session, turn) == span
 
@@ -78,17 +78,19 @@ class StoreContents:
         return self._events[session]
 
     def expired_sessions(self) -> set[int]:
-        """Those of which a fact says so."""
-        facts = [decode(row.body) for row in self.daemon_rows]
-        return {session for fact in facts if isinstance(fact, SessionsExpired) for session in fact.sessions}
+        """Returns the sessions whose expiry is recorded as a daemon event."""
+        events = [decode(row.body) for row in self.daemon_rows]
+        return {session for event in events if isinstance(event, SessionsExpired) for session in event.sessions}
 
     async def _read_ancestors(self, log: Log, session: int) -> None:
-        """Raises AssertionError where the log of one has not all that is read of it."""
+        """Reads inherited rows of unlisted ancestors. Raises AssertionError if some are missing."""
         created = self._events[session][0]
         assert isinstance(created, SessionCreated)
         while (parent := created.parent) is not None and parent.session not in self.rows:
             rows = await log.events(parent.session, 0, parent.seq)
-            assert [row.seq for row in rows] == list(range(1, parent.seq + 1)), f"{parent} is read by session {session}"
+            assert [row.seq for row in rows] == list(range(1, parent.seq + 1)), (
+                f"session {session} inherits all rows of {parent}"
+            )
             if len(rows) > len(self.inherited_rows.get(parent.session, ())):
                 self.inherited_rows[parent.session] = rows
             first = decode_row(rows[0].body)

@@ -1,4 +1,4 @@
-"""Stories that hypothesis draws, prints and makes smaller: of all orders, or of those by which sessions come and go."""
+"""Hypothesis strategies for scenarios: of all operations, or of those that create and delete many sessions."""
 
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ OperationStrategy = st.SearchStrategy[Operation]
 
 small_numbers = st.integers(0, 3)
 session_numbers = st.sampled_from([0, 0, 0, 1, 1, 2, 2, 3, 4, 5])
-"""A session: most of what happens should happen to the same few."""
+"""Indexes of sessions; most operations should be on the same few sessions."""
 step_counts = st.integers(0, 12)
 restart_modes: st.SearchStrategy[OnRestart] = st.sampled_from(["continue", "continue", "close"])
 storage_problems = st.sampled_from(["storage_full", "storage_failed"])
@@ -58,7 +58,18 @@ STRATEGIES: dict[type[Operation], OperationStrategy] = {
         ModelAction,
         call=small_numbers,
         action=st.sampled_from(
-            ["answer", "answer", "call tools", "call tools", "say", "say", "think", "fail", "say nothing", "crash"]
+            [
+                "answer",
+                "answer",
+                "call tools",
+                "call tools",
+                "text chunk",
+                "text chunk",
+                "thinking chunk",
+                "fail",
+                "empty answer",
+                "crash",
+            ]
         ),
     ),
     ToolAction: st.builds(
@@ -137,6 +148,7 @@ ALL_WEIGHTS: dict[type[Operation], int] = {
     Restart: 2,
     PowerCut: 3,
 }
+"""Relative frequency of each operation in general scenarios."""
 SESSION_TURNOVER_WEIGHTS: dict[type[Operation], int] = {
     Send: 12,
     AnswerAutomatically: 14,
@@ -159,16 +171,17 @@ SESSION_TURNOVER_WEIGHTS: dict[type[Operation], int] = {
     Restart: 1,
     PowerCut: 3,
 }
-"""In so long a story whole families come and go."""
+"""Relative frequency of each operation in scenarios in which sessions and their forks come and go."""
 
 
 def weighted_operations(weights: dict[type[Operation], int]) -> OperationStrategy:
+    """Returns a strategy that draws operations with these relative frequencies."""
     return st.sampled_from([kind for kind, weight in weights.items() for _ in range(weight)]).flatmap(
         STRATEGIES.__getitem__
     )
 
 
 scenarios = st.sampled_from([weighted_operations(ALL_WEIGHTS), weighted_operations(SESSION_TURNOVER_WEIGHTS)]).flatmap(
-    lambda orders: st.lists(st.lists(orders, max_size=4), min_size=8, max_size=40)
+    lambda operations: st.lists(st.lists(operations, max_size=4), min_size=8, max_size=40)
 )
-"""Moments may be empty: so a story that is long enough to get somewhere can still be made small."""
+"""Groups may be empty, so that hypothesis can shrink a scenario of the minimum length."""

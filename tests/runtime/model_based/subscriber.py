@@ -1,4 +1,4 @@
-"""One who follows the whole daemon, over restarts: each fact once, in the order of offsets, byte for byte."""
+"""A subscriber to the whole daemon, over restarts: it must receive each event once, in order, byte for byte."""
 
 import trio
 
@@ -11,19 +11,22 @@ from walrusd.store.contract import StreamFilter
 
 
 class Subscriber:
+    """A client that remembers the last offset it received, and continues from there."""
+
     def __init__(self, since: int) -> None:
         self.subscription: Subscription | None = None
-        """While it is here."""
+        """Its subscription, while it is subscribed."""
         self.is_slow = False
         self.is_polling = False
-        """Somebody reads for it just now."""
+        """Whether a `poll` is under way."""
         self._received: list[tuple[int, bytes]] = []
         self._last_offset = since
-        """The offset that it saw last: all that it remembers."""
+        """The offset of the last event that it received."""
         self._checked_offset = since
         self._caught_up = False
 
     def subscribe(self, stream: GlobalStream, *, slow: bool) -> Subscription:
+        """Subscribes after the last received offset."""
         self.is_slow, self.is_polling, self._caught_up = slow, False, False
         self.subscription = stream.subscribe(self._last_offset, StreamFilter(), announce_caught_up=True)
         return self.subscription
@@ -33,15 +36,15 @@ class Subscriber:
             self.subscription.close()
         self.subscription = None
 
-    async def read_batch(self, reader: Subscription, limit: int = 512) -> None:
-        """Take what comes, one batch, unless it has left meanwhile."""
-        items = await reader.next_batch(limit)
-        if self.subscription is reader:
+    async def read_batch(self, subscription: Subscription, limit: int = 512) -> None:
+        """Receives one batch, unless it has unsubscribed meanwhile."""
+        items = await subscription.next_batch(limit)
+        if self.subscription is subscription:
             for item in items:
                 self._receive(item)
 
     async def poll(self, limit: int) -> None:
-        """A slow one takes what there is."""
+        """Lets a slow subscriber receive what is available."""
         if self.subscription and not self.is_polling:
             self.is_polling = True
             with trio.move_on_after(0.1):
@@ -49,19 +52,19 @@ class Subscriber:
             self.is_polling = False
 
     def check(self, archive: Archive) -> None:
-        """That it was told all up to where it is, and nothing that is not so."""
+        """Checks that it received every event up to its position, and nothing else."""
         assert self.subscription is None or self.is_slow or not self.subscription.has_pending
         for offset, wire in self._received:
             assert wire == archive.wire_bytes(offset), "byte for byte"
         upto = archive.last_offset if self.subscription and not self.is_slow else self._last_offset
-        told = {offset for offset, _ in self._received}
-        missing = [offset for offset in archive.expected_offsets(self._checked_offset, upto) if offset not in told]
+        received = {offset for offset, _ in self._received}
+        missing = [offset for offset in archive.expected_offsets(self._checked_offset, upto) if offset not in received]
         assert not missing, f"offsets {missing} were left out"
         self._received.clear()
         self._checked_offset = self._last_offset
 
     def check_complete(self, archive: Archive, since: int) -> None:
-        """Of one who came behind that offset when nothing happens any more: it was told all that is still there."""
+        """Checks that it received all existing events after `since`; for one that subscribed when all was idle."""
         assert [offset for offset, _ in self._received] == [
             offset for offset in archive.existing_offsets() if offset > since
         ]
@@ -69,12 +72,12 @@ class Subscriber:
     def _receive(self, item: StreamItem) -> None:
         match item:
             case LoggedEvent():
-                assert item.offset > self._last_offset, "each comes once, in order"
+                assert item.offset > self._last_offset, "each event comes once, in order"
                 self._last_offset = item.offset
                 self._received.append((item.offset, item.wire))
             case LiveEvent(event=event):
                 assert decode(item.wire) == event
-                assert not isinstance(event, Lagged), "no story is that long"
+                assert not isinstance(event, Lagged), "no scenario is that long"
                 if isinstance(event, StateChanged) and event.session is None:
-                    assert not self._caught_up, "it is told once that it has caught up"
+                    assert not self._caught_up, "catching up is announced once"
                     self._caught_up = True

@@ -1,10 +1,9 @@
-"""A machine that plays stories: whatever clients, model, store and power do, what was promised is kept.
+"""Model-based tests of the runtime: random scenarios of clients, model, store and power cuts keep every promise.
 
-`--hypothesis-profile=thorough` plays many more. What is drawn is in machine_orders.py and machine_draws.py, who acts it
-out in machine_life.py and machine_clients.py, what they are held to in machine_claims.py (sends), machine_branches.py
-(forks, rewinds, checkpoints), machine_carrier.py (exports, imports), machine_keeping.py (what expires, and what is
-left), machine_past.py and machine_turns.py (what a log may say), machine_archive.py and machine_facts.py (what there
-was, and what there is), machine_watcher.py and machine_subscriber.py (who follows).
+`--hypothesis-profile=thorough` runs many more. Scenarios consist of operations.py, drawn by strategies.py, with fixed
+ones in regressions.py. daemon_run.py and clients.py execute them. The checks are in expectations.py (sends),
+fork_rewind_checks.py, export_import_checks.py, retention_checks.py, history_model.py and turn_checks.py (logs),
+watcher.py and subscriber.py (streams). archive.py records what was ever durable, store_contents.py reads what exists.
 """
 
 import logging
@@ -45,20 +44,20 @@ from walrusd.store.contract import Log
 
 EXAMPLES = settings.default.max_examples if settings.default else 100
 LONG_TIMEOUT = pytest.mark.timeout(3 * 3600)
-"""For a thorough run. No single story can hang: each wait in it has its own limit."""
+"""Time limit for a thorough run. No single scenario can hang: each of its waits has its own limit."""
 IDLE_S = 0.01
-"""So short that a session leaves the memory between any two orders that nobody holds it over."""
+"""Seconds until eviction; so short that an unused session leaves memory between any two operations."""
 SUPPRESSED_HEALTH_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @pytest.fixture(autouse=True)
 def no_log(errors_only_log: None) -> None:
-    """Turns crash here by order."""
+    """Suppresses the log: turns crash on purpose in these tests."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 class ScenarioRunner:
-    """The lives of one daemon. Raises AssertionError at the first promise that is not kept."""
+    """Runs one scenario over restarts of the daemon. Raises AssertionError at the first broken promise."""
 
     def __init__(self, disk: PowerCutDisk) -> None:
         self._disk = disk
@@ -66,37 +65,37 @@ class ScenarioRunner:
         self._expectations = Expectations(self._archive)
         self._ids = count(1)
         self._known_offset = 0
-        """The last offset before the last life."""
+        """The last offset before the last run."""
         self._events: list[AnySessionEvent] = []
-        """What it told since."""
+        """The events that the last run published."""
         self._prompts: list[RecordedPrompt] = []
-        """What models were asked with since."""
+        """The prompts of the last run."""
         self._crashed = False
-        """The power was cut once, or a stop could not be written down."""
+        """Whether the power was cut once, or the store failed so that a stop may not be recorded."""
         self._interrupted_turns: set[tuple[int | None, int | None]] = set()
-        """Session and number of the turns that ran when it was cut."""
+        """Session and number of the turns that were running at the last power cut."""
 
     async def run(self, scenario: Scenario) -> None:
-        moments = [list(moment) for moment in scenario]
+        groups = [list(group) for group in scenario]
         end: Restart | PowerCut | None = Restart(grace_s=0, failing=False)
         while end:
-            end = await self._run_once(moments, end)
-        again = Restart(grace_s=0, failing=False)
-        await self._run_once([[again]], again)
-        assert self._events == [], "all had come to its end: there was nothing to recover"
+            end = await self._run_once(groups, end)
+        restart = Restart(grace_s=0, failing=False)
+        await self._run_once([[restart]], restart)
+        assert self._events == [], "everything had ended: there was nothing to recover"
 
     async def _run_once(self, groups: list[list[Operation]], start: Restart | PowerCut) -> Restart | PowerCut | None:
-        """One life: how it ended, None at the end of the story."""
+        """Runs the daemon once; returns what ended the run, or None at the end of the scenario."""
         log = await self._disk.open()
         await self._compare(await StoreContents.read(log), log, stopped_cleanly=isinstance(start, Restart))
-        puppet = ScriptedModel(self._ids)
-        stage = RecordingHook(puppet)
-        valve = ControllableStore(log, self._archive)
-        valve.failure = STORAGE_FAILURES["storage_full"] if start.failing else None
+        model = ScriptedModel(self._ids)
+        hook = RecordingHook(model)
+        store = ControllableStore(log, self._archive)
+        store.failure = STORAGE_FAILURES["storage_full"] if start.failing else None
         runtime = Runtime(
-            puppet,
-            stage,
-            log=valve,
+            model,
+            hook,
+            log=store,
             max_running_turns=2,
             clock=trio.current_time,
             idle_evict_s=IDLE_S,
@@ -105,37 +104,37 @@ class ScenarioRunner:
         runtime.add_agent(Agent(name="walrus", max_iterations=3))
         end: Restart | PowerCut | None = None
         async with runtime, trio.open_nursery() as nursery:
-            clients = Clients(self._expectations, runtime, valve, nursery)
-            keeping = RetentionDriver(runtime, valve, on_sessions_expired=clients.on_sessions_expired)
-            life = DaemonRun(self._expectations, runtime, valve, puppet, keeping, clients)
+            clients = Clients(self._expectations, runtime, store, nursery)
+            retention = RetentionDriver(runtime, store, on_sessions_expired=clients.on_sessions_expired)
+            daemon_run = DaemonRun(self._expectations, runtime, store, model, retention, clients)
             try:
-                await life.start()
-                end = await life.run(groups)
+                await daemon_run.start()
+                end = await daemon_run.run(groups)
                 if end is None:
-                    check_disk_contents(await life.finish(), self._disk.contents(), self._archive)
+                    check_disk_contents(await daemon_run.finish(), self._disk.contents(), self._archive)
             finally:
                 if isinstance(end, PowerCut):
                     self._disk.cut_power()
-                    valve.cut_power()
+                    store.cut_power()
                 clients.stop()
-                self._events, self._prompts = list(stage.events), list(puppet.prompts)
-                self._expectations.effects += puppet.effects
-                self._expectations.crashes += puppet.crashes
-                valve.release(for_good=True)
+                self._events, self._prompts = list(hook.events), list(model.prompts)
+                self._expectations.effects += model.effects
+                self._expectations.crashes += model.crashes
+                store.release(for_good=True)
         check_restart(self._events, start.on_restart, crashed=self._crashed, interrupted_turns=self._interrupted_turns)
         self._interrupted_turns = running_turns(self._events) if isinstance(end, PowerCut) else set()
-        self._crashed = self._crashed or isinstance(end, PowerCut) or valve.has_failed
+        self._crashed = self._crashed or isinstance(end, PowerCut) or store.has_failed
         with trio.fail_after(LONG_S):
             await log.aclose()
         return end
 
     async def _compare(self, contents: StoreContents, log: Log, *, stopped_cleanly: bool) -> None:
-        """What a life leaves is what it found, and all that it told; after a power cut perhaps a little more."""
-        untold = self._archive.adopt_unreported(contents)
-        assert not (stopped_cleanly and untold), "who stops in order has told all"
+        """Checks the store between runs: it has everything published, and after a power cut perhaps a little more."""
+        unreported = self._archive.adopt_unreported(contents)
+        assert not (stopped_cleanly and unreported), "a clean stop leaves nothing unreported"
         new = self._archive.events_since(self._known_offset)
         assert self._events == (new if stopped_cleanly else new[: len(self._events)]), (
-            "what is told is durable, in its order"
+            "published events are durable, in the same order"
         )
         self._known_offset = self._archive.last_offset
         self._expectations.check_all(contents, self._archive.histories(), self._prompts)
@@ -144,24 +143,24 @@ class ScenarioRunner:
         self._expectations.check_effects()
 
 
-@pytest.mark.parametrize("story", FIXED_BUGS.values(), ids=FIXED_BUGS)
-def test_fixed_bugs_stay_fixed(story: Scenario) -> None:
-    for _ in range(10):  # each time in another order: trio shuffles what can run
-        trio.run(ScenarioRunner(PowerCutMemoryDisk()).run, story, clock=trio.testing.MockClock(autojump_threshold=0))
+@pytest.mark.parametrize("scenario", FIXED_BUGS.values(), ids=FIXED_BUGS)
+def test_fixed_bugs_stay_fixed(scenario: Scenario) -> None:
+    for _ in range(10):  # in another order each time: trio shuffles the runnable tasks
+        trio.run(ScenarioRunner(PowerCutMemoryDisk()).run, scenario, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 RARE_AND_TURNOVER = RARE_SCENARIOS | SESSION_TURNOVER | FORK_DURING_EXPIRY
 
 
-@pytest.mark.parametrize("story", RARE_AND_TURNOVER.values(), ids=RARE_AND_TURNOVER)
-def test_rarely_generated_scenarios_keep_every_promise(story: Scenario) -> None:
+@pytest.mark.parametrize("scenario", RARE_AND_TURNOVER.values(), ids=RARE_AND_TURNOVER)
+def test_rarely_generated_scenarios_keep_every_promise(scenario: Scenario) -> None:
     for _ in range(5):
-        trio.run(ScenarioRunner(PowerCutMemoryDisk()).run, story, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(ScenarioRunner(PowerCutMemoryDisk()).run, scenario, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("story", SESSION_TURNOVER.values(), ids=SESSION_TURNOVER)
-def test_session_turnover_in_files_keeps_every_promise(story: Scenario, tmp_path: Path) -> None:
-    trio.run(ScenarioRunner(PowerCutFileDisk(tmp_path)).run, story, clock=trio.testing.MockClock(rate=1000))
+@pytest.mark.parametrize("scenario", SESSION_TURNOVER.values(), ids=SESSION_TURNOVER)
+def test_session_turnover_in_files_keeps_every_promise(scenario: Scenario, tmp_path: Path) -> None:
+    trio.run(ScenarioRunner(PowerCutFileDisk(tmp_path)).run, scenario, clock=trio.testing.MockClock(rate=1000))
 
 
 @LONG_TIMEOUT
@@ -176,5 +175,5 @@ def test_random_scenarios_in_memory_keep_every_promise(scenario: Scenario) -> No
 @given(scenarios)
 def test_random_scenarios_in_files_keep_every_promise(scenario: Scenario) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        # A clock that leaps would not wait for the disk.
+        # A clock that jumps would not wait for the disk.
         trio.run(ScenarioRunner(PowerCutFileDisk(Path(folder))).run, scenario, clock=trio.testing.MockClock(rate=1000))

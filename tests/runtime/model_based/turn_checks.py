@@ -1,4 +1,4 @@
-"""How turns go over restarts: what a log may say of them, and what it may not."""
+"""Checks of turns in a log, over restarts: their order, attempts, results and ends."""
 
 from collections.abc import Collection, Sequence
 
@@ -18,36 +18,36 @@ from walrus_protocol.events import (
 from walrusd.session.recovery import OnRestart
 
 MAX_ATTEMPTS = 2
-"""So often a turn may be running when walrusd goes down."""
+"""Maximum number of times that a turn may be running when walrusd crashes."""
 
 
 def is_from_client(message: UserMessage) -> bool:
-    """Whether somebody has sent it; else walrusd asks for an answer that was cut off."""
+    """Returns whether a client sent it; otherwise walrusd asks again for an answer that was cut off."""
     assert message.kind in {"message", "steer", "resume"}
     assert message.sender == "" or (message.kind, message.sender) == ("resume", "walrusd")
     return message.sender == ""
 
 
 def check_turns(log: Sequence[AnySessionEvent]) -> None:
-    """Of a session. Each event of a turn has its number."""
+    """Checks all turns in the log of a session."""
     _check_order(log)
     for turn in {event.turn for event in log} - {None}:
         _check_turn([event for event in log if event.turn == turn])
 
 
 def _check_order(log: Sequence[AnySessionEvent]) -> None:
-    """Turns are counted from 1 whatever is rewound, each ends once, and each call has one result."""
+    """Checks that turns are numbered from 1 in spite of rewinds, end once, and that each call has one result."""
     turns, is_open = 0, False
     calls: list[str] = []
     for event in log:
         match event:
             case UserMessage() if not is_open:
                 turns, is_open = turns + 1, True
-            case AssistantMessage(calls=asked):
+            case AssistantMessage(calls=new_calls):
                 assert calls == []
-                calls = [call.id for call in asked]
-            case ToolResult(call_id=call):
-                calls.remove(call)
+                calls = [call.id for call in new_calls]
+            case ToolResult(call_id=call_id):
+                calls.remove(call_id)
             case SessionCreated() | Rewound() | SessionClosed():
                 assert not is_open
             case _:
@@ -64,9 +64,9 @@ def _check_turn(turn: Sequence[AnySessionEvent]) -> None:
         match event:
             case TurnResumed(reason="crash"):
                 attempt += 1
-                assert event.attempt == attempt <= MAX_ATTEMPTS, "nothing is tried a third time"
+                assert event.attempt == attempt <= MAX_ATTEMPTS, "a turn is not tried a third time"
             case TurnResumed():
-                assert event.attempt == attempt, "a stop is no attempt"
+                assert event.attempt == attempt, "a clean stop does not count as an attempt"
             case ToolResult(outcome="interrupted"):
                 closed = True
             case ToolCallsComplete():
@@ -74,20 +74,22 @@ def _check_turn(turn: Sequence[AnySessionEvent]) -> None:
             case AssistantMessage(calls=(), finish=finish) if finish != "interrupted":
                 attempt = 1
             case Done(error=error) if error and error.kind == "crashed_repeatedly":
-                assert attempt == MAX_ATTEMPTS, "it had not been tried as often as that"
+                assert attempt == MAX_ATTEMPTS, "a turn is given up only after the last attempt"
             case _:
                 pass
     if isinstance(done := turn[-1], Done) and done.stop_reason == "text_response":
         answer = [event for event in turn if isinstance(event, AssistantMessage)][-1]
         assert answer.finish == "stop", "an answer that was cut off is asked for again"
     if any(isinstance(event, InterruptRequested) for event in turn):
-        assert all(event.stop_reason == "interrupted" for event in turn if isinstance(event, Done)), "it sticks"
+        assert all(event.stop_reason == "interrupted" for event in turn if isinstance(event, Done)), (
+            "an interrupted turn ends as interrupted"
+        )
 
 
 def running_turns(events: Sequence[AnySessionEvent]) -> set[tuple[int | None, int | None]]:
-    """The turns that were at work when a life that told this lost its power."""
-    begun = {(event.session, event.turn) for event in events if isinstance(event, UserMessage | TurnResumed)}
-    return begun - {(event.session, event.turn) for event in events if isinstance(event, Done)}
+    """Returns (session, turn) of the turns that were running when a run with these events lost its power."""
+    started = {(event.session, event.turn) for event in events if isinstance(event, UserMessage | TurnResumed)}
+    return started - {(event.session, event.turn) for event in events if isinstance(event, Done)}
 
 
 def check_restart(
@@ -97,9 +99,9 @@ def check_restart(
     crashed: bool,
     interrupted_turns: Collection[tuple[int | None, int | None]],
 ) -> None:
-    """What one life told: as it was configured, of no crash where there was none, and of each that was.
+    """Checks the events of one run against `on_restart` and the crashes before it.
 
-    `cut_off`: the turns that a power cut right before this life has cut off.
+    `interrupted_turns`: the turns that were running at a power cut right before this run.
     """
     resumed = [event for event in events if isinstance(event, TurnResumed)]
     if on_restart == "close":

@@ -1,4 +1,4 @@
-"""A reader of one session that believes nothing: every fact once and in order, what is said in its place."""
+"""A reader of one session that checks everything: each event once and in order, and live text at its place."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,16 @@ from walrusd.store.contract import EventRow
 
 
 class Watcher:
-    """`marks`: its reader is told when it has caught up. One that reads from the beginning knows the state as well."""
+    """A checking reader. `marks`: its subscription announces when it has caught up.
+
+    One that reads from the beginning checks the state as well.
+    """
 
     def __init__(self, session: int, since: int, *, deltas: bool = True, marks: bool = False) -> None:
         self.is_polling = False
-        """Somebody reads for it just now."""
+        """Whether a poll is under way."""
         self.rows: list[EventRow] = []
-        """What it was told, as it was told."""
+        """The events that it received."""
         self.session = session
         self._since = since
         self._session = Session(session)
@@ -36,10 +39,10 @@ class Watcher:
         self._expects_mark = marks
         self._caught_up = False
         self._chunk_text: dict[tuple[type[AnyLiveEvent], int | None, int], str] = {}
-        """What was said of a round, by kind, turn and round, until its message came."""
+        """Live text by kind, turn and round, until the message of the round comes."""
 
     def check(self, rows: Sequence[EventRow]) -> None:
-        """What it was told is what the log says from where it began."""
+        """Checks that it received the log from its start on."""
         assert self.rows == rows[self._since : self._since + len(self.rows)]
 
     def receive(self, item: StreamItem) -> None:
@@ -51,7 +54,7 @@ class Watcher:
                 self._receive_live(event)
 
     def _receive_logged(self, logged: LoggedEvent) -> None:
-        assert logged.seq == self._last_seq + 1, "facts come once, and none is left out"
+        assert logged.seq == self._last_seq + 1, "events come once, and none is left out"
         assert logged.offset > self._offset, "offsets rise"
         self._last_seq, self._offset = logged.seq, logged.offset
         self.rows.append(EventRow(logged.seq, logged.offset, logged.body))
@@ -64,18 +67,18 @@ class Watcher:
 
     def _check_message(self, message: AssistantMessage) -> None:
         for kind, text in ((TextDelta, plain_text(message.content)), (ThinkingDelta, message.thinking)):
-            said = self._chunk_text.pop((kind, message.turn, message.round), "")
-            if said or (self._caught_up and self._deltas):
-                assert said == text, "what was said is what is recorded"
+            live_text = self._chunk_text.pop((kind, message.turn, message.round), "")
+            if live_text or (self._caught_up and self._deltas):
+                assert live_text == text, "the live text equals the recorded message"
 
     def _receive_live(self, event: object) -> None:
         match event:
             case TextDelta() | ThinkingDelta():
                 assert self._deltas
-                assert self._caught_up or not self._expects_mark, "what is said comes after the mark"
-                said = self._chunk_text.get((type(event), event.turn, event.round), "")
-                assert event.at == len(said), "what is said comes without a gap, and nothing twice"
-                self._chunk_text[type(event), event.turn, event.round] = said + event.text
+                assert self._caught_up or not self._expects_mark, "deltas come after the mark"
+                text = self._chunk_text.get((type(event), event.turn, event.round), "")
+                assert event.at == len(text), "deltas come without a gap, and none twice"
+                self._chunk_text[type(event), event.turn, event.round] = text + event.text
                 if self._replays:
                     turn = self._session.turn
                     assert turn is not None
@@ -87,6 +90,6 @@ class Watcher:
             case MessageQueued():
                 pass
             case Lagged():
-                raise AssertionError("no story is that long")
+                raise AssertionError("no scenario is that long")
             case _:
                 raise AssertionError(event)
