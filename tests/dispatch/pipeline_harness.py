@@ -1,4 +1,4 @@
-"""A pipeline to send calls through, and tools that do what they are given to do."""
+"""A harness that sends calls through a tool pipeline, and a tool that runs any function."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
@@ -17,7 +17,7 @@ ANYTHING: dict[str, object] = {"type": "object"}
 
 
 class FunctionTool:
-    """A tool whose work is `work`."""
+    """A tool that executes `function`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class FunctionTool:
     ) -> None:
         self.schema = ToolSchema(
             name=name,
-            description=f"It is {name}.",
+            description=f"The tool {name}.",
             parameters=parameters,
             read_only=read_only,
             timeout_s=timeout_s,
@@ -44,15 +44,17 @@ class FunctionTool:
 
 
 def returning(text: str) -> Callable[[ToolRun], Awaitable[str]]:
-    async def work(run: ToolRun) -> str:
+    """Returns a tool function that returns `text`."""
+
+    async def execute(run: ToolRun) -> str:
         await trio.lowlevel.checkpoint()
         return text
 
-    return work
+    return execute
 
 
 class PipelineHarness:
-    """Sends calls through a pipeline. `intents` counts those whose intent was recorded."""
+    """Sends calls through a pipeline. `starts` counts the calls whose start was recorded."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class PipelineHarness:
             redact=Redaction(secrets),
         )
         self.workspace = workspace
-        self.intents = 0
+        self.starts = 0
         self.processes: list[ProcessGroupId] = []
         self.stored_outputs: dict[str, bytes] = {}
         self.outputs: list[str] = []
@@ -96,14 +98,14 @@ class PipelineHarness:
                 call=ToolCall("c1", name, arguments),
                 schema=self.schema(name) if offered else None,
                 workspace=self.workspace,
-                record_started=self.started,
-                store_output=self.keep,
+                record_started=self.record_started,
+                store_output=self.store_output,
                 on_output=self.add_output,
             )
         )
 
-    async def started(self, process: ProcessGroupId | None) -> None:
-        self.intents += 1
+    async def record_started(self, process: ProcessGroupId | None) -> None:
+        self.starts += 1
         self.processes += [process] if process else []
 
     def add_output(self, text: str) -> None:
@@ -112,12 +114,12 @@ class PipelineHarness:
         self._output_arrived = trio.Event()
 
     async def wait_output_lines(self, count: int) -> list[str]:
-        """So many lines of a running tool's output, once they have been said."""
+        """Returns the lines of the live output once there are at least `count`."""
         while len(lines := "".join(self.outputs).splitlines()) < count:
             await self._output_arrived.wait()
         return lines
 
-    async def keep(self, body: bytes) -> str:
+    async def store_output(self, body: bytes) -> str:
         ref = f"ref{len(self.stored_outputs)}"
         self.stored_outputs[ref] = body
         return ref

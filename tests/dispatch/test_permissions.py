@@ -1,4 +1,4 @@
-"""Which rule decides, for every combination of tiers."""
+"""Tests of the permissions gate: the rule that decides, for every combination of tiers."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +16,13 @@ tiers = st.builds(
 )
 
 
-def check_permission(everyone: PermissionSettings, own: PermissionSettings | None) -> Verdict:
-    agents = {} if own is None else {"ann": AgentSettings(name="ann", permissions=own)}
-    return decide_permission(PolicySnapshot(tools={}, agents=agents, permissions=everyone), "ann", "read")
+def check_permission(global_tier: PermissionSettings, agent_tier: PermissionSettings | None) -> Verdict:
+    agents = {} if agent_tier is None else {"ann": AgentSettings(name="ann", permissions=agent_tier)}
+    return decide_permission(PolicySnapshot(tools={}, agents=agents, permissions=global_tier), "ann", "read")
 
 
-def expected_verdict(allowed: bool, key: str, what: str = "read") -> Verdict:
-    return Verdict(allowed=allowed, key=key, rule=f"{key}: {what}")
+def expected_verdict(allowed: bool, key: str, value: str = "read") -> Verdict:
+    return Verdict(allowed=allowed, key=key, rule=f"{key}: {value}")
 
 
 def test_a_tool_that_no_rule_names_is_denied() -> None:
@@ -32,7 +32,7 @@ def test_a_tool_that_no_rule_names_is_denied() -> None:
     )
 
 
-def test_the_nearest_tier_that_names_the_tool_decides() -> None:
+def test_the_first_tier_that_names_the_tool_decides() -> None:
     deny, allow = PermissionSettings(deny=("read",)), PermissionSettings(allow=("read",))
     assert check_permission(deny, allow) == expected_verdict(True, "agents.ann.permissions.allow")
     assert check_permission(allow, deny) == expected_verdict(False, "agents.ann.permissions.deny")
@@ -40,7 +40,7 @@ def test_the_nearest_tier_that_names_the_tool_decides() -> None:
     assert check_permission(deny, PermissionSettings(default="allow")) == expected_verdict(False, "permissions.deny")
 
 
-def test_inside_a_tier_deny_beats_allow() -> None:
+def test_deny_beats_allow_in_a_tier() -> None:
     both = PermissionSettings(allow=("read",), deny=("read",))
     assert check_permission(both, None) == expected_verdict(False, "permissions.deny")
     assert check_permission(PermissionSettings(allow=("read",)), both) == expected_verdict(
@@ -48,7 +48,7 @@ def test_inside_a_tier_deny_beats_allow() -> None:
     )
 
 
-def test_the_nearest_default_decides_what_no_tier_names() -> None:
+def test_the_first_default_decides_if_no_tier_names_the_tool() -> None:
     assert check_permission(
         PermissionSettings(default="deny"), PermissionSettings(default="allow")
     ) == expected_verdict(True, "agents.ann.permissions.default", "allow")
@@ -58,19 +58,21 @@ def test_the_nearest_default_decides_what_no_tier_names() -> None:
 
 
 @given(tiers, tiers)
-def test_an_allowed_tool_is_allowed_by_an_existing_rule(everyone: PermissionSettings, own: PermissionSettings) -> None:
-    found = check_permission(everyone, own)
-    tier = own if found.key.startswith("agents.ann.") else everyone
-    if found.allowed:
-        assert found.rule.endswith(("allow: read", "default: allow"))
+def test_an_allowed_tool_is_allowed_by_an_existing_rule(
+    global_tier: PermissionSettings, agent_tier: PermissionSettings
+) -> None:
+    verdict = check_permission(global_tier, agent_tier)
+    tier = agent_tier if verdict.key.startswith("agents.ann.") else global_tier
+    if verdict.allowed:
+        assert verdict.rule.endswith(("allow: read", "default: allow"))
         assert "read" in tier.allow or tier.default == "allow"
-        assert "read" not in own.deny
+        assert "read" not in agent_tier.deny
     else:
         assert "read" in tier.deny or tier.default in {None, "deny"}
 
 
-async def test_a_denial_by_name_says_which_line_to_change() -> None:
-    everyone = PermissionSettings(deny=("read",), default="allow")
-    result = await PipelineHarness(FunctionTool("read", returning("")), permissions=everyone).call("read", {})
+async def test_a_denial_by_name_names_the_key_to_change() -> None:
+    global_tier = PermissionSettings(deny=("read",), default="allow")
+    result = await PipelineHarness(FunctionTool("read", returning("")), permissions=global_tier).call("read", {})
     assert (result.outcome, result.gate, result.rule) == ("denied", "permissions", "permissions.deny: read")
-    assert 'who takes "read" out of permissions.deny in walrus.toml does' in result.output
+    assert 'by removing "read" from permissions.deny in walrus.toml' in result.output

@@ -1,4 +1,4 @@
-"""How the calls of one round are run: side by side where they only read, else in order; every fact recorded."""
+"""Tests of running the calls of one round: concurrently if they only read, else in order."""
 
 import gc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ from walrusd.session.session_state import SessionState, apply_event, fill_derive
 
 
 class RoundHarness:
-    """One round of a session: what was recorded, and what the tools did, in order."""
+    """One round of a session: the recorded events, and the calls that the tools ran, in order."""
 
     def __init__(self, *kinds: str) -> None:
-        """A call a kind: "read" only reads, "write" does not; their ids are 0, 1, 2 …"""
+        """Makes one call for each kind ("read" only reads, "write" does not), with the ids 0, 1, 2 …"""
         self.calls = tuple(ToolCall(str(n), kind, {"n": n}) for n, kind in enumerate(kinds))
         self.events: list[AnySessionEvent] = []
         self.running: list[int] = []
@@ -73,17 +73,17 @@ class RoundHarness:
         )
 
     async def store_output(self, body: bytes) -> str:
-        raise AssertionError("nothing here is long")
+        raise AssertionError("no output here is long")
 
     def finished(self) -> list[str]:
-        return [fact.call_id for fact in self.events if isinstance(fact, ToolResult)]
+        return [event.call_id for event in self.events if isinstance(event, ToolResult)]
 
 
 async def return_at_once(n: int) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def test_each_call_has_its_intent_and_then_its_outcome() -> None:
+async def test_each_call_records_its_start_and_then_its_outcome() -> None:
     round_ = RoundHarness("write", "write")
     await round_.run(return_at_once)
     assert round_.events == [
@@ -94,14 +94,14 @@ async def test_each_call_has_its_intent_and_then_its_outcome() -> None:
     ]
 
 
-async def test_a_refused_call_has_no_intent_and_does_not_stop_the_others() -> None:
+async def test_a_refused_call_records_no_start_and_does_not_stop_the_others() -> None:
     round_ = RoundHarness("nothing", "write")
     await round_.run(return_at_once)
-    assert [type(fact) for fact in round_.events] == [ToolResult, ToolStarted, ToolResult]
+    assert [type(event) for event in round_.events] == [ToolResult, ToolStarted, ToolResult]
     assert round_.finished() == ["0", "1"]
 
 
-async def test_calls_that_only_read_run_side_by_side_and_are_recorded_as_they_complete(
+async def test_read_only_calls_run_concurrently_and_are_recorded_as_they_complete(
     autojump_clock: MockClock,
 ) -> None:
     round_ = RoundHarness("read", "read", "read")
@@ -114,7 +114,7 @@ async def test_calls_that_only_read_run_side_by_side_and_are_recorded_as_they_co
     assert round_.finished() == ["2", "1", "0"]
 
 
-async def test_at_most_so_many_run_side_by_side(autojump_clock: MockClock) -> None:
+async def test_the_number_of_concurrent_calls_is_limited(autojump_clock: MockClock) -> None:
     round_ = RoundHarness(*["read"] * (3 * MAX_CONCURRENT_CALLS))
 
     async def work(n: int) -> None:
@@ -125,7 +125,7 @@ async def test_at_most_so_many_run_side_by_side(autojump_clock: MockClock) -> No
     assert len(round_.finished()) == 3 * MAX_CONCURRENT_CALLS
 
 
-async def test_a_call_that_changes_something_waits_for_those_before_it_and_holds_those_after_it(
+async def test_a_write_waits_for_the_calls_before_it_and_delays_those_after_it(
     autojump_clock: MockClock,
 ) -> None:
     round_ = RoundHarness("read", "read", "write", "read", "write", "write")
@@ -141,7 +141,7 @@ async def test_a_call_that_changes_something_waits_for_those_before_it_and_holds
 
 
 @given(st.lists(st.sampled_from(["read", "write", "nothing"]), max_size=12))
-async def test_every_call_is_answered_once_and_a_write_is_alone(kinds: Sequence[str]) -> None:
+async def test_every_call_gets_one_result_and_a_write_runs_alone(kinds: Sequence[str]) -> None:
     round_ = RoundHarness(*kinds)
 
     async def work(n: int) -> None:
@@ -165,23 +165,23 @@ async def test_an_interrupt_leaves_open_calls_that_recovery_can_close() -> None:
     with trio.CancelScope() as scope:
         await round_.run(work)
     assert round_.started == [0, 1]
-    facts: list[AnySessionEvent] = [
+    events: list[AnySessionEvent] = [
         SessionCreated(agent="walrus"),
         UserMessage(content="go"),
         AssistantMessage(round=1, calls=round_.calls, finish="tool_calls"),
         ToolCallsStart(calls=round_.calls),
         *round_.events,
     ]
-    outline = SessionState(id=1)
-    for fact in facts:
-        outline = apply_event(outline, fill_derived_fields(outline, fact, 0.0))
-    mended = [fact for fact in close_open_round(outline, None) if isinstance(fact, ToolResult)]
-    assert [(fact.call_id, fact.outcome) for fact in mended] == [("1", "interrupted"), ("2", "interrupted")]
-    assert "took effect is unknown" in mended[0].output
-    assert "Not run" in mended[1].output
+    state = SessionState(id=1)
+    for event in events:
+        state = apply_event(state, fill_derived_fields(state, event, 0.0))
+    closing = [event for event in close_open_round(state, None) if isinstance(event, ToolResult)]
+    assert [(event.call_id, event.outcome) for event in closing] == [("1", "interrupted"), ("2", "interrupted")]
+    assert "took effect is unknown" in closing[0].output
+    assert "Not run" in closing[1].output
 
 
-async def test_if_an_event_cannot_be_written_all_calls_stop_and_the_error_is_unchanged() -> None:
+async def test_if_an_event_cannot_be_recorded_all_calls_stop_and_the_error_is_unchanged() -> None:
     class Full(Exception):
         pass
 
@@ -226,8 +226,8 @@ async def test_a_failure_keeps_no_reference_to_the_round(gc_disabled: None) -> N
         await trio.sleep_forever()
 
     round_ = Broken("read", "read", "read")
-    held = ref(round_)
+    weak_reference = ref(round_)
     with suppress(Full):
         await round_.run(work)
     del round_
-    assert held() is None
+    assert weak_reference() is None

@@ -1,4 +1,4 @@
-"""The local model: the life of its engine process, with a stand-in for the engine and once with the real one."""
+"""Tests of the local model's engine process, with a fake engine and once with the real one."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @needs_engine
-async def test_the_engine_is_started_at_the_first_question_and_ends_with_its_nursery(weights: Path) -> None:
+async def test_the_engine_starts_at_the_first_request_and_ends_with_its_nursery(weights: Path) -> None:
     async with open_local(weights, "ready") as model:
         assert model.pid is None
         assert (await ask(model)).content == "hello"
@@ -79,14 +79,14 @@ async def test_the_engine_is_started_at_the_first_question_and_ends_with_its_nur
 
 
 @needs_engine
-async def test_answers_come_one_after_the_other(weights: Path) -> None:
+async def test_requests_are_answered_one_after_the_other(weights: Path) -> None:
     async with open_local(weights, "ready") as model, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(ask, model)
 
 
 @needs_engine
-async def test_an_engine_that_died_is_started_anew_at_the_next_question(weights: Path) -> None:
+async def test_an_engine_that_died_is_restarted_at_the_next_request(weights: Path) -> None:
     async with open_local(weights, "ready") as model:
         await ask(model)
         first, engine = model.pid, model._engine
@@ -111,12 +111,12 @@ async def test_an_engine_that_dies_in_a_reply_is_a_failure_with_its_last_output(
 
 
 @needs_engine
-async def test_an_engine_that_cannot_start_says_why_and_keeps_its_key(weights: Path) -> None:
+async def test_the_error_of_an_engine_that_cannot_start_has_its_cause_and_not_its_key(weights: Path) -> None:
     async with open_local(weights, "die") as model:
         error = await failure(model)
     assert "could not be started (exit status 1)" in error.message
     assert f"cannot load {weights} with the key ***" in error.message
-    assert error.hint == f"Check that {weights} is a .gguf file, and that there is memory for it."
+    assert error.hint == f"Check that {weights} is a .gguf file, and that there is enough memory for it."
 
 
 @needs_engine
@@ -127,7 +127,7 @@ async def test_an_engine_with_endless_output_is_killed(weights: Path) -> None:
 
 
 @needs_engine
-async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loading(weights: Path) -> None:
+async def test_an_engine_that_is_not_ready_in_time_is_a_timeout_and_goes_on_loading(weights: Path) -> None:
     async with open_local(weights, "load", timeout_s=0.01) as model:
         assert (await failure(model)).kind == "provider_timeout"
         engine = model._engine
@@ -136,7 +136,7 @@ async def test_an_engine_that_does_not_get_ready_is_a_timeout_and_goes_on_loadin
 
 
 @needs_engine
-async def test_a_caller_that_is_cancelled_leaves_the_engine_to_the_next(weights: Path) -> None:
+async def test_a_cancelled_request_leaves_the_engine_loading_for_the_next(weights: Path) -> None:
     async with open_local(weights, "ready") as model:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, model)
@@ -163,7 +163,7 @@ async def test_a_retired_engine_answers_waiting_requests_and_ends(weights: Path)
 
 
 @needs_engine
-async def test_an_engine_that_nobody_uses_ends_as_soon_as_it_is_retired(weights: Path) -> None:
+async def test_an_idle_engine_ends_as_soon_as_it_is_retired(weights: Path) -> None:
     async with open_local(weights, "ready") as model:
         model.retire()
         assert model.pid is None
@@ -173,33 +173,33 @@ async def test_an_engine_that_nobody_uses_ends_as_soon_as_it_is_retired(weights:
         engine = model._engine
         assert engine
         model.retire()
-        # A turn that began before asks once more, while it ends: it has an engine to itself.
+        # A turn that began before the reload sends another request while the engine ends: it gets a new engine.
         assert (await ask(model)).content == "hello"
         await engine.ended.wait()
         assert model.pid is None
 
 
-@pytest.mark.parametrize("conduct", ["load", "ready"])
-def test_an_engine_ends_with_its_parent_however_that_ends(conduct: str, weights: Path) -> None:
-    """A parent that is killed closes nothing itself; the kernel does."""
-    weights.write_text(conduct)
-    order = f'{{"weights": "{weights}", "key": "k", "context_window": 0}}'
+@pytest.mark.parametrize("behaviour", ["load", "ready"])
+def test_an_engine_ends_when_its_parent_is_killed(behaviour: str, weights: Path) -> None:
+    """The kernel closes the pipe of a killed parent, which ends the engine."""
+    weights.write_text(behaviour)
+    options = f'{{"weights": "{weights}", "key": "k", "context_window": 0}}'
     parent = (
         "import subprocess, sys\n"
         f"engine = subprocess.Popen({FAKE_ENGINE!r}, stdin=subprocess.PIPE)\n"
-        f"engine.stdin.write({order.encode()!r} + b'\\n'); engine.stdin.flush()\n"
+        f"engine.stdin.write({options.encode()!r} + b'\\n'); engine.stdin.flush()\n"
         "print(engine.pid, flush=True); engine.wait()\n"
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        process.stdout.readline()  # the engine's pid: it was started
-        if conduct == "ready":
+        process.stdout.readline()  # the engine's pid: it has started
+        if behaviour == "ready":
             process.stdout.readline()  # the engine's own line: it shares its parent's stdout
         process.kill()
-        process.stdout.read()  # ends once both are gone
+        process.stdout.read()  # ends once both have exited
 
 
-async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
+async def test_a_missing_weights_file_is_a_failure_with_a_hint(tmp_path: Path) -> None:
     settings = ProviderSettings(kind="local", path=str(tmp_path / "none.gguf"))
     async with open_models_with_spawner({"here": settings}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
@@ -215,14 +215,14 @@ async def test_no_file_is_a_failure_that_names_it(tmp_path: Path) -> None:
 async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None:
     settings = {"here": ModelSettings(context_window=512, max_output_tokens=12)}
     async with open_models_with_spawner({"here": ProviderSettings(kind="local")}, settings) as models:
-        said = list[ReplyChunk]()
+        chunks = list[ReplyChunk]()
         request = ModelRequest(
             model="here", system="You are brief.", history=ConversationView([User("Say hello.")]), tools=(READ_SCHEMA,)
         )
         with trio.fail_after(60):
-            reply = await models.reply(request, said.append)
+            reply = await models.reply(request, chunks.append)
     assert reply.content
-    assert reply.content == "".join(piece.text for piece in said)
+    assert reply.content == "".join(chunk.text for chunk in chunks)
     assert (reply.model, reply.provider, reply.cost_usd, reply.calls) == ("here", "here", 0.0, ())
     assert reply.usage.input > 0
     assert 0 < reply.usage.output <= 12
@@ -230,13 +230,13 @@ async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None
 
 @needs_engine
 @needs_weights
-async def test_a_reload_leaves_an_engine_alone_until_something_changes_that_it_was_started_with() -> None:
+async def test_a_reload_keeps_an_engine_unless_its_own_settings_change() -> None:
     tables = {"here": ProviderSettings(kind="local")}
     small, priced = (
         ModelSettings(max_output_tokens=4),
         ModelSettings(max_output_tokens=4, price=PriceSettings(input=1.0)),
     )
-    narrow = ModelSettings(max_output_tokens=4, context_window=512)
+    small_window = ModelSettings(max_output_tokens=4, context_window=512)
     before = set(descendants(os.getpid()))
 
     def engines() -> set[int]:
@@ -254,14 +254,14 @@ async def test_a_reload_leaves_an_engine_alone_until_something_changes_that_it_w
         first.retire_unshared(second)
         await say_hello(second)
         assert engines() == {pid}
-        third = second.with_configuration(tables, {"here": narrow})
+        third = second.with_configuration(tables, {"here": small_window})
         second.retire_unshared(third)
         await say_hello(third)
         assert engines() - {pid}
 
 
 @needs_engine
-async def test_a_file_that_is_no_model_is_a_failure_with_the_engines_words(weights: Path) -> None:
+async def test_a_file_that_is_not_a_model_is_a_failure_with_the_engines_error(weights: Path) -> None:
     write_behaviour(weights, "this is no model")
     async with open_models_with_spawner({"here": ProviderSettings(kind="local", path=str(weights))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:

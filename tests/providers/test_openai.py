@@ -1,4 +1,4 @@
-"""One exchange with an OpenAI-compatible server over real HTTP, and every way it fails."""
+"""Tests of exchanges with an OpenAI-compatible server over real HTTP, and of every way they fail."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def request_of(text: str = "hi", model: str = "m") -> ModelRequest:
 
 @asynccontextmanager
 async def provider(**settings: Any) -> AsyncIterator[tuple[FakeProvider, Models]]:
-    """A fake server and the models of a daemon that knows it as "fake"."""
+    """Yields a fake server and the models of a daemon in which it is configured as "fake"."""
     async with open_provider() as fake:
         table = ProviderSettings(
             kind="openai", models=("m",), **{"base_url": fake.url, "api_key": Secret(KEY), "max_retries": 0, **settings}
@@ -62,15 +62,15 @@ async def test_a_reply_is_streamed_in_chunks_and_returned_whole() -> None:
     async with provider() as (fake, models):
         first, second = trio.Event(), trio.Event()
         fake.enqueue(replies(["Hel", "lo"], gate=(first, second)))
-        said = list[ReplyChunk]()
+        chunks = list[ReplyChunk]()
 
-        def say(piece: ReplyChunk) -> None:
-            said.append(piece)
-            second.set()  # the second piece is sent only once the first was heard
+        def on_chunk(chunk: ReplyChunk) -> None:
+            chunks.append(chunk)
+            second.set()  # the second chunk is sent only after the first was received
 
         first.set()
-        reply = await models.reply(request_of(), say)
-    assert said == [TextChunk("Hel"), TextChunk("lo")]
+        reply = await models.reply(request_of(), on_chunk)
+    assert chunks == [TextChunk("Hel"), TextChunk("lo")]
     assert reply == Reply(content="Hello", model="m", provider="fake", usage=Usage(input=10, output=5))
 
 
@@ -89,7 +89,7 @@ async def test_a_request_carries_the_key_the_headers_and_the_body() -> None:
     }
 
 
-async def test_calls_and_their_arguments_arrive() -> None:
+async def test_tool_calls_arrive_with_their_arguments() -> None:
     async with provider() as (fake, models):
         fake.enqueue(calls_tools(("read", {"path": "a"}), ("read", '{"path"'), text="Look:"))
         reply = await models.reply(request_of(), list[ReplyChunk]().append)
@@ -97,16 +97,16 @@ async def test_calls_and_their_arguments_arrive() -> None:
     assert (reply.content, reply.finish) == ("Look:", "tool_calls")
 
 
-async def test_a_server_that_does_not_stream_is_understood() -> None:
+async def test_the_reply_of_a_server_that_does_not_stream_is_accepted() -> None:
     async with provider() as (fake, models):
         fake.enqueue(replies_unstreamed({"role": "assistant", "content": "whole"}))
-        said = list[ReplyChunk]()
-        reply = await models.reply(request_of(), said.append)
-    assert said == [TextChunk("whole")]
+        chunks = list[ReplyChunk]()
+        reply = await models.reply(request_of(), chunks.append)
+    assert chunks == [TextChunk("whole")]
     assert (reply.content, reply.usage) == ("whole", Usage(input=10, output=5))
 
 
-async def test_one_connection_serves_one_answer_after_the_other() -> None:
+async def test_one_connection_is_reused_for_successive_requests() -> None:
     async with provider() as (fake, models):
         fake.set_default(replies("ok"))
         for _ in range(5):
@@ -159,33 +159,33 @@ FAILURES: list[tuple[str, Behaviour, TurnErrorKind]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "kind"), [pytest.param(how, kind, id=name) for name, how, kind in FAILURES])
-async def test_every_failure_has_its_kind_its_provider_and_a_hint(behaviour: Behaviour, kind: TurnErrorKind) -> None:
+async def test_every_failure_has_a_kind_the_provider_and_a_hint(behaviour: Behaviour, kind: TurnErrorKind) -> None:
     async with provider() as (fake, models):
         fake.enqueue(behaviour)
-        told = (await failure(models)).error
-        assert told.kind == kind
-        assert f"provider fake (127.0.0.1:{fake.port}), model m " in told.message
-        assert told.hint
-        # The connection that failed does not stand in the way of the next answer.
+        error = (await failure(models)).error
+        assert error.kind == kind
+        assert f"provider fake (127.0.0.1:{fake.port}), model m " in error.message
+        assert error.hint
+        # The failed connection does not affect the next request.
         fake.enqueue(replies("ok"))
         assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "ok"
 
 
-async def test_a_server_that_is_not_there_is_a_network_failure_that_says_so() -> None:
+async def test_an_unreachable_server_is_a_network_failure_with_its_cause() -> None:
     async with open_provider() as fake:
         url = fake.url
     async with provider(base_url=url) as (_, models):
-        told = (await failure(models)).error
-    assert told.kind == "provider_network"
-    assert "cannot be reached" in told.message
-    assert "refused" in told.message
-    assert "base_url of [providers.fake] in walrus.toml" in told.hint
+        error = (await failure(models)).error
+    assert error.kind == "provider_network"
+    assert "cannot be reached" in error.message
+    assert "refused" in error.message
+    assert "base_url of [providers.fake] in walrus.toml" in error.hint
 
 
 @pytest.mark.parametrize(
     "url", ["localhost:1/v1", "ftp://127.0.0.1/v1", "http://[::1/v1", "http://127.0.0.1:99999/v1", "x"]
 )
-async def test_a_base_url_that_is_none_is_a_failure_and_no_crash(url: str) -> None:
+async def test_an_invalid_base_url_is_a_failure_and_not_a_crash(url: str) -> None:
     async with provider(base_url=url) as (_, models):
         assert (await failure(models)).error.kind in {"provider_network", "provider_bad_response"}
 
@@ -197,27 +197,27 @@ async def test_a_silent_server_is_a_timeout_and_its_connection_is_closed(
     async with provider() as (fake, models), trio.open_nursery() as nursery:
         fake.enqueue(behaviour)
         nursery.start_soon(pass_time, fake, mock_clock, 61)
-        told = (await failure(models)).error
+        error = (await failure(models)).error
         await fake.wait_until(lambda fake: fake.disconnects == 1)
-    assert told.kind == "provider_timeout"
-    assert "was silent for 60 s" in told.message
-    assert "idle_timeout_s" in told.hint
+    assert error.kind == "provider_timeout"
+    assert "sent nothing for 60 s" in error.message
+    assert "idle_timeout_s" in error.hint
 
 
 async def test_an_answer_that_takes_too_long_as_a_whole_is_a_timeout_and_not_retried(mock_clock: MockClock) -> None:
     async with provider(timeout_s=50, max_retries=3) as (fake, models), trio.open_nursery() as nursery:
         fake.enqueue(hangs())
         nursery.start_soon(pass_time, fake, mock_clock, 51)
-        told = (await failure(models)).error
+        error = (await failure(models)).error
         assert len(fake.requests) == 1
-    assert told.kind == "provider_timeout"
-    assert "was not done within 50 s" in told.message
+    assert error.kind == "provider_timeout"
+    assert "did not finish within 50 s" in error.message
 
 
 async def test_comments_keep_a_stream_alive(mock_clock: MockClock) -> None:
-    """Servers that queue a request send comments until its turn comes."""
+    """Servers that queue a request send comments until they process it."""
 
-    async def waits(exchange: Exchange) -> None:
+    async def send_comments(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD)
         for _ in range(4):
             await exchange.send(b"6\r\n: hm\n\n\r\n")
@@ -226,12 +226,12 @@ async def test_comments_keep_a_stream_alive(mock_clock: MockClock) -> None:
         await streams_events({"choices": [{"delta": {"content": "ok"}, "finish_reason": "stop"}]}, head=False)(exchange)
 
     async with provider() as (fake, models):
-        fake.enqueue(waits)
+        fake.enqueue(send_comments)
         assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "ok"
 
 
 async def pass_time(fake: FakeProvider, clock: MockClock, seconds: float) -> None:
-    """Let time pass once a request has come and nothing more happens."""
+    """Advances the clock once a request has arrived and all tasks are blocked."""
     await fake.wait_until(lambda fake: len(fake.requests) == 1)
     await wait_all_tasks_blocked(0.02)
     clock.jump(seconds)
@@ -247,12 +247,12 @@ async def test_cancelling_closes_the_connection_at_once() -> None:
 
 
 @pytest.mark.parametrize("end", ["cut", "silence"])
-async def test_an_answer_that_has_its_finish_reason_is_not_lost(end: str, mock_clock: MockClock) -> None:
+async def test_a_failure_after_the_finish_reason_does_not_lose_the_reply(end: str, mock_clock: MockClock) -> None:
     event = json.dumps({"choices": [{"delta": {"content": "All."}, "finish_reason": "stop"}]}).encode()
-    said = STREAM_HEAD + b"%x\r\ndata: %s\n\n\r\n" % (len(event) + 8, event)
+    response = STREAM_HEAD + b"%x\r\ndata: %s\n\n\r\n" % (len(event) + 8, event)
 
     async def behave(exchange: Exchange) -> None:
-        await exchange.send(said)
+        await exchange.send(response)
         if end == "silence":
             await exchange.wait_disconnect()
         exchange.close_after()
@@ -276,7 +276,7 @@ async def test_a_stream_that_continues_after_done_is_closed() -> None:
         assert (await models.reply(request_of(), list[ReplyChunk]().append)).content == "All."
 
 
-async def test_secrets_never_stand_in_an_error() -> None:
+async def test_an_error_never_contains_secrets() -> None:
     echoed = f"You sent {KEY} and walrus-token to me.\x1b[31m\n"
     for behaviour in (
         responds_with(401, error_body(echoed)),
@@ -301,7 +301,7 @@ async def test_a_long_error_page_is_cut() -> None:
     assert message.endswith("x…")
 
 
-async def test_no_cap_is_sent_unless_one_is_set() -> None:
+async def test_a_token_cap_is_sent_only_if_it_is_set() -> None:
     async with open_provider() as fake:
         fake.set_default(replies("ok"))
         table = ProviderSettings(kind="openai", base_url=fake.url, models=("m", "n"))
@@ -311,7 +311,7 @@ async def test_no_cap_is_sent_unless_one_is_set() -> None:
     assert [request.body.get("max_tokens") for request in fake.requests] == [None, 7]
 
 
-async def test_loopback_is_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_to_loopback_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -1,4 +1,4 @@
-"""Answers as servers send them, with the differences between servers, cut anywhere."""
+"""Tests of decoding answers: the formats of different servers, split anywhere."""
 
 import json
 from typing import Any
@@ -22,32 +22,32 @@ def call_delta(name: str | None = None, arguments: Any = None, **more: Any) -> d
 
 
 def decode_reply(*events: bytes) -> Reply:
-    answer = ReplyDecoder("here", "call_3")
+    decoder = ReplyDecoder("here", "call_3")
     for event in events:
-        answer.add(event)
-    return answer.build_reply()
+        decoder.add(event)
+    return decoder.build_reply()
 
 
 def test_text_and_thinking_are_streamed_and_returned_whole() -> None:
-    answer, said = ReplyDecoder("here", "c"), []
+    decoder, chunks = ReplyDecoder("here", "c"), []
     for delta in ({"role": "assistant", "content": ""}, {"reasoning": "hm"}, {"content": "Hel"}, {"content": "lo"}):
-        said += answer.add(chunk(delta))
-    assert not answer.is_complete
-    answer.add(chunk(finish="stop"))
-    assert answer.is_complete
-    assert not answer.done_received
-    answer.add(b"[DONE]")
-    assert answer.done_received
-    assert said == [ThinkingChunk("hm"), TextChunk("Hel"), TextChunk("lo")]
-    assert answer.build_reply() == Reply(content="Hello", thinking="hm")
+        chunks += decoder.add(chunk(delta))
+    assert not decoder.is_complete
+    decoder.add(chunk(finish="stop"))
+    assert decoder.is_complete
+    assert not decoder.done_received
+    decoder.add(b"[DONE]")
+    assert decoder.done_received
+    assert chunks == [ThinkingChunk("hm"), TextChunk("Hel"), TextChunk("lo")]
+    assert decoder.build_reply() == Reply(content="Hello", thinking="hm")
 
 
-def test_thinking_that_a_server_wants_back_is_marked_with_where_it_came_from() -> None:
+def test_thinking_that_a_server_wants_back_is_marked_with_its_provider() -> None:
     reply = decode_reply(chunk({"content": None, "reasoning_content": "hm"}), chunk({"content": "yes"}, "stop"))
     assert reply == Reply(content="yes", thinking="hm", opaque={"provider": "here", "thinking_as": "reasoning_content"})
 
 
-def test_usage_tells_cached_from_fresh_input_and_counts_reasoning() -> None:
+def test_usage_separates_cached_from_new_input_and_counts_reasoning() -> None:
     reply = decode_reply(
         chunk({"content": "a"}, "stop"),
         json.dumps(
@@ -66,7 +66,7 @@ def test_usage_tells_cached_from_fresh_input_and_counts_reasoning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("finish", "has_calls", "kept"),
+    ("finish", "has_calls", "expected"),
     [
         ("stop", False, "stop"),
         ("length", False, "length"),
@@ -79,20 +79,20 @@ def test_usage_tells_cached_from_fresh_input_and_counts_reasoning() -> None:
         ("content_filter", True, "refused"),
     ],
 )
-def test_a_finish_reason_becomes_ours(finish: str, has_calls: bool, kept: str) -> None:
+def test_a_finish_reason_is_translated(finish: str, has_calls: bool, expected: str) -> None:
     delta = call_delta("read", "{}", index=0, id="1") if has_calls else {"content": "a"}
     reply = decode_reply(chunk(delta), chunk(finish=finish))
-    assert reply.finish == kept
-    assert bool(reply.calls) == (has_calls and kept != "refused")
+    assert reply.finish == expected
+    assert bool(reply.calls) == (has_calls and expected != "refused")
 
 
-def test_a_refusal_of_the_model_is_streamed_and_ends_as_refused() -> None:
+def test_a_refusal_of_the_model_is_streamed_and_finishes_as_refused() -> None:
     assert decode_reply(chunk({"refusal": "I will not."}), chunk(finish="stop")) == Reply(
         content="I will not.", finish="refused"
     )
 
 
-def test_calls_come_in_pieces_side_by_side() -> None:
+def test_interleaved_pieces_of_several_calls_are_assembled() -> None:
     reply = decode_reply(
         chunk(call_delta("re", "", index=0, id="a")),
         chunk(call_delta("list", "", index=1, id="b")),
@@ -111,7 +111,7 @@ def merged_calls(first: dict[str, Any], second: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("told", "ids"),
+    ("deltas", "ids"),
     [
         ((call_delta("r", "{}", index=0), call_delta("r", "{}", index=1)), ("call_3_0", "call_3_1")),
         ((call_delta("r", "{}", index=0, id=""), call_delta("r", "{}", index=1, id="")), ("call_3_0", "call_3_1")),
@@ -122,8 +122,8 @@ def merged_calls(first: dict[str, Any], second: dict[str, Any]) -> bytes:
         ((call_delta("r", "{}", index=0, id="call_3_1"), call_delta("r", "{}", index=1)), ("call_3_1", "call_3_1_1")),
     ],
 )
-def test_every_call_has_an_id_of_its_own(told: tuple[dict[str, Any], dict[str, Any]], ids: tuple[str, str]) -> None:
-    assert decode_reply(merged_calls(*told)).calls == (ToolCall(ids[0], "r", {}), ToolCall(ids[1], "r", {}))
+def test_every_call_has_a_unique_id(deltas: tuple[dict[str, Any], dict[str, Any]], ids: tuple[str, str]) -> None:
+    assert decode_reply(merged_calls(*deltas)).calls == (ToolCall(ids[0], "r", {}), ToolCall(ids[1], "r", {}))
 
 
 @pytest.mark.parametrize("repeat", [{"id": "x"}, {}])
@@ -135,7 +135,7 @@ def test_a_server_that_repeats_id_and_name_makes_one_call(repeat: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "read"),
+    ("arguments", "decoded"),
     [
         ('{"a": [1]}', {"a": [1]}),
         ({"a": 1}, {"a": 1}),
@@ -148,13 +148,13 @@ def test_a_server_that_repeats_id_and_name_makes_one_call(repeat: dict[str, str]
         ("read it", "read it"),
     ],
 )
-def test_arguments_that_are_no_object_stay_the_text_they_came_as(arguments: Any, read: Any) -> None:
+def test_arguments_that_are_not_an_object_stay_text(arguments: Any, decoded: Any) -> None:
     assert decode_reply(chunk(call_delta("read", arguments, index=0, id="1"), "tool_calls")).calls == (
-        ToolCall("1", "read", read),
+        ToolCall("1", "read", decoded),
     )
 
 
-def test_a_whole_message_is_understood_as_well_as_chunks() -> None:
+def test_a_whole_message_is_accepted_like_chunks() -> None:
     message = {
         "role": "assistant",
         "content": "Look:",
@@ -173,7 +173,7 @@ def test_a_whole_message_is_understood_as_well_as_chunks() -> None:
     )
 
 
-def test_other_choices_are_left_out() -> None:
+def test_other_choices_are_ignored() -> None:
     second = json.dumps({"choices": [{"index": 1, "delta": {"content": "no"}}]}).encode()
     assert decode_reply(chunk({"content": "yes"}), second, chunk(finish="stop")) == Reply(content="yes")
 
@@ -184,22 +184,22 @@ def test_an_error_in_the_stream_is_recognised(error: Any) -> None:
         ReplyDecoder("here", "c").add(json.dumps({"error": error}).encode())
 
 
-def test_a_null_error_is_none() -> None:
+def test_a_null_error_is_not_an_error() -> None:
     assert decode_reply(chunk({"content": "a"}, "stop", error=None)) == Reply(content="a")
 
 
 @pytest.mark.parametrize("data", [b"hello", b"[1]", b'{"choices": 1}', b'{"choices": [', b"\xff\xfe"])
-def test_what_is_no_chunk_is_malformed(data: bytes) -> None:
+def test_data_that_is_not_a_chunk_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedReply):
         ReplyDecoder("here", "c").add(data)
 
 
-def test_an_answer_without_end_is_malformed() -> None:
-    answer, much = ReplyDecoder("here", "c"), chunk({"content": "x" * (MAX_TEXT // 2)})
-    answer.add(much)
-    answer.add(much)
+def test_an_endless_answer_is_malformed() -> None:
+    decoder, half = ReplyDecoder("here", "c"), chunk({"content": "x" * (MAX_TEXT // 2)})
+    decoder.add(half)
+    decoder.add(half)
     with pytest.raises(MalformedReply):
-        answer.add(chunk({"reasoning": "x"}))
+        decoder.add(chunk({"reasoning": "x"}))
 
 
 DELTAS = st.one_of(
@@ -213,13 +213,13 @@ DELTAS = st.one_of(
 def test_any_chunking_of_the_bytes_gives_the_same_reply(deltas: list[dict[str, Any]], data: st.DataObject) -> None:
     wire = b"".join(b"data: %s\n\n" % event for event in (*map(chunk, deltas), chunk(finish="stop"), b"[DONE]"))
     expected = decode_reply(*map(chunk, deltas), chunk(finish="stop"))
-    events, answer, said = EventStream(), ReplyDecoder("here", "call_3"), list[ReplyChunk]()
+    events, decoder, chunks = EventStream(), ReplyDecoder("here", "call_3"), list[ReplyChunk]()
     while wire:
         size = data.draw(st.integers(1, min(len(wire), 40)))
         for event in events.feed(wire[:size]):
-            said += answer.add(event.data)
+            chunks += decoder.add(event.data)
         wire = wire[size:]
-    assert answer.done_received
-    assert answer.build_reply() == expected
-    assert "".join(piece.text for piece in said if isinstance(piece, TextChunk)) == expected.content
-    assert "".join(piece.text for piece in said if isinstance(piece, ThinkingChunk)) == expected.thinking
+    assert decoder.done_received
+    assert decoder.build_reply() == expected
+    assert "".join(piece.text for piece in chunks if isinstance(piece, TextChunk)) == expected.content
+    assert "".join(piece.text for piece in chunks if isinstance(piece, ThinkingChunk)) == expected.thinking

@@ -1,4 +1,4 @@
-"""Messages and settings as the bytes of a request."""
+"""Tests of encoding messages and settings as the bytes of a request."""
 
 import json
 from typing import Any
@@ -91,13 +91,13 @@ def encode_request(
         ),
     ],
 )
-def test_a_message_is_encoded_as_the_wire_has_it(message: Message, wire: dict[str, Any]) -> None:
+def test_a_message_is_encoded_in_the_format_of_the_wire(message: Message, wire: dict[str, Any]) -> None:
     assert encode_message(message) == wire
 
 
 def test_thinking_goes_back_only_to_the_provider_it_came_from() -> None:
-    ours: dict[str, object] = {"provider": "here", "thinking_as": "reasoning_content"}
-    message = Assistant(content="yes", thinking="hm", opaque=ours)
+    opaque: dict[str, object] = {"provider": "here", "thinking_as": "reasoning_content"}
+    message = Assistant(content="yes", thinking="hm", opaque=opaque)
     assert encode_message(message) == {"role": "assistant", "content": "yes", "reasoning_content": "hm"}
     assert json.loads(message_encoder("elsewhere")(message)) == {"role": "assistant", "content": "yes"}
 
@@ -118,13 +118,13 @@ def test_a_request_has_the_system_text_first_and_the_tools_as_functions() -> Non
     }
 
 
-def test_what_is_not_set_is_not_sent() -> None:
+def test_a_setting_that_is_not_set_is_not_sent() -> None:
     request = ModelRequest(model="m", system="", history=ConversationView([User("hi")]))
     assert set(encode_request(request)) == {"model", "stream", "stream_options", "messages"}
     assert encode_request(request)["messages"] == [{"role": "user", "content": "hi"}]
 
 
-def test_caps_and_thinking_are_sent_under_the_name_the_server_knows() -> None:
+def test_caps_and_thinking_are_sent_under_the_name_that_the_server_knows() -> None:
     request = ModelRequest(model="m", system="", history=ConversationView([User("hi")]), thinking=True)
     older, newer = encode_request(request, 99), encode_request(request, 99, completion_tokens=True)
     assert (older["max_tokens"], older["reasoning_effort"], "max_completion_tokens" in older) == (99, "medium", False)
@@ -132,22 +132,22 @@ def test_caps_and_thinking_are_sent_under_the_name_the_server_knows() -> None:
 
 
 def test_a_message_is_encoded_once_however_many_rounds_send_it() -> None:
-    history, asked = ConversationView([User("one")]), []
-    plain = message_encoder("here")
+    history, encoded = ConversationView([User("one")]), []
+    encode = message_encoder("here")
 
-    def counted(message: Message) -> bytes:
-        asked.append(message)
-        return plain(message)
+    def recording_encode(message: Message) -> bytes:
+        encoded.append(message)
+        return encode(message)
 
-    for more in (User("two"), User("three")):
-        history.render("openai:here", counted)
-        history.append(more)
-    history.render("openai:here", counted)
-    assert asked == [User("one"), User("two"), User("three")]
+    for message in (User("two"), User("three")):
+        history.render("openai:here", recording_encode)
+        history.append(message)
+    history.render("openai:here", recording_encode)
+    assert encoded == [User("one"), User("two"), User("three")]
 
 
 @given(st.lists(st.text()), st.text())
-def test_a_request_is_json_whatever_is_said_in_it(texts: list[str], system: str) -> None:
+def test_a_request_is_json_whatever_its_texts_contain(texts: list[str], system: str) -> None:
     request = ModelRequest(model="m", system=system, history=ConversationView([User(text) for text in texts]))
-    said = [message["content"] for message in encode_request(request)["messages"]]
-    assert said == ([system] if system else []) + texts
+    contents = [message["content"] for message in encode_request(request)["messages"]]
+    assert contents == ([system] if system else []) + texts

@@ -1,4 +1,4 @@
-"""Names, prices and hints: the configured providers as one Model."""
+"""Tests of the configured providers as one Model: names, prices and hints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +41,7 @@ async def ask(models: Models, model: str) -> Reply:
         ("echo/loud", ResolvedModel("echo", "loud")),
     ],
 )
-def test_a_name_is_looked_up_whole_before_its_first_part_is_a_provider(name: str, resolved: ResolvedModel) -> None:
+def test_a_name_is_first_looked_up_whole_and_then_as_provider_and_model(name: str, resolved: ResolvedModel) -> None:
     tables = {"deep": openai_settings("chat"), "router": openai_settings("meta/llama", "deep/llama"), "echo": ECHO}
     assert Catalog(tables, {}).resolve(name) == resolved
 
@@ -53,20 +53,20 @@ def failure(tables: Mapping[str, ProviderSettings], name: str) -> TurnError:
 
 
 @pytest.mark.parametrize("name", ["deepseek-caht", "deep/", "/chat", "other/deepseek-chat"])
-def test_an_unknown_name_is_reported_with_what_there_is(name: str) -> None:
+def test_the_error_of_an_unknown_name_lists_the_available_models(name: str) -> None:
     error = failure({"deep": openai_settings("deepseek-chat"), "echo": ECHO}, name)
     assert error.kind == "model_not_found"
     assert error.message == f"No provider has a model called {name}."
-    assert error.hint.endswith("There is echo, deepseek-chat.")
+    assert error.hint.endswith("Available models: echo, deepseek-chat.")
 
 
-def test_the_nearest_name_is_guessed() -> None:
+def test_the_error_of_a_misspelt_name_suggests_the_nearest() -> None:
     assert failure({"deep": openai_settings("deepseek-chat")}, "deepseek-caht").hint.startswith(
         "Did you mean deepseek-chat?"
     )
 
 
-def test_no_name_means_the_only_model_there_is() -> None:
+def test_an_empty_name_means_the_only_model() -> None:
     assert Catalog({"echo": ECHO}, {}).resolve("") == ResolvedModel("echo", "echo")
     assert Catalog({"deep": openai_settings("chat")}, {}).resolve("") == ResolvedModel("deep", "chat")
 
@@ -75,7 +75,7 @@ def test_no_name_means_the_only_model_there_is() -> None:
     "tables",
     [{"deep": openai_settings("a", "b")}, {"deep": openai_settings()}, {"echo": ECHO, "deep": openai_settings("a")}],
 )
-def test_no_name_where_there_is_a_choice_is_a_failure_that_says_where_to_choose(
+def test_an_empty_name_with_several_models_fails_with_a_hint_to_the_key(
     tables: dict[str, ProviderSettings],
 ) -> None:
     error = failure(tables, "")
@@ -119,13 +119,13 @@ async def test_a_call_costs_its_usage_and_an_unknown_price_is_never_zero(
     assert reply.cost_usd == (None if cost is None else pytest.approx(cost))
 
 
-def test_what_is_written_to_a_cache_costs_as_input_unless_it_has_its_own_price() -> None:
+def test_cached_tokens_cost_the_input_price_unless_they_have_their_own() -> None:
     usage = Usage(input=1, output=1, cache_read=1, cache_write=1)
     assert cost_usd(PriceSettings(input=1_000_000, output=0), usage) == 3
     assert cost_usd(PriceSettings(input=1_000_000, cache_read=0, cache_write=5_000_000), usage) == 6
 
 
-async def test_an_echo_is_free_unless_a_price_is_set() -> None:
+async def test_the_echo_provider_is_free() -> None:
     async with open_models_with_spawner({"echo": ECHO}, {}) as models:
         assert await ask(models, "echo/any") == Reply(content="hi there", model="any", provider="echo", cost_usd=0.0)
 
@@ -148,7 +148,7 @@ async def test_a_reload_leaves_the_old_models_unchanged_and_builds_new_ones() ->
     assert keys == ["Bearer old", "Bearer new", "Bearer new"]
 
 
-async def test_without_providers_the_failure_says_what_to_configure() -> None:
+async def test_the_failure_without_providers_states_what_to_configure() -> None:
     environ = {"DEEPSEEK_API_KEY": "sk-secret", "PATH": "/bin"}
     async with open_models_with_spawner({}, {}, environ=environ, ollama_port=1) as models:
         assert models.status() == ()
@@ -176,7 +176,7 @@ async def never_answer(stream: trio.SocketStream) -> None:
 @pytest.mark.parametrize(
     ("server", "found"), [(serve_ollama, True), (never_answer, False), (FakeProvider(0).serve, False)]
 )
-async def test_an_ollama_on_loopback_is_found_with_its_models(server: Any, found: bool) -> None:
+async def test_ollama_on_loopback_is_found_with_its_models(server: Any, found: bool) -> None:
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server, [listener])
@@ -184,5 +184,5 @@ async def test_an_ollama_on_loopback_is_found_with_its_models(server: Any, found
         async with open_models_with_spawner({}, {}, environ={}, ollama_port=port) as models:
             hint = await models.setup_hint()
         nursery.cancel_scope.cancel()
-    wanted = f'base_url = "http://127.0.0.1:{port}/v1" and models = ["llama3.2:1b"]'
-    assert (wanted in hint, "Ollama" in hint) == (found, found)
+    expected = f'base_url = "http://127.0.0.1:{port}/v1" and models = ["llama3.2:1b"]'
+    assert (expected in hint, "Ollama" in hint) == (found, found)

@@ -1,4 +1,4 @@
-"""The one retry layer: what is asked again, when, and what is not."""
+"""Tests of retries: which failures are retried, and when."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -31,13 +31,13 @@ def call_failure(
 
 
 def scripted_attempts(*outcomes: ProviderCallFailed | str) -> tuple[list[float], Callable[[OnChunk], Any]]:
-    """An attempt for each outcome, and when each was made."""
-    left, times = list(outcomes), list[float]()
+    """Returns the list of attempt times, and an attempt function that gives one outcome after the other."""
+    remaining, times = list(outcomes), list[float]()
 
-    async def attempt(say: OnChunk) -> Reply:
+    async def attempt(on_chunk: OnChunk) -> Reply:
         times.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        outcome = left.pop(0)
+        outcome = remaining.pop(0)
         if isinstance(outcome, str):
             return Reply(content=outcome)
         raise outcome
@@ -51,10 +51,10 @@ async def run_with_retries(attempt: Callable[[OnChunk], Any], max_retries: int =
     )
 
 
-async def test_a_failure_that_may_pass_is_tried_again_after_a_doubling_wait(autojump_clock: MockClock) -> None:
+async def test_a_temporary_failure_is_retried_after_a_doubling_wait(autojump_clock: MockClock) -> None:
     times, attempt = scripted_attempts(call_failure(), call_failure(), call_failure(), "ok")
     assert (await run_with_retries(attempt, 3)).content == "ok"
-    waits = [later - sooner for sooner, later in itertools.pairwise(times)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     for wait, longest in zip(waits, (0.5, 1, 2), strict=True):
         assert longest / 2 <= wait <= longest
 
@@ -68,14 +68,14 @@ async def test_retry_after_is_the_minimum_wait(autojump_clock: MockClock) -> Non
 @pytest.mark.parametrize(
     "failure", [call_failure(retryable=False), call_failure(retry_after_s=61)], ids=["for good", "too long a wait"]
 )
-async def test_some_failures_are_final(failure: ProviderCallFailed, autojump_clock: MockClock) -> None:
+async def test_some_failures_are_not_retried(failure: ProviderCallFailed, autojump_clock: MockClock) -> None:
     times, attempt = scripted_attempts(failure)
     with pytest.raises(ProviderCallFailed):
         await run_with_retries(attempt)
     assert len(times) == 1
 
 
-async def test_it_is_tried_again_only_as_often_as_configured(autojump_clock: MockClock) -> None:
+async def test_a_call_is_retried_only_as_often_as_configured(autojump_clock: MockClock) -> None:
     times, attempt = scripted_attempts(call_failure(), call_failure(), call_failure(), "too late")
     with pytest.raises(ProviderCallFailed):
         await run_with_retries(attempt, 2)
@@ -85,11 +85,11 @@ async def test_it_is_tried_again_only_as_often_as_configured(autojump_clock: Moc
 async def test_nothing_is_retried_after_the_first_chunk(autojump_clock: MockClock) -> None:
     count = 0
 
-    async def attempt(say: OnChunk) -> Reply:
+    async def attempt(on_chunk: OnChunk) -> Reply:
         nonlocal count
         count += 1
         await trio.lowlevel.checkpoint()
-        say(TextChunk("Hel"))
+        on_chunk(TextChunk("Hel"))
         raise call_failure()
 
     with pytest.raises(ProviderCallFailed):
@@ -98,7 +98,10 @@ async def test_nothing_is_retried_after_the_first_chunk(autojump_clock: MockCloc
 
 
 async def reply_over_http(clock: MockClock, *behaviours: Behaviour) -> tuple[Sequence[object], int]:
-    """What came of it, and how many requests were made. Time passes as soon as nothing else happens."""
+    """Returns the result with the chunks, and the number of requests.
+
+    The clock advances when all tasks are blocked.
+    """
     async with open_provider() as fake:
         fake.enqueue(replies("warm"), *behaviours)
         http = Http()
@@ -106,16 +109,15 @@ async def reply_over_http(clock: MockClock, *behaviours: Behaviour) -> tuple[Seq
             build_endpoint("fake", ProviderSettings(kind="openai", base_url=fake.url)), http, random=Random(1)
         )
         try:
-            await model.reply(
-                REQUEST, list[ReplyChunk]().append
-            )  # its client is made in a thread, which a clock does not see
+            # The first request creates the client in a thread, which the mock clock does not wait for.
+            await model.reply(REQUEST, list[ReplyChunk]().append)
             clock.autojump_threshold = 0.05
-            said = list[ReplyChunk]()
+            chunks = list[ReplyChunk]()
             try:
-                reply = await model.reply(REQUEST, said.append)
+                reply = await model.reply(REQUEST, chunks.append)
             except ModelFailed as failure:
-                return (failure.error.kind, said), len(fake.requests) - 1
-            return (reply.content, said), len(fake.requests) - 1
+                return (failure.error.kind, chunks), len(fake.requests) - 1
+            return (reply.content, chunks), len(fake.requests) - 1
         finally:
             await http.aclose()
 

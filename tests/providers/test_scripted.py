@@ -1,4 +1,4 @@
-"""A script answers by the conversation alone: the same after a restart, whatever other sessions do."""
+"""Tests of the scripted model, whose reply depends on the conversation alone."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ async def test_the_nth_call_gets_the_nth_reply() -> None:
     assert await reply_text(script, User("a"), CALL_MESSAGE, CALL_OUTPUT, CALL_MESSAGE, CALL_OUTPUT) == "three"
 
 
-async def test_it_goes_on_after_a_reply_that_left_no_message() -> None:
+async def test_the_script_continues_after_a_reply_that_left_no_message() -> None:
     script = Scripted([ScriptedReply(error=ScriptedError(kind="provider_auth", message="no")), TWO])
     with pytest.raises(ModelFailed) as failed:
         await reply_text(script, User("a"))
@@ -46,11 +46,11 @@ async def test_it_goes_on_after_a_reply_that_left_no_message() -> None:
     assert await reply_text(script, User("a"), User("b")) == "two"
 
 
-async def test_a_steer_after_a_tool_call_uses_up_nothing() -> None:
+async def test_a_steer_after_a_tool_call_does_not_use_up_a_reply() -> None:
     assert await reply_text(Scripted([READ_REPLY, TWO]), User("a"), CALL_MESSAGE, CALL_OUTPUT, User("also b")) == "two"
 
 
-async def test_replies_for_certain_messages_start_anew_with_each_and_use_up_nothing() -> None:
+async def test_replies_with_when_start_again_for_each_message_and_use_up_no_others() -> None:
     rule = (ScriptedReply(when="look", calls=READ_REPLY.calls), ScriptedReply(when="look", text="seen"))
     script = Scripted([ONE, *rule, TWO])
     look: tuple[Message, ...] = (User("please look"), CALL_MESSAGE, CALL_OUTPUT)
@@ -60,20 +60,20 @@ async def test_replies_for_certain_messages_start_anew_with_each_and_use_up_noth
     assert await reply_text(script, User("a"), Assistant(content="one"), *look, Assistant(), User("b")) == "two"
 
 
-async def test_the_end_of_a_script_is_a_failure_that_says_so() -> None:
+async def test_a_script_without_replies_left_is_a_failure_with_their_number() -> None:
     with pytest.raises(ModelFailed) as failed:
         await reply_text(Scripted([ONE]), User("a"), Assistant(content="one"), User("b"))
     assert failed.value.error.kind == "provider_bad_response"
-    assert "at its end: it has 1 replies for this, and this is call 2." in failed.value.error.message
+    assert "no reply left: it has 1 for this message, and this is call 2." in failed.value.error.message
 
 
 async def test_a_hanging_reply_streams_its_text_and_never_ends() -> None:
-    said = list[ReplyChunk]()
+    chunks = list[ReplyChunk]()
     script = Scripted([ScriptedReply(text="Hel", hang=True)])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(script.reply, request_of(User("a")), said.append)
+        nursery.start_soon(script.reply, request_of(User("a")), chunks.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert said == [TextChunk("Hel")]
+        assert chunks == [TextChunk("Hel")]
         nursery.cancel_scope.cancel()
 
 
@@ -94,9 +94,9 @@ async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> N
     path = tmp_path / "play.toml"
     path.write_text(SCRIPT)
     async with open_models_with_spawner({"play": ProviderSettings(kind="scripted", path=str(path))}, {}) as models:
-        said = list[ReplyChunk]()
-        first = await models.reply(request_of(User("a")), said.append)
-        second = await models.reply(request_of(User("a"), CALL_MESSAGE, CALL_OUTPUT), said.append)
+        chunks = list[ReplyChunk]()
+        first = await models.reply(request_of(User("a")), chunks.append)
+        second = await models.reply(request_of(User("a"), CALL_MESSAGE, CALL_OUTPUT), chunks.append)
     assert first == Reply(
         thinking="I need the file first.",
         calls=(ToolCall("call_1_0", "read", {"path": "notes.txt"}), ToolCall("x", "read", "{")),
@@ -112,10 +112,10 @@ async def test_a_script_file_is_played_through_the_registry(tmp_path: Path) -> N
         usage=Usage(input=120, output=8),
         cost_usd=0.0004,
     )
-    assert said == [ThinkingChunk("I need the file first."), TextChunk("It says "), TextChunk("hello.")]
+    assert chunks == [ThinkingChunk("I need the file first."), TextChunk("It says "), TextChunk("hello.")]
 
 
-async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
+async def test_a_configured_price_overrides_the_cost_in_the_script(tmp_path: Path) -> None:
     path = tmp_path / "play.toml"
     path.write_text('[[reply]]\ntext = "a"\nusage = { input = 1000000 }\ncost_usd = 5.0\n')
     prices = {"play": ModelSettings(price=PriceSettings(input=3.0))}
@@ -124,7 +124,7 @@ async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (None, "No such file"),
         ("[[reply", "Expected ']]'"),
@@ -133,8 +133,8 @@ async def test_a_price_goes_before_what_the_script_says(tmp_path: Path) -> None:
         ('[[reply]]\nerror = { kind = "bad_luck" }', "bad_luck"),
     ],
 )
-async def test_a_script_that_cannot_be_read_says_where_and_is_read_again(
-    text: str | None, why: str, tmp_path: Path
+async def test_an_invalid_script_is_an_error_with_its_place_and_is_read_again(
+    text: str | None, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "play.toml"
     if text is not None:
@@ -144,18 +144,20 @@ async def test_a_script_that_cannot_be_read_says_where_and_is_read_again(
             await models.reply(request_of(User("a")), list[ReplyChunk]().append)
         assert failed.value.error.kind == "model_not_found"
         assert str(path) in failed.value.error.message
-        assert why in failed.value.error.message
+        assert reason in failed.value.error.message
         path.write_text('[[reply]]\ntext = "ok"')
         assert (await models.reply(request_of(User("a")), list[ReplyChunk]().append)).content == "ok"
 
 
 @pytest.mark.parametrize("text", ["", "one", " two  words\nand a line \n"])
-async def test_an_echo_says_the_last_user_text_word_by_word(text: str) -> None:
-    said = list[ReplyChunk]()
+async def test_the_echo_provider_streams_the_last_user_text_word_by_word(text: str) -> None:
+    chunks = list[ReplyChunk]()
     request = request_of(User("first"), Assistant(content="first"), User(text))
-    assert await Echo().reply(request, said.append) == Reply(content=text, model="play", provider="echo", cost_usd=0.0)
-    assert "".join(piece.text for piece in said) == text
-    assert len(said) == len(text.split())
+    assert await Echo().reply(request, chunks.append) == Reply(
+        content=text, model="play", provider="echo", cost_usd=0.0
+    )
+    assert "".join(piece.text for piece in chunks) == text
+    assert len(chunks) == len(text.split())
 
 
 async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
@@ -169,6 +171,6 @@ async def test_the_documented_example_is_a_script(tmp_path: Path) -> None:
     assert (reply.content, [call.name for call in looked.calls]) == ("Sunny.", ["read"])
 
 
-def test_every_key_of_a_reply_is_documented_and_none_that_there_is_not() -> None:
-    told = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert sorted(told) == sorted(ScriptedReply.__struct_fields__)
+def test_the_documentation_lists_exactly_the_keys_of_a_reply() -> None:
+    documented = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted(documented) == sorted(ScriptedReply.__struct_fields__)

@@ -1,4 +1,4 @@
-"""The event-stream grammar, and any cutting of its bytes."""
+"""Tests of the event-stream grammar, with bytes split anywhere."""
 
 import pytest
 from hypothesis import given
@@ -27,21 +27,21 @@ def test_comments_ids_retries_and_unknown_fields_are_skipped() -> None:
     assert parse(b": ping\nid: 7\nretry: 10\nfoo: bar\nfoo\ndata: one\n\n") == [ServerSentEvent(b"one")]
 
 
-def test_one_space_after_the_colon_is_no_part_of_the_value() -> None:
+def test_one_space_after_the_colon_is_not_part_of_the_value() -> None:
     assert parse(b"data:  one\n\ndata:two \n\n") == [ServerSentEvent(b" one"), ServerSentEvent(b"two ")]
 
 
-def test_an_event_without_data_is_none() -> None:
+def test_an_event_without_data_is_dropped() -> None:
     assert parse(b"event: add\n\ndata: one\n\n") == [ServerSentEvent(b"one")]
 
 
-def test_what_is_unfinished_is_no_event() -> None:
+def test_an_unfinished_event_is_dropped() -> None:
     assert parse(b"data: one\n\ndata: two\n") == [ServerSentEvent(b"one")]
 
 
-def test_other_separators_of_unicode_end_no_line() -> None:
-    odd = "a\u2028b\u0085c\x0bd\x0ce".encode()
-    assert parse(b"data: " + odd + b"\n\n") == [ServerSentEvent(odd)]
+def test_other_unicode_separators_do_not_end_a_line() -> None:
+    value = "a\u2028b\u0085c\x0bd\x0ce".encode()
+    assert parse(b"data: " + value + b"\n\n") == [ServerSentEvent(value)]
 
 
 @pytest.mark.parametrize("data", [b"data: " + b"x" * 200, b"data: 1234567890\n" * 12, b"event: " + b"x" * 200])
@@ -55,10 +55,10 @@ def test_any_chunking_of_the_bytes_gives_the_same_events(texts: list[str], end: 
     lines = data.draw(st.lists(st.sampled_from(["", "", "data", "data:", "event: x", ": c", *texts]), max_size=30))
     wire = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + end.join(lines).encode()
     wire += data.draw(st.binary(max_size=8))
-    whole = parse(wire)
-    stream, got = EventStream(), []
+    expected = parse(wire)
+    stream, events = EventStream(), []
     while wire:
         size = data.draw(st.integers(1, len(wire)))
-        got += stream.feed(wire[:size])
+        events += stream.feed(wire[:size])
         wire = wire[size:]
-    assert got == whole
+    assert events == expected

@@ -1,4 +1,4 @@
-"""A workspace to read in, a walrus home, and a place outside of both."""
+"""A harness for the read tool: a workspace, a walrus home, and a folder outside of both."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from walrusd.tools.files import ReadTool
 
 
 class ReadHarness:
-    """`read` stands in front of them, behind the pipeline."""
+    """Calls `read` through the pipeline, with a workspace, a home and a folder outside."""
 
     def __init__(self, base: Path) -> None:
         self.workspace, self.home, self.outside = (base / name for name in ("work", "walrus", "outside"))
@@ -22,20 +22,20 @@ class ReadHarness:
         (self.outside / "secret").write_text("the secret")
 
     async def read(
-        self, path: str | Path, *, workspace: Path | None = None, cap: int = 64 * 1024, **window: int
+        self, path: str | Path, *, workspace: Path | None = None, cap: int = 64 * 1024, **arguments: int
     ) -> ToolResult:
-        counter = PipelineHarness(ReadTool(str(self.home), cap), workspace=str(workspace or self.workspace))
-        return await counter.call("read", {"path": str(path), **window})
+        harness = PipelineHarness(ReadTool(str(self.home), cap), workspace=str(workspace or self.workspace))
+        return await harness.call("read", {"path": str(path), **arguments})
 
-    async def error_text(self, path: str | Path, *, workspace: Path | None = None, **window: int) -> str:
-        result = await self.read(path, workspace=workspace, **window)
+    async def error_text(self, path: str | Path, *, workspace: Path | None = None, **arguments: int) -> str:
+        result = await self.read(path, workspace=workspace, **arguments)
         assert result.outcome == "error"
         return result.output
 
 
 @contextmanager
 def world_readable_harness() -> Iterator[ReadHarness]:
-    """One that others may walk through, and that is gone afterwards."""
+    """Yields a harness in a folder that other users can enter; the folder is removed afterwards."""
     with tempfile.TemporaryDirectory() as base:
         os.chmod(base, 0o755)
         yield ReadHarness(Path(os.path.realpath(base)))

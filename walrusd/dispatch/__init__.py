@@ -1,1 +1,1 @@
-"""The one pipeline that a tool call passes: checks, execution, outcome."""
+"""The pipeline of tool calls: policy checks, execution and the recorded outcome."""

@@ -1,6 +1,6 @@
-"""The gate of scope: an agent may only call what it was offered when it was built.
+"""The capabilities gate: an agent may call only the tools that it was offered when it was built.
 
-A tool that exists and was not offered is *denied*; one that does not exist is *unknown*, and that is found before.
+A tool that exists but was not offered is *denied*. A tool that does not exist is *unknown*: an earlier gate refuses it.
 """
 
 from walrus_config import schema as config
@@ -9,7 +9,7 @@ from walrusd.ports import ToolRequest
 
 
 def excluding_rule(agent: config.AgentSettings, tool: str) -> str | None:
-    """The line of walrus.toml that takes the tool from the agent; None where none does."""
+    """Returns the key of walrus.toml that excludes the tool, or None if the agent has the tool."""
     if tool in agent.deny_tools:
         return f"agents.{agent.name}.deny_tools: {tool}"
     if agent.tools and tool not in agent.tools:
@@ -18,19 +18,22 @@ def excluding_rule(agent: config.AgentSettings, tool: str) -> str | None:
 
 
 def tools_in_scope(policy: PolicySnapshot, agent: str) -> list[str]:
-    """The tools that the agent has by its whitelist; one that walrus.toml does not know has them all."""
-    known = policy.agents.get(agent)
-    return sorted(tool for tool in policy.tools if known is None or excluding_rule(known, tool) is None)
+    """Returns the tools that walrus.toml gives the agent; an agent that is not in it has all tools."""
+    settings = policy.agents.get(agent)
+    return sorted(tool for tool in policy.tools if settings is None or excluding_rule(settings, tool) is None)
 
 
 def capabilities(policy: PolicySnapshot, request: ToolRequest) -> Refusal | None:
-    """Refuses a tool that the agent was not offered. The snapshot decides, so that a reload changes no running turn."""
+    """Refuses a tool that the agent was not offered.
+
+    The agent's snapshot decides, which the request carries as `schema`: a reload does not affect a running turn.
+    """
     if request.schema is not None:
         return None
     agent = policy.agents.get(request.agent)
     return Refusal(
         outcome="denied",
         rule=excluding_rule(agent, request.call.name) if agent else None,
-        text=f"{request.call.name} is not one of your tools; the user has not given it to you. "
-        "Go on without it, or tell the user what you need it for.",
+        text=f"{request.call.name} is not one of your tools: the user has not enabled it for you. "
+        "Continue without it, or tell the user what you need it for.",
     )

@@ -1,4 +1,4 @@
-"""How the execution of a call ended, in words that a model can act on."""
+"""The result of an executed tool call, and the texts for the model about a failure or a timeout."""
 
 import structlog
 from msgspec import Struct
@@ -11,7 +11,7 @@ log = structlog.get_logger("walrusd.tool")
 
 
 class ExecutionResult(Struct, frozen=True, kw_only=True):
-    """What became of a tool that was executed: `said` is its own, `note` our word at the end of that."""
+    """The outcome of an executed call: `output` is the tool's own; walrusd appends `note` to it."""
 
     outcome: Outcome
     output: BoundedOutput
@@ -20,18 +20,18 @@ class ExecutionResult(Struct, frozen=True, kw_only=True):
 
 
 def error_text(request: ToolRequest, failure: Exception) -> str:
-    """What the model is told of an exception that a tool raised. A bug is logged, and the model sees nothing of it."""
+    """Returns the text for the model about an exception of a tool; details of a bug go only to the log."""
     if isinstance(failure, ToolFailed):
         return str(failure)
     name = request.call.name
-    log.error("tool crashed", tool=name, session=request.session, call=request.call.id, exc_info=failure)
-    return f"{name} failed: walrusd met a bug in it. Its effect is unknown. Try another way."
+    log.error("tool_crashed", tool=name, session=request.session, call=request.call.id, exc_info=failure)
+    return f"{name} failed because of a bug in it. Its effect is unknown. Try another way."
 
 
 def timeout_text(name: str, limit_s: float) -> str:
-    """What it is told of a deadline."""
+    """Returns the text for the model about a call that reached its deadline."""
     return (
-        f"{name} was stopped: it was not done within {limit_s:g} s. What it did by then is not undone. "
+        f"{name} was stopped because it did not finish within {limit_s:g} s. Its effects until then remain. "
         "Try a smaller step."
     )
 

@@ -1,4 +1,4 @@
-"""What a gate is: a check that reads the rules and a request, and lets it pass or refuses it in words for the model."""
+"""The types of policy gates, which check a tool request against the configuration and may refuse it."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from walrusd.ports import ProcessTool, Tool, ToolRequest
 
 
 class ConfiguredTool(Struct, frozen=True, kw_only=True):
-    """A tool that can be executed. `schema` has the limits that walrus.toml sets, where it sets any."""
+    """An enabled tool; `schema` has the limits of walrus.toml instead of the tool's own, if it sets them."""
 
     tool: Tool | ProcessTool
     schema: ToolSchema
@@ -19,7 +19,7 @@ class ConfiguredTool(Struct, frozen=True, kw_only=True):
 
 
 class PolicySnapshot(Struct, frozen=True, kw_only=True):
-    """All that the gates go by. A reload replaces it whole."""
+    """The configuration that the gates read. A reload replaces the whole snapshot."""
 
     tools: Mapping[str, ConfiguredTool]
     agents: Mapping[str, config.AgentSettings]
@@ -27,7 +27,7 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
-    """Why a request goes no further. `rule` names the line of walrus.toml that decided, where one did."""
+    """The refusal of a gate: a text for the model, and the line of walrus.toml that decided, if any."""
 
     outcome: Outcome
     text: str
@@ -35,4 +35,4 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 
 Gate = Callable[[PolicySnapshot, ToolRequest], Refusal | None]
-"""None lets the request pass."""
+"""A function that returns a Refusal, or None to let the request pass."""

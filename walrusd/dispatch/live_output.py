@@ -1,17 +1,17 @@
-"""What a tool says while it runs, told to whoever listens: joined, and no more than one can read."""
+"""Publishes the output of a running tool as live events, joined and limited to a readable rate."""
 
 from collections.abc import Callable
 
 import trio
 
 FLUSH_INTERVAL_S = 0.1
-"""Between two tellings: to an eye it is at once."""
+"""Seconds between two live events of one call: short enough to look immediate."""
 MAX_CHARS = 16 * 1024
-"""Characters of one telling. A flood is 160 KB a second then, which the slowest of terminals can show."""
+"""Maximum characters of one live event: a flood becomes 160 KB a second, which the slowest terminals can show."""
 
 
 class LiveOutput:
-    """Hear a piece at any time; `tell` in a task of its own passes on what was heard, until it is cancelled."""
+    """Buffers output from `add`; `run`, in a task of its own, passes it on at intervals."""
 
     def __init__(self, on_output: Callable[[str], None]) -> None:
         self._on_output = on_output
@@ -36,11 +36,11 @@ class LiveOutput:
             await trio.sleep(FLUSH_INTERVAL_S)
 
     def flush(self) -> None:
-        """Pass on what was heard since the last time, if anything was."""
+        """Passes on the output that was added since the last flush, if there is any."""
         if not self._buffer:
             return
         text = "".join(self._buffer)
         if self._omitted:
-            text += f"\n[{self._omitted:,} characters are left out here]\n"
+            text += f"\n[{self._omitted:,} characters are omitted here]\n"
         self._buffer, self._remaining, self._omitted, self._data_ready = [], MAX_CHARS, 0, trio.Event()
         self._on_output(text)

@@ -1,4 +1,4 @@
-"""The gate of permission: by tool name, asked at each call. What nothing allows is denied."""
+"""The permissions gate: decides by tool name, at each call. A tool that no rule allows is denied."""
 
 from msgspec import Struct
 
@@ -8,7 +8,10 @@ from walrusd.ports import ToolRequest
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """`key` is the one of walrus.toml that decided, and `rule` its line: "agents.researcher.permissions.deny: read"."""
+    """A permission decision, with the key of walrus.toml that decided and its `rule`.
+
+    An example of a rule is "agents.researcher.permissions.deny: read".
+    """
 
     allowed: bool
     key: str
@@ -16,9 +19,10 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 def decide_permission(policy: PolicySnapshot, agent: str, tool: str) -> Verdict:
-    """The nearest tier that names the tool decides: the agent's, then everyone's. Inside a tier deny beats allow.
+    """Decides by the first tier that names the tool: the agent's, then the global one.
 
-    A default speaks only where no tier names the tool: the agent's, else everyone's, else deny.
+    In a tier, deny beats allow. If no tier names the tool, the default decides: the agent's, else the global one, else
+    deny.
     """
     tiers: list[tuple[str, config.PermissionSettings]] = [("permissions", policy.permissions)]
     if agent in policy.agents:
@@ -35,18 +39,18 @@ def decide_permission(policy: PolicySnapshot, agent: str, tool: str) -> Verdict:
 
 
 def permissions(policy: PolicySnapshot, request: ToolRequest) -> Refusal | None:
-    """Refuses what is not permitted, and says which key the user would have to change."""
+    """Refuses a tool that is not permitted; the text names the key that the user would have to change."""
     agent, tool = request.agent, request.call.name
-    found = decide_permission(policy, agent, tool)
-    if found.allowed:
+    verdict = decide_permission(policy, agent, tool)
+    if verdict.allowed:
         return None
-    if found.key.endswith(".deny"):
-        change = f'takes "{tool}" out of {found.key}'
+    if verdict.key.endswith(".deny"):
+        change = f'removing "{tool}" from {verdict.key}'
     else:
-        change = f'adds "{tool}" to agents.{agent}.permissions.allow'
+        change = f'adding "{tool}" to agents.{agent}.permissions.allow'
     return Refusal(
         outcome="denied",
-        rule=found.rule,
-        text=f"{tool} is not permitted ({found.rule}). Only the user can permit it: who {change} in walrus.toml "
-        "does. Do not try it again; go on without it, or tell the user what you need it for.",
+        rule=verdict.rule,
+        text=f"{tool} is not permitted ({verdict.rule}). Only the user can permit it, by {change} in walrus.toml. "
+        "Do not call it again. Continue without it, or tell the user what you need it for.",
     )

@@ -1,4 +1,4 @@
-"""The one way to a tool: the gates in order, then the intent, then the work with a deadline, then the outcome."""
+"""Dispatches a tool call: runs the gates, records the start, executes the tool with a deadline."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ from walrusd.observability.redaction import Redaction
 from walrusd.ports import Clock, ProcessTool, Tool, ToolRequest, ToolRun
 
 GATES: tuple[Gate, ...] = (validate, capabilities, permissions)
-"""The order in which a request passes. A gate's name is that of its function."""
+"""The gates in the order in which they run. The name of a gate is the name of its function."""
 
 
 class Pipeline:
-    """Built once of a whole configuration. Its `dispatch` is a ports.Dispatch."""
+    """The tool pipeline of one configuration. Its `dispatch` implements ports.Dispatch."""
 
     def __init__(
         self,
@@ -38,49 +38,49 @@ class Pipeline:
         home: str,
         redact: Redaction,
     ) -> None:
-        """A tool that is not enabled is not there. Raises ValueError where a tool's schema is none.
+        """Leaves out disabled tools. Raises ValueError if a tool's schema is invalid.
 
-        Process tools need a spawner; `home` is the walrus home, which their processes are told.
+        Process tools need a spawner; `home` is the walrus home, which their processes get in the environment.
         """
-        known = {
+        configured = {
             name: _configure_tool(tool, settings.get(name, config.ToolSettings()))
             for name, tool in tools.items()
             if name not in settings or settings[name].enabled
         }
-        self._policy = PolicySnapshot(tools=known, agents=agents, permissions=permissions)
+        self._policy = PolicySnapshot(tools=configured, agents=agents, permissions=permissions)
         self._clock = clock
         self._redact = redact
         self._process_executor = ProcessExecutor(spawner, home=home, redact=redact, clock=clock) if spawner else None
 
     @property
     def schemas(self) -> tuple[ToolSchema, ...]:
-        """What agents may be offered, with the limits of walrus.toml."""
-        return tuple(known.schema for known in self._policy.tools.values())
+        """Returns the schemas of all enabled tools, with the limits of walrus.toml."""
+        return tuple(configured.schema for configured in self._policy.tools.values())
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
-        """A refusal or the tool's outcome, always for the model to read.
+        """Returns a refusal or the tool's outcome, with a text for the model.
 
-        Raises only what `request.started` and `request.keep` raise.
+        Raises only what `request.record_started` and `request.store_output` raise.
         """
         for gate in GATES:
             if refusal := gate(self._policy, request):
                 return _refusal_result(request.call, gate.__name__, refusal)
-        known = self._policy.tools[request.call.name]
-        assert isinstance(request.call.arguments, dict), "validate lets no other arguments pass"
+        configured = self._policy.tools[request.call.name]
+        assert isinstance(request.call.arguments, dict), "the validate gate refuses other arguments"
         run = ToolRun(
             session=request.session, agent=request.agent, arguments=request.call.arguments, workspace=request.workspace
         )
-        if isinstance(known.tool, ProcessTool):
-            assert self._process_executor is not None, "process tools are given together with a spawner"
-            ran = await self._process_executor.run(known.tool, known.schema, request, run)
+        if isinstance(configured.tool, ProcessTool):
+            assert self._process_executor is not None, "process tools need a spawner"
+            result = await self._process_executor.run(configured.tool, configured.schema, request, run)
         else:
-            ran = await self._execute(known.tool, known.schema, request, run)
-        return await _tool_result(request, ran)
+            result = await self._execute(configured.tool, configured.schema, request, run)
+        return await _tool_result(request, result)
 
     async def _execute(self, tool: Tool, schema: ToolSchema, request: ToolRequest, run: ToolRun) -> ExecutionResult:
-        """The work of a tool in this process. One guard decides what an exception of it means."""
+        """Executes a tool in this process; turns its exceptions into error results."""
         await request.record_started(None)
-        # An interrupt may have come while the intent was written; recording cannot be cancelled, so look now.
+        # An interrupt may have come while the start was recorded; recording cannot be cancelled, so check now.
         await trio.lowlevel.checkpoint_if_cancelled()
         began = self._clock()
         outcome: Outcome = "timeout"
@@ -88,11 +88,11 @@ class Pipeline:
         with trio.move_on_after(schema.timeout_s):
             try:
                 outcome, text = "ok", await tool.execute(run)
-            except Exception as failure:  # noqa: BLE001 - `failed` tells a refusal from a bug, and logs that
+            except Exception as failure:  # noqa: BLE001 - `error_text` logs bugs
                 outcome, text = "error", error_text(request, failure)
-        said = BoundedOutput(schema.max_output_bytes)
-        said.add(self._redact(text))
-        return ExecutionResult(outcome=outcome, output=said, duration_ms=milliseconds(self._clock() - began))
+        output = BoundedOutput(schema.max_output_bytes)
+        output.add(self._redact(text))
+        return ExecutionResult(outcome=outcome, output=output, duration_ms=milliseconds(self._clock() - began))
 
 
 def _configure_tool(tool: Tool | ProcessTool, settings: config.ToolSettings) -> ConfiguredTool:
@@ -119,7 +119,7 @@ def _refusal_result(call: ToolCall, gate: str, refusal: Refusal) -> ToolResult:
 
 
 async def _tool_result(request: ToolRequest, result: ExecutionResult) -> ToolResult:
-    """The result, once what the model is not shown is kept."""
+    """Returns the result event; an output that is too long to show in full is stored first."""
     ref = None if result.output.fits(result.note) else await request.store_output(result.output.stored)
     return ToolResult(
         call_id=request.call.id,

@@ -1,4 +1,4 @@
-"""The executor of process tools: the intent names a process before it does anything; its group ends with the call."""
+"""Executes process tools: records the process before it does anything; kills its group after the call."""
 
 import codecs
 import os
@@ -20,20 +20,25 @@ from walrusd.observability.redaction import Redaction, StreamingRedactor
 from walrusd.ports import Clock, ProcessTool, ToolRequest, ToolRun
 
 READ_BYTES = 64 * 1024
-"""Bytes: what a pipe holds."""
+"""Bytes read at once: the capacity of a pipe."""
 YIELD_AFTER_BYTES = 4 * READ_BYTES
+"""Bytes read before the reader yields to other tasks."""
 YIELD_S = 0.01
-"""After so many bytes others run for so long; the pipe holds the child back meanwhile. A flood of 25 MB a second then
-takes about a tenth of the loop."""
+"""Seconds that the reader yields; the full pipe blocks the child meanwhile.
+
+A flood of 25 MB a second then takes about a tenth of the loop.
+"""
 MAX_DRAIN_BYTES = 1024 * 1024
-"""Bytes that are read once the process has ended: the most that a pipe can be made to hold. A process that left the
-group may hold it open for ever, and write on."""
+"""Maximum bytes read after the process has ended: the largest capacity of a pipe.
+
+A process that left the group may keep the pipe open for ever and go on writing.
+"""
 
 INHERITED_VARIABLES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"}
     | {"XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"}
 )
-"""Of walrusd's own environment, with all LC_*: what says where and who one is. The rest may hold keys."""
+"""Variables of walrusd's environment that a command inherits, besides all LC_*. The others may hold keys."""
 
 OnProcessOutput = Callable[[bytes | bytearray], None]
 
@@ -48,15 +53,18 @@ class ProcessExecutor:
         self._clock = clock
 
     async def run(self, tool: ProcessTool, schema: ToolSchema, request: ToolRequest, run: ToolRun) -> ExecutionResult:
-        """Raises only what `request.started` raises. Cancelling it kills the group."""
-        said = BoundedOutput(schema.max_output_bytes)
+        """Runs the command of a process tool. Raises only what `request.record_started` raises.
+
+        Cancelling it kills the process group.
+        """
+        output = BoundedOutput(schema.max_output_bytes)
         try:
             command = tool.command(run)
-        except Exception as failure:  # noqa: BLE001 - `failed` tells a refusal from a bug
-            return _not_started_result(said, self._redact(error_text(request, failure)))
+        except Exception as failure:  # noqa: BLE001 - `error_text` logs bugs
+            return _not_started_result(output, self._redact(error_text(request, failure)))
         limit = min(schema.timeout_s, command.timeout_s or schema.timeout_s)
-        running = LiveOutput(request.on_output)
-        ear = _OutputCollector(said, running, self._redact)
+        live = LiveOutput(request.on_output)
+        collector = _OutputCollector(output, live, self._redact)
         status: int | None = None
         began = self._clock()
         with trio.move_on_after(schema.timeout_s) as deadline:
@@ -65,36 +73,39 @@ class ProcessExecutor:
                     command.argv, cwd=command.cwd, env=self._call_environment(request), with_start_barrier=True
                 )
             except SpawnFailed as failure:
-                return _not_started_result(said, self._redact(f"{failure} {failure.hint}".rstrip()))
+                return _not_started_result(output, self._redact(f"{failure} {failure.hint}".rstrip()))
             async with child:
                 await request.record_started(child.process)
-                # An interrupt may have come while the intent was written; recording cannot be cancelled, so look now.
+                # An interrupt may have come while the start was recorded; recording cannot be cancelled, so check now.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                # What the call asks for is time for the command, whatever it took to start it.
+                # The time that the call asks for is for the command alone, without the time to start it.
                 began, deadline.deadline = self._clock(), trio.current_time() + limit
                 child.release_start_barrier()
-                async with trio.open_nursery() as telling:
-                    telling.start_soon(running.run)
-                    status = await wait_and_drain(child, ear.feed)
-                    telling.cancel_scope.cancel()
-        ear.finish()
-        running.flush()
-        took = milliseconds(self._clock() - began)
+                async with trio.open_nursery() as live_nursery:
+                    live_nursery.start_soon(live.run)
+                    status = await wait_and_drain(child, collector.feed)
+                    live_nursery.cancel_scope.cancel()
+        collector.finish()
+        live.flush()
+        duration_ms = milliseconds(self._clock() - began)
         if status is None:
             return ExecutionResult(
-                outcome="timeout", output=said, note=f"[{timeout_text(schema.name, limit)}]", duration_ms=took
+                outcome="timeout", output=output, note=f"[{timeout_text(schema.name, limit)}]", duration_ms=duration_ms
             )
         return ExecutionResult(
-            outcome="error" if status else "ok", output=said, note=_status_note(status, said), duration_ms=took
+            outcome="error" if status else "ok",
+            output=output,
+            note=_status_note(status, output),
+            duration_ms=duration_ms,
         )
 
     def _call_environment(self, request: ToolRequest) -> Mapping[str, str]:
-        mark = call_marker(request.session, request.turn, request.call.id)
-        return {**build_environment(self._home), CALL_MARKER_VARIABLE: mark}
+        marker = call_marker(request.session, request.turn, request.call.id)
+        return {**build_environment(self._home), CALL_MARKER_VARIABLE: marker}
 
 
 class _OutputCollector:
-    """What a process writes, as text without secrets, for those who want it."""
+    """Decodes and redacts process output; passes it to the stored output and to live events."""
 
     def __init__(self, output: BoundedOutput, live: LiveOutput, redact: Redaction) -> None:
         self._output = output
@@ -115,13 +126,15 @@ class _OutputCollector:
 
 
 def build_environment(home: str) -> dict[str, str]:
-    """What a command is told of where it is and for whom: none of walrusd's secrets."""
-    ours = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES or name.startswith("LC_")}
-    return {**ours, "TERM": "dumb", "WALRUS_HOME": home}
+    """Returns the environment of a command, without walrusd's secrets."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES or name.startswith("LC_")
+    }
+    return {**inherited, "TERM": "dumb", "WALRUS_HOME": home}
 
 
 async def wait_and_drain(child: Child, on_output: OnProcessOutput) -> int:
-    """Listen until the process ends, end what it left behind, and hear what was written by then; its exit status."""
+    """Reads output until the process ends, kills its group, drains the pipe and returns the exit status."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_read_until_eof, child.output, on_output)
         status = await child.wait()
@@ -132,23 +145,23 @@ async def wait_and_drain(child: Child, on_output: OnProcessOutput) -> int:
 
 
 async def _read_until_eof(output: trio.abc.ReceiveStream, on_output: OnProcessOutput) -> None:
-    heard = 0
+    read_since_yield = 0
     while data := await output.receive_some(READ_BYTES):
         on_output(data)
-        heard += len(data)
-        if heard >= YIELD_AFTER_BYTES:
-            heard = 0
+        read_since_yield += len(data)
+        if read_since_yield >= YIELD_AFTER_BYTES:
+            read_since_yield = 0
             await trio.sleep(YIELD_S)
 
 
 async def _drain_pipe(output: trio.abc.ReceiveStream, on_output: OnProcessOutput) -> None:
-    """What was written by now. To wait for more, or for the end, could mean for ever: see LEFT."""
-    assert isinstance(output, trio.lowlevel.FdStream), "a child speaks through a pipe"
-    left = MAX_DRAIN_BYTES
+    """Reads only what is in the pipe now; waiting for its end could take for ever: see MAX_DRAIN_BYTES."""
+    assert isinstance(output, trio.lowlevel.FdStream), "the output of a child is a pipe"
+    remaining = MAX_DRAIN_BYTES
     with suppress(BlockingIOError):
-        while left > 0 and (data := os.read(output.fileno(), READ_BYTES)):
+        while remaining > 0 and (data := os.read(output.fileno(), READ_BYTES)):
             on_output(data)
-            left -= len(data)
+            remaining -= len(data)
             await trio.lowlevel.checkpoint()
 
 
@@ -159,8 +172,8 @@ def _not_started_result(output: BoundedOutput, reason: str) -> ExecutionResult:
 
 def _status_note(status: int, output: BoundedOutput) -> str:
     if status < 0:
-        named = {number.value: number.name for number in signal.Signals}
-        return f"[killed by signal {named.get(-status, -status)}]"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"[killed by signal {names.get(-status, -status)}]"
     if status:
         return f"[exit status {status}]"
     return "" if output.size else "[no output]"

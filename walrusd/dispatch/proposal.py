@@ -1,6 +1,6 @@
-"""The executor of a proposal: what a model asks for in one round is a set of actions.
+"""Runs the tool calls that a model requests in one round.
 
-Neighbouring calls that only read run side by side; every other call runs alone, in call order, after all before it.
+Neighbouring calls that only read run concurrently. Every other call runs alone, in call order, after all before it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,12 +15,14 @@ from walrus_protocol.events import AnySessionEvent, ProcessGroupId, ToolStarted
 from walrusd.ports import Dispatch, ToolRequest
 
 MAX_CONCURRENT_CALLS = 8
-"""Calls of one round that run at once: enough to hide waiting, and few enough to leave other sessions their share."""
+"""Maximum concurrent calls of one round: enough to overlap waits, few enough to leave capacity for other sessions."""
 
 
 class RecordEvents(Protocol):
+    """The function that appends events to the log."""
+
     def __call__(self, *events: AnySessionEvent) -> Awaitable[object]:
-        """Make them durable facts. Cannot be cancelled."""
+        """Makes the events durable. Cannot be cancelled."""
 
 
 async def run_calls(
@@ -37,21 +39,21 @@ async def run_calls(
     on_output: Callable[[str, str], None],
     unfinished_call_ids: Sequence[str] = (),
 ) -> None:
-    """Dispatch every call; record each intent and, in order of completion, each outcome.
+    """Dispatches every call; records each start and, in order of completion, each outcome.
 
-    `keep` and `say` are those of ToolRequest; `say` is also told the id of the call. `begun`: the ids of calls that an
-    earlier process has begun and not finished, once for each time.
+    `store_output` and `on_output` are those of ToolRequest; `on_output` also gets the id of the call.
+    `unfinished_call_ids` lists the calls that an earlier process started and did not finish, once for each attempt.
 
-    Cancelling it leaves calls without an outcome, which `mend` closes. What `record` or `dispatch` raises stops
-    all calls and is raised as it is: when facts cannot be written, nothing more may happen.
+    Cancelling it leaves calls without an outcome, which recovery closes. An exception of `record` or `dispatch` stops
+    all calls and is raised unchanged: if events cannot be recorded, no further call may start.
     """
 
-    async def one(call: ToolCall) -> None:
-        async def started(process: ProcessGroupId | None) -> None:
+    async def run_one(call: ToolCall) -> None:
+        async def record_started(process: ProcessGroupId | None) -> None:
             attempt = 1 + unfinished_call_ids.count(call.id)
             await record(ToolStarted(call_id=call.id, name=call.name, attempt=attempt, process=process))
 
-        # Recording cannot be cancelled: without a look here an interrupt would let one call after another begin.
+        # Recording cannot be cancelled: without this check, calls would go on starting after an interrupt.
         await trio.lowlevel.checkpoint_if_cancelled()
         request = ToolRequest(
             session=session,
@@ -60,28 +62,28 @@ async def run_calls(
             call=call,
             schema=schema(call.name),
             workspace=workspace,
-            record_started=started,
+            record_started=record_started,
             store_output=store_output,
             on_output=partial(on_output, call.id),
         )
         await record(await dispatch(request))
 
-    def only_reads(call: ToolCall) -> bool:
-        found = schema(call.name)
-        return found is not None and found.read_only
+    def is_read_only(call: ToolCall) -> bool:
+        tool_schema = schema(call.name)
+        return tool_schema is not None and tool_schema.read_only
 
-    for together, group in groupby(calls, only_reads):
-        if together:
-            await _run_concurrently([partial(one, call) for call in group])
+    for concurrent, group in groupby(calls, is_read_only):
+        if concurrent:
+            await _run_concurrently([partial(run_one, call) for call in group])
         else:
             for call in group:
-                await one(call)
+                await run_one(call)
 
 
 async def _run_concurrently(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run them, at most SIDE_BY_SIDE at once. The first that fails stops the others, and is what is raised."""
+    """Runs the actions concurrently, up to the limit; the first failure stops the others and is raised."""
     failures: list[Exception] = []
-    room = trio.Semaphore(MAX_CONCURRENT_CALLS)
+    free_slots = trio.Semaphore(MAX_CONCURRENT_CALLS)
     async with trio.open_nursery() as nursery:
 
         async def guarded(action: Callable[[], Awaitable[None]]) -> None:
@@ -91,13 +93,13 @@ async def _run_concurrently(actions: Sequence[Callable[[], Awaitable[None]]]) ->
                 failures.append(failure)
                 nursery.cancel_scope.cancel()
             finally:
-                room.release()
+                free_slots.release()
 
         for action in actions:
-            await room.acquire()
+            await free_slots.acquire()
             nursery.start_soon(guarded, action)
     try:
         if failures:
             raise failures[0]
     finally:
-        failures.clear()  # each knows this frame: they would keep each other, and all that the callers hold
+        failures.clear()  # each refers to this frame: the cycle would keep alive all that the callers hold

@@ -1,4 +1,7 @@
-"""The gate of form: the tool exists, and the arguments fit its JSON Schema. Compiled once a tool."""
+"""The validation gate: the tool must exist, and the arguments must match its JSON Schema.
+
+A schema is compiled once for each tool.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -14,13 +17,13 @@ from walrusd.dispatch.gate import PolicySnapshot, Refusal
 from walrusd.ports import ToolRequest
 
 MAX_SCHEMA_ERRORS = 8
-"""More would teach a model nothing that these do not."""
+"""Maximum errors shown for one call; more would not help a model."""
 MAX_ERROR_CHARS = 300
-"""Of one fault, which quotes the value: that may be a file's whole text."""
+"""Maximum characters of one error: it quotes the value, which may be the whole text of a file."""
 
 
 def compile_schema(schema: ToolSchema) -> Validator:
-    """Raises ValueError where `schema.parameters` is no JSON Schema, or needs another document to be one."""
+    """Compiles a tool's schema; raises ValueError if it is invalid or refers to another document."""
     try:
         return jsonschema_rs.validator_for(schema.parameters, retriever=_refuse_remote_ref)
     except ValueError as broken:
@@ -28,30 +31,32 @@ def compile_schema(schema: ToolSchema) -> Validator:
 
 
 def validate(policy: PolicySnapshot, request: ToolRequest) -> Refusal | None:
-    """Refuses a tool that does not exist and arguments that do not fit."""
+    """Refuses a tool that does not exist, and arguments that do not match its schema."""
     call = request.call
-    known = policy.tools.get(call.name)
-    if known is None:
+    configured = policy.tools.get(call.name)
+    if configured is None:
         return Refusal(
             outcome="unknown_tool", text=_unknown_tool_text(call.name, tools_in_scope(policy, request.agent))
         )
     if request.schema is None:
-        return None  # how to spell what it does not have is of no use to the agent; the next gate says so
+        return None  # the next gate denies a tool that the agent does not have; argument errors would not help it
     if isinstance(call.arguments, str):
-        return Refusal(outcome="invalid", text=_not_an_object_text(call.name, known.schema.parameters, call.arguments))
-    faults = _schema_errors(known.validator, call.arguments)
-    if not faults:
+        return Refusal(
+            outcome="invalid", text=_not_an_object_text(call.name, configured.schema.parameters, call.arguments)
+        )
+    errors = _schema_errors(configured.validator, call.arguments)
+    if not errors:
         return None
-    lines = "\n".join(f"- {fault}" for fault in faults)
+    lines = "\n".join(f"- {error}" for error in errors)
     return Refusal(
         outcome="invalid",
-        text=f"The arguments of {call.name} do not fit its schema:\n{lines}\nMend them and call it again.",
+        text=f"The arguments of {call.name} do not match its schema:\n{lines}\nCorrect them and call it again.",
     )
 
 
 def _refuse_remote_ref(uri: str) -> Never:
-    # The library would fetch a remote $ref: a schema from elsewhere must not make the daemon speak to the network.
-    raise LookupError(f"{uri} is another document; a tool's schema must be whole")
+    # The library would fetch a remote $ref: a schema from outside must not make the daemon access the network.
+    raise LookupError(f"{uri} is another document; a tool's schema must be self-contained")
 
 
 def _unknown_tool_text(name: str, available: list[str]) -> str:
@@ -63,17 +68,17 @@ def _unknown_tool_text(name: str, available: list[str]) -> str:
 
 
 def _not_an_object_text(name: str, parameters: Mapping[str, object], text: str) -> str:
-    needs = parameters.get("required")
-    keys = f" with {', '.join(map(str, needs))}" if isinstance(needs, list) and needs else ""
-    got = f"this came: {_truncate(text)}" if text.strip() else "nothing came"
-    return f"The arguments of {name} must be one JSON object{keys}; {got}"
+    required = parameters.get("required")
+    keys = f" with {', '.join(map(str, required))}" if isinstance(required, list) and required else ""
+    received = f"received: {_truncate(text)}" if text.strip() else "received nothing"
+    return f"The arguments of {name} must be one JSON object{keys}; {received}"
 
 
 def _schema_errors(validator: Validator, arguments: dict[str, object]) -> list[str]:
     try:
         return sorted(_describe_error(error) for error in islice(validator.iter_errors(arguments), MAX_SCHEMA_ERRORS))
-    except ValueError as beyond:  # nested deeper than the library goes, or a text that is no Unicode
-        return [f"$: {_truncate(str(beyond))}"]
+    except ValueError as error:  # nested deeper than the library supports, or a text with a lone surrogate
+        return [f"$: {_truncate(str(error))}"]
 
 
 def _describe_error(error: ValidationError) -> str:

@@ -1,1 +1,1 @@
-"""Model providers: one file a wire, behind one registry."""
+"""Model providers behind one registry; each wire format has modules of its own."""

@@ -1,4 +1,4 @@
-"""Which provider a model's name means. Pure: names of walrus.toml in, a provider and its model out."""
+"""Resolves a model name from walrus.toml to a provider and the provider's own model name. Pure."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,13 +10,18 @@ from walrusd.ports import ModelFailed
 
 
 class ResolvedModel(Struct, frozen=True):
+    """The provider that a model name resolved to, and the model."""
+
     provider: str
     model: str
-    """As the provider is asked for it."""
+    """The name that is sent to the provider."""
 
 
 class Catalog:
-    """The names of all models. A provider that is one model (local, scripted, echo) is also called by its own name."""
+    """The names of all configured models.
+
+    A provider of kind local, scripted or echo that lists no models is one model, named like the provider.
+    """
 
     def __init__(self, providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings]) -> None:
         self._providers = providers
@@ -30,18 +35,18 @@ class Catalog:
             self._by_name |= {model: ResolvedModel(name, model) for model in settings.models}
 
     def names(self, provider: str) -> tuple[str, ...]:
-        """The models that a provider is known to have."""
+        """Returns the models that walrus.toml lists for a provider."""
         return tuple(name for name, resolved in self._by_name.items() if resolved.provider == provider)
 
     def settings(self, resolved: ResolvedModel) -> ModelSettings:
-        """[models."provider/model"] goes before [models."model"]."""
+        """Returns the settings of a model: [models."provider/model"] takes precedence over [models."model"]."""
         exact = self._models.get(f"{resolved.provider}/{resolved.model}")
         return exact or self._models.get(resolved.model) or ModelSettings()
 
     def resolve(self, name: str) -> ResolvedModel:
-        """A name is looked up whole; only then is the text before its first "/" a provider.
+        """Resolves a name: first as the full name of a model, then as provider/model, split at the first "/".
 
-        No name at all means the only model there is. Raises ModelFailed.
+        An empty name resolves to the only configured model. Raises ModelFailed.
         """
         if not name:
             return self._only_model()
@@ -62,7 +67,7 @@ class Catalog:
         raise ModelFailed(
             "model_not_found",
             "The agent names no model, and there is no default.",
-            f"Set model in [defaults] or at the agent in walrus.toml. {self._available_text()}",
+            f"Set model in [defaults] or in the agent's table in walrus.toml. {self._available_text()}",
         )
 
     def _all_names(self) -> list[str]:
@@ -70,5 +75,5 @@ class Catalog:
 
     def _available_text(self) -> str:
         if not self._by_name:
-            return f"Name one as provider/model; there is the provider {', '.join(self._providers)}."
-        return f"There is {', '.join(self._by_name)}."
+            return f"Name it as provider/model. Configured providers: {', '.join(self._providers)}."
+        return f"Available models: {', '.join(self._by_name)}."

@@ -1,4 +1,4 @@
-"""The echo: answers with the last user text, word by word. For trying out everything but a model."""
+"""The echo provider: answers with the last user message, to try walrusd without a real model."""
 
 import re
 
@@ -9,11 +9,11 @@ from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk
 
 
 class Echo:
-    """Fills the Model port."""
+    """Implements the Model port; streams the last user text word by word."""
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        heard = [message for message in request.history.messages if isinstance(message, User)]
-        text = plain_text(heard[-1].content) if heard else ""
+        user_messages = [message for message in request.history.messages if isinstance(message, User)]
+        text = plain_text(user_messages[-1].content) if user_messages else ""
         for piece in re.findall(r"\s*\S+\s*$|\s*\S+", text):
             on_chunk(TextChunk(piece))
             await trio.lowlevel.checkpoint()

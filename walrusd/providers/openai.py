@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible chat-completions server: one exchange from request to reply, and its failures."""
+"""The provider for any OpenAI-compatible chat-completions server: one exchange, and its failures."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MAX_ERROR_BODY = 64 * 1024
-"""Bytes read of an error's body."""
+"""Maximum bytes read of an error body."""
 MAX_UNSTREAMED_BODY = 16 * 1024 * 1024
-"""Bytes of an answer that comes whole."""
+"""Maximum bytes of an answer that is not streamed."""
 MAX_STREAM = 256 * 1024 * 1024
-"""Bytes of one stream. Frames around single tokens are some sixty times the text, which has a cap of its own."""
+"""Maximum bytes of one stream. Frames around single tokens are some sixty times the text, which has its own cap."""
 DRAIN_TIMEOUT_S = 0.25
-"""What a server may take to end its body after it said that it is done; only then can its connection be kept."""
+"""Maximum seconds for a server to end its body after [DONE]; the connection is reused only if it does."""
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where and how to ask."""
+    """The address, headers and limits of one configured server."""
 
     provider: str
     base_url: str
@@ -52,7 +52,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
     @property
     def host(self) -> str:
-        """Host and port, without what else an URL may carry."""
+        """Returns host and port, without user info and path."""
         return _authority(self.base_url).rpartition("@")[2]
 
     def provider_context(self, model: str) -> ProviderContext:
@@ -60,7 +60,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
-    """The endpoint that a table of walrus.toml describes. Its own headers win over ours."""
+    """Returns the endpoint that a [providers.*] table describes; its headers override the default ones."""
     key = settings.api_key.reveal() if settings.api_key else ""
     extra = {header.lower(): value.reveal() for header, value in settings.headers.items()}
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {}), **extra}
@@ -77,12 +77,12 @@ def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
 
 
 def _authority(url: str) -> str:
-    """By hand, for an error must be told of an URL that cannot be parsed, too."""
+    """Returns the authority of a URL; split by hand, since an error must also name an unparsable URL."""
     return url.partition("://")[2].partition("/")[0]
 
 
 class OpenAI:
-    """Asks one endpoint. Fills the Model port, but that the price of a reply is not known here."""
+    """Implements the Model port for one endpoint; the registry, which knows prices, sets the cost."""
 
     def __init__(
         self,
@@ -99,22 +99,24 @@ class OpenAI:
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._clock = clock
         self._encode_message = message_encoder(endpoint.provider)
-        # OpenAI's newer models refuse max_tokens; most other servers know nothing else.
+        # OpenAI's newer models reject max_tokens; most other servers support only that.
         self._uses_max_completion_tokens = endpoint.host == _authority(DEFAULT_BASE_URL)
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """One answer, retried where that may help. Raises ModelFailed."""
-        place = self._endpoint.provider_context(request.model)
+        """Returns one reply; retries failures that may be temporary. Raises ModelFailed."""
+        context = self._endpoint.provider_context(request.model)
         body = request_body(
             request,
             request.history.render(f"openai:{self._endpoint.provider}", self._encode_message),
             max_output_tokens=self._max_output_tokens(request.model),
             use_max_completion_tokens=self._uses_max_completion_tokens,
         )
-        # No two answers of a conversation stand at the same length of it, so ids made from that are never given twice.
+        # Each answer of a conversation comes at a different message count, so ids made from the count are unique.
         call_prefix = f"call_{len(request.history.messages)}"
         reply = await with_retries(
-            lambda heard: self._exchange(place, body, ReplyDecoder(self._endpoint.provider, call_prefix), heard),
+            lambda on_attempt_chunk: self._exchange(
+                context, body, ReplyDecoder(self._endpoint.provider, call_prefix), on_attempt_chunk
+            ),
             on_chunk,
             provider=self._endpoint.provider,
             max_retries=self._endpoint.max_retries,
@@ -123,19 +125,21 @@ class OpenAI:
         return replace(reply, model=request.model, provider=self._endpoint.provider)
 
     async def _exchange(self, context: ProviderContext, body: bytes, decoder: ReplyDecoder, on_chunk: OnChunk) -> Reply:
-        """One exchange. Once a finish reason has come, all that can still be lost is the usage."""
-        at = self._endpoint
-        with trio.move_on_after(at.timeout_s) as whole:
+        """Runs one exchange. A failure after the finish reason is ignored: only the usage can then be missing."""
+        endpoint = self._endpoint
+        with trio.move_on_after(endpoint.timeout_s) as deadline:
             try:
                 async with self._http.post(
-                    at.url, at.headers, body, idle_timeout_s=at.idle_timeout_s, context=context
+                    endpoint.url, endpoint.headers, body, idle_timeout_s=endpoint.idle_timeout_s, context=context
                 ) as response:
                     await self._read_response(response, context, decoder, on_chunk)
             except ProviderCallFailed:
                 if not decoder.is_complete:
                     raise
-        if whole.cancelled_caught and not decoder.is_complete:
-            raise context.failure("provider_timeout", f"was not done within {at.timeout_s:g} s", retryable=False)
+        if deadline.cancelled_caught and not decoder.is_complete:
+            raise context.failure(
+                "provider_timeout", f"did not finish within {endpoint.timeout_s:g} s", retryable=False
+            )
         return decoder.build_reply()
 
     async def _read_response(
@@ -154,19 +158,19 @@ class OpenAI:
         except ErrorInStream as error:
             raise context.failure_from_response(None, error.body) from error
         except (MalformedReply, EventTooLarge) as error:
-            raise context.failure(
-                "provider_bad_response", "answered something unreadable", detail=str(error)
-            ) from error
+            raise context.failure("provider_bad_response", "sent a malformed answer", detail=str(error)) from error
 
 
 async def _read_whole_reply(
     response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
 ) -> None:
-    """An answer in one piece, from a server that does not stream."""
+    """Reads an answer in one piece, from a server that does not stream."""
     body = await _read_body(response, MAX_UNSTREAMED_BODY)
     _emit_joined(decoder.add(body), on_chunk)
     if not decoder.started:
-        raise context.failure("provider_bad_response", "answered no message", detail=body.decode(errors="replace"))
+        raise context.failure(
+            "provider_bad_response", "sent an answer without a message", detail=body.decode(errors="replace")
+        )
 
 
 async def _read_stream(
@@ -179,7 +183,7 @@ async def _read_stream(
             first = first or chunk
             if size > MAX_STREAM:
                 raise MalformedReply(f"the stream is longer than {MAX_STREAM:,} bytes")
-            _emit_joined([said for event in events.feed(chunk) for said in decoder.add(event.data)], on_chunk)
+            _emit_joined([piece for event in events.feed(chunk) for piece in decoder.add(event.data)], on_chunk)
             if decoder.done_received:
                 await _drain(chunks)
                 return
@@ -187,19 +191,19 @@ async def _read_stream(
         return
     if first and not decoder.started:
         text = first.decode(errors="replace")
-        raise context.failure("provider_bad_response", "answered something that is no stream of events", detail=text)
+        raise context.failure("provider_bad_response", "sent something that is not an event stream", detail=text)
     raise context.failure("provider_network", "ended its stream in the middle of the answer")
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows the last word, so that the connection can be used again."""
+    """Reads the rest of the body after [DONE], so that the connection can be reused."""
     with trio.move_on_after(DRAIN_TIMEOUT_S):
         async for _ in chunks:
             pass
 
 
 async def _read_body(response: httpx2.Response, cap: int) -> bytes:
-    """The body, or its first `cap` bytes."""
+    """Returns the body, or its first `cap` bytes."""
     body = bytearray()
     async with open_body(response) as chunks:
         async for chunk in chunks:
@@ -210,6 +214,6 @@ async def _read_body(response: httpx2.Response, cap: int) -> bytes:
 
 
 def _emit_joined(pieces: list[ReplyChunk], on_chunk: OnChunk) -> None:
-    """What came in one read is said in one piece a kind: a listener that is behind is not helped by crumbs."""
+    """Joins neighbouring pieces of one kind and passes them on: fewer chunks help a slow subscriber."""
     for kind, group in groupby(pieces, type):
         on_chunk(kind("".join(piece.text for piece in group)))

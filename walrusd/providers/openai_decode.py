@@ -1,7 +1,7 @@
-"""The answering half of the OpenAI wire, pure: chunks of a stream, or one whole answer, become pieces and a Reply.
+"""Decodes answers of the OpenAI wire, streamed or whole, into reply chunks and a Reply. Pure.
 
-It is lenient where servers differ and the meaning is plain: calls without an index or an id, ids given twice,
-arguments as an object, thinking as `reasoning_content` or `reasoning`, a whole message where chunks were asked for.
+It accepts what servers do differently if the meaning is clear: calls without an index or an id, duplicate ids,
+arguments as an object, thinking as `reasoning_content` or `reasoning`, a whole message instead of a stream.
 """
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import Reply, ReplyChunk, TextChunk, ThinkingChunk
 
 MAX_TEXT = 3 * 1024 * 1024
-"""Code points in one answer. As UTF-8 at its widest that is 12 MiB, which still fits a frame of our own wire."""
+"""Maximum code points of one answer: at most 12 MiB as UTF-8, which still fits a frame of our own wire."""
 
 
 class _FunctionDelta(Struct):
@@ -26,7 +26,7 @@ class _ToolCallDelta(Struct):
 
 
 class _Delta(Struct):
-    """What a chunk adds, or a whole message: the fields are the same."""
+    """The content that a chunk adds, or a whole message: the fields are the same."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -64,11 +64,11 @@ class _Chunk(Struct):
 
 
 class MalformedReply(Exception):
-    """What came is no answer of this wire."""
+    """The data is not a valid answer of this wire, or is too large."""
 
 
 class ErrorInStream(Exception):
-    """The server reported an error inside its answer; `body` is the JSON it came in."""
+    """The server reported an error inside its answer; `body` is the JSON that contains it."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__("an error in the stream")
@@ -76,6 +76,8 @@ class ErrorInStream(Exception):
 
 
 class _PartialCall:
+    """One tool call, assembled from its deltas."""
+
     def __init__(self, index: int | None) -> None:
         self.index = index
         self.id = ""
@@ -100,7 +102,7 @@ class _PartialCall:
             return self.object_arguments
         text = "".join(self.argument_pieces)
         if not text.strip():
-            return {}  # a tool without parameters is often called with no text at all
+            return {}  # models often send no text to call a tool without parameters
         try:
             return _object_decoder.decode(text)
         except BadJson:
@@ -119,7 +121,7 @@ _FINISH: dict[str, Finish] = {
 
 
 class ReplyDecoder:
-    """One answer as it comes in. `call_prefix` makes the ids of calls that came without one of their own."""
+    """Assembles one answer. `call_id_prefix` begins the generated ids of calls that came without an id."""
 
     def __init__(self, provider: str, call_id_prefix: str) -> None:
         self._provider = provider
@@ -133,33 +135,36 @@ class ReplyDecoder:
         self._finish: str | None = None
         self._usage = Usage()
         self.started = False
-        """Something that is an answer has come, be it empty."""
+        """True once a choice has arrived, even an empty one."""
         self.done_received = False
-        """The server said that nothing more comes."""
+        """True once the server has sent [DONE]."""
 
     @property
     def is_complete(self) -> bool:
-        """What is said is whole: a finish reason came, and only the usage may still be missing."""
+        """Returns whether the content is complete; only the usage may still be missing."""
         return self.done_received or self._finish is not None
 
     def add(self, data: bytes) -> list[ReplyChunk]:
-        """What the data of one event, or a whole answer, adds. Raises Malformed, ErrorInStream."""
+        """Adds the data of one event, or a whole answer, and returns its chunks.
+
+        Raises MalformedReply and ErrorInStream.
+        """
         if data == b"[DONE]":
             self.done_received = True
             return []
         try:
             chunk = _chunk_decoder.decode(data)
-        except BadJson as wrong:
-            raise MalformedReply(str(wrong)) from wrong
+        except BadJson as error:
+            raise MalformedReply(str(error)) from error
         if chunk.error is not None:
             raise ErrorInStream(data)
         if chunk.usage is not None:
             self._usage = _to_usage(chunk.usage)
-        said: list[ReplyChunk] = []
+        chunks: list[ReplyChunk] = []
         for choice in chunk.choices or ():
             if choice.index == 0:
-                self._add_choice(choice, said)
-        return said
+                self._add_choice(choice, chunks)
+        return chunks
 
     def _add_choice(self, choice: _Choice, chunks: list[ReplyChunk]) -> None:
         self.started = True
@@ -189,20 +194,21 @@ class ReplyDecoder:
             raise MalformedReply(f"it is longer than {MAX_TEXT:,} characters")
 
     def _find_partial_call(self, call: _ToolCallDelta) -> _PartialCall:
-        """The call that a piece belongs to: by its index, and by its id where a server gives all the same index.
+        """Returns the call that a delta belongs to, or a new one.
 
-        Without an index, as in a whole message, a name begins a call.
+        Deltas are matched by index, and by id too, since some servers send the same index for all calls. Without an
+        index, as in a whole message, a name begins a new call.
         """
-        begins = call.index is None and call.function is not None and call.function.name
-        for partial in () if begins else reversed(self._calls):
-            same_place = call.index is None or call.index == partial.index
-            if same_place and (not call.id or not partial.id or call.id == partial.id):
+        starts_new_call = call.index is None and call.function is not None and call.function.name
+        for partial in () if starts_new_call else reversed(self._calls):
+            same_index = call.index is None or call.index == partial.index
+            if same_index and (not call.id or not partial.id or call.id == partial.id):
                 return partial
         self._calls.append(_PartialCall(call.index))
         return self._calls[-1]
 
     def build_reply(self) -> Reply:
-        """The answer, whole. Calls of an answer that was cut off by a filter are left out: they may be halves."""
+        """Returns the whole reply. Calls of a refused answer are omitted: they may be incomplete."""
         finish = _FINISH.get(self._finish or "", "stop")
         refused = self._refused or finish == "refused"
         calls = () if refused else self._build_calls()
@@ -216,7 +222,7 @@ class ReplyDecoder:
             calls=calls,
             finish=finish,
             usage=self._usage,
-            # Some servers refuse a later request whose messages lack the thinking that they sent in this field.
+            # Some servers reject a later request whose messages lack the thinking that they sent in this field.
             opaque={"provider": self._provider, "thinking_as": "reasoning_content"}
             if self._has_reasoning_content
             else None,

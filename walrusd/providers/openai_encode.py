@@ -1,7 +1,7 @@
-"""The OpenAI chat-completions wire, pure: messages to request bytes. Answers are decoded in openai_answer.
+"""Encodes requests of the OpenAI chat-completions wire. Pure; openai_decode decodes the answers.
 
-A message is encoded once and its bytes are kept by the history; a request is those bytes joined. Extra fields are
-not sent: many compatible servers refuse what they do not know.
+A message is encoded once and the history caches its bytes; a request joins those bytes. Extra fields are not sent:
+many compatible servers reject fields that they do not know.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ class _StreamOptions(Struct, frozen=True):
 
 
 class _RequestOptions(Struct, kw_only=True):
-    """All of a request but its messages and tools."""
+    """All fields of a request except its messages and tools."""
 
     model: str
     max_tokens: int | UnsetType = UNSET
@@ -86,7 +86,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def message_encoder(provider: str) -> Callable[[Message], bytes]:
-    """How messages are encoded for one provider: what is opaque goes back only to the provider it came from."""
+    """Returns the message encoder of one provider; opaque data goes back only to its own provider."""
 
     def encode(message: Message) -> bytes:
         match message:
@@ -107,9 +107,10 @@ def request_body(
     max_output_tokens: int | None,
     use_max_completion_tokens: bool,
 ) -> bytes:
-    """A whole request. `completion_tokens`: the cap goes under OpenAI's newer name, which few others know.
+    """Returns the bytes of a request.
 
-    Tools are encoded anew each time: twenty of them take some 30 µs, less than keeping track of them would be worth.
+    `use_max_completion_tokens` sends the token cap under OpenAI's newer name. Tools are encoded again for each
+    request: twenty of them take some 30 µs, so a cache would not pay.
     """
     settings = _RequestOptions(model=request.model)
     if max_output_tokens is not None and use_max_completion_tokens:
@@ -133,7 +134,7 @@ def _assistant_message(message: Assistant, provider: str) -> _AssistantMessage:
     if message.calls:
         encoded.tool_calls = [_tool_call(call) for call in message.calls]
     elif encoded.content is None:
-        encoded.content = ""  # null stands for "only calls"; strict servers refuse it without any
+        encoded.content = ""  # null means "only calls"; strict servers reject null if there are no calls
     return encoded
 
 

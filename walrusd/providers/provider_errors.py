@@ -1,6 +1,6 @@
-"""From what a provider answered instead of an answer to a ModelFailed that a person can act on.
+"""Turns error responses of providers into ModelFailed errors with a kind, a message and a hint.
 
-Pure. Every text that comes from outside passes `shown`: capped, on one line, and without the secrets we sent.
+Pure. Every text from outside passes `redact_and_truncate`: capped, on one line, and without the secrets we sent.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,22 @@ from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import ModelFailed
 
 MAX_ERROR_TEXT_CHARS = 500
-"""Characters of a provider's own words in an error: enough for a sentence, too few for a page of HTML."""
+"""Maximum characters of a provider's own text in an error: enough for a sentence, too few for a page of HTML."""
 
 MIN_SECRET_CHARS = 6
-"""Servers that want no key are given one like "x"; hiding that would only make holes in every sentence."""
+"""Minimum characters of a secret that is redacted.
+
+Servers that need no key are often configured with one like "x"; redacting that would mangle every sentence.
+"""
 
 RETRYABLE: frozenset[TurnErrorKind] = frozenset(
     {"provider_rate_limited", "provider_overloaded", "provider_timeout", "provider_network"}
 )
+"""The kinds of errors that are retried, unless the failure itself overrides it."""
 
 
 class ProviderCallFailed(ModelFailed):
-    """One exchange failed. `retry_after_s` is how long the provider asks to be left alone."""
+    """One exchange with a provider failed; `retry_after_s` is the delay that the provider asks for."""
 
     def __init__(
         self, kind: TurnErrorKind, message: str, hint: str, *, retryable: bool, retry_after_s: float = 0.0
@@ -34,7 +38,7 @@ class ProviderCallFailed(ModelFailed):
 
 
 class ProviderContext(Struct, frozen=True, kw_only=True):
-    """Whom we spoke to, as an error names it."""
+    """The provider, host and model of a request, as an error names them."""
 
     provider: str
     host: str
@@ -47,17 +51,20 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
     def failure(
         self,
         kind: TurnErrorKind,
-        what: str,
+        predicate: str,
         *,
         detail: str = "",
         retryable: bool | None = None,
         retry_after_s: float = 0.0,
     ) -> ProviderCallFailed:
-        """`what` continues the place in a sentence; `said` are the provider's own words."""
-        words = redact_and_truncate(detail, self.secrets)
+        """Returns an error with the message "provider …, model … <predicate>: <detail>".
+
+        `detail` is the provider's own text; it is redacted and truncated here.
+        """
+        shown = redact_and_truncate(detail, self.secrets)
         return ProviderCallFailed(
             kind,
-            f"{self} {what}{words and ': '}{words}",
+            f"{self} {predicate}{shown and ': '}{shown}",
             self._hint(kind),
             retryable=kind in RETRYABLE if retryable is None else retryable,
             retry_after_s=retry_after_s,
@@ -66,35 +73,35 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
     def failure_from_response(
         self, status: int | None, body: bytes, *, retry_after_s: float = 0.0
     ) -> ProviderCallFailed:
-        """The failure that a status and its body tell of; None for an error inside an answer that began well."""
+        """Returns the error for a response; `status` is None for an error inside an answer with status 200."""
         error = decode_error_body(body)
         if status is None:
             status = error.status
-            what = "reported an error in its answer"
+            predicate = "reported an error in its answer"
         else:
-            what = f"answered {status}"
+            predicate = f"answered {status}"
         if retry_after_s:
-            what = f"{what} and asks to wait {retry_after_s:.0f} s"
-        return self.failure(classify_error(status, error), what, detail=error.text, retry_after_s=retry_after_s)
+            predicate = f"{predicate} and asks to wait {retry_after_s:.0f} s"
+        return self.failure(classify_error(status, error), predicate, detail=error.text, retry_after_s=retry_after_s)
 
     def _hint(self, kind: TurnErrorKind) -> str:
         table = f"[providers.{self.provider}] in walrus.toml"
         return {
             "provider_auth": f"Check api_key of {table}.",
-            "provider_quota": f"Check the plan and the billing of the account whose api_key stands in {table}.",
+            "provider_quota": f"Check the plan and the billing of the account. Its api_key is in {table}.",
             "provider_rate_limited": "Wait a while, or use another model.",
-            "provider_overloaded": "The trouble is on the provider's side. Try again later, or use another model.",
+            "provider_overloaded": "The problem is on the provider's side. Try again later, or use another model.",
             "provider_timeout": f"Try again, or raise idle_timeout_s or timeout_s of {table}.",
             "provider_network": f"Check the network, and base_url of {table}.",
             "provider_bad_response": f"Check that base_url of {table} is an OpenAI-compatible server.",
-            "provider_refused": "Say it in another way, or ask another model.",
-            "context_length": "Too long for this model. Start a new session, or use a larger model.",
+            "provider_refused": "Rephrase the message, or use another model.",
+            "context_length": "The request is too long for this model. Start a new session, or use a larger model.",
             "model_not_found": f"Check the model's name, and base_url of {table}.",
         }.get(kind, "")
 
 
 class ProviderErrorBody(Struct, frozen=True):
-    """What an error body says, as far as it says it."""
+    """The fields found in an error body; a missing one is empty, a missing `status` is None."""
 
     text: str = ""
     code: str = ""
@@ -103,7 +110,7 @@ class ProviderErrorBody(Struct, frozen=True):
 
 
 def redact_and_truncate(text: str, secrets: Iterable[str]) -> str:
-    """A foreign text as it may stand in an error."""
+    """Returns a foreign text that may be put in an error: without the secrets, on one line, truncated."""
     for secret in secrets:
         if len(secret) >= MIN_SECRET_CHARS:
             text = text.replace(secret, "***")
@@ -115,32 +122,32 @@ _any_json: Decoder[object] = Decoder(object)
 
 
 def decode_error_body(body: bytes) -> ProviderErrorBody:
-    """An error body in any of the shapes that are about: {error: {…}}, {error: text}, {message}, {detail}, text."""
+    """Decodes an error body of any known shape: {error: {…}}, {error: text}, {message}, {detail}, text."""
     try:
-        found = _any_json.decode(body)
+        value = _any_json.decode(body)
     except BadJson:
         return ProviderErrorBody(text=body.decode(errors="replace"))
-    if isinstance(found, list) and found:
-        found = found[0]
-    if isinstance(found, dict) and found.get("error"):
-        found = found["error"]
-    if not isinstance(found, dict):
-        return ProviderErrorBody(text=found if isinstance(found, str) else body.decode(errors="replace"))
-    code = found.get("code")
-    text = found.get("message") or found.get("detail")
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict) and value.get("error"):
+        value = value["error"]
+    if not isinstance(value, dict):
+        return ProviderErrorBody(text=value if isinstance(value, str) else body.decode(errors="replace"))
+    code = value.get("code")
+    text = value.get("message") or value.get("detail")
     return ProviderErrorBody(
         text=text if isinstance(text, str) else body.decode(errors="replace"),
         code=str(code or ""),
-        type=str(found.get("type") or ""),
+        type=str(value.get("type") or ""),
         status=code if isinstance(code, int) else None,
     )
 
 
 def classify_error(status: int | None, error: ProviderErrorBody) -> TurnErrorKind:
-    """The kind of a refusal. A code says more than a status, a status more than a text."""
-    words = {error.code.lower(), error.type.lower()}
+    """Returns the kind of an error: by code or type, else by a phrase in its text, else by status."""
+    codes = {error.code.lower(), error.type.lower()}
     for kind, names in _KIND_BY_CODE.items():
-        if words & names:
+        if codes & names:
             return kind
     text = error.text.lower()
     if status in {None, 400, 413, 422, 500} and any(phrase in text for phrase in _CONTEXT_LENGTH_PHRASES):
@@ -171,4 +178,4 @@ _KIND_BY_STATUS: dict[int, TurnErrorKind] = {
     504: "provider_timeout",
 }
 _CONTEXT_LENGTH_PHRASES = ("context length", "context window", "context size", "prompt is too long", "too many tokens")
-"""How servers without a code for it say that a request is too long."""
+"""Phrases by which servers without an error code report that a request is too long."""

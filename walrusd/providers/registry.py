@@ -1,4 +1,4 @@
-"""The providers of walrus.toml as one Model: each name goes to its provider, each answer gets its price."""
+"""The configured providers as one Model: routes requests by model name and prices the replies."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -31,21 +31,21 @@ async def open_models(
     environ: Mapping[str, str] = os.environ,
     ollama_port: int = OLLAMA_PORT,
 ) -> AsyncIterator["Models"]:
-    """The configured models. Nothing is opened or started before its first use; leaving it ends all that was.
+    """Yields the configured models; connections and engines start at first use and end with the block.
 
-    `environ` and `ollama_port` are where a hint looks for what could be configured.
+    `environ` and `ollama_port` are searched for providers that the setup hint can suggest.
     """
     async with trio.open_nursery() as nursery:
-        ground = ProviderDeps(http=Http(), nursery=nursery, spawner=spawner, environ=environ, ollama_port=ollama_port)
+        deps = ProviderDeps(http=Http(), nursery=nursery, spawner=spawner, environ=environ, ollama_port=ollama_port)
         try:
-            yield Models(providers, models, ground)
+            yield Models(providers, models, deps)
         finally:
-            await ground.http.aclose()
+            await deps.http.aclose()
             nursery.cancel_scope.cancel()
 
 
 class ProviderDeps(Struct, frozen=True, kw_only=True):
-    """What all models of a daemon stand on, before a reload and after it."""
+    """The dependencies that all models of a daemon share; a reload keeps them."""
 
     http: Http
     nursery: trio.Nursery
@@ -55,12 +55,12 @@ class ProviderDeps(Struct, frozen=True, kw_only=True):
 
 
 def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: ProviderDeps) -> Model:
-    def longest(model: str) -> int | None:
+    def max_output_tokens(model: str) -> int | None:
         return catalog.settings(ResolvedModel(name, model)).max_output_tokens
 
     match settings.kind:
         case "openai":
-            return OpenAI(build_endpoint(name, settings), deps.http, max_output_tokens=longest)
+            return OpenAI(build_endpoint(name, settings), deps.http, max_output_tokens=max_output_tokens)
         case "local":
             windows = [
                 catalog.settings(ResolvedModel(name, model)).context_window or 0 for model in catalog.names(name)
@@ -73,7 +73,7 @@ def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: 
                 deps.nursery,
                 deps.spawner,
                 context_window=window,
-                max_output_tokens=longest,
+                max_output_tokens=max_output_tokens,
             )
         case "scripted":
             return ScriptFile(settings.path)
@@ -82,7 +82,7 @@ def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: 
 
 
 class Models:
-    """Fills the Model port. What it is made of never changes: a reload makes another, and turns keep theirs."""
+    """Implements the Model port. Immutable: a reload builds a new one, running turns keep the old one."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Models:
         deps: ProviderDeps,
         reused: Mapping[str, Local] | None = None,
     ) -> None:
-        """`engines`: local models that are taken as they are."""
+        """`reused`: local models to keep, with their running engines."""
         self._providers = providers
         self._catalog = Catalog(providers, models)
         self._deps = deps
@@ -103,7 +103,7 @@ class Models:
     def with_configuration(
         self, providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings]
     ) -> "Models":
-        """The models of another configuration; the engine of a local one that is as it was goes on. Starts nothing."""
+        """Returns the models of another configuration. A local model with unchanged settings keeps its engine."""
         new = Catalog(providers, models)
         same = {
             name: built
@@ -115,13 +115,13 @@ class Models:
         return Models(providers, models, self._deps, same)
 
     def retire_unshared(self, successor: "Models") -> None:
-        """End the engines that the new ones do not share, each when the last call on it has ended."""
+        """Ends the engines that `successor` does not share, each when its last request has ended."""
         for name, built in self._models_by_provider.items():
-            if isinstance(built, Local) and successor._models_by_provider.get(name) is not built:  # noqa: SLF001 - one of its own kind
+            if isinstance(built, Local) and successor._models_by_provider.get(name) is not built:  # noqa: SLF001 - another instance of this class
                 built.retire()
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """One answer of the model that the request names, with its cost. Raises ModelFailed."""
+        """Returns a reply of the model that the request names, with its cost. Raises ModelFailed."""
         if not self._providers:
             raise ModelFailed("no_provider", "No model provider is configured.", await self.setup_hint())
         resolved = self._catalog.resolve(request.model)
@@ -133,7 +133,7 @@ class Models:
         return replace(reply, model=resolved.model, provider=resolved.provider, cost_usd=cost)
 
     def resolve(self, name: str) -> ResolvedModel:
-        """Which provider and model a name means; "" is the only model there is. Raises ModelFailed."""
+        """Resolves a model name; "" means the only configured model. Raises ModelFailed."""
         if not self._providers:
             raise ModelFailed("no_provider", "No model provider is configured.")
         return self._catalog.resolve(name)
@@ -145,18 +145,21 @@ class Models:
         )
 
     async def setup_hint(self) -> str:
-        """What to write into walrus.toml on this machine, while no provider is configured; else ""."""
+        """Returns what to write into walrus.toml on this machine if no provider is configured, or ""."""
         return "" if self._providers else await suggest_configuration(self._deps.environ, self._deps.ollama_port)
 
 
 def _token_limits(catalog: Catalog, provider: str) -> list[tuple[int | None, int | None]]:
-    """All that an engine is told about its models; prices are no concern of it."""
-    found = [catalog.settings(ResolvedModel(provider, model)) for model in catalog.names(provider)]
-    return [(settings.context_window, settings.max_output_tokens) for settings in found]
+    """Returns the settings of a provider's models that its engine depends on; prices do not affect it."""
+    all_settings = [catalog.settings(ResolvedModel(provider, model)) for model in catalog.names(provider)]
+    return [(settings.context_window, settings.max_output_tokens) for settings in all_settings]
 
 
 def cost_usd(price: PriceSettings, usage: Usage) -> float | None:
-    """What the usage costs; None where the provider told no usage. Caching is priced as input unless it has its own."""
+    """Returns the cost of the usage, or None if the provider reported no usage.
+
+    Cached tokens cost the price of input, unless they have a price of their own.
+    """
     if usage == Usage():
         return None
     read = price.input if price.cache_read is None else price.cache_read

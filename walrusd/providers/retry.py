@@ -1,4 +1,4 @@
-"""The one retry layer: which failures are worth another try, and how long to wait before it."""
+"""Retries failed provider calls: decides which failures to retry, and how long to wait before."""
 
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -12,7 +12,7 @@ from walrusd.providers.provider_errors import ProviderCallFailed
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
 MAX_RETRY_AFTER_S = 60.0
-"""A provider that asks for more is not waited for: a person can decide better what to do with a minute."""
+"""Maximum seconds of a Retry-After that is waited for; with a longer one the call fails, and the person decides."""
 
 _log = structlog.get_logger("walrusd.providers")
 
@@ -25,23 +25,23 @@ async def with_retries(
     max_retries: int,
     random: Random,
 ) -> Reply:
-    """`attempt`, repeated while that may help. Nothing is asked twice once a word of the answer was passed on.
+    """Calls `attempt` until it succeeds or a retry is pointless; never retries once a chunk was passed on.
 
     Raises ModelFailed.
     """
-    begun = False
+    started = False
 
-    def heard(said: ReplyChunk) -> None:
-        nonlocal begun
-        begun = True
-        on_chunk(said)
+    def on_attempt_chunk(chunk: ReplyChunk) -> None:
+        nonlocal started
+        started = True
+        on_chunk(chunk)
 
     tries = 0
     while True:
         try:
-            return await attempt(heard)
+            return await attempt(on_attempt_chunk)
         except ProviderCallFailed as failed:
-            if begun or not failed.retryable or tries >= max_retries or failed.retry_after_s > MAX_RETRY_AFTER_S:
+            if started or not failed.retryable or tries >= max_retries or failed.retry_after_s > MAX_RETRY_AFTER_S:
                 raise
             tries += 1
             wait = max(failed.retry_after_s, _backoff(tries, random))
@@ -52,6 +52,6 @@ async def with_retries(
 
 
 def _backoff(tries: int, random: Random) -> float:
-    """Doubling, with half of it left to chance, so that sixteen sessions do not come back at once."""
+    """Returns a delay that doubles with each try; half is random, so that sessions do not retry at once."""
     longest: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1))
     return longest * (0.5 + random.random() / 2)

@@ -1,7 +1,7 @@
-"""A model that plays a script: for tests of agents, tools and clients that need to know what the model will say.
+"""The scripted provider: a model that plays prepared replies, for tests of agents, tools and clients.
 
 A script is a TOML file (`path` of a provider of kind "scripted"), or the same as Python objects: `Scripted(replies)`.
-docs/scripted.md has its keys, and which reply is played when: that follows from the conversation alone.
+docs/scripted.md documents its keys and which reply is played when; that depends on the conversation alone.
 """
 
 import tomllib
@@ -16,7 +16,7 @@ from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply, TextChunk, 
 
 
 class ScriptedCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`id` "" makes one that is not given twice in a session."""
+    """A tool call of a scripted reply. If `id` is empty, an id that is unique in the session is generated."""
 
     name: str
     arguments: dict[str, object] | str = {}
@@ -24,20 +24,22 @@ class ScriptedCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ScriptedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The error that a scripted reply ends with."""
+
     kind: TurnErrorKind = "provider_overloaded"
-    message: str = "The script says so."
+    message: str = "This error is in the script."
     hint: str = ""
 
 
 class ScriptedReply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One answer to one model call. It is said first; then it ends, fails or hangs."""
+    """One reply to one model call. Its thinking and text are streamed first; then it ends, fails or hangs."""
 
     text: str = ""
     pieces: tuple[str, ...] = ()
     thinking: str = ""
     calls: tuple[ScriptedCall, ...] = ()
     finish: Finish | None = None
-    """None: tool_calls or stop."""
+    """None: `tool_calls` if there are calls, else `stop`."""
     usage: Usage = Usage()
     cost_usd: float = 0.0
     delay_s: float = 0.0
@@ -51,13 +53,13 @@ class _Script(Struct, forbid_unknown_fields=True):
 
 
 class Scripted:
-    """Plays replies that are given. Fills the Model port, so a Runtime takes it as it is."""
+    """Implements the Model port with a list of replies."""
 
     def __init__(self, replies: Iterable[ScriptedReply]) -> None:
         self._replies = tuple(replies)
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """Raises ModelFailed where the script says so, and at its end."""
+        """Returns the reply that is due. Raises ModelFailed for a scripted error, and after the last reply."""
         messages = request.history.messages
         scripted = choose_reply(self._replies, messages)
         await trio.sleep(scripted.delay_s)
@@ -88,7 +90,7 @@ class Scripted:
 
 
 class ScriptFile:
-    """Plays a script from a file, which is read at its first use; a broken one is read again at the next."""
+    """Implements the Model port with a script file, read at first use and again after a failed read."""
 
     def __init__(self, path: str) -> None:
         self._path = trio.Path(path)
@@ -103,21 +105,21 @@ class ScriptFile:
         try:
             text = await self._path.read_text(encoding="utf-8")
             return msgspec.convert(tomllib.loads(text), _Script).reply
-        except (OSError, ValueError) as wrong:
-            hint = "docs/scripted.md says what a script may hold."
-            raise ModelFailed("model_not_found", f"The script {self._path} cannot be played: {wrong}", hint) from wrong
+        except (OSError, ValueError) as error:
+            hint = "Fix the file; docs/scripted.md documents the format."
+            raise ModelFailed("model_not_found", f"The script {self._path} cannot be read: {error}", hint) from error
 
 
 def choose_reply(replies: Sequence[ScriptedReply], messages: Sequence[Message]) -> ScriptedReply:
-    """The reply that is due after these messages. Raises ModelFailed at the end of the script."""
+    """Returns the reply that is due after these messages. Raises ModelFailed if there is none left."""
     rules = tuple(reply.when for reply in replies if reply.when is not None)
     by_rule, rounds, played = False, 0, 0
-    before: Message | None = None
+    previous: Message | None = None
     for message in messages:
         match message:
             case User(content):
-                if isinstance(before, User) and not by_rule:
-                    played += 1  # the call after the message before left no message
+                if isinstance(previous, User) and not by_rule:
+                    played += 1  # the call for the previous message produced no message
                 text = plain_text(content)
                 by_rule, rounds = any(when in text for when in rules), 0
             case Assistant():
@@ -125,7 +127,7 @@ def choose_reply(replies: Sequence[ScriptedReply], messages: Sequence[Message]) 
                 played += not by_rule
             case _:
                 pass
-        before = message
+        previous = message
     if by_rule:
         due = [reply for reply in replies if reply.when is not None and reply.when in text]
     else:
@@ -133,7 +135,7 @@ def choose_reply(replies: Sequence[ScriptedReply], messages: Sequence[Message]) 
     if rounds >= len(due):
         raise ModelFailed(
             "provider_bad_response",
-            f"The script is at its end: it has {len(due)} replies for this, and this is call {rounds + 1}.",
-            "Add a [[reply]] to it.",
+            f"The script has no reply left: it has {len(due)} for this message, and this is call {rounds + 1}.",
+            "Add a [[reply]] to the script.",
         )
     return due[rounds]

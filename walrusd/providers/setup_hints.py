@@ -1,4 +1,4 @@
-"""What this machine has that could answer, for a person who has configured no provider yet."""
+"""Suggests providers to configure, from the API keys, Ollama and engine found on this machine."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,10 +17,10 @@ API_KEY_VARIABLES = {
     "TOGETHER_API_KEY": ("together", "https://api.together.xyz/v1"),
     "GEMINI_API_KEY": ("gemini", "https://generativelanguage.googleapis.com/v1beta/openai"),
 }
-"""Variables that people have set, and the OpenAI-compatible server that each opens."""
+"""Well-known environment variables with API keys; the provider name and base URL of each."""
 OLLAMA_PORT = 11434
 PROBE_TIMEOUT_S = 0.3
-"""A server on loopback answers in a millisecond; nobody waits for one that does not."""
+"""Maximum seconds for Ollama to answer; a server on loopback needs about a millisecond."""
 
 
 class _Tag(Struct):
@@ -32,7 +32,7 @@ class _Tags(Struct):
 
 
 async def suggest_configuration(environ: Mapping[str, str], ollama_port: int = OLLAMA_PORT) -> str:
-    """A few sentences that name the tables to write. Variables are named, their values never read."""
+    """Returns sentences that name the tables to add to walrus.toml. Values of variables are never read."""
     found = [
         f'{variable} is set: add [providers.{name}] with kind = "openai", base_url = "{url}", '
         f'api_key = "${{{variable}}}" and models = ["…"].'
@@ -42,7 +42,7 @@ async def suggest_configuration(environ: Mapping[str, str], ollama_port: int = O
     if (models := await _list_ollama_models(ollama_port)) is not None:
         listed = ", ".join(f'"{model}"' for model in models[:5]) or '"…"'
         found.append(
-            'An Ollama answers here: add [providers.ollama] with kind = "openai", '
+            'Ollama is running here: add [providers.ollama] with kind = "openai", '
             f'base_url = "http://127.0.0.1:{ollama_port}/v1" and models = [{listed}].'
         )
     if find_spec("xllamacpp"):
@@ -52,13 +52,16 @@ async def suggest_configuration(environ: Mapping[str, str], ollama_port: int = O
             'Add a table such as [providers.openai] with kind = "openai", api_key = "${OPENAI_API_KEY}" and '
             'models = ["…"]; or pip install \'walrusd[local]\' and add [providers.local] with kind = "local".'
         )
-    return " ".join([*found, 'It goes into walrus.toml; then set model = "…" in [defaults], and `walrusctl reload`.'])
+    return " ".join([*found, 'Write it to walrus.toml, set model = "…" in [defaults] and run `walrusctl reload`.'])
 
 
 async def _list_ollama_models(port: int) -> tuple[str, ...] | None:
-    """The models of an Ollama on loopback; None where none answers. By hand: it should not cost an HTTP client."""
+    """Returns the models of Ollama on loopback, or None if it does not answer.
+
+    It speaks HTTP by hand, because importing an HTTP client is slow.
+    """
     answer = b""
-    with trio.move_on_after(PROBE_TIMEOUT_S) as look:
+    with trio.move_on_after(PROBE_TIMEOUT_S) as probe:
         try:
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(b"GET /api/tags HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
@@ -69,7 +72,7 @@ async def _list_ollama_models(port: int) -> tuple[str, ...] | None:
         except (OSError, trio.BrokenResourceError):
             return None
     head, _, body = answer.partition(b"\r\n\r\n")
-    if look.cancelled_caught or b" 200 " not in head.split(b"\r\n")[0]:
+    if probe.cancelled_caught or b" 200 " not in head.split(b"\r\n")[0]:
         return None
     try:
         return tuple(tag.name for tag in decode(body, _Tags).models)

@@ -1,13 +1,13 @@
-"""Server-sent events by the WHATWG grammar, without I/O: bytes cut anywhere go in, whole events come out.
+"""A parser of server-sent events by the WHATWG grammar, without I/O.
 
-Fields are left as bytes, since what is in them is JSON and its decoder checks the UTF-8. `id` and `retry` are for
-clients that reconnect; a model's answer cannot be taken up again, so both are skipped.
+The bytes may be split anywhere. Fields stay bytes, since they hold JSON and its decoder checks the UTF-8. `id` and
+`retry` are for clients that reconnect; a model's answer cannot be resumed, so both are skipped.
 """
 
 from msgspec import Struct
 
 MAX_EVENT = 4 * 1024 * 1024
-"""Bytes in one event. A chunk of an answer is some hundred bytes; an answer sent whole in one event fits, too."""
+"""Maximum bytes of one event. A chunk of an answer has some hundred; an answer sent whole in one event fits too."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -18,28 +18,28 @@ class ServerSentEvent(Struct, frozen=True):
 
 
 class EventTooLarge(Exception):
-    """An event grew beyond the cap; what follows it is not read."""
+    """An event exceeded the cap; the rest of the stream is not read."""
 
     def __init__(self, cap: int) -> None:
         super().__init__(f"an event of the stream is larger than {cap:,} bytes")
 
 
 class EventStream:
-    """One stream's parser. What is unfinished when the stream ends is no event, as the grammar wants it."""
+    """The parser of one stream. An incomplete event at its end is dropped, as the grammar requires."""
 
     def __init__(self, cap: int = MAX_EVENT) -> None:
         self._cap = cap
         self._partial_line: list[bytes] = []
-        """The line that has not ended yet, in the parts it came in."""
+        """The line that has not ended yet, in the parts in which it arrived."""
         self._at_start = True
         self._after_cr = False
         self._event = b""
         self._data: list[bytes] = []
         self._size = 0
-        """Bytes held, of the event and of the unfinished line."""
+        """Bytes buffered: the event's data and the unfinished line."""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that are whole by now. Raises EventTooLarge."""
+        """Adds bytes of the stream and returns the events that they complete. Raises EventTooLarge."""
         if self._after_cr and data:
             # The CR that ended the last line may be the first half of a CRLF.
             self._after_cr = False
@@ -53,12 +53,11 @@ class EventStream:
             self._at_start = False
             data = data.removeprefix(_BOM)
         if b"\n" not in data and b"\r" not in data:
-            self._buffer_partial_line(
-                data
-            )  # joined once its end is there: a long line in small pieces must not cost their square
+            # Joined once its end arrives: a long line in small pieces must not take quadratic time.
+            self._buffer_partial_line(data)
             return []
         self._after_cr = data.endswith(b"\r")
-        # bytes.splitlines ends lines at CR, LF and CRLF and nowhere else: just the grammar's line ends.
+        # bytes.splitlines splits at CR, LF and CRLF and nowhere else: exactly the line ends of the grammar.
         lines = b"".join([*self._partial_line, data]).splitlines(keepends=True)
         unfinished = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
         self._size -= sum(map(len, self._partial_line))

@@ -1,1 +1,1 @@
-"""The tools themselves, one file or folder a family."""
+"""The built-in tools: one module or folder for each family."""

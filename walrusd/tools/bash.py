@@ -1,4 +1,4 @@
-"""`bash` runs a shell command in the agent's workspace, as a process of its own that ends with the call."""
+"""The `bash` tool: runs a shell command in the agent's workspace; the process ends with the call."""
 
 from msgspec import Struct, convert
 
@@ -6,25 +6,28 @@ from walrus_protocol.content import ToolSchema
 from walrusd.ports import Command, ToolFailed, ToolRun
 
 TIMEOUT_S = 120.0
-"""Long enough for a build or a test run; a model that waits for more should be told to look elsewhere meanwhile."""
+"""Seconds that a command may take by default: long enough for a build or a test run."""
 
 
 class BashArguments(Struct, frozen=True, kw_only=True):
-    """The arguments of `bash`, as its schema says them."""
+    """The arguments of `bash`, as its schema defines them."""
 
     command: str
     timeout_s: float | None = None
 
 
 class BashTool:
-    """Without a sandbox it can do what the user can: it is there only for who has written that this may be."""
+    """The bash tool.
+
+    There is no sandbox: a command can do what the user can, so the tool is available only if walrus.toml permits it.
+    """
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self.schema = ToolSchema(
             name="bash",
-            description="Run a command with `bash -c` in your workspace, each time in a new shell, without input. You "
-            "get its output, stdout and stderr together, and its exit status when it has ended; background jobs are "
-            "killed then. Of a long output the middle is left out: to see all, write it to a file.",
+            description="Run a command with `bash -c` in your workspace, in a new shell each time, without input. "
+            "Returns its output (stdout and stderr together) and its exit status. Background jobs are killed when it "
+            "ends. The middle of a long output is omitted: to see all of it, write it to a file and read that.",
             parameters={
                 "type": "object",
                 "properties": {
@@ -43,9 +46,9 @@ class BashTool:
         )
 
     def command(self, run: ToolRun) -> Command:
-        asked = convert(run.arguments, BashArguments)
+        arguments = convert(run.arguments, BashArguments)
         if not run.workspace:
-            raise ToolFailed("You have no workspace, and so no folder to run it in.")
-        if "\0" in asked.command or asked.command.encode(errors="ignore").decode() != asked.command:
-            raise ToolFailed("The command has a NUL, or half of a surrogate pair, in it: no shell can be given that.")
-        return Command(argv=("bash", "-c", asked.command), cwd=run.workspace, timeout_s=asked.timeout_s)
+            raise ToolFailed("You have no workspace, so there is no folder to run the command in.")
+        if "\0" in arguments.command or arguments.command.encode(errors="ignore").decode() != arguments.command:
+            raise ToolFailed("The command contains a NUL or a lone surrogate; a shell cannot take it. Remove it.")
+        return Command(argv=("bash", "-c", arguments.command), cwd=run.workspace, timeout_s=arguments.timeout_s)
