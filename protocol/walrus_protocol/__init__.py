@@ -1,1 +1,1 @@
-"""The wire of walrusd: frames, methods, events, errors and two clients. Imports nothing: pick the module you need."""
+"""The protocol of walrusd: frames, methods, events, errors and two clients. Imports nothing by itself."""

@@ -1,4 +1,4 @@
-"""The former name of async_client: an alias for one release, then it is removed (CHANGELOG)."""
+"""An alias for one release: the former name of async_client. It will be removed (CHANGELOG)."""
 
 from walrus_protocol.async_client import AsyncClient as Client
 

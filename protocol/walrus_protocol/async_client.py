@@ -1,4 +1,4 @@
-"""The typed trio client: many requests at once over one connection, and streams of typed events.
+"""The typed trio client of walrusd: concurrent requests over one connection, and streams of typed events.
 
     async with connect(socket_path) as client:
         created = await client.create(CreateParams(agent="walrus"))
@@ -6,8 +6,8 @@
             async for event in turn: ...
         print(turn.result.text)
 
-Raises Unreachable and RequestFailed, as the blocking client does. A time limit is a `trio.fail_after` around a call;
-to cancel a call is to stop waiting for it (rpc.cancel), and a turn goes on in the daemon.
+Raises Unreachable and RequestFailed, like the blocking client. To limit the time of a call, put `trio.fail_after`
+around it. Cancelling a call only ends the wait (rpc.cancel); a turn goes on in the daemon.
 """
 
 import os
@@ -19,7 +19,7 @@ from typing import Generic, Self
 import trio
 from msgspec import Struct
 
-from walrus_protocol import methods as m
+from walrus_protocol import methods
 from walrus_protocol.client_transport import SEND_TIMEOUT_S, ClientTransport, Result, request_failed, unwrap_result
 from walrus_protocol.connection import (
     Cancel,
@@ -32,16 +32,12 @@ from walrus_protocol.connection import (
     Response,
 )
 from walrus_protocol.events import AnyEvent, NewerEvent, decode
-from walrus_protocol.methods import daemon as h
-from walrus_protocol.methods import export_import as p
-from walrus_protocol.methods import fork_rewind as b
-from walrus_protocol.methods import schedule as s
-from walrus_protocol.methods import search, subscribe
+from walrus_protocol.methods import daemon, export_import, fork_rewind, schedule, search, subscribe
 from walrus_protocol.param_types import NoParams, Params
 
 
 class _AsyncPendingRequest(Generic[Result]):
-    """A request whose answer comes behind what it sends. It has a connection of its own, and holds up nobody else."""
+    """A request with notifications before its response. It has its own connection and delays no other request."""
 
     def __init__(self, transport: ClientTransport, result_type: type[Result]) -> None:
         self._transport = transport
@@ -50,16 +46,16 @@ class _AsyncPendingRequest(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """The method's result, once what comes before it has been read to the end."""
+        """The method's result, available when all notifications have been read; before that, raises RuntimeError."""
         if self._result is None:
-            raise RuntimeError("there is no answer yet: read what comes before it to the end first")
+            raise RuntimeError("there is no answer yet: read all notifications first")
         return self._result
 
     def __aiter__(self) -> Self:
         return self
 
     async def _next_notification(self) -> EventNotification | ChunkNotification:
-        """What is sent next. Raises StopAsyncIteration when the result is there."""
+        """Returns the next notification. Raises StopAsyncIteration when the result has come."""
         if self._result is not None:
             raise StopAsyncIteration
         match await self._transport.receive():
@@ -73,27 +69,27 @@ class _AsyncPendingRequest(Generic[Result]):
 class AsyncEventStream(_AsyncPendingRequest[Result]):
     """A streaming request under way: iterate over its events, then read its `result`.
 
-    What a reader that falls behind has not read yet waits in the daemon, which drops nothing but live events, and says
-    so with a `lagged`.
+    Events that a slow reader has not read yet wait in the daemon. It drops only live events, and reports how many in
+    a `lagged` event.
     """
 
     async def __anext__(self) -> AnyEvent | NewerEvent:
-        while not isinstance(sent := await self._next_notification(), EventNotification):
+        while not isinstance(notification := await self._next_notification(), EventNotification):
             pass
-        return decode(sent.event)
+        return decode(notification.event)
 
 
 class AsyncChunkStream(_AsyncPendingRequest[Result]):
-    """A document on its way: iterate over its pieces, then read the `result`."""
+    """A document sent in chunks: iterate over the chunks, then read the `result`."""
 
     async def __anext__(self) -> str:
-        while not isinstance(sent := await self._next_notification(), ChunkNotification):
+        while not isinstance(notification := await self._next_notification(), ChunkNotification):
             pass
-        return sent.data
+        return notification.data
 
 
 class AsyncClient:
-    """What walrusd can be asked; one method per method of the wire. Made by `connect`."""
+    """A client with one method for each method of the protocol. Created by `connect`."""
 
     def __init__(self, path: str, transport: ClientTransport) -> None:
         self._path = path
@@ -101,119 +97,121 @@ class AsyncClient:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._is_reading = False
 
-    async def discover(self) -> m.Discovery:
-        return await self._call("rpc.discover", NoParams(), m.Discovery)
+    async def discover(self) -> methods.Discovery:
+        return await self._call("rpc.discover", NoParams(), methods.Discovery)
 
-    async def ping(self) -> h.Pong:
-        return await self._call("daemon.ping", NoParams(), h.Pong)
+    async def ping(self) -> daemon.Pong:
+        return await self._call("daemon.ping", NoParams(), daemon.Pong)
 
-    async def hello(self, params: h.HelloParams) -> h.Hello:
-        return await self._call("daemon.hello", params, h.Hello)
+    async def hello(self, params: daemon.HelloParams) -> daemon.Hello:
+        return await self._call("daemon.hello", params, daemon.Hello)
 
-    async def status(self) -> h.Status:
-        return await self._call("daemon.status", NoParams(), h.Status)
+    async def status(self) -> daemon.Status:
+        return await self._call("daemon.status", NoParams(), daemon.Status)
 
-    async def metrics(self, params: h.MetricsParams) -> h.MetricsResult:
-        return await self._call("daemon.metrics", params, h.MetricsResult)
+    async def metrics(self, params: daemon.MetricsParams) -> daemon.MetricsResult:
+        return await self._call("daemon.metrics", params, daemon.MetricsResult)
 
-    async def reload(self) -> h.ReloadResult:
-        return await self._call("daemon.reload", NoParams(), h.ReloadResult)
+    async def reload(self) -> daemon.ReloadResult:
+        return await self._call("daemon.reload", NoParams(), daemon.ReloadResult)
 
-    async def gc(self, params: h.GcParams) -> h.GcResult:
-        return await self._call("daemon.gc", params, h.GcResult)
+    async def gc(self, params: daemon.GcParams) -> daemon.GcResult:
+        return await self._call("daemon.gc", params, daemon.GcResult)
 
-    async def shutdown(self) -> h.ShutdownResult:
-        return await self._call("daemon.shutdown", NoParams(), h.ShutdownResult)
+    async def shutdown(self) -> daemon.ShutdownResult:
+        return await self._call("daemon.shutdown", NoParams(), daemon.ShutdownResult)
 
-    async def agents(self) -> m.AgentList:
-        return await self._call("agent.list", NoParams(), m.AgentList)
+    async def agents(self) -> methods.AgentList:
+        return await self._call("agent.list", NoParams(), methods.AgentList)
 
-    async def agent(self, params: m.AgentParams) -> m.AgentInfo:
-        return await self._call("agent.get", params, m.AgentInfo)
+    async def agent(self, params: methods.AgentParams) -> methods.AgentInfo:
+        return await self._call("agent.get", params, methods.AgentInfo)
 
-    async def create(self, params: m.CreateParams) -> m.CreateResult:
-        return await self._call("session.create", params, m.CreateResult)
+    async def create(self, params: methods.CreateParams) -> methods.CreateResult:
+        return await self._call("session.create", params, methods.CreateResult)
 
-    async def sessions(self, params: m.ListParams) -> m.SessionList:
-        return await self._call("session.list", params, m.SessionList)
+    async def sessions(self, params: methods.ListParams) -> methods.SessionList:
+        return await self._call("session.list", params, methods.SessionList)
 
-    async def session(self, params: m.SessionParams) -> m.SessionInfo:
-        return await self._call("session.get", params, m.SessionInfo)
+    async def session(self, params: methods.SessionParams) -> methods.SessionInfo:
+        return await self._call("session.get", params, methods.SessionInfo)
 
-    async def send(self, params: m.SendParams) -> m.TurnResult:
-        return await self._call("session.send", params, m.TurnResult)
+    async def send(self, params: methods.SendParams) -> methods.TurnResult:
+        return await self._call("session.send", params, methods.TurnResult)
 
-    async def wait(self, params: m.WaitParams) -> m.WaitResult:
-        return await self._call("session.wait", params, m.WaitResult)
+    async def wait(self, params: methods.WaitParams) -> methods.WaitResult:
+        return await self._call("session.wait", params, methods.WaitResult)
 
-    async def history(self, params: m.HistoryParams) -> m.History:
-        return await self._call("session.history", params, m.History)
+    async def history(self, params: methods.HistoryParams) -> methods.History:
+        return await self._call("session.history", params, methods.History)
 
     async def search(self, params: search.SearchParams) -> search.Hits:
         return await self._call("session.search", params, search.Hits)
 
-    async def interrupt(self, params: m.SessionParams) -> m.InterruptResult:
-        return await self._call("session.interrupt", params, m.InterruptResult)
+    async def interrupt(self, params: methods.SessionParams) -> methods.InterruptResult:
+        return await self._call("session.interrupt", params, methods.InterruptResult)
 
-    async def close(self, params: m.CloseParams) -> m.CloseResult:
-        return await self._call("session.close", params, m.CloseResult)
+    async def close(self, params: methods.CloseParams) -> methods.CloseResult:
+        return await self._call("session.close", params, methods.CloseResult)
 
-    async def resume(self, params: m.SessionParams) -> m.TurnResult:
-        return await self._call("session.resume", params, m.TurnResult)
+    async def resume(self, params: methods.SessionParams) -> methods.TurnResult:
+        return await self._call("session.resume", params, methods.TurnResult)
 
-    async def fork(self, params: b.ForkParams) -> b.ForkResult:
-        return await self._call("session.fork", params, b.ForkResult)
+    async def fork(self, params: fork_rewind.ForkParams) -> fork_rewind.ForkResult:
+        return await self._call("session.fork", params, fork_rewind.ForkResult)
 
-    async def rewind(self, params: b.RewindParams) -> b.RewindResult:
-        return await self._call("session.rewind", params, b.RewindResult)
+    async def rewind(self, params: fork_rewind.RewindParams) -> fork_rewind.RewindResult:
+        return await self._call("session.rewind", params, fork_rewind.RewindResult)
 
-    async def checkpoint(self, params: b.CheckpointParams) -> b.CheckpointResult:
-        return await self._call("session.checkpoint", params, b.CheckpointResult)
+    async def checkpoint(self, params: fork_rewind.CheckpointParams) -> fork_rewind.CheckpointResult:
+        return await self._call("session.checkpoint", params, fork_rewind.CheckpointResult)
 
-    async def checkpoints(self, params: b.CheckpointListParams) -> b.CheckpointList:
-        return await self._call("session.checkpoints", params, b.CheckpointList)
-
-    @asynccontextmanager
-    async def export(self, params: p.ExportParams) -> AsyncGenerator[AsyncChunkStream[p.ExportResult]]:
-        async with self._open_request("session.export", params) as line:
-            yield AsyncChunkStream(line, p.ExportResult)
-
-    async def import_(self, params: p.ImportParams) -> p.ImportResult:
-        """The next part of a document; those of one follow each other on this client."""
-        return await self._call("session.import", params, p.ImportResult)
-
-    async def output(self, params: m.OutputParams) -> m.OutputText:
-        return await self._call("tool.output", params, m.OutputText)
-
-    async def schedules(self) -> s.ScheduleList:
-        return await self._call("schedule.list", NoParams(), s.ScheduleList)
-
-    async def run_schedule(self, params: s.ScheduleParams) -> s.TickInfo:
-        return await self._call("schedule.run", params, s.TickInfo)
-
-    async def pause_schedule(self, params: s.ScheduleParams) -> s.ScheduleInfo:
-        return await self._call("schedule.pause", params, s.ScheduleInfo)
-
-    async def resume_schedule(self, params: s.ScheduleParams) -> s.ScheduleInfo:
-        return await self._call("schedule.resume", params, s.ScheduleInfo)
-
-    async def ticks(self, params: s.TickHistoryParams) -> s.TickHistory:
-        return await self._call("schedule.history", params, s.TickHistory)
-
-    async def config(self) -> m.ConfigResult:
-        return await self._call("config.get", NoParams(), m.ConfigResult)
-
-    async def check_config(self) -> m.ConfigCheckResult:
-        return await self._call("config.check", NoParams(), m.ConfigCheckResult)
+    async def checkpoints(self, params: fork_rewind.CheckpointListParams) -> fork_rewind.CheckpointList:
+        return await self._call("session.checkpoints", params, fork_rewind.CheckpointList)
 
     @asynccontextmanager
-    async def stream(self, params: m.SendParams) -> AsyncGenerator[AsyncEventStream[m.TurnResult]]:
-        async with self._open_event_stream("session.stream", params, m.TurnResult) as events:
+    async def export(
+        self, params: export_import.ExportParams
+    ) -> AsyncGenerator[AsyncChunkStream[export_import.ExportResult]]:
+        async with self._open_request("session.export", params) as transport:
+            yield AsyncChunkStream(transport, export_import.ExportResult)
+
+    async def import_(self, params: export_import.ImportParams) -> export_import.ImportResult:
+        """Sends the next part of a document; the parts of one document are sent in order on one client."""
+        return await self._call("session.import", params, export_import.ImportResult)
+
+    async def output(self, params: methods.OutputParams) -> methods.OutputText:
+        return await self._call("tool.output", params, methods.OutputText)
+
+    async def schedules(self) -> schedule.ScheduleList:
+        return await self._call("schedule.list", NoParams(), schedule.ScheduleList)
+
+    async def run_schedule(self, params: schedule.ScheduleParams) -> schedule.TickInfo:
+        return await self._call("schedule.run", params, schedule.TickInfo)
+
+    async def pause_schedule(self, params: schedule.ScheduleParams) -> schedule.ScheduleInfo:
+        return await self._call("schedule.pause", params, schedule.ScheduleInfo)
+
+    async def resume_schedule(self, params: schedule.ScheduleParams) -> schedule.ScheduleInfo:
+        return await self._call("schedule.resume", params, schedule.ScheduleInfo)
+
+    async def ticks(self, params: schedule.TickHistoryParams) -> schedule.TickHistory:
+        return await self._call("schedule.history", params, schedule.TickHistory)
+
+    async def config(self) -> methods.ConfigResult:
+        return await self._call("config.get", NoParams(), methods.ConfigResult)
+
+    async def check_config(self) -> methods.ConfigCheckResult:
+        return await self._call("config.check", NoParams(), methods.ConfigCheckResult)
+
+    @asynccontextmanager
+    async def stream(self, params: methods.SendParams) -> AsyncGenerator[AsyncEventStream[methods.TurnResult]]:
+        async with self._open_event_stream("session.stream", params, methods.TurnResult) as events:
             yield events
 
     @asynccontextmanager
-    async def attach(self, params: m.AttachParams) -> AsyncGenerator[AsyncEventStream[m.AttachResult]]:
-        async with self._open_event_stream("session.attach", params, m.AttachResult) as events:
+    async def attach(self, params: methods.AttachParams) -> AsyncGenerator[AsyncEventStream[methods.AttachResult]]:
+        async with self._open_event_stream("session.attach", params, methods.AttachResult) as events:
             yield events
 
     @asynccontextmanager
@@ -224,25 +222,25 @@ class AsyncClient:
             yield events
 
     @asynccontextmanager
-    async def run(self, params: m.AgentRunParams) -> AsyncGenerator[AsyncEventStream[m.TurnResult]]:
-        async with self._open_event_stream("agent.run", params, m.TurnResult) as events:
+    async def run(self, params: methods.AgentRunParams) -> AsyncGenerator[AsyncEventStream[methods.TurnResult]]:
+        async with self._open_event_stream("agent.run", params, methods.TurnResult) as events:
             yield events
 
     @asynccontextmanager
     async def _open_event_stream(
         self, method: str, params: Params, result_type: type[Result]
     ) -> AsyncGenerator[AsyncEventStream[Result]]:
-        async with self._open_request(method, params) as line:
-            yield AsyncEventStream(line, result_type)
+        async with self._open_request(method, params) as transport:
+            yield AsyncEventStream(transport, result_type)
 
     @asynccontextmanager
     async def _open_request(self, method: str, params: Params) -> AsyncGenerator[ClientTransport]:
-        line = await ClientTransport.open(self._path)
+        transport = await ClientTransport.open(self._path)
         try:
-            await line.send(Request(line.new_id(), method, params))
-            yield line
+            await transport.send(Request(transport.new_id(), method, params))
+            yield transport
         finally:
-            await line.aclose()
+            await transport.aclose()
 
     async def _call(self, method: str, params: Params, result_type: type[Result]) -> Result:
         request = self._transport.new_id()
@@ -255,9 +253,10 @@ class AsyncClient:
         return unwrap_result(answer, result_type)
 
     async def _exchange(self, request: Request) -> Struct | Failure:
-        """What is answered to a request. One of those who wait reads for all, and hands that over when it is served.
+        """Sends a request and returns its answer.
 
-        So there is no task behind a client: nothing runs when nobody asks, and every failure has somebody to go to.
+        One of the waiting calls reads for all of them. When it has its answer, another one takes over the reading. So a
+        client needs no background task, and every failure reaches a caller.
         """
         waiter = self._waiters[request.id] = _Waiter()
         try:
@@ -282,7 +281,7 @@ class AsyncClient:
             self._is_reading = False
 
     def _wake_next_reader(self) -> None:
-        """Whoever leaves sees to it that somebody reads: the one it was handed to may be the one that leaves."""
+        """Wakes one unanswered call to read, if none reads. Every call that ends does this: it may be the woken one."""
         if not self._is_reading:
             unserved = (waiter for waiter in self._waiters.values() if waiter.response is None)
             for waiter in islice(unserved, 1):
@@ -293,17 +292,17 @@ class AsyncClient:
             case Response(id=None, result=Failure() as failure):
                 raise request_failed(failure)
             case Response(id=request, result=result):
-                # None: the wait was cancelled, and this is the answer to that.
+                # No waiter: the wait was cancelled, and this is the answer to the cancelled request.
                 waiter = None if request is None else self._waiters.get(request)
                 if waiter is not None:
                     waiter.response = result
                     waiter.wakeup.set()
             case EventNotification() | ChunkNotification():
-                pass  # what sends these has a connection of its own
+                pass  # requests with notifications have their own connections
 
 
 class _Waiter:
-    """One call that waits: woken when its answer is there, or when it is its turn to read."""
+    """A waiting call: it is woken when its answer has come, or when it should read for all."""
 
     def __init__(self) -> None:
         self.response: Struct | Failure | None = None
@@ -312,10 +311,10 @@ class _Waiter:
 
 @asynccontextmanager
 async def connect(socket_path: str | os.PathLike[str]) -> AsyncGenerator[AsyncClient]:
-    """A client of the daemon at `socket_path`. Raises Unreachable."""
+    """Connects to the daemon at `socket_path`, and disconnects at the end. Raises Unreachable."""
     path = os.fspath(socket_path)
-    line = await ClientTransport.open(path)
+    transport = await ClientTransport.open(path)
     try:
-        yield AsyncClient(path, line)
+        yield AsyncClient(path, transport)
     finally:
-        await line.aclose()
+        await transport.aclose()

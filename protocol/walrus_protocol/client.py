@@ -1,4 +1,4 @@
-"""A blocking client with the standard library alone: one connection, one request at a time, plain dicts.
+"""The blocking client of walrusd, with the standard library alone: one request at a time, in plain dicts.
 
     with Client(socket_path) as client:
         session = client.call("session.create", {"agent": "walrus"})["session"]
@@ -6,9 +6,9 @@
             for event in turn: ...
         turn.result["text"]
         with client.chunks("session.export", {"session": session}) as document:
-            for piece in document: ...
+            for chunk in document: ...
 
-Params and results are those of methods.py and protocol/README.md.
+protocol/README.md and the package walrus_protocol.methods describe the params and results.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from walrus_protocol import wire
 Json = dict[str, Any]
 
 _CONNECT_TIMEOUT_S = 10
-"""How long a daemon may be too busy to take a connection. What waits in its backlog is taken in milliseconds."""
+"""Maximum seconds until an overloaded daemon accepts a connection. Normally it accepts one within milliseconds."""
 _READ_BYTES = 65536
 _START_HINT = "start it with `walrusd`, or `make run` in its source folder"
 
 
 class Unreachable(Exception):
-    """There is no walrusd to talk to, or it went away before it answered. `hint` says what to do."""
+    """No walrusd can be reached, or it disconnected before it answered. `hint` tells people what to do."""
 
     def __init__(self, message: str, hint: str = _START_HINT) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class Unreachable(Exception):
 
 
 class RequestFailed(Exception):
-    """The request was refused. `kind` is one of wire.KINDS, or newer; `data` is what came beside kind and hint."""
+    """The request was refused. `kind` is one of wire.KINDS or a newer one; `data` holds the error's other fields."""
 
     def __init__(self, code: int, kind: str, message: str, hint: str = "", data: Json | None = None) -> None:
         super().__init__(message)
@@ -52,13 +52,13 @@ class RequestFailed(Exception):
 
 
 class TimedOut(Exception):
-    """No answer within the client's own time. What was asked may go on in the daemon; a turn does."""
+    """No answer came within the client's timeout. The request's work may go on in the daemon; a turn does."""
 
 
 class Client:
-    """A connection to walrusd. `timeout`: the seconds a request may take until its result, None for ever.
+    """A connection to walrusd. `timeout` is the maximum seconds until a request's result; None means no limit.
 
-    Raises Unreachable when made; its methods raise Unreachable, RequestFailed and TimedOut.
+    The constructor raises Unreachable; the methods raise Unreachable, RequestFailed and TimedOut.
     """
 
     def __init__(self, socket_path: str | os.PathLike[str], timeout: float | None = None) -> None:
@@ -78,25 +78,25 @@ class Client:
         self._transport.close()
 
     def call(self, method: str, params: Json | None = None) -> Json:
-        """The result of a method; the events or chunks that come before it are passed over."""
+        """Calls a method and returns its result; events or chunks before the result are skipped."""
         with self.stream(method, params) as stream:
             for _ in stream:
                 pass
         return stream.result
 
     def stream(self, method: str, params: Json | None = None) -> "Stream":
-        """The events of a method as they come. Leave it, or read it to its end, before the next request."""
+        """Calls a method and streams its events. Exit the stream, or read it to its end, before the next request."""
         return self._start_request(Stream, method, params)
 
     def chunks(self, method: str, params: Json | None = None) -> "Chunks":
-        """The document that a method sends, as it comes. Leave it, or read it to its end, before the next request."""
+        """Calls a method and streams its document. Exit the stream, or read it to its end, before the next request."""
         return self._start_request(Chunks, method, params)
 
     def _start_request(
         self, request_type: "type[PendingRequestT]", method: str, params: Json | None
     ) -> "PendingRequestT":
         if self._transport.pending_id is not None:
-            raise RuntimeError("a stream is still under way on this connection: leave it, or use another Client")
+            raise RuntimeError("a stream is still under way on this connection: exit it, or use another Client")
         self._last_id += 1
         request = request_type(self._transport, self._last_id, method, self.timeout)
         self._transport.send(
@@ -107,7 +107,7 @@ class Client:
 
 
 class _PendingRequest:
-    """A request that is not answered yet, and what comes before its answer."""
+    """A request under way: an iterator over its notifications, then its `result`."""
 
     def __init__(self, transport: "_SocketTransport", request_id: int, method: str, timeout: float | None) -> None:
         self._transport = transport
@@ -119,9 +119,9 @@ class _PendingRequest:
 
     @property
     def result(self) -> Json:
-        """The method's result, once what comes before it has been read to the end."""
+        """The method's result, available when all notifications have been read; before that, raises RuntimeError."""
         if self._result is None:
-            raise RuntimeError(f"{self._method} has not answered yet: read what it sends to the end first")
+            raise RuntimeError(f"{self._method} has not answered yet: read all its notifications first")
         return self._result
 
     def __enter__(self) -> Self:
@@ -136,7 +136,7 @@ class _PendingRequest:
         return self
 
     def _next_notification(self, notification: str, member: str) -> Any:
-        """That member of the next notification of the kind. Raises StopIteration when the result is there."""
+        """Returns a member of the next such notification. Raises StopIteration when the result has come."""
         while self._transport.pending_id == self._id:
             try:
                 message = self._transport.receive(self._method, self._deadline)
@@ -152,10 +152,10 @@ class _PendingRequest:
         raise StopIteration
 
     def cancel(self) -> None:
-        """Stop waiting. Nothing happens when the request is over."""
+        """Stops waiting for the result. Does nothing if the request has ended."""
         if self._transport.pending_id == self._id:
             self._transport.pending_id = None
-            # A connection that is gone waits for nothing.
+            # If the connection is closed, the daemon has cancelled the request anyway.
             with contextlib.suppress(OSError, TimedOut):
                 self._transport.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": self._id}}, 1.0)
 
@@ -167,9 +167,9 @@ class _PendingRequest:
 
 
 class Stream(_PendingRequest):
-    """A request under way: iterate over its events, then read its `result`. Leaving it early cancels the wait.
+    """A streaming request under way: iterate over its events, then read its `result`.
 
-    What is cancelled is only the wait: a turn goes on in the daemon.
+    Exiting it early cancels only the wait: a turn goes on in the daemon.
     """
 
     def __next__(self) -> Json:
@@ -178,7 +178,7 @@ class Stream(_PendingRequest):
 
 
 class Chunks(_PendingRequest):
-    """A document on its way: iterate over its pieces, then read the `result`. Leaving it early cancels it."""
+    """A document sent in chunks: iterate over the chunks, then read the `result`. Exiting it early cancels it."""
 
     def __next__(self) -> str:
         return str(self._next_notification("chunk", "data"))
@@ -188,7 +188,7 @@ PendingRequestT = TypeVar("PendingRequestT", bound=_PendingRequest)
 
 
 class _SocketTransport:
-    """The socket: dicts in and out, and which request is under way on it."""
+    """A connected socket that sends and receives dicts. `pending_id` is the request under way."""
 
     def __init__(self, path: str) -> None:
         self.pending_id: int | None = None
@@ -206,19 +206,19 @@ class _SocketTransport:
         except wire.FrameTooLarge as error:
             raise RequestFailed(wire.INVALID_REQUEST, "frame_too_large", str(error), "send less at once") from error
         except UnicodeEncodeError as error:
-            text = "a text holds bytes that are no UTF-8"
+            text = "a text contains bytes that are not UTF-8"
             raise RequestFailed(wire.INVALID_PARAMS, "invalid_params", text, "send text as UTF-8") from error
         self._sock.settimeout(timeout)
         try:
             self._sock.sendall(framed)
         except TimeoutError as error:
-            self.close()  # half a frame is on its way: nothing can follow it
-            raise TimedOut(f"walrusd took no request within {timeout:g} s") from error
+            self.close()  # part of the frame is sent: no other frame can follow it
+            raise TimedOut(f"walrusd did not accept the request within {timeout:g} s") from error
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a daemon that hangs up has often said why: the read that follows tells
+            pass  # a daemon that hangs up has often sent the reason, which the next read returns
 
     def receive(self, method: str, deadline: float | None) -> Json:
-        """The next message, whatever request it belongs to. Raises TimeoutError."""
+        """Returns the next message, of any request. Raises TimeoutError at the deadline."""
         try:
             while (payload := next(self._payloads, None)) is None:
                 self._frames.feed(self._receive_bytes(method, deadline))
@@ -231,15 +231,16 @@ class _SocketTransport:
         return message
 
     def reject_peer(self) -> Unreachable:
+        """Closes the connection to a peer that violated the protocol, and returns the error to raise."""
         self.close()
-        what = f"what answers at {self._path} does not speak as walrusd does"
-        return Unreachable(what, "see whether --socket or WALRUS_SOCKET names the right one")
+        message = f"the server at {self._path} does not speak the protocol of walrusd"
+        return Unreachable(message, "check that --socket or WALRUS_SOCKET names the right socket")
 
     def _receive_bytes(self, method: str, deadline: float | None) -> bytes:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
             raise TimeoutError
-        self._sock.settimeout(left)
+        self._sock.settimeout(remaining)
         try:
             data = self._sock.recv(_READ_BYTES)
         except ConnectionResetError:
@@ -247,13 +248,13 @@ class _SocketTransport:
         if not data:
             raise Unreachable(
                 f"walrusd at {self._path} hung up before it answered {method}",
-                "what it had acknowledged is kept: see whether it runs with `walrusctl ping`, and its log for why",
+                "acknowledged messages are not lost: check with `walrusctl ping` whether it runs, and read its log",
             )
         return data
 
 
 def connect(path: str) -> socket.socket:
-    """A connected socket. Raises Unreachable."""
+    """Returns a connected socket. Raises Unreachable."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Blocking, with a kernel time-out: a non-blocking connect fails at once when the backlog is full.
@@ -267,21 +268,21 @@ def connect(path: str) -> socket.socket:
 
 
 def connect_error(path: str, error: OSError) -> Unreachable:
-    """What a failed connect means to a person."""
+    """Returns the error, for people, of a failed connect to the socket at `path`."""
     if isinstance(error, FileNotFoundError):
         return Unreachable(f"walrusd is not running: there is no socket at {path}")
     if isinstance(error, ConnectionRefusedError):
         return Unreachable(f"walrusd is not running: nothing listens at {path}")
     if isinstance(error, PermissionError):
-        hint = "use the user that walrusd runs as, or name another home with --home or WALRUS_HOME"
+        hint = "run as the user that walrusd runs as, or name another home with --home or WALRUS_HOME"
         return Unreachable(f"the socket at {path} may not be opened by this user", hint)
     if isinstance(error, BlockingIOError):
         return Unreachable(
-            f"walrusd at {path} took no connection for {_CONNECT_TIMEOUT_S} s", "it is overloaded: try again"
+            f"walrusd at {path} accepted no connection for {_CONNECT_TIMEOUT_S} s", "it is overloaded: try again"
         )
     if error.errno is None:
         return Unreachable(f"the socket path is too long: {path}", "name one of at most 107 bytes with --socket")
-    return Unreachable(f"no connection to {path}: {error.strerror}")
+    return Unreachable(f"cannot connect to {path}: {error.strerror}")
 
 
 def _request_failed(error: Json) -> RequestFailed:

@@ -1,4 +1,4 @@
-"""One connection of the trio client: the socket and the sans-I/O connection, whole messages in and out."""
+"""A connection of the trio client: sends and receives whole messages over a Unix socket."""
 
 import socket
 from typing import Self, TypeVar
@@ -20,16 +20,16 @@ from walrus_protocol.connection import (
 )
 
 CONNECT_TIMEOUT_S = 10.0
-"""How long a daemon may be too busy to take a connection."""
+"""Maximum seconds until an overloaded daemon accepts a connection."""
 SEND_TIMEOUT_S = 10.0
-"""How long a request may take to be handed over to a daemon that reads."""
+"""Maximum seconds to send one frame; then the connection is closed."""
 READ_BYTES = 65536
 
 Result = TypeVar("Result", bound=Struct)
 
 
 class ClientTransport:
-    """Opened by `open`; whoever opens it closes it."""
+    """One connection, created by `open`; the caller closes it with `aclose`."""
 
     def __init__(self, path: str, stream: trio.SocketStream) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class ClientTransport:
 
     @classmethod
     async def open(cls, path: str) -> Self:
-        """Raises Unreachable."""
+        """Connects to the socket at `path`. Raises Unreachable."""
         return cls(path, trio.SocketStream(await _connect(path)))
 
     def new_id(self) -> int:
@@ -48,24 +48,28 @@ class ClientTransport:
         return self._last_id
 
     async def send(self, message: Request | Cancel) -> None:
-        """A frame that has begun must end: the caller's own cancellation waits for it, at most SEND_S."""
+        """Sends one frame. A frame that has begun must end: cancellation waits for it, at most SEND_TIMEOUT_S.
+
+        Raises RequestFailed if the message cannot be sent.
+        """
         try:
             framed = self._connection.send(message)
         except wire.FrameTooLarge as error:
             raise RequestFailed(wire.INVALID_REQUEST, "frame_too_large", str(error), "send less at once") from error
         except UnicodeEncodeError as error:
-            text = "a text holds half a surrogate pair, or bytes that are no UTF-8"
+            text = "a text contains half a surrogate pair, or bytes that are not UTF-8"
             raise RequestFailed(wire.INVALID_PARAMS, "invalid_params", text, "send text as UTF-8") from error
         with trio.move_on_after(SEND_TIMEOUT_S, shield=True) as scope:
             try:
                 async with self._send_lock:
                     await self._stream.send_all(framed)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # a daemon that hangs up has often said why: the read tells
+                pass  # a daemon that hangs up has often sent the reason, which the next read returns
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self._stream)
 
     async def receive(self) -> FromServer:
+        """Returns the next message. Raises Unreachable."""
         try:
             while isinstance(message := self._connection.next_message(), NeedData):
                 data = await self._stream.receive_some(READ_BYTES)
@@ -73,7 +77,7 @@ class ClientTransport:
                     raise self._hung_up_error()
                 self._connection.receive_data(data)
         except ProtocolViolation as error:
-            raise Unreachable(str(error), "see whether the socket is the right one") from error
+            raise Unreachable(str(error), "check that the socket is the right one") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._hung_up_error() from error
         return message
@@ -82,23 +86,23 @@ class ClientTransport:
         await self._stream.aclose()
 
     def _hung_up_error(self) -> Unreachable:
-        return Unreachable(f"walrusd at {self._path} hung up", "what it had acknowledged is kept; see its log for why")
+        return Unreachable(f"walrusd at {self._path} hung up", "acknowledged messages are not lost; read its log")
 
 
 async def _connect(path: str) -> trio.socket.SocketType:
-    """A connected socket. Raises Unreachable."""
+    """Returns a connected socket. Raises Unreachable."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(0)
     try:
         with trio.move_on_after(CONNECT_TIMEOUT_S):
-            while (full := _try_connect(sock, path)) is not None:  # noqa: ASYNC110  (a backlog tells nobody that it has room)
-                # A full backlog refuses at once; trio's own connect takes that for a connection under way.
+            while (error := _try_connect(sock, path)) is not None:  # noqa: ASYNC110  (no event tells when a backlog has space)
+                # A full backlog refuses at once; trio's own connect mistakes that for a connection under way.
                 await trio.sleep(0.01)
-        if full is not None:
-            raise full
-    except OSError as error:
+        if error is not None:
+            raise error
+    except OSError as failure:
         sock.close()
-        raise connect_error(path, error) from error
+        raise connect_error(path, failure) from failure
     except BaseException:
         sock.close()
         raise
@@ -106,18 +110,19 @@ async def _connect(path: str) -> trio.socket.SocketType:
 
 
 def _try_connect(sock: socket.socket, path: str) -> BlockingIOError | None:
+    """Returns the error of a full backlog, or None if the socket is connected. Raises OSError."""
     try:
         sock.connect(path)
-    except BlockingIOError as full:
-        return full
+    except BlockingIOError as error:
+        return error
     return None
 
 
 def unwrap_result(result: Struct | Failure, result_type: type[Result]) -> Result:
-    """The result, of the kind that its method answers. Raises RequestFailed where it is a refusal."""
+    """Returns the result as its method's type. Raises RequestFailed if the request failed."""
     if isinstance(result, Failure):
         raise request_failed(result)
-    assert isinstance(result, result_type), "the connection decodes a result by the method that was asked"
+    assert isinstance(result, result_type), "the connection decodes a result by its request's method"
     return result
 
 

@@ -1,11 +1,11 @@
-"""The wire's one place where bytes become messages and messages bytes. No I/O: the caller owns the socket.
+"""Converts between bytes and messages, for servers and clients. No I/O: the caller owns the socket.
 
     connection.receive_data(sock.recv(65536))
     while (message := connection.next_message()) is not NEED_DATA: ...
     sock.sendall(connection.send(reply))
 
-Both sides are this class, with a role. `Connection(SERVER)` reads Request, Cancel and Refusal; `Connection(CLIENT)`
-reads Response, EventNotification and ChunkNotification.
+`Connection(SERVER)` reads Request, Cancel and RejectedRequest; `Connection(CLIENT)` reads Response, EventNotification
+and ChunkNotification.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ Message_co = TypeVar("Message_co", covariant=True)
 
 
 class NeedData(Enum):
-    """What `next_message` says when no message is whole."""
+    """The result of `next_message` if no complete message has come."""
 
     NEED_DATA = "need data"
 
@@ -77,7 +77,7 @@ NEED_DATA = NeedData.NEED_DATA
 
 
 class Role(Generic[Message_co]):
-    """Which side a Connection is: what it makes of a payload, and of a frame over the cap."""
+    """The side of a Connection: how it decodes a payload, and how it handles a frame over the limit."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ CLIENT: Role[FromServer] = Role(decode_response, raise_frame_error)
 
 
 class Connection(Generic[Message_co]):
-    """One side of one connection: the bytes that have come, and the ids in flight."""
+    """One side of a connection: it holds the received bytes and the ids in flight."""
 
     def __init__(self, role: Role[Message_co]) -> None:
         self._role = role
@@ -103,14 +103,15 @@ class Connection(Generic[Message_co]):
         self._is_rejected = False
 
     def receive_data(self, data: bytes) -> None:
+        """Adds received bytes."""
         if not self._is_rejected:
             self._frames.feed(data)
             self._payloads = iter(self._frames)
 
     def next_message(self) -> Message_co | NeedData:
-        """The next message that is whole. A client's raises Garbled; a server's raises nothing.
+        """Returns the next complete message, or NEED_DATA. Raises ProtocolViolation on a client's side only.
 
-        After a Refusal that closes there are no more: what a peer says after nonsense is not acted upon.
+        After a RejectedRequest with `close` there are no more messages: bytes after an invalid frame are ignored.
         """
         message = None
         while message is None:
@@ -126,19 +127,20 @@ class Connection(Generic[Message_co]):
 
     @property
     def in_frame(self) -> bool:
-        """True while a frame has begun and its rest has not come."""
+        """True if a part of a frame has come and the rest has not."""
         return self._frames.in_frame
 
     @property
     def in_flight(self) -> frozenset[RequestId]:
+        """The ids of the requests that are not answered yet."""
         return frozenset(self._in_flight)
 
     def mark_answered(self, request: RequestId) -> None:
-        """Forget an id whose response was made by `encode_result` or `encode_error`; it may be used again."""
+        """Removes an id whose response was made by `encode_result` or `encode_error`; it may be used again."""
         self._in_flight.pop(request, None)
 
     def send(self, message: FromClient | FromServer) -> bytes:
-        """The message as bytes. Raises Problem for a result and wire.FrameTooLarge for the rest, when over the cap."""
+        """Returns the message as bytes. Over the limit, raises Problem for a result, else wire.FrameTooLarge."""
         match message:
             case Request():
                 if message.id in self._in_flight:

@@ -1,4 +1,4 @@
-"""The vocabulary that messages are made of, shared by the log, the wire and the providers."""
+"""The types that messages consist of, shared by the log, the wire and the providers."""
 
 from typing import Literal
 
@@ -30,7 +30,8 @@ Outcome = Literal[
 ]
 MessageKind = Literal["message", "steer", "heartbeat", "schedule", "task", "resume"]
 TickOutcome = Literal["running", "ran", "failed", "skipped", "missed", "interrupted"]
-"""Skipped: there was a reason not to. Missed: walrusd or the machine was off. Interrupted: walrusd ended meanwhile."""
+"""The outcomes of a tick. Skipped: a reason prevented it. Missed: walrusd or the machine was off.
+Interrupted: walrusd ended during the tick."""
 TickTrigger = Literal["clock", "hand"]
 ExpiryReason = Literal["retention", "space", "gc"]
 WhenBusy = Literal["queue", "steer", "interrupt", "reject"]
@@ -59,7 +60,7 @@ EventType = Literal[
     "state_changed",
     "lagged",
 ]
-"""The `type` of each event of `events.AnyEvent`, in its order, which a test holds it to."""
+"""The `type` of each event of `events.AnyEvent`, in the same order; a test compares them."""
 TurnErrorKind = Literal[
     "provider_auth",
     "provider_quota",
@@ -92,7 +93,7 @@ class ImagePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="image"
 
 
 class FilePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
-    """A document, whole: `data` is base64."""
+    """A complete document: `data` is base64."""
 
     name: str
     media_type: str = "application/octet-stream"
@@ -104,7 +105,7 @@ Content = str | tuple[Part, ...]
 
 
 class ToolCall(Struct, frozen=True):
-    """One call a model asked for. `arguments` is the text as it came where it was no JSON object."""
+    """A tool call that a model requested. `arguments` is the original text if it is not a JSON object."""
 
     id: str
     name: str
@@ -112,7 +113,7 @@ class ToolCall(Struct, frozen=True):
 
 
 class ToolSchema(Struct, frozen=True, kw_only=True):
-    """What a model and the checks before a call need to know of a tool; never how it works."""
+    """The description of a tool for models and for the checks before a call."""
 
     name: str
     description: str
@@ -126,7 +127,7 @@ class ToolSchema(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens. The whole prompt is input + cache_read + cache_write; `output` includes `reasoning`."""
+    """Token counts. The whole prompt is input + cache_read + cache_write; `output` includes `reasoning`."""
 
     input: int = 0
     output: int = 0
@@ -174,7 +175,7 @@ Message = User | Assistant | ToolOutput
 
 
 def plain_text(content: Content) -> str:
-    """The text of a content, its other parts left out."""
+    """Returns the text of a content; other parts are left out."""
     if isinstance(content, str):
         return content
     return "\n".join(part.text for part in content if isinstance(part, TextPart))

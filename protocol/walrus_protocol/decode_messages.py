@@ -1,6 +1,7 @@
-"""Payloads become messages: what a server makes of a client's, and a client of a server's.
+"""Decodes payloads to messages: a client's payloads for the server, and a server's payloads for the client.
 
-`in_flight` is the connection's table of ids and methods; a request enters it here, a response that is read leaves it.
+`in_flight` is the connection's table of ids and methods: decoding a request adds an entry, decoding a response removes
+it.
 """
 
 import json
@@ -31,13 +32,13 @@ InFlight = dict[RequestId, str]
 
 
 class ProtocolViolation(Exception):
-    """The server sent what is not this protocol; nothing after it can be trusted."""
+    """The server sent something that is not this protocol; the connection is unusable afterwards."""
 
 
 _MAX_ID_CHARS = 128
-"""Characters of an id: it is repeated in every event and reply, which must fit into a frame with it."""
+"""Maximum characters of an id: it is repeated in every event and reply, which must fit into a frame with it."""
 _MAX_SAFE_INT = 2**53 - 1
-"""The largest int that every JSON library keeps exactly."""
+"""The largest int that every JSON library represents exactly."""
 _BoundedId = Annotated[int, Meta(ge=-_MAX_SAFE_INT, le=_MAX_SAFE_INT)] | Annotated[str, Meta(max_length=_MAX_ID_CHARS)]
 
 
@@ -61,6 +62,7 @@ _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def decode_request(payload: bytes, in_flight: InFlight) -> FromClient | None:
+    """Returns a client's message, or None for one that is neither answered nor executed."""
     try:
         envelope = _envelope_decoder.decode(payload)
     except BadJson as error:
@@ -68,7 +70,7 @@ def decode_request(payload: bytes, in_flight: InFlight) -> FromClient | None:
     if envelope.id is UNSET:
         return _decode_cancel(envelope, in_flight)
     if envelope.id in in_flight:
-        hint = "wait for its answer, or count ids up"
+        hint = "wait for its answer, or use a new id"
         return RejectedRequest(
             envelope.id, Problem("invalid_request", f"id {envelope.id!r} is already in flight", hint)
         )
@@ -81,7 +83,7 @@ def decode_request(payload: bytes, in_flight: InFlight) -> FromClient | None:
 
 
 def _decode_cancel(envelope: _RequestEnvelope, in_flight: InFlight) -> Cancel | None:
-    """A message without an id is never answered, and only rpc.cancel of what is in flight is obeyed."""
+    """Decodes a message without an id: an rpc.cancel of a request in flight, or None for anything else."""
     if envelope.method != "rpc.cancel":
         return None
     try:
@@ -92,7 +94,10 @@ def _decode_cancel(envelope: _RequestEnvelope, in_flight: InFlight) -> Cancel | 
 
 
 def _reject_payload(payload: bytes, error: BadJson) -> RejectedRequest | None:
-    """Why a payload is no request, or None for a message that gets no answer. Slow, so only taken when one is wrong."""
+    """Returns why a payload is not a request, or None for a message that gets no answer.
+
+    This is slow, so it runs only for payloads that cannot be decoded.
+    """
     if error.reason == "depth":
         return RejectedRequest(None, Problem("invalid_request", "the message is nested too deeply", "nest it less"))
     if error.reason == "utf8":
@@ -111,31 +116,34 @@ def _reject_payload(payload: bytes, error: BadJson) -> RejectedRequest | None:
     try:
         request = _id_decoder.decode(members["id"])
     except BadJson:
-        text = f"an id is a string of at most {_MAX_ID_CHARS} characters, or an int of at most 2^53-1"
-        return RejectedRequest(None, Problem("invalid_request", text, "count ids up from 1"))
+        text = f"an id must be a string of at most {_MAX_ID_CHARS} characters, or an int of at most 2^53-1"
+        return RejectedRequest(None, Problem("invalid_request", text, "number requests from 1 upwards"))
     return RejectedRequest(request, _envelope_problem(members))
 
 
 def _not_an_object_problem(payload: bytes) -> Problem:
     if payload.lstrip(b" \t\r\n")[:1] == b"[":
-        return Problem("invalid_request", "batches are not taken", "send each request in a frame of its own")
-    return Problem("invalid_request", "a request is a JSON object", FRAMING_HINT)
+        return Problem("invalid_request", "batches are not supported", "send each request in its own frame")
+    return Problem("invalid_request", "a request must be a JSON object", FRAMING_HINT)
 
 
 def _envelope_problem(members: dict[str, Raw]) -> Problem:
-    """Which member of a request is wrong, when its id is not."""
+    """Returns the problem of the wrong member of a request whose id is valid."""
     for name in members:
         if name not in _RequestEnvelope.__struct_fields__:
-            like = nearest_name(name, _RequestEnvelope.__struct_fields__)
-            hint = f"did you mean {like}?" if like else "members: jsonrpc, id, method, params"
+            nearest = nearest_name(name, _RequestEnvelope.__struct_fields__)
+            hint = f"did you mean {nearest}?" if nearest else "members: jsonrpc, id, method, params"
             return Problem("invalid_request", f"unknown member {quote_name(name)}", hint)
     if bytes(members.get("jsonrpc", Raw(b""))) != b'"2.0"':
-        return Problem("invalid_request", 'a request says "jsonrpc": "2.0"', "add that member, or mend it")
-    return Problem("invalid_request", "a request names its method", "rpc.discover lists the methods")
+        return Problem("invalid_request", 'a request must have "jsonrpc": "2.0"', "add or correct that member")
+    return Problem("invalid_request", "a request must name its method", "rpc.discover lists the methods")
 
 
 def _reject_lone_surrogate(payload: bytes) -> RejectedRequest | None:
-    """A lone \\ud800 is JSON by its grammar, and what some languages make of half an emoji: no cause to hang up."""
+    """Rejects a lone \\ud800 without closing: its grammar is valid JSON, and some languages write half an emoji so.
+
+    Returns None if the payload is invalid for another reason.
+    """
     if not _LONE_SURROGATE.search(payload):
         return None
     try:
@@ -145,8 +153,8 @@ def _reject_lone_surrogate(payload: bytes) -> RejectedRequest | None:
     request = message.get("id") if isinstance(message, dict) else None
     if request.__class__ not in (int, str) or len(str(request)) > _MAX_ID_CHARS:
         request = None
-    text = "a string holds half a surrogate pair, which is no Unicode text"
-    return RejectedRequest(request, Problem("invalid_params", text, "cut texts between characters, not inside one"))
+    text = "a string contains half a surrogate pair, which is not valid Unicode"
+    return RejectedRequest(request, Problem("invalid_params", text, "split texts between characters, not inside one"))
 
 
 def _reject_constant(constant: str) -> NoReturn:
@@ -154,6 +162,7 @@ def _reject_constant(constant: str) -> NoReturn:
 
 
 def reject_frame(error: wire.FrameTooLarge) -> RejectedRequest:
+    """Returns the rejection of a client's frame over the limit; the connection must be closed."""
     return RejectedRequest(None, Problem("frame_too_large", str(error), FRAMING_HINT), close=True)
 
 
@@ -188,36 +197,37 @@ _result_decoders = {name: Decoder(result) for name, (_, result) in METHODS.items
 
 
 def decode_response(payload: bytes, in_flight: InFlight) -> FromServer | None:
+    """Returns a server's message, or None for one that this client skips. Raises ProtocolViolation."""
     try:
-        incoming = _server_envelope_decoder.decode(payload)
-        if incoming.method:
-            return _decode_notification(incoming, in_flight)
+        envelope = _server_envelope_decoder.decode(payload)
+        if envelope.method:
+            return _decode_notification(envelope, in_flight)
     except BadJson as error:
-        raise ProtocolViolation(f"the server sent no JSON-RPC message: {error}") from error
-    method = None if incoming.id is None else in_flight.pop(incoming.id, None)
-    if incoming.error is not UNSET:
-        return Response(incoming.id, _to_failure(incoming.error))
-    if method is None or incoming.result is UNSET:
+        raise ProtocolViolation(f"the server sent something that is not a JSON-RPC message: {error}") from error
+    method = None if envelope.id is None else in_flight.pop(envelope.id, None)
+    if envelope.error is not UNSET:
+        return Response(envelope.id, _to_failure(envelope.error))
+    if method is None or envelope.result is UNSET:
         return None
     try:
-        return Response(incoming.id, _result_decoders[method].decode(incoming.result))
+        return Response(envelope.id, _result_decoders[method].decode(envelope.result))
     except BadJson as error:
-        told = Problem("protocol", f"the answer to {method} is not understood: {error}", "update this client")
-        return Response(incoming.id, Failure.of(told))
+        problem = Problem("protocol", f"this client cannot read the answer to {method}: {error}", "update this client")
+        return Response(envelope.id, Failure.of(problem))
 
 
 def _decode_notification(
     envelope: _ServerEnvelope, in_flight: InFlight
 ) -> EventNotification | ChunkNotification | None:
-    """None for one of a request that is over, and for those of a newer server."""
+    """Returns the notification, or None if its request has ended or a newer server sent an unknown one."""
     notification: EventNotification | ChunkNotification
     match envelope.method:
         case "event":
-            said = _event_params_decoder.decode(envelope.params)
-            notification = EventNotification(said.request, said.event)
+            event = _event_params_decoder.decode(envelope.params)
+            notification = EventNotification(event.request, event.event)
         case "chunk":
-            piece = _chunk_params_decoder.decode(envelope.params)
-            notification = ChunkNotification(piece.request, piece.data)
+            chunk = _chunk_params_decoder.decode(envelope.params)
+            notification = ChunkNotification(chunk.request, chunk.data)
         case _:
             return None
     return notification if notification.request in in_flight else None
@@ -229,4 +239,5 @@ def _to_failure(error: _ErrorBody) -> Failure:
 
 
 def raise_frame_error(error: wire.FrameTooLarge) -> NoReturn:
-    raise ProtocolViolation(f"the server broke the framing: {error}")
+    """Raises ProtocolViolation for a server's frame over the limit."""
+    raise ProtocolViolation(f"the server violated the framing: {error}")

@@ -1,4 +1,4 @@
-"""The params of a request: bytes become a Struct of methods.py here, or a Problem that says what is wrong with them."""
+"""Decodes the params of a request to the method's Struct, or raises a Problem that explains what is wrong."""
 
 import binascii
 import difflib
@@ -18,7 +18,7 @@ from walrus_protocol.problems import Problem
 _decoders: dict[str, Decoder[Params]] = {name: Decoder(params) for name, (params, _) in METHODS.items()}
 _encode = msgspec.json.Encoder().encode
 _MAX_NAME_CHARS = 80
-"""Characters of a foreign name that an error repeats: enough to find it, too few to flood a log."""
+"""Maximum characters of a client's name that an error repeats: enough to find it, too few to flood a log."""
 FRAMING_HINT = "a frame is a 4-byte big-endian length and that many bytes of JSON; see protocol/README.md"
 _PARTS_HINT = (
     'a part is {"type":"text","text"}, {"type":"image","media_type","data" or "url"} or {"type":"file","name","data"}'
@@ -36,19 +36,19 @@ class _StrictTextPart(TextPart, frozen=True, forbid_unknown_fields=True):
 class _StrictImagePart(ImagePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.data) == bool(self.url):
-            raise ValueError("an image has either data or a url")
+            raise ValueError("an image needs either data or a url")
         _check_base64(self.data)
 
 
 class _StrictFilePart(FilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.data:
-            raise ValueError("a file has data")
+            raise ValueError("a file needs data")
         _check_base64(self.data)
 
 
 class _StrictContent(msgspec.Struct):
-    """The parts as a client may send them. The types of content.py are read from the log and the wire: leniently."""
+    """Content parts with the strict checks for requests; the types of content.py are also read from logs, leniently."""
 
     content: tuple[_StrictTextPart | _StrictImagePart | _StrictFilePart, ...]
 
@@ -57,7 +57,7 @@ _content_decoder = Decoder(_StrictContent)
 
 
 def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
-    """The params of `method`. Raises Problem; its kind is `parse_error` only where the bytes are no JSON at all."""
+    """Returns the params of `method`. Raises Problem, of kind `parse_error` only if the bytes are not JSON."""
     decoder = _decoders.get(method)
     if decoder is None:
         raise _unknown_method_problem(method)
@@ -85,81 +85,81 @@ def _params_problem(method: str, error: BadJson) -> Problem:
 def json_problem(error: BadJson) -> Problem:
     """Returns the problem of a frame whose bytes are not JSON."""
     hint = "send JSON in UTF-8" if error.reason == "utf8" else FRAMING_HINT
-    return Problem("parse_error", f"the frame holds no JSON: {error}", hint)
+    return Problem("parse_error", f"the frame is not valid JSON: {error}", hint)
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The name most like `name`, or "" where none is."""
+    """Returns the one of `names` that is most similar to `name`, or "" if none is similar."""
     return next(iter(difflib.get_close_matches(name[:_MAX_NAME_CHARS], list(names), n=1)), "")
 
 
 def quote_name(name: str) -> str:
-    """A foreign name as an error repeats it."""
+    """Returns a client's name for an error text, quoted and shortened."""
     return repr(name if len(name) <= _MAX_NAME_CHARS else name[:_MAX_NAME_CHARS] + "…")
 
 
 def _unknown_method_problem(method: str) -> Problem:
     if method == "rpc.cancel":
-        return Problem("method_not_found", "rpc.cancel takes no answer", "send it without an id")
-    like = nearest_name(method, METHODS)
-    hint = f"did you mean {like}?" if like else "rpc.discover lists the methods"
+        return Problem("method_not_found", "rpc.cancel is never answered", "send it without an id")
+    nearest = nearest_name(method, METHODS)
+    hint = f"did you mean {nearest}?" if nearest else "rpc.discover lists the methods"
     return Problem("method_not_found", f"there is no method {quote_name(method)}", hint)
 
 
 def _validation_problem(method: str, text: str) -> Problem:
-    """msgspec's sentence, `Expected `int`, got `str` - at `$.session``, in JSON's words and behind the path."""
+    """Rewrites msgspec's message, such as `Expected `int`, got `str` - at `$.session``: path first, JSON type names."""
     params = METHODS[method][0]
-    what, _, where = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
-    path = where.rstrip("`").lstrip(".")
+    message, _, location = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
+    path = location.rstrip("`").lstrip(".")
     known = ", ".join(params.__struct_fields__) or "none"
-    if what.startswith("Object contains unknown field "):
-        return _unknown_name_problem(params, path, what.removeprefix("Object contains unknown field ").strip("`"))
-    what = _use_json_type_names(what)
+    if message.startswith("Object contains unknown field "):
+        return _unknown_name_problem(params, path, message.removeprefix("Object contains unknown field ").strip("`"))
+    message = _use_json_type_names(message)
     if not path:
-        subject = what.replace("field", "param", 1) if what.startswith("missing") else f"params: {what}"
+        subject = message.replace("field", "param", 1) if message.startswith("missing") else f"params: {message}"
         return Problem("invalid_params", subject, f"params: {known}")
-    word = re.match(r"unknown word '(.*)'", what)
-    return Problem("invalid_params", f"{path}: {what}"[:1000], _hint(method, path, word[1] if word else ""))
+    value = re.match(r"unknown value '(.*)'", message)
+    return Problem("invalid_params", f"{path}: {message}"[:1000], _hint(method, path, value[1] if value else ""))
 
 
 def _unknown_name_problem(params: type[Params], path: str, name: str) -> Problem:
-    """A name that the params do not have, or that the part which `path` leads to has not."""
+    """Returns the problem of an unknown param, or of an unknown field of the content part at `path`."""
     if not path:
-        known, what, all_of_them = params.__struct_fields__, "unknown param", "params: "
+        known, message, list_label = params.__struct_fields__, "unknown param", "params: "
     else:
-        known, what, all_of_them = _PART_FIELDS, f"{path}: unknown field", "fields of parts: "
-    like = nearest_name(name, known)
-    hint = f"did you mean {like}?" if like else all_of_them + (", ".join(known) or "none")
-    return Problem("invalid_params", f"{what} {quote_name(name)}", hint)
+        known, message, list_label = _PART_FIELDS, f"{path}: unknown field", "fields of parts: "
+    nearest = nearest_name(name, known)
+    hint = f"did you mean {nearest}?" if nearest else list_label + (", ".join(known) or "none")
+    return Problem("invalid_params", f"{message} {quote_name(name)}", hint)
 
 
 def _use_json_type_names(sentence: str) -> str:
-    """msgspec names the types of Python; who reads this may never have seen any."""
+    """Replaces Python's type names in msgspec's message by JSON's, because readers may not know Python."""
     if sentence.startswith("Expected "):
         sentence = re.sub(
-            r"\b(?:int|float|str|bool)\b| \| ", lambda word: _JSON_TYPE_NAMES[word[0]], sentence.replace("`", "")
+            r"\b(?:int|float|str|bool)\b| \| ", lambda found: _JSON_TYPE_NAMES[found[0]], sentence.replace("`", "")
         )
         return sentence.replace("Expected", "expected", 1)
     sentence = sentence.replace("Object missing required field", "missing field").replace("`", "")
-    sentence = re.sub(r"^Invalid (?:enum )?value ", "unknown word ", sentence)
+    sentence = re.sub(r"^Invalid (?:enum )?value ", "unknown value ", sentence)
     return sentence[:1].lower() + sentence[1:]
 
 
-def _hint(method: str, path: str, word: str) -> str:
-    """What to do about the param at `path`; `word` is one that it does not know."""
+def _hint(method: str, path: str, value: str) -> str:
+    """Returns the hint for a wrong param at `path`; `value` is an unknown value, or empty."""
     choices = _literal_choices(METHODS[method][0], path)
     if choices:
-        like = nearest_name(word, choices)
-        return (f"did you mean {like}? It is " if like else "") + f"one of {', '.join(choices)}"
+        nearest = nearest_name(value, choices)
+        return (f"did you mean {nearest}? It must be " if nearest else "") + f"one of {', '.join(choices)}"
     if path.startswith("content["):
         return _PARTS_HINT
     if path == "content":
-        return "content is a string, or an array of parts; it is not empty"
+        return "content must be a string or an array of parts, and not empty"
     return f"rpc.discover and protocol/README.md say what {method} takes"
 
 
 def _literal_choices(params: type[Params], path: str) -> tuple[str, ...]:
-    """The words a param may be, where it is one of a closed list; of `states[...]` those of an item."""
+    """Returns the allowed values of a param with a closed list, also of an item such as `states[0]`; otherwise ()."""
     hints = get_type_hints(params)
     pending = [hints.get(path.partition("[")[0].partition(".")[0])]
     while pending:
@@ -174,7 +174,7 @@ def _check_base64(data: str) -> None:
     try:
         binascii.a2b_base64(data, strict_mode=True)
     except ValueError as error:
-        raise ValueError("data is no base64") from error
+        raise ValueError("data is not valid base64") from error
 
 
 def _check_content_size(params: Params) -> None:
@@ -182,6 +182,6 @@ def _check_content_size(params: Params) -> None:
     if size > wire.MAX_MESSAGE:
         raise Problem(
             "invalid_params",
-            f"content: takes {size:,} bytes as JSON, a message at most {wire.MAX_MESSAGE:,}",
-            "send less, or write it to a file and name the file",
+            f"content: {size:,} bytes as JSON; a message has at most {wire.MAX_MESSAGE:,}",
+            "send less, or write it to a file and send the file's name",
         )

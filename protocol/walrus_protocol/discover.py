@@ -1,4 +1,4 @@
-"""rpc.discover: every method, with JSON Schemas made from the Structs that decode and encode it."""
+"""Builds the result of rpc.discover: all methods, with JSON Schemas made from the Structs of the protocol."""
 
 from functools import cache
 from typing import get_args
@@ -12,7 +12,7 @@ from walrus_protocol.methods import METHODS, Discovery, MethodInfo
 
 @cache
 def build_discovery() -> Discovery:
-    """What rpc.discover answers. The definitions also hold every event, by its type's Struct name."""
+    """Returns the result of rpc.discover. Its definitions also contain every event, by its Struct's name."""
     structs = [struct for pair in METHODS.values() for struct in pair]
     events = list(get_args(AnyEvent))
     schemas, definitions = msgspec.json.schema_components(
@@ -27,7 +27,7 @@ def build_discovery() -> Discovery:
 
 
 def _any_value_schema(annotation: type) -> dict[str, object]:
-    """`object` is what msgspec has no schema for, and an empty one it does not take."""
+    """Returns a schema for `object`: msgspec has none, and accepts no empty schema."""
     if annotation is object:
         return {"description": "any JSON value"}
     raise NotImplementedError

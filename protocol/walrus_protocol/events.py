@@ -1,7 +1,7 @@
-"""Every event. The rows of the log and the bodies of the stream are these same types.
+"""The types of all events: those in the log and those that streams send.
 
-A row is an event's JSON without `seq` and `offset`; `spliced` puts these in when it is sent, so that a
-replay decodes nothing. Live events have `"live": true` and neither seq nor offset.
+A row of the log is an event's JSON without `seq` and `offset`. `insert_position` adds these when the row is sent, so
+that a replay decodes nothing. Live events have `"live": true`, and neither seq nor offset.
 """
 
 import re
@@ -32,7 +32,7 @@ def _to_snake_case(name: str) -> str:
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_to_snake_case):
-    """What all events have. `ts` is unix seconds; `turn` is null outside a turn."""
+    """The fields of all events. `ts` is in Unix seconds; `turn` is null outside a turn."""
 
     seq: int | UnsetType | None = UNSET
     offset: int | UnsetType = UNSET
@@ -42,7 +42,7 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", tag=_to_snake_c
 
 
 class Parent(Struct, frozen=True):
-    """Where a forked session left its parent, and how many messages it has from there."""
+    """The point of the parent session that a fork continues from, and the number of inherited messages."""
 
     session: int
     seq: int
@@ -50,7 +50,7 @@ class Parent(Struct, frozen=True):
 
 
 class ProcessGroupId(Struct, frozen=True):
-    """A process group that can be told from a later one with the same number."""
+    """A process group, distinguishable from a later one with the same number by `start` and `boot`."""
 
     pgid: int
     start: int
@@ -70,7 +70,7 @@ class UserMessage(Event, frozen=True, kw_only=True):
     key: str | None = None
     kind: MessageKind = "message"
     timeout_s: float | None = None
-    """Of the turn that it opens, from its start."""
+    """Seconds from the start of the turn that this message opens, after which the turn is interrupted."""
 
 
 class MessageQueued(Event, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class MessageQueued(Event, frozen=True, kw_only=True):
 
 
 class TextDelta(Event, frozen=True, kw_only=True):
-    """`at` counts the code points of this round's text said before."""
+    """A new piece of the reply's text. `at` is the number of code points of the round's text before it."""
 
     live: bool = True
     text: str
@@ -115,7 +115,7 @@ class ToolCallsStart(Event, frozen=True, kw_only=True):
 
 
 class ToolStarted(Event, frozen=True, kw_only=True):
-    """The intent: durable before the tool runs."""
+    """The intent to run a tool; durable before the tool runs."""
 
     call_id: str
     name: str
@@ -124,7 +124,7 @@ class ToolStarted(Event, frozen=True, kw_only=True):
 
 
 class RunningOutput(Event, frozen=True, kw_only=True, tag="tool_output"):
-    """What a long tool has said since the last of these; the result has it whole, or says where the rest is."""
+    """New output of a running process. The `tool_result` has all of it, or refers to the rest by `ref`."""
 
     live: bool = True
     call_id: str
@@ -132,7 +132,7 @@ class RunningOutput(Event, frozen=True, kw_only=True, tag="tool_output"):
 
 
 class ToolResult(Event, frozen=True, kw_only=True):
-    """The outcome. `gate` and `rule` say what refused; `bytes` is the size of the whole output."""
+    """The outcome of a call. `gate` and `rule` name what refused it; `bytes` is the size of the whole output."""
 
     call_id: str
     name: str
@@ -148,7 +148,7 @@ class ToolResult(Event, frozen=True, kw_only=True):
 
 
 class ToolCallsComplete(Event, frozen=True, kw_only=True):
-    """The end of a round with calls. `messages` as in `done`."""
+    """The end of a round with calls. `messages` has the same meaning as in `done`."""
 
     count: int
     messages: int | None = None
@@ -160,10 +160,9 @@ class InterruptRequested(Event, frozen=True, kw_only=True):
 
 
 class TurnResumed(Event, frozen=True, kw_only=True):
-    """A turn that the end of the daemon had cut off goes on.
+    """A turn continues that the end of the daemon had cut off.
 
-    `attempt` counts the times it was begun, from 1: an orderly stop adds nothing to it, and a completed round makes it
-    1 again.
+    `attempt` counts the starts of the turn, from 1. A clean shutdown does not raise it; a completed round resets it.
     """
 
     attempt: int = 1
@@ -178,16 +177,16 @@ class CheckpointCreated(Event, frozen=True, kw_only=True):
 
 
 class Rewound(Event, frozen=True, kw_only=True):
-    """What the model sees is from here on what it saw at `to`: so many messages. Nothing is erased."""
+    """From here on the model sees the `messages` messages that it saw at `to`. Nothing is erased."""
 
     to: int
     messages: int = 0
 
 
 class Done(Event, frozen=True, kw_only=True):
-    """The end of a turn; there is exactly one. `text` is the final answer, "" if there is none.
+    """The end of a turn; each turn has exactly one. `text` is the final answer, "" if there is none.
 
-    `messages` is how many the session has by then, null in a log that was written before they were counted here.
+    `messages` is the session's number of messages then; null in logs of older versions, which did not count them here.
     """
 
     stop_reason: StopReason
@@ -205,7 +204,7 @@ class SessionClosed(Event, frozen=True, kw_only=True):
 
 
 class TurnRef(Struct, frozen=True, kw_only=True):
-    """The turn that a tick became."""
+    """The turn that a tick started."""
 
     session: int
     turn: int
@@ -213,11 +212,11 @@ class TurnRef(Struct, frozen=True, kw_only=True):
 
 
 class Tick(Event, frozen=True, kw_only=True):
-    """What became of one firing of a heartbeat. A fact of the daemon: `session`, `turn` and `seq` are null.
+    """The outcome of one tick of a heartbeat. A daemon event: `session`, `turn` and `seq` are null.
 
-    `slot` is when it was due, `count` how many slots it stands for (only what was missed while nobody was there to
-    tick is told together, `slot` being the first). `reason` says why it did not run, or how it failed. `news` is false
-    where there is nothing that a person need read.
+    `slot` is the time when it was due. `count` is the number of slots; it is over 1 only for slots missed while walrusd
+    was off, and then `slot` is the first. `reason` tells why it did not run, or how it failed. `news` is false if
+    there is nothing that a person needs to read.
     """
 
     tick: int
@@ -236,18 +235,18 @@ class Tick(Event, frozen=True, kw_only=True):
 
 
 class ConfigReloaded(Event, frozen=True, kw_only=True):
-    """walrus.toml and the prompts were read anew. A fact of the daemon: `session`, `turn` and `seq` are null."""
+    """walrus.toml and the prompts were reloaded. A daemon event: `session`, `turn` and `seq` are null."""
 
     changed: tuple[str, ...] = ()
-    """The keys that are in force as they are now."""
+    """The changed keys that are now in force."""
     at_restart: tuple[str, ...] = ()
-    """The keys that have changed and take effect when walrusd is started anew."""
+    """The changed keys that take effect when walrusd is restarted."""
 
 
 class SessionsExpired(Event, frozen=True, kw_only=True):
-    """Closed sessions were thrown away. A fact of the daemon: `session`, `turn` and `seq` are null.
+    """Closed sessions were deleted. A daemon event: `session`, `turn` and `seq` are null.
 
-    `reason`: they were closed for longer than is kept, there was no room, or somebody asked for it.
+    `reason`: they were closed longer than `retain_closed_days`, the database was over its limit, or `gc` was called.
     """
 
     sessions: tuple[int, ...]
@@ -255,10 +254,10 @@ class SessionsExpired(Event, frozen=True, kw_only=True):
 
 
 class SessionImported(Event, frozen=True, kw_only=True):
-    """A session was made of a document. A fact of the daemon: `session`, `turn` and `seq` are null.
+    """A session was imported. A daemon event: `session`, `turn` and `seq` are null. `imported` is the session's id.
 
-    `imported` is its id. Its events have offsets below this one's, among those of others: who reads the stream as it
-    comes has passed them when the session is there, and is told by this that it is.
+    The session's events have lower offsets than this one. Subscribers have already passed these offsets when the
+    session appears; this event announces it to them.
     """
 
     imported: int
@@ -271,7 +270,7 @@ class StateChanged(Event, frozen=True, kw_only=True):
 
 
 class Lagged(Event, frozen=True, kw_only=True):
-    """`dropped` live events did not reach this reader, who was slow; facts are never dropped."""
+    """`dropped` live events were not sent to this slow reader; logged events are never dropped."""
 
     live: bool = True
     dropped: int
@@ -293,13 +292,13 @@ AnySessionEvent = (
     | SessionClosed
 )
 AnyDaemonEvent = Tick | ConfigReloaded | SessionsExpired | SessionImported
-"""Durable too, of the daemon and of no session."""
+"""Durable events of the daemon; they belong to no session."""
 AnyLiveEvent = MessageQueued | TextDelta | ThinkingDelta | RunningOutput | StateChanged | Lagged
 AnyEvent = AnySessionEvent | AnyDaemonEvent | AnyLiveEvent
 
 
 class NewerEvent(Struct, frozen=True, kw_only=True):
-    """An event of a type that this version does not know: what all events have, and the whole body."""
+    """An event of a type that this version does not know: the common fields, and the whole body."""
 
     type: str = ""
     seq: int | None = None
@@ -321,19 +320,19 @@ def encode(event: AnyEvent) -> bytes:
 
 
 def event_type_of(event_class: type[Event]) -> str:
-    """The word that stands for a class of events in their `type`."""
+    """Returns the `type` of a class of events."""
     tag = event_class.__struct_config__.tag
-    assert isinstance(tag, str), "every event has a tag that is made from its name"
+    assert isinstance(tag, str), "every event's tag is made from its class name"
     return tag
 
 
 def decode_row(body: bytes) -> AnySessionEvent:
-    """A row of the log. Raises BadJson for what is no durable event of this version."""
+    """Returns the event of a row of the log. Raises BadJson if it is not a session event of this version."""
     return _session_event_decoder.decode(body)
 
 
 def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
-    """An event from the wire; one of a type newer than this program comes as NewerEvent. Raises BadJson."""
+    """Returns an event from the wire, as NewerEvent if its type is unknown to this version. Raises BadJson."""
     try:
         return _any_event_decoder.decode(body)
     except BadJson as error:
@@ -345,6 +344,6 @@ def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
 
 
 def insert_position(body: bytes, seq: int | None, offset: int) -> bytes:
-    """A row as it is sent: the same JSON object with seq and offset in front."""
-    shown = b"null" if seq is None else b"%d" % seq
-    return b'{"seq":%s,"offset":%d,%s' % (shown, offset, body[1:])
+    """Returns a row as it is sent: the same JSON object, with seq and offset in front."""
+    encoded_seq = b"null" if seq is None else b"%d" % seq
+    return b'{"seq":%s,"offset":%d,%s' % (encoded_seq, offset, body[1:])

@@ -1,17 +1,17 @@
-"""The one place where JSON bytes are decoded. Whatever a library raises, callers meet our own BadJson."""
+"""Decodes JSON for the whole code base; every failure is raised as BadJson, whatever the library raises."""
 
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import msgspec
 
 Reason = Literal["utf8", "syntax", "schema", "depth"]
-"""Not UTF-8 · not JSON · JSON of another shape than the type wants · nested deeper than the decoder goes."""
+"""utf8: not UTF-8. syntax: not JSON. schema: JSON that does not fit the type. depth: nested too deeply to decode."""
 
 T = TypeVar("T")
 
 
 class BadJson(Exception):
-    """Bytes that cannot be decoded as the wanted type: the reason, and the library's sentence about it."""
+    """The bytes cannot be decoded as the requested type; `detail` is the library's message."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -20,7 +20,7 @@ class BadJson(Exception):
 
 
 class Decoder(Generic[T]):
-    """Decodes JSON as one type; made once for a type that is decoded often."""
+    """A reusable decoder of one type, for types that are decoded often."""
 
     @overload
     def __init__(self, kind: type[T]) -> None: ...
@@ -38,15 +38,15 @@ class Decoder(Generic[T]):
 
 
 def decode(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
-    """Returns one value of a type that is decoded seldom. Raises BadJson and nothing else."""
+    """Returns one value of a type that is rarely decoded. Raises BadJson and nothing else."""
     return Decoder(kind).decode(data)
 
 
 def _bad_json(data: bytes | str | msgspec.Raw, error: Exception) -> BadJson:
-    """Names the reason by the bytes and by classes that all versions share.
+    """Determines the reason from the bytes and from exception classes that exist in all versions of msgspec.
 
-    msgspec raises UnicodeDecodeError for a string that is not UTF-8 up to 0.22, its own DecodeError from 0.23 on, and
-    nothing where it skips the string. All of these are ValueErrors.
+    For a string that is not UTF-8, msgspec raises UnicodeDecodeError up to 0.22 and its own DecodeError from 0.23 on.
+    It raises nothing for such a string in a skipped value. All of these are ValueErrors.
     """
     if not _is_utf8(data):
         return BadJson("utf8", "a string in it is not UTF-8")

@@ -1,14 +1,14 @@
-"""One JSON document, however large, read a value at a time, with the standard library only. No I/O: it is given pieces.
+"""Reads a JSON document of any size one value at a time, with the standard library only. No I/O: the caller reads.
 
-    cutter = Cutter(read)                       # read() gives the next piece of the text, "" at its end
-    for name in cutter.members():               # of the object that comes next
+    reader = JsonReader(read)                   # read() returns the next piece of the text, "" at its end
+    for name in reader.members():               # of the object that comes next
         if name == "events":
-            for _ in cutter.elements(): ...cutter.value()
+            for _ in reader.elements(): ...reader.read_value()
         else:
-            cutter.value()
-    cutter.end()
+            reader.read_value()
+    reader.expect_end()
 
-What a name or an element stands for is taken, one way or the other, before the next is asked for.
+The value of each member and element must be read before the next one is requested.
 """
 
 import json
@@ -17,25 +17,25 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 MAX_VALUE_CHARS = 32 * 1024 * 1024
-"""Characters of one value. The longest that walrusd writes is an output of 4 MiB, six characters for each byte."""
+"""Maximum characters of one value. The longest that walrusd writes is an output of 4 MiB, six characters per byte."""
 MAX_VALUE_DELIMITERS = 250_000
-"""Commas, brackets and braces of one value that is not short: what takes a hundred times its own size to be read, and
-as long as nobody may wait, is nothing that walrusd writes."""
+"""Maximum commas, brackets and braces of a long value: parsing more takes a hundred times the value's size in memory,
+and too much time. walrusd never writes such a value."""
 _SHORT_VALUE_CHARS = 64 * 1024
-"""Characters of a value that is read at once. What is longer is measured first, which takes no memory."""
+"""Maximum characters of a value that is parsed at once. Longer ones are scanned for their end first, without memory."""
 _MAX_DEPTH = 1000
-"""Brackets and braces within each other, as in json itself."""
+"""Maximum depth of nested brackets and braces, as in the json module."""
 _NUMBER_LOOKAHEAD = 2
-"""What looks like the end of a number may go on behind so many characters: 1e+5."""
+"""Characters after the apparent end of a number that may still belong to it, as in 1e+5."""
 _WHITESPACE = " \t\r\n"
 
 
 class MalformedJson(Exception):
-    """It is no JSON, or not of the shape that was asked for. Says where, counted in characters from 1."""
+    """The text is not JSON, or not of the requested shape. The message has the position, in characters from 1."""
 
 
 def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 _decoder = json.JSONDecoder(parse_constant=_reject_constant)
@@ -43,36 +43,36 @@ _decoder = json.JSONDecoder(parse_constant=_reject_constant)
 
 _DELIMITER = re.compile(r'["\[\]{},]')
 _STRING_REST = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-"""Up to the quotation mark that ends it, or as far as there is text: a backslash at its end is left."""
+"""The rest of a string up to its closing quotation mark, or to the end of the text without a final backslash."""
 
 
 class _ValueScanner:
-    """Where a string, an array or an object ends, by its quotation marks and brackets alone. Its text may grow."""
+    """Finds the end of a string, an array or an object by its quotation marks and brackets. Its text may grow."""
 
     def __init__(self) -> None:
         self._scanned = 0
-        """Characters from its beginning on."""
+        """Characters scanned, from the beginning of the value."""
         self._in_string = False
         self._depth = 0
         self._delimiters = 0
 
     def find_end(self, text: str, start: int) -> int | None:
-        """None where `text`, in which it begins at `start`, does not have it whole. Raises ValueError."""
-        at = start + self._scanned
-        while at < len(text):
+        """Returns the end of the value that begins at `start`, or None if `text` ends before it. Raises ValueError."""
+        position = start + self._scanned
+        while position < len(text):
             if self._in_string:
-                at = self._scan_string(text, at)
+                position = self._scan_string(text, position)
                 if self._in_string:
                     break
-            elif sign := _DELIMITER.search(text, at):
-                at = sign.end()
-                self._count_delimiter(sign[0])
+            elif delimiter := _DELIMITER.search(text, position):
+                position = delimiter.end()
+                self._count_delimiter(delimiter[0])
             else:
-                at = len(text)
+                position = len(text)
                 break
             if self._is_complete():
-                return at
-        self._scanned = at - start
+                return position
+        self._scanned = position - start
         return None
 
     def _is_complete(self) -> bool:
@@ -80,7 +80,7 @@ class _ValueScanner:
 
     def _scan_string(self, text: str, position: int) -> int:
         rest = _STRING_REST.match(text, position)
-        assert rest, "it matches nothing, too"
+        assert rest, "the pattern also matches the empty string"
         self._in_string = text[rest.end() : rest.end() + 1] != '"'
         return rest.end() + (not self._in_string)
 
@@ -92,38 +92,41 @@ class _ValueScanner:
         if self._depth > _MAX_DEPTH:
             raise ValueError("it is nested too deeply")
         if self._delimiters > MAX_VALUE_DELIMITERS:
-            raise ValueError(f"a value holds over {MAX_VALUE_DELIMITERS:,} commas, brackets and braces")
+            raise ValueError(f"a value has over {MAX_VALUE_DELIMITERS:,} commas, brackets and braces")
 
 
 class JsonReader:
-    """Holds no more of the text than the value that is being read."""
+    """A reader of one document. It buffers no more of the text than the value that is being read."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
         self._text = ""
         self._position = 0
         self._discarded = 0
-        """Characters in front of those that are held."""
+        """Characters before the buffered ones."""
         self._at_end_of_input = False
 
     def members(self) -> Iterator[str]:
-        """The names of an object's members. Raises Malformed, also where it is no object, or a name comes twice."""
+        """Iterates over the member names of the next object.
+
+        Raises MalformedJson, also if the next value is not an object, or if a name is repeated.
+        """
         self._expect("{", "an object")
-        seen: set[str] = set()
+        names: set[str] = set()
         more = not self._skip_if("}")
         while more:
             if self._peek() != '"':
                 raise self._error_at("a name in quotes is missing")
             name: str = json.loads(self.read_value())
-            if name in seen:
-                raise self._error_at(f"{name[:80]!r} comes twice")
-            seen.add(name)
+            if name in names:
+                raise self._error_at(f"{name[:80]!r} is repeated")
+            names.add(name)
             self._expect(":", "a colon")
             yield name
             more = self._has_next("}")
 
     def elements(self) -> Iterator[int]:
-        """The numbers of an array's elements, from 0. Raises Malformed, also where it is no array."""
+        """Iterates over the indexes of the next array, from 0. Raises MalformedJson, also if it is not an array."""
         self._expect("[", "an array")
         number, more = 0, not self._skip_if("]")
         while more:
@@ -131,40 +134,40 @@ class JsonReader:
             number, more = number + 1, self._has_next("]")
 
     def read_value(self) -> str:
-        """The text of the value that comes next, whole. Raises Malformed.
+        """Returns the complete text of the next value. Raises MalformedJson.
 
-        Of one that is not short only the end is made out; whoever reads it finds what else may be wrong with it.
+        For a long value only its end is determined; the caller's parser finds its other errors.
         """
         self._peek()
         while True:
             try:
                 _, end = _decoder.raw_decode(self._text, self._position)
-                wrong = None
+                failure = None
             except ValueError as error:
-                end, wrong = len(self._text), error
+                end, failure = len(self._text), error
             except RecursionError:
                 raise self._error_at("it is nested too deeply") from None
             if len(self._text) - end > _NUMBER_LOOKAHEAD:
                 break
             if len(self._text) - self._position > _SHORT_VALUE_CHARS:
-                if wrong is not None and self._text[self._position] not in '"[{':
-                    raise self._value_error(wrong)
-                end = self._find_long_value_end() if wrong is not None else end
+                if failure is not None and self._text[self._position] not in '"[{':
+                    raise self._value_error(failure)
+                end = self._find_long_value_end() if failure is not None else end
                 break
-            # Twice as much each time, for it is read from its beginning again.
+            # Doubles the text each time, because the value is parsed from its beginning again.
             if not self._read_more(len(self._text) - self._position):
-                if wrong is not None:
-                    raise self._value_error(wrong)
+                if failure is not None:
+                    raise self._value_error(failure)
                 break
         text, self._position = self._text[self._position : end], end
         return text
 
     def _find_long_value_end(self) -> int:
-        """The end of the value that comes next, a long one."""
-        extent = _ValueScanner()
+        """Returns the end of the next value, a long one."""
+        scanner = _ValueScanner()
         while True:
             try:
-                end = extent.find_end(self._text, self._position)
+                end = scanner.find_end(self._text, self._position)
             except ValueError as error:
                 raise self._error_at(str(error)) from None
             if end is not None:
@@ -173,9 +176,9 @@ class JsonReader:
                 raise self._error_at("", len(self._text))
 
     def expect_end(self) -> None:
-        """Raises Malformed where there is more than white space left."""
+        """Raises MalformedJson if more than white space is left."""
         if self._peek():
-            raise self._error_at("there is more behind its end")
+            raise self._error_at("there is text after its end")
 
     def _has_next(self, closing: str) -> bool:
         if self._skip_if(closing):
@@ -184,30 +187,33 @@ class JsonReader:
         return True
 
     def _skip_if(self, char: str) -> bool:
-        there = self._peek() == char
-        self._position += there
-        return there
+        found = self._peek() == char
+        self._position += found
+        return found
 
     def _expect(self, char: str, description: str) -> None:
         if not self._skip_if(char):
             raise self._error_at(f"{description} is missing")
 
     def _peek(self) -> str:
-        """The next character that is no white space, not taken; "" at the end."""
+        """Returns the next character that is not white space, without consuming it; "" at the end."""
         while True:
             while self._position < len(self._text):
-                if (sign := self._text[self._position]) not in _WHITESPACE:
-                    return sign
+                if (char := self._text[self._position]) not in _WHITESPACE:
+                    return char
                 self._position += 1
             if not self._read_more(1):
                 return ""
 
     def _read_more(self, wanted: int) -> bool:
-        """Read at least so many characters more, where there are any. Raises Malformed beyond MOST."""
+        """Reads at least `wanted` characters more, or up to the end; returns whether it read any.
+
+        Raises MalformedJson if a value is longer than MAX_VALUE_CHARS.
+        """
         if self._at_end_of_input:
             return False
         if len(self._text) - self._position > MAX_VALUE_CHARS:
-            raise self._error_at(f"a value takes over {MAX_VALUE_CHARS:,} characters")
+            raise self._error_at(f"a value has over {MAX_VALUE_CHARS:,} characters")
         pieces, size = [], 0
         while size < wanted and (piece := self._read()):
             pieces.append(piece)
@@ -231,5 +237,5 @@ class JsonReader:
     def _error_at(self, message: str, position: int | None = None) -> MalformedJson:
         position = self._position if position is None else position
         if self._at_end_of_input and position == len(self._text):
-            return MalformedJson(f"it is cut off behind character {self._discarded + position:,}")
+            return MalformedJson(f"it is cut off after character {self._discarded + position:,}")
         return MalformedJson(f"at character {self._discarded + position + 1:,}: {message}")

@@ -1,4 +1,4 @@
-"""The messages of the wire, and how each is encoded: pure functions, free for a hot path to call alone."""
+"""The messages of the wire and their encoding, as pure functions that hot paths can call directly."""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -9,11 +9,11 @@ from walrus_protocol.problems import Problem
 
 RequestId = int | str
 _MAX_ERROR_TEXT = 4096
-"""Characters of an error's message or hint, so that an error always fits into a frame."""
+"""Maximum characters of an error's message or hint, so that an error always fits into a frame."""
 
 
 class Request(Struct, frozen=True):
-    """A call, with params that have been checked. Its id is in flight until its Response is sent."""
+    """A call of a method, with validated params. Its id is in flight until its Response is sent."""
 
     id: RequestId
     method: str
@@ -21,13 +21,13 @@ class Request(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
-    """rpc.cancel of a request in flight: its answer is no longer awaited."""
+    """An rpc.cancel of a request in flight: the client no longer waits for its answer."""
 
     id: RequestId
 
 
 class RejectedRequest(Struct, frozen=True):
-    """What a client sent is no request that can be served: `send` this, and then close where `close` says so."""
+    """A message from a client that cannot be served: send this error, then close the connection if `close` is true."""
 
     id: RequestId | None
     problem: Problem
@@ -35,7 +35,7 @@ class RejectedRequest(Struct, frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """An error as the wire carries it; `data` is what came beside kind and hint."""
+    """An error as it is sent; `data` holds its fields other than kind and hint."""
 
     code: int
     message: str
@@ -45,25 +45,26 @@ class Failure(Struct, frozen=True):
 
     @classmethod
     def of(cls, problem: Problem) -> "Failure":
+        """Returns the failure with the fields of a problem."""
         return cls(problem.code, problem.message, problem.kind, problem.hint, problem.data)
 
 
 class Response(Struct, frozen=True):
-    """The answer to a request. Its id is None only for an error that belongs to no request."""
+    """The response to a request. Its id is None only for an error that belongs to no request."""
 
     id: RequestId | None
     result: Struct | Failure
 
 
 class EventNotification(Struct, frozen=True):
-    """An event of a streaming request; its body as JSON, for events.decode."""
+    """An event of a streaming request; `event` is its JSON, for events.decode."""
 
     request: RequestId
     event: Raw
 
 
 class ChunkNotification(Struct, frozen=True):
-    """The next piece of a document that a request asked for."""
+    """The next piece of a document that a request returns."""
 
     request: RequestId
     data: str
@@ -80,56 +81,58 @@ def _encode_id(request: RequestId | None) -> bytes:
 
 
 def encode_result(request: RequestId, result: Struct) -> bytes:
-    """A response, framed. Raises Problem when it does not fit into a frame."""
+    """Returns a framed response. Raises Problem if it does not fit into a frame."""
     payload = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode_id(request), _encode(result))
     try:
         return wire.frame(payload)
     except wire.FrameTooLarge as error:
         raise Problem(
             "frame_too_large",
-            f"the result takes {error.size:,} bytes, a frame at most {wire.MAX_FRAME:,}",
-            "ask for less at once: lists and histories take a limit",
+            f"the result has {error.size:,} bytes; a frame has at most {wire.MAX_FRAME:,}",
+            "request less at once: lists and histories have the param limit",
         ) from error
 
 
 def encode_error(request: RequestId | None, problem: Problem) -> bytes:
-    """An error response, framed. It always fits: a text too long is cut, data too large is left out."""
+    """Returns a framed error response. It always fits: long texts are cut, and data that is too large is left out."""
     return encode_failure(request, Failure.of(problem))
 
 
 def encode_event(request: RequestId, event: bytes) -> bytes:
-    """An event notification, framed, around the event's JSON as it is. Raises wire.FrameTooLarge."""
+    """Returns a framed event notification with the event's JSON unchanged. Raises wire.FrameTooLarge."""
     return wire.frame(
         b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_encode_id(request), event)
     )
 
 
 def encode_chunk(request: RequestId, data: str) -> bytes:
-    """A chunk notification, framed. Raises wire.FrameTooLarge."""
+    """Returns a framed chunk notification. Raises wire.FrameTooLarge."""
     return wire.frame(
         b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_encode_id(request), _encode(data))
     )
 
 
 def encode_failure(request: RequestId | None, failure: Failure) -> bytes:
-    told = {"kind": failure.kind, "hint": _encodable_text(failure.hint)}
-    error = {"code": failure.code, "message": _encodable_text(failure.message), "data": {**failure.data, **told}}
-    whole = _encode({"jsonrpc": "2.0", "id": request, "error": error})
-    if len(whole) > wire.MAX_FRAME:
-        whole = _encode({"jsonrpc": "2.0", "id": request, "error": {**error, "data": told}})
-    return wire.frame(whole)
+    """Returns a framed error response; like encode_error, it always fits."""
+    required = {"kind": failure.kind, "hint": _encodable_text(failure.hint)}
+    error = {"code": failure.code, "message": _encodable_text(failure.message), "data": {**failure.data, **required}}
+    payload = _encode({"jsonrpc": "2.0", "id": request, "error": error})
+    if len(payload) > wire.MAX_FRAME:
+        payload = _encode({"jsonrpc": "2.0", "id": request, "error": {**error, "data": required}})
+    return wire.frame(payload)
 
 
 def _encodable_text(text: str) -> str:
-    """Short, and without the lone surrogates that file names may bring and UTF-8 cannot carry."""
+    """Shortens a text, and replaces lone surrogates: file names can contain them, and UTF-8 cannot encode them."""
     return text[:_MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
 
 
 def encode_request(request: Request) -> bytes:
-    """A request, framed. Raises wire.FrameTooLarge."""
+    """Returns a framed request. Raises wire.FrameTooLarge."""
     head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (_encode_id(request.id), _encode(request.method))
     return wire.frame(b'%b,"params":%b}' % (head, _encode(request.params)))
 
 
 def encode_cancel(request: RequestId) -> bytes:
+    """Returns a framed rpc.cancel."""
     return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _encode_id(request))

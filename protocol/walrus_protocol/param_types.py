@@ -1,4 +1,4 @@
-"""What the params of methods are made of."""
+"""The types that the params of methods consist of, with their bounds."""
 
 from typing import Annotated
 
@@ -10,15 +10,15 @@ Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=500)]
 ShortText = Annotated[str, Meta(max_length=1024)]
-"""A name, a title: what stands in lists beside many others."""
+"""A text of at most 1,024 characters, such as a name or a title, which lists show."""
 Key = Annotated[str, Meta(min_length=1, max_length=256)]
 TimeoutSeconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 NonEmptyContent = Annotated[str, Meta(min_length=1)] | Annotated[tuple[Part, ...], Meta(min_length=1)]
-"""A Content that somebody sends: one that says nothing begins no turn."""
+"""A Content that is not empty, for messages: an empty one cannot start a turn."""
 
 
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The params of a method; a base only so that none forgets to refuse what it does not know."""
+    """The base of all params; it makes every method refuse unknown params."""
 
 
 class NoParams(Params, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A refusal of a request: a code and a kind for programs, a message and a hint for people."""
+"""The error of a request: a code and a kind for programs, a message and a hint for people."""
 
 from walrus_protocol import wire
 

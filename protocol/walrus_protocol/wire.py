@@ -1,7 +1,6 @@
-"""The wire below JSON, with the standard library only: frames, caps, codes, kinds and exit codes.
+"""The constants of the protocol and its framing, with the standard library only: limits, codes, kinds and exit codes.
 
-Both clients and the daemon's sans-I/O connection are built on it. A frame is a 4-byte big-endian length and
-that many bytes of JSON.
+Both clients and the sans-I/O connection use it. A frame is a 4-byte big-endian length and that many bytes of JSON.
 """
 
 from collections.abc import Iterator
@@ -9,11 +8,11 @@ from struct import Struct
 
 PROTOCOL = 1
 MAX_FRAME = 16 * 1024 * 1024
-"""Bytes of encoded JSON in one frame; also what one side may have to hold for the other."""
+"""Maximum bytes of JSON in one frame; either side may have to buffer that much for the other."""
 MAX_MESSAGE = 4 * 1024 * 1024
-"""Bytes of encoded JSON in one message's content."""
+"""Maximum bytes of a message's content as JSON."""
 MAX_DOCUMENT = 256 * 1024 * 1024
-"""Bytes of a document that is imported, in UTF-8."""
+"""Maximum bytes of a document to import, in UTF-8."""
 
 _header = Struct(">I")
 
@@ -67,7 +66,7 @@ KINDS: dict[str, int] = {
     "storage_failed": INTERNAL,
     "bug": INTERNAL,
 }
-"""Every kind an error may carry, and its code. A closed list: programs branch on it."""
+"""Every kind of error and its code. A closed list, because programs branch on it."""
 
 EXIT_OK = 0
 EXIT_INTERNAL = 1
@@ -115,14 +114,14 @@ _INTERNAL_TURN_ERRORS = frozenset({"storage", "internal", "crashed_repeatedly"})
 
 
 def exit_code_for_error(code: int, kind: str) -> int:
-    """The exit code of a command whose request was refused."""
+    """Returns the exit code of a command whose request failed."""
     if kind == "session_closed":
         return EXIT_NOT_FOUND
     return _EXIT_BY_CODE.get(code, EXIT_INTERNAL)
 
 
 def exit_code_for_turn(stop_reason: str, error_kind: str | None) -> int:
-    """The exit code of a command whose turn ended so."""
+    """Returns the exit code of a command whose turn ended with this stop reason and error."""
     if error_kind == "timeout":
         return EXIT_TIMEOUT
     if stop_reason == "error":
@@ -131,22 +130,22 @@ def exit_code_for_turn(stop_reason: str, error_kind: str | None) -> int:
 
 
 class FrameTooLarge(Exception):
-    """A frame announced more than MAX_FRAME bytes; what follows it cannot be read."""
+    """A frame is longer than allowed; a connection cannot be read any further after it."""
 
     def __init__(self, size: int, cap: int) -> None:
-        super().__init__(f"a frame of {size:,} bytes was announced; at most {cap:,} are taken")
+        super().__init__(f"a frame of {size:,} bytes is too large; a frame has at most {cap:,}")
         self.size = size
 
 
 def frame(payload: bytes) -> bytes:
-    """`payload` with its length in front. Raises FrameTooLarge."""
+    """Returns `payload` with its length in front. Raises FrameTooLarge."""
     if len(payload) > MAX_FRAME:
         raise FrameTooLarge(len(payload), MAX_FRAME)
     return _header.pack(len(payload)) + payload
 
 
 class FrameDecoder:
-    """Turns received bytes, cut anywhere, into payloads. A pure buffer: it reads no socket."""
+    """Converts received bytes, cut anywhere, to payloads. A pure buffer: it reads no socket."""
 
     def __init__(self, cap: int = MAX_FRAME) -> None:
         self._buffer = bytearray()
@@ -158,26 +157,26 @@ class FrameDecoder:
 
     @property
     def in_frame(self) -> bool:
-        """True while part of a frame has come and its rest has not."""
+        """True if a part of a frame has come and the rest has not."""
         return len(self._buffer) > self._start
 
     def __iter__(self) -> Iterator[bytes]:
-        """The payloads that are whole by now. Raises FrameTooLarge."""
+        """Iterates over the payloads that are complete by now. Raises FrameTooLarge."""
         while (payload := self._next_payload()) is not None:
             yield payload
 
     def _next_payload(self) -> bytes | None:
-        have = len(self._buffer) - self._start
-        if have >= 4:
+        available = len(self._buffer) - self._start
+        if available >= 4:
             (size,) = _header.unpack_from(self._buffer, self._start)
             if size > self._cap:
                 raise FrameTooLarge(size, self._cap)
-            if have >= 4 + size:
+            if available >= 4 + size:
                 begin = self._start + 4
                 payload = bytes(memoryview(self._buffer)[begin : begin + size])
                 self._start = begin + size
                 return payload
-        # Only here is the buffer cut: once a read, not once a frame, or a batch of n frames would cost n².
+        # The buffer is cut once a read, not once a frame: otherwise a batch of n frames would cost n².
         del self._buffer[: self._start]
         self._start = 0
         return None

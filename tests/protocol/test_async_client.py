@@ -1,4 +1,4 @@
-"""The trio client against a real socket: many requests at once, cancelling, typed streams, a daemon that goes away."""
+"""Tests of the trio client over a real socket: concurrent requests, cancellation, typed streams and disconnects."""
 
 import socket
 from collections.abc import AsyncGenerator, Coroutine
@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "walrus.sock"
 
 
-async def test_a_call_gives_the_typed_result(path: Path) -> None:
+async def test_a_call_returns_the_typed_result(path: Path) -> None:
     with FakeDaemon(path, {"session.create": returns(CreateResult(session=7))}) as daemon:
         async with connect(path) as client:
             assert await client.create(CreateParams(agent="walrus")) == CreateResult(session=7)
@@ -65,17 +65,17 @@ async def test_many_requests_share_a_connection_and_each_gets_its_own_answer(pat
         assert isinstance(params, CreateParams)
         return CreateResult(session=int(params.agent))
 
-    got: dict[int, CreateResult] = {}
+    results: dict[int, CreateResult] = {}
 
-    async def ask(client: AsyncClient, number: int) -> None:
-        got[number] = await client.create(CreateParams(agent=str(number)))
+    async def create(client: AsyncClient, number: int) -> None:
+        results[number] = await client.create(CreateParams(agent=str(number)))
 
     with FakeDaemon(path, {"session.create": echo}) as daemon:
         async with connect(path) as client, trio.open_nursery() as nursery:
             for number in range(1, 51):
-                nursery.start_soon(ask, client, number)
+                nursery.start_soon(create, client, number)
         assert daemon.connections == 1
-    assert got == {number: CreateResult(session=number) for number in range(1, 51)}
+    assert results == {number: CreateResult(session=number) for number in range(1, 51)}
 
 
 async def test_a_quick_answer_overtakes_a_slow_one(path: Path) -> None:
@@ -88,8 +88,8 @@ async def test_a_quick_answer_overtakes_a_slow_one(path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_cancelling_the_wait_cancels_the_request_and_others_go_on(path: Path) -> None:
-    """The one that is cancelled was reading for both: somebody else has to take that over."""
+async def test_cancelling_a_call_cancels_its_request_and_other_calls_go_on(path: Path) -> None:
+    """The cancelled call was reading for both; the other call takes over the reading."""
     answer = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
@@ -97,10 +97,10 @@ async def test_cancelling_the_wait_cancels_the_request_and_others_go_on(path: Pa
         trio.from_thread.run(answer.wait, trio_token=token)
         return CreateResult(session=7)
 
-    got = []
+    results = []
 
     async def wait_for_the_session(client: AsyncClient) -> None:
-        got.append(await client.create(CreateParams(agent="a")))
+        results.append(await client.create(CreateParams(agent="a")))
 
     with FakeDaemon(path, {"session.send": FakeCall.wait_for_cancel, "session.create": create}) as daemon:
         async with connect(path) as client, trio.open_nursery() as nursery:
@@ -113,7 +113,7 @@ async def test_cancelling_the_wait_cancels_the_request_and_others_go_on(path: Pa
                     scope.cancel()
             await trio.to_thread.run_sync(daemon.wait_until, lambda fake: len(fake.cancelled) == 1)
             answer.set()
-        assert got == [CreateResult(session=7)]
+        assert results == [CreateResult(session=7)]
 
 
 async def test_an_error_response_is_raised_without_an_exception_group(path: Path) -> None:
@@ -128,22 +128,22 @@ async def test_an_error_response_is_raised_without_an_exception_group(path: Path
     )
 
 
-async def test_a_stream_gives_typed_events_newer_ones_too_and_then_its_result(path: Path) -> None:
+async def test_a_stream_yields_typed_events_also_unknown_ones_and_then_its_result(path: Path) -> None:
     def script(call: FakeCall) -> Struct:
         call.emit(TextDelta(text="hello", round=1, at=0))
         call.emit_json(b'{"type":"of_tomorrow","seq":3,"offset":9,"ts":1.5,"session":1,"turn":1,"x":[1]}')
         call.emit_json(b'{"type":"done","seq":4,"stop_reason":"text_response","x":1}')
         return TURN_RESULT
 
-    got: list[AnyEvent | NewerEvent] = []
+    events: list[AnyEvent | NewerEvent] = []
     with FakeDaemon(path, {"session.stream": script}):
         async with connect(path) as client, client.stream(SEND_HI) as turn:
             with pytest.raises(RuntimeError, match="no answer yet"):
-                turn.result  # noqa: B018  (reading it is the act)
-            got = [event async for event in turn]
+                turn.result  # noqa: B018  (reading it raises)
+            events = [event async for event in turn]
             assert [event async for event in turn] == []
     body = {"type": "of_tomorrow", "seq": 3, "offset": 9, "ts": 1.5, "session": 1, "turn": 1, "x": [1]}
-    assert got == [
+    assert events == [
         TextDelta(text="hello", round=1, at=0),
         NewerEvent(type="of_tomorrow", seq=3, offset=9, ts=1.5, session=1, turn=1, body=body),
         Done(stop_reason="text_response", seq=4),
@@ -151,7 +151,7 @@ async def test_a_stream_gives_typed_events_newer_ones_too_and_then_its_result(pa
     assert turn.result == TURN_RESULT
 
 
-async def test_a_stream_that_is_not_read_holds_up_no_call(path: Path) -> None:
+async def test_a_stream_that_is_not_read_delays_no_call(path: Path) -> None:
     def flood(call: FakeCall) -> Struct:
         for at in range(20_000):
             if call.cancelled.is_set():
@@ -165,7 +165,7 @@ async def test_a_stream_that_is_not_read_holds_up_no_call(path: Path) -> None:
             assert isinstance(await anext(events), TextDelta)
 
 
-async def test_a_stream_left_early_ends_the_wait_in_the_daemon(path: Path) -> None:
+async def test_exiting_a_stream_early_ends_the_wait_in_the_daemon(path: Path) -> None:
     ended = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
@@ -186,7 +186,7 @@ async def test_a_stream_left_early_ends_the_wait_in_the_daemon(path: Path) -> No
 async def test_a_daemon_that_hangs_up_fails_all_waiting_and_later_requests(path: Path) -> None:
     failures: list[Unreachable] = []
 
-    async def ask(client: AsyncClient) -> None:
+    async def send(client: AsyncClient) -> None:
         with pytest.raises(Unreachable, match="hung up") as error:
             await client.send(SEND_HI)
         failures.append(error.value)
@@ -198,20 +198,20 @@ async def test_a_daemon_that_hangs_up_fails_all_waiting_and_later_requests(path:
         async with connect(path) as client:
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
-                    nursery.start_soon(ask, client)
+                    nursery.start_soon(send, client)
                 await trio.to_thread.run_sync(daemon.wait_until, lambda fake: len(fake.requests) == 3)
                 with pytest.raises(Unreachable):
                     await client.ping()
-            await ask(client)
+            await send(client)
     assert len(failures) == 4
 
 
 async def test_an_error_without_a_request_id_fails_all_waiting_requests(path: Path) -> None:
-    def turn_away(call: FakeCall) -> Struct:
+    def refuse_connection(call: FakeCall) -> Struct:
         call.send_raw(encode_error(None, Problem("too_many_connections", "512 are open")))
         raise HangUp
 
-    with FakeDaemon(path, {"daemon.ping": turn_away, "session.stream": turn_away}):
+    with FakeDaemon(path, {"daemon.ping": refuse_connection, "session.stream": refuse_connection}):
         async with connect(path) as client:
             with pytest.raises(RequestFailed, match="512 are open"):
                 await client.ping()
@@ -220,13 +220,13 @@ async def test_an_error_without_a_request_id_fails_all_waiting_requests(path: Pa
                     await anext(turn)
 
 
-async def test_no_socket_means_not_running(path: Path) -> None:
+async def test_a_missing_socket_means_that_walrusd_is_not_running(path: Path) -> None:
     with pytest.raises(Unreachable, match="is not running"):
         async with connect(path):
             pass
 
 
-async def test_a_full_backlog_is_waited_out(path: Path) -> None:
+async def test_connecting_waits_while_the_backlog_is_full(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(0)
@@ -244,7 +244,7 @@ async def test_a_full_backlog_is_waited_out(path: Path) -> None:
                 sock.close()
 
 
-async def test_text_that_cannot_be_sent_is_refused_before_it_is(path: Path) -> None:
+async def test_text_that_cannot_be_encoded_is_refused_before_it_is_sent(path: Path) -> None:
     with FakeDaemon(path, {"daemon.ping": returns(Pong())}):
         async with connect(path) as client:
             with pytest.raises(RequestFailed, match="UTF-8"):
@@ -254,21 +254,21 @@ async def test_text_that_cannot_be_sent_is_refused_before_it_is(path: Path) -> N
             assert await client.ping() == Pong()
 
 
-async def test_a_document_comes_in_pieces_and_then_its_result(path: Path) -> None:
+async def test_a_document_comes_in_chunks_and_then_its_result(path: Path) -> None:
     def document(call: FakeCall) -> Struct:
         call.emit_chunks('{"a":', "1}")
-        call.emit(TextDelta(text="what a newer daemon may say beside it", round=1, at=0))
+        call.emit(TextDelta(text="a notification of a newer daemon", round=1, at=0))
         return ExportResult(events=0, bytes=7)
 
     script = {"session.export": document, "session.import": returns(ImportResult(received=7, session=3))}
     with FakeDaemon(path, script) as daemon:
         async with connect(path) as client:
-            async with client.export(ExportParams(session=1)) as pieces:
+            async with client.export(ExportParams(session=1)) as chunks:
                 with pytest.raises(RuntimeError, match="no answer yet"):
-                    pieces.result  # noqa: B018  (reading it is the act)
-                text = [piece async for piece in pieces]
-            assert (text, pieces.result) == (['{"a":', "1}"], ExportResult(events=0, bytes=7))
-            assert await client.import_(ImportParams(data="".join(text))) == ImportResult(received=7, session=3)
+                    chunks.result  # noqa: B018  (reading it raises)
+                texts = [chunk async for chunk in chunks]
+            assert (texts, chunks.result) == (['{"a":', "1}"], ExportResult(events=0, bytes=7))
+            assert await client.import_(ImportParams(data="".join(texts))) == ImportResult(received=7, session=3)
         assert daemon.params("session.import") == [ImportParams(data='{"a":1}', upload="", last=True)]
 
 
@@ -306,6 +306,7 @@ ClientCall = (
 
 
 async def complete_call(call: ClientCall) -> None:
+    """Awaits a call, or the first notification of a streaming call."""
     if isinstance(call, AbstractAsyncContextManager):
         async with call as events:
             await anext(events)
@@ -314,13 +315,13 @@ async def complete_call(call: ClientCall) -> None:
 
 
 def expected_return_type(method: str, result: type[Struct]) -> object:
-    """What a method returns of whose result something is sent first."""
+    """Returns the type that the client's method for this method of the protocol must return."""
     if method in STREAMING:
         return AsyncGenerator[AsyncEventStream[result]]  # type: ignore[valid-type]
     return AsyncGenerator[AsyncChunkStream[result]] if method in CHUNKED else result  # type: ignore[valid-type]
 
 
-async def test_there_is_a_method_for_every_method_of_the_wire(path: Path) -> None:
+async def test_the_client_has_a_method_for_every_method_of_the_protocol(path: Path) -> None:
     names = [name for name in vars(AsyncClient) if not name.startswith("_")]
     hints = {name: get_type_hints(getattr(AsyncClient, name)) for name in names}
     sample = {type(params): params for params in SAMPLE_PARAMS}
@@ -336,7 +337,7 @@ async def test_there_is_a_method_for_every_method_of_the_wire(path: Path) -> Non
     }
 
 
-def test_the_former_module_name_still_gives_the_client() -> None:
+def test_the_former_module_name_still_exports_the_client() -> None:
     from walrus_protocol import aclient
 
     assert aclient.Client is AsyncClient

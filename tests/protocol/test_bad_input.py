@@ -1,4 +1,4 @@
-"""What a server makes of bad input: every kind is named for what it is, and only nonsense ends the connection."""
+"""Tests of bad input to a server connection: each kind gets its own error, and only invalid frames close it."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PARTS = (
     'a part is {"type":"text","text"}, {"type":"image","media_type","data" or "url"} or {"type":"file","name","data"}'
 )
 FIELDS = "fields of parts: type, text, media_type, data, url, name"
-CONTENT = "content is a string, or an array of parts; it is not empty"
+CONTENT = "content must be a string or an array of parts, and not empty"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -32,7 +32,7 @@ def drain(connection: Connection[object]) -> Iterator[object]:
 
 
 def server_refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
-    """What a server says to payloads: the id it answers to, the kind, and whether it hangs up."""
+    """Returns a server's refusals of payloads: the id, the error's kind, and whether it closes the connection."""
     server = Connection(SERVER)
     server.receive_data(b"".join(map(wire.frame, payloads)))
     messages = list(drain(server))
@@ -45,7 +45,7 @@ def server_refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
 
 
 def request_problem(**members: object) -> Problem:
-    """The problem of one request that is not taken; the connection has to live."""
+    """Returns the problem of one refused request; the connection must stay open."""
     server = Connection(SERVER)
     server.receive_data(wire.frame(json.dumps({"jsonrpc": "2.0", "id": 1, **members}).encode()))
     (message,) = drain(server)
@@ -55,7 +55,7 @@ def request_problem(**members: object) -> Problem:
 
 
 @given(st.binary())
-def test_no_bytes_at_all_make_a_server_raise(noise: bytes) -> None:
+def test_a_server_never_raises_for_any_bytes(noise: bytes) -> None:
     server = Connection(SERVER)
     server.receive_data(noise)
     list(drain(server))
@@ -70,7 +70,7 @@ def test_no_bytes_at_all_make_a_server_raise(noise: bytes) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(texts | st.sampled_from(["id", "method", "jsonrpc"]), inner),
     )
 )
-def test_no_json_at_all_makes_a_server_raise_and_each_answer_can_be_sent(value: object) -> None:
+def test_a_server_never_raises_for_any_json_and_each_answer_can_be_sent(value: object) -> None:
     server = Connection(SERVER)
     server.receive_data(wire.frame(json.dumps(value).encode()))
     for message in drain(server):
@@ -78,7 +78,7 @@ def test_no_json_at_all_makes_a_server_raise_and_each_answer_can_be_sent(value: 
             server.send(message)
 
 
-def test_a_frame_over_the_cap_is_refused_before_it_has_come_and_closes() -> None:
+def test_a_frame_over_the_limit_is_refused_by_its_length_and_closes_the_connection() -> None:
     server = Connection(SERVER)
     server.receive_data((wire.MAX_FRAME + 1).to_bytes(4, "big"))
     (message,) = drain(server)
@@ -109,28 +109,28 @@ def test_an_http_request_gets_an_error_about_the_framing() -> None:
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_bytes_that_are_no_json_are_refused_and_close(payload: bytes) -> None:
+def test_bytes_that_are_not_json_are_refused_and_close_the_connection(payload: bytes) -> None:
     assert server_refusals(payload) == [(None, "parse_error", True)]
 
 
-def test_text_that_is_no_utf8_is_refused_and_closes() -> None:
+def test_text_that_is_not_utf8_is_refused_and_closes_the_connection() -> None:
     payload = b'{"jsonrpc":"2.0","id":7,"method":"session.send","params":{"session":1,"content":"\xff"}}'
     assert server_refusals(payload) == [(7, "parse_error", True)]
     for envelope in b'"id":"\xff","method":"daemon.ping"', b'"id":1,"method":"\xff"':
         assert server_refusals(b'{"jsonrpc":"2.0",%b}' % envelope) == [(None, "parse_error", True)]
 
 
-def test_nothing_is_taken_after_a_refusal_that_closes() -> None:
+def test_bytes_after_a_refusal_that_closes_are_ignored() -> None:
     ping = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}'
     assert server_refusals(b"nonsense", ping) == [(None, "parse_error", True)]
 
 
-def test_half_a_surrogate_pair_is_refused_and_the_connection_lives() -> None:
+def test_half_a_surrogate_pair_is_refused_and_the_connection_stays_open() -> None:
     half = rb'{"jsonrpc":"2.0","id":"a","method":"session.send","params":{"session":1,"content":"\ud83d"}}'
     assert server_refusals(half, half) == [("a", "invalid_params", False)] * 2
 
 
-def test_a_batch_is_refused_and_the_connection_lives() -> None:
+def test_a_batch_is_refused_and_the_connection_stays_open() -> None:
     assert server_refusals(b"[]", b'[{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}]') == [
         (None, "invalid_request", False),
         (None, "invalid_request", False),
@@ -138,12 +138,12 @@ def test_a_batch_is_refused_and_the_connection_lives() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"1", b'"text"', b"null", b"true"])
-def test_json_that_is_no_object_is_refused_and_the_connection_lives(payload: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused_and_the_connection_stays_open(payload: bytes) -> None:
     assert server_refusals(payload, payload) == [(None, "invalid_request", False)] * 2
 
 
 @pytest.mark.parametrize("bad", ["true", "1.0", "1e3", "null", "{}", "[]", str(2**53), "9" * 5000, f'"{"x" * 129}"'])
-def test_an_id_is_an_int_or_a_short_string(bad: str) -> None:
+def test_an_id_that_is_not_an_int_or_a_short_string_is_refused(bad: str) -> None:
     payload = f'{{"jsonrpc":"2.0","id":{bad},"method":"daemon.ping"}}'.encode()
     assert server_refusals(payload) == [(None, "invalid_request", False)]
 
@@ -152,21 +152,21 @@ def test_an_id_in_flight_is_refused_until_it_is_answered() -> None:
     server = Connection(SERVER)
     ping = wire.frame(b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}')
     server.receive_data(ping + ping)
-    first, twin = drain(server)
+    first, second = drain(server)
     assert first == Request(1, "daemon.ping", NoParams())
-    assert isinstance(twin, RejectedRequest)
-    assert (twin.id, twin.problem.kind, twin.close) == (1, "invalid_request", False)
-    server.send(twin)
+    assert isinstance(second, RejectedRequest)
+    assert (second.id, second.problem.kind, second.close) == (1, "invalid_request", False)
+    server.send(second)
     assert server.in_flight == {1}
     server.mark_answered(1)
     server.receive_data(ping)
     assert list(drain(server)) == [first]
 
 
-def test_the_int_1_and_the_string_1_are_two_ids() -> None:
+def test_the_int_1_and_the_string_1_are_different_ids() -> None:
     server = Connection(SERVER)
-    for shown in (b"1", b'"1"'):
-        server.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":%b,"method":"daemon.ping"}' % shown))
+    for encoded_id in (b"1", b'"1"'):
+        server.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":%b,"method":"daemon.ping"}' % encoded_id))
     assert list(drain(server)) == [Request(1, "daemon.ping", NoParams()), Request("1", "daemon.ping", NoParams())]
 
 
@@ -186,7 +186,7 @@ def test_a_message_without_an_id_is_neither_answered_nor_executed(payload: bytes
     assert server_refusals(payload) == []
 
 
-def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+def test_an_unknown_method_is_refused_and_the_hint_names_the_most_similar_one() -> None:
     problem = request_problem(method="session.sent", params={})
     assert (problem.code, problem.hint) == (-32601, "did you mean session.send?")
     assert request_problem(method="rpc.cancel").hint == "send it without an id"
@@ -213,13 +213,13 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
         (
             "session.send",
             {"session": 1, "content": "x", "when_busy": "que"},
-            "when_busy: unknown word 'que'",
-            "did you mean queue? It is one of queue, steer, interrupt, reject",
+            "when_busy: unknown value 'que'",
+            "did you mean queue? It must be one of queue, steer, interrupt, reject",
         ),
         (
             "session.wait",
             {"session": 1, "states": ["asleep"]},
-            "states[0]: unknown word 'asleep'",
+            "states[0]: unknown value 'asleep'",
             f"one of {', '.join(get_args(State))}",
         ),
         (
@@ -231,12 +231,12 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
         (
             "session.wait",
             {"session": 1, "states": ["int - at `$.x`"]},
-            "states[0]: unknown word 'int - at $.x'",
+            "states[0]: unknown value 'int - at $.x'",
             f"one of {', '.join(get_args(State))}",
         ),
     ],
 )
-def test_bad_params_are_refused_with_the_path_and_the_nearest(
+def test_bad_params_are_refused_with_the_path_and_the_most_similar_name(
     method: str, params: object, message: str, hint: str
 ) -> None:
     problem = request_problem(method=method, params=params)
@@ -253,30 +253,30 @@ def test_bad_params_are_refused_with_the_path_and_the_nearest(
         ([1], "content[0]: expected object, got integer", PARTS),
         ([{"type": "text"}], "content[0]: missing field text", PARTS),
         ([{"type": "text", "text": ""}], "content[0]: its text is empty", PARTS),
-        ([{"type": "txt"}], "content[0].type: unknown word 'txt'", PARTS),
+        ([{"type": "txt"}], "content[0].type: unknown value 'txt'", PARTS),
         ([{"type": "text", "text": "x", "x_1": 1}], "content[0]: unknown field 'x_1'", FIELDS),
         (
             [{"type": "text", "text": "x"}, {"type": "image", "media_typ": "x"}],
             "content[1]: unknown field 'media_typ'",
             "did you mean media_type?",
         ),
-        ([{"type": "image"}], "content[0]: an image has either data or a url", PARTS),
-        ([{"type": "image", "data": "eA==", "url": "x"}], "content[0]: an image has either data or a url", PARTS),
-        ([{"type": "image", "data": "no base64"}], "content[0]: data is no base64", PARTS),
-        ([{"type": "image", "data": "é"}], "content[0]: data is no base64", PARTS),
-        ([{"type": "file", "name": "x"}], "content[0]: a file has data", PARTS),
-        ([{"type": "file", "name": "x", "data": "eA="}], "content[0]: data is no base64", PARTS),
+        ([{"type": "image"}], "content[0]: an image needs either data or a url", PARTS),
+        ([{"type": "image", "data": "eA==", "url": "x"}], "content[0]: an image needs either data or a url", PARTS),
+        ([{"type": "image", "data": "no base64"}], "content[0]: data is not valid base64", PARTS),
+        ([{"type": "image", "data": "é"}], "content[0]: data is not valid base64", PARTS),
+        ([{"type": "file", "name": "x"}], "content[0]: a file needs data", PARTS),
+        ([{"type": "file", "name": "x", "data": "eA="}], "content[0]: data is not valid base64", PARTS),
     ],
 )
 def test_a_bad_content_is_refused_with_the_path_to_its_part(
     method: str, content: object, message: str, hint: str
 ) -> None:
-    to = {"agent": "walrus"} if method == "agent.run" else {"session": 1}
-    problem = request_problem(method=method, params={**to, "content": content})
+    target = {"agent": "walrus"} if method == "agent.run" else {"session": 1}
+    problem = request_problem(method=method, params={**target, "content": content})
     assert (problem.kind, problem.message, problem.hint) == ("invalid_params", message, hint)
 
 
-def test_parts_that_are_right_are_taken() -> None:
+def test_valid_parts_are_accepted() -> None:
     content = (
         TextPart("x"),
         ImagePart(media_type="image/png", data="eA=="),
@@ -289,7 +289,7 @@ def test_parts_that_are_right_are_taken() -> None:
     assert list(drain(server)) == [Request(1, "session.send", params)]
 
 
-def test_a_part_from_a_newer_daemon_is_read_without_what_is_not_known() -> None:
+def test_unknown_fields_of_a_part_from_a_newer_daemon_are_skipped() -> None:
     body = b'{"type":"user_message","content":[{"type":"image","new":1}]}'
     assert decode(body) == UserMessage(content=(ImagePart(),))
 
@@ -300,19 +300,21 @@ def test_a_part_from_a_newer_daemon_is_read_without_what_is_not_known() -> None:
         ({"parms": {}, "method": "daemon.ping"}, "unknown member 'parms'", "did you mean params?"),
         (
             {"jsonrpc": "1.0", "method": "daemon.ping"},
-            'a request says "jsonrpc": "2.0"',
-            "add that member, or mend it",
+            'a request must have "jsonrpc": "2.0"',
+            "add or correct that member",
         ),
-        ({"method": 5}, "a request names its method", "rpc.discover lists the methods"),
-        ({}, "a request names its method", "rpc.discover lists the methods"),
+        ({"method": 5}, "a request must name its method", "rpc.discover lists the methods"),
+        ({}, "a request must name its method", "rpc.discover lists the methods"),
     ],
 )
-def test_a_bad_envelope_is_refused_by_its_member(members: dict[str, object], message: str, hint: str) -> None:
+def test_a_bad_envelope_is_refused_and_the_message_names_the_member(
+    members: dict[str, object], message: str, hint: str
+) -> None:
     problem = request_problem(**members)
     assert (problem.kind, problem.message, problem.hint) == ("invalid_request", message, hint)
 
 
-def test_deep_nesting_is_refused_and_the_connection_lives() -> None:
+def test_deep_nesting_is_refused_and_the_connection_stays_open() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     assert server_refusals(deep, b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":%b}' % deep) == [
         (None, "invalid_request", False),
@@ -320,19 +322,19 @@ def test_deep_nesting_is_refused_and_the_connection_lives() -> None:
     ]
 
 
-def test_of_a_member_that_stands_twice_the_last_counts() -> None:
+def test_if_a_member_is_repeated_the_last_one_counts() -> None:
     server = Connection(SERVER)
     server.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":1,"id":2,"method":"x","method":"daemon.ping"}'))
     assert list(drain(server)) == [Request(2, "daemon.ping", NoParams())]
 
 
-def test_a_content_over_the_cap_is_refused_and_one_at_the_cap_is_taken() -> None:
+def test_a_content_over_the_limit_is_refused_and_one_at_the_limit_is_accepted() -> None:
     server = Connection(SERVER)
     for request, size in (1, wire.MAX_MESSAGE - 2), (2, wire.MAX_MESSAGE - 1):
         params = {"session": 1, "content": "x" * size}
         body = {"jsonrpc": "2.0", "id": request, "method": "session.send", "params": params}
         server.receive_data(wire.frame(json.dumps(body).encode()))
-    taken, refused = drain(server)
-    assert isinstance(taken, Request)
+    accepted, refused = drain(server)
+    assert isinstance(accepted, Request)
     assert isinstance(refused, RejectedRequest)
-    assert refused.problem.message == "content: takes 4,194,305 bytes as JSON, a message at most 4,194,304"
+    assert refused.problem.message == "content: 4,194,305 bytes as JSON; a message has at most 4,194,304"

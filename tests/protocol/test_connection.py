@@ -1,4 +1,4 @@
-"""The sans-I/O connection: what goes in comes out, however the bytes are cut, and bad input is named for what it is."""
+"""Tests of the sans-I/O connection: messages survive any chunking of the bytes, and limits and ids are checked."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -74,14 +74,14 @@ def drain(connection: Connection[object]) -> Iterator[object]:
 
 
 def feed_in_chunks(connection: Connection[object], wire_bytes: bytes, data: st.DataObject) -> list[object]:
-    """What comes out when the bytes arrive in pieces of any size."""
-    got: list[object] = []
+    """Returns the messages decoded from bytes that arrive in pieces of any size."""
+    messages: list[object] = []
     while wire_bytes:
         size = data.draw(st.integers(1, len(wire_bytes)))
         connection.receive_data(wire_bytes[:size])
         wire_bytes = wire_bytes[size:]
-        got += drain(connection)
-    return got
+        messages += drain(connection)
+    return messages
 
 
 @given(st.lists(requests, unique_by=lambda request: (type(request.id), request.id)), st.data())
@@ -92,12 +92,12 @@ def test_any_chunking_of_the_bytes_gives_the_same_requests(sent: list[Request], 
 
 
 @given(st.lists(requests, unique_by=lambda request: (type(request.id), request.id)), st.data())
-def test_any_chunking_of_the_bytes_gives_the_same_answers(asked: list[Request], data: st.DataObject) -> None:
+def test_any_chunking_of_the_bytes_gives_the_same_answers(sent: list[Request], data: st.DataObject) -> None:
     client, server = Connection(CLIENT), Connection(SERVER)
-    server.receive_data(b"".join(map(client.send, asked)))
-    assert list(drain(server)) == asked
+    server.receive_data(b"".join(map(client.send, sent)))
+    assert list(drain(server)) == sent
     answers: list[Response | EventNotification | ChunkNotification] = []
-    for request in asked:
+    for request in sent:
         if data.draw(st.booleans()):
             answers.append(EventNotification(request.id, Raw(b'{"type":"done"}')))
         if data.draw(st.booleans()):
@@ -115,13 +115,13 @@ def test_a_cancel_of_a_request_in_flight_is_accepted() -> None:
     assert list(drain(server)) == [attach, Cancel("a")]
 
 
-def test_a_result_over_the_cap_is_a_problem() -> None:
-    with pytest.raises(Problem, match="a frame at most") as caught:
+def test_a_result_over_the_limit_raises_frame_too_large() -> None:
+    with pytest.raises(Problem, match="a frame has at most") as caught:
         encode_result(1, TurnResult(session=1, turn=1, text="x" * wire.MAX_FRAME, stop_reason="text_response"))
     assert caught.value.kind == "frame_too_large"
 
 
-def test_an_error_always_fits_into_a_frame_and_is_always_text() -> None:
+def test_an_error_always_fits_into_a_frame_and_is_always_valid_text() -> None:
     client = Connection(CLIENT)
     client.send(Request(1, "daemon.ping", NoParams()))
     client.receive_data(encode_error(1, Problem("bug", "\udcff" + "\0" * 20_000_000, more="x" * 20_000_000)))
@@ -137,7 +137,7 @@ def test_extra_error_fields_reach_the_client() -> None:
     ]
 
 
-def test_an_event_is_passed_on_byte_by_byte() -> None:
+def test_the_bytes_of_an_event_are_passed_on_unchanged() -> None:
     client = Connection(CLIENT)
     client.send(Request("a", "session.attach", AttachParams(session=1)))
     body = b'{"seq":1,  "type":"of_tomorrow", "text":"\xc3\xa9"}'
@@ -145,7 +145,7 @@ def test_an_event_is_passed_on_byte_by_byte() -> None:
     assert list(drain(client)) == [EventNotification("a", Raw(body))]
 
 
-def test_a_client_skips_what_is_newer_than_itself() -> None:
+def test_a_client_skips_unknown_notifications_and_fields() -> None:
     client = Connection(CLIENT)
     client.send(Request(1, "session.create", CreateParams(agent="a")))
     client.receive_data(wire.frame(b'{"jsonrpc":"2.0","method":"weather","params":{"sun":true}}'))
@@ -153,7 +153,7 @@ def test_a_client_skips_what_is_newer_than_itself() -> None:
     assert list(drain(client)) == [Response(1, CreateResult(session=3))]
 
 
-def test_a_result_that_is_not_understood_fails_its_request_alone() -> None:
+def test_an_undecodable_result_fails_its_request_alone() -> None:
     client = Connection(CLIENT)
     client.send(Request(1, "session.create", CreateParams(agent="a")))
     client.receive_data(wire.frame(b'{"jsonrpc":"2.0","id":1,"result":{"session":"three"}}'))
@@ -181,12 +181,12 @@ def test_a_client_may_not_use_an_id_twice() -> None:
         client.send(ping)
 
 
-def test_a_frame_under_way_can_be_seen() -> None:
+def test_in_frame_is_true_while_a_frame_is_incomplete() -> None:
     server = Connection(SERVER)
     framed = wire.frame(b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}')
-    seen = []
+    in_frame = []
     for piece in (framed[:3], framed[3:9], framed[9:]):
         server.receive_data(piece)
         list(drain(server))
-        seen.append(server.in_frame)
-    assert seen == [True, True, False]
+        in_frame.append(server.in_frame)
+    assert in_frame == [True, True, False]

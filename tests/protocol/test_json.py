@@ -1,4 +1,4 @@
-"""JSON is decoded in one place, and its errors do not depend on the version of the library behind it."""
+"""Tests of JSON decoding: its errors have a reason, and do not depend on the version of msgspec."""
 
 from contextlib import suppress
 
@@ -50,13 +50,13 @@ def test_every_failure_is_bad_json_with_its_reason(data: bytes | str, reason: st
 
 
 @given(st.binary() | st.text(st.characters(codec=None)))
-def test_whatever_the_bytes_are_nothing_but_bad_json_is_raised(data: bytes | str) -> None:
+def test_only_bad_json_is_raised_for_any_bytes(data: bytes | str) -> None:
     anything: Decoder[object] = Decoder(object)
     with suppress(BadJson):
         anything.decode(data)
 
 
-def test_the_cause_is_kept() -> None:
+def test_bad_json_has_the_original_error_as_its_cause() -> None:
     with pytest.raises(BadJson) as caught:
         decode(b'{"x":"one"}', Coordinate)
     assert isinstance(caught.value.__cause__, msgspec.ValidationError)

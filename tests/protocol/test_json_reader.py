@@ -1,4 +1,4 @@
-"""The cutter against json itself: whatever the document and however its text comes, and what is none is named."""
+"""Tests of the JSON reader against the json module: any document in any pieces, and errors with their positions."""
 
 import json
 import tracemalloc
@@ -23,22 +23,22 @@ def chunked_reader(text: str, size: int) -> Callable[[], str]:
 
 
 def read_document(read: Callable[[], str], lists: set[str]) -> dict[str, object]:
-    """Its members; those that are lists are taken element by element."""
-    cutter, found = JsonReader(read), dict[str, object]()
-    for name in cutter.members():
+    """Returns the document's members; the members in `lists` are read element by element."""
+    reader, document = JsonReader(read), dict[str, object]()
+    for name in reader.members():
         if name in lists:
-            found[name] = [json.loads(cutter.read_value()) for _ in cutter.elements()]
+            document[name] = [json.loads(reader.read_value()) for _ in reader.elements()]
         else:
-            found[name] = json.loads(cutter.read_value())
-    cutter.expect_end()
-    return found
+            document[name] = json.loads(reader.read_value())
+    reader.expect_end()
+    return document
 
 
 @given(documents, st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
-def test_any_document_in_any_pieces_is_what_json_says(
-    document: dict[str, object], size: int, indent: int | None, plain: bool
+def test_any_document_in_pieces_of_any_size_is_read_as_the_json_module_reads_it(
+    document: dict[str, object], size: int, indent: int | None, ascii_only: bool
 ) -> None:
-    text = json.dumps(document, indent=indent, ensure_ascii=plain)
+    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
     lists = {name for name, value in document.items() if isinstance(value, list)}
     assert read_document(chunked_reader(f" {text}\r\n", size), lists) == document
 
@@ -52,12 +52,12 @@ def test_a_document_cut_off_anywhere_is_malformed(document: dict[str, object], d
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
-        ("", "cut off behind character 0"),
-        ('{"b":"abc', "cut off behind character 9"),
-        ('{"b":12', "cut off behind character 7"),
-        ('{"a":[1,', "cut off behind character 8"),
+        ("", "cut off after character 0"),
+        ('{"b":"abc', "cut off after character 9"),
+        ('{"b":12', "cut off after character 7"),
+        ('{"a":[1,', "cut off after character 8"),
         ("[]", "at character 1: an object is missing"),
         ("{a:1}", "at character 2: a name in quotes is missing"),
         ('{"a" 1}', "at character 6: a colon is missing"),
@@ -66,96 +66,96 @@ def test_a_document_cut_off_anywhere_is_malformed(document: dict[str, object], d
         ('{"a":[1,]}', "at character 9: expecting value"),
         ('{"a":{}}', "at character 6: an array is missing"),
         ('{"b":tru}', "at character 6: expecting value"),
-        ('{"b":NaN}', "at character 6: NaN is no JSON"),
+        ('{"b":NaN}', "at character 6: NaN is not valid JSON"),
         ('{"b":"\n"}', "at character 7: invalid control character"),
-        ('{"b":1}x', "at character 8: there is more behind its end"),
-        ('{"b":1,"b":2}', "'b' comes twice"),
+        ('{"b":1}x', "at character 8: there is text after its end"),
+        ('{"b":1,"b":2}', "'b' is repeated"),
         ('{"b":' + "1" * 5000 + "}", "at character 6: Exceeds the limit"),
         ('{"b":' + "[" * 100_000, "at character 6: it is nested too deeply"),
         ('{"b":' + '{"c":' * 100_000, "at character 6: it is nested too deeply"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1_000_000])
-def test_a_syntax_error_is_reported_with_its_position(text: str, says: str, size: int) -> None:
+def test_a_syntax_error_is_reported_with_its_position(text: str, message: str, size: int) -> None:
     if size < 9 and len(text) > 9_000:
         size = 4_096
-    with pytest.raises(MalformedJson, match=says.replace("[", r"\[")):
+    with pytest.raises(MalformedJson, match=message.replace("[", r"\[")):
         read_document(chunked_reader(text, size), {"a"})
 
 
 def test_no_more_than_the_current_value_is_buffered() -> None:
-    element, taken, most = json.dumps("x" * 1000), 0, 0
+    element, reads, max_ahead = json.dumps("x" * 1000), 0, 0
 
     def read() -> str:
-        nonlocal taken
-        taken += 1
-        return '{"a":[' if taken == 1 else element + ("," if taken < 10_000 else "]}") if taken <= 10_000 else ""
+        nonlocal reads
+        reads += 1
+        return '{"a":[' if reads == 1 else element + ("," if reads < 10_000 else "]}") if reads <= 10_000 else ""
 
-    cutter = JsonReader(read)
-    for name in cutter.members():
+    reader = JsonReader(read)
+    for name in reader.members():
         assert name == "a"
-        for number in cutter.elements():
-            assert cutter.read_value() == element
-            most = max(most, taken - number)
-    assert most < 10
+        for number in reader.elements():
+            assert reader.read_value() == element
+            max_ahead = max(max_ahead, reads - number)
+    assert max_ahead < 10
 
 
 def test_an_endless_value_is_refused() -> None:
-    cutter = JsonReader(lambda: "x" * json_reader.MAX_VALUE_CHARS)
+    reader = JsonReader(lambda: "x" * json_reader.MAX_VALUE_CHARS)
     with pytest.raises(MalformedJson, match="an object is missing"):
-        next(cutter.members())
+        next(reader.members())
     pieces = iter(['{"a":"'])
-    cutter = JsonReader(lambda: next(pieces, "x" * (MAX_VALUE_CHARS // 4)))
-    with pytest.raises(MalformedJson, match=f"a value takes over {MAX_VALUE_CHARS:,} characters"):
-        [cutter.read_value() for _ in cutter.members()]
+    reader = JsonReader(lambda: next(pieces, "x" * (MAX_VALUE_CHARS // 4)))
+    with pytest.raises(MalformedJson, match=f"a value has over {MAX_VALUE_CHARS:,} characters"):
+        [reader.read_value() for _ in reader.members()]
 
 
 AWKWARD_TEXTS = ["\\", '"', '\\"', "]}", '{["', "é\u2028", "\\\\\\", "\n\t", "\x00", "🦭"]
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("size", [997, 65_536, 10_000_000])
-def test_a_long_value_is_cut_where_json_says_that_it_ends(size: int, plain: bool) -> None:
+def test_the_end_of_a_long_value_is_the_same_as_for_the_json_module(size: int, ascii_only: bool) -> None:
     document: dict[str, object] = {"a": [1], "z": "the last"}
     for number, awkward in enumerate(AWKWARD_TEXTS):
         long = awkward * (200_000 // len(awkward)) + AWKWARD_TEXTS[number - 1]
         document |= {f"text {number}": long, f"list {number}": [long, {long: [awkward, {}, []]}, 1.5], awkward: awkward}
-    assert read_document(chunked_reader(json.dumps(document, ensure_ascii=plain), size), {"a"}) == document
+    assert read_document(chunked_reader(json.dumps(document, ensure_ascii=ascii_only), size), {"a"}) == document
 
 
 @pytest.mark.parametrize("size", [997, 65_536])
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
-        ('"' + "x" * 100_000, "cut off behind character 100,006"),
-        ('"' + "x" * 100_000 + "\\", "cut off behind character 100,007"),
-        ('["' + "x" * 100_000 + '"', "cut off behind character 100,008"),
+        ('"' + "x" * 100_000, "cut off after character 100,006"),
+        ('"' + "x" * 100_000 + "\\", "cut off after character 100,007"),
+        ('["' + "x" * 100_000 + '"', "cut off after character 100,008"),
         ('["' + "x" * 100_000 + '",' + "[" * 5_000, "at character 6: it is nested too deeply"),
         ("tru" + "x" * 200_000, "at character 6: expecting value"),
         (
             "[" + "[]," * 200_000 + "0]",
-            f"at character 6: a value holds over {json_reader.MAX_VALUE_DELIMITERS:,} commas, brackets and braces",
+            f"at character 6: a value has over {json_reader.MAX_VALUE_DELIMITERS:,} commas, brackets and braces",
         ),
     ],
 )
-def test_a_syntax_error_in_a_long_value_is_reported_with_its_position(value: str, says: str, size: int) -> None:
-    with pytest.raises(MalformedJson, match=says):
+def test_a_syntax_error_in_a_long_value_is_reported_with_its_position(value: str, message: str, size: int) -> None:
+    with pytest.raises(MalformedJson, match=message):
         read_document(chunked_reader(f'{{"b":{value}', size), set())
 
 
 def test_an_implausible_document_is_refused_before_it_uses_memory() -> None:
-    taken = 0
+    reads = 0
 
     def read() -> str:
-        nonlocal taken
-        taken += 1
-        return '{"a":[' if taken == 1 else "[]," * 20_000
+        nonlocal reads
+        reads += 1
+        return '{"a":[' if reads == 1 else "[]," * 20_000
 
-    cutter = JsonReader(read)
+    reader = JsonReader(read)
     tracemalloc.start()
     with pytest.raises(MalformedJson):
-        [cutter.read_value() for _ in cutter.members()]
-    _, most = tracemalloc.get_traced_memory()
+        [reader.read_value() for _ in reader.members()]
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert taken < 12
-    assert most < 10_000_000
+    assert reads < 12
+    assert peak_bytes < 10_000_000

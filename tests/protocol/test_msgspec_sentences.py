@@ -1,4 +1,4 @@
-"""The sentences of msgspec that decode_params and decode_tables take apart: a release that rewords one fails here."""
+"""Tests of the msgspec messages that decode_params and decode_tables parse; a release that rewords one fails here."""
 
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ class Outer(Struct, forbid_unknown_fields=True):
         ('{"required":"","items":[{},{"n":1}]}', "Object contains unknown field `n` - at `$.items[1]`"),
     ],
 )
-def test_msgspec_says_it_in_the_sentence_that_is_parsed(text: str, sentence: str) -> None:
+def test_msgspec_reports_an_error_in_the_message_that_is_parsed(text: str, sentence: str) -> None:
     with pytest.raises(BadJson) as caught:
         decode(text, Outer)
     assert caught.value.detail == sentence

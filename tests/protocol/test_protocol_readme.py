@@ -1,4 +1,4 @@
-"""protocol/README.md against the code: its tables hold what the Structs hold, and a stranger can live by it."""
+"""Tests of protocol/README.md: its tables match the Structs, and a client written from the page alone works."""
 
 import json
 import re
@@ -35,7 +35,8 @@ LITERALS = (
 COMMON_EVENT_FIELDS = {field.name for field in structs.fields(Event)} | {"live"}
 
 
-def type_name(kind: mi.Type) -> str:  # noqa: C901  (one line a kind of type)
+def type_name(kind: mi.Type) -> str:  # noqa: C901  (one case for each kind of type)
+    """Returns the name of a type as the page writes it."""
     match kind:
         case mi.UnionType(types=types):
             names = [type_name(one) for one in types]
@@ -68,8 +69,8 @@ def type_name(kind: mi.Type) -> str:  # noqa: C901  (one line a kind of type)
 
 
 def fields(kind: type[msgspec.Struct], *, is_params: bool = False, without: Container[str] = ()) -> str:
-    """The fields as the page writes them; of params, `?` marks what may be left out."""
-    shown = []
+    """Returns the fields as the page writes them; `?` marks a param that may be left out."""
+    rendered = []
     info = mi.type_info(kind)
     assert isinstance(info, mi.StructType)
     for field in info.fields:
@@ -77,16 +78,16 @@ def fields(kind: type[msgspec.Struct], *, is_params: bool = False, without: Cont
             continue
         optional = "?" if is_params and not field.required else ""
         default = f" = {json.dumps(field.default)}" if optional and field.default not in (None, "") else ""
-        shown.append(f"{field.name}{optional}: {type_name(field.type)}{default}")
-    return f"`{', '.join(shown)}`" if shown else "nothing"
+        rendered.append(f"{field.name}{optional}: {type_name(field.type)}{default}")
+    return f"`{', '.join(rendered)}`" if rendered else "nothing"
 
 
 def method_rows() -> Iterator[str]:
     named = list(shared_structs())
     for name, (params, result) in METHODS.items():
         streams = "events, then " if name in STREAMING else "chunks, then " if name in CHUNKED else ""
-        shown = result.__name__ if result in named else fields(result)
-        yield f"| `{name}` | {fields(params, is_params=True)} | {streams}{shown} |"
+        rendered = result.__name__ if result in named else fields(result)
+        yield f"| `{name}` | {fields(params, is_params=True)} | {streams}{rendered} |"
 
 
 def event_rows() -> Iterator[str]:
@@ -96,14 +97,14 @@ def event_rows() -> Iterator[str]:
 
 
 def shared_structs() -> Iterator[type[msgspec.Struct]]:
-    """The Structs that stand inside others, and the results that several methods share, in order of their first use."""
-    seen: dict[type[msgspec.Struct], None] = {}
+    """Iterates over nested Structs and results that several methods share, in order of their first use."""
+    shared: dict[type[msgspec.Struct], None] = {}
     results = [result for _, result in METHODS.values()]
-    for whole in [*(kind for pair in METHODS.values() for kind in pair), *get_args(AnyEvent)]:
-        whole_and_inner = list(nested_structs(mi.type_info(whole)))
-        shared = results.count(whole) > 1
-        seen |= dict.fromkeys(whole_and_inner if shared else whole_and_inner[1:])
-    return iter(seen)
+    for outer in [*(kind for pair in METHODS.values() for kind in pair), *get_args(AnyEvent)]:
+        outer_and_inner = list(nested_structs(mi.type_info(outer)))
+        is_shared = results.count(outer) > 1
+        shared |= dict.fromkeys(outer_and_inner if is_shared else outer_and_inner[1:])
+    return iter(shared)
 
 
 def nested_structs(kind: mi.Type) -> Iterator[type[msgspec.Struct]]:
@@ -139,7 +140,7 @@ def kind_rows() -> Iterator[str]:
 
 
 def rows_under(heading: str) -> list[str]:
-    """The rows of the table under a heading of the page."""
+    """Returns the rows of the table under a heading of the page."""
     section = re.search(rf"^##+ {heading}\n(.*?)(?=^##+ |\Z)", README.read_text(), re.MULTILINE | re.DOTALL)
     assert section, heading
     lines = [line for line in section[1].splitlines() if line.startswith("|")]
@@ -147,41 +148,41 @@ def rows_under(heading: str) -> list[str]:
 
 
 def first_columns(rows: list[str], columns: int) -> list[str]:
-    """The first columns of rows; what the page says beyond them is for people."""
+    """Returns the first columns of rows; the other columns are explanations for people."""
     return [" | ".join(row.split(" | ")[:columns]).rstrip(" |") + " |" for row in rows]
 
 
-def test_the_table_of_methods_is_that_of_the_code() -> None:
+def test_the_table_of_methods_matches_the_code() -> None:
     assert rows_under("Methods") == list(method_rows())
 
 
-def test_the_table_of_events_is_that_of_the_code() -> None:
+def test_the_table_of_events_matches_the_code() -> None:
     assert rows_under("Events") == list(event_rows())
 
 
-def test_the_list_of_event_types_is_that_of_the_code() -> None:
+def test_event_type_lists_the_tags_of_all_events_in_order() -> None:
     assert list(get_args(content.EventType)) == [event.__struct_config__.tag for event in get_args(AnyEvent)]
 
 
-def test_the_table_of_objects_is_that_of_the_code() -> None:
+def test_the_table_of_objects_matches_the_code() -> None:
     assert rows_under("Objects") == list(object_rows())
 
 
-def test_the_table_of_literals_is_that_of_the_code() -> None:
+def test_the_table_of_literals_matches_the_code() -> None:
     assert rows_under("Words") == list(literal_rows())
 
 
-def test_the_table_of_kinds_is_that_of_the_code() -> None:
+def test_the_table_of_error_kinds_matches_the_code() -> None:
     assert first_columns(rows_under("Errors"), 3) == list(kind_rows())
 
 
-def test_the_numbers_are_those_of_the_code() -> None:
+def test_the_page_has_the_limits_of_the_code() -> None:
     page = README.read_text()
     assert f"{wire.MAX_FRAME:,} bytes" in page
     assert f"{wire.MAX_MESSAGE:,} bytes" in page
 
 
-def test_the_example_frame_is_what_it_says() -> None:
+def test_the_example_frame_is_a_ping() -> None:
     dump = re.search(r"```hex\n(.*?)```", README.read_text(), re.DOTALL)
     assert dump
     frames = wire.FrameDecoder()
@@ -189,14 +190,14 @@ def test_the_example_frame_is_what_it_says() -> None:
     assert [json.loads(payload) for payload in frames] == [{"jsonrpc": "2.0", "id": 1, "method": "daemon.ping"}]
 
 
-def test_discovery_lists_every_method_with_schemas_of_its_own() -> None:
-    found = json.loads(msgspec.json.encode(build_discovery()))
-    assert found["protocol"] == wire.PROTOCOL
-    assert [method["name"] for method in found["methods"]] == list(METHODS)
-    for method in found["methods"]:
+def test_discovery_lists_every_method_with_its_own_schemas() -> None:
+    discovery = json.loads(msgspec.json.encode(build_discovery()))
+    assert discovery["protocol"] == wire.PROTOCOL
+    assert [method["name"] for method in discovery["methods"]] == list(METHODS)
+    for method in discovery["methods"]:
         for schema in method["params"], method["result"]:
-            assert schema["$ref"].removeprefix("#/definitions/") in found["definitions"]
-    create = found["definitions"]["CreateParams"]
+            assert schema["$ref"].removeprefix("#/definitions/") in discovery["definitions"]
+    create = discovery["definitions"]["CreateParams"]
     assert (create["required"], create["additionalProperties"]) == (["agent"], False)
 
 
@@ -224,7 +225,7 @@ class ReadmeClient:
         events = []
         while True:
             message = self.receive()
-            if message.get("method") == "event":  # type: ignore[comparison-overlap]  # JSON of a stranger's making
+            if message.get("method") == "event":  # type: ignore[comparison-overlap]  # untyped JSON
                 events.append(message["params"]["event"])
             elif message["id"] == self.last_id:  # type: ignore[comparison-overlap]  # as above
                 return events, message.get("result") or message["error"]
@@ -235,18 +236,18 @@ class ReadmeClient:
 
 
 def test_a_client_written_from_the_readme_alone_can_run_a_turn(tmp_path: Path) -> None:
-    def hello(call: FakeCall) -> msgspec.Struct:
+    def answer_hello(call: FakeCall) -> msgspec.Struct:
         call.emit(TextDelta(text="hel", round=1, at=0), TextDelta(text="lo", round=1, at=3))
         call.emit(Done(stop_reason="text_response", text="hello", seq=4, offset=9, session=1, turn=1))
         return TurnResult(session=1, turn=1, text="hello", stop_reason="text_response")
 
-    script = {"session.create": returns(CreateResult(session=1)), "session.stream": hello}
+    script = {"session.create": returns(CreateResult(session=1)), "session.stream": answer_hello}
     with FakeDaemon(tmp_path / "walrus.sock", script) as daemon:
-        stranger = ReadmeClient(daemon.path)
-        assert stranger.call("session.create", agent="walrus") == ([], {"session": 1})
-        events, result = stranger.call("session.stream", session=1, content="hi")
-        _, refused = stranger.call("session.sent", session=1)
-        stranger.close()
+        client = ReadmeClient(daemon.path)
+        assert client.call("session.create", agent="walrus") == ([], {"session": 1})
+        events, result = client.call("session.stream", session=1, content="hi")
+        _, refused = client.call("session.sent", session=1)
+        client.close()
     assert "".join(event["text"] for event in events if event["type"] == "text_delta") == "hello"  # type: ignore[index]  # as above
     assert result["text"] == "hello"
     assert refused["data"] == {"kind": "method_not_found", "hint": "did you mean session.send?"}

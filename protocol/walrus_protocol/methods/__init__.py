@@ -1,6 +1,6 @@
-"""Every method: the Struct of its params, the Struct of its result, and the table that joins them.
+"""All methods of the protocol: the Structs of their params and results, and METHODS, the table of both.
 
-The server refuses unknown params and names the nearest; clients skip unknown fields of results.
+The server refuses unknown params and names the most similar one; clients skip unknown fields of results.
 """
 
 from typing import Annotated, Literal
@@ -68,7 +68,7 @@ class AgentInfo(Struct, frozen=True, kw_only=True):
     max_iterations: int
     thinking: bool = False
     tools: tuple[str, ...] = ()
-    """The tools it is offered, by name, in force."""
+    """The names of the tools that the agent is offered now."""
     workspace: str = ""
     system_prompt: str = ""
 
@@ -119,9 +119,9 @@ class ParentInfo(Struct, frozen=True, kw_only=True):
 
 
 class SessionInfo(Struct, frozen=True, kw_only=True):
-    """`messages` counts those of users and assistants that the model sees.
+    """A session as lists show it. `messages` counts the messages of users and assistants that the model sees.
 
-    `cost_usd` is null when the price of any call is unknown. `error` is why the last turn failed, in the state `error`.
+    `cost_usd` is null if the price of any call is unknown. `error` is the last turn's error in the state `error`.
     """
 
     id: int
@@ -157,7 +157,10 @@ class SendParams(Params, frozen=True, kw_only=True):
 
 
 class TurnResult(Struct, frozen=True, kw_only=True):
-    """How a turn ended, once its `done` is durable. `first_seq` and `last_seq` are its user message and its done."""
+    """The result of a turn, sent when its `done` is durable.
+
+    `first_seq` and `last_seq` are the seqs of its user message and of its `done`.
+    """
 
     session: int
     turn: int
@@ -225,14 +228,14 @@ class OutputParams(Params, frozen=True, kw_only=True):
 
 
 class OutputText(Struct, frozen=True, kw_only=True):
-    """A page of a tool's whole output; `next` is the offset to go on from, null at the end."""
+    """A page of a tool's whole output; `next` is the offset of the next page, null at the end."""
 
     text: str
     next: int | None = None
 
 
 class ConfigResult(Struct, frozen=True, kw_only=True):
-    """The configuration in force as JSON, secrets masked."""
+    """The configuration in force as JSON, with secrets masked."""
 
     path: str
     config: dict[str, object]
@@ -240,7 +243,7 @@ class ConfigResult(Struct, frozen=True, kw_only=True):
 
 
 class ConfigCheckResult(Struct, frozen=True, kw_only=True):
-    """What loading the files as they are now would say."""
+    """The outcome of loading the files as they are now."""
 
     ok: bool
     path: str
@@ -302,6 +305,6 @@ METHODS: dict[str, tuple[type[Params], type[Struct]]] = {
     "config.check": (NoParams, ConfigCheckResult),
 }
 STREAMING = frozenset({"agent.run", "session.stream", "session.attach", "event.subscribe"})
-"""Methods whose events come as notifications before their response."""
+"""Methods that send events as notifications before their response."""
 CHUNKED = frozenset({"session.export"})
-"""Methods whose document comes as notifications before their response."""
+"""Methods that send a document in chunk notifications before their response."""

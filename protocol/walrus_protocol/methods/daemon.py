@@ -1,4 +1,4 @@
-"""The params and results of daemon.*: what a person asks of the daemon itself."""
+"""The params and results of daemon.*: status, metrics, reload, garbage collection and shutdown of the daemon."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ class Hello(Struct, frozen=True, kw_only=True):
 
 
 class SessionCounts(Struct, frozen=True, kw_only=True):
-    """`open`: not closed; `live`: held in memory; `running`: with a turn under way."""
+    """Numbers of sessions. `open`: not closed; `live`: in memory; `running`: with a turn under way."""
 
     open: int
     live: int
@@ -52,13 +52,13 @@ class Status(Struct, frozen=True, kw_only=True):
     fds: int = 0
     """Open file descriptors."""
     tasks: int = 0
-    """trio's, all of them."""
+    """All tasks of trio."""
     threads: int = 0
     children: int = 0
     """Processes that descend from the daemon."""
     connections: int = 0
     warnings: tuple[str, ...] = ()
-    """What a person should know or do: ignored keys, a missing provider."""
+    """Texts about conditions that a person should know or change: ignored keys, a missing provider."""
 
 
 class MetricsParams(Params, frozen=True, kw_only=True):
@@ -66,14 +66,14 @@ class MetricsParams(Params, frozen=True, kw_only=True):
 
 
 class MetricsResult(Struct, frozen=True, kw_only=True):
-    """`metrics` for programs, or the same as the text that Prometheus reads; the other of the two is empty."""
+    """All metrics: `metrics` for the format json, `text` for the format prometheus; the other one is empty."""
 
     metrics: dict[str, float]
     text: str = ""
 
 
 class ReloadResult(Struct, frozen=True, kw_only=True):
-    """The keys of walrus.toml that are in force as they are now, and those that take effect at the next start."""
+    """The changed keys of walrus.toml: those that are now in force, and those that take effect at the next start."""
 
     changed: tuple[str, ...]
     at_restart: tuple[str, ...] = ()
@@ -82,11 +82,11 @@ class ReloadResult(Struct, frozen=True, kw_only=True):
 
 class GcParams(Params, frozen=True, kw_only=True):
     dry_run: bool = False
-    """Only say what would be thrown away."""
+    """True: report what would be deleted, and delete nothing."""
 
 
 class GcResult(Struct, frozen=True, kw_only=True):
-    """What was thrown away, or, of a dry run, about what would be. `db_bytes`: how large the database is."""
+    """Counts of what was deleted, or, after a dry run, estimates of it. `db_bytes` is the size of the database."""
 
     dry_run: bool
     sessions: int

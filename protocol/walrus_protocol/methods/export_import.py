@@ -1,4 +1,7 @@
-"""session.export and session.import: a session as one document, which holds all that it needs on another home."""
+"""The params, results and document format of session.export and session.import.
+
+The document of a session contains everything that the session needs in another home.
+"""
 
 from typing import Annotated
 
@@ -7,9 +10,9 @@ from msgspec import Meta, Struct
 from walrus_protocol.param_types import Id, Params, ShortText
 
 FORMAT_VERSION = 1
-"""The version of the document, its member `walrus_export`. What is not of this version is not imported."""
+"""The version of the document, its member `walrus_export`. Other versions cannot be imported."""
 MAX_CHUNK_CHARS = 256 * 1024
-"""Characters of the document in one `chunk`."""
+"""Maximum characters of the document in one `chunk`."""
 
 
 class ExportParams(Params, frozen=True, kw_only=True):
@@ -17,14 +20,14 @@ class ExportParams(Params, frozen=True, kw_only=True):
 
 
 class ExportResult(Struct, frozen=True, kw_only=True):
-    """How much the document is: `events` counts those that are inherited, too."""
+    """The size of the document; `events` includes the inherited ones."""
 
     events: int
     bytes: int
 
 
 class ImportParams(Params, frozen=True, kw_only=True):
-    """The next part of a document. `upload` tells those apart that one connection sends side by side."""
+    """The next part of a document. `upload` names the document if a connection sends several at the same time."""
 
     upload: ShortText = ""
     data: str
@@ -32,7 +35,7 @@ class ImportParams(Params, frozen=True, kw_only=True):
 
 
 class ImportResult(Struct, frozen=True, kw_only=True):
-    """`received`: bytes of the document that have come. The rest is said of the last part: the session is there."""
+    """The bytes of the document `received` so far; the other fields are set after the last part."""
 
     received: int
     session: int | None = None
@@ -41,7 +44,7 @@ class ImportResult(Struct, frozen=True, kw_only=True):
 
 
 class SessionHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of an exported session: `turn_left_out` is the number of the turn that was under way, and is not in it."""
+    """The session of a document. `turn_left_out` is the number of the running turn, which is not in the document."""
 
     id: Id
     agent: str
@@ -53,14 +56,14 @@ class SessionHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ExportedOutput(Struct, frozen=True, forbid_unknown_fields=True):
-    """A tool's whole output, by the `ref` of its tool_result."""
+    """A tool's whole output; `ref` is that of its tool_result."""
 
     ref: str
     text: str
 
 
 class ExportedKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """The key of a message, and the SHA-256 of what was sent with it, in hexadecimal digits."""
+    """An idempotency key, and the SHA-256 of the content sent with it, in hexadecimal digits."""
 
     key: str
     digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -1,4 +1,4 @@
-"""The params and results of session.fork, rewind, checkpoint and checkpoints: other ways on from an earlier point."""
+"""The params and results of session.fork, session.rewind, session.checkpoint and session.checkpoints."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from walrus_protocol.param_types import Id, Limit, Params
 
 EventSeq = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-"""The seq of an event: the conversation up to it and with it."""
+"""The seq of an event; as a point of a conversation it includes that event."""
 CheckpointName = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
@@ -17,7 +17,7 @@ class ForkParams(Params, frozen=True, kw_only=True):
 
 
 class ForkResult(Struct, frozen=True, kw_only=True):
-    """`at` is the point that the new session goes on from."""
+    """The new session; `at` is the point that it continues from."""
 
     session: int
     at: int
@@ -29,7 +29,7 @@ class RewindParams(Params, frozen=True, kw_only=True):
 
 
 class RewindResult(Struct, frozen=True, kw_only=True):
-    """`to` is the point that the session goes on from, `last_seq` that of the event `rewound`."""
+    """`to` is the point that the session continues from, `last_seq` is the seq of the event `rewound`."""
 
     last_seq: int
     to: int
@@ -57,7 +57,7 @@ class CheckpointInfo(Struct, frozen=True, kw_only=True):
 
 
 class CheckpointList(Struct, frozen=True, kw_only=True):
-    """In the order in which they were made; one whose name was used again is the last."""
+    """The checkpoints in order of creation; reusing a name moves its checkpoint to the end."""
 
     checkpoints: tuple[CheckpointInfo, ...]
     cursor: str | None = None

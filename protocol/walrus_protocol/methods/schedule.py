@@ -1,4 +1,4 @@
-"""The params and results of schedule.*: heartbeats, and the ledger of what became of each slot."""
+"""The params and results of schedule.*: heartbeats, and the ledger of their ticks."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ class ScheduleParams(Params, frozen=True, kw_only=True):
 
 
 class TickInfo(Struct, frozen=True, kw_only=True):
-    """A row of the ledger: what became of one slot. The fields are those of the event `tick`."""
+    """A row of the ledger: the outcome of one slot. It has the fields of the event `tick`."""
 
     tick: int
     schedule: str
@@ -32,7 +32,7 @@ class TickInfo(Struct, frozen=True, kw_only=True):
 
 
 class ScheduleInfo(Struct, frozen=True, kw_only=True):
-    """`next_slot` is null while it is paused; `closed_until` is set while its breaker is open."""
+    """A schedule. `next_slot` is null while it is paused; `closed_until` is set while its circuit breaker is open."""
 
     name: str
     agent: str
@@ -53,13 +53,13 @@ class ScheduleList(Struct, frozen=True, kw_only=True):
 class TickHistoryParams(Params, frozen=True, kw_only=True):
     schedule: ShortText | None = None
     news: bool = False
-    """Only what a person need read."""
+    """True: only rows that a person needs to read."""
     limit: Limit = 50
     cursor: str | None = None
 
 
 class TickHistory(Struct, frozen=True, kw_only=True):
-    """Newest first."""
+    """A page of rows of the ledger, newest first."""
 
     ticks: tuple[TickInfo, ...]
     cursor: str | None = None

@@ -1,4 +1,4 @@
-"""session.search: params and result."""
+"""The params and results of session.search."""
 
 from typing import Literal
 
@@ -14,14 +14,14 @@ class SearchParams(Params, frozen=True, kw_only=True):
 
 
 class Mark(Struct, frozen=True):
-    """From where to where in a snippet stands what was found, in code points."""
+    """The position of a match in a snippet, in code points; `end` is exclusive."""
 
     start: int
     end: int
 
 
 class Hit(Struct, frozen=True, kw_only=True):
-    """An event that says what was searched for, and the piece of its text around it, white space made one space."""
+    """An event that matches the query, and the text around the match, with white space collapsed."""
 
     session: int
     seq: int

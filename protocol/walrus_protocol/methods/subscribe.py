@@ -1,4 +1,4 @@
-"""event.subscribe: params and result."""
+"""The params and results of event.subscribe."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ AgentName = Annotated[ShortText, Meta(min_length=1)]
 
 
 class SubscribeParams(Params, frozen=True, kw_only=True):
-    """`since` null is from now on. What names nothing filters nothing."""
+    """The start and the filters of a subscription. If `since` is null it starts now; a null filter matches all."""
 
     since: Seq | None = None
     follow: bool = True
@@ -23,7 +23,7 @@ class SubscribeParams(Params, frozen=True, kw_only=True):
 
 
 class SubscribeResult(Struct, frozen=True, kw_only=True):
-    """`last_offset` is what to subscribe `since` to go on from here, whatever was filtered out."""
+    """`last_offset` is the `since` of a subscription that continues here, with any filters."""
 
     last_offset: int
     reason: Literal["end", "closed"]
