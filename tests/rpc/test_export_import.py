@@ -1,4 +1,4 @@
-"""session.export and session.import over the wire: pieces, uploads side by side, slow readers, limits."""
+"""Tests of session.export and session.import over the wire: chunks, concurrent uploads, slow readers, limits."""
 
 import json
 import os
@@ -35,14 +35,14 @@ async def export_document(raw_client: RawClient, session: int) -> str:
 
 
 async def import_document(raw_client: RawClient, text: str) -> int:
-    made = await call_strictly(raw_client, "session.import", {"data": text})
-    assert made == {"received": len(text.encode()), "session": made["session"], "agent": "echo", "warnings": []}
-    session: int = made["session"]
+    result = await call_strictly(raw_client, "session.import", {"data": text})
+    assert result == {"received": len(text.encode()), "session": result["session"], "agent": "echo", "warnings": []}
+    session: int = result["session"]
     return session
 
 
 def echo_document(*logs: SessionLogBuilder) -> str:
-    """A document of an agent that there is."""
+    """Returns a document whose agent, echo, exists in the daemon."""
     return encode_document(build_document(*logs)).replace('"agent":"walrus"', '"agent":"echo"')
 
 
@@ -51,25 +51,27 @@ async def test_an_export_is_imported_beside_the_original(raw_client: RawClient, 
     for key in ("a", "b"):
         await client.send(SendParams(session=session, content=f"said {key}", key=key))
     text = await export_document(raw_client, session)
-    twin = await import_document(raw_client, text)
-    histories = [await client.history(HistoryParams(session=one)) for one in (session, twin)]
+    copy = await import_document(raw_client, text)
+    histories = [await client.history(HistoryParams(session=one)) for one in (session, copy)]
     assert histories[0] == histories[1]
-    mine, theirs = [await call_strictly(raw_client, "session.get", {"session": one}) for one in (session, twin)]
-    assert {**theirs, "id": session} == mine
-    assert json.loads(await export_document(raw_client, twin))["events"] == with_ids(text, [twin])["events"]
-    repeat = await client.send(SendParams(session=twin, content="said a", key="a"))
+    infos = [await call_strictly(raw_client, "session.get", {"session": one}) for one in (session, copy)]
+    assert {**infos[1], "id": session} == infos[0]
+    assert json.loads(await export_document(raw_client, copy))["events"] == with_ids(text, [copy])["events"]
+    repeat = await client.send(SendParams(session=copy, content="said a", key="a"))
     assert (repeat.turn, repeat.text, repeat.last_seq) == (1, "said a", 4)
-    error = (await raw_client.call("session.send", {"session": twin, "content": "other", "key": "a"}))["error"]
+    error = (await raw_client.call("session.send", {"session": copy, "content": "other", "key": "a"}))["error"]
     assert error["data"]["kind"] == "key_reused"
-    goes_on = await client.send(SendParams(session=twin, content="and on"))
-    assert (goes_on.turn, goes_on.first_seq) == (3, 8)
-    await raw_client.send_request("session.attach", {"session": twin, "follow": False})
+    next_turn = await client.send(SendParams(session=copy, content="and on"))
+    assert (next_turn.turn, next_turn.first_seq) == (3, 8)
+    await raw_client.send_request("session.attach", {"session": copy, "follow": False})
     events, end = await raw_client.receive_events()
     assert [event["seq"] for event in events] == [*range(1, 11)]
     assert end["result"] == {"last_seq": 10, "reason": "end"}
 
 
-async def test_what_a_fork_inherits_and_its_outputs_come_with_it(raw_client: RawClient, client: AsyncClient) -> None:
+async def test_the_inherited_history_and_outputs_of_a_fork_are_imported_with_it(
+    raw_client: RawClient, client: AsyncClient
+) -> None:
     made = await client.import_(ImportParams(data=encode_document(three_generations())))
     assert made == ImportResult(
         received=len(encode_document(three_generations()).encode()), session=made.session, agent="walrus"
@@ -84,7 +86,7 @@ async def test_what_a_fork_inherits_and_its_outputs_come_with_it(raw_client: Raw
             assert error["data"]["kind"] == "session_not_found", method
 
 
-async def test_ten_thousand_events_go_out_and_in_and_stay_as_they_are(
+async def test_ten_thousand_events_are_imported_and_exported_unchanged(
     client: AsyncClient, raw_client: RawClient
 ) -> None:
     chat = SessionLogBuilder(1)
@@ -98,18 +100,18 @@ async def test_ten_thousand_events_go_out_and_in_and_stay_as_they_are(
         answer = await client.import_(part)
         made = answer.session or 0
     pieces = []
-    async with client.export(ExportParams(session=made)) as document_:
-        async for piece in document_:
+    async with client.export(ExportParams(session=made)) as export:
+        async for piece in export:
             pieces.append(piece)
             assert len(piece) <= MAX_CHUNK_CHARS
-    assert document_.result.events == 10_003
-    back = "".join(pieces)
-    assert len(back.encode()) == document_.result.bytes
-    assert json.loads(back)["events"] == with_ids(text, [made])["events"]
+    assert export.result.events == 10_003
+    exported = "".join(pieces)
+    assert len(exported.encode()) == export.result.bytes
+    assert json.loads(exported)["events"] == with_ids(text, [made])["events"]
     await client.close(CloseParams(session=made))
 
 
-async def test_two_uploads_side_by_side_do_not_mix(raw_client: RawClient) -> None:
+async def test_two_concurrent_uploads_are_kept_apart(raw_client: RawClient) -> None:
     texts = {}
     for name in ("left", "right"):
         chat = SessionLogBuilder(1)
@@ -132,7 +134,7 @@ async def test_two_uploads_side_by_side_do_not_mix(raw_client: RawClient) -> Non
         assert messages[0]["content"] == f"said on the {name}"
 
 
-async def test_parts_are_put_together_in_the_order_in_which_they_were_sent(raw_client: RawClient) -> None:
+async def test_parts_are_joined_in_the_order_in_which_they_were_sent(raw_client: RawClient) -> None:
     chat = SessionLogBuilder(1)
     chat.add_turn("one")
     text, sent = echo_document(chat), 0
@@ -140,7 +142,7 @@ async def test_parts_are_put_together_in_the_order_in_which_they_were_sent(raw_c
     for number, piece in enumerate(pieces):
         await raw_client.send(request("session.import", {"data": piece, "last": number == len(pieces) - 1}, number))
         sent += 1
-        if sent % 4 == 0:  # as many as may wait
+        if sent % 4 == 0:  # the maximum number of pending parts
             for _ in range(4):
                 assert "result" in await raw_client.receive()
     for _ in range(sent % 4):
@@ -159,9 +161,9 @@ async def test_too_many_uploads_and_too_many_parts_are_refused(raw_client: RawCl
     answers = [await raw_client.receive() for _ in range(40)]
     refused = [answer["error"]["message"] for answer in answers if "error" in answer]
     assert refused
-    assert {"4 parts of documents wait on this connection"} <= set(refused)
+    assert {"4 parts of uploads are waiting on this connection"} <= set(refused)
     error = (await raw_client.call("session.import", {"upload": "0", "data": ""}))["error"]
-    assert "cut off behind character 0" in error["message"], "it was given up"
+    assert "cut off after character 0" in error["message"], "the upload was dropped"
     await call_strictly(raw_client, "session.import", {"upload": "4", "data": "{", "last": False})
 
 
@@ -194,6 +196,7 @@ async def test_an_upload_with_a_cancelled_part_is_discarded(raw_client: RawClien
     assert error["message"] == "this cannot be imported: the document: at character 1: an object is missing"
 
 
+@pytest.mark.slow
 async def test_a_document_over_the_limit_is_refused_and_discarded(raw_client: RawClient) -> None:
     part = "x" * (15 * 1024 * 1024)
     for number in range(MAX_DOCUMENT // len(part)):
@@ -204,13 +207,13 @@ async def test_a_document_over_the_limit_is_refused_and_discarded(raw_client: Ra
     error = (await raw_client.call("session.import", {"data": "x", "last": False}))["error"]
     assert (error["data"]["kind"], error["message"]) == (
         "invalid_params",
-        "data: the document is over 268,435,456 bytes",
+        "data: the document is larger than 268,435,456 bytes",
     )
     assert (await call_strictly(raw_client, "session.import", {"data": "{", "last": False}))["received"] == 1
 
 
 def unnamed_files(pid: int) -> Iterator[str]:
-    """Files without a name that a process holds."""
+    """Yields the unnamed files that a process has open."""
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
@@ -223,16 +226,16 @@ def unnamed_files(pid: int) -> Iterator[str]:
 async def test_an_upload_ends_with_its_connection(daemon: WalrusdProcess, client: AsyncClient) -> None:
     before = await client.sessions(ListParams(limit=500))
     assert [*unnamed_files(daemon.pid)] == []
-    async with open_raw_client(daemon.socket) as dying:
-        await call_strictly(dying, "session.import", {"data": "x" * 1_000_000, "last": False})
+    async with open_raw_client(daemon.socket) as closing:
+        await call_strictly(closing, "session.import", {"data": "x" * 1_000_000, "last": False})
         assert len([*unnamed_files(daemon.pid)]) == 1
-        await dying.send_bytes(encode_frame(b'{"jsonrpc":"2.0","id":1,"method":"session.import"')[:30])
-    while [*unnamed_files(daemon.pid)]:  # noqa: ASYNC110 - the daemon tells nobody that it has closed it
+        await closing.send_bytes(encode_frame(b'{"jsonrpc":"2.0","id":1,"method":"session.import"')[:30])
+    while [*unnamed_files(daemon.pid)]:  # noqa: ASYNC110 - the daemon does not announce that it has closed the file
         await trio.sleep(0.005)
     assert await client.sessions(ListParams(limit=500)) == before
 
 
-async def test_a_slow_export_reader_delays_nobody_and_uses_little_memory(
+async def test_a_slow_export_reader_delays_no_other_and_uses_little_memory(
     daemon: WalrusdProcess, raw_client: RawClient, client: AsyncClient
 ) -> None:
     chat = SessionLogBuilder(1)
@@ -261,14 +264,14 @@ async def import_in_parts(client: AsyncClient, text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "kind", "says"),
+    ("method", "params", "kind", "message"),
     [
         ("session.export", {"session": 999_999}, "session_not_found", "there is no session 999999"),
         ("session.export", {}, "invalid_params", "session"),
         ("session.export", {"session": 1, "format": "json"}, "invalid_params", "unknown param 'format'"),
         ("session.import", {}, "invalid_params", "data"),
         ("session.import", {"data": {}}, "invalid_params", "data: expected string, got object"),
-        ("session.import", {"data": ""}, "invalid_params", "the document: it is cut off behind character 0"),
+        ("session.import", {"data": ""}, "invalid_params", "the document: it is cut off after character 0"),
         (
             "session.import",
             {"data": '{"walrus_export":7}'},
@@ -278,8 +281,10 @@ async def import_in_parts(client: AsyncClient, text: str) -> int:
         ("session.import", {"data": "{}", "upload": "x" * 2000}, "invalid_params", "upload"),
     ],
 )
-async def test_what_cannot_be_is_refused_with_a_hint(
-    raw_client: RawClient, method: str, params: Json, kind: str, says: str
+async def test_an_invalid_export_or_import_is_refused_with_a_hint(
+    raw_client: RawClient, method: str, params: Json, kind: str, message: str
 ) -> None:
     error = (await raw_client.call(method, params))["error"]
-    assert (error["data"]["kind"], says in error["message"], bool(error["data"]["hint"])) == (kind, True, True), error
+    assert (error["data"]["kind"], message in error["message"], bool(error["data"]["hint"])) == (kind, True, True), (
+        error
+    )

@@ -1,4 +1,4 @@
-"""What a command fails with: a sentence on stderr, a hint, an exit code; nothing on stdout."""
+"""Tests of failing commands: message and hint on stderr, exit code, and nothing on stdout."""
 
 import json
 import os
@@ -41,7 +41,7 @@ from walrusctl.context import DEFAULT_TIMEOUT_S, CliContext
         ("inbox_full", 12),
     ],
 )
-def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunner, kind: str, code: int) -> None:
+def test_an_error_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunner, kind: str, code: int) -> None:
     daemon.script["session.stream"] = fails(kind, "it was refused", "do otherwise")
     result = terminal.run("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (code, "")
@@ -49,7 +49,7 @@ def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunn
 
 
 @pytest.mark.parametrize(
-    ("stop", "error", "code", "said"),
+    ("stop", "error", "code", "expected"),
     [
         ("error", "provider_auth", 9, "walrusctl: no key (provider_auth)\n  hint: set one\n"),
         ("error", "no_provider", 9, "walrusctl: no key (no_provider)\n  hint: set one\n"),
@@ -62,43 +62,43 @@ def test_a_refusal_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunn
             10,
             (
                 "walrusctl: the agent used up its rounds without a final answer\n"
-                "  hint: send again to let it go on, or raise its max_iterations\n"
+                "  hint: send another message to continue, or raise max_iterations of the agent\n"
             ),
         ),
         (
             "no_action",
             None,
             11,
-            "walrusctl: the model neither said nor asked for anything\n  hint: send again, or try another model\n",
+            "walrusctl: the model returned neither text nor tool calls\n  hint: send again, or try another model\n",
         ),
         (
             "budget_exceeded",
             None,
             6,
-            "walrusctl: the turn went over its budget\n  hint: raise the budget, or ask for less\n",
+            "walrusctl: the turn exceeded its budget\n  hint: raise the budget, or ask for less\n",
         ),
     ],
 )
 @pytest.mark.parametrize("command", ["send", "stream"])
-def test_a_turn_exits_by_how_it_ended(
+def test_a_turn_without_an_answer_exits_by_its_stop_reason(
     daemon: FakeDaemon,
     terminal: WalrusctlRunner,
     command: str,
     stop: StopReason,
     error: TurnErrorKind | None,
     code: int,
-    said: str,
+    expected: str,
 ) -> None:
     failed = TurnError(error, "no key", "set one") if error else None
-    ended = TurnResult(session=1, turn=1, text="", stop_reason=stop, error=failed)
-    daemon.script["session.stream"] = returns(ended)
+    turn_result = TurnResult(session=1, turn=1, text="", stop_reason=stop, error=failed)
+    daemon.script["session.stream"] = returns(turn_result)
     result = terminal.run(command, 1, "hi")
-    assert (result.exit_code, result.stdout, result.stderr) == (code, "", said)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", expected)
     as_json = terminal.run(command, 1, "hi", "--json")
     assert (as_json.exit_code, json.loads(as_json.stdout)["stop_reason"]) == (code, stop)
 
 
-def test_without_a_daemon_it_says_how_to_start_one(terminal: WalrusctlRunner) -> None:
+def test_without_a_daemon_the_hint_shows_how_to_start_one(terminal: WalrusctlRunner) -> None:
     result = terminal.run("ping")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr == (
@@ -107,7 +107,7 @@ def test_without_a_daemon_it_says_how_to_start_one(terminal: WalrusctlRunner) ->
     )
 
 
-def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_daemon_that_crashes_during_a_turn_is_unreachable(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     def crash(_: FakeCall) -> TurnResult:
         raise HangUp
 
@@ -116,34 +116,36 @@ def test_a_daemon_that_goes_away_in_mid_turn_is_unreachable(daemon: FakeDaemon, 
     assert (result.exit_code, result.stdout) == (4, "")
     assert "hung up before it answered\n" in result.stderr
     assert (
-        "hint: a turn that had begun goes on by itself when walrusd is back: `walrusctl session attach 1` shows it, "
-        "and a repeat would be another one (with a --key it would not); what it had acknowledged is kept: "
+        "hint: if the turn had begun, it continues when walrusd is back: see `walrusctl session attach 1`; "
+        "a repeat without --key starts another turn; acknowledged messages are not lost: "
     ) in result.stderr
-    safe = terminal.run("stream", 1, "hi", "--key", "k").stderr
-    assert "goes on by itself when walrusd is back, and a repeat with the same --key gives its answer; what" in safe
+    with_key = terminal.run("stream", 1, "hi", "--key", "k").stderr
+    assert "continues when walrusd is back; a repeat with the same --key prints its answer; acknowledged" in with_key
     daemon.script["daemon.ping"] = crash
-    assert "hint: what it had acknowledged is kept: " in terminal.run("ping").stderr
+    assert "hint: acknowledged messages are not lost: " in terminal.run("ping").stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("session", "fork", 1, "--at", 0), "Invalid value for '--at': 0 is not in the range 1<=x<="),
         (("session", "rewind", 1, 0), "Invalid value for 'SEQ|NAME': 0 is not in the range 1<=x<="),
-        (("session", "checkpoint", 1, ""), "Invalid value for 'NAME': it has 0 characters, and 1 to 256 are allowed."),
+        (("session", "checkpoint", 1, ""), "Invalid value for 'NAME': it has 0 characters; 1 to 256 are allowed."),
         (("session", "create", "a", "--key", "k" * 257), "Invalid value for '--key': it has 257 characters"),
-        (("session", "search", "a" * 1025), "WORDS have 1,025 characters, and at most 1,024 are searched for"),
+        (("session", "search", "a" * 1025), "WORDS have 1,025 characters; at most 1,024 are allowed"),
     ],
 )
 def test_a_value_out_of_range_is_reported_for_its_option_and_not_sent(
-    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str | int, ...], said: str
+    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str | int, ...], expected: str
 ) -> None:
     result = terminal.run(*words)
     assert (result.exit_code, result.stdout, daemon.requests) == (2, "", [])
-    assert said in result.stderr
+    assert expected in result.stderr
 
 
-def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_if_the_events_are_cut_off_within_a_line_the_line_is_ended_first(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
+) -> None:
     def crash(call: FakeCall) -> TurnResult:
         call.emit(TextDelta(session=1, turn=1, text="half a", round=1, at=0))
         raise HangUp
@@ -154,7 +156,7 @@ def test_a_log_that_breaks_off_in_a_line_ends_the_line_first(daemon: FakeDaemon,
     assert result.output.startswith("assistant: half a\nwalrusctl: ")
 
 
-def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_with_json_an_error_is_also_printed_as_an_object(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.stream"] = fails("session_busy", "it is busy", "Send with when_busy=queue.")
     result = terminal.run("--json", "send", 1, "hi")
     assert result.exit_code == 12
@@ -170,24 +172,24 @@ def test_a_refusal_is_an_object_too_where_json_is_asked_for(daemon: FakeDaemon, 
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
+    ("hint", "expected"),
     [
         ("Give it a larger timeout_s, or a smaller task.", "Give it a larger --turn-timeout, or a smaller task."),
         (
             "rpc.discover and protocol/README.md say what session.fork takes",
-            "`--help` behind the command says what it takes",
+            "run the command with --help to see its options",
         ),
         ("Raise idle_timeout_s or timeout_s of [providers.a].", "Raise idle_timeout_s or timeout_s of [providers.a]."),
     ],
 )
-def test_a_hint_names_the_option_where_there_is_one(
-    daemon: FakeDaemon, terminal: WalrusctlRunner, hint: str, said: str
+def test_a_hint_names_the_option_instead_of_the_param(
+    daemon: FakeDaemon, terminal: WalrusctlRunner, hint: str, expected: str
 ) -> None:
-    ended = TurnResult(
+    turn_result = TurnResult(
         session=1, turn=1, text="", stop_reason="interrupted", error=TurnError("timeout", "It is late.", hint)
     )
-    daemon.script["session.stream"] = returns(ended)
-    assert terminal.run("send", 1, "hi").stderr == f"walrusctl: It is late. (timeout)\n  hint: {said}\n"
+    daemon.script["session.stream"] = returns(turn_result)
+    assert terminal.run("send", 1, "hi").stderr == f"walrusctl: It is late. (timeout)\n  hint: {expected}\n"
 
 
 def test_an_unanswered_query_is_reported_about_walrusd_and_not_about_a_turn(
@@ -198,12 +200,12 @@ def test_an_unanswered_query_is_reported_about_walrusd_and_not_about_a_turn(
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
         "walrusctl: no answer within 0.05 s\n"
-        "  hint: is walrusd stopped or overloaded? Its log may tell; --timeout waits longer\n"
+        "  hint: walrusd may be stopped or overloaded: see its log, or wait longer with --timeout\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "within"),
+    ("words", "timeout_s"),
     [
         (("ping",), 5),
         (("agent", "list"), 5),
@@ -216,19 +218,19 @@ def test_an_unanswered_query_is_reported_about_walrusd_and_not_about_a_turn(
     ],
 )
 def test_the_timeout_of_a_command_depends_on_what_it_waits_for(
-    daemon: FakeDaemon, words: tuple[str, ...], within: float | None
+    daemon: FakeDaemon, words: tuple[str, ...], timeout_s: float | None
 ) -> None:
-    waits: list[float | None] = []
+    timeouts: list[float | None] = []
 
-    class Watched(CliContext):
+    class RecordingContext(CliContext):
         socket = str(daemon.path)
 
-        def connect(self, within: float | None = DEFAULT_TIMEOUT_S) -> Client:
-            waits.append(within)
-            return super().connect(within)
+        def connect(self, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> Client:
+            timeouts.append(timeout_s)
+            return super().connect(timeout_s)
 
-    assert cli.main([*words], standalone_mode=False, obj=Watched()) in (None, wire.EXIT_OK)
-    assert waits == [within]
+    assert cli.main([*words], standalone_mode=False, obj=RecordingContext()) in (None, wire.EXIT_OK)
+    assert timeouts == [timeout_s]
 
 
 def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
@@ -236,13 +238,13 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
     result = terminal.run("send", 1, "hi", "--timeout", "0.05")
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
-        "walrusctl: no answer within 0.05 s\n  hint: a turn goes on: `walrusctl session attach` shows it\n"
+        "walrusctl: no answer within 0.05 s\n  hint: a running turn continues; `walrusctl session attach` shows it\n"
     )
     daemon.wait_until(lambda fake: len(fake.cancelled) == 1)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("pingg",), "No such command 'pingg'. Did you mean 'ping'?"),
         (("session", "creat", "a"), "No such command 'creat'. Did you mean 'create'?"),
@@ -260,36 +262,36 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
         (("send", "1", "hi", "--turn-timeout", "nan"), "'nan' is not a valid number of seconds"),
         (("send", "1", "hi", "--turn-timeout", "inf"), "inf is not in the range"),
         (("send", "1", ""), "TEXT is empty"),
-        (("send", "1", "\udcff"), "TEXT holds bytes that are no UTF-8"),
+        (("send", "1", "\udcff"), "TEXT contains bytes that are not UTF-8"),
         (("session", "list", "--limit", "0"), "0 is not in the range"),
         (("--socket", "x" * 120, "ping"), "the system takes at most 107"),
     ],
 )
 def test_bad_arguments_exit_2_and_send_no_request(
-    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str, ...], said: str
+    daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str, ...], expected: str
 ) -> None:
     result = terminal.run(*words)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
+    assert expected in result.stderr
     assert daemon.requests == []
 
 
 @pytest.mark.parametrize(
-    ("stdin", "said"),
+    ("stdin", "expected"),
     [
         (b"", "TEXT is empty"),
         (b"\n", "TEXT is empty"),
-        (b"\xff\xfe", "stdin holds bytes that are no UTF-8"),
-        (b"x" * (wire.MAX_MESSAGE + 1), "stdin holds more than the 4,194,304 bytes"),
-        (b'"' * (wire.MAX_MESSAGE // 2), "TEXT takes 4,194,306 bytes as JSON; a message has at most 4,194,304"),
+        (b"\xff\xfe", "stdin contains bytes that are not UTF-8"),
+        (b"x" * (wire.MAX_MESSAGE + 1), "stdin has more than 4,194,304 bytes"),
+        (b'"' * (wire.MAX_MESSAGE // 2), "TEXT is 4,194,306 bytes as JSON; a message may have at most 4,194,304"),
     ],
 )
 def test_bad_stdin_exits_2_and_sends_no_request(
-    daemon: FakeDaemon, terminal: WalrusctlRunner, stdin: bytes, said: str
+    daemon: FakeDaemon, terminal: WalrusctlRunner, stdin: bytes, expected: str
 ) -> None:
     result = terminal.run("send", 1, "-", stdin=stdin)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
+    assert expected in result.stderr
     assert daemon.requests == []
 
 
@@ -298,34 +300,34 @@ def test_messages_of_the_daemon_are_shown_without_escapes(daemon: FakeDaemon, te
     assert terminal.run("ping").stderr == "walrusctl: red text\n  hint: hint\n"
 
 
-def test_a_home_that_is_no_folder_is_no_crash(tmp_path: Path) -> None:
+def test_a_home_that_is_not_a_folder_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert WalrusctlRunner(tmp_path / "file").run("ping").exit_code == 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_a_user_without_a_home_folder_must_name_one_unless_the_socket_is_named(tmp_path: Path) -> None:
-    WalrusctlRunner(tmp_path).run("ping")  # what is loaded later may lie where that user cannot read
+def test_a_user_without_a_home_folder_must_give_a_home_or_a_socket(tmp_path: Path) -> None:
+    WalrusctlRunner(tmp_path).run("ping")  # loads all modules now: that user may not be able to read them
     runner = CliRunner(env={"HOME": None, "WALRUS_HOME": None, "WALRUS_SOCKET": None})
     os.seteuid(61234)
     try:
-        lost = runner.invoke(cli, ["ping"])
-        named = runner.invoke(cli, ["--socket", "/nowhere.sock", "ping"])
+        without_home = runner.invoke(cli, ["ping"])
+        with_socket = runner.invoke(cli, ["--socket", "/nowhere.sock", "ping"])
     finally:
         os.seteuid(0)
-    assert lost.exit_code == 2
-    assert "no home is known for uid 61234; set HOME or WALRUS_HOME" in lost.stderr
-    assert named.exit_code == 4
-    assert "there is no socket at /nowhere.sock" in named.stderr
+    assert without_home.exit_code == 2
+    assert "no home is known for uid 61234; set HOME or WALRUS_HOME" in without_home.stderr
+    assert with_socket.exit_code == 4
+    assert "there is no socket at /nowhere.sock" in with_socket.stderr
 
 
-def test_a_current_folder_that_is_gone_matters_only_to_what_is_named_from_it(
+def test_a_deleted_current_folder_affects_only_relative_paths(
     daemon: FakeDaemon, terminal: WalrusctlRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = terminal.home / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+    folder = terminal.home / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
     assert terminal.run("ping").exit_code == 0
     result = terminal.run("--socket", "walrus.sock", "ping")
     assert result.exit_code == 2
