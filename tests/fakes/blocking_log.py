@@ -1,4 +1,4 @@
-"""A store that keeps what it is given until it is released: everything that happens meanwhile is a race."""
+"""An in-memory store that holds writes back until a test releases them, so that tests can force races."""
 
 from walrusd.store.contract import Write
 from walrusd.store.memory import MemoryLog
@@ -17,13 +17,13 @@ class BlockingLog(MemoryLog):
             super().submit(write)
 
     def release(self) -> None:
-        """Write all of it, and from now on what comes."""
+        """Writes everything that was held back, and stops holding writes back."""
         self.is_blocking = False
         self._write_blocked()
 
     def release_one(self) -> None:
-        """Write what is held, and hold what comes after it."""
-        assert len(self.blocked_writes) == 1, "a session has one write under way"
+        """Writes the one write that was held back; later writes are still held back."""
+        assert len(self.blocked_writes) == 1, "a session has only one write in progress"
         self._write_blocked()
 
     def _write_blocked(self) -> None:

@@ -1,4 +1,4 @@
-"""What every provider asks of a history: each call is answered, once, right after the message that made it."""
+"""Checks the rule of every provider: each tool call is answered once, right after the message that made it."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from walrus_protocol.content import Assistant, Message, ToolOutput, User
 
 
 def has_paired_calls(messages: Iterable[Message]) -> bool:
-    """Every call is answered right after its message, in call order, and nothing else is."""
+    """Returns whether every call, and nothing else, is answered right after its message in call order."""
     expected: list[str] = []
     for message in messages:
         match message:

@@ -1,4 +1,4 @@
-"""A walrusd that does as it is told: a real socket, the real sans-I/O connection, and a script instead of agents."""
+"""A fake walrusd: a real socket and the real protocol connection, with one scripted handler for each method."""
 
 import contextlib
 import socket
@@ -27,11 +27,11 @@ from walrus_protocol.problems import Problem
 
 
 class HangUp(Exception):
-    """Raised by a handler: the connection is closed without an answer."""
+    """Raised by a handler to close the connection without an answer."""
 
 
 class FakeCall:
-    """One request as a handler sees it: its params, a way to emit events, and whether it was cancelled."""
+    """A request as a handler sees it: its params, methods that emit events, and a flag for cancellation."""
 
     def __init__(self, request: Request, send: Callable[[bytes], None]) -> None:
         self.request = request
@@ -53,7 +53,7 @@ class FakeCall:
         self._send(data)
 
     def wait_for_cancel(self) -> Struct:
-        """Answer nothing until the client gives up, or the daemon stops."""
+        """Sends no answer until the client cancels or the daemon stops; then raises the error `cancelled`."""
         self.cancelled.wait(30)
         raise Problem("cancelled", "the wait was cancelled")
 
@@ -62,7 +62,7 @@ Handler = Callable[[FakeCall], Struct]
 
 
 class FakeDaemon:
-    """Serves `script`, method by method, each request in a thread of its own. What was asked is in `asked`."""
+    """Serves the methods of `script`, each request in its own thread; records them in `requests`."""
 
     def __init__(self, path: Path, script: Mapping[str, Handler]) -> None:
         self.path = path
@@ -86,7 +86,7 @@ class FakeDaemon:
         self.stop()
 
     def stop(self) -> None:
-        """Hang up on everybody and leave no thread. Safe to call twice."""
+        """Closes all connections and joins all threads. May be called twice."""
         _shut_down(self._listener)
         with self._changed:
             for call in self._calls:
@@ -100,9 +100,9 @@ class FakeDaemon:
         self.path.unlink(missing_ok=True)
 
     def wait_until(self, condition: Callable[["FakeDaemon"], bool]) -> None:
-        """Wait until something holds that requests and cancels bring about."""
+        """Waits until the condition holds; it is checked after each request, cancel and connection."""
         with self._changed:
-            assert self._changed.wait_for(lambda: condition(self), 10), "it never came about"
+            assert self._changed.wait_for(lambda: condition(self), 10), "the condition did not become true in time"
 
     def params(self, method: str) -> list[Struct]:
         return [request.params for request in self.requests if request.method == method]
@@ -183,12 +183,12 @@ def _shut_down(sock: socket.socket) -> None:
 
 
 def returns(result: Struct) -> Handler:
-    """A handler that always answers the same."""
+    """Returns a handler that always answers with `result`."""
     return lambda _: result
 
 
 def fails(kind: str, message: str, hint: str = "", **data: object) -> Handler:
-    """A handler that always refuses."""
+    """Returns a handler that always answers with an error of this kind."""
     assert kind in wire.KINDS
 
     def handler(_: FakeCall) -> Struct:

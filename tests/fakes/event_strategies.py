@@ -1,4 +1,4 @@
-"""Random but lawful logs: hypothesis chooses at each step among the events that may follow."""
+"""Hypothesis strategies for random but valid event logs: each event is chosen among those that may follow."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,43 +29,43 @@ texts = st.text(max_size=20)
 
 @st.composite
 def valid_logs(draw: st.DrawFn, max_events: int = 40) -> list[AnySessionEvent]:
-    """Stamped events of one session, from its creation on."""
-    outline, log = SessionState(id=draw(st.integers(1, 2**53 - 1))), []
+    """Draws the stamped events of one session, beginning with its creation."""
+    state, log = SessionState(id=draw(st.integers(1, 2**53 - 1))), []
     event: AnySessionEvent | None = SessionCreated(agent=draw(st.sampled_from(["walrus", "researcher"])))
     for ts in range(draw(st.integers(1, max_events))):
         if event is None:
             break
-        stamped = fill_derived_fields(outline, event, float(ts))
-        outline = apply_event(outline, stamped)
+        stamped = fill_derived_fields(state, event, float(ts))
+        state = apply_event(state, stamped)
         log.append(stamped)
-        choices = possible_next_events(outline, draw)
+        choices = possible_next_events(state, draw)
         if choices:
-            choices += [*checkpoint_and_rewind(outline, log, draw)]
+            choices += [*checkpoint_and_rewind(state, log, draw)]
         event = draw(st.sampled_from(choices)) if choices else None
     return log
 
 
 def checkpoint_and_rewind(
-    outline: SessionState, log: list[AnySessionEvent], draw: st.DrawFn
+    state: SessionState, log: list[AnySessionEvent], draw: st.DrawFn
 ) -> Iterator[AnySessionEvent]:
-    """A checkpoint and, between turns, a rewind, each to any point that there was."""
+    """Yields a checkpoint and, between turns, a rewind, each to any earlier resume point."""
     found = find_resume_point(log, draw(st.integers(1, len(log))))
     assert found is not None, "a log begins with its creation"
     yield CheckpointCreated(name=draw(st.sampled_from("abc")), at=found.seq)
-    if outline.turn is None:
+    if state.turn is None:
         yield Rewound(to=found.seq, messages=found.messages)
 
 
 def find_resume_point(log: Sequence[AnySessionEvent], at: int, down_to: int = 1) -> ResumePoint | None:
-    """What a descent finds that begins at `at`, looking no further than `down_to`."""
-    descent = ResumePointSearch(at)
-    return next((found for seq in range(at, down_to - 1, -1) if (found := descent.visit(seq, log[seq - 1]))), None)
+    """Searches backwards from `at` to `down_to`; returns the first resume point, or None."""
+    search = ResumePointSearch(at)
+    return next((found for seq in range(at, down_to - 1, -1) if (found := search.visit(seq, log[seq - 1]))), None)
 
 
-def possible_next_events(outline: SessionState, draw: st.DrawFn) -> list[AnySessionEvent]:
-    turn = outline.turn
+def possible_next_events(state: SessionState, draw: st.DrawFn) -> list[AnySessionEvent]:
+    turn = state.turn
     if turn is None:
-        if outline.state == "closed":
+        if state.state == "closed":
             return []
         message = UserMessage(content=draw(texts), sender=draw(st.sampled_from(["", "ann"])))
         return [message, message, message, SessionClosed()]

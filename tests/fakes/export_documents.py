@@ -1,4 +1,4 @@
-"""Exported sessions made by hand: as dicts, so that a test can spoil them, and as the text that is sent."""
+"""Builds export documents for tests: as dicts that a test can damage, and as the text that is sent."""
 
 import hashlib
 import json
@@ -42,26 +42,26 @@ LONG_OUTPUT_REF = StoredOutput.from_body(LONG_OUTPUT.encode()).ref
 
 
 class SessionLogBuilder:
-    """A log as walrusd would write it, one event after the other."""
+    """Builds the log of one session event by event, as walrusd would write it."""
 
     def __init__(self, session: int, parent: Parent | None = None) -> None:
-        self.outline = SessionState(id=session)
+        self.state = SessionState(id=session)
         self.events: list[AnySessionEvent] = []
         self.append(SessionCreated(agent="walrus", created_by="me", title="on walruses", parent=parent))
 
     def append(self, *events: AnySessionEvent) -> None:
         for event in events:
-            stamped = fill_derived_fields(self.outline, event, float(len(self.events)))
-            self.outline = apply_event(self.outline, stamped)
+            stamped = fill_derived_fields(self.state, event, float(len(self.events)))
+            self.state = apply_event(self.state, stamped)
             self.events.append(stamped)
 
     def add_turn(self, text: str, *, key: str | None = None) -> None:
-        """A message and its answer."""
+        """Appends a turn of one message and its answer."""
         self.append(UserMessage(content=text, key=key), AssistantMessage(round=1, content=f"I heard {text}."))
         self.append(Done(stop_reason="text_response"))
 
     def add_tool_turn(self, text: str) -> None:
-        """A turn with a call, whose output is kept by reference."""
+        """Appends a turn with a tool call whose output is stored by reference."""
         self.append(UserMessage(content=text), AssistantMessage(round=1, calls=(CALL,), finish="tool_calls"))
         self.append(ToolCallsStart(calls=(CALL,)), ToolStarted(call_id="c1", name="look"))
         result = ToolResult(
@@ -71,34 +71,33 @@ class SessionLogBuilder:
         self.append(AssistantMessage(round=2, content="Blue."), Done(stop_reason="text_response"))
 
     def fork(self, session: int) -> "SessionLogBuilder":
-        here = Parent(session=self.outline.id, seq=self.outline.last_seq, messages=self.outline.messages)
-        return SessionLogBuilder(session, here)
+        parent = Parent(session=self.state.id, seq=self.state.last_seq, messages=self.state.messages)
+        return SessionLogBuilder(session, parent)
 
     def document_events(self) -> list[ExportDict]:
-        """Its events as they stand in a document."""
+        """Returns the events as they appear in an export document."""
         return [{"seq": seq, **json.loads(encode(event))} for seq, event in enumerate(self.events, 1)]
 
 
 def build_document(*logs: SessionLogBuilder, outputs: Sequence[str] = ()) -> ExportDict:
-    """Of the last of these, which goes on from the one before it."""
-    own, outline = logs[-1], logs[-1].outline
+    """Returns the export of the last log; each log before it is the parent of the next."""
+    own, state = logs[-1], logs[-1].state
     keys = [event.key for event in own.events if isinstance(event, UserMessage) and event.key]
     return {
         "walrus_export": 1,
         "exported_at": 99.5,
         "version": "0",
         "session": {
-            "id": outline.id,
-            "agent": outline.agent,
-            "title": outline.title,
-            "created_by": outline.created_by,
-            "created_at": outline.created_at,
-            "last_seq": outline.last_seq,
+            "id": state.id,
+            "agent": state.agent,
+            "title": state.title,
+            "created_by": state.created_by,
+            "created_at": state.created_at,
+            "last_seq": state.last_seq,
             "turn_left_out": None,
         },
         "ancestors": [
-            {"session": log.outline.id, "upto": log.outline.last_seq, "events": log.document_events()}
-            for log in logs[:-1]
+            {"session": log.state.id, "upto": log.state.last_seq, "events": log.document_events()} for log in logs[:-1]
         ],
         "events": own.document_events(),
         "outputs": [{"ref": StoredOutput.from_body(text.encode()).ref, "text": text} for text in outputs],
@@ -107,7 +106,7 @@ def build_document(*logs: SessionLogBuilder, outputs: Sequence[str] = ()) -> Exp
 
 
 def three_generations() -> ExportDict:
-    """Three generations, with a call whose output is kept, a key in each, and the same one twice."""
+    """Returns the export of a fork of a fork, with a stored tool output and one key used in all three."""
     first = SessionLogBuilder(3)
     first.add_turn("one", key="k")
     first.add_tool_turn("what is there?")
@@ -124,15 +123,15 @@ def encode_document(document: ExportDict) -> str:
 
 
 async def export_to_text(log: Log, session: int) -> tuple[str, ExportResult]:
-    """The document of a session, and what is said of it."""
+    """Returns the export of a session as text, and the result of the export."""
     pieces: list[str] = []
-    page = trio.Lock()
+    page_lock = trio.Lock()
 
-    async def say(piece: str) -> None:
+    async def append(piece: str) -> None:
         await trio.lowlevel.checkpoint()
         pieces.append(piece)
 
-    result = await export_session(log, session, say, page_slot=lambda: page, clock=lambda: 99.5, version="0")
+    result = await export_session(log, session, append, page_slot=lambda: page_lock, clock=lambda: 99.5, version="0")
     return "".join(pieces), result
 
 
@@ -141,7 +140,7 @@ def unknown_agent(name: str) -> Agent:
 
 
 def make_importer(runtime: Runtime) -> Importer:
-    """The importer of a runtime that no daemon is built around."""
+    """Returns an importer for a runtime that runs outside a daemon."""
     return Importer(
         runtime.log,
         runtime.daemon_recorder,
@@ -153,26 +152,26 @@ def make_importer(runtime: Runtime) -> Importer:
 
 
 async def import_text(log: Log, text: str) -> ImportResult:
-    """By one who knows the agent `walrus`, and no other."""
+    """Imports a document into `log`. The only agent that the importer knows is `walrus`."""
 
     def agent(name: str) -> Agent:
         return Agent(name=name) if name == "walrus" else unknown_agent(name)
 
-    facts = await DaemonRecorder.open(log)
-    importing = Importer(log, facts, agent, lambda: None, clock=lambda: IMPORTED_AT, on_event=lambda _, __: None)
-    return await importing.import_document(BytesIO(text.encode()))
+    recorder = await DaemonRecorder.open(log)
+    importer = Importer(log, recorder, agent, lambda: None, clock=lambda: IMPORTED_AT, on_event=lambda _, __: None)
+    return await importer.import_document(BytesIO(text.encode()))
 
 
 def with_ids(text: str, ids: Sequence[int]) -> ExportDict:
-    """The document, its sessions named by these ids: the oldest ancestor by the first, itself by the last."""
-    told: ExportDict = json.loads(text)
-    olds = [*(ancestor["session"] for ancestor in told["ancestors"]), told["session"]["id"]]
-    new = dict(zip(olds, ids, strict=True))
-    told["session"]["id"] = new[told["session"]["id"]]
-    for ancestor in told["ancestors"]:
-        ancestor["session"] = new[ancestor["session"]]
-    for event in [*(one for ancestor in told["ancestors"] for one in ancestor["events"]), *told["events"]]:
-        event["session"] = new[event["session"]]
+    """Returns the document with new session ids: oldest ancestor first, the session itself last."""
+    document: ExportDict = json.loads(text)
+    old_ids = [*(ancestor["session"] for ancestor in document["ancestors"]), document["session"]["id"]]
+    new_ids = dict(zip(old_ids, ids, strict=True))
+    document["session"]["id"] = new_ids[document["session"]["id"]]
+    for ancestor in document["ancestors"]:
+        ancestor["session"] = new_ids[ancestor["session"]]
+    for event in [*(one for ancestor in document["ancestors"] for one in ancestor["events"]), *document["events"]]:
+        event["session"] = new_ids[event["session"]]
         if event.get("parent"):
-            event["parent"]["session"] = new[event["parent"]["session"]]
-    return told
+            event["parent"]["session"] = new_ids[event["parent"]["session"]]
+    return document

@@ -1,4 +1,4 @@
-"""A disk under SQLite whose every step can be counted, refused, or the last one: the real file system below a door."""
+"""A SQLite VFS over the real file system that calls a hook before every write, sync, truncate and delete."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import apsw
 
 StepHook = Callable[[str, str], None]
-"""Told (step, file name) before a step is done. May raise an OSError or one of apsw's, or kill the process."""
+"""Called with (step, file name) before each step. It may raise an OSError or apsw error, or end the process."""
 
 
 class _FaultInjectingFile(apsw.VFSFile):
@@ -32,12 +32,12 @@ class _FaultInjectingFile(apsw.VFSFile):
 
 class _FaultInjectingVfs(apsw.VFS):
     def __init__(self, hook: StepHook) -> None:
-        super().__init__("numbered", "unix", makedefault=True)
+        super().__init__("fault_injecting", "unix", makedefault=True)
         self._hook = hook
         self._last_errno = 0
 
     def _run_hook(self, step: str, name: str) -> None:
-        """SQLite is told of an OSError as its own file system tells it."""
+        """Calls the hook, and reports an OSError to SQLite in the way of its own file system."""
         try:
             self._hook(step, name)
         except OSError as error:
@@ -59,11 +59,13 @@ class _FaultInjectingVfs(apsw.VFS):
 
 @contextmanager
 def fault_injecting_vfs(hook: StepHook) -> Iterator[None]:
-    """While it holds, every database that this process opens lies on it. Syncs are told, yet not done: no test
-    cuts the power, and they take most of the time."""
-    disk = _FaultInjectingVfs(hook)
+    """Puts every database that this process opens meanwhile on this VFS.
+
+    Syncs are passed to the hook but not done: no test cuts the power, and they would take most of the time.
+    """
+    vfs = _FaultInjectingVfs(hook)
     try:
         yield
     finally:
-        disk.unregister()
+        vfs.unregister()
         apsw.set_default_vfs("unix")

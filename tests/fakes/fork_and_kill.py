@@ -1,4 +1,4 @@
-"""Deaths: lives in forks, and a process that kills itself before the n-th step on the disk, until it survives."""
+"""Runs code in forks that kill themselves before their n-th disk step, for n = 1, 2, … until one survives."""
 
 import os
 import signal
@@ -14,20 +14,21 @@ import trio
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 
 FORK_TIMEOUT_S = 30
-"""For a life in a fork, which takes the twentieth part of a second."""
+"""Seconds after which a forked run is ended by SIGALRM; a run normally takes 0.05 s."""
 
 
 def run_in_fork(target: Callable[[], object]) -> int:
-    """The exit status, or minus the signal that ended it.
+    """Runs `target` in a fork; returns the exit status, or minus the number of the signal that ended it.
 
-    Forked for speed: the imports are paid once. Nothing may run in this process that a fork could break.
+    A fork is fast because the imports are done only once. This process must not run anything that a fork could break,
+    such as other threads.
     """
     child = os.fork()
     if not child:
         signal.alarm(FORK_TIMEOUT_S)
         try:
             target()
-        except Exception:  # noqa: BLE001 - told here, where it is; the stack above is another process's to unwind
+        except Exception:  # noqa: BLE001 - printed here: the frames above belong to the parent process
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
@@ -35,8 +36,9 @@ def run_in_fork(target: Callable[[], object]) -> int:
 
 
 def kill_at_every_step(target: Callable[[Path], Awaitable[None]], prepare: Callable[[Path], None]) -> None:
-    """The program of a script: each n lives in a folder of its own, in that of the script's argument, and finds
-    there what `prepare` has put. Prints the n that was survived.
+    """Runs `target` for n = 1, 2, …, killed before its n-th disk step; prints the first n it survived.
+
+    This is the main function of a script, whose argument is a folder. Each n gets a subfolder, filled by `prepare`.
     """
     for step in count(1):
         folder = Path(sys.argv[1]) / str(step)
@@ -64,7 +66,7 @@ def _kill_before_step(step: int) -> Callable[[str, str], None]:
 
 
 async def run_until_survived(script: str, folder: Path) -> int:
-    """Run such a script; the n that it survived."""
+    """Runs a script that calls `kill_at_every_step`; returns the n that it printed."""
     child = await trio.run_process(
         [sys.executable, script, str(folder)],
         capture_stdout=True,

@@ -1,10 +1,10 @@
-"""A home of one's own and a real walrusd on it: a child process, seen through its socket, its log and its end.
+"""A temporary walrusd home for a test, and a real walrusd on it as a child process.
 
     home = Home(tmp_path / "home", ECHO)
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client: ...
 
-Leaving the block stops the daemon with TERM, and checks that it ended well and left nothing behind.
+Leaving the block stops the daemon with SIGTERM, and checks that it exits with 0 and leaves no process or socket.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import trio
 
 ROOT = Path(__file__).parent.parent.parent
 MAX_WAIT_S = 20.0
-"""Before something that should come about within a second is given up; a laden machine is slow."""
+"""Seconds before a test gives up on something that normally takes less than one; a loaded machine is slow."""
 
 ECHO = """
 [daemon]
@@ -36,16 +36,20 @@ model = "echo"
 kind = "echo"
 models = ["echo"]
 """
-"""The least that answers."""
+"""The shortest walrus.toml with a model that answers."""
 
-WALRUSCTL = "from walrusctl.cli import main; main()"
+WALRUSCTL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from walrusctl.cli import main; main()"
+)
+"""A script that runs walrusctl. It restores the default action of SIGINT: a child inherits an ignored SIGINT, as in
+`make test &`, and walrusctl then rightly ignores Ctrl-C."""
 
 LogLine = dict[str, Any]
-"""One line of the daemon's log; what is no JSON stands under "text"."""
+"""One line of the daemon's log; a line that is not JSON is stored under "text"."""
 
 
 class WalrusdProcess:
-    """A running walrusd. What it writes to stderr is read as it comes, so that it never waits for us."""
+    """A running walrusd. A thread reads its stderr, so that the daemon never blocks on a full pipe."""
 
     def __init__(self, command: Sequence[str], socket: Path, environ: Mapping[str, str]) -> None:
         self.socket = socket
@@ -56,7 +60,7 @@ class WalrusdProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            close_fds=False,  # what a test has made inheritable is meant for it
+            close_fds=False,  # a test makes a descriptor inheritable to pass it to the daemon
         )
         self.stderr = ""
         self.log_lines: list[LogLine] = []
@@ -70,36 +74,36 @@ class WalrusdProcess:
         return self.process.pid
 
     def lines_of(self, event: str) -> list[LogLine]:
-        """What has been logged so far of one kind."""
+        """Returns the log lines of one event so far."""
         with self._changed:
             return [line for line in self.log_lines if line.get("event") == event]
 
     def wait_for(self, condition: Callable[[Self], bool]) -> None:
-        """Wait until something holds that a line of the log brings about, or the end of the process."""
+        """Waits until the condition holds or the process ends; the condition is checked after each log line."""
         with self._changed:
             held = self._changed.wait_for(lambda: condition(self) or self._has_ended, MAX_WAIT_S)
-        assert condition(self), f"the daemon {'never got there' if not held else 'ended first'}:\n{self.stderr}"
+        assert condition(self), f"{'the wait timed out' if not held else 'the daemon ended first'}:\n{self.stderr}"
 
     async def wait_for_async(self, condition: Callable[[Self], bool]) -> None:
-        """`wait_for` beside other tasks."""
+        """Runs `wait_for` in a thread, while other tasks run."""
         await trio.to_thread.run_sync(self.wait_for, condition)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def wait_exit(self) -> int:
-        """Wait for the end; the exit status."""
+        """Waits until the process ends; returns the exit status."""
         status = self.process.wait(MAX_WAIT_S)
         self._stderr_thread.join(MAX_WAIT_S)
         return status
 
     def terminate(self) -> int:
-        """Stop it as an init would; the exit status."""
+        """Stops the process with SIGTERM, as an init system does; returns the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait_exit()
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kills the process with SIGKILL."""
         self.process.kill()
         self.wait_exit()
 
@@ -119,7 +123,7 @@ class WalrusdProcess:
 
 
 class Home:
-    """A folder as walrusd wants it, with a walrus.toml of the test's own."""
+    """A walrusd home folder with the test's walrus.toml."""
 
     def __init__(self, path: Path, toml: str = ECHO) -> None:
         self.path = path
@@ -137,7 +141,7 @@ class Home:
 
     @contextlib.contextmanager
     def with_extra_line(self, line: str) -> Iterator[str]:
-        """walrus.toml with a line more for a while; file:line of that."""
+        """Appends a line to walrus.toml for the duration of the block; yields its `file:line`."""
         text = self.toml.read_text()
         self.toml.write_text(f"{text}{line}\n")
         try:
@@ -146,7 +150,7 @@ class Home:
             self.toml.write_text(text)
 
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Nothing of the tester's own environment, above all no keys."""
+        """Returns a minimal environment: it contains nothing of the user's own, above all no API keys."""
         path = os.pathsep.join(str(ROOT / folder) for folder in (".", "protocol", "config"))
         return {"PATH": os.environ["PATH"], "HOME": str(self.path.parent), "PYTHONPATH": path, **(extra or {})}
 
@@ -154,9 +158,9 @@ class Home:
     def walrusd(
         self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
     ) -> Iterator[WalrusdProcess]:
-        """A daemon that is ready. `by`: a command that execs what it is given.
+        """Yields a daemon that is ready. `wrapper` is a command that execs its arguments.
 
-        A block that has ended the daemon itself is asked nothing more.
+        The checks at the end are left out if the block has ended the daemon itself.
         """
         daemon = self.start(*options, environ=environ, wrapper=wrapper)
         try:
@@ -164,27 +168,27 @@ class Home:
             yield daemon
             if daemon.process.poll() is None:
                 children = descendants(daemon.pid)
-                assert daemon.terminate() == 0, "TERM is a good end"
-                assert not [pid for pid in children if _is_alive(pid)], "a child outlived its walrusd"
+                assert daemon.terminate() == 0, "SIGTERM must end the daemon with status 0"
+                assert not [pid for pid in children if _is_alive(pid)], "a child process outlived walrusd"
                 assert not daemon.socket.exists(), "the socket was left behind"
                 self.check_unlocked()
         finally:
             daemon.process.kill()
             daemon.wait_exit()
-            print(daemon.stderr)  # noqa: T201 - pytest shows it beside a failure
+            print(daemon.stderr)  # noqa: T201 - pytest shows it with a failure
 
     def start(
         self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
     ) -> WalrusdProcess:
-        """A daemon that has just been started. The caller ends it."""
+        """Starts a daemon without waiting until it is ready. The caller must end it."""
         command = [*wrapper, sys.executable, "-m", "walrusd", "--home", str(self.path), *options]
-        at = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
-        return WalrusdProcess(command, at, self.environ(environ))
+        socket_path = Path(options[options.index("--socket") + 1]) if "--socket" in options else self.socket
+        return WalrusdProcess(command, socket_path, self.environ(environ))
 
     def run_to_exit(
         self, *options: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
     ) -> tuple[int, str]:
-        """The exit status and the words of a daemon that ends by itself."""
+        """Starts a daemon that ends by itself; returns its exit status and its stderr."""
         daemon = self.start(*options, environ=environ, wrapper=wrapper)
         try:
             return daemon.wait_exit(), daemon.stderr
@@ -195,7 +199,7 @@ class Home:
     def walrusctl(
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A command that has ended."""
+        """Runs walrusctl on this home until it ends."""
         return subprocess.run(
             self.command_line(*arguments),
             cwd=ROOT,
@@ -208,17 +212,17 @@ class Home:
         )
 
     def command_line(self, *arguments: str) -> list[str]:
-        """walrusctl on this home, for who starts it themselves."""
+        """Returns the command line of walrusctl on this home, for tests that start the process themselves."""
         return [sys.executable, "-c", WALRUSCTL, "--home", str(self.path), *arguments]
 
     def wait_until_served(self) -> None:
-        """For a daemon whose log says nothing. A socket tells nobody that it is about to be there."""
+        """Polls the socket until it accepts a connection; for daemons that do not log `ready`."""
         deadline = time.monotonic() + MAX_WAIT_S
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(str(self.socket))
                 return
-            assert time.monotonic() < deadline, "nobody listens"
+            assert time.monotonic() < deadline, "no process listens on the socket"
             time.sleep(0.01)
 
     def check_unlocked(self) -> None:
@@ -227,7 +231,7 @@ class Home:
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process, and theirs."""
+    """Returns the pids of all descendants of a process."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

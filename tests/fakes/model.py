@@ -1,4 +1,4 @@
-"""A model whose every reply is in the test's hand."""
+"""A fake model for tests: it answers with functions that the test provides."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +11,7 @@ Responder = Callable[[ModelRequest, OnChunk], Awaitable[Reply]]
 
 
 class FakeModel:
-    """Answers with `speak`; keeps what it was asked."""
+    """A model that answers with `respond` and records the messages of each request."""
 
     def __init__(self, respond: Responder | None = None) -> None:
         self.respond = respond or replies("ok")
@@ -30,44 +30,44 @@ class FakeModel:
 
 
 def replies(text: str) -> Responder:
-    async def speak(_: ModelRequest, say: OnChunk) -> Reply:
+    async def respond(_: ModelRequest, on_chunk: OnChunk) -> Reply:
         await trio.lowlevel.checkpoint()
-        say(TextChunk(text))
+        on_chunk(TextChunk(text))
         return Reply(content=text, model="fake", provider="fake", cost_usd=0.0)
 
-    return speak
+    return respond
 
 
 def in_turn(*responders: Responder) -> Responder:
-    """The first speaks first, and so on."""
+    """Returns a responder that answers each request with the next of the responders."""
     left = list(responders)
 
-    async def speak(request: ModelRequest, say: OnChunk) -> Reply:
-        return await left.pop(0)(request, say)
+    async def respond(request: ModelRequest, on_chunk: OnChunk) -> Reply:
+        return await left.pop(0)(request, on_chunk)
 
-    return speak
+    return respond
 
 
 def calls(*tool_calls: ToolCall) -> Responder:
-    async def speak(_: ModelRequest, __: OnChunk) -> Reply:
+    async def respond(_: ModelRequest, __: OnChunk) -> Reply:
         await trio.lowlevel.checkpoint()
         return Reply(calls=tool_calls, finish="tool_calls", cost_usd=0.0)
 
-    return speak
+    return respond
 
 
 def fails(failure: Exception, after: str = "") -> Responder:
-    async def speak(_: ModelRequest, say: OnChunk) -> Reply:
+    async def respond(_: ModelRequest, on_chunk: OnChunk) -> Reply:
         await trio.lowlevel.checkpoint()
         if after:
-            say(TextChunk(after))
+            on_chunk(TextChunk(after))
         raise failure
 
-    return speak
+    return respond
 
 
 class BlockingReply:
-    """A speaker that says `before`, tells that it is `reached`, and waits until it is `opened`."""
+    """A responder that emits `text_before`, sets `reached` and waits for `released` to go on."""
 
     def __init__(self, text_before: str = "", text_after: str = "ok") -> None:
         self.reached = trio.Event()

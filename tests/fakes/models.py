@@ -1,4 +1,4 @@
-"""The models of a configuration, with a spawner of their own for the engines of local ones."""
+"""Opens the models of a configuration, with a spawner for the engines of local models."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +13,6 @@ from walrusd.providers.registry import Models, open_models
 async def open_models_with_spawner(
     providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], **options: Any
 ) -> AsyncIterator[Models]:
-    """`around`: what else open_models takes."""
+    """Yields the opened models; `options` are passed on to `open_models`."""
     async with Spawner(0o077) as spawner, open_models(providers, models, spawner=spawner, **options) as opened:
         yield opened

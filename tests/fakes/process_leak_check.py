@@ -1,6 +1,6 @@
-"""What a test has left running: processes that descend from this one, or that live in the test's folders.
+"""Finds processes that a test left running: descendants of this process, or processes that use the test's folders.
 
-Cheap enough for every test: only processes that were not there before are looked into.
+It is cheap enough for every test, because only processes that started during the test are examined.
 """
 
 import os
@@ -10,7 +10,7 @@ from walrusd.host.kill import wait_exited
 from walrusd.host.procfs import ProcInfo, descendants, read_environment, read_proc
 
 MAX_EXIT_WAIT_S = 10.0
-"""For what was killed and has not ended yet."""
+"""Seconds to wait for processes that were killed and have not ended yet."""
 
 
 def all_pids() -> frozenset[int]:
@@ -18,9 +18,10 @@ def all_pids() -> frozenset[int]:
 
 
 def find_leaked_processes(before: frozenset[int], folder: str, max_wait_s: float = MAX_EXIT_WAIT_S) -> list[ProcInfo]:
-    """Who is there that was not there before, and is ours; `folder` stands in the environment of those that are.
+    """Returns the processes that the test started and left running.
 
-    Waits for those that are about to end. One that has ended and was not reaped is left, too.
+    They are not in `before`, and descend from this process or have `folder` in their environment. Waits for processes
+    that are about to end. A process that has ended but was not reaped counts as leaked.
     """
     deadline = time.monotonic() + max_wait_s
     while (found := _new_processes(before, folder)) and time.monotonic() < deadline:

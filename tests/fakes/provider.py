@@ -1,18 +1,18 @@
-"""An OpenAI-compatible server for tests and benchmarks: real HTTP/1.1 on loopback, answers as told.
+"""A fake OpenAI-compatible server for tests: real HTTP/1.1 on the loopback interface, with scripted answers.
 
 In a test:
 
     async with open_provider() as fake:
-        fake.will(says("Hello"), refuses(429), cuts("Hel"))    # one behaviour a request, in order
-        ...                                                     # a client of fake.url, e.g. http://127.0.0.1:1/v1
+        fake.enqueue(replies("Hello"), responds_with(429), cuts_connection("Hel"))  # one per request, in order
+        ...  # a client uses fake.url, e.g. http://127.0.0.1:1/v1
         assert fake.requests[0].body["model"] == "m"
 
-`fake.always(behaviour)` answers what `will` has not answered; `fake.choose = function of the request` decides by its
-content. What nobody has told about gets a 500 that says so. `pieces` are sent in one write unless `apart` or a `gate`
-is given: a gate is one trio.Event a piece, awaited before it, or one for all.
+When the queue is empty, `fake.choose`, a function of the request, decides; then the behaviour of `set_default`. A
+request without any of these gets a 500. Text is sent in one write unless `separate_writes` or a `gate` is given.
+A gate is a trio.Event awaited before each piece, or a sequence with one event for each piece.
 
-In a process of its own: `python -m tests.fakes.provider --port 0` prints its URL. There a model named "x-N" answers N
-pieces, each in a write of its own; any other answers one.
+As a process: `python -m tests.fakes.provider --port 0` prints its URL. There a model named "x-N" answers with N pieces,
+each in a separate write; any other model answers with one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class ReceivedRequest:
     headers: dict[str, str]
     body: dict[str, Any]
     raw: bytes
-    """The body as it came."""
+    """The body as received."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ class ReceivedRequest:
 
     @property
     def last_content(self) -> str:
-        """The content of its last message, where that is a text."""
+        """The content of the last message, if that is a text."""
         return str(self.messages[-1]["content"])
 
 
@@ -61,13 +61,13 @@ class Exchange:
         await self._stream.send_all(data)
 
     async def wait_disconnect(self) -> None:
-        """Wait until the client has closed its end."""
+        """Waits until the client has closed its side of the connection."""
         self.keep_alive = False
         while await self._stream.receive_some():
             pass
 
     def close_after(self) -> None:
-        """Close the connection after this, whatever was promised."""
+        """Closes the connection after this answer, whatever its headers say."""
         self.keep_alive = False
 
 
@@ -76,14 +76,14 @@ Behaviour = Callable[[Exchange], Awaitable[None]]
 
 @dataclass
 class FakeProvider:
-    """What it is told to do, and what it was asked."""
+    """The scripted behaviours of the server, and the requests that it received."""
 
     port: int
     requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
-    """Accepted so far."""
+    """The number of connections accepted so far."""
     disconnects: int = 0
-    """Requests whose client went away before it had its answer."""
+    """The number of requests whose client disconnected before the answer was complete."""
     choose: Callable[[ReceivedRequest], Behaviour | None] = lambda _: None
     record: bool = True
     _next: deque[Behaviour] = field(default_factory=deque)
@@ -92,7 +92,7 @@ class FakeProvider:
 
     @property
     def url(self) -> str:
-        """The base_url of a provider."""
+        """The base_url for a provider's configuration."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def enqueue(self, *behaviours: Behaviour) -> None:
@@ -102,12 +102,12 @@ class FakeProvider:
         self._default = behaviour
 
     async def wait_until(self, condition: Callable[["FakeProvider"], bool]) -> None:
-        """Wait for something to be so, e.g. `await fake.until(lambda fake: len(fake.requests) == 2)`."""
+        """Waits until the condition holds, e.g. `await fake.wait_until(lambda fake: len(fake.requests) == 2)`."""
         while not condition(self):
             await self._changed.wait()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection. A client that goes away is a client's right."""
+        """Serves one connection. A client may disconnect at any time."""
         self.connections += 1
         self._notify_changed()
         async with stream:
@@ -134,7 +134,7 @@ class FakeProvider:
         return (
             self.choose(request)
             or self._default
-            or responds_with(500, {"error": {"message": "the fake was told nothing"}})
+            or responds_with(500, {"error": {"message": "the fake provider has no behaviour for this request"}})
         )
 
     def _notify_changed(self) -> None:
@@ -143,12 +143,12 @@ class FakeProvider:
 
 
 class _ClientDisconnected(Exception):
-    """The client closed its end."""
+    """The client closed its side of the connection."""
 
 
 @asynccontextmanager
 async def open_provider(port: int = 0) -> AsyncIterator[FakeProvider]:
-    """A server that listens when the block begins, and is gone with all its connections when it ends."""
+    """Yields a server that listens; the end of the block closes it and all its connections."""
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
         fake = FakeProvider(listener.socket.getsockname()[1])
@@ -170,7 +170,7 @@ def replies(
     separate_writes: bool = False,
     gate: trio.Event | Sequence[trio.Event] = (),
 ) -> Behaviour:
-    """Streams an answer. A text given as a list is streamed in those pieces; `calls` are (name, arguments)."""
+    """Streams an answer. A list of texts is streamed in these pieces; `calls` are (name, arguments)."""
     pieces = [text] if isinstance(text, str) else list(text)
     deltas: list[dict[str, Any]] = [{"role": "assistant"}]
     deltas += [{"reasoning_content": thinking}] if thinking else []
@@ -184,10 +184,10 @@ def replies(
     if not (separate_writes or isinstance(gate, trio.Event) or gate):
         whole = STREAM_HEAD + _http_chunk(head + b"".join(said) + tail) + LAST_CHUNK
 
-        async def at_once(exchange: Exchange) -> None:
+        async def send_whole(exchange: Exchange) -> None:
             await exchange.send(whole)
 
-        return at_once
+        return send_whole
     gates = itertools.repeat(gate) if isinstance(gate, trio.Event) else iter(gate)
 
     async def piece_by_piece(exchange: Exchange) -> None:
@@ -202,12 +202,12 @@ def replies(
 
 
 def calls_tools(*tool_calls: tuple[str, dict[str, Any] | str], text: str = "") -> Behaviour:
-    """Streams tool calls: `calls(("read", {"path": "a"}))`."""
+    """Streams tool calls: `calls_tools(("read", {"path": "a"}))`."""
     return replies(text, calls=tool_calls)
 
 
 def responds_with(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Behaviour:
-    """Answers with a status. A body that is no bytes is sent as JSON."""
+    """Answers with an HTTP status. A body that is not bytes is sent as JSON."""
     if body is None:
         body = {"error": {"message": f"refused with {status}", "type": "error", "code": None}}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -217,12 +217,12 @@ def responds_with(status: int, body: Any = None, headers: dict[str, str] | None 
 
 
 def replies_unstreamed(message: dict[str, Any], finish: str = "stop") -> Behaviour:
-    """Answers without streaming, as some servers do whatever they are asked."""
+    """Answers without streaming, as some servers do even if a stream was requested."""
     return responds_with(200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE})
 
 
 def streams_events(*events: Any, done: bool = True, head: bool = True) -> Behaviour:
-    """Streams just these events: bytes are the data as they are, all else is sent as JSON. Then it ends in form."""
+    """Streams these events, bytes as they are and other values as JSON; then ends the response."""
     body = b"".join(b"data: %s\n\n" % event if isinstance(event, bytes) else _event(event) for event in events)
     return sends_bytes(
         (STREAM_HEAD if head else b"") + _http_chunk(body + (b"data: [DONE]\n\n" if done else b"")) + LAST_CHUNK
@@ -230,7 +230,7 @@ def streams_events(*events: Any, done: bool = True, head: bool = True) -> Behavi
 
 
 def sends_bytes(data: bytes) -> Behaviour:
-    """Sends just these bytes, head and all."""
+    """Sends exactly these bytes as the whole response."""
 
     async def send(exchange: Exchange) -> None:
         await exchange.send(data)
@@ -239,9 +239,9 @@ def sends_bytes(data: bytes) -> Behaviour:
 
 
 def hangs(text: str = "", *, in_call: str = "") -> Behaviour:
-    """Never answers; with a text, never after having said it, and `in_call`, in the second of two calls of that tool.
+    """Never completes the answer, and waits until the client disconnects, which `disconnects` counts.
 
-    Ends when the client goes, which `gone` counts.
+    With a text it hangs after sending it; with `in_call`, in the middle of the second of two calls of that tool.
     """
     said = _chunk({"content": text}) if text else b""
     if in_call:
@@ -257,7 +257,7 @@ def hangs(text: str = "", *, in_call: str = "") -> Behaviour:
 
 
 def cuts_connection(text: str = "") -> Behaviour:
-    """Closes the connection; with a text, after having said it."""
+    """Closes the connection; with a text, after sending it."""
 
     async def cut(exchange: Exchange) -> None:
         if text:
@@ -268,7 +268,7 @@ def cuts_connection(text: str = "") -> Behaviour:
 
 
 def sends_garbage(data: bytes = b"\x00\x01 this is no HTTP \xff\r\n\r\n") -> Behaviour:
-    """Sends bytes that are no HTTP and closes."""
+    """Sends bytes that are not HTTP and closes the connection."""
 
     async def send(exchange: Exchange) -> None:
         await exchange.send(data)
@@ -284,7 +284,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 async def _receive(stream: trio.SocketStream, buffer: bytearray) -> ReceivedRequest | None:
-    """The next request of a connection, or None at its end."""
+    """Returns the next request of a connection, or None at its end."""
     while (end := buffer.find(b"\r\n\r\n")) < 0:
         if not await _receive_more(stream, buffer):
             return None
@@ -309,7 +309,7 @@ async def _receive_more(stream: trio.SocketStream, buffer: bytearray) -> bool:
 
 
 def _call_chunks(tool_calls: Sequence[tuple[str, dict[str, Any] | str]]) -> list[bytes]:
-    """Each call in two chunks, as servers send them: its head, then its arguments."""
+    """Returns two chunks for each call, as servers send them: its head, then its arguments."""
     chunks = []
     for index, (name, arguments) in enumerate(tool_calls):
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
@@ -329,7 +329,7 @@ def _event(body: Any) -> bytes:
 
 
 def _http_chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""  # an empty one would be the last
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""  # an empty chunk would end the response
 
 
 # A process of its own
@@ -347,7 +347,7 @@ async def main(port: int) -> None:
 
     async with open_provider(port) as fake:
         fake.record, fake.choose = False, choose
-        print(fake.url, flush=True)  # noqa: T201 - how its starter learns where it is
+        print(fake.url, flush=True)  # noqa: T201 - the parent process reads the URL
         await trio.sleep_forever()
 
 

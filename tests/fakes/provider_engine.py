@@ -1,8 +1,8 @@
-"""A stand-in for the local model's engine: `python -m tests.fakes.provider_engine`.
+"""A fake engine of a local model: `python -m tests.fakes.provider_engine`.
 
-It takes its order as the real one does and lives by the same rule. What it does is written in the file that it is
-given as weights: `ready` serves, `die` ends at once with a last word, `die later` ends in the middle of an answer,
-`babble` prints nonsense, `load` never gets ready.
+Like the real engine it reads its order from stdin and exits when stdin closes. Its behaviour is the content of the file
+that the order names as weights: `ready` serves, `die` exits at once with an error message, `die later` exits in the
+middle of an answer, `babble` prints a line that is not JSON, `load` never becomes ready.
 """
 
 import json
@@ -26,20 +26,20 @@ async def main(behaviour_name: str) -> None:
     behaviours: dict[str, Behaviour] = {"ready": replies("hello"), "die later": die_mid_answer}
     async with open_provider() as fake:
         fake.set_default(behaviours[behaviour_name])
-        print(json.dumps({"url": fake.url.removesuffix("/v1")}), flush=True)  # noqa: T201 - how its parent knows
+        print(json.dumps({"url": fake.url.removesuffix("/v1")}), flush=True)  # noqa: T201 - read by the parent
         await trio.sleep_forever()
 
 
 if __name__ == "__main__":
     order = json.loads(sys.stdin.buffer.readline())
     exit_when_stdin_closes()
-    conduct = Path(order["weights"]).read_text()
-    if conduct == "load":
+    behaviour = Path(order["weights"]).read_text()
+    if behaviour == "load":
         trio.run(trio.sleep_forever)
-    elif conduct == "babble":
-        print("hello?", flush=True)  # noqa: T201 - no line of JSON
+    elif behaviour == "babble":
+        print("hello?", flush=True)  # noqa: T201 - not a line of JSON
         trio.run(trio.sleep_forever)
-    elif conduct == "die":
+    elif behaviour == "die":
         sys.exit(f"cannot load {order['weights']} with the key {order['key']}")
     else:
-        trio.run(main, conduct)
+        trio.run(main, behaviour)

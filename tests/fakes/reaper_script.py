@@ -1,8 +1,7 @@
-"""A process that adopts orphans, as walrusd does.
+"""A script that adopts and reaps orphans as walrusd does: `python -m tests.fakes.reaper_script SCENARIO`.
 
-`python -m tests.fakes.reaper_script SCENARIO` prints a line of JSON.
-
-It is one of its own because it reaps whatever ends, and is the parent of all it has started in the end.
+It prints one line of JSON: the result of the scenario, the log lines, and the pids of the children that are left.
+It is a process of its own because it reaps every child that ends, and becomes the parent of all orphans.
 """
 
 import json
@@ -23,16 +22,18 @@ from walrusd.host.spawner import Spawner
 
 DEFAULT_NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
 ORPHAN_SCRIPT = "setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &"
-"""It leaves the session, and says its number then."""
+"""A shell command that starts an orphan: it leaves the session, and then prints its pid."""
 
 
-async def start_bash(spawner: Spawner, script: str, *, gated: bool = False, dies_with_us: bool = True) -> Child:
+async def start_bash(
+    spawner: Spawner, script: str, *, with_start_barrier: bool = False, dies_with_daemon: bool = True
+) -> Child:
     return await spawner.spawn(
         ["bash", "-c", script],
         cwd=os.getcwd(),
         env=dict(os.environ),
-        with_start_barrier=gated,
-        dies_with_daemon=dies_with_us,
+        with_start_barrier=with_start_barrier,
+        dies_with_daemon=dies_with_daemon,
     )
 
 
@@ -41,7 +42,7 @@ async def read_output(child: Child) -> str:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Nobody is told when something has been reaped: look again and again."""
+    """Polls the condition: reaping sends no notification."""
     while True:
         if condition():
             return
@@ -49,9 +50,9 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 async def flood(spawner: Spawner) -> object:
-    """200 orphans that end, beside 100 children that end: the statuses that were told, and who was left unreaped.
+    """Runs 200 orphans beside 100 children; returns the children's statuses and all unreaped pids.
 
-    The last ten are asked for their status only when all has been reaped that there was to reap.
+    The status of the last ten children is read only after everything else has been reaped.
     """
     statuses: list[int] = []
     late = [await start_bash(spawner, f"exit {status}") for status in range(90, 100)]
@@ -78,47 +79,50 @@ async def flood(spawner: Spawner) -> object:
     return {"statuses": sorted(statuses), "left": child_pids(os.getpid()), "running": spawner.unreaped_count}
 
 
-async def left_behind(spawner: Spawner) -> object:
-    """A stray that is told of and left alone."""
+async def leave_orphan(spawner: Spawner) -> object:
+    """Adopts an orphan and leaves it running; returns its pid and its parent's pid."""
     async with await start_bash(spawner, ORPHAN_SCRIPT) as child:
-        stray = int(await read_output(child))
-    seen = read_proc(stray)
-    return {"stray": stray, "parent": seen and seen.ppid, "ours": os.getpid()}
+        orphan = int(await read_output(child))
+    seen = read_proc(orphan)
+    return {"orphan": orphan, "parent": seen and seen.ppid, "ours": os.getpid()}
 
 
-async def killed(spawner: Spawner) -> object:
-    """A stray that kill_all ends, and that is reaped then."""
+async def kill_orphan(spawner: Spawner) -> object:
+    """Kills an adopted orphan with `kill_all`, and waits until it is reaped."""
     async with await start_bash(spawner, ORPHAN_SCRIPT) as child:
-        stray = int(await read_output(child))
+        orphan = int(await read_output(child))
     spawner.kill_all()
-    await wait_until(lambda: read_proc(stray) is None)
+    await wait_until(lambda: read_proc(orphan) is None)
     return {"left": child_pids(os.getpid())}
 
 
-async def stranger(spawner: Spawner) -> object:
-    """What was a child of this process before it could adopt anybody, with a child of its own; and a stray of ours."""
+async def list_preexisting(spawner: Spawner) -> object:
+    """Starts an orphan; returns its pid and the pids of the descendants from before the exec."""
     async with await start_bash(spawner, ORPHAN_SCRIPT) as child:
-        stray = int(await read_output(child))
-    return {"stray": stray, "strangers": [seen.pid for seen in descendants(os.getpid()) if seen.pid != stray]}
+        orphan = int(await read_output(child))
+    return {"orphan": orphan, "preexisting": [seen.pid for seen in descendants(os.getpid()) if seen.pid != orphan]}
 
 
-async def killed_beside_a_stranger(spawner: Spawner) -> object:
-    told = await stranger(spawner)
+async def kill_beside_preexisting(spawner: Spawner) -> object:
+    result = await list_preexisting(spawner)
     spawner.kill_all()
-    return told
+    return result
 
 
-async def mortal(spawner: Spawner) -> object:
-    """Children that the test sees after our end: behind the gate, about to die with us, and about to stay."""
-    gated = [await start_bash(spawner, "echo done > it", gated=True, dies_with_us=dies) for dies in (True, False)]
+async def start_and_wait(spawner: Spawner) -> object:
+    """Starts two children behind the start barrier and two running ones; then waits to be killed."""
+    gated = [
+        await start_bash(spawner, "echo done > it", with_start_barrier=True, dies_with_daemon=dies)
+        for dies in (True, False)
+    ]
     dying = await start_bash(spawner, "exec sleep 1000")
-    staying = await start_bash(spawner, "exec sleep 1000", dies_with_us=False)
+    staying = await start_bash(spawner, "exec sleep 1000", dies_with_daemon=False)
     print(json.dumps([child.pid for child in (*gated, dying, staying)]), flush=True)  # noqa: T201 - what the test reads
     await trio.sleep_forever()
 
 
 async def no_files(spawner: Spawner) -> object:
-    """As many descriptors as there are, from the first child on."""
+    """Spawns a child when no file descriptor is free; returns the error."""
     limit_open_files()
     try:
         return await spawn_failure(spawner)
@@ -127,12 +131,12 @@ async def no_files(spawner: Spawner) -> object:
 
 
 def limit_open_files() -> None:
-    """Those that are open stay so."""
+    """Allows no further descriptors; those that are open stay open."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, DEFAULT_NOFILE[1]))
 
 
 async def no_files_to_look_with(spawner: Spawner) -> object:
-    """One child is closed when there is no descriptor to look at it with, and another is left to be."""
+    """Closes one of two children while no descriptor is free to read /proc; returns how many remain."""
     children = [await start_bash(spawner, "exec sleep 1000") for _ in range(2)]
     limit_open_files()
     await children[0].aclose()
@@ -141,7 +145,7 @@ async def no_files_to_look_with(spawner: Spawner) -> object:
 
 
 async def no_forks(spawner: Spawner) -> object:
-    """As many processes as there may be; root knows no such limit."""
+    """Spawns a child at the process limit; returns the error. Root is not limited, so it becomes nobody."""
     await (await start_bash(spawner, "exit 0")).aclose()
     if os.getuid() == 0:
         os.setresuid(65534, 65534, 65534)
@@ -158,8 +162,8 @@ async def spawn_failure(spawner: Spawner) -> list[str]:
 
 
 SCENARIOS: tuple[Callable[[Spawner], Awaitable[object]], ...] = (
-    *(flood, left_behind, killed, mortal),
-    *(stranger, killed_beside_a_stranger),
+    *(flood, leave_orphan, kill_orphan, start_and_wait),
+    *(list_preexisting, kill_beside_preexisting),
     *(no_files, no_files_to_look_with, no_forks),
 )
 
@@ -171,10 +175,10 @@ async def main(name: str) -> None:
     with capture_logs() as logs:
         async with Spawner(0o022) as spawner, trio.open_nursery() as nursery:
             await nursery.start(spawner.adopt_and_reap)
-            told = await scenario(spawner)
+            result = await scenario(spawner)
             nursery.cancel_scope.cancel()
     resource.setrlimit(resource.RLIMIT_NOFILE, DEFAULT_NOFILE)
-    print(json.dumps([told, logs, child_pids(os.getpid())]))  # noqa: T201 - what the test reads
+    print(json.dumps([result, logs, child_pids(os.getpid())]))  # noqa: T201 - what the test reads
 
 
 if __name__ == "__main__":

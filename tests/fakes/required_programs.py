@@ -1,4 +1,4 @@
-"""Tests that need a program: they skip without it, unless WALRUS_REQUIRE names it; then they fail."""
+"""Finds programs that tests need: a test is skipped without its program, or fails if WALRUS_REQUIRE names it."""
 
 import os
 import shutil
@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-"""mkfs and its like are not in everybody's PATH."""
+"""Folders to search: mkfs and similar programs are not in every user's PATH."""
 
 
 def find_program(name: str) -> str:
-    """Returns the path of a program. Skips the test that asks if it is missing, or fails it if it is required."""
+    """Returns the path of a program. If it is missing, skips the test, or fails it if it is required."""
     if path := shutil.which(name, path=SEARCH_PATH):
         return path
     if name in os.environ.get("WALRUS_REQUIRE", "").split(","):

@@ -1,4 +1,4 @@
-"""An account to install a service in, and a walrusctl to type at."""
+"""A user account in a temporary folder, in which tests run `walrusctl service`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.fakes.walrusctl_runner import WalrusctlRunner
 
 
 class ServiceAccount(WalrusctlRunner):
-    """A user's account: a home folder, its config folder, a home of walrusd that may not be there yet."""
+    """A user account: a home folder, its config folder, and a walrusd home that may not exist yet."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "account" / ".openwalrus")

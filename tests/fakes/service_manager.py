@@ -1,7 +1,8 @@
-"""A service manager of the test's own: the socket it is notified on, and the shim that hands a socket over.
+"""A fake service manager for tests: a notify socket, and a wrapper command that passes a listening socket on.
 
-with ServiceManager(tmp_path) as manager, manager.keeps(home.socket) as listener:
-    with home.walrusd(by=manager.hands_over(listener), environ=manager.environ(watchdog_s=0.2)):
+with FakeServiceManager(tmp_path) as manager, manager.listen(home.socket) as listener:
+    wrapper = manager.socket_activation_command(listener)
+    with home.walrusd(wrapper=wrapper, environ=manager.environ(watchdog_s=0.2)):
         manager.wait_for("READY=1")
 """
 
@@ -18,10 +19,10 @@ from tests.fakes.home import MAX_WAIT_S
 
 _SHIM = """
 import os, sys
-given = int(sys.argv[1])
-if given != 3:
-    os.dup2(given, 3)
-    os.close(given)
+fd = int(sys.argv[1])
+if fd != 3:
+    os.dup2(fd, 3)
+    os.close(fd)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="walrusd.socket")
 os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -31,7 +32,7 @@ class FakeServiceManager:
     def __init__(self, folder: Path, name: str = "notify", *, abstract: bool = False) -> None:
         self.address = f"@{folder}/{name}" if abstract else f"{folder}/{name}"
         self.notifications: list[str] = []
-        """All that has been read so far, a line each."""
+        """All notification lines that have been read so far."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address.replace("@", "\0", 1))
         self._socket.settimeout(MAX_WAIT_S)
@@ -43,19 +44,19 @@ class FakeServiceManager:
         self._socket.close()
 
     def environ(self, watchdog_s: float | None = None) -> dict[str, str]:
-        """What it gives a service beside the rest."""
-        timed = {} if watchdog_s is None else {"WATCHDOG_USEC": str(round(watchdog_s * 1e6))}
-        return {"NOTIFY_SOCKET": self.address, **timed}
+        """Returns the variables that a service manager adds to the environment of a service."""
+        watchdog = {} if watchdog_s is None else {"WATCHDOG_USEC": str(round(watchdog_s * 1e6))}
+        return {"NOTIFY_SOCKET": self.address, **watchdog}
 
     def wait_for(self, line: str, times: int = 1) -> list[str]:
-        """All lines up to the one that begins so, as often; they are not waited for again."""
+        """Reads notifications until `times` lines begin with `line`; returns all lines read in this call."""
         since = len(self.notifications)
-        while sum(said.startswith(line) for said in self.notifications[since:]) < times:
+        while sum(notified.startswith(line) for notified in self.notifications[since:]) < times:
             self.notifications += self._socket.recv(4096).decode().splitlines()
         return self.notifications[since:]
 
     def read_pending(self) -> list[str]:
-        """The messages that have come and were not read yet, each whole."""
+        """Returns the datagrams that have arrived and were not read yet."""
         found = []
         self._socket.settimeout(0)
         with contextlib.suppress(BlockingIOError):
@@ -66,7 +67,7 @@ class FakeServiceManager:
 
     @contextlib.contextmanager
     def listen(self, path: Path) -> Iterator[socket.socket]:
-        """A socket unit: it listens whether anybody accepts or not."""
+        """Listens on `path` like a socket unit, whether a service accepts or not."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             os.chmod(path, 0o600)
@@ -76,5 +77,5 @@ class FakeServiceManager:
         path.unlink()
 
     def socket_activation_command(self, listener: socket.socket) -> list[str]:
-        """A command that execs what it is given, as a service with a socket."""
+        """Returns a command that execs its arguments as a service that inherits the listening socket."""
         return [sys.executable, "-c", _SHIM, str(listener.fileno())]

@@ -1,6 +1,6 @@
-"""Both stores behind one door: disks that a test opens, closes and opens again, as a daemon does over its restarts.
+"""Both stores behind one interface: disks on which a test opens a log several times, as a daemon does over restarts.
 
-`disk` is a fixture that runs a test on both; import it, or make one store's disk where only that is meant.
+The fixture `disk` runs a test on both stores: import it, or create the disk of one store if a test is about that one.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,10 @@ from walrusd.store.sqlite import SqliteLog
 
 class LogDisk(Protocol):
     async def open(self) -> Log:
-        """The log as the last one left it. Close that one first; a memory log that was not is as good as killed."""
+        """Opens the log in the state that the previous one left.
+
+        Close the previous log first; a memory log that was not closed behaves as if its daemon had been killed.
+        """
 
 
 class SqliteDisk(Struct):
@@ -54,34 +57,34 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> LogDisk:
 
 
 def _unexpected_callback(_: object) -> None:
-    raise AssertionError("submitted without `outcomes` or `commit`: nobody waits for this write")
+    raise AssertionError("a write was submitted without `submit_all` or `commit`, so that no test waits for it")
 
 
 write = partial(Write, committed=_unexpected_callback, failed=_unexpected_callback)
-"""A write without its callbacks: `outcomes` and `commit` bring them."""
+"""Creates a write without callbacks; `submit_all` and `commit` set them."""
 
 
 async def submit_all(log: Log, *writes: Write) -> list[int | Exception]:
-    """Submit all at once. What became of each: the offset of its first body, or the failure."""
-    settled: dict[int, int | Exception] = {}
-    all_settled = trio.Event()
+    """Submits all writes at once; returns for each the offset of its first body, or the error."""
+    outcomes: dict[int, int | Exception] = {}
+    all_done = trio.Event()
 
-    def settle(place: int, outcome: int | Exception) -> None:
-        assert place == len(settled), "outcomes come in the order of submission"
-        settled[place] = outcome
-        if len(settled) == len(writes):
-            all_settled.set()
+    def set_outcome(index: int, outcome: int | Exception) -> None:
+        assert index == len(outcomes), "outcomes come in the order of submission"
+        outcomes[index] = outcome
+        if len(outcomes) == len(writes):
+            all_done.set()
 
-    for place, one in enumerate(writes):
-        one.committed = one.failed = partial(settle, place)
+    for index, one in enumerate(writes):
+        one.committed = one.failed = partial(set_outcome, index)
         log.submit(one)
-    assert not settled, "submit only takes; outcomes come later"
-    await all_settled.wait()
-    return list(settled.values())
+    assert not outcomes, "submit must not call back before it returns"
+    await all_done.wait()
+    return list(outcomes.values())
 
 
 async def commit(log: Log, *writes: Write) -> list[int]:
-    """Submit all at once; the offset of each one's first body. Raises the first failure."""
+    """Submits all writes at once; returns the offset of each one's first body. Raises the first error."""
     offsets: list[int] = []
     for outcome in await submit_all(log, *writes):
         if isinstance(outcome, Exception):

@@ -1,4 +1,4 @@
-"""A systemctl, loginctl and journalctl for the PATH: shell scripts that keep what they were asked, and files."""
+"""Fake systemctl, loginctl and journalctl programs: shell scripts that answer from files and record their arguments."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ NRestarts=0
 
 
 class FakeSystemd:
-    """The programs in `path`. The service stops at nothing; `service` is set to what systemctl is to show of it."""
+    """Installs the fake programs in the folder `path`; the `set_…` methods define what they print."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,21 +62,21 @@ class FakeSystemd:
 
     @property
     def commands(self) -> list[str]:
-        """What was done through it: every command but those that only look."""
+        """The recorded systemctl commands, without those that only read."""
         file = self.folder / "asked"
         lines = file.read_text().splitlines() if file.exists() else []
-        told = [line.removeprefix("--user --no-ask-password ") for line in lines]
-        return [line for line in told if line.split()[0] not in ("show", "show-environment", "loginctl")]
+        commands = [line.removeprefix("--user --no-ask-password ") for line in lines]
+        return [line for line in commands if line.split()[0] not in ("show", "show-environment", "loginctl")]
 
     def set_environment(self, *pairs: str) -> None:
-        """The environment of services."""
+        """Sets the environment that systemctl shows for services."""
         (self.folder / "environment").write_text("\n".join(pairs))
 
     def set_service(self, properties: str) -> None:
         (self.folder / "service").write_text(properties)
 
     def set_socket(self, properties: str) -> None:
-        """What is shown of the socket, where that is not what is shown of the service."""
+        """Sets the properties that are shown for the socket; by default those of the service are shown."""
         (self.folder / "walrusd.socket").write_text(properties)
 
     def set_journal(self, entry: str) -> None:

@@ -1,6 +1,6 @@
-"""What providers insist on of the messages of a request, each rule said in words where it is broken.
+"""Checks the messages of a request against the rules of providers; each violation is described by a text.
 
-They are stricter than any one server: what passes here is refused by none.
+The checks are stricter than any single server: no server refuses messages that pass here.
 """
 
 import json
@@ -18,23 +18,23 @@ ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 def openai_violations(messages: Sequence[Json]) -> list[str]:
-    """Of the `messages` of a chat-completions request."""
-    said = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    """Returns the violations in the `messages` of an OpenAI chat-completions request."""
+    chat = messages[1:] if messages and messages[0]["role"] == "system" else messages
     return [
-        *_role_order_violations(said, ends_with={"user", "tool"}),
-        *_openai_pairing_violations(said),
-        *_openai_content_violations(said),
+        *_role_order_violations(chat, ends_with={"user", "tool"}),
+        *_openai_pairing_violations(chat),
+        *_openai_content_violations(chat),
     ]
 
 
 def _role_order_violations(messages: Sequence[Json], ends_with: set[str]) -> Iterator[str]:
     if not messages or messages[0]["role"] != "user":
-        yield "the first is not a user's"
+        yield "the first message is not from the user"
     elif messages[-1]["role"] not in ends_with:
-        yield f"the last is {messages[-1]['role']}'s"
+        yield f"the last message is from {messages[-1]['role']}"
     for before, message in pairwise(messages):
         if before["role"] == message["role"] == "assistant":
-            yield "the assistant speaks twice"
+            yield "two assistant messages in a row"
 
 
 def _openai_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
@@ -42,13 +42,13 @@ def _openai_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
     for message in messages:
         if message["role"] == "tool":
             if not waiting or message["tool_call_id"] != waiting.pop(0):
-                yield f"an answer to no call, or out of turn: {message['tool_call_id']}"
+                yield f"an answer without a call, or out of order: {message['tool_call_id']}"
             continue
         if waiting:
             yield f"calls without an answer: {waiting}"
         waiting = [call["id"] for call in message.get("tool_calls") or ()]
         if len(set(waiting)) < len(waiting):
-            yield f"an id twice: {waiting}"
+            yield f"a call id is used twice: {waiting}"
     if waiting:
         yield f"calls without an answer: {waiting}"
 
@@ -66,7 +66,7 @@ def _openai_content_violations(messages: Sequence[Json]) -> Iterator[str]:
             case {"role": "tool", "content": str(), "tool_call_id": str()}:
                 pass
             case _:
-                yield f"no content: {message}"
+                yield f"a message without content: {message}"
 
 
 def _openai_call_violations(call: Json) -> Iterator[str]:
@@ -79,13 +79,13 @@ def _openai_call_violations(call: Json) -> Iterator[str]:
             except ValueError:
                 is_object = False
             if not is_object:
-                yield f"arguments that are no JSON object: {arguments}"
+                yield f"arguments that are not a JSON object: {arguments}"
         case _:
-            yield f"no call: {call}"
+            yield f"not a valid call: {call}"
 
 
 def anthropic_violations(messages: Sequence[Json]) -> list[str]:
-    """Of the `messages` of a messages request."""
+    """Returns the violations in the `messages` of an Anthropic messages request."""
     return [
         *_role_order_violations(messages, ends_with={"user"}),
         *_anthropic_pairing_violations(messages),
@@ -95,22 +95,22 @@ def anthropic_violations(messages: Sequence[Json]) -> list[str]:
 
 def _anthropic_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
     waiting: list[str] = []
-    given: set[str] = set()
+    used_ids: set[str] = set()
     for message in messages:
         kinds = [block["type"] for block in message["content"]]
         answers = [block["tool_use_id"] for block in message["content"] if block["type"] == "tool_result"]
         if sorted(answers) != sorted(waiting):
             yield f"calls {waiting} are answered by {answers}"
         if kinds[: len(answers)] != ["tool_result"] * len(answers):
-            yield f"answers come first: {kinds}"
+            yield f"answers must come before other content: {kinds}"
         if message["role"] == "assistant" and answers:
-            yield "the assistant answers itself"
+            yield "an assistant message contains tool results"
         waiting = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
         if waiting and message["role"] != "assistant":
-            yield "a user calls tools"
-        if given.intersection(waiting) or len(set(waiting)) < len(waiting):
-            yield f"an id twice: {waiting}"
-        given.update(waiting)
+            yield "a user message contains tool calls"
+        if used_ids.intersection(waiting) or len(set(waiting)) < len(waiting):
+            yield f"a call id is used twice: {waiting}"
+        used_ids.update(waiting)
     if waiting:
         yield f"calls without an answer: {waiting}"
 
@@ -118,10 +118,10 @@ def _anthropic_pairing_violations(messages: Sequence[Json]) -> Iterator[str]:
 def _anthropic_content_violations(messages: Sequence[Json]) -> Iterator[str]:
     for before, message in pairwise(messages):
         if before["role"] == message["role"]:
-            yield f"two of the {message['role']}'s in a row"
+            yield f"two {message['role']} messages in a row"
     for message in messages:
         if not message["content"]:
-            yield f"no content: {message}"
+            yield f"a message without content: {message}"
         for block in message["content"]:
             match block:
                 case {"type": "text", "text": str(text)} if text.strip():
@@ -133,19 +133,19 @@ def _anthropic_content_violations(messages: Sequence[Json]) -> Iterator[str]:
                 case {"type": "tool_result", "tool_use_id": str(), "content": str()}:
                     pass
                 case _:
-                    yield f"no block: {block}"
+                    yield f"not a valid block: {block}"
 
 
 def as_anthropic(messages: Sequence[Message]) -> list[Json]:
-    """A history as that wire has it: answers are a user's, and what one role says in a row is one message."""
-    said: list[dict[str, Any]] = []
+    """Returns a history in Anthropic's format: tool answers are user content, roles alternate."""
+    chat: list[dict[str, Any]] = []
     for message in messages:
         role, blocks = _blocks(message)
-        if said and said[-1]["role"] == role:
-            said[-1]["content"] += blocks
+        if chat and chat[-1]["role"] == role:
+            chat[-1]["content"] += blocks
         else:
-            said.append({"role": role, "content": blocks})
-    return [*said]
+            chat.append({"role": role, "content": blocks})
+    return [*chat]
 
 
 def _blocks(message: Message) -> tuple[str, list[Json]]:
@@ -169,7 +169,7 @@ def _tool_use(call: ToolCall) -> Json:
 
 
 def violations(messages: Sequence[Message]) -> list[str]:
-    """Of a history that a model is asked with, whatever the provider."""
+    """Returns the violations in a history that is sent to a model, by the rules of all providers."""
     encode = message_encoder("any")
     openai = [json.loads(encode(message)) for message in messages]
     return [*openai_violations(openai), *anthropic_violations(as_anthropic(messages))]

@@ -1,4 +1,4 @@
-"""A walrusctl to type at, in this process or as a child, and a daemon's script that answers all it may ask."""
+"""Runs walrusctl for tests, in this process or as a child, and provides a script of answers for the fake daemon."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from msgspec import Struct
 
 from tests.fakes.daemon import FakeCall, Handler, returns
+from tests.fakes.home import ROOT, WALRUSCTL
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, User
 from walrus_protocol.events import (
     AssistantMessage,
@@ -43,14 +44,13 @@ from walrus_protocol.methods import (
 from walrus_protocol.methods.daemon import MetricsParams, MetricsResult, Pong, ProviderStatus, SessionCounts, Status
 from walrusctl.cli import cli
 
-ROOT = Path(__file__).parents[2]
 WALRUS = AgentInfo(name="walrus", description="Helps", model="echo/echo", max_iterations=16, tools=("read",))
 CALL = ToolCall(id="c1", name="read", arguments={"path": "notes.txt"})
 TURN_RESULT = TurnResult(session=1, turn=1, text="It says hi.", stop_reason="text_response", rounds=2, cost_usd=0.0)
 
 
 def one_turn(call: FakeCall) -> Struct:
-    """A turn of two rounds, with a tool call between them, and with deltas that do not tell all."""
+    """Emits a turn of two rounds with a tool call between them; the deltas cover only a part of the text."""
     call.emit(
         UserMessage(seq=2, session=1, turn=1, content="what does it say?"),
         TextDelta(session=1, turn=1, text="I will ", round=1, at=0),
@@ -80,7 +80,7 @@ def session_info(number: int) -> SessionInfo:
 
 
 def list_of_three(call: FakeCall) -> Struct:
-    """Two pages, whatever the limit: one session each but the last."""
+    """Returns a page of a list of three sessions: at most two, whatever the limit."""
     params = call.request.params
     assert isinstance(params, ListParams)
     last = int(params.cursor or 4)
@@ -145,23 +145,17 @@ SCRIPT: Mapping[str, Handler] = {
     "session.close": returns(CloseResult(closed=True)),
     "session.wait": returns(WaitResult(state="idle")),
 }
-MAIN_SCRIPT = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # even where whoever runs the tests ignores it
-from walrusctl.cli import main
-main()
-"""
 
 
 class WalrusctlRunner:
-    """walrusctl with a home of its own; what it is asked goes to the socket in there."""
+    """Runs walrusctl on a home; its requests go to the socket in that home."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.environ = {"WALRUS_HOME": str(home), "WALRUS_SOCKET": "", "NO_COLOR": ""}
 
     def run(self, *words: str | int, stdin: str | bytes = "") -> Result:
-        """In this process; stdin and stdout are pipes."""
+        """Runs a command in this process; stdin and stdout are pipes."""
         runner = CliRunner(env=self.environ)
         result = runner.invoke(cli, [str(word) for word in words], input=stdin, prog_name="walrusctl")
         if result.exception and not isinstance(result.exception, SystemExit):
@@ -169,7 +163,7 @@ class WalrusctlRunner:
         return result
 
     def json_lines(self, *words: str | int) -> list[object]:
-        """What --json printed, and nothing but that; the command has to succeed."""
+        """Returns the decoded lines of `--json`; fails if the command fails or writes to stderr."""
         result = self.run(*words, "--json")
         assert (result.exit_code, result.stderr) == (0, "")
         return [json.loads(line) for line in result.stdout.splitlines()]
@@ -182,9 +176,9 @@ class WalrusctlRunner:
         stderr: int = subprocess.PIPE,
         prelude: str = "",
     ) -> "subprocess.Popen[bytes]":
-        """As a process of its own, which runs the statements `before` first."""
+        """Starts walrusctl as a child process that runs the statements `prelude` first."""
         return subprocess.Popen(
-            [sys.executable, "-c", prelude + MAIN_SCRIPT, *map(str, words)],
+            [sys.executable, "-c", f"{prelude}\n{WALRUSCTL}", *map(str, words)],
             env={**os.environ, **self.environ},
             cwd=ROOT,
             stdin=stdin,

@@ -58,29 +58,31 @@ def test_orphans_leave_no_zombie_and_children_keep_their_status() -> None:
 
 
 def test_an_orphan_that_left_its_session_is_adopted_until_it_is_killed() -> None:
-    result, logs, left = run_scenario("left_behind")
+    result, logs, left = run_scenario("leave_orphan")
     assert result["parent"] == result["ours"]
     [line] = logs
     assert line["event"] == "children_killed"
-    assert re.sub("^(sh|sleep) ", "", *line["processes"]) == f"({result['stray']})"  # it may not have exec'ed sleep yet
-    assert (left, read_proc(result["stray"])) == ([], None)
+    assert (
+        re.sub("^(sh|sleep) ", "", *line["processes"]) == f"({result['orphan']})"
+    )  # it may not have exec'ed sleep yet
+    assert (left, read_proc(result["orphan"])) == ([], None)
 
 
 def test_kill_all_kills_adopted_processes() -> None:
-    assert run_scenario("killed") == ({"left": []}, [], [])
+    assert run_scenario("kill_orphan") == ({"left": []}, [], [])
 
 
-@pytest.mark.parametrize("scenario", ["stranger", "killed_beside_a_stranger"])
+@pytest.mark.parametrize("scenario", ["list_preexisting", "kill_beside_preexisting"])
 def test_children_from_before_the_exec_are_not_adopted_and_continue(scenario: str) -> None:
     """Such a child is the `tee` of a script that ends with `exec walrusd`: if killed, it would lose the last output."""
     script = '(sleep 1000 & exec sleep 1000) > /dev/null & exec "$@"'
     result, _, left = run_scenario(scenario, wrapper=("bash", "-c", script, "bash"))
-    strangers = [pid for pid in result["strangers"] if alive(pid)]
+    strangers = [pid for pid in result["preexisting"] if alive(pid)]
     for pid in strangers:
         os.kill(pid, 9)
         wait_exited(pid)
-    assert (len(strangers), strangers) == (2, result["strangers"])
-    assert (left, alive(result["stray"])) == (strangers[:1], None)
+    assert (len(strangers), strangers) == (2, result["preexisting"])
+    assert (left, alive(result["orphan"])) == (strangers[:1], None)
 
 
 def test_without_a_free_descriptor_for_proc_children_are_still_killed() -> None:
@@ -106,7 +108,9 @@ def test_at_the_process_limit_nothing_is_started() -> None:
 
 
 def test_a_child_dies_with_its_parent_and_never_runs_behind_its_start_barrier(tmp_path: Path) -> None:
-    with subprocess.Popen(scenario_command("mortal"), env=ENVIRON, cwd=tmp_path, stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        scenario_command("start_and_wait"), env=ENVIRON, cwd=tmp_path, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout
         gated, gated_too, dying, staying = json.loads(parent.stdout.readline())
         parent.kill()
