@@ -12,7 +12,7 @@ def floors(pyproject: Path) -> list[str]:
     for requirement in tomllib.loads(pyproject.read_text())["project"]["dependencies"]:
         name, floor = re.match(r"([\w.-]+)(?:.*>=([\d.]+))?", requirement).groups()
         if floor is None:
-            raise ValueError(f"{requirement}: has no lowest version")
+            raise ValueError(f"{requirement} has no lowest version; add >=")
         found.append(f"{name}=={floor}")
     return found
 

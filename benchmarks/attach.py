@@ -1,6 +1,6 @@
-"""A session of 10,000 events read whole by `session.attach`: first thing after a start, and again.
+"""Measures `session.attach` of a session with 10,000 events: as the first request after a start, and again.
 
-What came is compared, byte by byte, with what the log holds, put together here without the daemon.
+The received bytes are compared with frames that are built here from the log, without the daemon.
 """
 
 import json
@@ -29,7 +29,7 @@ RESPONSE = b'{"jsonrpc":"2.0","id":'
 
 
 class ExpectedFrames(Struct, frozen=True):
-    """A session, and all frames of an attach to it before its response."""
+    """A session, and all frames of an attach to it before the response."""
 
     session: int
     events: int
@@ -42,9 +42,9 @@ class ExpectedFrames(Struct, frozen=True):
 
 def run(setup: Setup) -> list[Measurement]:
     home = make_home(setup.folder / "attach", setup.url)
-    whole = trio.run(_seed_session, home, setup.scale(EVENTS))
+    expected = trio.run(_seed_session, home, setup.scale(EVENTS))
     readers: dict[str, Callable[[str, ExpectedFrames], float]] = {
-        "first thing after a start, file not in memory": _read_raw,
+        "first request after a start, file not in memory": _read_raw,
         "again": _read_raw,
         "by the blocking Python client, which decodes them": _read_with_client,
     }
@@ -54,14 +54,14 @@ def run(setup: Setup) -> list[Measurement]:
     with child(["-m", "benchmarks.echo_server", flood_path]) as flood:
         read_line(flood)
         for _ in range(setup.scale(ROUNDS)):
-            floors.append(_read_prebuilt(flood_path, whole))
+            floors.append(_read_prebuilt(flood_path, expected))
             _drop_page_cache(home)
             with walrusd(home) as daemon:
                 for name, read in readers.items():
-                    rates[name].append(read(daemon.socket, whole))
+                    rates[name].append(read(daemon.socket, expected))
     return [
         Measurement(
-            what=f"attach of {whole.events:,} events, {name}",
+            what=f"attach of {expected.events:,} events, {name}",
             measured=f"{per_s(p50(found))} (at least {per_s(min(found))}), byte for byte",
             floor=f"{per_s(p50(floors))} ready-made frames of {len(EVENT_FRAME)} bytes by bare trio",
             ratio=p50(found) / p50(floors),
@@ -74,7 +74,7 @@ def run(setup: Setup) -> list[Measurement]:
 
 
 async def _seed_session(home: Path, count: int) -> ExpectedFrames:
-    """A session of so many events, and what is to come of it."""
+    """Creates a session of at least `count` events; returns it with the frames of an attach."""
     session = await seed.create_session_of_events(home, count)
     frames = bytearray()
     events = 0
@@ -89,7 +89,7 @@ async def _seed_session(home: Path, count: int) -> ExpectedFrames:
 
 
 def _drop_page_cache(home: Path) -> None:
-    """Have the kernel forget what it holds of the store's files."""
+    """Drops the store's files from the kernel's page cache."""
     for path in home.glob("walrus.db*"):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -100,7 +100,7 @@ def _drop_page_cache(home: Path) -> None:
 
 
 def _read_raw(path: str, expected: ExpectedFrames) -> float:
-    """Events a second, from the request to the last byte."""
+    """Returns events per second, from the request to the last byte."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         began = time.perf_counter()
@@ -108,10 +108,10 @@ def _read_raw(path: str, expected: ExpectedFrames) -> float:
         frames = _receive_exactly(connection, len(expected.frames))
         took = time.perf_counter() - began
         if frames != expected.frames:
-            raise RuntimeError("what came is not what the log holds")
+            raise RuntimeError("the received frames differ from the log")
         answer = connection.recv(65536)
     if not answer[4:].startswith(RESPONSE):
-        raise RuntimeError(f"more came than the log holds: {answer[4:200]!r}")
+        raise RuntimeError(f"the daemon sent more than the log holds: {answer[4:200]!r}")
     return expected.events / took
 
 
@@ -125,20 +125,20 @@ def _read_with_client(path: str, expected: ExpectedFrames) -> float:
     for event in events:
         (size,) = HEADER.unpack_from(expected.frames, at)
         if event != json.loads(expected.frames[at + 4 : at + 4 + size])["params"]["event"]:
-            raise RuntimeError(f"what came is not what the log holds: {event}")
+            raise RuntimeError(f"a received event differs from the log: {event}")
         at += 4 + size
     if at != len(expected.frames):
-        raise RuntimeError(f"{len(events)} events came, and the log holds {expected.events}")
+        raise RuntimeError(f"{len(events)} events were received, and the log holds {expected.events}")
     return expected.events / took
 
 
 def _read_prebuilt(path: str, expected: ExpectedFrames) -> float:
-    """Frames a second of about as many bytes, with nothing behind them."""
-    words = str(len(expected.frames)).encode()
+    """Returns frames per second of about as many prebuilt bytes from the bare server."""
+    size = str(len(expected.frames)).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         began = time.perf_counter()
-        connection.sendall(HEADER.pack(len(words)) + words)
+        connection.sendall(HEADER.pack(len(size)) + size)
         data = bytearray()
         while not data.endswith(b'"result":{}}'):
             data += connection.recv(262144)
@@ -149,6 +149,6 @@ def _receive_exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         if not (more := connection.recv(min(262144, size - len(data)))):
-            raise EOFError(f"the daemon hung up after {len(data)} of {size} bytes")
+            raise EOFError(f"the daemon closed the connection after {len(data)} of {size} bytes")
         data += more
     return bytes(data)

@@ -1,4 +1,4 @@
-"""The processes of a run: fake provider, walrusd, echo server, clients. All end with their block."""
+"""Starts the processes of a benchmark: fake provider, walrusd, echo server, clients. Each ends with its block."""
 
 import os
 import subprocess
@@ -12,16 +12,20 @@ from benchmarks.wire import RawConnection
 
 ROOT = Path(__file__).parent.parent
 STOP_TIMEOUT_S = 20.0
+"""Seconds that a process may take to end after SIGTERM."""
 
 
 def environ() -> dict[str, str]:
-    """Nothing of the caller's own, and bytecode may be written: without it imports take two to three times as long."""
+    """Returns a minimal environment that allows writing bytecode.
+
+    Without bytecode, imports take two to three times as long.
+    """
     return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
 
 
 @contextmanager
 def child(arguments: Sequence[str], *, stderr_path: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of ours; its stdout is read by lines, its stderr goes to the file `quiet`, or with ours."""
+    """Runs a Python process whose stdin and stdout are pipes; stderr goes to `stderr_path`, or to ours."""
     with open(stderr_path or os.devnull, "a") as errors:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -43,7 +47,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line:
-        raise RuntimeError(f"{process.args!r} ended before it said anything")
+        raise RuntimeError(f"{process.args!r} ended before it printed a line")
     return line
 
 
@@ -55,13 +59,13 @@ def send_line(process: subprocess.Popen[str], text: str) -> None:
 
 @contextmanager
 def provider() -> Iterator[str]:
-    """The base URL of a fake provider."""
+    """Runs the fake provider; yields its base URL."""
     with child(["-m", "benchmarks.provider"]) as process:
         yield read_line(process)
 
 
 class DaemonProcess:
-    """A walrusd that answers."""
+    """A running walrusd that answers requests."""
 
     def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
         self.pid = process.pid
@@ -73,7 +77,7 @@ class DaemonProcess:
 
 
 def make_home(folder: Path, base_url: str, *, durability: str = "full", models: Sequence[str] = ()) -> Path:
-    """A home as a user's, but that its models are the fake provider's."""
+    """Creates a walrusd home whose models are those of the fake provider."""
     folder.mkdir(mode=0o700)
     names = ", ".join(f'"{name}"' for name in ("say", *models))
     agents = "".join(f'[agents.{name}]\ndescription = "A benchmark."\nmodel = "{name}"\n' for name in models)
@@ -98,7 +102,7 @@ models = [{names}]
 
 
 def make_echo_home(folder: Path) -> Path:
-    """A home whose model is the echo: what is measured is the daemon, and nothing beside it."""
+    """Creates a walrusd home with the echo model, so that only the daemon is measured."""
     folder.mkdir(mode=0o700)
     toml = folder / "walrus.toml"
     toml.write_text(
@@ -119,7 +123,7 @@ models = ["echo"]
 
 @contextmanager
 def walrusd(home: Path) -> Iterator[DaemonProcess]:
-    """A daemon that is ready, on a home that was made before."""
+    """Runs a daemon on an existing home; yields it when it is ready."""
     log = home.parent / f"{home.name}.log"
     try:
         with child(["-m", "walrusd", "--home", str(home)], stderr_path=log) as process:
@@ -134,16 +138,16 @@ def walrusd(home: Path) -> Iterator[DaemonProcess]:
 
 
 def wait_ready(socket_path: str, process: subprocess.Popen[str]) -> None:
-    """Wait until the socket answers a ping."""
+    """Waits until the socket answers a ping. Raises RuntimeError if the process ends first."""
     while process.poll() is None:
         try:
-            line = RawConnection(socket_path)
+            connection = RawConnection(socket_path)
         except OSError:
             time.sleep(0.001)
             continue
         try:
-            line.call("daemon.ping", {})
+            connection.call("daemon.ping", {})
             return
         finally:
-            line.close()
+            connection.close()
     raise RuntimeError(f"walrusd ended with {process.returncode} before it was ready")

@@ -1,4 +1,4 @@
-"""`walrusctl send` as a shell script pays for it: from spawn to answer, beyond the turn itself."""
+"""Measures what `walrusctl send` costs a shell script: time from spawn to exit beyond the turn itself, and memory."""
 
 import subprocess
 import sys
@@ -24,13 +24,13 @@ def run(setup: Setup) -> list[Measurement]:
 
 
 def _measure(setup: Setup, daemon: DaemonProcess) -> Measurement:
-    line = daemon.connect()
+    connection = daemon.connect()
     walrusctl = [str(ROOT / ".venv" / "bin" / "walrusctl"), "--home", str(daemon.home), "send"]
     sent: list[ProcessRun] = []
     turns: list[float] = []
     floors: list[ProcessRun] = []
     bare: list[ProcessRun] = []
-    first, *sessions = create_sessions(line, 2 * setup.scale(24) + 1)
+    first, *sessions = create_sessions(connection, 2 * setup.scale(24) + 1)
     run_command([*walrusctl, str(first), TEXT])  # compiles the bytecode
     for session in sessions:
         if len(sent) < len(turns):
@@ -38,8 +38,8 @@ def _measure(setup: Setup, daemon: DaemonProcess) -> Measurement:
             floors += run_command([sys.executable, "-c", "pass"])
             bare += run_command([sys.executable, "-I", "-S", "-c", "pass"])
         else:
-            turns.append(run_turn(line, session))
-    line.close()
+            turns.append(run_turn(connection, session))
+    connection.close()
     beyond = p50([one.seconds for one in sent]) - p50(turns)
     peak, floor = max(one.peak_mb for one in sent), p50([one.seconds for one in floors])
     nothing = p50([one.seconds for one in bare])

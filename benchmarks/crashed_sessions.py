@@ -1,4 +1,4 @@
-"""Sessions as a kill leaves them: a turn open in each, cut off at one of four points."""
+"""Creates sessions as a kill leaves them: each has an open turn that was interrupted at one of four points."""
 
 import os
 from pathlib import Path
@@ -25,22 +25,22 @@ from walrusd.session.recovery import Draft
 from walrusd.store.contract import InboxEntry
 
 TURNS_BEFORE = 10
-"""Turns that each session had before."""
+"""Number of completed turns in each session before the interrupted one."""
 QUEUED_MESSAGES = 2
-"""Messages that wait in a fourth of the sessions."""
+"""Number of queued messages in a quarter of the sessions."""
 UNUSED_PID = 1 << 30
-"""A process number that no kernel gives."""
+"""A pid that no kernel assigns."""
 
 
 async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int], int]:
-    """So many of them, each with the number of messages that wait in it; and the log's last offset."""
+    """Creates `count` sessions; returns the number of queued messages by session, and the last offset."""
     points = (_mid_stream, _mid_command, _before_reply, _mid_repeatable_call)
     async with seed.open_runtime(home) as runtime:
-        left = iter(range(count))
-        made: dict[int, int] = {}
+        remaining = iter(range(count))
+        queued: dict[int, int] = {}
 
         async def fill() -> None:
-            for number in left:
+            for number in remaining:
                 live = await runtime.live_session(await runtime.create_session("walrus"))
                 for _ in range(TURNS_BEFORE):
                     await live.recorder.record(
@@ -48,15 +48,15 @@ async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int
                         AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"),
                         Done(stop_reason="text_response"),
                     )
-                events, beside = points[number % len(points)](live)
+                events, extras = points[number % len(points)](live)
                 await live.recorder.record(UserMessage(content=TEXT))
-                await live.recorder.record(*events, extras=beside)
-                made[live.id] = len(live.inbox)
+                await live.recorder.record(*events, extras=extras)
+                queued[live.id] = len(live.inbox)
 
         async with trio.open_nursery() as nursery:
             for _ in range(64):
                 nursery.start_soon(fill)
-        return made, runtime.log.last_offset()
+        return queued, runtime.log.last_offset()
 
 
 def _mid_stream(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
@@ -66,18 +66,21 @@ def _mid_stream(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtra
 
 
 def _before_reply(live: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
-    """With messages that wait."""
+    """A turn before its first reply, with queued messages."""
     waiting = (InboxEntry(place=live.next_place(), kind="message", content=TEXT) for _ in range(QUEUED_MESSAGES))
     return [], TransactionExtras(enqueue=tuple(waiting))
 
 
 def _mid_command(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
-    """Of three calls one is done, one has begun, one has not. The command's process is gone by the next start."""
-    here = read_proc(os.getpid())
-    assert here is not None, "this process runs"
+    """A turn of three calls: one is done, one has started, one has not.
+
+    The process of the started command no longer exists at the next start.
+    """
+    own = read_proc(os.getpid())
+    assert own is not None, "this process runs"
     read = ToolCall("call_0", "read", {"path": "notes.md"})
     commands = tuple(ToolCall(f"call_{number}", "bash", {"command": "make"}) for number in (1, 2))
-    process = ProcessGroupId(pgid=UNUSED_PID, start=here.start, boot=boot_id())
+    process = ProcessGroupId(pgid=UNUSED_PID, start=own.start, boot=boot_id())
     return [
         *_request_calls(read, *commands),
         ToolStarted(call_id=read.id, name="read"),
@@ -92,5 +95,5 @@ def _mid_repeatable_call(_: LiveSession) -> tuple[list[AnySessionEvent], Transac
 
 
 def _request_calls(*calls: ToolCall) -> list[AnySessionEvent]:
-    asked = AssistantMessage(round=1, calls=calls, finish="tool_calls", model="say", provider="bench")
-    return [asked, ToolCallsStart(calls=calls)]
+    message = AssistantMessage(round=1, calls=calls, finish="tool_calls", model="say", provider="bench")
+    return [message, ToolCallsStart(calls=calls)]

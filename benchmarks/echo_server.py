@@ -1,9 +1,9 @@
-"""Floors of the socket: a bare trio server with the same frames and nothing behind them.
+"""A bare trio server with the same frames as walrusd; it gives the floor for socket measurements.
 
     python -m benchmarks.echo_server SOCKET
 
-It sends every frame back as it came. A frame that is a number N gets N bytes' worth of event frames, ready-made, and a
-response: what a client can take at most.
+It echoes every frame. A frame with a number N gets about N bytes of prebuilt event frames and a response: the highest
+rate at which a client can receive.
 """
 
 import sys

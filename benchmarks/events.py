@@ -1,4 +1,4 @@
-"""Durable events: how many a second are recorded under concurrent load, and replayed to a client."""
+"""Measures durable events per second: recorded under concurrent load, with a hash chain, and replayed to a client."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ from walrusd.store.database import Durability
 from walrusd.store.sqlite import SqliteLog
 
 WRITERS = 64
-"""As many as turns may run at once by default."""
+"""Number of concurrent sessions: the default of `daemon.max_running_turns`."""
 ROUNDS = 5
 Load = Callable[[SqliteLog, int], Awaitable[float]]
 
@@ -39,7 +39,7 @@ def measure_recording(setup: Setup) -> list[Measurement]:
 
 
 async def _compare_to_store(setup: Setup, durability: Durability, writers: int) -> Measurement:
-    """Through the recorders of so many sessions, beside bare writes of the same bodies into the same store."""
+    """Compares recording by the recorders of several sessions with bare writes into the same store."""
     each = setup.scale(480)
 
     async def through_recorders(store: SqliteLog) -> float:
@@ -71,7 +71,7 @@ async def _compare_to_store(setup: Setup, durability: Durability, writers: int) 
 
 
 def measure_chain(setup: Setup) -> list[Measurement]:
-    """The same turns with each event chained to the one before it, and without, by turns."""
+    """Compares the same turns with and without the hash chain, alternately."""
     rates: dict[bool, list[float]] = {True: [], False: []}
     each = setup.scale(480)
 
@@ -101,7 +101,10 @@ def measure_chain(setup: Setup) -> list[Measurement]:
 
 
 async def _record_rate(store: SqliteLog, writers: int, per_writer: int) -> float:
-    """Turns of three events, each event durable, applied and published before the next is recorded."""
+    """Returns events per second of turns of three events.
+
+    Each event is durable, applied and published before the session's next one is recorded.
+    """
     async with Runtime(seed.FixedReplyModel(), log=store) as runtime:
         runtime.add_agent(Agent(name="walrus", model="say"))
         lives = [await runtime.live_session(await runtime.create_session("walrus")) for _ in range(writers)]
@@ -120,7 +123,7 @@ async def _record_turns(record: Callable[..., Awaitable[None]], count: int) -> N
 
 
 async def _store_rate(store: SqliteLog, writers: int, per_writer: int) -> float:
-    """Rows of the same size, one at a time a session, with no state behind them."""
+    """Returns rows per second of bare writes of the same size, one at a time in each session."""
     body = encode(UserMessage(content=TEXT, ts=time.time(), session=1, turn=1))
 
     async def write(session: int) -> None:
@@ -145,7 +148,7 @@ def _raise(error: Exception) -> None:
 
 
 def measure_replay(setup: Setup) -> list[Measurement]:
-    """session.attach from the beginning, to a client that only counts."""
+    """Measures session.attach from the beginning by a client that only counts frames."""
     home = make_home(setup.folder / "replay", setup.url)
     count = setup.scale(50_000)
     session = trio.run(seed.create_session_of_events, home, count)
@@ -159,8 +162,8 @@ def measure_replay(setup: Setup) -> list[Measurement]:
             rate, frames, size = _time_replay(Path(daemon.socket), request)
             cpu.append((cpu_s(daemon.pid) - before) / frames * 1e6)
             rates.append(rate)
-            words = str(size).encode()
-            floors.append(_time_replay(setup.folder / "flood.sock", HEADER.pack(len(words)) + words)[0])
+            request_size = str(size).encode()
+            floors.append(_time_replay(setup.folder / "flood.sock", HEADER.pack(len(request_size)) + request_size)[0])
     measured, floor = p50(rates), p50(floors)
     return [
         Measurement(
@@ -176,12 +179,12 @@ def measure_replay(setup: Setup) -> list[Measurement]:
 
 
 def _time_replay(path: Path, request: bytes) -> tuple[float, int, int]:
-    """Frames a second, frames and bytes."""
+    """Returns frames per second, the number of frames, and the number of bytes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))
         began = time.perf_counter()
         frames, size, answer = count_frames(connection, request)
         took = time.perf_counter() - began
     if "result" not in json.loads(answer):
-        raise RuntimeError(f"no replay: {answer.decode()}")
+        raise RuntimeError(f"the replay failed: {answer.decode()}")
     return frames / took, frames, size

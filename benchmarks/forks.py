@@ -1,4 +1,4 @@
-"""Forks of short and of very long conversations; and the first turn of one, which reads all that it inherits."""
+"""Measures `session.fork` of short and very long conversations, and the first turn of a fork."""
 
 import time
 from typing import Any
@@ -13,10 +13,11 @@ from benchmarks.turns import run_turn
 from benchmarks.wire import RawConnection
 
 LENGTHS = (10, 1_000, 10_000, 100_000)
-"""Messages."""
+"""Numbers of messages of the parent sessions."""
 FIRST_TURN = 10_000
+"""Number of messages of the parent whose fork gets a first turn."""
 ROUNDS_OF_CALLS = 10
-"""Times a hundred: a session whose last turn is a long one of calls."""
+"""Number of long turns of tool calls, of 100 rounds each, in the session that is forked within a turn."""
 FORKS = 200
 BAR_S = 0.005
 
@@ -26,23 +27,23 @@ def run(setup: Setup) -> list[Measurement]:
     parents = {count: trio.run(seed.create_session_of_messages, home, count) for count in LENGTHS}
     long = trio.run(seed.create_session_of_events, home, ROUNDS_OF_CALLS * seed.LONG_TURN)
     with walrusd(home) as daemon:
-        line = daemon.connect()
+        connection = daemon.connect()
         points: dict[str, dict[str, Any]] = {}
         for count, parent in parents.items():
             points[f"of {count:,} messages at its end"] = {"session": parent}
-            middle = line.call("session.get", {"session": parent})["last_seq"] // 2
+            middle = connection.call("session.get", {"session": parent})["last_seq"] // 2
             points[f"of {count:,} messages in its middle"] = {"session": parent, "at": middle}
-        end = line.call("session.get", {"session": long})["last_seq"]
+        end = connection.call("session.get", {"session": long})["last_seq"]
         points["within a turn of 100 rounds of calls"] = {"session": long, "at": end - 6}
         forks: dict[str, list[float]] = {name: [] for name in points}
         floors: list[float] = []
         for _ in range(setup.scale(FORKS)):
-            floors.append(_time_call(line, "session.create", {"agent": "walrus"}))
+            floors.append(_time_call(connection, "session.create", {"agent": "walrus"}))
             for name, params in points.items():
-                forks[name].append(_time_call(line, "session.fork", params))
-        first = [_time_first_turn(line, {"session": parents[FIRST_TURN]}) for _ in range(5)]
-        again = [run_turn(line, parents[FIRST_TURN]) for _ in range(6)]
-        line.close()
+                forks[name].append(_time_call(connection, "session.fork", params))
+        first = [_time_first_turn(connection, {"session": parents[FIRST_TURN]}) for _ in range(5)]
+        again = [run_turn(connection, parents[FIRST_TURN]) for _ in range(6)]
+        connection.close()
     rows = [
         Measurement(
             what=f"fork {name}",
@@ -55,13 +56,13 @@ def run(setup: Setup) -> list[Measurement]:
         )
         for name, took in forks.items()
     ]
-    informs = Measurement(
+    first_turn = Measurement(
         what=f"the first turn of a fork of {FIRST_TURN:,} messages",
         measured=ms(p50(first)),
         floor=f"{ms(p50(again[1:]))} a turn in the parent ({ms(again[0])} when first loaded)",
         values={"first_s": p50(first), "parent_s": p50(again[1:]), "parent_first_s": again[0]},
     )
-    return [*rows, informs]
+    return [*rows, first_turn]
 
 
 def _time_call(connection: RawConnection, method: str, params: dict[str, Any]) -> float:

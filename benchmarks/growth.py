@@ -1,4 +1,4 @@
-"""What grows with use and what must not: a long conversation, a full store, a long life."""
+"""Measures whether turns, starts and memory grow with a long conversation, a full store and many turns."""
 
 import time
 from contextlib import ExitStack
@@ -16,17 +16,17 @@ from benchmarks.turns import create_sessions, measure_turn_rate, run_turn
 
 FEW, MANY = 10, 10_000
 NOISE = 1.2
-"""What two medians of one and the same thing differ by on a busy machine."""
+"""Factor by which two medians of the same measurement differ on a busy machine."""
 WARM_TURNS = 10_000
-"""By then there are as many sessions at rest in memory as there may be."""
+"""Number of turns after which the cache of idle sessions is full."""
 TURNS_PER_SESSION = 10
-"""Turns of a session."""
+"""Number of turns of each session."""
 SESSIONS_PER_BATCH = 200
-"""Sessions that are talked to in one stretch, each in turn."""
+"""Number of sessions in one batch; their turns alternate."""
 
 
 def measure_messages(setup: Setup) -> list[Measurement]:
-    """A turn at 1,000 messages beside one at the beginning, and the same difference of the bare exchange."""
+    """Compares a turn after 1,000 messages with a first turn, and the same two requests by bare httpx2."""
     home = make_home(setup.folder / "messages", setup.url)
     session = trio.run(seed.create_session_of_turns, home, 500)
     with walrusd(home) as daemon:
@@ -34,20 +34,20 @@ def measure_messages(setup: Setup) -> list[Measurement]:
 
 
 async def _long_conversation(setup: Setup, daemon: DaemonProcess, long: int) -> Measurement:
-    line = daemon.connect()
+    connection = daemon.connect()
     count = setup.scale(100)
     turns: dict[str, list[float]] = {"long": [], "short": []}
     floors: dict[str, list[float]] = {"long": [], "short": []}
     async with http_baseline.open_client() as http:
-        run_turn(line, long)
-        for short in create_sessions(line, count):
+        run_turn(connection, long)
+        for short in create_sessions(connection, count):
             for name, session in (("long", long), ("short", short)):
-                turns[name].append(run_turn(line, session))
+                turns[name].append(run_turn(connection, session))
                 body = await http_baseline.last_request_body(http, setup.url)
                 floors[name].append(await http_baseline.time_exchange(http, setup.url, body))
                 if name == "long":
                     size = len(body)
-    line.close()
+    connection.close()
     grown = p50(turns["long"]) - p50(turns["short"])
     floor = p50(floors["long"]) - p50(floors["short"])
     at_most = NOISE * p50(floors["long"]) / p50(floors["short"]) * p50(turns["short"])
@@ -63,7 +63,7 @@ async def _long_conversation(setup: Setup, daemon: DaemonProcess, long: int) -> 
 
 
 def measure_sessions(setup: Setup) -> list[Measurement]:
-    """The same daemon on a store with ten sessions and with ten thousand, one beside the other."""
+    """Compares a daemon on a store of ten sessions with one on a store of ten thousand."""
     many = setup.scale(MANY)
     homes = {count: make_home(setup.folder / f"store-{count}", setup.url) for count in (FEW, many)}
     ready: dict[int, list[float]] = {count: [] for count in homes}
@@ -73,29 +73,29 @@ def measure_sessions(setup: Setup) -> list[Measurement]:
     for _ in range(setup.scale(12)):
         for count, home in homes.items():
             ready[count].append(measure_ready_s(home))
-    turns, rss = _measure_side_by_side(setup, homes)
+    turn_s, rss = _measure_side_by_side(setup, homes)
     full, few = p50(ready[many]), p50(ready[FEW])
     return [
         _compare(f"spawn to ready, {many:,} sessions in the store", full, few, ms(full), ms(few)),
         _compare(
-            f"a turn, p50, {many:,} sessions in the store", turns[many], turns[FEW], ms(turns[many]), ms(turns[FEW])
+            f"a turn, p50, {many:,} sessions in the store", turn_s[many], turn_s[FEW], ms(turn_s[many]), ms(turn_s[FEW])
         ),
         _compare(f"RSS, {many:,} sessions in the store", rss[many], rss[FEW], _mb(rss[many]), _mb(rss[FEW])),
     ]
 
 
 def _measure_side_by_side(setup: Setup, homes: dict[int, Path]) -> tuple[dict[int, float], dict[int, float]]:
-    """Seconds a turn, and MB after these turns, of two daemons that take turns."""
+    """Returns seconds per turn and MB of RSS of two daemons, whose turns alternate."""
     with ExitStack() as stack:
         daemons = {count: stack.enter_context(walrusd(home)) for count, home in homes.items()}
-        lines = {count: daemon.connect() for count, daemon in daemons.items()}
-        fresh = {count: create_sessions(line, setup.scale(300)) for count, line in lines.items()}
+        connections = {count: daemon.connect() for count, daemon in daemons.items()}
+        fresh = {count: create_sessions(connection, setup.scale(300)) for count, connection in connections.items()}
         turns: dict[int, list[float]] = {count: [] for count in homes}
         for pair in zip(*fresh.values(), strict=True):
-            for (count, line), session in zip(lines.items(), pair, strict=True):
-                turns[count].append(run_turn(line, session))
-        for line in lines.values():
-            line.close()
+            for (count, connection), session in zip(connections.items(), pair, strict=True):
+                turns[count].append(run_turn(connection, session))
+        for connection in connections.values():
+            connection.close()
         rss = {count: rss_mb(daemon.pid) for count, daemon in daemons.items()}
     return {count: p50(took) for count, took in turns.items()}, rss
 
@@ -117,7 +117,7 @@ def _mb(value: float) -> str:
 
 
 def measure_memory(setup: Setup) -> list[Measurement]:
-    """Memory after many turns, ten to a session. What a session holds has to go when others are used."""
+    """Measures memory after many turns, ten in each session. Idle sessions must be evicted from memory."""
     count = setup.scale(setup.turns)
     with walrusd(make_echo_home(setup.folder / "memory")) as daemon:
         _run_turns(daemon, WARM_TURNS)
@@ -128,7 +128,7 @@ def measure_memory(setup: Setup) -> list[Measurement]:
         after = _settled_rss(daemon.pid)
     return [
         Measurement(
-            what=f"RSS after {count:,} turns more",
+            what=f"RSS after {count:,} more turns",
             measured=f"{after:.1f} MB ({count / took:,.0f} turns/s in {count // TURNS_PER_SESSION:,} sessions)",
             floor=f"{before:.1f} MB after {WARM_TURNS:,}",
             ratio=after / before,
@@ -140,10 +140,10 @@ def measure_memory(setup: Setup) -> list[Measurement]:
 
 
 def _run_turns(daemon: DaemonProcess, turns: int) -> None:
-    line = daemon.connect()
+    connection = daemon.connect()
     for _ in range(0, turns, TURNS_PER_SESSION * SESSIONS_PER_BATCH):
-        measure_turn_rate(daemon, TURNS_PER_SESSION * create_sessions(line, SESSIONS_PER_BATCH))
-    line.close()
+        measure_turn_rate(daemon, TURNS_PER_SESSION * create_sessions(connection, SESSIONS_PER_BATCH))
+    connection.close()
 
 
 def _settled_rss(pid: int) -> float:

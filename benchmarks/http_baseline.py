@@ -1,4 +1,4 @@
-"""The floor of a turn: the same exchange by httpx2 on trio and nothing else, from the benchmark's own process."""
+"""Measures the floor of a turn: the same HTTP exchange by httpx2 on trio in the benchmark's own process."""
 
 import time
 
@@ -11,7 +11,7 @@ def open_client() -> httpx2.AsyncClient:
 
 
 async def exchange(http: httpx2.AsyncClient, url: str, body: bytes) -> int:
-    """Ask, and read the stream to its end; the bytes read."""
+    """Sends the body and reads the stream to its end; returns the number of bytes."""
     size = 0
     headers = {"content-type": "application/json", "authorization": "Bearer not-a-key"}
     async with http.stream("POST", f"{url}/chat/completions", content=body, headers=headers) as response:
@@ -27,19 +27,19 @@ async def time_exchange(http: httpx2.AsyncClient, url: str, body: bytes) -> floa
 
 
 async def measure_rate(http: httpx2.AsyncClient, url: str, body: bytes, *, connections: int, exchanges: int) -> float:
-    """Exchanges a second, each connection doing its share one after the other."""
+    """Returns exchanges per second; each connection does its exchanges one after the other."""
 
-    async def one() -> None:
+    async def run_connection() -> None:
         for _ in range(exchanges):
             await exchange(http, url, body)
 
     began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for _ in range(connections):
-            nursery.start_soon(one)
+            nursery.start_soon(run_connection)
     return connections * exchanges / (time.perf_counter() - began)
 
 
 async def last_request_body(http: httpx2.AsyncClient, url: str) -> bytes:
-    """The body of the last request that the fake provider had."""
+    """Returns the body of the last request that the fake provider received."""
     return (await http.get(f"{url}/last")).content

@@ -1,4 +1,4 @@
-"""What a daemon costs that has worked and now rests: CPU and wake-ups, beside a program that only sleeps."""
+"""Measures CPU and wake-ups of an idle daemon after some work, compared with a program that only sleeps."""
 
 import time
 
@@ -9,7 +9,7 @@ from benchmarks.table import Measurement
 from benchmarks.turns import create_sessions, run_turn
 
 SETTLE_S = 12.0
-"""Threads that were lent to a query end after ten seconds without one."""
+"""Seconds to wait before measuring: reader threads end after ten seconds without a query."""
 MEASURE_S = 10.0
 BAR = 0.001
 SLEEPER = "import trio\nprint('ready', flush=True)\ntrio.run(trio.sleep_forever)"
@@ -18,15 +18,15 @@ SLEEPER = "import trio\nprint('ready', flush=True)\ntrio.run(trio.sleep_forever)
 def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "idle", setup.url)) as daemon, child(["-c", SLEEPER]) as sleeper:
         read_line(sleeper)
-        line = daemon.connect()
-        for session in create_sessions(line, 20):
-            run_turn(line, session)
-        line.call("daemon.status", {})
+        connection = daemon.connect()
+        for session in create_sessions(connection, 20):
+            run_turn(connection, session)
+        connection.call("daemon.status", {})
         time.sleep(SETTLE_S)
         before = [(cpu_ns(pid), wake_ups(pid)) for pid in (daemon.pid, sleeper.pid)]
         time.sleep(MEASURE_S)
         after = [(cpu_ns(pid), wake_ups(pid)) for pid in (daemon.pid, sleeper.pid)]
-        line.close()
+        connection.close()
     (share, woken), (floor, floor_woken) = (
         ((cpu - cpu_before) / 1e9 / MEASURE_S, switches - switches_before)
         for (cpu, switches), (cpu_before, switches_before) in zip(after, before, strict=True)

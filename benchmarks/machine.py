@@ -1,4 +1,4 @@
-"""What the kernel says: of the machine, of a folder's disk, of a process's time and memory."""
+"""Reads data from the kernel: about the machine, a folder's disk, and the time and memory of a process."""
 
 import os
 import platform
@@ -10,19 +10,19 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process with all its threads, to 10 ms."""
+    """Returns user and system seconds of a process with all its threads, to 10 ms."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     fields = stat[stat.rindex(")") + 2 :].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def cpu_ns(pid: int) -> int:
-    """The same in nanoseconds, as the scheduler has it."""
+    """Returns the CPU time of all threads in nanoseconds, as the scheduler counts it."""
     return sum(int(schedstat.read_text().split()[0]) for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def wake_ups(pid: int) -> int:
-    """How often all its threads together have gone to sleep: each time something had woken them."""
+    """Returns how often the threads of a process have gone to sleep; each time follows a wake-up."""
     counts = [
         line.split()[1]
         for status in Path(f"/proc/{pid}/task").glob("*/status")
@@ -40,7 +40,7 @@ def rss_mb(pid: int) -> float:
 
 
 def disk(folder: Path) -> str:
-    """The file system under a folder, and its device."""
+    """Returns the type and the device of the file system that contains a folder."""
     best = ("", "unknown")
     for line in Path("/proc/mounts").read_text().splitlines():
         device, at, kind, *_ = line.split()
@@ -50,7 +50,7 @@ def disk(folder: Path) -> str:
 
 
 def sync_s(folder: Path) -> float:
-    """Seconds to make one written page durable, p50: a commit cannot be had for less."""
+    """Returns the median seconds of an fdatasync of one page: the minimum cost of a commit."""
     path = folder / "sync"
     times = []
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)

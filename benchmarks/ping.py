@@ -1,4 +1,4 @@
-"""daemon.ping: round trips a second, beside a trio server with the same frames that only echoes them."""
+"""Measures daemon.ping round trips per second, compared with a bare trio server that echoes the same frames."""
 
 from contextlib import ExitStack
 
@@ -14,7 +14,7 @@ CONCURRENT_CLIENTS = 16
 
 
 class PingMeasurement(Struct, frozen=True):
-    """One measurement: round trips a second, and what each costs of whose CPU."""
+    """One measurement: round trips per second, and µs of server and client CPU per round trip."""
 
     rate: float
     server_us: float
@@ -69,11 +69,11 @@ def _measure_pings(path: str, pid: int, clients: int, seconds: float) -> PingMea
         before = cpu_s(pid)
         for pinger in pingers:
             send_line(pinger, "go")
-        told = [[float(word) for word in read_line(pinger).split()] for pinger in pingers]
+        reports = [[float(word) for word in read_line(pinger).split()] for pinger in pingers]
         server = cpu_s(pid) - before
-    trips = sum(count for count, _, _ in told)
+    trips = sum(count for count, _, _ in reports)
     return PingMeasurement(
-        rate=sum(count / took for count, took, _ in told),
+        rate=sum(count / took for count, took, _ in reports),
         server_us=server / trips * 1e6,
-        clients_us=sum(cpu for _, _, cpu in told) / trips * 1e6,
+        clients_us=sum(cpu for _, _, cpu in reports) / trips * 1e6,
     )

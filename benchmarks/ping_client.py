@@ -1,10 +1,10 @@
-"""A client in a process of its own: strict request and response on one blocking socket, as often as can be.
+"""A ping client: strict request and response on one blocking socket, as fast as possible.
 
     python benchmarks/ping_client.py SOCKET SECONDS
 
 It waits for a line on stdin, then prints the round trips, the seconds and the CPU seconds.
 
-Standard library only, and no JSON: what is measured is the server.
+It uses only the standard library and no JSON, so that mainly the server is measured.
 """
 
 import socket

@@ -1,10 +1,10 @@
-"""A provider that costs as little as can be: HTTP/1.1 and server-sent events from a raw epoll loop.
+"""A fake provider that uses as little CPU as possible: HTTP/1.1 and server-sent events from a raw epoll loop.
 
     python -m benchmarks.provider        # prints its base URL
 
-The model's name says what it answers: `say` a short text in one write; `stream-N-GAP` N tokens, each in a write of its
-own, GAP microseconds apart (0: as fast as the socket takes them). `GET /v1/last` gives the last body that was asked.
-It parses no JSON and encodes none, so that the floor is the client's work and not the server's.
+The model's name selects the answer: `say` a short text in one write; `stream-N-GAP` N tokens, each in a separate write,
+GAP microseconds apart (0: as fast as the socket accepts them). `GET /v1/last` returns the body of the last request.
+It neither parses nor encodes JSON, so that the floor is the client's work and not the server's.
 """
 
 import re
@@ -35,7 +35,7 @@ FULL_RESPONSE = HEAD + http_chunk(FIRST + ANSWER + LAST) + b"0\r\n\r\n"
 
 
 class BenchmarkProvider:
-    """The loop, its connections and what each has sent so far."""
+    """The event loop with its connections and the unfinished request of each."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -75,7 +75,7 @@ class BenchmarkProvider:
         if end < 0 or len(data) < end + 4 + (int(length[1]) if length else 0):
             self._buffers[connection] = data
             return
-        self._buffers[connection] = b""  # one request at a time on a connection: no client of ours sends ahead
+        self._buffers[connection] = b""  # one request at a time on a connection: the clients do not pipeline
         self._answer(connection, data[:end], data[end + 4 :])
 
     def _answer(self, connection: socket.socket, head: bytes, body: bytes) -> None:
@@ -106,7 +106,7 @@ def _stream(connection: socket.socket, count: int, gap_s: float) -> None:
                 time.sleep(early)
         connection.sendall(http_chunk(LAST) + b"0\r\n\r\n")
     except OSError:
-        pass  # the client has gone
+        pass  # the client has disconnected
 
 
 if __name__ == "__main__":

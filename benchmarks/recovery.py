@@ -1,4 +1,4 @@
-"""A thousand turns cut off by a kill: from the next start to the daemon's first answer, and to the last one mended."""
+"""Measures the start after a kill that interrupted a thousand turns: seconds until ready, recovered and done."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ SESSIONS = 1000
 ROUNDS = 5
 BAR_S = 2.0
 CONCURRENT_TURNS = 64
-"""As many turns as may run at once by default: of the floor's clients, too."""
+"""Number of concurrent clients of the floor: the default of `daemon.max_running_turns`."""
 HOME = """
 [daemon]
 shutdown_grace_s = 0.1
@@ -37,103 +37,103 @@ kind = "scripted"
 path = "script.toml"
 models = ["say"]
 """
-SCRIPT = 3 * '[[reply]]\nwhen = ""\ntext = "A short answer, as a model gives it when it is asked little."\n'
+SCRIPT = 3 * '[[reply]]\nwhen = ""\ntext = "A short answer, as a model gives it when it is client_s little."\n'
 
 
 class CrashedHome(Struct, frozen=True):
-    """A home to be copied for each start."""
+    """A home with interrupted turns; it is copied for each start."""
 
     home: Path
     queued_messages: dict[int, int]
-    """How many messages wait in each session."""
+    """Number of queued messages by session."""
     last_offset: int
-    """The last of its log."""
+    """The last offset of its log."""
 
 
 class RecoveryTimes(Struct, frozen=True):
-    """One start: seconds from the spawn on, and what the daemon took of CPU until the last turn was done."""
+    """Times of one start: seconds since the spawn, and CPU seconds until the last turn was done."""
 
     ready: float
-    mended: float
+    recovered: float
     done: float
     cpu: float
 
 
 def run(setup: Setup) -> list[Measurement]:
-    home = setup.folder / "cut-off"
+    home = setup.folder / "crashed"
     (home / "workspace").mkdir(mode=0o700, parents=True)
     home.chmod(0o700)
-    (home / "workspace" / "notes.md").write_text("- buy fish\n- mend the net\n")
+    (home / "workspace" / "notes.md").write_text("- buy fish\n- repair the net\n")
     (home / "script.toml").write_text(SCRIPT)
-    cut_off = CrashedHome(home, *trio.run(create_crashed_sessions, home, setup.scale(SESSIONS)))
-    return [_measure(setup, cut_off, "continue"), _measure(setup, cut_off, "close")]
+    crashed = CrashedHome(home, *trio.run(create_crashed_sessions, home, setup.scale(SESSIONS)))
+    return [_measure(setup, crashed, "continue"), _measure(setup, crashed, "close")]
 
 
 def _measure(setup: Setup, crashed_home: CrashedHome, on_restart: OnRestart) -> Measurement:
-    """After each start the same turns are asked for by clients, of the same sessions, by then at rest."""
+    """Measures several starts; after each, clients send as many turns to the same sessions as a floor."""
     turns = [session for session, waiting in crashed_home.queued_messages.items() for _ in range(1 + waiting)]
-    lives: list[RecoveryTimes] = []
-    at_rest: list[float] = []
-    asked: list[float] = []
+    starts: list[RecoveryTimes] = []
+    idle_start: list[float] = []
+    client_s: list[float] = []
     for number in range(setup.scale(ROUNDS)):
         home = setup.folder / f"{on_restart}-{number}"
         shutil.copytree(crashed_home.home, home)
         (home / "walrus.toml").write_text(HOME.format(on_restart=on_restart))
         (home / "walrus.toml").chmod(0o600)
-        lives.append(_time_recovery(home, crashed_home, on_restart))
+        starts.append(_time_recovery(home, crashed_home, on_restart))
         began = time.perf_counter()
         with walrusd(home) as daemon:
-            at_rest.append(time.perf_counter() - began)
-            asked.append(len(turns) / measure_turn_rate(daemon, turns, CONCURRENT_TURNS))
+            idle_start.append(time.perf_counter() - began)
+            client_s.append(len(turns) / measure_turn_rate(daemon, turns, CONCURRENT_TURNS))
         shutil.rmtree(home)
-    ready, mended, done = (p50([getattr(life, name) for life in lives]) for name in ("ready", "mended", "done"))
-    fate = "which go on" if on_restart == "continue" else "which are ended"
+    ready, recovered, done = (p50([getattr(one, name) for one in starts]) for name in ("ready", "recovered", "done"))
+    action = "which continue" if on_restart == "continue" else "which are closed"
     return Measurement(
-        what=f"{len(crashed_home.queued_messages):,} turns cut off by a kill, {fate}: spawn to the last one mended",
-        measured=f"{ms(mended)} (ready after {ms(ready)}, all {len(turns):,} turns done after {ms(done)})",
-        floor=f"{ms(p50(at_rest))} to ready with all at rest, {ms(p50(asked))} as many turns asked for by clients",
-        ratio=mended / p50(at_rest),
+        what=f"{len(crashed_home.queued_messages):,} turns interrupted by a kill, {action}: spawn to last recovered",
+        measured=f"{ms(recovered)} (ready after {ms(ready)}, all {len(turns):,} turns done after {ms(done)})",
+        floor=f"{ms(p50(idle_start))} to ready with all sessions idle, {ms(p50(client_s))} as many turns by clients",
+        ratio=recovered / p50(idle_start),
         bar=f"≤ {BAR_S:.0f} s",
-        met=mended <= BAR_S,
+        met=recovered <= BAR_S,
         values={
             "ready_s": ready,
-            "mended_s": mended,
+            "recovered_s": recovered,
             "done_s": done,
-            "cpu_s": p50([life.cpu for life in lives]),
-            "at_rest_s": p50(at_rest),
-            "asked_s": p50(asked),
+            "cpu_s": p50([one.cpu for one in starts]),
+            "idle_start_s": p50(idle_start),
+            "clients_s": p50(client_s),
         },
     )
 
 
 def _time_recovery(home: Path, crashed_home: CrashedHome, on_restart: OnRestart) -> RecoveryTimes:
-    """Start on it, and read the log from where the kill has left it until every turn has its `done`."""
+    """Starts walrusd on the home, and reads its new events until every turn has its `done`."""
     began = time.perf_counter()
     with walrusd(home) as daemon:
         ready = time.perf_counter() - began
         resumed: Counter[int] = Counter()
         ends: dict[int, list[str]] = {session: [] for session in crashed_home.queued_messages}
-        left = sum(1 + waiting for waiting in crashed_home.queued_messages.values())
-        unmended, mended = set(crashed_home.queued_messages), 0.0
-        line = daemon.connect()
+        remaining = sum(1 + waiting for waiting in crashed_home.queued_messages.values())
+        unrecovered, recovered = set(crashed_home.queued_messages), 0.0
+        connection = daemon.connect()
         subscribed = {"since": crashed_home.last_offset, "types": ["turn_resumed", "done"], "deltas": False}
-        line.socket.sendall(encode_request("event.subscribe", subscribed))
-        while left:
-            event = json.loads(line.receive())["params"]["event"]
+        connection.socket.sendall(encode_request("event.subscribe", subscribed))
+        while remaining:
+            event = json.loads(connection.receive())["params"]["event"]
             if event["type"] == "turn_resumed":
                 resumed[event["session"]] += event["reason"] == "crash"
             elif event["type"] == "done":
                 ends[event["session"]].append(event["stop_reason"])
-                left -= 1
+                remaining -= 1
             else:
                 continue
-            unmended.discard(event["session"])
-            mended = mended or (0.0 if unmended else time.perf_counter() - began)
+            unrecovered.discard(event["session"])
+            recovered = recovered or (0.0 if unrecovered else time.perf_counter() - began)
         done, cpu = time.perf_counter() - began, cpu_s(daemon.pid)
-        line.close()
-    go_on = on_restart == "continue"
-    first = "text_response" if go_on else "interrupted"
+        connection.close()
+    continues = on_restart == "continue"
+    first = "text_response" if continues else "interrupted"
     for session, waiting in crashed_home.queued_messages.items():
-        if resumed[session] != go_on or ends[session] != [first, *["text_response"] * waiting]:
+        if resumed[session] != continues or ends[session] != [first, *["text_response"] * waiting]:
             raise RuntimeError(f"session {session} was resumed {resumed[session]} times and ended as {ends[session]}")
-    return RecoveryTimes(ready, mended, done, cpu)
+    return RecoveryTimes(ready, recovered, done, cpu)

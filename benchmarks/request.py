@@ -1,4 +1,4 @@
-"""What the daemon adds to the first request of the default agent, out of the body that the provider was sent."""
+"""Measures what the daemon adds to the first request of the default agent, from the body that the provider received."""
 
 import urllib.request
 
@@ -11,7 +11,7 @@ from benchmarks.turns import TEXT, create_sessions, run_turn
 from walrus_protocol.json import decode
 
 BYTES_A_TOKEN = 4
-"""An estimate, for English and JSON alike: tokenisers differ by more than it is wrong."""
+"""Bytes per token: an estimate for English and JSON; its error is smaller than the difference between tokenizers."""
 BAR = 1200
 
 
@@ -22,9 +22,9 @@ class _RequestBody(msgspec.Struct):
 
 def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "request", setup.url)) as daemon:
-        line = daemon.connect()
-        run_turn(line, create_sessions(line, 1)[0])
-        line.close()
+        connection = daemon.connect()
+        run_turn(connection, create_sessions(connection, 1)[0])
+        connection.close()
     with urllib.request.urlopen(f"{setup.url}/last") as answer:
         body = decode(answer.read(), _RequestBody)
     system = [message for message in body.messages if message["role"] == "system"]

@@ -1,4 +1,4 @@
-"""`make bench`: measure the bars of the design, each with its floor in the same run; a table and a file of JSON."""
+"""`make bench`: measures each performance goal with its floor in one run; prints a table and writes a JSON file."""
 
 import argparse
 import datetime as dt
@@ -59,25 +59,31 @@ BENCHMARKS: dict[str, Callable[[Setup], list[Measurement]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "--only", action="append", choices=BENCHMARKS, metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}"
+        "--only",
+        action="append",
+        choices=BENCHMARKS,
+        metavar="NAME",
+        help=f"run only this part; may be repeated: {', '.join(BENCHMARKS)}",
     )
-    parser.add_argument("--quick", action="store_true", help="a quarter of the repetitions")
-    parser.add_argument("--turns", type=int, default=100_000, help="for the growth of memory (100000)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure (/var/tmp)")
+    parser.add_argument("--quick", action="store_true", help="run a quarter of the repetitions")
+    parser.add_argument("--turns", type=int, default=100_000, help="number of turns of the memory part (100000)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/var/tmp"), help="folder for the homes, on the disk to measure (/var/tmp)"
+    )
     options = parser.parse_args()
     rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="walrus-bench-", dir=options.folder) as folder, provider() as url:
         setup = Setup(url=url, folder=Path(folder), quick=options.quick, turns=options.turns)
-        where = machine.describe(setup.folder)
+        machine_info = machine.describe(setup.folder)
         for name in options.only or BENCHMARKS:
             began = time.perf_counter()
             print(f"{name} …", end="", file=sys.stderr, flush=True)
             rows += BENCHMARKS[name](setup)
             print(f" {time.perf_counter() - began:.1f} s, load {machine.load()}", file=sys.stderr)
-    where["load afterwards"] = machine.load()
-    print("\n".join(f"{name}: {value}" for name, value in where.items()), end="\n\n")
+    machine_info["load afterwards"] = machine.load()
+    print("\n".join(f"{name}: {value}" for name, value in machine_info.items()), end="\n\n")
     print(render_table(rows))
-    print(f"\nwritten to {_write_results(where, rows).relative_to(ROOT)}")
+    print(f"\nwritten to {_write_results(machine_info, rows).relative_to(ROOT)}")
 
 
 def _write_results(machine_info: dict[str, str], rows: list[Measurement]) -> Path:

@@ -1,4 +1,4 @@
-"""Homes with a past, written by the daemon's own runtime and store, in this process and before a daemon starts."""
+"""Fills homes with sessions before a daemon starts, with the daemon's own runtime and store in this process."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,14 +24,15 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.store.sqlite import SqliteLog
 
 ROUNDS = 99
-"""Of a long turn: five events each, and three around them."""
+"""Number of rounds in a long turn: five events in each, and three more around them."""
 LONG_TURN = 5 * ROUNDS + 3
+"""Number of events in a long turn."""
 MESSAGES_PER_STEERED_TURN = 32
-"""Messages of a turn that is steered all the time: sixteen rounds, by default an agent's limit."""
+"""Number of messages in a turn that is steered in each round: sixteen rounds, the default limit of an agent."""
 
 
 class FixedReplyModel:
-    """A model that answers at once."""
+    """A model that always gives the same answer at once."""
 
     async def reply(self, _: ModelRequest, __: OnChunk) -> Reply:
         return Reply(content="A short answer, as a model gives it when it is asked little.", usage=Usage(input=40))
@@ -39,7 +40,7 @@ class FixedReplyModel:
 
 @asynccontextmanager
 async def open_runtime(home: Path) -> AsyncIterator[Runtime]:
-    """A runtime on the home's store. It need not survive a power cut: a daemon comes after it."""
+    """Opens a runtime on the home's store. It need not survive a power cut, because a daemon follows."""
     store = await SqliteLog.open(str(home / "walrus.db"), durability="normal")
     try:
         async with Runtime(FixedReplyModel(), log=store) as runtime:
@@ -51,10 +52,10 @@ async def open_runtime(home: Path) -> AsyncIterator[Runtime]:
 
 async def create_one_turn_sessions(home: Path, count: int) -> None:
     async with open_runtime(home) as runtime:
-        left = iter(range(count))
+        remaining = iter(range(count))
 
         async def fill() -> None:
-            for _ in left:
+            for _ in remaining:
                 await runtime.send_to(await runtime.create_session("walrus"), TEXT)
 
         async with trio.open_nursery() as nursery:
@@ -63,7 +64,7 @@ async def create_one_turn_sessions(home: Path, count: int) -> None:
 
 
 async def create_session_of_turns(home: Path, turns: int) -> int:
-    """One session with so many short turns."""
+    """Creates a session with `turns` short turns; returns its id."""
     async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
         for _ in range(turns):
@@ -72,7 +73,7 @@ async def create_session_of_turns(home: Path, turns: int) -> int:
 
 
 async def create_session_of_messages(home: Path, count: int) -> int:
-    """One session with so many messages, in turns of sixteen rounds: what a steer asks is answered in its turn."""
+    """Creates a session with `count` messages in steered turns of sixteen rounds; returns its id."""
     async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
         live = await runtime.live_session(session)
@@ -87,7 +88,7 @@ async def create_session_of_messages(home: Path, count: int) -> int:
 
 
 async def create_session_of_events(home: Path, count: int) -> int:
-    """One session with at least so many events, in long turns with many calls."""
+    """Creates a session with at least `count` events in long turns of tool calls; returns its id."""
     async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
         live = await runtime.live_session(session)

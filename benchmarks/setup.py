@@ -1,4 +1,4 @@
-"""What every measurement is given."""
+"""The parameters that every benchmark receives."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from msgspec import Struct
 
 class Setup(Struct, frozen=True, kw_only=True):
     url: str
-    """The fake provider's."""
+    """The base URL of the fake provider."""
     folder: Path
-    """For homes; on a disk, for what is measured includes its syncs."""
+    """The folder for homes. It is on a real disk, because the measurements include its syncs."""
     quick: bool
     turns: int
-    """For the growth of memory."""
+    """Number of turns of the memory benchmark."""
 
     def scale(self, count: int) -> int:
-        """`count`, or a quarter of it where a rough answer will do."""
+        """Returns `count`, or a quarter of it in a quick run."""
         return max(1, count // 4) if self.quick else count

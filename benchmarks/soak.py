@@ -1,6 +1,6 @@
-"""`make soak`: a walrusd under everyday load for as long as one asks, and what it held and how fast it was meanwhile.
+"""`make soak`: runs walrusd under everyday load, and records its memory, latency and resources each second.
 
-Each second a line of CSV; at the end a picture and a verdict, and an exit status by it.
+Each second adds a line of CSV; at the end there are a plot and a verdict, which sets the exit status.
 """
 
 import argparse
@@ -26,44 +26,46 @@ from walrus_protocol.methods.daemon import MetricsParams
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=600, help="how long (600)")
-    parser.add_argument("--sessions", type=int, default=500, help="open at any time (500)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the home, on a disk (/var/tmp)")
+    parser.add_argument("--seconds", type=int, default=600, help="duration of the run (600)")
+    parser.add_argument("--sessions", type=int, default=500, help="number of open sessions (500)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/var/tmp"), help="folder for the home, on a real disk (/var/tmp)"
+    )
     options = parser.parse_args()
     if options.seconds < MIN_DURATION_S:
         parser.error(
-            f"{options.seconds} s are too few: the first {MIN_WARMUP_S} only warm it up, so give it {MIN_DURATION_S}"
+            f"{options.seconds} s are too few: the first {MIN_WARMUP_S} s are warm-up; use at least {MIN_DURATION_S}"
         )
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    at = results / f"soak-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}.csv"
+    csv_path = results / f"soak-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}.csv"
     with (
-        open(at, "w", newline="", buffering=1) as file,
+        open(csv_path, "w", newline="", buffering=1) as file,
         tempfile.TemporaryDirectory(prefix="walrus-soak-", dir=options.folder) as folder,
         walrusd(make_echo_home(Path(folder) / "home")) as daemon,
     ):
         samples = trio.run(run_soak, daemon, options.seconds, options.sessions, file)
     verdict = judge(samples)
-    picture = at.with_suffix(".png")
-    soak_plot.draw(samples, verdict, picture)
-    print(f"\n{verdict.text}\nwritten to {picture.relative_to(ROOT)} and {at.relative_to(ROOT)}")
+    plot_path = csv_path.with_suffix(".png")
+    soak_plot.draw(samples, verdict, plot_path)
+    print(f"\n{verdict.text}\nwritten to {plot_path.relative_to(ROOT)} and {csv_path.relative_to(ROOT)}")
     sys.exit(not verdict.good)
 
 
 async def run_soak(daemon: DaemonProcess, seconds: int, sessions: int, file: TextIO) -> list[SoakSample]:
-    """Load the daemon, and look at it once a second."""
+    """Runs the load on the daemon and takes a sample each second; returns the samples."""
     samples: list[SoakSample] = []
-    lines = csv.writer(file)
-    lines.writerow(SoakSample.__struct_fields__)
+    writer = csv.writer(file)
+    writer.writerow(SoakSample.__struct_fields__)
     async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
         load = SoakLoad(daemon.socket, sessions)
         nursery.start_soon(load.run)
         began = trio.current_time()
         for second in range(1, seconds + 1):
             await trio.sleep_until(began + second)
-            found = (await client.metrics(MetricsParams())).metrics
-            samples.append(_take_sample(trio.current_time() - began, rss_mb(daemon.pid), found, load))
-            lines.writerow(structs.astuple(samples[-1]))
+            metrics = (await client.metrics(MetricsParams())).metrics
+            samples.append(_take_sample(trio.current_time() - began, rss_mb(daemon.pid), metrics, load))
+            writer.writerow(structs.astuple(samples[-1]))
             _print_progress(samples[-1], seconds)
         nursery.cancel_scope.cancel()
     return samples

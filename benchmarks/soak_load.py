@@ -1,4 +1,4 @@
-"""Everyday load: clients that talk in many sessions, watch, hang up in mid-sentence, come back, close, begin anew."""
+"""The load of `make soak`: clients that send, stream, attach, interrupt, disconnect, reconnect, and close sessions."""
 
 import random
 import time
@@ -19,35 +19,37 @@ from walrus_protocol.methods import (
 
 CLIENTS = 16
 MEAN_PAUSE_S = 0.05
-"""Between two requests of a client, on average: some two hundred turns a second, a month of a busy home in an hour."""
+"""Mean seconds between two requests of a client. All clients together run about two hundred turns a second, which is a
+month of a busy home in an hour."""
 TURNS_PER_SESSION = 20
-"""Turns after which a session is closed and another one made: months bring many sessions rather than long ones."""
+"""Number of turns after which a session is closed and a new one created: real use has many sessions rather than long
+ones."""
 WORDS = ("walrus", "tusk", "ice", "floe", "clam", "whisker", "herd", "moult", "arctic", "dive", "breath", "krill")
 
 Action = Literal["send", "stream", "attach", "history", "interrupt", "leave"]
 ACTION_WEIGHTS: dict[Action, float] = {"send": 60, "stream": 25, "attach": 6, "history": 5, "interrupt": 3, "leave": 1}
-"""In a hundred. Who leaves hangs up in the middle of a stream, and comes back on another connection."""
+"""Percentage of each action. A client that leaves disconnects in the middle of a stream and then reconnects."""
 
 
 class SoakLoad:
-    """Sixteen clients on one daemon. The same seed each time: what is done is the same from run to run."""
+    """Sixteen clients on one daemon. The random seed is fixed, so that all runs do the same."""
 
     def __init__(self, socket: str, max_sessions: int) -> None:
         self._socket = socket
         self._max_sessions = max_sessions
         self._random = random.Random(10)
         self._turns: dict[int, int] = {}
-        """Of each open session."""
+        """Number of turns by open session."""
         self._creating = 0
         self._latencies: list[float] = []
 
     def take_latencies(self) -> list[float]:
-        """Seconds of each turn that has ended since this was last asked, from its send to its answer."""
+        """Returns the seconds from send to answer of each turn that ended since the last call."""
         taken, self._latencies = self._latencies, []
         return taken
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs the clients until it is cancelled."""
         async with trio.open_nursery() as nursery:
             for _ in range(CLIENTS):
                 nursery.start_soon(self._run_client)
@@ -55,18 +57,20 @@ class SoakLoad:
     async def _run_client(self) -> None:
         while True:
             async with connect(self._socket) as client:
-                doing: Action = "send"
-                while doing != "leave":
+                action: Action = "send"
+                while action != "leave":
                     await trio.sleep(self._random.expovariate(1 / MEAN_PAUSE_S))
-                    [doing] = self._random.choices(list(ACTION_WEIGHTS), list(ACTION_WEIGHTS.values()))
+                    [action] = self._random.choices(list(ACTION_WEIGHTS), list(ACTION_WEIGHTS.values()))
                     try:
-                        await self._perform(doing, client, await self._pick_session(client))
+                        await self._perform(action, client, await self._pick_session(client))
                     except RequestFailed as failed:
-                        if failed.kind != "session_closed":  # by another client, while this one was about to speak
+                        if (
+                            failed.kind != "session_closed"
+                        ):  # another client closed the session just before this request
                             raise
 
     async def _pick_session(self, client: AsyncClient) -> int:
-        """Any of those that are open; a new one as long as there are too few."""
+        """Returns a random open session, or a new one if there are fewer than `max_sessions`."""
         if len(self._turns) + self._creating < self._max_sessions:
             self._creating += 1
             try:

@@ -1,4 +1,4 @@
-"""What a soak has seen, second by second, and what is to be thought of it."""
+"""The samples of a soak run, one for each second, and the verdict on them."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -9,13 +9,14 @@ from walrusd.store.wal_checkpoint import MAX_OWN_WAL_BYTES
 
 WARMUP_SHARE = 0.2
 MIN_WARMUP_S = 60
-"""A fifth of the whole time, and not less than a minute: pools, caches and the sessions at rest have filled by then."""
+"""Minimum seconds of warm-up, which is a fifth of the run: by then pools, caches and the cache of idle sessions are
+full."""
 MIN_DURATION_S = 3 * MIN_WARMUP_S
 LEVEL_SHARE = 0.05
-"""Of the whole time: a level is the median of so many samples, at its beginning and at its end."""
+"""Share of the samples whose median is a level, after the warm-up and at the end."""
 MAX_RSS_GROWTH = 1.1
 MAX_FD_GROWTH = 8
-"""Connections that come and go, and the readers of the store that are open only while they are needed."""
+"""Number of additional descriptors allowed, for connections and for readers of the store, which open and close."""
 MAX_WAL_MB = MAX_OWN_WAL_BYTES / 2**20
 
 
@@ -24,7 +25,7 @@ class SoakSample(Struct, frozen=True, kw_only=True):
     turns: int
     rss_mb: float
     p50_ms: float
-    """Of the turns that ended in the second before."""
+    """Latency of the turns that ended in the previous second."""
     p99_ms: float
     wal_mb: float
     db_mb: float
@@ -39,13 +40,13 @@ class SoakVerdict(Struct, frozen=True, kw_only=True):
     good: bool
     text: str
     warm_s: float
-    """From here on it counts."""
+    """The second at which the warm-up ends."""
     warm_rss_mb: float
     warm_fds: float
 
 
 def judge(samples: Sequence[SoakSample]) -> SoakVerdict:
-    """Whether the end is as the beginning was, once that was warm. There is one for each of at least LEAST_S."""
+    """Compares the levels at the end with those after warm-up; needs at least MIN_DURATION_S samples."""
     few = max(1, int(LEVEL_SHARE * len(samples)))
     start = max(int(WARMUP_SHARE * len(samples)), MIN_WARMUP_S)
     warm, end = samples[start : start + few], samples[-few:]
@@ -59,10 +60,10 @@ def judge(samples: Sequence[SoakSample]) -> SoakVerdict:
         f"WAL at most {wal:.1f} MB (≤ {MAX_WAL_MB:.0f})": wal <= MAX_WAL_MB,
     }
     good = all(bars.values())
-    told = "; ".join(f"{what}{'' if met else ' NOT MET'}" for what, met in bars.items())
+    results = "; ".join(f"{what}{'' if met else ' NOT MET'}" for what, met in bars.items())
     return SoakVerdict(
         good=good,
-        text=f"{'good' if good else 'NOT GOOD'}: {samples[-1].turns:,} turns in {samples[-1].second:.0f} s; {told}",
+        text=f"{'good' if good else 'NOT GOOD'}: {samples[-1].turns:,} turns in {samples[-1].second:.0f} s; {results}",
         warm_s=samples[start].second,
         warm_rss_mb=rss_then,
         warm_fds=fds_then,

@@ -1,8 +1,9 @@
-"""Starts a command many times and prints for each: seconds to its end, peak RSS in KiB, exit status.
+"""Runs a command several times; prints for each run the seconds, the peak RSS in KiB and the exit status.
 
     python -S -I benchmarks/spawn.py TIMES COMMAND…
 
-A process of its own, and a small one: the peak that the kernel reports of a child counts from what it was forked off.
+It is a small process of its own, because the kernel's peak RSS of a child includes that of the process it was forked
+from.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""From spawn to ready, to the first answer of a model, and what an idle daemon holds in memory."""
+"""Measures a daemon from spawn to ready and to a model's first answer, and its idle memory."""
 
 import subprocess
 import sys
@@ -25,10 +25,10 @@ def run(setup: Setup) -> list[Measurement]:
     with walrusd(home) as daemon:  # compiles the bytecode
         time.sleep(1)
         idle = rss_mb(daemon.pid)
-        line = daemon.connect()
-        run_turn(line, create_sessions(line, 1)[0])
-        line.close()
-        asked = rss_mb(daemon.pid)
+        connection = daemon.connect()
+        run_turn(connection, create_sessions(connection, 1)[0])
+        connection.close()
+        after_turn = rss_mb(daemon.pid)
     times = setup.scale(12)
     ready, answered, python, libraries = [], [], [], []
     for _ in range(times):
@@ -58,17 +58,17 @@ def run(setup: Setup) -> list[Measurement]:
         ),
         Measurement(
             what="idle RSS",
-            measured=f"{idle:.1f} MB ({asked:.1f} MB after the first turn)",
+            measured=f"{idle:.1f} MB ({after_turn:.1f} MB after the first turn)",
             floor=f"{_measure_rss('pass'):.1f} MB python, {_measure_rss(LIBRARIES):.1f} MB with its libraries",
             bar="≤ 55 MB",
             met=idle <= 55,
-            values={"idle_mb": idle, "after_a_turn_mb": asked},
+            values={"idle_mb": idle, "after_a_turn_mb": after_turn},
         ),
     ]
 
 
 def measure_ready_s(home: Path) -> float:
-    """Seconds from the spawn of a daemon until it answers a ping."""
+    """Returns the seconds from the spawn of a daemon until it answers a ping."""
     began = time.perf_counter()
     with child(["-m", "walrusd", "--home", str(home)], stderr_path=home.parent / "start.log") as process:
         wait_ready(str(home / "walrus.sock"), process)
@@ -76,15 +76,15 @@ def measure_ready_s(home: Path) -> float:
 
 
 def _measure_first_turn_s(home: Path) -> float:
-    """Seconds from the spawn of a daemon until a model's answer is there, its session's creation included."""
+    """Returns the seconds from the spawn of a daemon to a model's answer in a new session."""
     began = time.perf_counter()
     path = str(home / "walrus.sock")
     with child(["-m", "walrusd", "--home", str(home)], stderr_path=home.parent / "start.log") as process:
         wait_ready(path, process)
-        line = RawConnection(path)
-        run_turn(line, create_sessions(line, 1)[0])
+        connection = RawConnection(path)
+        run_turn(connection, create_sessions(connection, 1)[0])
         took = time.perf_counter() - began
-        line.close()
+        connection.close()
         return took
 
 

@@ -1,8 +1,9 @@
-"""Many clients in one process that send a request each, wait for its first event, and then only read and forget.
+"""Opens many client connections that each send one request, and then read and discard all events.
 
-    python -m benchmarks.subscriber_load SOCKET      (reading; or `deaf`: they never read)
+    python -m benchmarks.subscriber_load SOCKET [deaf]
 
-On stdin a request a line, method and params as JSON, then "ready?", which is answered when all have heard something.
+With `deaf` the clients never read. stdin has one request a line, with method and params as JSON, then "ready?". The
+answer "ready" is printed when every connection has received something.
 """
 
 import json
@@ -25,9 +26,9 @@ def main() -> None:
         connection.sendall(encode_request(**json.loads(line)))
         by_fd[connection.fileno()] = connection
         epoll.register(connection, select.EPOLLIN)
-    silent = set(by_fd)
-    while silent:
-        silent -= {fd for fd, _ in epoll.poll()} if deaf else drain(epoll, by_fd)
+    waiting = set(by_fd)
+    while waiting:
+        waiting -= {fd for fd, _ in epoll.poll()} if deaf else drain(epoll, by_fd)
     print("ready", flush=True)
     while not deaf:
         drain(epoll, by_fd)
@@ -35,12 +36,12 @@ def main() -> None:
 
 
 def drain(epoll: select.epoll, by_fd: dict[int, socket.socket]) -> set[int]:
-    """Read once from each that has something; who these were."""
-    heard = {fd for fd, _ in epoll.poll()}
-    for fd in heard:
+    """Reads once from each readable connection; returns their descriptors."""
+    readable = {fd for fd, _ in epoll.poll()}
+    for fd in readable:
         if not by_fd[fd].recv(1 << 20):
-            raise EOFError("the daemon hung up")
-    return heard
+            raise EOFError("the daemon closed the connection")
+    return readable
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thousand who watch: what they cost the turns of others; and two hundred turns at once that lose no event."""
+"""Measures how a thousand subscribers slow down turns, and that two hundred concurrent turns lose no event."""
 
 import json
 import selectors
@@ -17,12 +17,13 @@ from benchmarks.wire import HEADER, encode_request
 MANY = 1000
 ROUNDS = 12
 WARMUP_TURNS = 5
-"""Turns of a round that are not counted."""
+"""Number of turns at the beginning of a round that are not counted."""
 BAR = 1.1
-"""Times what a turn takes that nobody watches: "do not slow a turn", on a machine whose medians differ by this much."""
+"""Maximum factor to the time of a turn without subscribers. The goal is "no slower"; medians differ by this much."""
 STREAMS = 200
 TOKENS = 100
 GAP_US = 20_000
+"""Microseconds between two tokens of a stream."""
 TYPES = ("tick", "config_reloaded", "session_closed", "rewound")
 
 Request = dict[str, Any]
@@ -33,17 +34,17 @@ def run(setup: Setup) -> list[Measurement]:
         make_home(setup.folder / "subscribers", setup.url, models=("quiet", f"stream-{TOKENS}-{GAP_US}"))
     )
     with walrusd(home) as daemon:
-        line = daemon.connect()
-        idle = create_sessions(line, MANY)
-        line.close()
+        connection = daemon.connect()
+        idle = create_sessions(connection, MANY)
+        connection.close()
         attached = [_request("session.attach", session=session, since=1) for session in idle]
         elsewhere = [_request("event.subscribe", sessions=[session]) for session in idle[: MANY // 2]]
         elsewhere += [_request("event.subscribe", agents=["quiet"])] * (MANY // 4)
         elsewhere += [_request("event.subscribe", types=[TYPES[n % 4]]) for n in range(MANY // 4)]
         everything = [_request("event.subscribe")] * MANY
         return [
-            _measure_beside(setup, daemon, f"{MANY:,} attached to sessions at rest", attached, bar=True),
-            _measure_beside(setup, daemon, f"{MANY:,} subscribed to what does not happen", elsewhere, bar=True),
+            _measure_beside(setup, daemon, f"{MANY:,} attached to idle sessions", attached, bar=True),
+            _measure_beside(setup, daemon, f"{MANY:,} subscribed to events that do not occur", elsewhere, bar=True),
             _measure_beside(
                 setup,
                 daemon,
@@ -52,7 +53,7 @@ def run(setup: Setup) -> list[Measurement]:
                 bar=True,
                 never_read=True,
             ),
-            _measure_beside(setup, daemon, f"{MANY:,} that are sent everything", everything, bar=False),
+            _measure_beside(setup, daemon, f"{MANY:,} that receive everything", everything, bar=False),
             _measure_streams(daemon),
         ]
 
@@ -71,32 +72,32 @@ def _request(method: str, **params: object) -> Request:
 def _measure_beside(
     setup: Setup, daemon: DaemonProcess, label: str, requests: Sequence[Request], *, bar: bool, never_read: bool = False
 ) -> Measurement:
-    """Turns with them and without them, by turns."""
+    """Compares turns with and without these subscribers, alternately."""
     each = setup.scale(60)
-    line = daemon.connect()
+    connection = daemon.connect()
     alone: list[float] = []
-    watched: list[float] = []
-    cpu, cpu_watched = 0.0, 0.0
-    sessions = iter(create_sessions(line, 2 * ROUNDS * (each + WARMUP_TURNS)))
+    beside: list[float] = []
+    cpu, cpu_beside = 0.0, 0.0
+    sessions = iter(create_sessions(connection, 2 * ROUNDS * (each + WARMUP_TURNS)))
     for _ in range(ROUNDS):
-        for times in (alone, watched):
-            with _run_subscribers(daemon, requests if times is watched else [], never_read=never_read):
+        for times in (alone, beside):
+            with _run_subscribers(daemon, requests if times is beside else [], never_read=never_read):
                 for _ in range(WARMUP_TURNS):
-                    run_turn(line, next(sessions))
+                    run_turn(connection, next(sessions))
                 before = cpu_s(daemon.pid)
-                times += [run_turn(line, next(sessions)) for _ in range(each)]
+                times += [run_turn(connection, next(sessions)) for _ in range(each)]
                 took = cpu_s(daemon.pid) - before
-                cpu, cpu_watched = (cpu + took, cpu_watched) if times is alone else (cpu, cpu_watched + took)
-    line.close()
-    measured, floor, count = p50(watched), p50(alone), ROUNDS * each
+                cpu, cpu_beside = (cpu + took, cpu_beside) if times is alone else (cpu, cpu_beside + took)
+    connection.close()
+    measured, floor, count = p50(beside), p50(alone), ROUNDS * each
     return Measurement(
         what=f"a turn beside {label}, p50",
-        measured=f"{ms(measured)} ({ms(cpu_watched / count)} of daemon CPU)",
-        floor=f"{ms(floor)} with nobody there ({ms(cpu / count)})",
+        measured=f"{ms(measured)} ({ms(cpu_beside / count)} of daemon CPU)",
+        floor=f"{ms(floor)} without subscribers ({ms(cpu / count)})",
         ratio=measured / floor,
         bar=f"≤ {BAR}" if bar else "",
         met=measured <= BAR * floor if bar else None,
-        values={"turn_s": measured, "floor_s": floor, "cpu_s": cpu_watched / count, "floor_cpu_s": cpu / count},
+        values={"turn_s": measured, "floor_s": floor, "cpu_s": cpu_beside / count, "floor_cpu_s": cpu / count},
     )
 
 
@@ -113,7 +114,7 @@ def _run_subscribers(daemon: DaemonProcess, requests: Sequence[Request], *, neve
 
 
 class _EventCollector:
-    """One connection's frames, and what its events make together."""
+    """Collects the events of one connection, by session."""
 
     def __init__(self, daemon: DaemonProcess, request: bytes) -> None:
         self.socket = daemon.connect().socket
@@ -141,17 +142,17 @@ class _EventCollector:
             self.logged_events.setdefault(session, []).append(event["type"])
             self.seqs.setdefault(session, []).append(event["seq"])
         elif event["type"] == "text_delta":
-            said = self.texts.get(session, "")
-            self.texts[session] = said[: event["at"]] + event["text"]
+            text = self.texts.get(session, "")
+            self.texts[session] = text[: event["at"]] + event["text"]
         elif event["type"] == "lagged":
             self.lagged += event["dropped"]
 
 
 def _measure_streams(daemon: DaemonProcess) -> Measurement:
-    """Each turn streamed to a connection of its own, and all of them to one that subscribes."""
-    line = daemon.connect()
-    sessions = create_sessions(line, STREAMS, f"stream-{TOKENS}-{GAP_US}")
-    line.close()
+    """Streams each turn to a connection of its own, and all turns to one subscriber; counts losses."""
+    connection = daemon.connect()
+    sessions = create_sessions(connection, STREAMS, f"stream-{TOKENS}-{GAP_US}")
+    connection.close()
     everything = _EventCollector(daemon, encode_request("event.subscribe", {"sessions": sessions}))
     streams = {
         session: _EventCollector(
@@ -160,35 +161,35 @@ def _measure_streams(daemon: DaemonProcess) -> Measurement:
         for session in sessions
     }
     selector = selectors.DefaultSelector()
-    for heard in (everything, *streams.values()):
-        selector.register(heard.socket, selectors.EVENT_READ, heard)
+    for collector in (everything, *streams.values()):
+        selector.register(collector.socket, selectors.EVENT_READ, collector)
     ended = 0
     while ended < 2 * STREAMS:
         for key, _ in selector.select(30.0) or _raise_timeout():
             key.data.read()
-        ended = sum(heard.result is not None for heard in streams.values())
-        ended += sum(facts[-1] == "done" for facts in everything.logged_events.values())
+        ended = sum(collector.result is not None for collector in streams.values())
+        ended += sum(types[-1] == "done" for types in everything.logged_events.values())
     turn_of_three = ["user_message", "assistant_message", "done"]
-    whole = sum(
-        heard.result is not None
-        and len(heard.result["text"]) == 5 * TOKENS
-        and heard.result["text"] == heard.texts[session] == everything.texts.get(session)
-        and heard.logged_events[session] == everything.logged_events[session] == turn_of_three
-        and heard.seqs[session] == everything.seqs[session] == [2, 3, 4]
-        for session, heard in streams.items()
+    complete = sum(
+        collector.result is not None
+        and len(collector.result["text"]) == 5 * TOKENS
+        and collector.result["text"] == collector.texts[session] == everything.texts.get(session)
+        and collector.logged_events[session] == everything.logged_events[session] == turn_of_three
+        and collector.seqs[session] == everything.seqs[session] == [2, 3, 4]
+        for session, collector in streams.items()
     )
-    lagged = everything.lagged + sum(heard.lagged for heard in streams.values())
-    for heard in (everything, *streams.values()):
-        heard.socket.close()
+    lagged = everything.lagged + sum(collector.lagged for collector in streams.values())
+    for collector in (everything, *streams.values()):
+        collector.socket.close()
     return Measurement(
         what=f"{STREAMS} streaming turns at once, events lost",
-        measured=f"{whole} turns whole in all their listeners, {lagged} deltas dropped",
+        measured=f"{complete} turns complete for all subscribers, {lagged} deltas dropped",
         floor="",
-        bar=f"{STREAMS} whole",
-        met=whole == STREAMS,
-        values={"whole": whole, "lagged": lagged},
+        bar=f"{STREAMS} complete",
+        met=complete == STREAMS,
+        values={"complete": complete, "lagged": lagged},
     )
 
 
 def _raise_timeout() -> list[Any]:
-    raise RuntimeError("nothing has come for 30 s: events are lost")
+    raise RuntimeError("no event arrived for 30 s: events are lost")

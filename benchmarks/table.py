@@ -1,4 +1,4 @@
-"""One line of the outcome, and the table that is shown of all."""
+"""The result of one measurement, and the table of all results."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Measurement(Struct, frozen=True, kw_only=True):
-    """A bar and what became of it. `met` is None for a line that only informs."""
+    """A measured value with its floor and its goal; `met` is None if there is no goal."""
 
     what: str
     measured: str
@@ -16,7 +16,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     bar: str = ""
     met: bool | None = None
     values: dict[str, float] = {}
-    """The numbers behind the words, for whoever compares runs."""
+    """The raw numbers, for comparing runs."""
 
 
 HEADERS = ("what", "measured", "floor", "ratio", "bar", "met?")

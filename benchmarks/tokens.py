@@ -1,4 +1,4 @@
-"""A streamed token on its way from the provider's socket to a subscriber's: what it costs of the daemon's CPU."""
+"""Measures the daemon's CPU for a streamed token, from the provider's socket to a subscriber's."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from benchmarks.turns import create_sessions
 from benchmarks.wire import count_frames, encode_request
 
 GAP_US = 250
-"""Between paced tokens: each is in a read of its own, and the daemon is never behind."""
+"""Microseconds between paced tokens: each arrives in a separate read, and the daemon keeps up."""
 BAR_US = 80.0
 
 
@@ -24,21 +24,21 @@ def run(setup: Setup) -> list[Measurement]:
     with walrusd(make_home(setup.folder / "tokens", setup.url, models=(paced, flood))) as daemon:
         return [
             _measure(setup, daemon, paced, count, f"paced, one every {GAP_US} µs", bar=True),
-            _measure(setup, daemon, flood, count, "as fast as it goes", bar=False),
+            _measure(setup, daemon, flood, count, "as fast as possible", bar=False),
         ]
 
 
 def _measure(setup: Setup, daemon: DaemonProcess, agent: str, count: int, label: str, *, bar: bool) -> Measurement:
-    line = daemon.connect()
-    session = create_sessions(line, 1, agent)[0]
+    connection = daemon.connect()
+    session = create_sessions(connection, 1, agent)[0]
     cpu, began = cpu_s(daemon.pid), time.perf_counter()
     request = encode_request("session.stream", {"session": session, "content": "Say a lot."})
-    frames, _, answer = count_frames(line.socket, request)
+    frames, _, answer = count_frames(connection.socket, request)
     took, cpu = time.perf_counter() - began, cpu_s(daemon.pid) - cpu
-    line.close()
+    connection.close()
     if len(json.loads(answer)["result"]["text"]) != 5 * count:
-        raise RuntimeError(f"not every token came: {answer[:200]!r}")
-    deltas = frames - 5  # the response, the three facts of a turn, and its state
+        raise RuntimeError(f"not every token arrived: {answer[:200]!r}")
+    deltas = frames - 5  # the response, the three events of a turn, and its state
     floor = trio.run(_baseline_cpu, setup, agent) / count * 1e6
     each = cpu / count * 1e6
     return Measurement(
@@ -53,7 +53,7 @@ def _measure(setup: Setup, daemon: DaemonProcess, agent: str, count: int, label:
 
 
 async def _baseline_cpu(setup: Setup, model: str) -> float:
-    """CPU seconds of a client that reads the same stream and does nothing with it."""
+    """Returns the CPU seconds of a bare client that reads the same stream and discards it."""
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Say a lot."}]})
     async with http_baseline.open_client() as http:
         await http_baseline.exchange(http, setup.url, b'{"model":"say"}')

@@ -1,4 +1,4 @@
-"""Turns over the socket, one at a time and sixteen at once, beside the bare exchange that each of them contains."""
+"""Measures turns over the socket, one at a time and sixteen at once, compared with the bare HTTP exchange of each."""
 
 import json
 import selectors
@@ -30,16 +30,16 @@ async def _measure(setup: Setup, daemon: DaemonProcess) -> list[Measurement]:
 
 
 async def _measure_single(setup: Setup, daemon: DaemonProcess, http: httpx2.AsyncClient) -> Measurement:
-    """Each turn is the first of its session, so that all requests are of one size."""
-    line = daemon.connect()
+    """Measures first turns of new sessions, so that all requests have the same size."""
+    connection = daemon.connect()
     warm, count = 50, setup.scale(600)
     turns, floors, body = [], [], b""
-    for session in create_sessions(line, warm + count):
-        turns.append(run_turn(line, session))
+    for session in create_sessions(connection, warm + count):
+        turns.append(run_turn(connection, session))
         body = body or await http_baseline.last_request_body(http, setup.url)
         floors.append(await http_baseline.time_exchange(http, setup.url, body))
     measured, floor = p50(turns[warm:]), p50(floors[warm:])
-    line.close()
+    connection.close()
     return Measurement(
         what="warm durable turn, p50",
         measured=ms(measured),
@@ -52,9 +52,9 @@ async def _measure_single(setup: Setup, daemon: DaemonProcess, http: httpx2.Asyn
 
 
 async def _measure_concurrent(setup: Setup, daemon: DaemonProcess, http: httpx2.AsyncClient) -> Measurement:
-    line = daemon.connect()
+    connection = daemon.connect()
     each = setup.scale(60)
-    run_turn(line, create_sessions(line, 1)[0])
+    run_turn(connection, create_sessions(connection, 1)[0])
     body = await http_baseline.last_request_body(http, setup.url)
     await http_baseline.measure_rate(http, setup.url, body, connections=CONCURRENT_SESSIONS, exchanges=5)
     rates, floors, cpu, floor_cpu = [], [], [], []
@@ -64,11 +64,11 @@ async def _measure_concurrent(setup: Setup, daemon: DaemonProcess, http: httpx2.
             await http_baseline.measure_rate(http, setup.url, body, connections=CONCURRENT_SESSIONS, exchanges=each)
         )
         floor_cpu.append((time.process_time() - before) / (CONCURRENT_SESSIONS * each))
-        sessions = create_sessions(line, CONCURRENT_SESSIONS * each)
+        sessions = create_sessions(connection, CONCURRENT_SESSIONS * each)
         before = cpu_s(daemon.pid)
         rates.append(measure_turn_rate(daemon, sessions))
         cpu.append((cpu_s(daemon.pid) - before) / (CONCURRENT_SESSIONS * each))
-    line.close()
+    connection.close()
     measured, floor = p50(rates), p50(floors)
     return Measurement(
         what="16 sessions at once",
@@ -82,42 +82,42 @@ async def _measure_concurrent(setup: Setup, daemon: DaemonProcess, http: httpx2.
 
 
 def run_turn(connection: RawConnection, session: int, text: str = TEXT) -> float:
-    """Seconds from the send to its answer."""
+    """Returns the seconds from a send to its answer. Raises RuntimeError if the turn fails."""
     began = time.perf_counter()
     result = connection.call("session.send", {"session": session, "content": text})
     took = time.perf_counter() - began
     if result["stop_reason"] != "text_response":
-        raise RuntimeError(f"the turn did not end well: {result}")
+        raise RuntimeError(f"the turn failed: {result}")
     return took
 
 
 def measure_turn_rate(daemon: DaemonProcess, sessions: Sequence[int], connections: int = CONCURRENT_SESSIONS) -> float:
-    """Turns a second: every connection sends to its next session when the turn before has been answered."""
+    """Returns turns per second; each connection sends its next turn when the previous one is answered."""
     todo = [encode_request("session.send", {"session": session, "content": TEXT}) for session in sessions]
-    lines = [daemon.connect() for _ in range(connections)]
+    open_connections = [daemon.connect() for _ in range(connections)]
     selector = selectors.DefaultSelector()
     began = time.perf_counter()
-    for line in lines:
-        selector.register(line.socket, selectors.EVENT_READ, line)
-        line.socket.sendall(todo.pop())
-    waiting = len(lines)
+    for connection in open_connections:
+        selector.register(connection.socket, selectors.EVENT_READ, connection)
+        connection.socket.sendall(todo.pop())
+    waiting = len(open_connections)
     while waiting:
         for key, _ in selector.select():
             answer = key.data.receive()
             if b'"text_response"' not in answer:
-                raise RuntimeError(f"the turn did not end well: {answer.decode()}")
+                raise RuntimeError(f"the turn failed: {answer.decode()}")
             if todo:
                 key.data.socket.sendall(todo.pop())
             else:
                 waiting -= 1
     took = time.perf_counter() - began
-    for line in lines:
-        line.close()
+    for connection in open_connections:
+        connection.close()
     return len(sessions) / took
 
 
 def create_sessions(connection: RawConnection, count: int, agent: str = "walrus") -> list[int]:
-    """New sessions, asked for side by side."""
+    """Creates sessions by pipelined requests of 500; returns their ids."""
     sessions: list[int] = []
     for start in range(0, count, 500):
         some = range(start, min(start + 500, count))

@@ -1,4 +1,4 @@
-"""Raw frames on a blocking Unix socket: the least that a client can cost. Standard library only."""
+"""A minimal client: raw frames on a blocking Unix socket, with only the standard library."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ def encode_request(method: str, params: dict[str, Any], request: int = 1) -> byt
 
 
 class RawConnection:
-    """One connection, one request at a time."""
+    """A connection that sends one request at a time."""
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -25,7 +25,7 @@ class RawConnection:
         self.socket.close()
 
     def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The result. Events before it are passed over."""
+        """Sends a request; returns its result and skips events. Raises RuntimeError on an error."""
         self.socket.sendall(encode_request(method, params))
         while True:
             answer = json.loads(self.receive())
@@ -36,7 +36,7 @@ class RawConnection:
                 raise RuntimeError(f"{method}: {answer['error']}")
 
     def receive(self) -> bytes:
-        """The payload of the next frame."""
+        """Returns the payload of the next frame."""
         while len(self._buffer) < 4:
             self._receive_more()
         (size,) = HEADER.unpack_from(self._buffer)
@@ -48,18 +48,18 @@ class RawConnection:
     def _receive_more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
-            raise EOFError("the server hung up")
+            raise EOFError("the server closed the connection")
         self._buffer += data
 
 
 def count_frames(connection: socket.socket, request: bytes) -> tuple[int, int, bytes]:
-    """Send a request and count the frames until its response, which starts with its id: (frames, bytes, response)."""
+    """Sends a request; returns the number of frames and bytes up to its response, and the response."""
     connection.sendall(request)
     buffer, frames, size = bytearray(), 0, 0
     while True:
         data = connection.recv(262144)
         if not data:
-            raise EOFError("the server hung up")
+            raise EOFError("the server closed the connection")
         size += len(data)
         buffer += data
         at = 0
