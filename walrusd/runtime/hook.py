@@ -1,4 +1,4 @@
-"""The hook of a runtime: the methods by which features observe and change turns. The default changes nothing."""
+"""The hook of a runtime: the methods by which features observe and change turns."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class Hook:
-    """The default hook. Override what you need; tools, for example, are implemented behind `dispatch` alone."""
+    """The default hook, which changes nothing. Override the methods that you need.
+
+    The runtime itself does not know how a tool works: that is implemented behind `dispatch`.
+    """
 
     def on_register_tools(self, registry: ToolRegistry) -> None:
         """Registers the schemas of the tools that `dispatch` runs."""
@@ -28,7 +31,10 @@ class Hook:
         return ()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """Observes a logged or live event. It is called on trio's thread, in the order of the log: return at once."""
+        """Observes a logged or live event.
+
+        It is called on trio's thread, in the order of the log, and must return at once.
+        """
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         """Runs a tool call. A refusal is a result too; a raised exception is a bug and ends the turn."""

@@ -1,4 +1,4 @@
-"""The runtime runs the turns of agents in sessions. It is usable as a library, without the daemon around it."""
+"""The runtime runs the turns of agents in sessions. It also works as a library, without the daemon."""
 
 import contextlib
 import time
@@ -44,7 +44,7 @@ FINAL_WRITES_TIMEOUT_S = 5.0
 
 
 class Runtime:
-    """A set of agents and their sessions. Enter it (`async with`) first; leaving it suspends running turns.
+    """Agents and their sessions. Enter it (`async with`) before use; leaving it suspends running turns.
 
     `log` is the durable store. Without one, sessions are kept in memory and are lost with the process.
     """
@@ -344,6 +344,6 @@ class Runtime:
         self._mismatch_found.set()
 
     async def _raise_on_state_mismatch(self) -> None:
-        """Ends the runtime with an error if a state differs from its log; a restart loads it from the log again."""
+        """Ends the runtime with an error if a state differs from its log; a restart loads the log again."""
         await self._mismatch_found.wait()
         raise RuntimeError("the state of a session differs from its log") from self._mismatch_cause

@@ -1,4 +1,4 @@
-"""A record of everything that was ever durable in a scenario, to compare the contents of the store with."""
+"""A record of everything that was ever durable in a scenario, to compare the store with."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from walrusd.store.contract import DAEMON_SESSION, EventRow, Write
 
 
 class Archive:
-    """Every durable row of a scenario. A write is noted at the moment when the store reports it as durable."""
+    """Every durable row of a scenario. A write is noted when the store reports it as durable."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[EventRow]] = {DAEMON_SESSION: []}
@@ -62,7 +62,7 @@ class Archive:
         return len(self.by_offset) - known
 
     def check(self, contents: StoreContents) -> None:
-        """Checks that the store has every row of every session that should exist, unchanged, and no other session."""
+        """Checks that the store has all rows of the sessions that should exist, and no other session."""
         expected = self.rows.keys() - self.expired - self._unlisted - {DAEMON_SESSION}
         assert contents.rows.keys() == expected, "a created session exists until it expires"
         for session, rows in contents.rows.items():

@@ -1,4 +1,4 @@
-"""The clients of one daemon run. Each request runs in a task of its own and reports its result to the expectations."""
+"""The clients of one daemon run. Each request is a task, and reports to the expectations."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator

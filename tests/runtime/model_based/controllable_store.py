@@ -80,7 +80,7 @@ class ControllableStore:
         self.failure = StorageFailed("the power is off")
 
     def hold(self, when: Literal["before", "after"]) -> None:
-        """Holds writes before they reach the log, or their outcomes after that; in both cases the results of reads."""
+        """Holds writes before they reach the log, or their outcomes afterwards; and results of reads."""
         if not self._released_for_good:
             self.held_at = self.held_at or when
 
@@ -100,7 +100,7 @@ class ControllableStore:
             await self._released.wait()
 
     async def wait_idle(self) -> None:
-        """Waits until all tasks are blocked and no disk access is pending: only time or an operation can go on."""
+        """Waits until all tasks are blocked and no disk access is pending."""
         while True:
             await trio.testing.wait_all_tasks_blocked()
             if not self._pending:

@@ -1,4 +1,4 @@
-"""One run of a daemon, from start to stop or power cut, during which clients execute operations concurrently."""
+"""One run of a daemon, from start to stop or power cut, with concurrent clients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,10 @@ from tests.runtime.model_based.subscriber import Subscriber
 from walrusd.runtime.runtime import Runtime
 
 LONG_S = 10_000
-"""Maximum seconds of any wait; longer than any retry. The mock clock jumps, or runs a thousand times too fast."""
+"""Maximum seconds of any wait; longer than any retry.
+
+The mock clock jumps, or runs a thousand times too fast.
+"""
 
 
 @contextmanager
@@ -180,7 +183,7 @@ class DaemonRun:
                 clients.start(partial(clients.send_history_request, operation, session))
 
     async def _execute_alone(self, operation: HistoryOperation | ExpireSessions) -> None:
-        """Executes an operation while nothing else happens and time stands still: it has only one right result."""
+        """Executes an operation while nothing else happens, so that it has only one right result."""
         with trio.fail_after(LONG_S), stopped_clock():
             await self._store.wait_idle()
             if self._store.held_at or self._store.failure or not self._expectations.sessions:
@@ -244,7 +247,7 @@ class DaemonRun:
         assert self._clients.pending_requests == 0, "a request hangs"
 
     async def finish(self) -> StoreContents:
-        """Lets every accepted turn end with a working store and an answering model, sweeps, and checks everything.
+        """Lets every accepted turn end, with working store and model, then sweeps and checks everything.
 
         Returns the contents of the store.
         """
@@ -274,7 +277,7 @@ class DaemonRun:
         return await StoreContents.read(self._store.log)
 
     async def _check_subscribers(self) -> None:
-        """Checks the subscribers to the whole daemon, and some new ones that read the log from earlier offsets."""
+        """Checks the subscribers to the whole daemon, and new ones that start at earlier offsets."""
         expectations, global_stream = self._expectations, self._runtime.global_stream
         newcomers = {since: Subscriber(since) for since in (0, 1, expectations.archive.last_offset // 2)}
         with trio.fail_after(LONG_S):

@@ -82,7 +82,7 @@ ORPHANS_SQL = """SELECT (SELECT count(*) FROM text WHERE digest NOT IN (SELECT t
 
 
 class PowerCutFileDisk:
-    """A disk of the SQLite store. At a power cut its files are copied, while its threads continue to write."""
+    """A disk of the SQLite store. A power cut copies its files while its threads continue to write."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -39,7 +39,7 @@ class ExpectedSend(Struct, kw_only=True):
 
 
 class Expectations:
-    """All expectations of a scenario. A logical clock (`next_time`) tells which of two sends was earlier, if either."""
+    """All expectations of a scenario. A logical clock orders sends that did not overlap."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -197,7 +197,7 @@ class Expectations:
             assert sum(counted[text] for text in texts) <= 1, "a key is used for one message"
 
     def _check_order(self, sends: Sequence[ExpectedSend], place: dict[str, int]) -> None:
-        """Checks that a message accepted before another was sent comes before it, unless the other one interrupts."""
+        """Checks that messages are in order of acceptance, except those that interrupt or steer."""
         accepted = [send for send in sends if send.accepted and send.when_busy != "steer"]
         for first in accepted:
             for second in accepted:
@@ -206,7 +206,7 @@ class Expectations:
                     assert place[first.text] < place[second.text], f"{second.text} came after {first.text}"
 
     def _check_interrupting_sends(self, sends: Sequence[ExpectedSend], seqs: dict[str, int]) -> None:
-        """Checks that an interrupting message goes to the head: at most one turn that was just opened is before it."""
+        """Checks that an interrupting message goes to the head: at most one just opened turn precedes it."""
         for interrupting in sends:
             if interrupting.when_busy != "interrupt" or not interrupting.accepted or interrupting.text not in seqs:
                 continue

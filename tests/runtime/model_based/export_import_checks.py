@@ -83,7 +83,7 @@ class ExportedSession(Struct, kw_only=True):
                 assert (session, output["ref"]) in archive.outputs
 
     def _logs(self, ids: dict[int, int] | None = None) -> list[list[dict[str, Any]]]:
-        """Returns the events of each log, the oldest session first, with session ids replaced by those in `ids`."""
+        """Returns the events of each log, the oldest session first, with ids replaced by those in `ids`."""
         logs: list[list[dict[str, Any]]] = json.loads(
             json.dumps([ancestor["events"] for ancestor in self.data["ancestors"]])
         )

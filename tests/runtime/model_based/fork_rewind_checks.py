@@ -31,7 +31,7 @@ ALLOWED_PROBLEMS: dict[type[HistoryOperation], set[str]] = {
     MakeCheckpoint: UNAVAILABLE | {"session_closed"},
     ReadHistory: UNAVAILABLE,
 }
-"""Kinds of Problem that each may be refused with: a session can be forked during a turn, and after a close."""
+"""Kinds of Problem that each may be refused with. A running or closed session can be forked."""
 
 HistoryAnswer = ForkResult | RewindResult | CheckpointResult | list[Message]
 

@@ -1,4 +1,4 @@
-"""A simple model of histories over forks and rewinds: it replays whole logs, those of expired sessions too."""
+"""A simple model of histories over forks and rewinds: it replays whole logs, expired ones too."""
 
 from collections.abc import Mapping, Sequence
 

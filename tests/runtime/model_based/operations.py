@@ -46,7 +46,7 @@ class Resume(Struct, frozen=True):
 
 
 class Fork(Struct, frozen=True):
-    """`at` is an index into the existing seqs and one that does not exist, modulo their number; None is the end."""
+    """`at` is an index into the existing seqs and one more, modulo their number; None is the end."""
 
     session: int
     at: int | None
@@ -79,7 +79,7 @@ class Import(Struct, frozen=True):
 
 
 class ExpireSessions(Struct, frozen=True):
-    """Expires sessions closed for longer than `keep_s`, or, with `over_quota`, the one that was closed first.
+    """Expires sessions closed for longer than `keep_s`; with `over_quota`, the one closed first.
 
     Without `sweeps` no sweep deletes their events from then on.
     """
@@ -184,7 +184,7 @@ class YieldToOthers(Struct, frozen=True):
 
 
 class Restart(Struct, frozen=True):
-    """`on_restart`: what the next run does with the turns that this one leaves open. `failing`: its store fails."""
+    """`on_restart`: what the next run does with open turns. `failing`: its store fails."""
 
     grace_s: float
     failing: bool

@@ -1,4 +1,4 @@
-"""The hook of the tested runtimes: it runs the tools of the scripted model and records every logged event in order."""
+"""The hook of the tested runtimes: runs the scripted tools and records every logged event."""
 
 from tests.runtime.model_based.scripted_model import LOOK, TOUCH, ScriptedModel
 from walrus_protocol.events import AnyEvent, AnySessionEvent, ToolResult

@@ -1,4 +1,4 @@
-"""The model and the tools of the tested runtimes. Operations control them, and every prompt is validated."""
+"""The model and the tools of the tested runtimes, controlled by operations; validates every prompt."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Reads the contents of a store through its Log interface, and checks that its tables agree with its events."""
+"""Reads the contents of a store through its Log, and checks that tables and events agree."""
 
 from tests.runtime.model_based.scripted_model import FULL_OUTPUT
 from walrus_protocol.events import (

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for scenarios: of all operations, or of those that create and delete many sessions."""
+"""Hypothesis strategies for scenarios: of all operations, or with many created and deleted sessions."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""A subscriber to the whole daemon, over restarts: it must receive each event once, in order, byte for byte."""
+"""A subscriber to the whole daemon, over restarts: it must receive each event once and in order."""
 
 import trio
 
@@ -64,7 +64,7 @@ class Subscriber:
         self._checked_offset = self._last_offset
 
     def check_complete(self, archive: Archive, since: int) -> None:
-        """Checks that it received all existing events after `since`; for one that subscribed when all was idle."""
+        """Checks that it, subscribed when all was idle, received every existing event after `since`."""
         assert [offset for offset, _ in self._received] == [
             offset for offset in archive.existing_offsets() if offset > since
         ]

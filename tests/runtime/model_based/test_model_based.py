@@ -1,4 +1,4 @@
-"""Model-based tests of the runtime: random scenarios of clients, model, store and power cuts keep every promise.
+"""Model-based tests: random scenarios of clients, model, store and power cuts keep every promise.
 
 `--hypothesis-profile=thorough` runs many more. Scenarios consist of operations.py, drawn by strategies.py, with fixed
 ones in regressions.py. daemon_run.py and clients.py execute them. The checks are in expectations.py (sends),
@@ -129,7 +129,7 @@ class ScenarioRunner:
         return end
 
     async def _compare(self, contents: StoreContents, log: Log, *, stopped_cleanly: bool) -> None:
-        """Checks the store between runs: it has everything published, and after a power cut perhaps a little more."""
+        """Checks that the store has everything published, and only after a power cut possibly more."""
         unreported = self._archive.adopt_unreported(contents)
         assert not (stopped_cleanly and unreported), "a clean stop leaves nothing unreported"
         new = self._archive.events_since(self._known_offset)
@@ -163,6 +163,7 @@ def test_session_turnover_in_files_keeps_every_promise(scenario: Scenario, tmp_p
     trio.run(ScenarioRunner(PowerCutFileDisk(tmp_path)).run, scenario, clock=trio.testing.MockClock(rate=1000))
 
 
+@pytest.mark.slow
 @LONG_TIMEOUT
 @settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=SUPPRESSED_HEALTH_CHECKS)
 @given(scenarios)
@@ -170,6 +171,7 @@ def test_random_scenarios_in_memory_keep_every_promise(scenario: Scenario) -> No
     trio.run(ScenarioRunner(PowerCutMemoryDisk()).run, scenario, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.slow
 @LONG_TIMEOUT
 @settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=SUPPRESSED_HEALTH_CHECKS)
 @given(scenarios)

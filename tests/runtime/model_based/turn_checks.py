@@ -36,7 +36,7 @@ def check_turns(log: Sequence[AnySessionEvent]) -> None:
 
 
 def _check_order(log: Sequence[AnySessionEvent]) -> None:
-    """Checks that turns are numbered from 1 in spite of rewinds, end once, and that each call has one result."""
+    """Checks that turns count from 1 in spite of rewinds and end once, and each call has one result."""
     turns, is_open = 0, False
     calls: list[str] = []
     for event in log:

@@ -1,4 +1,4 @@
-"""A reader of one session that checks everything: each event once and in order, and live text at its place."""
+"""A reader of one session that checks every item: events once and in order, live text at its place."""
 
 from collections.abc import Sequence
 

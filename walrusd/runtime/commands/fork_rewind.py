@@ -1,4 +1,4 @@
-"""Fork, rewind and checkpoint: continue a conversation from an earlier point. No log is copied or erased."""
+"""Fork, rewind and checkpoint: continue a conversation from an earlier point without copying its log."""
 
 from collections.abc import Callable, Sequence
 from unicodedata import category
@@ -19,7 +19,10 @@ from walrusd.session.session_state import SessionState
 from walrusd.store.contract import EventRow, Log
 
 LOOKBACK_EVENTS = 16
-"""Number of events read first to find a resume point: the last round or two. Each further read is four times larger."""
+"""Number of events read first to find a resume point: the last round or two.
+
+Each further read is four times larger.
+"""
 
 
 class ForkRewindCommands:
@@ -119,7 +122,10 @@ class ForkRewindCommands:
             return (await self._session_cache.history(session)).messages
 
     async def _find_resume_point(self, session_state: SessionState, at: int) -> ResumePoint:
-        """Finds the last point up to `at` with no open call. Raises Problem offset_in_future, and StorageFailed."""
+        """Finds the last point up to `at` with no open call.
+
+        Raises Problem offset_in_future, and StorageFailed.
+        """
         if at > session_state.last_seq:
             raise Problem(
                 "offset_in_future",

@@ -59,7 +59,7 @@ async def interrupt(live: LiveSession, *, by: str) -> InterruptResult:
 
 
 async def close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: str) -> bool:
-    """Closes the session to new messages; it is closed after running and queued turns, which `force` interrupts.
+    """Accepts no more messages, and closes the session after its turns; `force` interrupts these.
 
     Returns True when the request is durable, and with `force` when the session is closed. Returns False if a close was
     accepted before, unless that one is still queued and only this one is forced.
@@ -81,7 +81,10 @@ async def close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: 
 
 
 async def _wait_closed(live: LiveSession) -> None:
-    """Waits until the session is closed. Raises Problem if the store cannot record the end of the running turn."""
+    """Waits until the session is closed.
+
+    Raises Problem if the store cannot record the end of the running turn.
+    """
     while live.session.state.state != "closed":
         if live.session.turn:
             await live.create_turn_handle().wait_result()

@@ -1,4 +1,4 @@
-"""Records daemon events (ticks, reloads, …), which belong to no session. Only this module numbers them."""
+"""Records daemon events such as ticks and reloads. Only this module numbers them."""
 
 from collections.abc import Callable, Sequence
 

@@ -31,7 +31,7 @@ class TransactionExtras(Struct, frozen=True, kw_only=True):
     create_key: IdempotencyKey | None = None
     output: StoredOutput | None = None
     precondition: Callable[[SessionState], bool] | None = None
-    """Checked right before the write; if it is false, nothing is written and `record` raises PreconditionFailed."""
+    """Checked right before the write; if false, nothing is written and PreconditionFailed is raised."""
     on_applied: Callable[[], None] | None = None
     """Called when the events are in the state and published, before those of any later record are."""
 
@@ -69,7 +69,7 @@ class PendingRecord:
         return self._resolved
 
     async def wait(self) -> None:
-        """Waits until it is resolved; cannot be cancelled. The store ends the wait: every write has an outcome.
+        """Waits until it is resolved; cannot be cancelled. The store gives every write an outcome.
 
         A shielded scope around a trio.Event would do the same, but costs 10 µs more for every event of every turn.
         """

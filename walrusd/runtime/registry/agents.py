@@ -11,7 +11,7 @@ from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class AgentRegistry:
-    """Immutable agent definitions. Adding a name again replaces the agent; a running turn keeps the old one."""
+    """Immutable agent definitions. Adding a name again replaces the agent for later turns."""
 
     def __init__(self, tool_registry: ToolRegistry, hook: Hook) -> None:
         self._tool_registry = tool_registry
@@ -19,7 +19,7 @@ class AgentRegistry:
         self._agents: dict[str, Agent] = {}
 
     def add(self, agent: Agent) -> Agent:
-        """Adds the agent as the hook extends it, with the tool schemas that it may use, and returns the result."""
+        """Adds the agent, extended by the hook and with the tools that it may use; returns the result."""
         agent = self._hook.on_build_agent(agent)
         agent = replace(agent, tools=tuple(schema for schema in self._tool_registry if agent.may_use(schema.name)))
         self._agents[agent.name] = agent

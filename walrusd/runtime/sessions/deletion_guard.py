@@ -1,4 +1,7 @@
-"""Guards deletion: a session in use cannot be deleted, and a lookup during deletion waits for it to finish."""
+"""Guards deletion of sessions.
+
+A session in use cannot be deleted, and a lookup during deletion waits for it to finish.
+"""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator

@@ -10,9 +10,15 @@ from typing import NamedTuple, Protocol
 import trio
 
 MAX_ENTRIES = 1024
-"""Maximum number of sessions: about 5 MiB of small ones. Loading one more from the log takes half a millisecond."""
+"""Maximum number of sessions: about 5 MiB of small ones.
+
+If more are in use at a time, some are loaded from the log again, in half a millisecond.
+"""
 MAX_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of their logs on disk; the states in memory take about as much. The latest stays, however large."""
+"""Maximum bytes of their logs on disk; the states in memory take about as much.
+
+The latest session stays, however large.
+"""
 
 
 class Cacheable(Protocol):

@@ -1,4 +1,4 @@
-"""A session in memory: its state, recorder, stream, inbox, and the handles of callers that wait for its turns."""
+"""A session in memory: its state, recorder, stream, inbox and the handles of its turns."""
 
 from collections.abc import Callable
 

@@ -28,7 +28,7 @@ from walrusd.store.contract import IdempotencyKey
 
 
 class SessionCache:
-    """All sessions by id. A session that is not in memory is loaded once, even for several simultaneous callers.
+    """All sessions by id. A session is loaded once, even for several simultaneous callers.
 
     References to sessions are weak: while anything uses a session, every caller gets the same object. So callers
     need not release it.

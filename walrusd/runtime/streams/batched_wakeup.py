@@ -1,4 +1,4 @@
-"""Wakes subscribers: few of them at once, many in batches with pauses, so that turns continue in between.
+"""Wakes subscribers: few at once, many in batches with pauses, so that turns continue in between.
 
 Sending the eight events of a turn to a thousand subscribers takes the event loop at least 17 ms. Woken all at once,
 they would stop the turn for that long at each of its steps. In batches with pauses they take at most a quarter of the
@@ -12,7 +12,10 @@ from typing import Protocol
 import trio
 
 BATCH_SIZE = 16
-"""Maximum subscribers woken together; they delay a turn by a third of a millisecond. Few sessions have more."""
+"""Maximum subscribers woken together; they delay a turn by a third of a millisecond.
+
+Few sessions have more.
+"""
 PAUSE_S = 0.001
 """Seconds between two batches."""
 
@@ -24,7 +27,7 @@ class Wakeable(Protocol):
 
 
 class BatchedWakeup:
-    """The subscribers that are to be woken. Each is in it once at most, so its size is bounded by their number."""
+    """The subscribers that are to be woken. Each is in it at most once, which bounds its size."""
 
     def __init__(self) -> None:
         self._pending: dict[Wakeable, None] = {}

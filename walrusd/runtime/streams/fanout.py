@@ -1,4 +1,4 @@
-"""Fan-out of events to subscriptions, with bounded memory: a window of the latest logged events, and cursors over it.
+"""Fan-out of events to subscriptions: a bounded window of the latest logged events, and cursors.
 
 Subscriptions pull logged events from the window, or from the store if the window no longer has them, so these are never
 dropped. Live events are pushed into a bounded buffer of each subscription; those that do not fit are dropped and
@@ -26,7 +26,7 @@ from walrusd.store.contract import Log, StreamFilter
 WINDOW_EVENTS = 256
 """Maximum logged events in a session's window; a turn of sixteen rounds with several calls each fits."""
 WINDOW_BYTES = 512 * 1024
-"""Maximum bytes of those events, except the latest; few sessions have subscriptions that are further behind."""
+"""Maximum bytes of those events, except the latest; few subscriptions are further behind."""
 LIVE_BUFFER = 1024
 """Maximum live events buffered for one subscription: about twenty seconds of a fast model's tokens."""
 PAGE_ROWS = 512
@@ -46,7 +46,7 @@ class EventSource(Protocol):
         """
 
     async def fetch_page(self, subscription: "Subscription") -> tuple[list[LoggedEvent], int]:
-        """Returns the next published events for a subscription, and the position up to which they are complete."""
+        """Returns the next published events for a subscription, and the position up to which that is all."""
 
     def snapshot(self) -> StreamSnapshot:
         """Returns the current state and the replies in progress."""
@@ -116,8 +116,9 @@ class SessionStream:
         await self._changed.park()
 
     def subscribe(self, since: int, *, deltas: bool = True, announce_caught_up: bool = False) -> "Subscription":
-        """Returns a subscription to the events after `since`. Close it when done, or use it as a context manager.
+        """Returns a subscription to the events after `since`.
 
+        Close it when done, or use it as a context manager.
         `announce_caught_up`: send one live `state_changed` when it has caught up with the log.
         """
         subscription = Subscription(
@@ -161,7 +162,7 @@ class Subscription:
         """Position up to which every matching logged event has been delivered."""
         self.stream_filter = stream_filter
         self.try_send_direct: Callable[[LiveEvent], bool] | None = None
-        """Sends a live event without waiting for the reading task; returns False if it did not. Does not raise."""
+        """Sends a live event past the reading task; returns False if it could not. Does not raise."""
         self._source = source
         self._last_pending = last_pending
         """Position of the last matching logged event that was published."""
@@ -295,7 +296,7 @@ class Subscription:
 
 
 def push_live(live_event: LiveEvent, subscriptions: Collection[Subscription], batched_wakeup: BatchedWakeup) -> None:
-    """Sends directly to up to BATCH_SIZE subscriptions; buffers for more than that and wakes them in batches."""
+    """Sends directly to up to BATCH_SIZE subscriptions; wakes more than that in batches."""
     allow_direct = len(subscriptions) <= BATCH_SIZE
     batched_wakeup.wake(
         [

@@ -1,4 +1,4 @@
-"""The daemon-wide stream: the events of all sessions and the daemon events, in the order of their offsets.
+"""The daemon-wide stream: the events of all sessions and the daemon events, in order of offsets.
 
 Subscriptions are indexed by their filter, so an event costs nothing for those that it does not match: they are neither
 examined nor woken. A matching subscription then pulls the event, as in a session's stream.
@@ -18,7 +18,10 @@ from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, ReplyInProgres
 from walrusd.store.contract import DELTA_TYPES, Log, StreamFilter
 
 WINDOW_EVENTS = 4096
-"""Maximum logged events held while there are subscriptions: a fifth of a second of sixty sessions at full speed."""
+"""Maximum logged events in the window: a fifth of a second of sixty sessions at full speed.
+
+The window is empty while there are no subscriptions.
+"""
 WINDOW_BYTES = 4 * 1024 * 1024
 """Maximum bytes of those events, except the latest."""
 

@@ -1,4 +1,4 @@
-"""The items of a stream: logged events, live events, and the snapshot for a subscription that has caught up."""
+"""The items of a stream: logged events and live events; and the snapshot sent after catching up."""
 
 from msgspec import Struct
 
@@ -80,7 +80,7 @@ class ReplyInProgress(Struct, frozen=True, kw_only=True):
 
 
 class StreamSnapshot(Struct, frozen=True, kw_only=True):
-    """The current state of a session, or of the daemon (`session` is None), for a subscription that has caught up."""
+    """The state of a session, or of the daemon if `session` is None, to send after catching up."""
 
     ts: float
     session: int | None

@@ -1,1 +1,1 @@
-"""Turns: the inbox of messages, the workers that run turns, drafts, and the handles that callers wait on."""
+"""Turns: the inbox of messages, workers that run turns, drafts, and handles that callers wait on."""

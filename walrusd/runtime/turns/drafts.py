@@ -1,4 +1,4 @@
-"""Drafts of replies in progress: text received from a model so far, stored beside the log until the message is in it.
+"""Drafts of replies in progress: the text so far, stored until the message is in the log.
 
 One task for the whole runtime saves the drafts: at most one write every 250 ms per session, and none while no reply
 is in progress.
@@ -12,7 +12,10 @@ from walrusd.ports import ReplyChunk, TextChunk, ThinkingChunk
 from walrusd.session.recovery import Draft
 
 SAVE_INTERVAL_S = 0.25
-"""Seconds between saves: a crash loses at most this much of a reply. A shorter reply is never saved as a draft."""
+"""Seconds between saves: a crash loses at most this much of a reply.
+
+A shorter reply is never saved as a draft.
+"""
 
 
 class ReplyBuffer:

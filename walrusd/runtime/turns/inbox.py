@@ -1,4 +1,4 @@
-"""Accepts messages: the turn of a message begins at once, or the message is committed to the session's inbox."""
+"""Accepts messages: a turn begins at once, or the message is committed to the session's inbox."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ class MessageRequest(Struct, frozen=True, kw_only=True):
 
 
 def hash_content(content: Content) -> bytes:
-    """Returns the hash that tells a retry from reuse of its key. Raises Problem if the message is too large."""
+    """Returns the hash that tells a retry from a reused key. Raises Problem if the message is too large."""
     encoded = msgspec.json.encode(content)
     if len(encoded) > MAX_MESSAGE:
         raise Problem(

@@ -1,4 +1,4 @@
-"""Connects the agent loop to one live session: it records, asks the model, calls tools and takes steers."""
+"""Connects the agent loop to a live session: records, asks the model, calls tools, takes steers."""
 
 import contextlib
 
@@ -39,7 +39,10 @@ NOT_BILLED: frozenset[TurnErrorKind] = frozenset(
         "no_provider",
     }
 )
-"""Errors that a provider raises before it does any work. After any other error the price of the call is unknown."""
+"""Errors that a provider raises before it does any work.
+
+After any other error the price of the call is unknown.
+"""
 
 
 def is_uninterrupted(session_state: SessionState) -> bool:

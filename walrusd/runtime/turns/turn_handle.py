@@ -1,4 +1,4 @@
-"""The handle of a turn, by which the sender of a message waits for the result or reads the turn's events."""
+"""The handle of a turn: the sender of a message waits for the result, or reads the turn's events."""
 
 import trio
 
@@ -10,7 +10,10 @@ from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem
 
 
 class TurnHandle:
-    """A turn as its sender sees it. It is settled once: by `done`, or by a Problem if no `done` can be recorded."""
+    """A turn as its sender sees it.
+
+    It is settled once: by its `done`, or by a Problem if no `done` can be recorded now.
+    """
 
     def __init__(self, session: int, digest: bytes = b"") -> None:
         self.session = session
@@ -53,7 +56,10 @@ class TurnHandle:
             self._expected_subscribers += 1
 
     async def subscribe(self, stream: SessionStream) -> Subscription:
-        """Returns a subscription from the turn's first event on, once it has begun. Raises Problem if it will not."""
+        """Waits until the turn has begun, and returns a subscription from its first event on.
+
+        Raises Problem if the turn will not begin.
+        """
         if not self.started.is_set() and not self._expected_subscribers:
             self._expected_subscribers += 1
         await self.started.wait()

@@ -1,4 +1,4 @@
-"""The worker task of a session: it opens turns from the inbox, runs them, and ends when there is nothing to do."""
+"""The worker task of a session: it opens turns from the inbox, runs them, and ends when idle."""
 
 import contextlib
 from collections.abc import Callable
@@ -31,7 +31,7 @@ logger = structlog.get_logger("walrusd.turn")
 FINAL_DRAFT_TIMEOUT_S = 5.0
 """Maximum seconds that a turn cut off by the daemon's stop may take to write its draft."""
 INITIAL_RETRY_S = 1.0
-"""Seconds until a suspended turn tries the store for the first time; each further wait is twice as long."""
+"""Seconds until a suspended turn first retries the store; each further wait is twice as long."""
 MAX_RETRY_S = 30.0
 """Maximum seconds between two tries, so that they are no load on a disk that stays full."""
 
@@ -59,7 +59,7 @@ def mark_suspended(live: LiveSession) -> None:
 
 
 class WorkerContext(Struct, kw_only=True):
-    """Everything that all workers of a runtime share. Model, hook and agents are replaced together, between turns."""
+    """The services of all workers of a runtime. Model, hook and agents are replaced together."""
 
     model: Model
     hook: Hook
@@ -119,7 +119,7 @@ class Worker:
             live.has_worker = False
 
     async def _resume_or_close(self) -> bool:
-        """Records how the turn that an earlier process left open goes on; returns False if it is not to be run."""
+        """Records how the turn that an earlier process left open goes on; False if it is not to be run."""
         live, turn = self._live, self._live.session.turn
         assert turn is not None, "an earlier process left it open"
         action = choose_recovery_action(turn, live.draft, self._ctx.on_restart)
