@@ -1,4 +1,4 @@
-"""When the time of day leaps, what is old by it is kept until somebody had the time to set it right."""
+"""After a jump of the wall clock, retention deletes nothing until there was time to correct the clock."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,11 +26,11 @@ NOON = 1_793_620_800.0
 YEAR_S = 365 * DAY_S
 
 
-async def test_elapsed_time_is_no_clock_jump(autojump_clock: MockClock) -> None:
-    leaps = ClockJumpGuard(FakeWallClock(NOON).now, NOON)
+async def test_elapsed_time_is_not_a_clock_jump(autojump_clock: MockClock) -> None:
+    guard = ClockJumpGuard(FakeWallClock(NOON).now, NOON)
     for _ in range(100):
         await trio.sleep(30 * DAY_S)
-        assert not leaps.is_suspect()
+        assert not guard.is_suspect()
 
 
 @pytest.mark.parametrize(("days", "hours"), [(0.9, 0.0), (2, 2.0), (5, 5.0), (24, 24.0), (3650, 24.0)])
@@ -38,40 +38,40 @@ async def test_after_a_jump_deletion_waits_in_proportion_up_to_a_day(
     autojump_clock: MockClock, days: float, hours: float
 ) -> None:
     clock = FakeWallClock(NOON)
-    leaps = ClockJumpGuard(clock.now, NOON)
+    guard = ClockJumpGuard(clock.now, NOON)
     clock.set(NOON + days * DAY_S)
-    assert leaps.is_suspect() == bool(hours)
-    assert leaps.remaining_s == pytest.approx(hours * HOUR_S, rel=0.01)
-    await trio.sleep(leaps.remaining_s + 1)
-    assert not leaps.is_suspect()
+    assert guard.is_suspect() == bool(hours)
+    assert guard.remaining_s == pytest.approx(hours * HOUR_S, rel=0.01)
+    await trio.sleep(guard.remaining_s + 1)
+    assert not guard.is_suspect()
 
 
-async def test_setting_the_clock_back_is_no_jump_and_setting_it_forward_again_is_one(autojump_clock: MockClock) -> None:
+async def test_setting_the_clock_forward_is_a_jump_and_setting_it_back_is_not(autojump_clock: MockClock) -> None:
     clock = FakeWallClock(NOON)
-    leaps = ClockJumpGuard(clock.now, None)
+    guard = ClockJumpGuard(clock.now, None)
     clock.set(NOON - YEAR_S)
-    assert not leaps.is_suspect()
+    assert not guard.is_suspect()
     await trio.sleep(HOUR_S)
     clock.set(NOON)
-    assert leaps.is_suspect()
+    assert guard.is_suspect()
 
 
 async def test_a_clock_that_was_wrong_for_one_night_deletes_no_session(autojump_clock: MockClock) -> None:
-    """Of ten days ago, kept for ninety: the clock is set forward by ten years, and right again the next morning."""
+    """A session closed ten days ago is kept for ninety; the clock is ten years ahead until the next morning."""
     log, clock = MemoryLog(), FakeWallClock(NOON)
     await write_closed_session(log, 1, NOON - 10 * DAY_S)
     async with Runtime(FakeModel(), log=log, clock=clock.now) as runtime, trio.open_nursery() as nursery:
-        space = await open_collector(runtime, clock, days=90)
-        nursery.start_soon(space.run)
+        collector = await open_collector(runtime, clock, days=90)
+        nursery.start_soon(collector.run)
         await trio.sleep(2 * HOUR_S)
         clock.set(clock.now() + 10 * YEAR_S)
         await trio.sleep(8 * HOUR_S)
-        [warning] = space.warnings()
+        [warning] = collector.warnings()
         assert "are kept for 1" in warning
         clock.set(clock.now() - 10 * YEAR_S)
         await trio.sleep(30 * HOUR_S)
         assert await session_ids(log) == [1]
-        assert not [*space.warnings()]
+        assert not [*collector.warnings()]
         await trio.sleep(81 * DAY_S)
         assert await session_ids(log) == []
         nursery.cancel_scope.cancel()
@@ -80,16 +80,16 @@ async def test_a_clock_that_was_wrong_for_one_night_deletes_no_session(autojump_
 async def test_years_after_the_last_event_old_sessions_are_deleted_a_day_later_or_by_gc(
     autojump_clock: MockClock,
 ) -> None:
-    for asked in (False, True):
+    for requested in (False, True):
         log, clock = MemoryLog(), FakeWallClock(NOON)
         await write_closed_session(log, 1, NOON - 10 * YEAR_S)
         async with Runtime(FakeModel(), log=log, clock=clock.now) as runtime, trio.open_nursery() as nursery:
-            space = await open_collector(runtime, clock, days=90)
-            nursery.start_soon(space.run)
+            collector = await open_collector(runtime, clock, days=90)
+            nursery.start_soon(collector.run)
             await trio.sleep(23 * HOUR_S)
             assert await session_ids(log) == [1]
-            if asked:
-                await space.collect(dry_run=False)
+            if requested:
+                await collector.collect(dry_run=False)
             else:
                 await trio.sleep(2 * HOUR_S)
             assert await session_ids(log) == []

@@ -1,4 +1,4 @@
-"""What is kept and what goes first: through a runtime, on both stores."""
+"""What the collector deletes and in which order, through a runtime and on both stores."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +36,8 @@ MB = 1_000_000
 
 @dataclass
 class RetentionHarness:
+    """A collector with a runtime, a clock and a store, and the events that it has reported."""
+
     runtime: Runtime
     clock: FakeWallClock
     collector: RetentionCollector
@@ -44,7 +46,7 @@ class RetentionHarness:
     expired_events: list[SessionsExpired] = field(default_factory=list)
 
     async def create_closed(self, text: str = "Hello", fork_of: int | None = None) -> int:
-        """A session that was talked to, or a fork of one, and closed."""
+        """Creates a session or a fork with one turn, and closes it."""
         session = await self.create_open(text, fork_of)
         await self.runtime.close_session(session)
         return session
@@ -62,9 +64,9 @@ class RetentionHarness:
         await commit(self.log, write(session=session, output=StoredOutput(ref=ref, body=ref.encode() * MB * megabytes)))
 
     async def stored_refs(self, *sessions: int) -> list[str]:
-        """The refs, of one letter, of what these have."""
+        """Returns the refs, of one letter each, of the outputs that these sessions have."""
         found = [(ref, await self.log.output(session, ref, 0, 1)) for session in sessions for ref in "abcdef"]
-        return [ref for ref, begins in found if begins is not None]
+        return [ref for ref, first_byte in found if first_byte is not None]
 
     async def gc(self) -> GcResult:
         return await self.collector.collect(dry_run=False)
@@ -80,7 +82,7 @@ class RetentionHarness:
 
 
 async def reply_at_once(_: ModelRequest, __: OnChunk) -> Reply:
-    """At once: what is said piece by piece is held for the quarter of a second until it is saved."""
+    """Replies without streaming: a streamed draft is held for a quarter of a second until it is saved."""
     await trio.lowlevel.checkpoint()
     return Reply(content="Hi!", cost_usd=0.0)
 
@@ -97,19 +99,19 @@ async def harness(log: Log) -> AsyncIterator[RetentionHarness]:
     clock = FakeWallClock(NOON)
     async with Runtime(FakeModel(reply_at_once), log=log, clock=clock.now) as runtime:
         runtime.add_agent(Agent(name="walrus"))
-        facts = await DaemonRecorder.open(log)
-        seen: list[SessionsExpired] = []
-        # Its storage is read when it looks, by when there is a house.
-        space = RetentionCollector(
+        daemon_recorder = await DaemonRecorder.open(log)
+        expired_events: list[SessionsExpired] = []
+        # The settings are read at each run; by then the harness exists.
+        collector = RetentionCollector(
             log,
             runtime.session_cache,
-            facts,
-            storage_settings=lambda: made.storage,
+            daemon_recorder,
+            storage_settings=lambda: new_harness.storage,
             clock=clock.now,
-            on_event=seen.append,
+            on_event=expired_events.append,
         )
-        made = RetentionHarness(runtime, clock, space, log, expired_events=seen)
-        yield made
+        new_harness = RetentionHarness(runtime, clock, collector, log, expired_events=expired_events)
+        yield new_harness
 
 
 async def problem_kind(request: Awaitable[object]) -> str:
@@ -119,7 +121,7 @@ async def problem_kind(request: Awaitable[object]) -> str:
 
 
 def make_idle_collector(runtime: Runtime, recorder: DaemonRecorder) -> RetentionCollector:
-    """A collector that nothing is configured for."""
+    """Returns a collector without limits."""
     log, cache = runtime.log, runtime.session_cache
     return RetentionCollector(
         log, cache, recorder, storage_settings=StorageSettings, clock=time.time, on_event=lambda _: None
@@ -129,22 +131,24 @@ def make_idle_collector(runtime: Runtime, recorder: DaemonRecorder) -> Retention
 async def test_without_retention_settings_nothing_is_deleted(harness: RetentionHarness) -> None:
     sessions = [await harness.create_closed(), await harness.create_open()]
     harness.clock.set(NOON + 10_000 * DAY_S)
-    told = await harness.gc()
-    assert (told.sessions, told.outputs, told.events) == (0, 0, 0)
+    result = await harness.gc()
+    assert (result.sessions, result.outputs, result.events) == (0, 0, 0)
     assert await harness.session_ids() == sessions
 
 
 async def test_a_session_is_deleted_retain_closed_days_after_its_close(harness: RetentionHarness) -> None:
     old, open_ = await harness.create_closed(), await harness.create_open()
     harness.clock.set(NOON + DAY_S)
-    young = await harness.create_closed()
+    newer = await harness.create_closed()
     harness.storage = StorageSettings(retain_closed_days=1.5)
     harness.clock.set(NOON + 2 * DAY_S)
-    told = await harness.gc()
-    assert (told.sessions, told.events) == (1, 5)
-    assert await harness.session_ids() == [open_, young]
-    fact = SessionsExpired(ts=NOON + 2 * DAY_S, sessions=(old,), reason="gc")
-    assert [(seen.sessions, seen.reason) for seen in harness.expired_events] == [(fact.sessions, fact.reason)]
+    result = await harness.gc()
+    assert (result.sessions, result.events) == (1, 5)
+    assert await harness.session_ids() == [open_, newer]
+    expected = SessionsExpired(ts=NOON + 2 * DAY_S, sessions=(old,), reason="gc")
+    assert [(event.sessions, event.reason) for event in harness.expired_events] == [
+        (expected.sessions, expected.reason)
+    ]
     assert [decode(row.body) for row in await harness.log.events(DAEMON_SESSION, 0, 9)] == harness.expired_events
 
 
@@ -155,14 +159,14 @@ async def test_every_request_for_a_deleted_session_is_refused(harness: Retention
     harness.clock.set(NOON + 2 * DAY_S)
     await harness.gc()
     runtime = harness.runtime
-    asked = [
+    requests = [
         runtime.session(session),
         runtime.fork_rewind.history(session),
         runtime.fork_rewind.fork(session),
         runtime.send(session, MessageRequest(content="Hello?")),
         runtime.close_session(session),
     ]
-    assert {await problem_kind(one) for one in asked} == {"session_not_found"}
+    assert {await problem_kind(one) for one in requests} == {"session_not_found"}
     assert await harness.log.search("fish") == []
     assert runtime.session_cache.find_live(session) is None
 
@@ -199,28 +203,28 @@ async def test_a_request_during_a_deletion_gets_session_not_found(harness: Reten
     session = await harness.create_closed("one")
     kinds: list[str] = []
 
-    async def ask(asked: Awaitable[object]) -> None:
-        kinds.append(await problem_kind(asked))
+    async def send_request(request: Awaitable[object]) -> None:
+        kinds.append(await problem_kind(request))
 
-    departures = harness.runtime.session_cache.deletion_guard
+    deletion_guard = harness.runtime.session_cache.deletion_guard
     async with trio.open_nursery() as nursery:
-        with departures.try_delete([session], harness.runtime.session_cache.evict_if_unused) as going:
-            nursery.start_soon(ask, harness.runtime.fork_rewind.fork(session))
-            nursery.start_soon(ask, harness.runtime.live_session(session))
-            await commit(harness.log, write(session=DAEMON_SESSION, expired_sessions=going))
-            assert (going, kinds) == ([session], [])
+        with deletion_guard.try_delete([session], harness.runtime.session_cache.evict_if_unused) as deleting:
+            nursery.start_soon(send_request, harness.runtime.fork_rewind.fork(session))
+            nursery.start_soon(send_request, harness.runtime.live_session(session))
+            await commit(harness.log, write(session=DAEMON_SESSION, expired_sessions=deleting))
+            assert (deleting, kinds) == ([session], [])
     assert kinds == ["session_not_found", "session_not_found"]
 
 
 async def test_sessions_in_use_do_not_prevent_the_deletion_of_others(harness: RetentionHarness) -> None:
-    read = [await harness.create_closed() for _ in range(BATCH_SIZE + 1)]
-    readers = [await harness.runtime.live_session(session) for session in read]
+    in_use = [await harness.create_closed() for _ in range(BATCH_SIZE + 1)]
+    readers = [await harness.runtime.live_session(session) for session in in_use]
     others = [await harness.create_closed(), await harness.create_closed()]
     harness.storage = StorageSettings(retain_closed_days=1)
     harness.clock.set(NOON + 2 * DAY_S)
     assert (await harness.gc()).sessions == 2
-    assert await harness.session_ids() == read
-    assert [fact.sessions for fact in harness.expired_events] == [(*others,)]
+    assert await harness.session_ids() == in_use
+    assert [event.sessions for event in harness.expired_events] == [(*others,)]
     readers.clear()
 
 
@@ -244,7 +248,7 @@ async def test_a_session_being_forked_is_not_deleted(harness: RetentionHarness) 
 
 
 async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarness) -> None:
-    """Outputs of closed sessions, closed sessions, outputs of open ones; the oldest first, and no more than needed."""
+    """Outputs of closed sessions, then closed sessions, then outputs of open ones; oldest first, only as needed."""
     first, second, open_ = (
         await harness.create_closed("x" * 2 * MB),
         await harness.create_closed("y" * 2 * MB),
@@ -253,12 +257,12 @@ async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarn
     for session, ref in ((first, "a"), (open_, "c"), (second, "b"), (open_, "d")):
         await harness.store_output(session, ref, 2)
     full = (await harness.log.space_usage()).used_bytes
-    left = []
+    remaining = []
     for megabytes in (1, 3, 5, 7, 9, 11):
         harness.storage = StorageSettings(max_db_bytes=full - megabytes * MB)
         await harness.gc()
-        left.append((await harness.session_ids(), await harness.stored_refs(first, second, open_)))
-    assert left == [
+        remaining.append((await harness.session_ids(), await harness.stored_refs(first, second, open_)))
+    assert remaining == [
         ([first, second, open_], ["b", "c", "d"]),
         ([first, second, open_], ["c", "d"]),
         ([second, open_], ["c", "d"]),
@@ -266,27 +270,27 @@ async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarn
         ([open_], ["d"]),
         ([open_], []),
     ]
-    assert [fact.sessions for fact in harness.expired_events] == [(first,), (second,)]
+    assert [event.sessions for event in harness.expired_events] == [(first,), (second,)]
     assert not [*harness.collector.warnings()]
 
 
 async def test_nothing_is_deleted_that_would_free_no_space(harness: RetentionHarness) -> None:
-    """What a fork reads stays in any case, and so does an output that an open session has, too."""
-    read, own = await harness.create_closed("x" * 3 * MB), await harness.create_closed("y" * MB)
-    fork = await harness.create_open(fork_of=read)
-    for session, ref, megabytes in ((read, "a", 1), (fork, "a", 1), (own, "b", 1)):
+    """What a fork inherits stays in any case, and so does an output that an open session also has."""
+    forked, unforked = await harness.create_closed("x" * 3 * MB), await harness.create_closed("y" * MB)
+    fork = await harness.create_open(fork_of=forked)
+    for session, ref, megabytes in ((forked, "a", 1), (fork, "a", 1), (unforked, "b", 1)):
         await harness.store_output(session, ref, megabytes)
     full = (await harness.log.space_usage()).used_bytes
-    for megabytes, left in ((1, [read, own, fork]), (2, [read, fork])):
+    for megabytes, remaining in ((1, [forked, unforked, fork]), (2, [forked, fork])):
         harness.storage = StorageSettings(max_db_bytes=full - megabytes * MB + MB // 4)
-        told = await harness.collector.collect(dry_run=True)
-        assert (told.outputs, told.sessions) == (2 - megabytes, megabytes - 1)
+        result = await harness.collector.collect(dry_run=True)
+        assert (result.outputs, result.sessions) == (2 - megabytes, megabytes - 1)
         await harness.gc()
-        assert (await harness.session_ids(), await harness.stored_refs(read)) == (left, ["a"])
+        assert (await harness.session_ids(), await harness.stored_refs(forked)) == (remaining, ["a"])
     harness.storage = StorageSettings(max_db_bytes=2 * MB)
     await harness.gc()
-    assert (await harness.session_ids(), await harness.stored_refs(read, fork)) == ([read, fork], []), (
-        "what an open one has goes last"
+    assert (await harness.session_ids(), await harness.stored_refs(forked, fork)) == ([forked, fork], []), (
+        "outputs of open sessions are deleted last"
     )
 
 
@@ -332,8 +336,8 @@ async def test_a_dry_run_reports_deletions_and_deletes_nothing(harness: Retentio
     ):
         harness.storage = storage
         harness.clock.set(NOON + DAY_S)
-        told = await harness.collector.collect(dry_run=True)
-        plans.append((told.sessions, told.outputs, told.events, round(told.bytes / MB)))
+        result = await harness.collector.collect(dry_run=True)
+        plans.append((result.sessions, result.outputs, result.events, round(result.bytes / MB)))
     assert plans == [(0, 0, 0, 0), (1, 1, 5, 2), (0, 1, 0, 1), (1, 2, 5, 3), (2, 3, 10, 6)]
     assert await harness.session_ids() == [first, open_, second]
     assert await harness.stored_refs(first, open_, second) == ["a", "b", "c"]
@@ -351,7 +355,7 @@ async def test_collection_runs_at_start_and_on_request(harness: RetentionHarness
         harness.collector.request()
         await wait_deleted(harness, second)
         nursery.cancel_scope.cancel()
-    assert [(fact.sessions, fact.reason) for fact in harness.expired_events] == [
+    assert [(event.sessions, event.reason) for event in harness.expired_events] == [
         ((first,), "retention"),
         ((second,), "retention"),
     ]
@@ -376,7 +380,7 @@ async def wait_deleted(harness: RetentionHarness, session: int) -> None:
 
 
 async def wait_until(harness: RetentionHarness, predicate: Callable[[int, list[int]], bool]) -> None:
-    """Wait until it holds of the bytes that are used and the sessions that are listed."""
+    """Waits until the predicate is true for the used bytes and the listed sessions."""
     with trio.fail_after(20):
         while True:
             if predicate((await harness.log.space_usage()).used_bytes, await harness.session_ids()):
@@ -395,29 +399,29 @@ class SweepCountingLog(MemoryLog):
 async def test_without_writes_collection_runs_once_an_hour(autojump_clock: MockClock) -> None:
     log = SweepCountingLog()
     log.sweep_times.clear()
-    began = trio.current_time()
+    started = trio.current_time()
     async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
-        facts = await DaemonRecorder.open(log)
-        space = make_idle_collector(runtime, facts)
+        daemon_recorder = await DaemonRecorder.open(log)
+        collector = make_idle_collector(runtime, daemon_recorder)
         with trio.move_on_after(3.5 * HOUR_S):
-            await space.run()
-    assert [round(when - began) for when in log.sweep_times] == [0, 3600, 7200, 10800]
+            await collector.run()
+    assert [round(when - started) for when in log.sweep_times] == [0, 3600, 7200, 10800]
 
 
 async def test_a_sweep_runs_once_an_hour_however_much_is_written(autojump_clock: MockClock) -> None:
     log = SweepCountingLog()
     log.sweep_times.clear()
-    began = trio.current_time()
+    started = trio.current_time()
     async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
-        facts = await DaemonRecorder.open(log)
-        space = make_idle_collector(runtime, facts)
+        daemon_recorder = await DaemonRecorder.open(log)
+        collector = make_idle_collector(runtime, daemon_recorder)
         with trio.move_on_after(2.2 * HOUR_S):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(space.run)
+                nursery.start_soon(collector.run)
                 for number in range(20):
                     await trio.sleep(HOUR_S / 8)
                     await commit(log, write(session=9, output=StoredOutput(ref=str(number), body=b"x" * 5 * MB)))
-    hours = [round((when - began) / HOUR_S, 1) for when in log.sweep_times]
+    hours = [round((when - started) / HOUR_S, 1) for when in log.sweep_times]
     assert [hours[0], len(hours)] == [0, 3]
 
 
@@ -428,7 +432,7 @@ async def test_after_a_storage_failure_the_next_collection_runs(autojump_clock: 
         async def sweep(self) -> SweepStats:
             if not self.failures:
                 self.failures += 1
-                raise StorageFailed("the disk is gone")
+                raise StorageFailed("the disk has failed")
             return await super().sweep()
 
     log = Failing()
@@ -438,12 +442,17 @@ async def test_after_a_storage_failure_the_next_collection_runs(autojump_clock: 
         session = await runtime.create_session("walrus")
         await runtime.close_session(session)
         storage = StorageSettings(retain_closed_days=0.01)
-        facts = await DaemonRecorder.open(log)
-        seen: list[SessionsExpired] = []
-        space = RetentionCollector(
-            log, runtime.session_cache, facts, storage_settings=lambda: storage, clock=clock.now, on_event=seen.append
+        daemon_recorder = await DaemonRecorder.open(log)
+        expired_events: list[SessionsExpired] = []
+        collector = RetentionCollector(
+            log,
+            runtime.session_cache,
+            daemon_recorder,
+            storage_settings=lambda: storage,
+            clock=clock.now,
+            on_event=expired_events.append,
         )
         with trio.move_on_after(1.5 * HOUR_S):
-            await space.run()
+            await collector.run()
     assert log.failures == 1
-    assert [fact.sessions for fact in seen] == [(session,)]
+    assert [event.sessions for event in expired_events] == [(session,)]

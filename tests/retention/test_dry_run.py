@@ -1,4 +1,4 @@
-"""What a dry run promises is what then happens, where nobody uses anything meanwhile."""
+"""A dry run reports exactly what a run then deletes, if no session is in use meanwhile."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ MB = 1024 * 1024
 
 
 class PastSession(NamedTuple):
-    """Of one session: when it was closed, in days ago, or never; the size of its message, and its outputs."""
+    """A session: the number of days since its close (None if open), the size of its message, and its outputs."""
 
     closed_days_ago: int | None
     message_bytes: int
@@ -41,28 +41,28 @@ past_sessions = st.builds(
 
 
 @given(st.lists(past_sessions, max_size=6), st.none() | st.integers(1, 9), st.none() | st.integers(MB, 4 * MB))
-@settings(max_examples=60, deadline=None)  # no deadline: a runtime is opened in it
+@settings(max_examples=60, deadline=None)  # no deadline: it opens a runtime
 async def test_a_dry_run_lists_what_gc_then_deletes(
-    past: list[PastSession], days: int | None, most: int | None
+    past: list[PastSession], days: int | None, max_bytes: int | None
 ) -> None:
     log, clock = MemoryLog(), FakeWallClock(NOON)
     for number, one in enumerate(past, 1):
         await write_past_session(log, number, one)
-    storage = StorageSettings(retain_closed_days=None if days is None else days - 0.5, max_db_bytes=most)
+    storage = StorageSettings(retain_closed_days=None if days is None else days - 0.5, max_db_bytes=max_bytes)
     async with Runtime(FakeModel(), log=log, clock=clock.now) as runtime:
-        facts = await DaemonRecorder.open(log)
-        space = RetentionCollector(
+        daemon_recorder = await DaemonRecorder.open(log)
+        collector = RetentionCollector(
             log,
             runtime.session_cache,
-            facts,
+            daemon_recorder,
             storage_settings=lambda: storage,
             clock=clock.now,
             on_event=lambda _: None,
         )
-        promised = await space.collect(dry_run=True)
-        done = await space.collect(dry_run=False)
-    assert (promised.sessions, promised.outputs, promised.events) == (done.sessions, done.outputs, done.events)
-    assert promised.bytes >= done.bytes, "less by the fact that tells of it, which takes room itself"
+        reported = await collector.collect(dry_run=True)
+        deleted = await collector.collect(dry_run=False)
+    assert (reported.sessions, reported.outputs, reported.events) == (deleted.sessions, deleted.outputs, deleted.events)
+    assert reported.bytes >= deleted.bytes, "the daemon event of the deletion itself takes some bytes"
 
 
 async def write_past_session(log: Log, session: int, past: PastSession) -> None:
@@ -81,16 +81,16 @@ async def write_past_session(log: Log, session: int, past: PastSession) -> None:
 
 
 def test_a_forked_session_is_deleted_by_age_and_not_to_free_space() -> None:
-    read = ClosedSession(session=1, closed_at=1.0, turns=1, events=0, bytes=0)
-    own = ClosedSession(session=2, closed_at=2.0, turns=1, events=5, bytes=100)
+    forked = ClosedSession(session=1, closed_at=1.0, turns=1, events=0, bytes=0)
+    unforked = ClosedSession(session=2, closed_at=2.0, turns=1, events=5, bytes=100)
     shared = [OutputRef(session=1, ref="a", bytes=10), OutputRef(session=3, ref="a", bytes=0)]
-    found = DeletionCandidates(closed_sessions=[read, own], closed_only_outputs=[], outputs=shared)
-    assert simulate_retention(found, closed_before=None, excess_bytes=50) == DeletionStats(
+    candidates = DeletionCandidates(closed_sessions=[forked, unforked], closed_only_outputs=[], outputs=shared)
+    assert simulate_retention(candidates, closed_before=None, excess_bytes=50) == DeletionStats(
         sessions=1, outputs=0, events=5, bytes=100
     )
-    assert simulate_retention(found, closed_before=1.5, excess_bytes=0) == DeletionStats(
+    assert simulate_retention(candidates, closed_before=1.5, excess_bytes=0) == DeletionStats(
         sessions=1, outputs=0, events=0, bytes=0
     )
-    assert simulate_retention(found, closed_before=None, excess_bytes=101) == DeletionStats(
+    assert simulate_retention(candidates, closed_before=None, excess_bytes=101) == DeletionStats(
         sessions=1, outputs=1, events=5, bytes=110
     )

@@ -1,4 +1,4 @@
-"""Every test of a store gets its disk from here."""
+"""Fixtures for the store tests: `disk` of each kind of store, and an open `log` on it."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""A process that throws sessions away, sweeps up and gives pages back, and dies (see `deaths`)."""
+"""A process that deletes sessions, sweeps and returns pages, and is killed at every step (see `fork_and_kill`)."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ FULL_LOGS = {
     + [body(FORK, seq, Parent(session=PARENT, seq=3)) for seq in range(1, 3)],
     OTHER: [body(OTHER, seq, None) for seq in range(1, 6)],
 }
-"""As what each session is read while it is listed."""
+"""The whole log of each session, as it is read while the session is listed."""
 
 
 async def fill(folder: Path) -> None:
-    family, log = ForkTree(), await SqliteDisk(folder).open()
-    await family.create_session(log, 6)
-    await family.create_session(log, 2, parent_id=PARENT, at=3)
-    await family.create_session(log, 5)
+    tree, log = ForkTree(), await SqliteDisk(folder).open()
+    await tree.create_session(log, 6)
+    await tree.create_session(log, 2, parent_id=PARENT, at=3)
+    await tree.create_session(log, 5)
     await commit(log, write(session=OTHER, output=StoredOutput(ref="large", body=b"x" * 1_500_000)))
     await log.aclose()
 
@@ -40,7 +40,7 @@ async def delete_and_sweep(folder: Path) -> None:
 
 
 def fill_in_fork(folder: Path) -> None:
-    """Filled by a process of its own: this one is forked, so it must not have had threads."""
+    """Fills the database in a child process: this process is forked later, so it must never have had threads."""
     folder.mkdir()
     if not (child := os.fork()):
         trio.run(fill, folder)

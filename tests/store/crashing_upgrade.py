@@ -1,4 +1,4 @@
-"""A process that opens a database of version 1, and dies (see `deaths`)."""
+"""A process that opens a database of version 1, and is killed at every step (see `fork_and_kill`)."""
 
 import sys
 from functools import partial
@@ -17,5 +17,5 @@ async def upgrade(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the number alone goes to stdout
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is only for the number
     kill_at_every_step(upgrade, prepare=partial(create, 1))

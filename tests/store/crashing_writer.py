@@ -1,7 +1,7 @@
-"""A process that writes to a log, and dies (see `deaths`).
+"""A process that writes to a log, and is killed at every step (see `fork_and_kill`).
 
-In each folder are the database and, in `acknowledged`, a line for every write that was acknowledged by then: session,
-last seq, offset.
+Each folder has the database and the file `acknowledged` with a line for every acknowledged write: session, last seq,
+offset.
 """
 
 import os
@@ -21,7 +21,7 @@ SESSIONS, ROUNDS = 3, 3
 
 
 def numbered_write(session: int, number: int) -> Write:
-    """A write that touches every table, of two events."""
+    """Returns a write of two events that changes every table."""
     seq = 2 * number - 1
     key = f"key {session} {number}"
     return write(
@@ -53,14 +53,14 @@ async def write_all(folder: Path) -> None:
     acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
     log = await SqliteDisk(folder, durability="full", chain=True).open()
 
-    async def talk(log: Log, session: int) -> None:
+    async def write_session(log: Log, session: int) -> None:
         for number in range(1, ROUNDS + 1):
             (offset,) = await commit(log, numbered_write(session, number))
             os.write(acknowledged, b"%d %d %d\n" % (session, 2 * number, offset))
 
     async with trio.open_nursery() as nursery:
         for session in range(1, SESSIONS + 1):
-            nursery.start_soon(talk, log, session)
+            nursery.start_soon(write_session, log, session)
     await log.aclose()
 
 

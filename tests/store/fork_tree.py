@@ -1,4 +1,4 @@
-"""Sessions that go on from each other, as a naive model has them: every one with its whole log, copied at each fork."""
+"""A naive model of forked sessions: each session has its whole log, which is copied at each fork."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ TABLES = ("event", "text", "session", "fork", "remains", "said", "sent", "create
 
 
 def body(session: int, seq: int, parent: Parent | None) -> bytes:
-    """The first tells whom it goes on from; every third is long, and the same in all sessions."""
+    """Returns an event body. The first one names the parent; every third one is long and the same in all sessions."""
     if seq == 1:
         return encode(SessionCreated(session=session, agent="a", parent=parent))
     text = f"shared {seq} " * 1000 if seq % 3 == 0 else f"of {session} {seq}"
@@ -23,14 +23,14 @@ def body(session: int, seq: int, parent: Parent | None) -> bytes:
 
 @dataclass
 class ForkTree:
-    """What each listed session should be read as: its ancestors' events up to where it left them, then its own."""
+    """The expected whole log of each listed session: its ancestors' events up to the fork point, then its own."""
 
     full_logs: dict[int, list[bytes]] = field(default_factory=dict)
     own_events: dict[int, int] = field(default_factory=dict)
     daemon_events: int = 0
 
     async def create_session(self, log: Log, events: int, parent_id: int | None = None, at: int = 0) -> int:
-        """A session of so many events, or one that goes on from another at one of the events of its own."""
+        """Creates a session with that many events, or a fork of another one at one of the events of its own."""
         session = log.next_session()
         parent = Parent(session=parent_id, seq=at) if parent_id else None
         inherited = (
@@ -39,14 +39,12 @@ class ForkTree:
             else []
         )
         bodies = [body(session, seq, parent) for seq in range(1, events + 1)]
-        outline = SessionState(
-            id=session, agent="a", state="closed", parent=parent, updated_at=session, last_seq=events
-        )
+        state = SessionState(id=session, agent="a", state="closed", parent=parent, updated_at=session, last_seq=events)
         await commit(
             log,
             write(
                 session=session,
-                session_state=outline,
+                session_state=state,
                 bodies=bodies,
                 first_seq=1,
                 idempotency_keys=[IdempotencyKey(key="k", digest=b"d")],
@@ -69,23 +67,23 @@ class ForkTree:
 
 
 async def read_full_log(log: Log, session: int) -> list[bytes] | None:
-    """The session's whole log, read as a fork reads it; None where it is not listed."""
-    outline = await log.session_state(session)
-    if outline is None:
+    """Returns the whole log of a session, with its ancestors' events, or None if the session is not listed."""
+    state = await log.session_state(session)
+    if state is None:
         return None
-    point: Parent | None = Parent(session=session, seq=outline.last_seq)
-    found: list[bytes] = []
-    while point:
-        rows = (await log.events(point.session, 0, 1000))[: point.seq]
-        found = [row.body for row in rows] + found
+    fork_point: Parent | None = Parent(session=session, seq=state.last_seq)
+    bodies: list[bytes] = []
+    while fork_point:
+        rows = (await log.events(fork_point.session, 0, 1000))[: fork_point.seq]
+        bodies = [row.body for row in rows] + bodies
         first = decode_row(rows[0].body)
         assert isinstance(first, SessionCreated)
-        point = first.parent
-    return found
+        fork_point = first.parent
+    return bodies
 
 
 def row_counts(path: Path) -> dict[str, int]:
-    """How many there are in each table; of events, those of sessions."""
+    """Returns the number of rows of each table; for `event`, without daemon events."""
     db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
     counts = {table: count(db, f"SELECT count(*) FROM {table}") for table in TABLES}
     counts["event"] = count(db, f"SELECT count(*) FROM event WHERE session <> {DAEMON_SESSION}")

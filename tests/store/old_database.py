@@ -1,4 +1,4 @@
-"""Databases as every released walrusd left one, made by that one's own code and kept as text."""
+"""Databases of every released schema version, written by that version's own code and stored as SQL text."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TABLES = {
     "session": "id, agent, state, in_turn, outline",
     **dict.fromkeys(("inbox", "sent", "created_with", "turn", "draft", "counter", "sqlite_sequence"), "*"),
 }
-"""And of those that have more columns today, the ones that were there then."""
+"""The tables of version 1 and their columns; for tables with more columns today, only the old ones."""
 TABLES_SINCE_2 = TABLES | dict.fromkeys(("output", "output_of", "tick", "ledger", "schedule"), "*")
 
 
@@ -22,7 +22,7 @@ def create(version: int, folder: Path) -> None:
 
 
 def table_contents(path: Path, as_of_version: int) -> list[tuple[object, ...]]:
-    """Every row of every table of that version, as it is there."""
+    """Returns every row of every table of that version, in the columns of that version."""
     db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
     tables = TABLES if as_of_version == 1 else TABLES_SINCE_2
     rows = [

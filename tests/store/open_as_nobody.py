@@ -1,4 +1,4 @@
-"""A process that opens a database without root's rights, and prints why it cannot: to root every folder is open."""
+"""A process that opens a database without root's rights and prints the error: root may write to every folder."""
 
 import os
 import sys

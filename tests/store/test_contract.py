@@ -1,4 +1,4 @@
-"""The contract of `walrusd.store.contract`, the same for every store."""
+"""The interface of `walrusd.store.contract`, tested on every store."""
 
 import pytest
 import trio
@@ -33,12 +33,12 @@ async def test_events_are_read_back_with_their_seq_and_offset(log: Log) -> None:
     assert await log.events(3, 0, 10) == []
 
 
-async def test_offsets_rise_in_the_order_of_submission_and_so_do_the_callbacks(log: Log) -> None:
+async def test_offsets_and_callbacks_come_in_the_order_of_submission(log: Log) -> None:
     batch = [write(session=s, bodies=[b"1", b"22"], first_seq=1 + 2 * n) for n in range(40) for s in (1, 2, 3)]
     assert await commit(log, *batch) == list(range(1, 241, 2))
 
 
-async def test_a_page_ends_at_its_limit_and_at_its_size_yet_has_one_event(log: Log) -> None:
+async def test_a_page_ends_at_its_limit_or_size_but_has_at_least_one_event(log: Log) -> None:
     bodies = [b"x" * 100, b"y" * 50, b"z" * 50, b"w" * 50]
     await commit(log, write(session=1, bodies=bodies, first_seq=1))
 
@@ -59,7 +59,7 @@ async def test_bodies_come_back_byte_by_byte(log: Log) -> None:
     assert [row.body for row in await log.events(1, 0, 10)] == bodies
 
 
-async def test_the_inbox_is_read_in_the_order_of_place_and_gives_up_what_is_taken(log: Log) -> None:
+async def test_the_inbox_is_read_in_order_of_place_without_dequeued_entries(log: Log) -> None:
     first = InboxEntry(place=1, kind="message", content="hi", sender="me", key="k", timeout_s=2.5)
     picture = InboxEntry(place=2, kind="steer", content=(TextPart("see"), ImagePart(url="http://x/y")))
     close = InboxEntry(place=3, kind="close")
@@ -72,33 +72,33 @@ async def test_the_inbox_is_read_in_the_order_of_place_and_gives_up_what_is_take
 
 
 async def test_a_session_snapshot_is_read_in_one_call(log: Log) -> None:
-    said = Draft(turn=1, round=1, text="Once")
-    waits = InboxEntry(place=1, kind="message", content="next")
-    outline = SessionState(id=1, state="processing", last_seq=3, turn=TurnState(number=1, first_seq=2, started_at=0.0))
+    draft = Draft(turn=1, round=1, text="Once")
+    queued = InboxEntry(place=1, kind="message", content="next")
+    state = SessionState(id=1, state="processing", last_seq=3, turn=TurnState(number=1, first_seq=2, started_at=0.0))
     await commit(
         log,
-        write(session=1, session_state=outline, bodies=[b"1", b"2", b"3"], first_seq=1, enqueue=[waits], draft=said),
+        write(session=1, session_state=state, bodies=[b"1", b"2", b"3"], first_seq=1, enqueue=[queued], draft=draft),
     )
     rows = await log.events(1, 0, 10)
-    assert await log.session_snapshot(1, 10) == SessionSnapshot(rows=rows, last_seq=3, inbox=[waits], draft=said)
-    assert await log.session_snapshot(1, 2) == SessionSnapshot(rows=rows[:2], last_seq=3, inbox=[waits], draft=said)
+    assert await log.session_snapshot(1, 10) == SessionSnapshot(rows=rows, last_seq=3, inbox=[queued], draft=draft)
+    assert await log.session_snapshot(1, 2) == SessionSnapshot(rows=rows[:2], last_seq=3, inbox=[queued], draft=draft)
     assert await log.session_snapshot(2, 10) is None
 
 
-async def test_a_place_may_be_taken_again_at_once(log: Log) -> None:
-    once, again = InboxEntry(place=1, kind="message", content="a"), InboxEntry(place=1, kind="message", content="b")
+async def test_an_inbox_place_can_be_reused_in_the_same_batch(log: Log) -> None:
+    first, second = InboxEntry(place=1, kind="message", content="a"), InboxEntry(place=1, kind="message", content="b")
     await commit(
-        log, write(session=1, enqueue=[once]), write(session=1, dequeue=[1]), write(session=1, enqueue=[again])
+        log, write(session=1, enqueue=[first]), write(session=1, dequeue=[1]), write(session=1, enqueue=[second])
     )
-    assert await log.inbox(1) == [again]
+    assert await log.inbox(1) == [second]
 
 
-async def test_a_message_can_be_accepted_and_taken_in_one_write(log: Log) -> None:
+async def test_a_message_can_be_enqueued_and_dequeued_in_one_write(log: Log) -> None:
     await commit(log, write(session=1, enqueue=[InboxEntry(place=1, kind="message")], dequeue=[1]))
     assert await log.inbox(1) == []
 
 
-async def test_a_key_is_kept_and_gets_its_turn(log: Log) -> None:
+async def test_an_idempotency_key_is_stored_and_later_gets_its_turn(log: Log) -> None:
     waiting = IdempotencyKey(key="k", digest=b"\x01\x02")
     await commit(log, write(session=1, idempotency_keys=[waiting, IdempotencyKey(key="other", digest=b"", turn=1)]))
     assert await log.idempotency_key(1, "k") == waiting
@@ -107,7 +107,7 @@ async def test_a_key_is_kept_and_gets_its_turn(log: Log) -> None:
     assert await log.idempotency_key(1, "k") == IdempotencyKey(key="k", digest=b"\x01\x02", turn=7)
 
 
-async def test_the_key_of_a_create_is_daemon_wide(log: Log) -> None:
+async def test_the_key_of_a_session_create_is_daemon_wide(log: Log) -> None:
     await commit(log, write(session=4, create_key=IdempotencyKey(key="k", digest=b"d")))
     assert await log.session_created_with("k") == (4, b"d")
     assert await log.session_created_with("none") is None
@@ -115,7 +115,7 @@ async def test_the_key_of_a_create_is_daemon_wide(log: Log) -> None:
     assert isinstance(outcome, StorageFailed)
 
 
-async def test_a_turn_has_a_span_that_ends_with_it(log: Log) -> None:
+async def test_a_turn_span_ends_with_the_turn(log: Log) -> None:
     await commit(log, write(session=1, turn_opened=(1, 2)))
     assert await log.turn_span(1, 1) == TurnSpan(2, None)
     await commit(log, write(session=1, turn_ended=(1, 9), turn_opened=(2, 10)))
@@ -143,7 +143,7 @@ async def test_the_session_state_is_the_last_that_was_written(log: Log) -> None:
     assert await log.session_state(2) is None
 
 
-async def test_sessions_are_listed_newest_first_with_what_waits_for_them(log: Log) -> None:
+async def test_sessions_are_listed_newest_first_with_their_queued_messages(log: Log) -> None:
     a1 = SessionState(id=1, state="idle", agent="a")
     b2 = SessionState(id=2, state="closed", agent="b")
     a3 = SessionState(id=3, state="error", agent="a")
@@ -168,7 +168,7 @@ async def test_sessions_are_listed_newest_first_with_what_waits_for_them(log: Lo
     assert await listed(SessionFilter(limit=2, before=3, include_closed=True)) == [(b2, 0), (a1, 0)]
 
 
-async def test_unfinished_sessions_have_an_open_turn_or_a_filled_inbox(log: Log) -> None:
+async def test_unfinished_sessions_have_an_open_turn_or_a_non_empty_inbox(log: Log) -> None:
     turn = TurnState(number=1, first_seq=2, started_at=1.0)
     await commit(
         log,
@@ -186,7 +186,7 @@ async def test_unfinished_sessions_have_an_open_turn_or_a_filled_inbox(log: Log)
     assert await log.unfinished_sessions() == [2, 3, 5]
 
 
-async def test_open_sessions_are_counted_through_closing(log: Log) -> None:
+async def test_the_count_of_open_sessions_falls_when_one_is_closed(log: Log) -> None:
     assert await log.open_session_count() == 0
     await commit(log, *(write(session=s, session_state=SessionState(id=s, state="idle")) for s in (1, 2, 3)))
     assert await log.open_session_count() == 3
@@ -199,13 +199,13 @@ async def test_open_sessions_are_counted_through_closing(log: Log) -> None:
     assert await log.open_session_count() == 2
 
 
-async def test_all_of_it_is_there_after_a_restart_and_no_number_is_used_again(disk: LogDisk) -> None:
+async def test_all_data_survives_a_restart_and_no_id_is_used_again(disk: LogDisk) -> None:
     log = await disk.open()
     assert [log.next_session(), log.next_session()] == [1, 2]
-    outline, queued = SessionState(id=2, state="idle", agent="a"), InboxEntry(place=1, kind="message", content="hi")
+    state, queued = SessionState(id=2, state="idle", agent="a"), InboxEntry(place=1, kind="message", content="hi")
     written = write(
         session=2,
-        session_state=outline,
+        session_state=state,
         bodies=[b"{}", b"[]"],
         first_seq=1,
         enqueue=[queued],
@@ -221,7 +221,7 @@ async def test_all_of_it_is_there_after_a_restart_and_no_number_is_used_again(di
     log = await disk.open()
     assert log.next_session() == 4
     assert await log.events(2, 0, 9) == [EventRow(1, 1, b"{}"), EventRow(2, 2, b"[]")]
-    assert await log.list_sessions(SessionFilter()) == [(outline, 1)]
+    assert await log.list_sessions(SessionFilter()) == [(state, 1)]
     assert await log.inbox(2) == [queued]
     assert await log.idempotency_key(2, "k") == IdempotencyKey(key="k", digest=b"d")
     assert await log.turn_span(2, 1) == TurnSpan(2, None)
@@ -233,10 +233,10 @@ async def test_all_of_it_is_there_after_a_restart_and_no_number_is_used_again(di
     await log.aclose()
 
 
-async def test_an_event_is_not_written_twice_and_its_neighbours_are_not_affected(log: Log) -> None:
+async def test_a_duplicate_write_fails_and_other_writes_of_the_batch_succeed(log: Log) -> None:
     await commit(log, write(session=1, bodies=[b"1"], first_seq=1, turn_opened=(1, 1)))
     await commit(log, write(session=1, enqueue=[InboxEntry(place=1, kind="message")]))
-    good, seq, place, turn, last = await submit_all(
+    first, seq, place, turn, last = await submit_all(
         log,
         write(session=2, bodies=[b"2"], first_seq=1),
         write(session=1, bodies=[b"again"], first_seq=1, draft=Draft(turn=1, round=1)),
@@ -244,21 +244,21 @@ async def test_an_event_is_not_written_twice_and_its_neighbours_are_not_affected
         write(session=1, turn_opened=(1, 1)),
         write(session=1, bodies=[b"3"], first_seq=2),
     )
-    assert (good, last) == (2, 3)
+    assert (first, last) == (2, 3)
     assert all(isinstance(failure, StorageFailed) for failure in (seq, place, turn))
     assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1"), EventRow(2, 3, b"3")]
     assert await log.draft(1) is None
 
 
-async def test_closing_finishes_what_was_submitted(disk: LogDisk) -> None:
+async def test_closing_finishes_the_submitted_writes(disk: LogDisk) -> None:
     log = await disk.open()
-    told: list[int] = []
+    offsets: list[int] = []
     for seq in range(1, 1001):
         one = write(session=1, bodies=[b"{}"], first_seq=seq)
-        one.committed = told.append
+        one.committed = offsets.append
         log.submit(one)
     await log.aclose()
-    assert told == list(range(1, 1001))
+    assert offsets == list(range(1, 1001))
     again = await disk.open()
     assert len(await again.events(1, 0, 2000)) == 1000
     await again.aclose()
@@ -274,32 +274,32 @@ async def test_a_closed_log_refuses_writes_and_reads(disk: LogDisk) -> None:
     await log.aclose()
 
 
-async def test_a_log_that_is_closed_under_cancellation_is_closed_all_the_same(disk: LogDisk) -> None:
+async def test_closing_a_log_in_a_cancelled_scope_still_finishes_its_writes(disk: LogDisk) -> None:
     log = await disk.open()
-    told: list[int] = []
+    offsets: list[int] = []
     one = write(session=1, bodies=[b"{}"], first_seq=1)
-    one.committed = told.append
+    one.committed = offsets.append
     log.submit(one)
     with trio.CancelScope() as scope:
         scope.cancel()
         await log.aclose()
-    assert told == [1]
+    assert offsets == [1]
 
 
 async def test_many_sessions_write_at_once_and_each_reads_its_own_writes(log: Log) -> None:
-    async def talk(session: int) -> None:
+    async def write_and_read(session: int) -> None:
         for seq in range(1, 21):
             await commit(log, write(session=session, bodies=[b"%d" % seq], first_seq=seq))
             assert [row.body for row in await log.events(session, seq - 1, 9)] == [b"%d" % seq]
 
     async with trio.open_nursery() as nursery:
         for session in range(1, 31):
-            nursery.start_soon(talk, session)
+            nursery.start_soon(write_and_read, session)
     offsets = [row.offset for session in range(1, 31) for row in await log.events(session, 0, 100)]
     assert sorted(offsets) == list(range(1, 601))
 
 
-async def test_reads_that_are_cancelled_leave_the_log_in_order(log: Log) -> None:
+async def test_after_cancelled_reads_the_log_can_still_be_read(log: Log) -> None:
     await commit(log, write(session=1, bodies=[b"x" * 100] * 500, first_seq=1))
     for _ in range(20):
         async with trio.open_nursery() as nursery:

@@ -1,6 +1,4 @@
-"""Killed before any step on the disk, a log has all that it acknowledged, every write whole or not at all, and a whole
-chain.
-"""
+"""A log whose process was killed before a disk step has all acknowledged writes, no partial one, and a valid chain."""
 
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from walrusctl.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.store.contract import DAEMON_SESSION, Log, TurnSpan
 
 
-async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_write(tmp_path: Path) -> None:
+async def test_a_killed_log_has_all_acknowledged_writes_and_no_partial_write(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_writer.__file__, tmp_path)
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
@@ -27,11 +25,11 @@ async def test_killed_at_any_step_a_log_keeps_what_it_acknowledged_and_no_half_w
             assert offsets[session, last_seq] == first_offset + 1
         assert sorted(offsets.values()) == list(range(1, len(offsets) + 1))
         for session in range(1, SESSIONS + 1):
-            done = sum(s == session for s, _ in offsets) // 2
+            writes_done = sum(s == session for s, _ in offsets) // 2
             assert await stored_state(log, session) == [
-                expected_state(session, number, done) for number in range(1, ROUNDS + 1)
+                expected_state(session, number, writes_done) for number in range(1, ROUNDS + 1)
             ]
-        assert await commit(log, write(session=DAEMON_SESSION, bodies=[b"on"], first_seq=1)) == [len(offsets) + 1]
+        assert await commit(log, write(session=DAEMON_SESSION, bodies=[b"next"], first_seq=1)) == [len(offsets) + 1]
         await log.aclose()
         assert verify(disk.path) == ChainVerdict(
             (ChainSegment(1, len(offsets) + 1, True),), log.chain_head, len(offsets) + 1
@@ -45,15 +43,15 @@ async def read_acknowledged(path: Path) -> list[tuple[int, int, int]]:
 
 
 async def stored_state(log: Log, session: int) -> list[list[object]]:
-    """What the log has of every write that the session may have made."""
-    outline, draft = await log.session_state(session), await log.draft(session)
+    """Returns the stored rows of every write that the session may have made."""
+    state, draft = await log.session_state(session), await log.draft(session)
     rows, queue = await log.events(session, 0, 100), await log.inbox(session)
     ledger = {tick.tick: tick for tick in await log.ticks(f"schedule {session}")}
     schedules = {schedule.name: schedule for schedule in await log.schedules()}
     return [
         [
             [row.body for row in rows if row.seq in {2 * number - 1, 2 * number}],
-            outline and outline.turns == number,
+            state and state.turns == number,
             [queued for queued in queue if queued.place == number],
             draft and draft.round == number,
             await log.idempotency_key(session, f"key {session} {number}"),
@@ -69,21 +67,21 @@ async def stored_state(log: Log, session: int) -> list[list[object]]:
 
 
 def expected_state(session: int, number: int, writes_done: int) -> list[object]:
-    """The same, where the first `done` writes are whole and the others never were."""
+    """Returns the rows of a write if exactly the first `writes_done` writes were committed."""
     written = numbered_write(session, number)
-    there, last = number <= writes_done, number == writes_done
+    stored, last = number <= writes_done, number == writes_done
     return [
-        written.bodies if there else [],
+        written.bodies if stored else [],
         last if writes_done else None,
         written.enqueue if last else [],
         last if writes_done else None,
         *(
             (written.idempotency_keys[0], (session, b"d"), TurnSpan(2 * number - 1, 2 * number))
-            if there
+            if stored
             else (None, None, None)
         ),
-        b"%d" % number * 5000 if there else None,
-        tick(session, number, "running" if last else "ran") if there else None,
+        b"%d" % number * 5000 if stored else None,
+        tick(session, number, "running" if last else "ran") if stored else None,
         last,
-        [2 * number] if there else [],
+        [2 * number] if stored else [],
     ]

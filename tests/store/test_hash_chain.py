@@ -1,4 +1,4 @@
-"""The chain that the writer keeps: a link for each event from when it was switched on, whatever fails meanwhile."""
+"""The writer adds a link to the hash chain for each event while the chain is on, whichever writes fail."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ import trio
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
-from walrusctl.verify_chain import MAX_DAEMON_EVENTS as KNOWN_FACTS
+from walrusctl.verify_chain import MAX_DAEMON_EVENTS as VERIFIER_MAX_DAEMON_EVENTS
 from walrusctl.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, MAX_DAEMON_EVENTS, SESSIONS_EXPIRED_PREFIX, StorageFull
@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> SqliteDisk:
     return SqliteDisk(tmp_path, chain=True)
 
 
-async def test_each_event_is_linked_to_the_one_before_it_whichever_session_it_is_of(disk: SqliteDisk) -> None:
+async def test_each_event_is_linked_to_the_one_before_it_across_sessions(disk: SqliteDisk) -> None:
     log = await disk.open()
     assert log.chain_head == ChainHead(0, INITIAL_LINK)
     await commit(
@@ -38,13 +38,13 @@ async def test_each_event_is_linked_to_the_one_before_it_whichever_session_it_is
         write(session=DAEMON_SESSION, bodies=[b"d"], first_seq=1),
     )
     events = [(1, 1, b"a"), (1, 2, LONG), (2, 1, b"b"), (1, 3, b"c"), (DAEMON_SESSION, 1, b"d")]
-    links, before = [], INITIAL_LINK
+    links, link = [], INITIAL_LINK
     for offset, (session, seq, body) in enumerate(events, 1):
-        before = compute_link(before, offset, session, seq, hash_body(body))
-        links.append((offset, before, None, None, None))
+        link = compute_link(link, offset, session, seq, hash_body(body))
+        links.append((offset, link, None, None, None))
     await log.aclose()
     assert query(disk, "SELECT * FROM link") == links
-    assert log.chain_head == ChainHead(5, before)
+    assert log.chain_head == ChainHead(5, link)
 
 
 async def test_a_restart_continues_the_chain_and_switching_it_off_and_on_starts_a_new_one(disk: SqliteDisk) -> None:
@@ -78,12 +78,12 @@ async def test_a_segment_in_which_nothing_was_written_is_not_reported(disk: Sqli
     assert query(disk, "SELECT name FROM counter WHERE name LIKE 'chain%'") == []
 
 
-async def test_a_batch_that_failed_leaves_the_chain_whole(disk: SqliteDisk) -> None:
+async def test_a_failed_batch_leaves_the_chain_valid(disk: SqliteDisk) -> None:
     full = False
 
     def before(step: str, _: str) -> None:
         if full and step == "write":
-            raise OSError(errno.ENOSPC, "no room")
+            raise OSError(errno.ENOSPC, "no space left")
 
     with fault_injecting_vfs(before):
         log = await disk.open()
@@ -103,21 +103,21 @@ async def test_a_batch_that_failed_leaves_the_chain_whole(disk: SqliteDisk) -> N
 async def test_a_large_log_is_verified_page_by_page_during_writes_and_deletions(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(log, *(write(session=session, bodies=[b"{}"] * 100, first_seq=1) for session in range(1, 31)))
-    thrown_away = trio.Event()
+    all_deleted = trio.Event()
 
-    async def go_on() -> None:
+    async def delete_sessions() -> None:
         for session in range(1, 31):
-            fact = SESSIONS_EXPIRED_PREFIX + b'"sessions":[%d]}' % session
+            event = SESSIONS_EXPIRED_PREFIX + b'"sessions":[%d]}' % session
             await commit(
-                log, write(session=DAEMON_SESSION, bodies=[fact], first_seq=session, expired_sessions=[session])
+                log, write(session=DAEMON_SESSION, bodies=[event], first_seq=session, expired_sessions=[session])
             )
             await log.sweep()
             await trio.lowlevel.checkpoint()
-        thrown_away.set()
+        all_deleted.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(go_on)
-        while not thrown_away.is_set():
+        nursery.start_soon(delete_sessions)
+        while not all_deleted.is_set():
             verdict = await verify_in_process(disk)
             assert verdict["tampered"] is None
             assert verdict["events"] >= 3000
@@ -126,11 +126,11 @@ async def test_a_large_log_is_verified_page_by_page_during_writes_and_deletions(
 
 
 async def verify_in_process(disk: SqliteDisk) -> dict[str, Any]:
-    """In a process of its own: two builds of SQLite in one process take each other's locks away."""
-    command = str(Path(sys.executable).with_name("walrusctl"))
-    asked = [command, "--home", str(disk.folder), "verify", "--json"]
-    told: dict[str, Any] = json.loads((await trio.run_process(asked, capture_stdout=True)).stdout)
-    return told
+    """Verifies in a separate process: two builds of SQLite in one process drop each other's locks."""
+    program = str(Path(sys.executable).with_name("walrusctl"))
+    command = [program, "--home", str(disk.folder), "verify", "--json"]
+    verdict: dict[str, Any] = json.loads((await trio.run_process(command, capture_stdout=True)).stdout)
+    return verdict
 
 
 async def test_a_deleted_event_leaves_its_digest_in_the_chain(disk: SqliteDisk) -> None:
@@ -147,7 +147,7 @@ async def test_a_deleted_event_leaves_its_digest_in_the_chain(disk: SqliteDisk) 
     ]
 
 
-async def test_swept_sessions_never_listed_are_reported_until_an_event_names_them(disk: SqliteDisk) -> None:
+async def test_unlisted_sessions_are_reported_until_a_daemon_event_names_them(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(
         log, write(session=7, session_state=SessionState(id=7, state="idle", last_seq=1), bodies=[b"{}"], first_seq=1)
@@ -155,10 +155,11 @@ async def test_swept_sessions_never_listed_are_reported_until_an_event_names_the
     await log.aclose()
     db = apsw.Connection(disk.path)
     db.execute("INSERT INTO remains VALUES (1), (2), (3), (4), (5)")
-    db.execute("INSERT INTO fork VALUES (7, 2, 1), (2, 1, 1), (4, 3, 1)")  # 7 reads on in 2 and 1; nobody reads 3
+    # 7 inherits from 2 and 1; no listed session inherits from 3.
+    db.execute("INSERT INTO fork VALUES (7, 2, 1), (2, 1, 1), (4, 3, 1)")
     assert unlisted_sessions(db, importing_sessions={5}) == [3, 4]
-    fact = SESSIONS_EXPIRED_PREFIX + b'"sessions":[4]}'
-    db.execute("INSERT INTO event (session, seq, body) VALUES (0, 1, ?)", (fact,))
+    event = SESSIONS_EXPIRED_PREFIX + b'"sessions":[4]}'
+    db.execute("INSERT INTO event (session, seq, body) VALUES (0, 1, ?)", (event,))
     assert unlisted_sessions(db, importing_sessions=()) == [3, 5]
     db.execute("DELETE FROM link")
     assert unlisted_sessions(db, importing_sessions=()) == []
@@ -166,7 +167,7 @@ async def test_swept_sessions_never_listed_are_reported_until_an_event_names_the
 
 
 async def test_old_daemon_events_are_deleted_except_those_that_record_deletions(disk: SqliteDisk) -> None:
-    assert KNOWN_FACTS == MAX_DAEMON_EVENTS
+    assert VERIFIER_MAX_DAEMON_EVENTS == MAX_DAEMON_EVENTS
     expired = SESSIONS_EXPIRED_PREFIX + b'"sessions":[7]}'
     log = await disk.open()
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}", expired, b"{}"], first_seq=1))

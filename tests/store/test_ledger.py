@@ -1,4 +1,4 @@
-"""What the daemon keeps of its own: the ledger of ticks, how its schedules stand, and its facts."""
+"""The rows of the daemon itself: the ledger of ticks, the state of its schedules, and its events."""
 
 from functools import partial
 
@@ -41,7 +41,7 @@ async def test_ticks_are_read_newest_first_of_one_schedule_or_of_all(log: Log) -
     assert await log.ticks("b", before=4, news=True) == []
 
 
-async def test_a_tick_that_ended_takes_the_place_of_the_one_that_ran(log: Log) -> None:
+async def test_an_ended_tick_replaces_the_running_one(log: Log) -> None:
     await commit(log, write(session=DAEMON_SESSION, ticks=[running_tick(tick=1), running_tick(tick=2, schedule="b")]))
     assert await log.running_ticks() == [running_tick(tick=2, schedule="b"), running_tick(tick=1)]
     ended = ran_tick(tick=1, text="Look!", news=True)
@@ -50,7 +50,7 @@ async def test_a_tick_that_ended_takes_the_place_of_the_one_that_ran(log: Log) -
     assert await log.ticks("a", news=True) == [ended]
 
 
-async def test_a_ledger_keeps_the_last_of_each_schedule_and_what_is_running(log: Log) -> None:
+async def test_a_ledger_keeps_the_last_ticks_of_each_schedule_and_running_ones(log: Log) -> None:
     await commit(log, write(session=DAEMON_SESSION, ticks=[running_tick(tick=1), ran_tick(tick=2, schedule="b")]))
     for first in range(3, MAX_LEDGER_ROWS + 10, 100):
         await commit(log, write(session=DAEMON_SESSION, ticks=[ran_tick(tick=n) for n in range(first, first + 100)]))
@@ -65,7 +65,7 @@ async def test_a_ledger_keeps_the_last_of_each_schedule_and_what_is_running(log:
     assert await log.ticks("b") == [ran_tick(tick=2, schedule="b")]
 
 
-async def test_the_latest_events_of_the_daemon_are_kept(log: Log) -> None:
+async def test_the_latest_daemon_events_are_kept(log: Log) -> None:
     await commit(
         log,
         write(session=DAEMON_SESSION, bodies=[b"1", b"2"], first_seq=1),
@@ -73,7 +73,7 @@ async def test_the_latest_events_of_the_daemon_are_kept(log: Log) -> None:
     )
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"3"], first_seq=MAX_DAEMON_EVENTS + 1))
     assert [row.seq for row in await log.events(DAEMON_SESSION, 0, 10)] == [2, MAX_DAEMON_EVENTS + 1]
-    assert [row.body for row in await log.events(1, 0, 10)] == [b"s"], "of a session nothing is forgotten"
+    assert [row.body for row in await log.events(1, 0, 10)] == [b"s"], "events of sessions are never pruned"
     assert (await log.last_tick_and_seq())[1] == MAX_DAEMON_EVENTS + 1
 
 
@@ -88,8 +88,8 @@ async def test_a_schedule_is_read_as_it_was_last_written(log: Log) -> None:
 
 
 async def test_events_of_the_daemon_belong_to_no_session(log: Log) -> None:
-    facts = write(session=DAEMON_SESSION, bodies=[b'{"t":1}', b'{"t":2}'], first_seq=1, ticks=[ran_tick(tick=1)])
-    assert await commit(log, write(session=1, bodies=[b"{}"], first_seq=1), facts) == [1, 2]
+    daemon_write = write(session=DAEMON_SESSION, bodies=[b'{"t":1}', b'{"t":2}'], first_seq=1, ticks=[ran_tick(tick=1)])
+    assert await commit(log, write(session=1, bodies=[b"{}"], first_seq=1), daemon_write) == [1, 2]
     assert await log.events(DAEMON_SESSION, 0, 9) == [EventRow(1, 2, b'{"t":1}'), EventRow(2, 3, b'{"t":2}')]
     assert await log.list_sessions(SessionFilter(include_closed=True)) == []
     assert await log.session_state(DAEMON_SESSION) is None
@@ -98,7 +98,7 @@ async def test_events_of_the_daemon_belong_to_no_session(log: Log) -> None:
     assert log.next_session() == 2
 
 
-async def test_the_last_event_of_the_daemon_is_found_whatever_sessions_write(log: Log) -> None:
+async def test_the_last_daemon_event_is_found_among_events_of_sessions(log: Log) -> None:
     assert await log.last_tick_and_seq() == (0, 0)
     await commit(
         log,
@@ -114,11 +114,13 @@ async def test_the_last_event_of_the_daemon_is_found_whatever_sessions_write(log
     assert await log.last_tick_and_seq() == (5, 2)
 
 
-async def test_all_that_the_daemon_keeps_is_there_after_a_restart(disk: LogDisk) -> None:
+async def test_schedules_and_ticks_survive_a_restart(disk: LogDisk) -> None:
     log = await disk.open()
     schedule = ScheduleRow(name="a", next_slot=60.0, seen="é")
-    facts = write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, ticks=[running_tick(tick=1)], schedule=schedule)
-    await commit(log, facts)
+    daemon_write = write(
+        session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, ticks=[running_tick(tick=1)], schedule=schedule
+    )
+    await commit(log, daemon_write)
     await log.aclose()
     log = await disk.open()
     assert await log.schedules() == [schedule]

@@ -1,11 +1,11 @@
-"""What the twin has for tests: a failure on demand, and a death without a close."""
+"""The in-memory store's features for tests: failure on demand, and a restart without a close."""
 
 from tests.fakes.stores import commit, submit_all, write
 from walrusd.store.contract import EventRow, StorageFailed, StorageFull
 from walrusd.store.memory import MemoryLog
 
 
-async def test_while_it_is_told_to_fail_writes_fail_and_reads_go_on() -> None:
+async def test_while_fail_with_is_set_writes_fail_and_reads_work() -> None:
     log = MemoryLog()
     await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
     log.fail_with = StorageFull("no space left")
@@ -15,14 +15,14 @@ async def test_while_it_is_told_to_fail_writes_fail_and_reads_go_on() -> None:
     assert await commit(log, write(session=1, bodies=[b"3"], first_seq=2)) == [2]
 
 
-async def test_a_restart_without_a_close_has_what_was_committed_and_nothing_else() -> None:
+async def test_after_a_restart_without_a_close_only_committed_writes_exist() -> None:
     killed = MemoryLog()
     await commit(killed, write(session=1, bodies=[b"1"], first_seq=1))
-    told: list[object] = []
+    failures: list[object] = []
     late = write(session=1, bodies=[b"2"], first_seq=2)
-    late.failed = told.append
+    late.failed = failures.append
     killed.submit(late)
     log = MemoryLog(killed.tables)
     assert await commit(log, write(session=2, bodies=[b"a"], first_seq=1)) == [2]
-    assert [type(failure) for failure in told] == [StorageFailed]
+    assert [type(failure) for failure in failures] == [StorageFailed]
     assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1")]

@@ -1,10 +1,10 @@
-"""Outputs beside the log: each kept once, read in pieces, and only by the sessions that have said it."""
+"""Tool outputs beside the log: each is stored once, read in pieces, and only by sessions that have it."""
 
 from tests.fakes.stores import LogDisk, commit, write
 from walrusd.store.contract import EventRow, Log, StoredOutput
 
 LARGE = bytes(range(256)) * 16 * 1024
-"""4 MiB: the most that a tool's output is kept of."""
+"""4 MiB, the largest output that is stored."""
 
 
 async def test_an_output_is_read_in_pieces(log: Log) -> None:
@@ -25,7 +25,7 @@ async def test_a_large_output_comes_back_byte_by_byte(log: Log) -> None:
     assert b"".join(piece or b"" for piece in pieces) == LARGE
 
 
-async def test_an_empty_output_is_there(log: Log) -> None:
+async def test_an_empty_output_can_be_read(log: Log) -> None:
     await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"")))
     assert await log.output(1, "r", 0, 9) == b""
 
@@ -38,15 +38,15 @@ async def test_only_a_session_that_owns_an_output_may_read_it(log: Log) -> None:
     assert await log.output(2, "r", 0, 9) == b"mine"
 
 
-async def test_an_output_that_is_there_is_not_written_again(log: Log) -> None:
-    """Its ref follows from its bytes; other bytes show here that the first stay."""
+async def test_a_stored_output_is_not_written_again(log: Log) -> None:
+    """The ref is a hash of the bytes; this test uses different bytes to show that the first ones stay."""
     again = write(session=1, output=StoredOutput(ref="r", body=b"twice"), bodies=[b"2"], first_seq=2)
     await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"once"), bodies=[b"1"], first_seq=1), again)
     assert await log.output(1, "r", 0, 9) == b"once"
     assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1"), EventRow(2, 2, b"2")]
 
 
-async def test_outputs_are_there_after_a_restart(disk: LogDisk) -> None:
+async def test_outputs_survive_a_restart(disk: LogDisk) -> None:
     log = await disk.open()
     await commit(log, write(session=1, output=StoredOutput(ref="r", body=b"kept")))
     await log.aclose()

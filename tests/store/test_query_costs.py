@@ -1,4 +1,4 @@
-"""What is asked costs the same however much there is, counted in instructions of SQLite's machine."""
+"""Queries cost the same in a small and a large database, counted in instructions of SQLite's virtual machine."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +27,9 @@ def disk(tmp_path: Path) -> SqliteDisk:
 
 def measure_costs(disk: SqliteDisk, reads: MeasuredReads) -> dict[str, int]:
     db = open_for_reading(disk.path)
-    found = {name: measure_cost(db, question) for name, question in reads.items()}
+    costs = {name: measure_cost(db, read) for name, read in reads.items()}
     db.close()
-    return found
+    return costs
 
 
 def measure_cost(db: apsw.Connection, read: Callable[[apsw.Connection], object]) -> int:
@@ -49,21 +49,21 @@ def measure_cost(db: apsw.Connection, read: Callable[[apsw.Connection], object])
 async def test_ten_thousand_idle_sessions_cost_what_one_thousand_do(disk: SqliteDisk) -> None:
     log = await disk.open()
     states: tuple[State, ...] = ("idle", "idle", "error", "closed")
-    questions: MeasuredReads = {"unfinished": queries.unfinished_sessions, "open_sessions": queries.open_session_count}
+    reads: MeasuredReads = {"unfinished": queries.unfinished_sessions, "open_sessions": queries.open_session_count}
     for agent in (None, "agent1"):
         for state in (*states, "processing", None):
             for closed in (False, True):
-                wanted = SessionFilter(agent=agent, state=state, include_closed=closed)
-                questions[f"{agent} {state} {closed}"] = partial(queries.list_sessions, session_filter=wanted)
+                session_filter = SessionFilter(agent=agent, state=state, include_closed=closed)
+                reads[f"{agent} {state} {closed}"] = partial(queries.list_sessions, session_filter=session_filter)
 
     async def create(ids: range) -> None:
-        outlines = [SessionState(id=n, agent=f"agent{n % 3}", state=states[n % 4]) for n in ids]
-        await commit(log, *(write(session=o.id, session_state=o, bodies=[b"{}"], first_seq=1) for o in outlines))
+        session_states = [SessionState(id=n, agent=f"agent{n % 3}", state=states[n % 4]) for n in ids]
+        await commit(log, *(write(session=o.id, session_state=o, bodies=[b"{}"], first_seq=1) for o in session_states))
 
     await create(range(1, 1001))
-    with_few = measure_costs(disk, questions)
+    with_few = measure_costs(disk, reads)
     await create(range(1001, 10_001))
-    assert measure_costs(disk, questions) == with_few
+    assert measure_costs(disk, reads) == with_few
     assert await log.open_session_count() == 7500
     await log.aclose()
 
@@ -81,27 +81,26 @@ def tick(number: int) -> Tick:
 
 async def test_a_full_ledger_costs_what_a_short_one_does(disk: SqliteDisk) -> None:
     log = await disk.open()
-    questions: MeasuredReads = {"running": queries.running_ticks, "last": queries.last_tick_and_seq}
+    reads: MeasuredReads = {"running": queries.running_ticks, "last": queries.last_tick_and_seq}
     for schedule in (None, "schedule 0"):
         for news in (False, True):
-            asked = partial(queries.ticks, schedule=schedule, before=None, news=news, limit=3)
-            questions[f"{schedule} {news}"] = asked
+            reads[f"{schedule} {news}"] = partial(queries.ticks, schedule=schedule, before=None, news=news, limit=3)
     short, full = 100, 3 * MAX_LEDGER_ROWS
 
     async def fill(numbers: range) -> None:
         await commit(log, *(write(session=DAEMON_SESSION, ticks=[tick(number)]) for number in numbers))
 
     await fill(range(1, short + 1))
-    with_few, one_more = measure_costs(disk, questions), measure_tick_write(disk, short + 1)
+    with_few, write_cost = measure_costs(disk, reads), measure_tick_write(disk, short + 1)
     await fill(range(short + 1, full + 1))
-    assert measure_costs(disk, questions) == with_few
+    assert measure_costs(disk, reads) == with_few
     assert len(await log.ticks(limit=full)) == 2 * MAX_LEDGER_ROWS
-    assert measure_tick_write(disk, full + 1) < 2 * one_more, "the last is written, and one is forgotten"
+    assert measure_tick_write(disk, full + 1) < 2 * write_cost, "one tick is written, and one is pruned"
     await log.aclose()
 
 
 def measure_tick_write(disk: SqliteDisk, number: int) -> int:
-    """Of the next one; it is not kept."""
+    """Returns the cost of writing the next tick; the write is rolled back."""
     db = apsw.Connection(disk.path)
     db.execute("BEGIN IMMEDIATE")
     steps = measure_cost(
@@ -120,32 +119,32 @@ def measure_tick_write(disk: SqliteDisk, number: int) -> int:
 
 async def test_a_search_for_recent_messages_costs_the_same_in_a_large_log(disk: SqliteDisk) -> None:
     log = await disk.open()
-    questions: MeasuredReads = {
+    reads: MeasuredReads = {
         query: partial(search.search, query=query, before=queries.MAX_ID_PLUS_ONE, limit=5)
         for query in ("word", "7 word", '"word 7"', "nothing")
     }
 
-    async def say(numbers: range) -> None:
+    async def write_messages(numbers: range) -> None:
         bodies = [encode(UserMessage(content=f"word {n % 10}")) for n in numbers]
         await commit(log, write(session=1, bodies=bodies, first_seq=numbers.start))
 
-    await say(range(1, 101))
-    with_few = measure_costs(disk, questions)
-    await say(range(101, 5001))
-    with_many = measure_costs(disk, questions)
-    assert all(with_many[query] < 2 * with_few[query] for query in questions), "the index is deeper, and that is all"
+    await write_messages(range(1, 101))
+    with_few = measure_costs(disk, reads)
+    await write_messages(range(101, 5001))
+    with_many = measure_costs(disk, reads)
+    assert all(with_many[query] < 2 * with_few[query] for query in reads), "only the index is deeper"
     await log.aclose()
 
 
 async def test_an_output_read_costs_the_same_among_many(disk: SqliteDisk) -> None:
     log = await disk.open()
-    questions: MeasuredReads = {"output": partial(queries.output, session=1, ref="r7", offset=2, limit=3)}
+    reads: MeasuredReads = {"output": partial(queries.output, session=1, ref="r7", offset=2, limit=3)}
 
-    async def keep(numbers: range) -> None:
+    async def store_outputs(numbers: range) -> None:
         await commit(log, *(write(session=1, output=StoredOutput(ref=f"r{n}", body=b"x" * 9)) for n in numbers))
 
-    await keep(range(10))
-    with_few = measure_costs(disk, questions)
-    await keep(range(10, 3000))
-    assert measure_costs(disk, questions) == with_few
+    await store_outputs(range(10))
+    with_few = measure_costs(disk, reads)
+    await store_outputs(range(10, 3000))
+    assert measure_costs(disk, reads) == with_few
     await log.aclose()

@@ -1,4 +1,4 @@
-"""What was said is found by its words, in both stores alike, and is shown as it was said."""
+"""Messages are found by their words, alike in both stores, and the snippets show the original text."""
 
 from pathlib import Path
 
@@ -65,12 +65,12 @@ def marked_texts(hit: Hit) -> list[str]:
     return [hit.snippet[mark.start : mark.end] for mark in hit.marks]
 
 
-async def test_all_of_its_words_find_a_text_the_newest_first(log: Log) -> None:
+async def test_a_query_finds_messages_with_all_its_words_newest_first(log: Log) -> None:
     poet = SessionState(id=1, state="idle", agent="poet")
-    heard = UserMessage(content="Tell the walrus that the Sea is\n\tboiling hot", ts=5.0)
-    said = AssistantMessage(round=1, content="The walrus knows. Do pigs have wings?", ts=6.5)
-    one = write(session=1, session_state=poet, bodies=[encode(heard), encode(said)], first_seq=2)
-    await commit(log, one, message_write(2, user_message("a walrus at sea"), first_seq=4))
+    question = UserMessage(content="Tell the walrus that the Sea is\n\tboiling hot", ts=5.0)
+    answer = AssistantMessage(round=1, content="The walrus knows. Do pigs have wings?", ts=6.5)
+    poet_write = write(session=1, session_state=poet, bodies=[encode(question), encode(answer)], first_seq=2)
+    await commit(log, poet_write, message_write(2, user_message("a walrus at sea"), first_seq=4))
     assert await log.search("WALRUS") == [
         Hit(session=2, seq=4, offset=3, agent="", role="user", ts=0.0, snippet="a walrus at sea", marks=(Mark(2, 8),)),
         Hit(
@@ -99,7 +99,7 @@ async def test_all_of_its_words_find_a_text_the_newest_first(log: Log) -> None:
     assert await hit_positions(log, "walruses") == []
 
 
-async def test_words_in_quotes_stand_in_a_row_and_a_star_is_for_all_that_begins_so(log: Log) -> None:
+async def test_quotes_match_a_phrase_and_a_star_matches_a_prefix(log: Log) -> None:
     await commit(
         log,
         message_write(
@@ -120,7 +120,7 @@ async def test_words_in_quotes_stand_in_a_row_and_a_star_is_for_all_that_begins_
     assert await hit_seqs(log, "or") == [1]
 
 
-async def test_case_and_accents_do_not_count(log: Log) -> None:
+async def test_case_and_accents_are_ignored(log: Log) -> None:
     await commit(
         log,
         message_write(
@@ -143,7 +143,9 @@ async def test_case_and_accents_do_not_count(log: Log) -> None:
         ("the海象sleeps", ["海象", "the", "sleeps", "the海象"]),
     ],
 )
-async def test_a_script_without_spaces_is_found_by_any_part_of_it(log: Log, text: str, parts: list[str]) -> None:
+async def test_text_of_a_script_without_spaces_is_found_by_any_part_of_it(
+    log: Log, text: str, parts: list[str]
+) -> None:
     await commit(log, message_write(1, user_message(text), user_message("別の話 other")))
     for part in parts:
         (hit,) = await log.search(part)
@@ -155,14 +157,14 @@ async def test_a_script_without_spaces_is_found_by_any_part_of_it(log: Log, text
     "text",
     ["great🥳", "🤖great", "great👍🏽", "₿great", "🫠great🫠", "\u2067great\u2069", "\ufdd0great\ufdd1", "great⏸️"],
 )
-async def test_a_sign_behind_a_word_is_no_part_of_it_however_young_the_sign(log: Log, text: str) -> None:
+async def test_a_symbol_next_to_a_word_is_not_part_of_it(log: Log, text: str) -> None:
     await commit(log, message_write(1, user_message(text)))
     [hit] = await log.search("great")
     assert marked_texts(hit) == ["great"]
     assert [hit.snippet for hit in await log.search(text)] == [text]
 
 
-async def test_of_a_message_in_parts_the_text_counts(log: Log) -> None:
+async def test_the_text_parts_of_a_message_are_searched(log: Log) -> None:
     parts = (TextPart("look at this"), FilePart(name="secret.txt", data="c2VjcmV0"), TextPart("walrus"))
     await commit(log, message_write(1, UserMessage(content=parts)))
     (hit,) = await log.search("walrus look")
@@ -170,28 +172,28 @@ async def test_of_a_message_in_parts_the_text_counts(log: Log) -> None:
     assert await log.search("secret") == []
 
 
-async def test_what_nobody_said_is_not_found(log: Log) -> None:
-    by_nobody: list[MessageKind] = ["heartbeat", "schedule", "resume"]
-    by_somebody: list[MessageKind] = ["message", "steer", "task"]
-    silent: list[AnySessionEvent] = [
+async def test_events_that_are_not_messages_of_users_or_models_are_not_found(log: Log) -> None:
+    automatic_kinds: list[MessageKind] = ["heartbeat", "schedule", "resume"]
+    user_kinds: list[MessageKind] = ["message", "steer", "task"]
+    unsearchable: list[AnySessionEvent] = [
         SessionCreated(agent="walrus", title="walrus"),
         AssistantMessage(round=1, thinking="a walrus?"),
         ToolResult(call_id="c", name="read", output="walrus"),
         Done(stop_reason="text_response", text="walrus"),
-        *(UserMessage(content="walrus", kind=kind) for kind in by_nobody),
+        *(UserMessage(content="walrus", kind=kind) for kind in automatic_kinds),
     ]
     await commit(
-        log, message_write(1, *silent), write(session=0, bodies=[b'{"type":"tick","text":"walrus"}'], first_seq=1)
+        log, message_write(1, *unsearchable), write(session=0, bodies=[b'{"type":"tick","text":"walrus"}'], first_seq=1)
     )
     half, parts = b'{"type":"user_message","content":"walrus"', b'{"type":"user_message","content":[{"walrus":1}]}'
     bodies = [b"walrus", half, parts, b'{"type":"newer_message","content":"walrus"}']
     await commit(log, write(session=2, bodies=bodies, first_seq=1))
     assert await log.search("walrus") == []
-    await commit(log, message_write(3, *(UserMessage(content="walrus", kind=kind) for kind in by_somebody)))
+    await commit(log, message_write(3, *(UserMessage(content="walrus", kind=kind) for kind in user_kinds)))
     assert await hit_positions(log, "walrus") == [(3, 3), (3, 2), (3, 1)]
 
 
-async def test_a_page_goes_on_before_the_last_hit_of_the_one_before(log: Log) -> None:
+async def test_the_next_page_continues_after_the_last_hit_of_the_previous_one(log: Log) -> None:
     await commit(
         log, *(message_write(session, user_message("walrus"), user_message("fish")) for session in range(1, 8))
     )
@@ -203,7 +205,7 @@ async def test_a_page_goes_on_before_the_last_hit_of_the_one_before(log: Log) ->
     assert await log.search("walrus", before=last[-1].offset) == []
 
 
-async def test_of_a_long_text_the_piece_around_what_was_found_is_shown(log: Log) -> None:
+async def test_the_snippet_of_a_long_text_is_the_part_around_the_match(log: Log) -> None:
     words = " ".join(f"word{n}" for n in range(3000))
     await commit(log, message_write(1, user_message(f"{words} the walrus {words}")))
     (hit,) = await log.search("walrus")
@@ -213,7 +215,7 @@ async def test_of_a_long_text_the_piece_around_what_was_found_is_shown(log: Log)
     assert len(hit.snippet) <= MAX_SNIPPET + 2
 
 
-async def test_a_word_as_long_as_a_text_is_shown_in_part(log: Log) -> None:
+async def test_a_very_long_word_is_clipped_in_the_snippet(log: Log) -> None:
     long = "x" * 5000
     await commit(log, message_write(1, user_message(f"{long} walrus {long}")), message_write(2, user_message(long)))
     (hit,) = await log.search("walrus")
@@ -224,7 +226,7 @@ async def test_a_word_as_long_as_a_text_is_shown_in_part(log: Log) -> None:
     assert marked_texts(hit) == ["x" * MAX_SNIPPET]
 
 
-async def test_what_stands_beyond_the_part_that_is_looked_at_is_a_hit_all_the_same(log: Log) -> None:
+async def test_a_match_beyond_the_highlighted_part_is_a_hit_without_a_mark(log: Log) -> None:
     await commit(log, message_write(1, user_message("begin " + "word " * (MAX_HIGHLIGHTED // 5) + "walrus")))
     (hit,) = await log.search("walrus")
     assert (hit.snippet[:5], hit.marks) == ("begin", ())
@@ -250,7 +252,7 @@ async def test_a_query_without_a_word_finds_nothing(log: Log) -> None:
 
 
 @given(query=st.text(max_size=40), text=st.text(max_size=40))
-@settings(max_examples=300, deadline=None)  # no deadline: an index is made in it
+@settings(max_examples=300, deadline=None)  # no deadline: each search builds an index
 async def test_no_query_is_an_error_and_a_text_finds_itself(query: str, text: str) -> None:
     log = MemoryLog()
     await commit(log, message_write(1, user_message(text or "-")))
@@ -266,16 +268,16 @@ async def test_a_query_may_have_very_many_words(log: Log, count: int) -> None:
     assert await hit_positions(log, words) == [(1, 1)]
 
 
-async def test_what_was_not_written_is_not_found(log: Log) -> None:
+async def test_the_message_of_a_failed_write_is_not_found(log: Log) -> None:
     await commit(log, message_write(1, user_message("first")))
-    good, bad = await submit_all(
+    written, failed = await submit_all(
         log, message_write(2, user_message("walrus")), message_write(1, user_message("walrus too"))
     )
-    assert (good, type(bad)) == (2, StorageFailed)
+    assert (written, type(failed)) == (2, StorageFailed)
     assert await hit_positions(log, "walrus") == [(2, 1)]
 
 
-async def test_all_is_found_after_a_restart(disk: LogDisk) -> None:
+async def test_messages_are_found_after_a_restart(disk: LogDisk) -> None:
     log = await disk.open()
     await commit(log, message_write(1, user_message("walrus")))
     await log.aclose()
@@ -285,7 +287,7 @@ async def test_all_is_found_after_a_restart(disk: LogDisk) -> None:
     await log.aclose()
 
 
-async def test_the_text_is_kept_once_and_what_is_deleted_is_not_found(tmp_path: Path) -> None:
+async def test_the_index_stores_no_text_and_a_deleted_row_is_not_found(tmp_path: Path) -> None:
     disk = SqliteDisk(tmp_path)
     log = await disk.open()
     await commit(log, message_write(1, user_message("a walrus")))

@@ -1,4 +1,4 @@
-"""What only a file can show: its modes, its refusals, and a disk that fills up."""
+"""Tests of the SQLite store only: file modes, unusable files, and a disk that fills up."""
 
 import errno
 import os
@@ -29,14 +29,14 @@ def disk(tmp_path: Path) -> SqliteDisk:
 
 
 async def open_failure(disk: SqliteDisk) -> DatabaseUnusable:
-    with pytest.raises(DatabaseUnusable) as refused:
+    with pytest.raises(DatabaseUnusable) as failure:
         await disk.open()
-    assert disk.path in str(refused.value)
-    assert refused.value.hint
-    return refused.value
+    assert disk.path in str(failure.value)
+    assert failure.value.hint
+    return failure.value
 
 
-async def test_nobody_else_may_read_the_database_nor_what_lies_beside_it(disk: SqliteDisk) -> None:
+async def test_other_users_cannot_read_the_database_files(disk: SqliteDisk) -> None:
     before = os.umask(0o022)
     try:
         log = await disk.open()
@@ -48,7 +48,7 @@ async def test_nobody_else_may_read_the_database_nor_what_lies_beside_it(disk: S
     await log.aclose()
 
 
-async def test_a_database_that_was_too_open_is_closed_to_others(disk: SqliteDisk) -> None:
+async def test_a_database_that_others_could_read_is_made_private(disk: SqliteDisk) -> None:
     await (await disk.open()).aclose()
     os.chmod(disk.path, 0o644)
     await (await disk.open()).aclose()
@@ -93,9 +93,9 @@ async def test_a_newer_database_is_refused_and_untouched(disk: SqliteDisk) -> No
 
 
 @pytest.mark.parametrize("garbage", [b"hello", b"SQLite format 3\0" + b"\xff" * 5000, os.urandom(8192)])
-async def test_a_file_that_is_no_database_is_refused_and_untouched(disk: SqliteDisk, garbage: bytes) -> None:
+async def test_a_file_that_is_not_a_database_is_refused_and_untouched(disk: SqliteDisk, garbage: bytes) -> None:
     await trio.Path(disk.path).write_bytes(garbage)
-    assert "no walrusd database" in str(await open_failure(disk))
+    assert "is not a walrusd database" in str(await open_failure(disk))
     assert await trio.Path(disk.path).read_bytes() == garbage
 
 
@@ -103,9 +103,9 @@ async def test_the_database_of_another_program_is_refused_and_untouched(disk: Sq
     with sqlite3.connect(disk.path) as db:
         db.execute("CREATE TABLE bookmarks (url TEXT)")
     db.close()
-    theirs = await trio.Path(disk.path).read_bytes()
+    foreign = await trio.Path(disk.path).read_bytes()
     assert "another program" in str(await open_failure(disk))
-    assert await trio.Path(disk.path).read_bytes() == theirs
+    assert await trio.Path(disk.path).read_bytes() == foreign
 
 
 async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
@@ -114,7 +114,7 @@ async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
     assert "damaged" in str(await open_failure(disk))
 
 
-async def test_a_row_that_cannot_be_read_any_more_is_damage(disk: SqliteDisk) -> None:
+async def test_a_row_that_cannot_be_decoded_is_reported_as_damage(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(log, write(session=0, schedule=ScheduleRow(name="heartbeat:quiet", next_slot=1.0)))
     await log.aclose()
@@ -122,17 +122,17 @@ async def test_a_row_that_cannot_be_read_any_more_is_damage(disk: SqliteDisk) ->
     db.execute("UPDATE schedule SET body = ?", (b"\0" * 40,))
     db.close()
     log = await disk.open()
-    with pytest.raises(DatabaseUnusable, match="is damaged") as refused:
+    with pytest.raises(DatabaseUnusable, match="is damaged") as failure:
         await log.schedules()
-    assert ".recover" in refused.value.hint
+    assert ".recover" in failure.value.hint
     await log.aclose()
 
 
-async def test_a_folder_that_is_not_there_is_named(disk: SqliteDisk) -> None:
+async def test_a_missing_folder_is_reported(disk: SqliteDisk) -> None:
     assert os.strerror(errno.ENOENT) in str(await open_failure(SqliteDisk(disk.folder / "nowhere")))
 
 
-async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk) -> None:
+async def test_a_folder_with_the_name_of_the_database_is_refused(disk: SqliteDisk) -> None:
     os.mkdir(disk.path)
     assert os.strerror(errno.EISDIR) in str(await open_failure(disk))
 
@@ -144,7 +144,7 @@ async def test_a_folder_in_the_place_of_the_database_is_refused(disk: SqliteDisk
         (errno.EDQUOT, "Free some disk space"),
         (errno.EROFS, "Mount it for writing"),
         (errno.EIO, "dmesg"),
-        (errno.EFBIG, "Look at the disk"),
+        (errno.EFBIG, "Check the disk"),
     ],
 )
 @pytest.mark.parametrize("fails", ["write", "sync"])
@@ -156,17 +156,17 @@ async def test_a_disk_that_cannot_be_written_is_reported_with_its_own_error(
             raise OSError(number, os.strerror(number))
 
     with fault_injecting_vfs(before):
-        refused = await open_failure(disk)
-    assert os.strerror(number) in str(refused)
-    assert advice in refused.hint
+        failure = await open_failure(disk)
+    assert os.strerror(number) in str(failure)
+    assert advice in failure.hint
     assert await read_once(disk) == []
 
 
-@pytest.mark.parametrize("there", [False, True])
-async def test_a_read_only_folder_is_refused(there: bool) -> None:
-    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that a process without root cannot enter
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_read_only_folder_is_refused(exists: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:  # a process without root cannot enter tmp_path
         disk = SqliteDisk(Path(name))
-        if there:
+        if exists:
             await (await disk.open()).aclose()
             os.chmod(disk.path, 0o666)
         os.chmod(name, 0o555)
@@ -176,12 +176,12 @@ async def test_a_read_only_folder_is_refused(there: bool) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         os.chmod(name, 0o700)
-    said = child.stdout.decode()
-    assert disk.path in said
-    assert "let this user write" in said.lower()
+    message = child.stdout.decode()
+    assert disk.path in message
+    assert "let this user write" in message.lower()
 
 
-async def test_a_full_disk_fails_the_write_and_the_log_goes_on_when_there_is_space(disk: SqliteDisk) -> None:
+async def test_a_full_disk_fails_writes_until_there_is_space_again(disk: SqliteDisk) -> None:
     full = False
 
     def before(step: str, name: str) -> None:
@@ -201,7 +201,7 @@ async def test_a_full_disk_fails_the_write_and_the_log_goes_on_when_there_is_spa
     assert await read_once(disk) == [EventRow(1, 1, b"1"), EventRow(2, 2, b"3")]
 
 
-async def test_a_disk_that_only_the_sync_finds_full_is_full(disk: SqliteDisk) -> None:
+async def test_a_disk_that_is_found_full_only_by_the_sync_is_reported_as_full(disk: SqliteDisk) -> None:
     full = False
 
     def before(step: str, _name: str) -> None:
@@ -219,7 +219,7 @@ async def test_a_disk_that_only_the_sync_finds_full_is_full(disk: SqliteDisk) ->
     assert os.strerror(errno.ENOSPC) in str(failure)
 
 
-async def test_a_full_disk_at_any_step_of_a_batch_loses_nothing_that_was_acknowledged(disk: SqliteDisk) -> None:
+async def test_a_full_disk_at_any_step_of_a_batch_loses_no_acknowledged_write(disk: SqliteDisk) -> None:
     steps = full_from = 0
 
     def before(step: str, name: str) -> None:
@@ -228,22 +228,22 @@ async def test_a_full_disk_at_any_step_of_a_batch_loses_nothing_that_was_acknowl
         if full_from and steps >= full_from:
             raise apsw.FullError("no space left")
 
-    kept: list[bytes] = []
+    written: list[bytes] = []
     with fault_injecting_vfs(before):
         log = await disk.open()
         for number in range(1, 40):
             steps, full_from = 0, number
             body = b"%d" % number
-            (outcome,) = await submit_all(log, write(session=1, bodies=[body] * 3, first_seq=len(kept) + 1))
+            (outcome,) = await submit_all(log, write(session=1, bodies=[body] * 3, first_seq=len(written) + 1))
             if isinstance(outcome, int):
-                kept += [body] * 3
+                written += [body] * 3
             else:
                 assert isinstance(outcome, StorageFailed)
             full_from = 0
-            assert [row.body for row in await log.events(1, 0, 1000)] == kept
+            assert [row.body for row in await log.events(1, 0, 1000)] == written
         await log.aclose()
-    assert 0 < len(kept) < 3 * 39
-    assert [row.body for row in await read_once(disk)] == kept[:100]
+    assert 0 < len(written) < 3 * 39
+    assert [row.body for row in await read_once(disk)] == written[:100]
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
@@ -264,22 +264,22 @@ async def test_only_full_durability_syncs_before_it_acknowledges(disk: SqliteDis
         await log.aclose()
 
 
-async def test_a_write_that_no_store_can_take_fails_alone(disk: SqliteDisk) -> None:
-    """A caller's bug must not leave the others waiting."""
+async def test_an_invalid_write_fails_alone(disk: SqliteDisk) -> None:
+    """A bug of one caller must not leave other callers waiting."""
     log = await disk.open()
-    no_bytes: list[bytes] = [object()]  # type: ignore[list-item] # the bug
-    good, bad, also_good = await submit_all(
+    not_bytes: list[bytes] = [object()]  # type: ignore[list-item] # the bug
+    first, invalid, last = await submit_all(
         log,
         write(session=1, bodies=[b"1"], first_seq=1),
-        write(session=2, bodies=no_bytes, first_seq=1),
+        write(session=2, bodies=not_bytes, first_seq=1),
         write(session=3, bodies=[b"3"], first_seq=1),
     )
-    assert (good, also_good) == (1, 2)
-    assert isinstance(bad, StorageFailed)
+    assert (first, last) == (1, 2)
+    assert isinstance(invalid, StorageFailed)
     await log.aclose()
 
 
-async def test_the_gil_is_yielded_only_while_something_is_under_way(disk: SqliteDisk) -> None:
+async def test_the_gil_is_yielded_only_while_a_request_is_pending(disk: SqliteDisk) -> None:
     log = await disk.open()
     await submit_all(log, *(write(session=1, bodies=[b"{}"], first_seq=1) for _ in range(3)))
     async with trio.open_nursery() as nursery:
@@ -326,7 +326,7 @@ async def test_sizes_are_those_of_the_files(disk: SqliteDisk) -> None:
     assert log.file_sizes().wal_bytes == 0
 
 
-async def test_large_outputs_leave_no_more_in_memory_than_the_cache_holds(disk: SqliteDisk) -> None:
+async def test_large_outputs_leave_no_more_in_memory_than_the_page_cache(disk: SqliteDisk) -> None:
     log = await disk.open()
     before = apsw.memory_used()
     await commit(log, *(write(session=s, output=StoredOutput(ref=f"{s}", body=b"%d" % s * 2**22)) for s in range(1, 5)))
@@ -334,7 +334,7 @@ async def test_large_outputs_leave_no_more_in_memory_than_the_cache_holds(disk: 
     await log.aclose()
 
 
-async def test_a_draft_that_another_version_wrote_is_no_draft_and_no_obstacle(disk: SqliteDisk) -> None:
+async def test_a_draft_written_by_another_version_is_ignored(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="so far")))
     await log.aclose()

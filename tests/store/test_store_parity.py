@@ -1,4 +1,4 @@
-"""Whatever is written, both stores answer alike."""
+"""Both stores return the same results after any writes and restarts."""
 
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ filters = st.builds(
     limit=small,
 )
 outputs = st.builds(StoredOutput, ref=keys, body=st.binary(max_size=5))
-outcomes_of_ticks: st.SearchStrategy[TickOutcome] = st.sampled_from(["running", "ran", "skipped"])
+tick_outcomes: st.SearchStrategy[TickOutcome] = st.sampled_from(["running", "ran", "skipped"])
 texts = st.text("ab é漢字", min_size=1, max_size=9)
 messages = st.builds(UserMessage, content=texts) | st.builds(AssistantMessage, round=small, content=texts)
 daemon_events = st.builds(Tick, tick=small, schedule=keys, agent=agents, slot=st.just(1.5), outcome=st.just("ran"))
@@ -74,7 +74,7 @@ def ticks(draw: st.DrawFn) -> Tick:
         schedule=("k", "é", "")[number % 3],
         agent=draw(agents),
         slot=draw(st.floats(0, 9)),
-        outcome=draw(outcomes_of_ticks),
+        outcome=draw(tick_outcomes),
         news=draw(st.booleans()),
         text=draw(st.text(max_size=3)),
         ran=draw(st.none() | st.builds(TurnRef, session=small, turn=small, cost_usd=st.none() | st.just(0.5))),
@@ -84,7 +84,7 @@ def ticks(draw: st.DrawFn) -> Tick:
 @st.composite
 def writes(draw: st.DrawFn) -> Write:
     session = draw(small | st.just(DAEMON_SESSION))
-    outlines = st.builds(
+    session_states = st.builds(
         SessionState,
         id=st.just(session),
         state=st.none() | states,
@@ -106,7 +106,7 @@ def writes(draw: st.DrawFn) -> Write:
     )
     return write(
         session=session,
-        session_state=draw(st.none() | outlines) if session else None,
+        session_state=draw(st.none() | session_states) if session else None,
         bodies=draw(st.lists(bodies, max_size=3)),
         first_seq=draw(st.just(1) | st.integers(1, 12)),
         enqueue=draw(st.lists(queued, max_size=2)),
@@ -124,30 +124,33 @@ def writes(draw: st.DrawFn) -> Write:
     )
 
 
-async def all_answers(log: Log, filters: list[SessionFilter]) -> list[object]:
-    """Everything that can be asked."""
-    daemon_wide: list[object] = [await log.unfinished_sessions(), await log.open_session_count()]
-    daemon_wide += [await log.list_sessions(wanted) for wanted in filters]
-    daemon_wide += [await log.session_created_with(key) for key in ("k", "é", "")]
-    daemon_wide += [await log.schedules(), await log.running_ticks(), await log.last_tick_and_seq()]
+async def all_results(log: Log, filters: list[SessionFilter]) -> list[object]:
+    """Returns the results of all read methods."""
+    results: list[object] = [await log.unfinished_sessions(), await log.open_session_count()]
+    results += [await log.list_sessions(one) for one in filters]
+    results += [await log.session_created_with(key) for key in ("k", "é", "")]
+    results += [await log.schedules(), await log.running_ticks(), await log.last_tick_and_seq()]
     for schedule in (None, "k", "é", "", "none"):
-        daemon_wide += [await log.ticks(schedule, news=news) for news in (False, True)]
-        daemon_wide += [await log.ticks(schedule, before=before, limit=2) for before in (2, 5, 9)]
-    for enough in (0, 5, 99):
-        daemon_wide += [await log.closed_sessions(before, target_bytes=enough, limit=2) for before in (4.0, 10.0)]
-        daemon_wide += [
-            await log.output_refs("closed", target_bytes=enough, limit=9),
-            await log.output_refs("all", target_bytes=enough, limit=9),
+        results += [await log.ticks(schedule, news=news) for news in (False, True)]
+        results += [await log.ticks(schedule, before=before, limit=2) for before in (2, 5, 9)]
+    for target_bytes in (0, 5, 99):
+        results += [await log.closed_sessions(before, target_bytes=target_bytes, limit=2) for before in (4.0, 10.0)]
+        results += [
+            await log.output_refs("closed", target_bytes=target_bytes, limit=9),
+            await log.output_refs("all", target_bytes=target_bytes, limit=9),
         ]
     for query in QUERIES:
-        daemon_wide += [await log.search(query), await log.search(query, before=4, limit=2)]
-    everything = log.last_offset()
-    daemon_wide.append(everything)
-    for chosen in STREAMS:
-        daemon_wide += [await log.stream_page(chosen, 0, everything, 100), await log.stream_page(chosen, 2, 9, 2)]
-        daemon_wide += [await log.stream_page(chosen, since, everything, 100, 40) for since in (1, 5)]
+        results += [await log.search(query), await log.search(query, before=4, limit=2)]
+    last_offset = log.last_offset()
+    results.append(last_offset)
+    for stream_filter in STREAMS:
+        results += [
+            await log.stream_page(stream_filter, 0, last_offset, 100),
+            await log.stream_page(stream_filter, 2, 9, 2),
+        ]
+        results += [await log.stream_page(stream_filter, since, last_offset, 100, 40) for since in (1, 5)]
     for session in range(5):
-        daemon_wide += [
+        results += [
             await log.session_state(session),
             await log.session_snapshot(session, 2),
             await log.session_snapshot(session, 100, 10),
@@ -159,7 +162,7 @@ async def all_answers(log: Log, filters: list[SessionFilter]) -> list[object]:
             [await log.output(session, key, at, 3) for key in ("k", "é", "") for at in (0, 1, 9)],
             [await log.turn_span(session, turn) for turn in range(1, 5)],
         ]
-    return daemon_wide
+    return results
 
 
 def comparable(results: list[int | Exception]) -> list[int | str]:
@@ -167,8 +170,10 @@ def comparable(results: list[int | Exception]) -> list[int | str]:
 
 
 def possible_batches(batches: list[list[Write]], deleted: set[int]) -> Iterator[list[Write]]:
-    """Without writes to sessions that were thrown away, or that go on from these or from themselves; and what throws
-    some away is a batch of its own: closed sessions are not written.
+    """Yields batches as the runtime could write them.
+
+    Writes to deleted sessions are omitted, and writes of sessions that are forks of deleted ones or of themselves. A
+    write that deletes sessions is in a batch of its own: closed sessions are not written.
     """
     for batch in batches:
         for expires, writes in groupby(batch, lambda write: bool(write.expired_sessions)):
@@ -184,22 +189,26 @@ def has_impossible_parent(write: Write, deleted: set[int]) -> bool:
     return parent is not None and (parent.session in deleted or parent.session >= write.session)
 
 
-@given(lives=st.lists(st.lists(st.lists(writes(), max_size=5), max_size=3), max_size=2), wanted=st.lists(filters))
-@settings(max_examples=60, deadline=None)  # no deadline: files are opened in it
-async def test_both_stores_answer_alike_over_any_writes_and_restarts(
-    lives: list[list[list[Write]]], wanted: list[SessionFilter]
+@given(
+    runs=st.lists(st.lists(st.lists(writes(), max_size=5), max_size=3), max_size=2), session_filters=st.lists(filters)
+)
+@settings(max_examples=60, deadline=None)  # no deadline: it opens files
+async def test_both_stores_return_the_same_after_any_writes_and_restarts(
+    runs: list[list[list[Write]]], session_filters: list[SessionFilter]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        in_file, in_memory = SqliteDisk(Path(folder)), MemoryDisk()
-        gone: set[int] = set()
-        for batches in [*lives, []]:
-            ours, twin = await in_file.open(), await in_memory.open()
-            for batch in possible_batches(batches, gone):
+        sqlite_disk, memory_disk = SqliteDisk(Path(folder)), MemoryDisk()
+        deleted: set[int] = set()
+        for batches in [*runs, []]:
+            sqlite_log, memory_log = await sqlite_disk.open(), await memory_disk.open()
+            for batch in possible_batches(batches, deleted):
                 if batch:
-                    assert comparable(await submit_all(ours, *batch)) == comparable(await submit_all(twin, *batch))
-            assert await all_answers(ours, wanted) == await all_answers(twin, wanted)
-            assert await ours.sweep() == await twin.sweep()
-            assert await all_answers(ours, wanted) == await all_answers(twin, wanted)
-            assert ours.next_session() == twin.next_session()
-            await ours.aclose()
-            await twin.aclose()
+                    assert comparable(await submit_all(sqlite_log, *batch)) == comparable(
+                        await submit_all(memory_log, *batch)
+                    )
+            assert await all_results(sqlite_log, session_filters) == await all_results(memory_log, session_filters)
+            assert await sqlite_log.sweep() == await memory_log.sweep()
+            assert await all_results(sqlite_log, session_filters) == await all_results(memory_log, session_filters)
+            assert sqlite_log.next_session() == memory_log.next_session()
+            await sqlite_log.aclose()
+            await memory_log.aclose()

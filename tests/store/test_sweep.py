@@ -1,4 +1,4 @@
-"""What nobody can read any more is thrown away, all of it and nothing else."""
+"""A sweep deletes all data that can no longer be read, and nothing else."""
 
 import errno
 import os
@@ -34,30 +34,30 @@ operation_strategy = st.one_of(
 
 
 @given(st.lists(operation_strategy, max_size=25))
-@settings(max_examples=60, deadline=None)  # no deadline: files are opened in it
-async def test_after_any_forks_deletions_and_sweeps_listed_sessions_are_whole_and_nothing_leaks(
+@settings(max_examples=60, deadline=None)  # no deadline: it opens files
+async def test_after_any_operations_listed_sessions_are_whole_and_nothing_leaks(
     operations: list[tuple[object, ...]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        in_file = SqliteDisk(Path(folder))
-        for disk in (in_file, MemoryDisk()):
+        sqlite_disk = SqliteDisk(Path(folder))
+        for disk in (sqlite_disk, MemoryDisk()):
             log = await run_operations(disk, operations)
             await log.aclose()
-        assert set(row_counts(Path(in_file.path)).values()) == {0}
+        assert set(row_counts(Path(sqlite_disk.path)).values()) == {0}
 
 
 async def run_operations(disk: LogDisk, operations: list[tuple[object, ...]]) -> Log:
-    family, log = ForkTree(), await disk.open()
+    tree, log = ForkTree(), await disk.open()
     for step in operations:
-        listed = sorted(family.full_logs)
+        listed = sorted(tree.full_logs)
         match step:
             case ("make", int(events)):
-                await family.create_session(log, events)
+                await tree.create_session(log, events)
             case ("fork", int(which), int(at), int(events)) if listed:
                 parent = listed[which % len(listed)]
-                await family.create_session(log, events, parent_id=parent, at=min(at, family.own_events[parent]))
+                await tree.create_session(log, events, parent_id=parent, at=min(at, tree.own_events[parent]))
             case ("expire", list(which)) if listed:
-                await family.expire(log, sorted({listed[number % len(listed)] for number in which}))
+                await tree.expire(log, sorted({listed[number % len(listed)] for number in which}))
             case ("sweep",):
                 await log.sweep()
             case ("restart",):
@@ -65,18 +65,18 @@ async def run_operations(disk: LogDisk, operations: list[tuple[object, ...]]) ->
                 log = await disk.open()
             case _:
                 pass
-        assert {session: await read_full_log(log, session) for session in family.full_logs} == family.full_logs
-    if family.full_logs:
-        await family.expire(log, sorted(family.full_logs))
+        assert {session: await read_full_log(log, session) for session in tree.full_logs} == tree.full_logs
+    if tree.full_logs:
+        await tree.expire(log, sorted(tree.full_logs))
     await log.sweep()
     assert await log.sweep() == SweepStats(0, 0)
     return log
 
 
 async def test_nothing_of_a_deleted_session_is_returned(log: Log) -> None:
-    family = ForkTree()
-    first, second = await family.create_session(log, 4), await family.create_session(log, 4)
-    await family.expire(log, [first])
+    tree = ForkTree()
+    first, second = await tree.create_session(log, 4), await tree.create_session(log, 4)
+    await tree.expire(log, [first])
     for _ in range(2):
         assert await log.session_state(first) is None
         assert await log.session_snapshot(first, 9) is None
@@ -90,23 +90,23 @@ async def test_nothing_of_a_deleted_session_is_returned(log: Log) -> None:
     assert await log.events(first, 0, 9) == []
 
 
-async def test_what_forks_read_of_a_deleted_parent_stays_and_is_not_found(log: Log) -> None:
-    family = ForkTree()
-    parent = await family.create_session(log, 6)
-    fork = await family.create_session(log, 2, parent_id=parent, at=4)
-    await family.expire(log, [parent])
+async def test_inherited_events_of_a_deleted_parent_stay_but_search_does_not_find_them(log: Log) -> None:
+    tree = ForkTree()
+    parent = await tree.create_session(log, 6)
+    fork = await tree.create_session(log, 2, parent_id=parent, at=4)
+    await tree.expire(log, [parent])
     assert await log.sweep() == SweepStats(2, 1)
     assert [row.seq for row in await log.events(parent, 0, 9)] == [1, 2, 3, 4]
-    assert await read_full_log(log, fork) == family.full_logs[fork]
+    assert await read_full_log(log, fork) == tree.full_logs[fork]
     assert [(hit.session, hit.seq) for hit in await log.search("of")] == [(fork, 2)]
-    await family.expire(log, [fork])
+    await tree.expire(log, [fork])
     assert await log.sweep() == SweepStats(6, 1)
 
 
-async def test_what_is_being_imported_is_left(log: Log) -> None:
-    family = ForkTree()
-    session = await family.create_session(log, 3)
-    await family.expire(log, [session])
+async def test_a_sweep_leaves_sessions_that_are_being_imported(log: Log) -> None:
+    tree = ForkTree()
+    session = await tree.create_session(log, 3)
+    await tree.expire(log, [session])
     log.importing_sessions.add(session)
     assert (await log.sweep()).events == 0
     log.importing_sessions.discard(session)
@@ -114,13 +114,13 @@ async def test_what_is_being_imported_is_left(log: Log) -> None:
 
 
 class StaleImportSet(set[int]):
-    """Sessions whose import began right after somebody looked which these are."""
+    """A set that is empty when it is copied, as if the imports began right afterwards."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(())
 
 
-async def test_an_import_that_begins_during_a_sweep_is_left(sqlite_disk: SqliteDisk) -> None:
+async def test_a_sweep_leaves_an_import_that_begins_during_the_sweep(sqlite_disk: SqliteDisk) -> None:
     log = await sqlite_disk.open()
     await commit(log, write(session=7, pending_imports=[7]), write(session=7, bodies=[b"{}", b"{}"], first_seq=1))
     log.importing_sessions = StaleImportSet([7])
@@ -147,12 +147,12 @@ async def test_an_output_is_deleted_with_its_last_owner(log: Log) -> None:
 
 
 async def test_closed_sessions_are_listed_oldest_first_and_no_more_than_requested(log: Log) -> None:
-    family = ForkTree()
-    sessions = [await family.create_session(log, 3) for _ in range(4)]
-    size = sum(map(len, family.full_logs[sessions[0]]))
-    told = await log.closed_sessions(float(sessions[2]), target_bytes=2**53, limit=9)
+    tree = ForkTree()
+    sessions = [await tree.create_session(log, 3) for _ in range(4)]
+    size = sum(map(len, tree.full_logs[sessions[0]]))
+    listed = await log.closed_sessions(float(sessions[2]), target_bytes=2**53, limit=9)
     expected = [ClosedSession(session=s, closed_at=float(s), turns=0, events=3, bytes=size) for s in sessions[:2]]
-    assert told == expected
+    assert listed == expected
     assert await log.closed_sessions(2.0**53, target_bytes=size, limit=9) == expected[:1]
     assert await log.closed_sessions(2.0**53, target_bytes=size + 1, limit=9) == expected
     assert len(await log.closed_sessions(2.0**53, target_bytes=2**53, limit=3)) == 3
@@ -163,11 +163,11 @@ def sqlite_disk(tmp_path: Path) -> SqliteDisk:
     return SqliteDisk(tmp_path)
 
 
-async def test_the_file_becomes_smaller_and_a_new_write_finds_some_room_in_it(sqlite_disk: SqliteDisk) -> None:
+async def test_a_sweep_shrinks_the_file_but_leaves_some_free_pages(sqlite_disk: SqliteDisk) -> None:
     log = await sqlite_disk.open()
-    family = ForkTree()
+    tree = ForkTree()
     await commit(log, write(session=99, output=StoredOutput(ref="large", body=b"x" * 20_000_000)))
-    await family.create_session(log, 900)
+    await tree.create_session(log, 900)
     before = await log.space_usage()
     await commit(log, write(session=DAEMON_SESSION, released_outputs=[(99, "large")]))
     await log.sweep()
@@ -182,8 +182,8 @@ async def test_index_entries_of_a_deleted_session_are_deleted(sqlite_disk: Sqlit
     log = await sqlite_disk.open()
     bodies = [encode(UserMessage(content=" ".join(f"w{n}x{seq}" for n in range(1000)))) for seq in range(1, 101)]
     before = await log.space_usage()
-    outline = SessionState(id=1, state="closed", last_seq=len(bodies))
-    await commit(log, write(session=1, session_state=outline, bodies=bodies, first_seq=1))
+    state = SessionState(id=1, state="closed", last_seq=len(bodies))
+    await commit(log, write(session=1, session_state=state, bodies=bodies, first_seq=1))
     full = await log.space_usage()
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=[1]))
     await log.sweep()
@@ -192,11 +192,11 @@ async def test_index_entries_of_a_deleted_session_are_deleted(sqlite_disk: Sqlit
     await log.aclose()
 
 
-async def test_writes_get_through_while_it_sweeps(sqlite_disk: SqliteDisk) -> None:
+async def test_writes_succeed_during_a_sweep(sqlite_disk: SqliteDisk) -> None:
     log = await sqlite_disk.open()
-    family = ForkTree()
-    session = await family.create_session(log, 20 * MAX_EVENTS)
-    await family.expire(log, [session])
+    tree = ForkTree()
+    session = await tree.create_session(log, 20 * MAX_EVENTS)
+    await tree.expire(log, [session])
     swept: list[SweepStats] = []
 
     async def sweep() -> None:
@@ -206,12 +206,12 @@ async def test_writes_get_through_while_it_sweeps(sqlite_disk: SqliteDisk) -> No
         nursery.start_soon(sweep)
         for seq in range(1, 6):
             await commit(log, write(session=99, bodies=[b"{}"], first_seq=seq))
-        assert not swept, "each waits for a piece or two, not for the whole"
+        assert not swept, "each write waits for one or two transactions, not for the whole sweep"
     assert swept == [SweepStats(20 * MAX_EVENTS, 1)]
     await log.aclose()
 
 
-async def test_writes_get_through_while_it_sweeps_large_events_of_a_chain(sqlite_disk: SqliteDisk) -> None:
+async def test_writes_succeed_during_a_sweep_of_large_chained_events(sqlite_disk: SqliteDisk) -> None:
     sqlite_disk.chain = True
     log = await sqlite_disk.open()
     bodies = [encode(UserMessage(content=f"{seq:03d} of many. " * 70_000)) for seq in range(20)]
@@ -228,7 +228,7 @@ async def test_writes_get_through_while_it_sweeps_large_events_of_a_chain(sqlite
         nursery.start_soon(sweep)
         for seq in range(1, 6):
             await commit(log, write(session=99, bodies=[b"{}"], first_seq=seq))
-        assert not swept, "each waits for a piece or two, not for the whole"
+        assert not swept, "each write waits for one or two transactions, not for the whole sweep"
     assert swept == [SweepStats(20, 0)]
     await log.aclose()
 
@@ -236,19 +236,19 @@ async def test_writes_get_through_while_it_sweeps_large_events_of_a_chain(sqlite
 async def test_chain_links_keep_the_digests_of_swept_events(sqlite_disk: SqliteDisk) -> None:
     sqlite_disk.chain = True
     log = await sqlite_disk.open()
-    family = ForkTree()
-    session = await family.create_session(log, 5)
-    bodies = family.full_logs[session]
-    await family.expire(log, [session])
+    tree = ForkTree()
+    session = await tree.create_session(log, 5)
+    bodies = tree.full_logs[session]
+    await tree.expire(log, [session])
     await log.sweep()
     await log.aclose()
     db = apsw.Connection(sqlite_disk.path)
-    kept = db.execute('SELECT seq, digest FROM link WHERE session = ? ORDER BY "offset"', (session,)).fetchall()
+    digests = db.execute('SELECT seq, digest FROM link WHERE session = ? ORDER BY "offset"', (session,)).fetchall()
     db.close()
-    assert kept == [(seq, hash_body(body)) for seq, body in enumerate(bodies, 1)]
+    assert digests == [(seq, hash_body(body)) for seq, body in enumerate(bodies, 1)]
 
 
-async def test_a_sweep_on_a_disk_that_fails_says_so_and_the_next_one_goes_on(sqlite_disk: SqliteDisk) -> None:
+async def test_a_sweep_on_a_failing_disk_raises_and_the_next_one_continues(sqlite_disk: SqliteDisk) -> None:
     failing: list[OSError] = []
 
     def before(step: str, name: str) -> None:
@@ -257,9 +257,9 @@ async def test_a_sweep_on_a_disk_that_fails_says_so_and_the_next_one_goes_on(sql
 
     with fault_injecting_vfs(before):
         log = await sqlite_disk.open()
-        family = ForkTree()
-        session = await family.create_session(log, 5)
-        await family.expire(log, [session])
+        tree = ForkTree()
+        session = await tree.create_session(log, 5)
+        await tree.expire(log, [session])
         failing.append(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         with pytest.raises(StorageFull):
             await log.sweep()
@@ -269,7 +269,7 @@ async def test_a_sweep_on_a_disk_that_fails_says_so_and_the_next_one_goes_on(sql
         await log.aclose()
 
 
-async def test_killed_at_any_step_nothing_that_is_listed_is_lost_and_the_next_start_sweeps_on(tmp_path: Path) -> None:
+async def test_a_kill_during_a_sweep_loses_no_listed_session_and_the_sweep_can_continue(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_sweep.__file__, tmp_path)
     for step in range(1, survived + 1):
         disk = SqliteDisk(tmp_path / str(step))
@@ -280,10 +280,12 @@ async def test_killed_at_any_step_nothing_that_is_listed_is_lost_and_the_next_st
             assert await read_full_log(log, session) == (
                 None if expired and session != crashing_sweep.FORK else expected
             )
-        assert len(await log.events(DAEMON_SESSION, 0, 9)) == expired, "the fact comes with what it tells of"
+        assert len(await log.events(DAEMON_SESSION, 0, 9)) == expired, (
+            "the daemon event is in the transaction that deletes the sessions"
+        )
         await log.sweep()
         assert await read_full_log(log, crashing_sweep.FORK) == crashing_sweep.FULL_LOGS[crashing_sweep.FORK]
         await log.aclose()
-        left = row_counts(Path(disk.path))
-        assert (left["event"], left["remains"]) == ((5, 1) if expired else (13, 0))
+        counts = row_counts(Path(disk.path))
+        assert (counts["event"], counts["remains"]) == ((5, 1) if expired else (13, 0))
     assert survived > 30

@@ -1,4 +1,4 @@
-"""A long text is kept once, beside the bodies that say it, and no reader can tell."""
+"""A long text is stored once, beside the bodies that contain it, and readers get the whole bodies."""
 
 import json
 from pathlib import Path
@@ -26,16 +26,16 @@ objects = st.dictionaries(st.text(max_size=5), values, min_size=1, max_size=5)
 @example(b'"' + b"\\" * MIN_BODY_BYTES)
 @example(b'"' * 2 * MIN_BODY_BYTES)
 def test_reattaching_a_detached_text_restores_the_body(body: bytes) -> None:
-    if apart := detach(body):
-        assert reattach(apart) == body
-        assert len(apart.text) >= MIN_TEXT_BYTES
+    if detached := detach(body):
+        assert reattach(detached) == body
+        assert len(detached.text) >= MIN_TEXT_BYTES
 
 
 @given(objects)
-def test_what_is_left_is_the_same_json_with_an_empty_string_in_it(one: dict[str, object]) -> None:
-    if apart := detach(json.dumps(one).encode()):
-        longest = json.loads(b'"%s"' % apart.text)
-        assert json.loads(apart.rest) in [
+def test_the_rest_of_a_body_is_the_same_json_with_an_empty_string(one: dict[str, object]) -> None:
+    if detached := detach(json.dumps(one).encode()):
+        longest = json.loads(b'"%s"' % detached.text)
+        assert json.loads(detached.rest) in [
             {("" if key == longest else key): with_text_removed(value, longest, place) for key, value in one.items()}
             for place in range(3)
         ]
@@ -72,8 +72,8 @@ async def test_a_text_is_stored_once_for_all_events_that_contain_it(disk: Sqlite
     bodies = [encode(event) for event in events]
     log = await disk.open()
     for session in (1, 2):
-        outline = SessionState(id=session, agent="a", state="idle")
-        await commit(log, write(session=session, session_state=outline, bodies=bodies, first_seq=1))
+        state = SessionState(id=session, agent="a", state="idle")
+        await commit(log, write(session=session, session_state=state, bodies=bodies, first_seq=1))
     assert stored_text_sizes(disk) == [len(answer), len(json.dumps(script)) - 2]
     assert [row.body for row in await log.events(1, 0, 9)] == bodies
     assert [row.body for row in await log.events(2, 1, 2)] == bodies[1:3]
@@ -97,10 +97,10 @@ async def test_pages_count_the_whole_bodies(disk: SqliteDisk) -> None:
 
 async def test_the_text_of_a_daemon_event_is_deleted_with_it(disk: SqliteDisk) -> None:
     log = await disk.open()
-    facts = [encode(UserMessage(content=letter * 10_000)) for letter in "ab"]
-    await commit(log, write(session=DAEMON_SESSION, bodies=[facts[0]], first_seq=1))
+    bodies = [encode(UserMessage(content=letter * 10_000)) for letter in "ab"]
+    await commit(log, write(session=DAEMON_SESSION, bodies=[bodies[0]], first_seq=1))
     assert stored_text_sizes(disk) == [10_000]
-    await commit(log, write(session=DAEMON_SESSION, bodies=[facts[1]], first_seq=100_001))
+    await commit(log, write(session=DAEMON_SESSION, bodies=[bodies[1]], first_seq=100_001))
     assert stored_text_sizes(disk) == [10_000]
     assert [row.seq for row in await log.events(DAEMON_SESSION, 0, 9)] == [100_001]
     await log.aclose()

@@ -1,4 +1,4 @@
-"""What the disk has taken and could not sync was refused; so it is not there at the next start either."""
+"""A write that the disk took but could not sync fails, and does not exist at the next start either."""
 
 import errno
 import os
@@ -24,13 +24,15 @@ async def test_a_write_whose_sync_failed_is_not_found_at_the_next_start(tmp_path
         log = await disk.open()
         await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
         broken = True
-        refused = await submit_all(log, *(write(session=s, bodies=[b"2"], first_seq=2) for s in range(1, together + 1)))
-        assert [type(failure) for failure in refused] == [StorageFailed] * together
+        failures = await submit_all(
+            log, *(write(session=s, bodies=[b"2"], first_seq=2) for s in range(1, together + 1))
+        )
+        assert [type(failure) for failure in failures] == [StorageFailed] * together
         await log.aclose()
     log = await disk.open()
     assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1")]
     assert [await log.events(session, 0, 9) for session in (2, 3)] == [[], []]
-    assert await commit(log, write(session=1, bodies=[b"on"], first_seq=2)) == [2]
+    assert await commit(log, write(session=1, bodies=[b"next"], first_seq=2)) == [2]
     await log.aclose()
 
 
@@ -45,11 +47,11 @@ async def test_a_failed_write_is_reported_until_a_write_succeeds(tmp_path: Path)
     with fault_injecting_vfs(before):
         log = await disk.open()
         full = True
-        [refused] = await submit_all(log, write(session=1, bodies=[b"1"], first_seq=1))
-        told = f"The last write to the log failed: {refused}. {StorageFull.hint}"
-        assert (type(refused), log.write_warning) == (StorageFull, told)
+        [failure] = await submit_all(log, write(session=1, bodies=[b"1"], first_seq=1))
+        warning = f"The last write to the log failed: {failure}. {StorageFull.hint}"
+        assert (type(failure), log.write_warning) == (StorageFull, warning)
         await log.sweep()
-        assert log.write_warning == told, "it found nothing to write"
+        assert log.write_warning == warning, "the sweep had nothing to write"
         full = False
         await commit(log, write(session=1, bodies=[b"1"], first_seq=1))
         assert log.write_warning == ""

@@ -1,4 +1,4 @@
-"""A database that an older walrusd left is copied, brought up to date and read on, whatever happens meanwhile."""
+"""A database of an older walrusd is backed up, migrated and used, even if the upgrade is interrupted."""
 
 import errno
 import os
@@ -48,33 +48,33 @@ def backup_names(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if "backup" in name)
 
 
-async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old_version: int) -> None:
+async def test_the_sessions_of_an_old_database_continue(disk: SqliteDisk, old_version: int) -> None:
     log = await disk.open()
     forks = [4] if old_version >= 3 else []
     model = FakeModel()
     async with Runtime(model, log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         await runtime.recover()
-        said = [
+        results = [
             await (await runtime.send(session, MessageRequest(content=content, key=key))).wait_result()
             for session, content, key in ((1, "Hi", "hi"), (3, "Tell me a story", "story"), (3, "The end?", "end"))
         ]
         assert await runtime.create_session("walrus", key="first") == 1
         new = await runtime.create_session("walrus")
         assert new == 4 + len(forks)
-    assert [(result.turn, result.stop_reason, result.text) for result in said] == [
+    assert [(result.turn, result.stop_reason, result.text) for result in results] == [
         (1, "text_response", "Hello."),
         (1, "text_response", "ok"),
         (3, "text_response", "ok"),
     ]
-    assert [asked[-1] for asked in model.requests[1:]] == [
+    assert [request[-1] for request in model.requests[1:]] == [
         User(content="From ann:\nAnd then?"),
         User(content="The end?"),
     ]
     assert await commit(log, write(session=new, output=StoredOutput(ref="r", body=b"new")))
     assert await log.output(new, "r", 0, 9) == b"new"
     listed = await log.list_sessions(SessionFilter(include_closed=True))
-    assert [(outline.id, outline.state) for outline, _ in listed] == [
+    assert [(state.id, state.state) for state, _ in listed] == [
         (new, "idle"),
         *((fork, "idle") for fork in forks),
         (3, "idle"),
@@ -84,7 +84,7 @@ async def test_the_sessions_of_an_old_version_go_on(disk: SqliteDisk, old_versio
     await log.aclose()
 
 
-async def test_a_fork_of_an_old_version_goes_on_from_its_parent(tmp_path: Path) -> None:
+async def test_a_fork_in_an_old_database_continues_from_its_parent(tmp_path: Path) -> None:
     create(3, tmp_path)
     log = await SqliteDisk(tmp_path).open()
     model = FakeModel()
@@ -105,7 +105,7 @@ async def test_parents_and_closing_times_are_migrated_from_the_stored_session_st
     db.close()
 
 
-async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk) -> None:
+async def test_messages_from_before_the_search_index_are_found(disk: SqliteDisk) -> None:
     log = await disk.open()
     found = [[(hit.session, hit.seq) for hit in await log.search(words)] for words in ("hello", "bye", "story", "h*")]
     assert found == [[(1, 3)], [(2, 3)], [(3, 2)], [(1, 3), (1, 2)]]
@@ -115,28 +115,31 @@ async def test_what_was_said_before_there_was_a_search_is_found(disk: SqliteDisk
     await log.aclose()
 
 
-async def test_a_copy_of_what_was_there_is_kept_beside_it(disk: SqliteDisk, old_version: int) -> None:
-    was = table_contents(Path(disk.path), old_version)
-    structlog.reset_defaults()  # what is no error is said, too
-    with capture_logs() as said:
+async def test_an_upgrade_keeps_a_backup_beside_the_database(disk: SqliteDisk, old_version: int) -> None:
+    contents = table_contents(Path(disk.path), old_version)
+    structlog.reset_defaults()  # also log lines that are not errors
+    with capture_logs() as log_lines:
         await open_and_close(disk)
         await open_and_close(disk)
     assert backup_names(disk.folder) == [f"walrus.db.v{old_version}.backup"]
     copy = disk.folder / f"walrus.db.v{old_version}.backup"
-    [line] = said
+    [line] = log_lines
     assert line == {
-        "event": "database upgraded",
+        "event": "database_upgraded",
         "log_level": "info",
         "schema_before": old_version,
         "schema": len(MIGRATIONS),
         "copy": str(copy),
     }
-    assert (schema_version(copy), table_contents(copy, old_version)) == (old_version, was)
+    assert (schema_version(copy), table_contents(copy, old_version)) == (old_version, contents)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert (schema_version(Path(disk.path)), table_contents(Path(disk.path), old_version)) == (len(MIGRATIONS), was)
+    assert (schema_version(Path(disk.path)), table_contents(Path(disk.path), old_version)) == (
+        len(MIGRATIONS),
+        contents,
+    )
 
 
-async def test_an_old_database_is_written_anew_so_that_free_pages_can_be_given_back(disk: SqliteDisk) -> None:
+async def test_an_old_database_is_rewritten_so_that_it_can_return_free_pages(disk: SqliteDisk) -> None:
     log = await disk.open()
     await commit(log, write(session=1, output=StoredOutput(ref="large", body=b"x" * 5_000_000)))
     await commit(log, write(session=DAEMON_SESSION, released_outputs=[(1, "large")]))
@@ -145,8 +148,8 @@ async def test_an_old_database_is_written_anew_so_that_free_pages_can_be_given_b
     assert os.stat(disk.path).st_size < 2_000_000
 
 
-async def test_it_is_written_anew_where_it_lies_and_no_long_log_is_left(disk: SqliteDisk) -> None:
-    """Elsewhere there may be no room for what is only there meanwhile: /tmp may be a piece of the memory."""
+async def test_the_rewrite_uses_the_home_folder_and_leaves_no_write_ahead_log(disk: SqliteDisk) -> None:
+    """The temporary copy may not fit elsewhere: /tmp is often in memory."""
     db = apsw.Connection(disk.path)
     db.execute("CREATE TABLE more (body BLOB)")
     for _ in range(4):
@@ -166,10 +169,10 @@ async def test_it_is_written_anew_where_it_lies_and_no_long_log_is_left(disk: Sq
 
 
 def deleted_open_files() -> set[str]:
-    """The files that this process has open and that nobody else can."""
+    """Returns the deleted files that this process still has open."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the list itself
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
     return {name for name in found if name.endswith(" (deleted)")}
 
@@ -181,54 +184,55 @@ def auto_vacuum(path: Path) -> object:
     return found
 
 
-async def test_a_copy_replaces_no_other(disk: SqliteDisk, old_version: int) -> None:
+async def test_a_backup_replaces_no_other_file(disk: SqliteDisk, old_version: int) -> None:
     name = f"walrus.db.v{old_version}.backup"
-    (disk.folder / name).write_bytes(b"of another time")
+    (disk.folder / name).write_bytes(b"another file")
     await open_and_close(disk)
     assert backup_names(disk.folder) == [name, f"{name}.2"]
-    assert (disk.folder / name).read_bytes() == b"of another time"
+    assert (disk.folder / name).read_bytes() == b"another file"
     assert schema_version(disk.folder / f"{name}.2") == old_version
 
 
-async def test_killed_at_any_step_of_the_upgrade_nothing_is_lost_and_the_next_start_makes_it(tmp_path: Path) -> None:
+async def test_a_kill_during_an_upgrade_loses_nothing_and_the_next_start_finishes_it(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_upgrade.__file__, tmp_path)
     create(1, tmp_path)
-    was = table_contents(tmp_path / "walrus.db", 1)
+    contents = table_contents(tmp_path / "walrus.db", 1)
     for step in range(1, survived + 1):
         folder = tmp_path / str(step)
         await open_and_close(SqliteDisk(folder))
-        assert (schema_version(folder / "walrus.db"), table_contents(folder / "walrus.db", 1)) == (len(MIGRATIONS), was)
+        assert (schema_version(folder / "walrus.db"), table_contents(folder / "walrus.db", 1)) == (
+            len(MIGRATIONS),
+            contents,
+        )
         assert auto_vacuum(folder / "walrus.db") == AUTO_VACUUM_INCREMENTAL
         assert backup_names(folder) == ["walrus.db.v1.backup"]
         assert (schema_version(folder / "walrus.db.v1.backup"), table_contents(folder / "walrus.db.v1.backup", 1)) == (
             1,
-            was,
+            contents,
         )
     assert survived > 30
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-async def test_a_disk_that_fails_at_any_step_of_the_upgrade_is_named_and_what_was_there_stays(
-    tmp_path: Path, number: int
-) -> None:
-    refused: DatabaseUnusable | None
+async def test_a_disk_failure_during_an_upgrade_is_reported_and_loses_nothing(tmp_path: Path, number: int) -> None:
+    failure: DatabaseUnusable | None
     for step in count(1):
         folder = tmp_path / str(step)
         folder.mkdir()
         create(1, folder)
-        was = table_contents(folder / "walrus.db", 1)
-        refused = await open_failure(SqliteDisk(folder), failing_from(step, number))
+        contents = table_contents(folder / "walrus.db", 1)
+        failure = await open_failure(SqliteDisk(folder), failing_from(step, number))
         assert set(backup_names(folder)) <= {"walrus.db.v1.backup"}
         await open_and_close(SqliteDisk(folder))
-        assert table_contents(folder / "walrus.db", 1) == was
+        assert table_contents(folder / "walrus.db", 1) == contents
         assert auto_vacuum(folder / "walrus.db") == AUTO_VACUUM_INCREMENTAL, (
-            "what could not be written anew is so at the next start"
+            "a failed rewrite is repeated at the next start"
         )
         assert backup_names(folder) == ["walrus.db.v1.backup"]
-        if not refused:
+        if not failure:
             break
-        assert os.strerror(number) in str(refused)
-        assert refused.hint
+        assert os.strerror(number) in str(failure)
+        assert failure.hint
     assert step > 20
 
 
@@ -243,10 +247,10 @@ def failing_from(step: int, number: int) -> StepHook:
 
 
 async def open_failure(disk: SqliteDisk, hook: StepHook) -> DatabaseUnusable | None:
-    """None where it opens all the same."""
+    """Returns the failure, or None if the database opens in spite of the failing disk."""
     with fault_injecting_vfs(hook):
         try:
             await open_and_close(disk)
-        except DatabaseUnusable as refused:
-            return refused
+        except DatabaseUnusable as failure:
+            return failure
     return None

@@ -1,4 +1,4 @@
-"""The write-ahead log stays short whatever walrusd itself reads meanwhile, and becomes short again after others."""
+"""walrusd's own readers do not make the write-ahead log long, and it shrinks after other programs' reads."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def disk(tmp_path: Path) -> SqliteDisk:
 
 
 async def read_forever(log: Log, last_seq: int) -> None:
-    """As whoever attaches to a long session, exports or forks it: a page and then the next, for ever."""
+    """Reads a long session page by page for ever, as attach, export and fork do."""
     while True:
         seq = 0
         while seq < last_seq:
@@ -38,36 +38,36 @@ async def search_forever(log: Log) -> None:
         await log.search("w*")
 
 
-async def test_the_wal_stays_short_while_others_read_a_large_log(disk: SqliteDisk) -> None:
+async def test_the_wal_stays_short_while_walrusd_reads_a_large_log(disk: SqliteDisk) -> None:
     log = await disk.open()
     assert await max_wal_bytes_with_readers(log) <= MAX_OWN_WAL_BYTES
     await log.aclose()
 
 
 async def max_wal_bytes_with_readers(log: Log) -> int:
-    """Of the write-ahead log, in bytes, while 48 MB are written and all of walrusd's own ways to read are used."""
+    """Returns the maximum bytes of the write-ahead log while 48 MB are written and all kinds of readers run."""
     bodies = [encode(UserMessage(content=f"word {seq} " * 100)) for seq in range(1, 10_001)]
     for first in range(0, len(bodies), 500):
-        outline = SessionState(id=1, agent="a", state="idle", last_seq=first + 500)
+        state = SessionState(id=1, agent="a", state="idle", last_seq=first + 500)
         await commit(
-            log, write(session=1, session_state=outline, bodies=bodies[first : first + 500], first_seq=first + 1)
+            log, write(session=1, session_state=state, bodies=bodies[first : first + 500], first_seq=first + 1)
         )
-    longest = 0
+    max_bytes = 0
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(read_forever, log, len(bodies))
         nursery.start_soon(stream_forever, log)
         nursery.start_soon(search_forever, log)
         for seq in range(1, 101):
-            # Each of another text: the same would be kept once.
+            # Different texts: identical ones would be stored once.
             body = encode(UserMessage(content=f"{seq:04d} of many. " * 30_000))
             await commit(log, write(session=2, bodies=[body], first_seq=seq))
-            longest = max(longest, log.file_sizes().wal_bytes)
+            max_bytes = max(max_bytes, log.file_sizes().wal_bytes)
         nursery.cancel_scope.cancel()
-    return longest
+    return max_bytes
 
 
-async def test_writes_go_on_while_another_program_holds_a_snapshot_and_the_wal_shrinks_later(
+async def test_another_program_with_a_snapshot_blocks_no_write_and_the_wal_shrinks_later(
     disk: SqliteDisk,
 ) -> None:
     log = await disk.open()

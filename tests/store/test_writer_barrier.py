@@ -1,4 +1,4 @@
-"""The proof that the store lives: an answer that comes behind the writes before it, and changes nothing."""
+"""A barrier, the store's health check, completes after all earlier writes and writes nothing."""
 
 import threading
 from pathlib import Path
@@ -13,14 +13,14 @@ from walrusd.store.contract import Log, StorageFailed, StorageFull
 from walrusd.store.memory import MemoryLog
 
 
-async def test_a_barrier_completes_after_what_was_submitted_before_it(log: Log) -> None:
-    told: list[int] = []
+async def test_a_barrier_completes_after_all_earlier_writes(log: Log) -> None:
+    offsets: list[int] = []
     for seq in range(1, 201):
         one = write(session=1, bodies=[b"{}"], first_seq=seq)
-        one.committed = told.append
+        one.committed = offsets.append
         log.submit(one)
     await log.wait_for_writes()
-    assert told == list(range(1, 201))
+    assert offsets == list(range(1, 201))
 
 
 async def test_many_barriers_among_writes_all_complete(log: Log) -> None:
@@ -75,12 +75,12 @@ async def test_on_a_full_disk_a_barrier_completes_among_failing_writes(tmp_path:
 
 async def test_while_the_disk_hangs_no_barrier_completes(tmp_path: Path) -> None:
     hangs, hung = threading.Event(), threading.Event()
-    goes_on = threading.Event()
+    resume = threading.Event()
 
     def before(step: str, _name: str) -> None:
         if hangs.is_set():
             hung.set()
-            goes_on.wait()
+            resume.wait()
 
     with fault_injecting_vfs(before):
         log = await SqliteDisk(tmp_path).open()
@@ -88,17 +88,17 @@ async def test_while_the_disk_hangs_no_barrier_completes(tmp_path: Path) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(submit_all, log, write(session=1, bodies=[b"{}"], first_seq=1))
             await trio.to_thread.run_sync(hung.wait)
-            beat = trio.Event()
+            completed = trio.Event()
 
-            async def pulse() -> None:
+            async def wait_for_barrier() -> None:
                 await log.wait_for_writes()
-                beat.set()
+                completed.set()
 
-            nursery.start_soon(pulse)
+            nursery.start_soon(wait_for_barrier)
             await trio.testing.wait_all_tasks_blocked()
-            assert not beat.is_set()
-            goes_on.set()
-            await beat.wait()
+            assert not completed.is_set()
+            resume.set()
+            await completed.wait()
         await log.aclose()
 
 

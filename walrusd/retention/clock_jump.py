@@ -1,7 +1,7 @@
-"""Whether the time of day is to be believed, where it decides what is thrown away.
+"""Detects jumps of the wall clock, so that retention does not delete sessions while the clock is wrong.
 
-A clock that was set wrong is years ahead for some minutes or a night, and all that is kept for ninety days is older
-than that then. So when the time has leapt it is waited whether somebody sets it right.
+A clock that was set wrong may be years ahead for minutes or a night. All sessions are then older than their retention
+period of, for example, ninety days. So retention waits after a jump, until the clock may have been corrected.
 """
 
 import structlog
@@ -15,13 +15,14 @@ from walrusd.store.contract import Log, StorageFailed, StreamFilter
 log = structlog.get_logger("walrusd")
 
 DAY_S = 86_400.0
+"""Seconds of a day."""
 MIN_JUMP_S = DAY_S
-"""What is less makes a session go a day too early at most."""
+"""Seconds of the smallest jump that counts. A smaller one is ignored: a session is deleted at most one day early."""
 WAIT_FRACTION = 1 / 24
-"""Of the leap: after a weekend two hours, and never more than a day. The clock of a machine that was off for so long is
-most likely right."""
+"""Fraction of the jump that retention waits: two hours after a weekend, and never more than a day. The clock of a
+machine that was off for that long is most likely right."""
 TAIL_EVENTS = 16
-"""Events that are looked at for the last that is listed."""
+"""Number of offsets at the end of the log in which the last listed event is searched."""
 
 
 class _EventTimestamp(Struct):
@@ -32,37 +33,37 @@ _timestamp_decoder = Decoder(_EventTimestamp)
 
 
 class ClockJumpGuard:
-    """Holds the time of day against the time that has passed: what is more than that is a leap."""
+    """Compares the wall clock with the monotonic clock: if it advanced by a day more, that is a jump."""
 
     def __init__(self, clock: Clock, last_run_at: float | None) -> None:
-        """`last`: how late it was when walrusd last ran, None where nobody knows."""
+        """`last_run_at` is the unix time when walrusd last ran, or None if it is unknown."""
         self._clock = clock
         self._wall_time = clock() if last_run_at is None else last_run_at
         self._monotonic_time = trio.current_time()
         self._suspect_until = self._monotonic_time
 
     def is_suspect(self) -> bool:
-        """Look at the clock; whether there was a leap so lately that nothing should be done for being old."""
-        day, passed = self._clock(), trio.current_time()
-        leap = (day - self._wall_time) - (passed - self._monotonic_time)
-        self._wall_time, self._monotonic_time = day, passed
-        if leap > MIN_JUMP_S:
-            wait = min(leap * WAIT_FRACTION, DAY_S)
-            self._suspect_until = passed + wait
-            log.warning("the time of day has leapt", days=round(leap / DAY_S, 1), wait_s=round(wait))
+        """Reads the clocks; returns True if a jump was so recent that nothing should be deleted for its age."""
+        wall_time, monotonic_time = self._clock(), trio.current_time()
+        jump = (wall_time - self._wall_time) - (monotonic_time - self._monotonic_time)
+        self._wall_time, self._monotonic_time = wall_time, monotonic_time
+        if jump > MIN_JUMP_S:
+            wait = min(jump * WAIT_FRACTION, DAY_S)
+            self._suspect_until = monotonic_time + wait
+            log.warning("clock_jumped", days=round(jump / DAY_S, 1), wait_s=round(wait))
         return self.remaining_s > 0
 
     @property
     def remaining_s(self) -> float:
-        """How long it is still waited."""
+        """Seconds until the clock is trusted again; 0 if it is."""
         return max(0.0, self._suspect_until - trio.current_time())
 
 
 async def read_last_event_time(store: Log) -> float | None:
-    """When the last event was written, None where there is none that tells."""
+    """Returns the time of the last listed event, or None if there is none or it cannot be read."""
     last = store.last_offset()
     try:
         page = await store.stream_page(StreamFilter(), max(0, last - TAIL_EVENTS), last, TAIL_EVENTS)
         return _timestamp_decoder.decode(page.rows[-1].body).ts if page.rows else None
     except (StorageFailed, BadJson):
-        return None  # what is damaged there is told to whoever needs it
+        return None  # damage is reported when the event is needed

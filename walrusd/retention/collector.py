@@ -1,7 +1,7 @@
-"""What is kept, how long, and what goes first where there is not room for all: docs/space.md says it to people.
+"""Enforces the retention limits: deletes old closed sessions, and frees space if the database is too large.
 
-It looks at the start, every hour, when much was written, and when it is told to; a look that finds nothing to do is a
-few questions to indexes.
+docs/space.md describes the rules for users. A run takes place at the start, every hour, after many bytes were written,
+and on request. A run with nothing to delete costs a few index queries.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,18 +27,20 @@ from walrusd.store.retention_contract import CURSOR_START, ClosedSession, Output
 log = structlog.get_logger("walrusd")
 
 HOUR_S = 3600.0
+"""Seconds of an hour: the interval of full runs."""
 BATCH_SIZE = 64
-"""Sessions, or outputs, that go in one transaction."""
+"""Maximum sessions, or outputs, deleted in one transaction."""
 MAX_BATCH_TURNS = 1000
-"""Of these sessions: so many rows of turns and of keys go with them, which takes some milliseconds. One goes always."""
+"""Maximum turns of the sessions in one transaction, but at least one session: as many turn and key rows are deleted
+with them, which takes some milliseconds."""
 WAL_WARNING_BYTES = 64 * 1024 * 1024
-"""Of the write-ahead log. No reader of walrusd's own brings it there."""
+"""Bytes of the write-ahead log from which on there is a warning. walrusd's own readers never make it so long."""
 NO_LIMIT = 2**53
-"""Of bytes and rows, more than there are."""
+"""No limit, for byte counts, row counts and times: more than there can be."""
 
 
 class RetentionCollector:
-    """Throws away what need not be kept. One look at a time."""
+    """Deletes what the retention settings permit. Runs one at a time."""
 
     def __init__(
         self,
@@ -51,8 +53,9 @@ class RetentionCollector:
         on_event: Callable[[SessionsExpired], None],
         last_run_at: float | None = None,
     ) -> None:
-        """`storage` says what is in force. `see` is shown each fact, and does not raise. `last`: how late it was when
-        walrusd last ran.
+        """`storage_settings` returns the current settings. `on_event` gets each event and must not raise.
+
+        `last_run_at` is the unix time when walrusd last ran, or None if it is unknown.
         """
         self._store = store
         self._sessions = sessions
@@ -68,37 +71,37 @@ class RetentionCollector:
         self._wal_warned = False
 
     async def run(self) -> None:
-        """Look whenever there is a reason to, until cancelled."""
-        whole_at = trio.current_time()
+        """Runs whenever there is a reason to, until cancelled."""
+        full_sweep_at = trio.current_time()
         while True:
-            whole = self._requested or trio.current_time() >= whole_at
-            if whole:
-                whole_at = trio.current_time() + HOUR_S
+            full_sweep = self._requested or trio.current_time() >= full_sweep_at
+            if full_sweep:
+                full_sweep_at = trio.current_time() + HOUR_S
             self._requested = False
-            await self._run_once(full_sweep=whole)
-            with trio.CancelScope(deadline=-inf if self._requested else whole_at) as self._sleep_scope:
+            await self._run_once(full_sweep=full_sweep)
+            with trio.CancelScope(deadline=-inf if self._requested else full_sweep_at) as self._sleep_scope:
                 await self._store.wait_growth()
 
     def request(self) -> None:
-        """Have `keep` look now: what is in force may be other than it was."""
+        """Makes `run` start a run now: the settings may have changed."""
         self._requested = True
         self._sleep_scope.cancel()
 
     async def collect(self, *, dry_run: bool) -> GcResult:
-        """Throw away now what need not be kept, or only say what that is. Raises Problem storage_*."""
+        """Deletes now what the settings permit, or only reports it. Raises Problem storage_*."""
         with translate_storage_errors():
             if dry_run:
                 before = await self._store.space_usage()
                 return _gc_result(await self._simulate(before.used_bytes), before, dry_run=True)
             async with self._lock:
                 before = await self._store.space_usage()
-                gone = await self._enforce_limits("gc", full_sweep=True)
+                stats = await self._enforce_limits("gc", full_sweep=True)
                 after = await self._store.space_usage()
-        gone.bytes = max(0, before.used_bytes - after.used_bytes)
-        return _gc_result(gone, after, dry_run=False)
+        stats.bytes = max(0, before.used_bytes - after.used_bytes)
+        return _gc_result(stats, after, dry_run=False)
 
     def warnings(self) -> Iterator[str]:
-        """What a person should know of the room there is."""
+        """Yields the current warnings about disk space and retention, for `status` and `doctor`."""
         if self._full_warning:
             yield self._full_warning
         if self._clock_guard.remaining_s and self._storage_settings().retain_closed_days is not None:
@@ -109,43 +112,46 @@ class RetentionCollector:
     async def _run_once(self, *, full_sweep: bool) -> None:
         try:
             async with self._lock:
-                gone = await self._enforce_limits(None, full_sweep=full_sweep)
+                stats = await self._enforce_limits(None, full_sweep=full_sweep)
         except StorageFailed as failure:
-            log.warning("space is not kept", error=str(failure), hint=failure.hint)
+            log.warning("retention_failed", error=str(failure), hint=failure.hint)
         except Exception:
-            log.exception("space is not kept")  # a bug in it is no reason to end what runs
+            log.exception("retention_failed")  # a bug in retention must not end the daemon
         else:
-            if gone != DeletionStats():
-                log.info("thrown away", sessions=gone.sessions, outputs=gone.outputs, events=gone.events)
+            if stats != DeletionStats():
+                log.info("retention_deleted", sessions=stats.sessions, outputs=stats.outputs, events=stats.events)
         self._log_wal_warning()
 
     def _log_wal_warning(self) -> None:
-        """Once each time that it has become long."""
+        """Logs the warning once each time that the write-ahead log has become too long."""
         wal_bytes = self._store.file_sizes().wal_bytes
         if wal_bytes > WAL_WARNING_BYTES and not self._wal_warned:
-            log.warning(_wal_warning(wal_bytes))
+            log.warning("write_ahead_log_too_long", wal_bytes=wal_bytes, hint=_wal_warning(wal_bytes))
         self._wal_warned = wal_bytes > WAL_WARNING_BYTES
 
     async def _enforce_limits(self, reason: ExpiryReason | None, *, full_sweep: bool) -> DeletionStats:
-        """`whole`: sweep up in any case, what a crash has left too."""
-        gone, storage = DeletionStats(), self._storage_settings()
+        """Deletes what exceeds the limits and returns what was deleted.
+
+        With `full_sweep` it sweeps first, which also removes what a crash has left.
+        """
+        stats, storage = DeletionStats(), self._storage_settings()
         if full_sweep:
-            await self._sweep(gone)
-        waits = self._clock_guard.is_suspect()
-        if storage.retain_closed_days is not None and (reason == "gc" or not waits):
+            await self._sweep(stats)
+        suspect = self._clock_guard.is_suspect()
+        if storage.retain_closed_days is not None and (reason == "gc" or not suspect):
             await self._expire_closed_before(
-                self._clock() - storage.retain_closed_days * DAY_S, reason or "retention", gone
+                self._clock() - storage.retain_closed_days * DAY_S, reason or "retention", stats
             )
         self._full_warning = ""
         while storage.max_db_bytes is not None and (excess := await self._excess_bytes(storage.max_db_bytes)) > 0:
-            if not await self._free_space(excess, reason or "space", gone):
+            if not await self._free_space(excess, reason or "space", stats):
                 self._set_full_warning(storage.max_db_bytes, excess)
                 break
-            await self._sweep(gone)
-        return gone
+            await self._sweep(stats)
+        return stats
 
     async def _expire_closed_before(self, closed_before: float, reason: ExpiryReason, stats: DeletionStats) -> None:
-        """Throw away the sessions that were closed before then, but for those that somebody uses."""
+        """Deletes the sessions that were closed before that time, except those in use."""
         after = CURSOR_START
         while found := _take_batch(
             await self._store.closed_sessions(closed_before, after=after, target_bytes=NO_LIMIT, limit=BATCH_SIZE)
@@ -155,41 +161,41 @@ class RetentionCollector:
                 await self._sweep(stats)
 
     async def _free_space(self, excess_bytes: int, reason: ExpiryReason, stats: DeletionStats) -> bool:
-        """Let go what goes first of what there is; whether there was anything."""
-        if claims := await self._store.output_refs("closed", target_bytes=excess_bytes, limit=BATCH_SIZE):
-            await self._release_outputs(claims)
+        """Deletes the next batch in the order of docs/space.md; returns False if nothing can be deleted."""
+        if outputs := await self._store.output_refs("closed", target_bytes=excess_bytes, limit=BATCH_SIZE):
+            await self._release_outputs(outputs)
             return True
         after, in_use = CURSOR_START, False
         while found := _take_batch(
             await self._store.closed_sessions(NO_LIMIT, after=after, target_bytes=excess_bytes, limit=BATCH_SIZE)
         ):
             after = found[-1].cursor
-            worthy = [one.session for one in found if one.bytes]
-            if await self._expire_sessions(worthy, reason, stats):
+            candidates = [one.session for one in found if one.bytes]
+            if await self._expire_sessions(candidates, reason, stats):
                 return True
-            in_use = in_use or bool(worthy)
+            in_use = in_use or bool(candidates)
         if in_use:
             return False
-        if claims := await self._store.output_refs("all", target_bytes=excess_bytes, limit=BATCH_SIZE):
-            await self._release_outputs(claims)
-        return bool(claims)
+        if outputs := await self._store.output_refs("all", target_bytes=excess_bytes, limit=BATCH_SIZE):
+            await self._release_outputs(outputs)
+        return bool(outputs)
 
     async def _expire_sessions(self, sessions: Iterable[int], reason: ExpiryReason, stats: DeletionStats) -> bool:
-        """Throw away those of them that nobody uses; whether there was one."""
-        with self._sessions.deletion_guard.try_delete(sessions, self._sessions.evict_if_unused) as going:
-            if going:
-                fact = SessionsExpired(ts=self._clock(), sessions=tuple(going), reason=reason)
-                await self._daemon_recorder.record(fact, expired_sessions=going)
-                self._on_event(fact)
-        stats.sessions += len(going)
-        return bool(going)
+        """Deletes those of the sessions that are not in use; returns False if there was none."""
+        with self._sessions.deletion_guard.try_delete(sessions, self._sessions.evict_if_unused) as unused:
+            if unused:
+                event = SessionsExpired(ts=self._clock(), sessions=tuple(unused), reason=reason)
+                await self._daemon_recorder.record(event, expired_sessions=unused)
+                self._on_event(event)
+        stats.sessions += len(unused)
+        return bool(unused)
 
     async def _release_outputs(self, outputs: list[OutputRef]) -> None:
-        await self._daemon_recorder.record(released_outputs=[(claim.session, claim.ref) for claim in outputs])
+        await self._daemon_recorder.record(released_outputs=[(output.session, output.ref) for output in outputs])
 
     async def _sweep(self, stats: DeletionStats) -> None:
-        if unnamed := await self._store.unlisted_sessions():
-            await self._daemon_recorder.record(SessionsExpired(ts=self._clock(), sessions=tuple(unnamed), reason="gc"))
+        if unlisted := await self._store.unlisted_sessions():
+            await self._daemon_recorder.record(SessionsExpired(ts=self._clock(), sessions=tuple(unlisted), reason="gc"))
         swept = await self._store.sweep()
         stats.events += swept.events
         stats.outputs += swept.outputs
@@ -200,38 +206,38 @@ class RetentionCollector:
     def _set_full_warning(self, max_bytes: int, excess_bytes: int) -> None:
         self._full_warning = (
             f"The database takes {(max_bytes + excess_bytes) / 1e6:.1f} MB, more than storage.max_db_bytes allows "
-            f"({max_bytes / 1e6:.1f} MB), and what is in it belongs to sessions that are open or being read. "
-            "Close some, or allow more."
+            f"({max_bytes / 1e6:.1f} MB). The rest belongs to sessions that are open or in use. "
+            "Close some of them, or raise the limit."
         )
 
     async def _simulate(self, used_bytes: int) -> DeletionStats:
-        """What `_throw_away` would do, as far as that can be told beforehand: who uses what is not."""
+        """Returns what `_enforce_limits` would delete, without regard to which sessions are in use."""
         storage = self._storage_settings()
-        days, most = storage.retain_closed_days, storage.max_db_bytes
-        until = None if days is None else self._clock() - days * DAY_S
-        excess = 0 if most is None else used_bytes - most
-        if until is None and excess <= 0:
+        days, max_bytes = storage.retain_closed_days, storage.max_db_bytes
+        closed_before = None if days is None else self._clock() - days * DAY_S
+        excess = 0 if max_bytes is None else used_bytes - max_bytes
+        if closed_before is None and excess <= 0:
             return DeletionStats()
-        found = DeletionCandidates(
+        candidates = DeletionCandidates(
             closed_sessions=await self._store.closed_sessions(NO_LIMIT, target_bytes=NO_LIMIT, limit=NO_LIMIT),
             closed_only_outputs=await self._store.output_refs("closed", target_bytes=NO_LIMIT, limit=NO_LIMIT),
             outputs=await self._store.output_refs("all", target_bytes=NO_LIMIT, limit=NO_LIMIT),
         )
         return await trio.to_thread.run_sync(
-            partial(simulate_retention, found, closed_before=until, excess_bytes=excess)
+            partial(simulate_retention, candidates, closed_before=closed_before, excess_bytes=excess)
         )
 
 
 def _take_batch(closed_sessions: Iterable[ClosedSession]) -> list[ClosedSession]:
-    """The first of them, one at least, as far as they have so few turns that it is done soon."""
-    few: list[ClosedSession] = []
+    """Returns the first sessions, at least one, with at most MAX_BATCH_TURNS turns in total."""
+    batch: list[ClosedSession] = []
     turns = 0
     for one in closed_sessions:
         turns += one.turns
-        if few and turns > MAX_BATCH_TURNS:
+        if batch and turns > MAX_BATCH_TURNS:
             break
-        few.append(one)
-    return few
+        batch.append(one)
+    return batch
 
 
 def _gc_result(stats: DeletionStats, usage: SpaceUsage, *, dry_run: bool) -> GcResult:
@@ -247,14 +253,14 @@ def _gc_result(stats: DeletionStats, usage: SpaceUsage, *, dry_run: bool) -> GcR
 
 def _clock_jump_warning(remaining_s: float) -> str:
     return (
-        "The time of day has leapt forward, or walrusd was not running for long: sessions past "
+        "The clock jumped forward, or walrusd was not running for a long time. Sessions past "
         f"storage.retain_closed_days are kept for {remaining_s / 3600:.1f} hours more. "
-        "If the clock is wrong, set it right."
+        "If the clock is wrong, correct it."
     )
 
 
 def _wal_warning(wal_bytes: int) -> str:
     return (
-        f"The write-ahead log takes {wal_bytes / 1e6:.0f} MB: another program reads walrus.db and does not come to an "
-        "end, a backup or a shell perhaps (`fuser -v` on the file names it). It is short again when that has ended."
+        f"The write-ahead log takes {wal_bytes / 1e6:.0f} MB: another program keeps reading walrus.db, perhaps a "
+        "backup or a shell. `fuser -v` on the file shows it. When the program ends, the log becomes short again."
     )

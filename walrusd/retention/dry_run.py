@@ -1,4 +1,4 @@
-"""What a look for room would throw away, reckoned without throwing anything away. Pure."""
+"""Simulates retention: computes what it would delete, without deleting anything. Pure."""
 
 from collections import defaultdict
 
@@ -8,7 +8,7 @@ from walrusd.store.retention_contract import ClosedSession, OutputRef
 
 
 class DeletionStats(Struct):
-    """What was thrown away, or would be. `bytes`: about so many."""
+    """Numbers of what was deleted, or would be. `bytes` is an estimate."""
 
     sessions: int = 0
     outputs: int = 0
@@ -17,7 +17,7 @@ class DeletionStats(Struct):
 
 
 class DeletionCandidates(Struct, frozen=True, kw_only=True):
-    """What there is: the closed sessions, the outputs that these alone have, and all outputs; each the oldest first."""
+    """All closed sessions, the outputs that only closed sessions have, and all outputs; each list oldest first."""
 
     closed_sessions: list[ClosedSession]
     closed_only_outputs: list[OutputRef]
@@ -27,25 +27,29 @@ class DeletionCandidates(Struct, frozen=True, kw_only=True):
 def simulate_retention(
     candidates: DeletionCandidates, *, closed_before: float | None, excess_bytes: int
 ) -> DeletionStats:
-    """`until`: sessions that were closed before then go in any case. `excess`: bytes beyond those that are allowed."""
-    reckoned = _Simulation(candidates.outputs)
+    """Returns what retention would delete.
+
+    Sessions closed before `closed_before` are deleted in any case. Then outputs and sessions are deleted until
+    `excess_bytes`, the bytes over the limit, are freed.
+    """
+    simulation = _Simulation(candidates.outputs)
     for one in candidates.closed_sessions:
         if closed_before is not None and one.closed_at < closed_before:
-            reckoned.expire(one)
-    for claim in candidates.closed_only_outputs:
-        if reckoned.stats.bytes < excess_bytes:
-            reckoned.release_output(claim.session, claim.ref)
+            simulation.expire(one)
+    for output in candidates.closed_only_outputs:
+        if simulation.stats.bytes < excess_bytes:
+            simulation.release_output(output.session, output.ref)
     for one in candidates.closed_sessions:
-        if reckoned.stats.bytes < excess_bytes and one.bytes:
-            reckoned.expire(one)
-    for claim in candidates.outputs:
-        if reckoned.stats.bytes < excess_bytes:
-            reckoned.release_output(claim.session, claim.ref)
-    return reckoned.stats
+        if simulation.stats.bytes < excess_bytes and one.bytes:
+            simulation.expire(one)
+    for output in candidates.outputs:
+        if simulation.stats.bytes < excess_bytes:
+            simulation.release_output(output.session, output.ref)
+    return simulation.stats
 
 
 class _Simulation:
-    """What is gone by now. An output goes with the last that has it."""
+    """The state of a simulated retention run. An output is deleted with the last session that has it."""
 
     def __init__(self, outputs: list[OutputRef]) -> None:
         self.stats = DeletionStats()
@@ -53,10 +57,10 @@ class _Simulation:
         self._sizes: dict[str, int] = defaultdict(int)
         self._holders: dict[str, set[int]] = defaultdict(set)
         self._refs: dict[int, list[str]] = defaultdict(list)
-        for claim in outputs:
-            self._sizes[claim.ref] += claim.bytes
-            self._holders[claim.ref].add(claim.session)
-            self._refs[claim.session].append(claim.ref)
+        for output in outputs:
+            self._sizes[output.ref] += output.bytes
+            self._holders[output.ref].add(output.session)
+            self._refs[output.session].append(output.ref)
 
     def expire(self, closed_session: ClosedSession) -> None:
         if closed_session.session in self._expired:

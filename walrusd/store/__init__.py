@@ -1,1 +1,1 @@
-"""The durable log in SQLite: one writer thread, reader connections, migrations, search."""
+"""The durable event store in SQLite: one writer thread, reader connections, migrations and search."""

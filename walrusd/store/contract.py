@@ -1,8 +1,8 @@
-"""The contract of a store: one append-only log of events, and beside it what has not become an event yet.
+"""The interface of an event store: an append-only log of events, and the state that is not in the log yet.
 
-Two stores fill it, `sqlite` and its twin `memory`; one test suite runs on both. Writes are handed over by
-`submit`, which never blocks, and come back as callbacks on trio's thread: batch by batch, in the order of their
-offsets. Reads are coroutines and see every write whose callback has run.
+Two stores implement it, `sqlite` and `memory`; one test suite runs on both. `submit` queues a write and never
+blocks. Outcomes come as callbacks on trio's thread: batch by batch, in the order of their offsets. Reads are
+coroutines; they see every write whose callback has run.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from walrusd.store.retention_contract import RetentionStore
 
 
 class EventRow(Struct, frozen=True):
-    """A row of the log: `body` is the event's JSON without seq and offset."""
+    """A row of the log. `body` is the event's JSON without seq and offset."""
 
     seq: int
     offset: int
@@ -28,9 +28,9 @@ class EventRow(Struct, frozen=True):
 
 
 class InboxEntry(Struct, frozen=True, kw_only=True):
-    """A message in a session's inbox: accepted, and not yet in its log. Taken in the order of `place`.
+    """A message in a session's inbox: accepted, but not yet in the log. Entries are taken in the order of `place`.
 
-    The entry of kind `close` is a close that was accepted while turns were running or waiting.
+    An entry of kind `close` is a close request that was accepted while turns were running or waiting.
     """
 
     place: int
@@ -42,7 +42,7 @@ class InboxEntry(Struct, frozen=True, kw_only=True):
 
 
 class IdempotencyKey(Struct, frozen=True, kw_only=True):
-    """A key that was used: by a send of which content, and the turn that it became (null while it waits)."""
+    """A used idempotency key: the digest of the content sent with it, and its turn (None while it is queued)."""
 
     key: str
     digest: bytes
@@ -50,14 +50,14 @@ class IdempotencyKey(Struct, frozen=True, kw_only=True):
 
 
 class TurnSpan(Struct, frozen=True):
-    """The seqs of a turn: its user message and, once it has ended, its `done`."""
+    """The seqs of a turn: those of its user message and of its `done` event (None until the turn has ended)."""
 
     first_seq: int
     last_seq: int | None
 
 
 class StoredOutput(Struct, frozen=True, kw_only=True):
-    """A tool's whole output, kept once however often it is said: `ref` follows from its bytes, which are UTF-8."""
+    """The whole output of a tool, stored once per content. `ref` is a hash of `body`, which is UTF-8."""
 
     ref: str
     body: bytes
@@ -68,35 +68,35 @@ class StoredOutput(Struct, frozen=True, kw_only=True):
 
 
 class ScheduleRow(Struct, frozen=True, kw_only=True):
-    """How a schedule stands: what has to outlive a restart. `load` of the config says what it is."""
+    """The state of a schedule that must survive a restart. Its settings come from the configuration."""
 
     name: str
     next_slot: float
     paused: bool = False
     failures: int = 0
-    """Ticks that failed, one after the other."""
+    """Number of ticks that failed in a row."""
     closed_until: float | None = None
-    """Until when its breaker is open."""
+    """Time until which its circuit breaker is open."""
     seen: str = ""
-    """What its probe said when it last ran."""
+    """Output of the last run of its probe."""
     session: int | None = None
-    """The one that it uses again and again."""
+    """The session that all its ticks use, if it does not create one for each tick."""
 
 
 MAX_SCANNED_ROWS = 8_192
-"""Rows of the stream that a page may look at: some 5 ms, after which others have their turn."""
+"""Maximum rows that one page of the global stream scans: some 5 ms, after which other queries can run."""
 MAX_LEDGER_ROWS = 5_000
-"""Rows of a schedule that are kept: three days of one a minute, half a year of one an hour."""
+"""Maximum ledger rows kept per schedule: three days of one a minute, half a year of one an hour."""
 MAX_DAEMON_EVENTS = 100_000
-"""Facts of the daemon that are kept, the latest: some 30 MB, and a year and a half of ticks every ten minutes."""
+"""Maximum daemon events kept, the newest: some 30 MB, or a year and a half of ticks every ten minutes."""
 SESSIONS_EXPIRED_PREFIX = b'{"type":"sessions_expired",'
-"""How the row of a fact begins that is kept for good: it tells which sessions were thrown away."""
+"""First bytes of a daemon event that is kept for ever: it records which sessions were deleted."""
 DAEMON_SESSION = 0
-"""In the place of a session: facts of the daemon itself, with seqs of their own that nobody is told."""
+"""Pseudo session id of daemon events; their seq numbers are internal."""
 
 
 class SessionSnapshot(Struct, frozen=True, kw_only=True):
-    """What a session is folded from, in one look: its first page of rows and where they end, its inbox, its draft."""
+    """The stored rows from which a session is rebuilt: its first page of events, last seq, inbox and draft."""
 
     rows: list[EventRow]
     last_seq: int
@@ -105,9 +105,9 @@ class SessionSnapshot(Struct, frozen=True, kw_only=True):
 
 
 class ImportedSession(Struct, frozen=True, kw_only=True):
-    """A session whose rows were all written before it is there, with its forks (child, parent, seq).
+    """An imported session whose rows are all written, with its forks as (child, parent, seq).
 
-    Where it is closed it counts as closed `at` that time, when it came: who brings it in wants to have it for a while.
+    A closed session counts as closed at `imported_at`, so that retention does not delete it right after its import.
     """
 
     session_state: SessionState
@@ -119,12 +119,12 @@ class Write(Struct, kw_only=True):
     """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
 
     session: int
-    """DAEMON for a fact of the daemon, with no outline."""
+    """DAEMON_SESSION for a daemon event, which has no session state."""
     session_state: SessionState | None = None
     """The session's row after `bodies`; None leaves it as it is."""
     bodies: Sequence[bytes] = ()
     first_seq: int = 0
-    """The seq of the first body; the others follow without a gap."""
+    """Seq of the first body; the others follow without a gap."""
     enqueue: Sequence[InboxEntry] = ()
     dequeue: Sequence[int] = ()
     """Places of inbox entries to remove."""
@@ -136,47 +136,47 @@ class Write(Struct, kw_only=True):
     """(turn, last_seq)"""
     draft: Draft | Literal["keep", "drop"] = "keep"
     create_key: IdempotencyKey | None = None
-    """The key of the `session.create` that made this session; such keys are daemon-wide."""
+    """Key of the `session.create` that created this session; such keys are daemon-wide."""
     output: StoredOutput | None = None
-    """An output of this session; one that is there already is not written again."""
+    """An output of this session; if it is stored already, it is not written again."""
     ticks: Sequence[Tick] = ()
-    """Rows of the ledger, new ones and, by their number, changed ones."""
+    """Ledger rows to insert, or to update by their number."""
     schedule: ScheduleRow | None = None
     expired_sessions: Sequence[int] = ()
-    """Closed sessions that are thrown away: there are none of these from now on. Their events go with `sweep`."""
+    """Closed sessions to delete. They are not listed from now on; `sweep` deletes their events later."""
     released_outputs: Sequence[tuple[int, str]] = ()
-    """Sessions and refs of outputs that they are no longer to have. What nobody has any more goes with `sweep`."""
+    """(session, ref) of outputs that a session loses. `sweep` deletes outputs that no session has."""
     pending_imports: Sequence[int] = ()
-    """Sessions whose rows are written before they are there. Nobody lists them, and while they are not among those
-    that are `importing` they go with `sweep`."""
+    """Sessions whose rows are written before they are listed. `sweep` deletes them unless they are in
+    `importing_sessions`."""
     searchable: bool = True
-    """Whether what the bodies say is found by `search`."""
+    """Whether `search` finds the texts in the bodies."""
     turn_spans: Sequence[tuple[int, int, int]] = ()
     """(turn, first_seq, last_seq) of turns that have ended."""
     imported: ImportedSession | None = None
-    """One of those unseen that is there from now on."""
+    """A session of `pending_imports` that is listed from now on."""
     committed: Callable[[int], None]
-    """Called with the offset of the first body; the others follow without a gap. Does not raise."""
+    """Called with the offset of the first body; the others follow without a gap. Must not raise."""
     failed: Callable[[Exception], None]
-    """Called instead, with StorageFull or StorageFailed."""
+    """Called instead of `committed`, with StorageFull or StorageFailed."""
 
 
 class StorageFailed(Exception):
-    """The store could not write. Nothing of the write is durable; it used no seq."""
+    """Raised if the store cannot write or read. Nothing of a failed write is durable, and it used no seq."""
 
     kind = "storage_failed"
-    hint = "Look at the disk and at the daemon's log; the session goes on when the store can write again."
+    hint = "Check the disk and the daemon's log; the session continues when the store can write again."
 
 
 class StorageFull(StorageFailed):
-    """There is no space left for the log."""
+    """Raised if there is no disk space left for the log."""
 
     kind = "storage_full"
-    hint = "Free some disk space; the session goes on when the store can write again."
+    hint = "Free some disk space; the session continues when the store can write again."
 
 
 class SessionFilter(Struct, frozen=True, kw_only=True):
-    """Which sessions to list, newest first, from the one before `before` on."""
+    """Selects the sessions to list, newest first; with `before`, only those with a smaller id."""
 
     agent: str | None = None
     state: State | None = None
@@ -186,16 +186,16 @@ class SessionFilter(Struct, frozen=True, kw_only=True):
 
 
 class StreamFilter(Struct, frozen=True, kw_only=True):
-    """Which events of the daemon-wide stream; None is all.
+    """Selects events of the daemon-wide stream; a filter that is None matches all.
 
-    A fact of the daemon is in no session; one that tells of an agent, as a tick does, is among those of that agent.
+    A daemon event is in no session. One about an agent, such as a tick, matches that agent.
     """
 
     sessions: frozenset[int] | None = None
     agents: frozenset[str] | None = None
     types: frozenset[str] | None = None
     include_deltas: bool = True
-    """Of the live ones, those of text and thinking, too."""
+    """Whether the live events of text and thinking match."""
 
     def matches(self, session: int | None, agent: str, type_: str) -> bool:
         return (
@@ -210,102 +210,107 @@ DELTA_TYPES = frozenset({"text_delta", "thinking_delta"})
 
 
 class StreamPage(Struct, frozen=True):
-    """Rows of all sessions, in order of offset; behind the last there is no other that was wanted up to `upto`."""
+    """Rows of all sessions in the order of offsets. No other row up to `upto` follows the last one."""
 
     rows: list[EventRow]
     upto: int
 
 
 class FileSizes(Struct, frozen=True):
-    """What the files take; the write-ahead log is the part that is not in the database yet."""
+    """Sizes of the files in bytes. The write-ahead log is the part that is not in the database yet."""
 
     db_bytes: int
     wal_bytes: int
 
 
 class Log(RetentionStore, Protocol):
+    """A store. It is used from trio's thread."""
+
     def submit(self, write: Write) -> None:
-        """Take a write. Its outcome comes by one of its callbacks, always."""
+        """Queues a write. Exactly one of its callbacks is called later."""
 
     def next_session(self) -> int:
-        """A session id that was never given before, and never will be again, restarts included."""
+        """Returns a session id that was never used before and never will be again, restarts included."""
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
-        """Rows with seq > since in order: at most `limit` and `max_bytes`, yet one if there is any."""
+        """Returns rows with seq > since in order: at most `limit` and `max_bytes`, but one if there is any."""
 
     def last_offset(self) -> int:
-        """The highest that was ever given. Its row may not be told of yet, or be thrown away already."""
+        """Returns the highest offset ever used. The callback of its write may not have run yet, and its row may be
+        deleted already.
+        """
 
     async def stream_page(
         self, stream_filter: StreamFilter, since: int, upto: int, limit: int, max_bytes: int = 1024 * 1024
     ) -> StreamPage:
-        """Rows with since < offset <= upto, of the daemon (their seq is 0) and of the sessions that are listed.
+        """Returns rows with since < offset <= upto: daemon events (with seq 0) and those of listed sessions.
 
-        At most `limit` of them and `max_bytes`, yet one if there is any; and a page ends where LOOKED_AT rows were
-        looked at, whatever it has found by then.
+        A page has at most `limit` rows and `max_bytes`, but one row if any was found. It ends after MAX_SCANNED_ROWS
+        scanned rows, even if it is empty by then.
         """
 
     async def session_snapshot(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> SessionSnapshot | None:
-        """None where there is no such session. Pages of rows are as those of `events`."""
+        """Returns the snapshot of a session, or None if there is none. Its page has the limits of `events`."""
 
     async def session_state(self, session: int) -> SessionState | None: ...
 
     async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
-        """The sessions that match, newest first, each with the number of messages in its inbox (a close is none)."""
+        """Returns the matching sessions, newest first, each with its number of queued messages (without a close)."""
 
     async def inbox(self, session: int) -> list[InboxEntry]:
-        """The inbox, in the order of place."""
+        """Returns the inbox in the order of `place`."""
 
     async def draft(self, session: int) -> Draft | None: ...
 
     async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None: ...
 
     async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
-        """The session that was made with this key, and the digest of what was asked."""
+        """Returns the session created with this key and the digest of its request, or None if there is none."""
 
     async def turn_span(self, session: int, turn: int) -> TurnSpan | None: ...
 
     async def unfinished_sessions(self) -> list[int]:
-        """Sessions with an open turn or a filled inbox."""
+        """Returns the sessions with an open turn or a non-empty inbox."""
 
     async def open_session_count(self) -> int:
-        """How many are not closed."""
+        """Returns the number of sessions that are not closed."""
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        """At most `limit` bytes of an output from `offset` on; None where the session has no such output."""
+        """Returns at most `limit` bytes of an output from `offset` on, or None if the session has no such output."""
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
-        """Where people and models have said all of the query's words, whatever their order, case and accents.
+        """Returns the messages of users and models that contain all words of the query, newest first.
 
-        Newest first, from the event before the one at the offset `before` on. "Words in quotes" stand in a row, and
-        a `beginning*` stands for every word that begins so; there is no other sign.
+        Order, case and accents of the words do not matter. With `before`, only events with a smaller offset match.
+        "Words in quotes" match as a phrase, and `beginning*` matches every word with that prefix. There is no other
+        syntax.
         """
 
     async def schedules(self) -> list[ScheduleRow]:
-        """By name."""
+        """Returns all schedules, sorted by name."""
 
     async def ticks(
         self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
     ) -> list[Tick]:
-        """Rows of the ledger, newest first, from the one before `before` on.
+        """Returns rows of the ledger, newest first; with `before`, only those with a smaller number.
 
-        Of each schedule the last LEDGER are kept, and those that are running.
+        The last MAX_LEDGER_ROWS of each schedule are kept, and those that are running.
         """
 
     async def running_ticks(self) -> list[Tick]:
-        """Those of outcome `running`, newest first."""
+        """Returns the ticks of outcome `running`, newest first."""
 
     async def last_tick_and_seq(self) -> tuple[int, int]:
-        """The number of the last tick and the seq of the daemon's last fact; 0 where there is none."""
+        """Returns the number of the last tick and the seq of the last daemon event; 0 if there is none."""
 
     async def wait_for_writes(self) -> None:
-        """Return when the store has got through with what was submitted before: the proof that it lives.
+        """Returns when all writes submitted before it have an outcome. Serves as a health check.
 
-        It writes nothing. Raises StorageFailed where the store is closed.
+        It writes nothing. Raises StorageFailed if the store is closed.
         """
 
     def file_sizes(self) -> FileSizes:
-        """As they are now."""
+        """Returns the current sizes of the files."""
 
     async def aclose(self) -> None:
-        """Finish what was submitted and release the file."""
+        """Finishes the submitted writes and releases the file."""

@@ -1,6 +1,6 @@
-"""The file of the log: made or found, refused or brought up to date, and its connections.
+"""Opens the database file: creates it, checks that it is walrusd's, migrates it, and makes connections.
 
-Everything here blocks, a migration for long: it belongs into a thread.
+Everything here blocks, and a migration takes long: call it in a thread.
 """
 
 import os
@@ -22,20 +22,25 @@ log = structlog.get_logger("walrusd")
 Durability = Literal["full", "normal"]
 
 BUSY_TIMEOUT_MS = 5000
-"""Only a foreign process makes us wait: a backup, or a person with a shell."""
+"""Milliseconds to wait for a lock. Only another program can hold one: a backup, or a person with a shell."""
 WRITER_CACHE_KIB = 4096
+"""KiB of page cache of the writer's connection."""
 WAL_SIZE_LIMIT_BYTES = 8 * 1024 * 1024
-"""Of the write-ahead log while nothing hinders it: twice what it has before a checkpoint."""
+"""Bytes to which SQLite truncates the write-ahead log when it restarts: twice its size before a checkpoint."""
 READER_CACHE_KIB = 1024
+"""KiB of page cache of each reader's connection."""
 MAX_VACUUM_BYTES = 8 * 1024 * 1024 * 1024
-"""Bytes of an old database that are written anew at its first start, which takes minutes on a slow disk. A start that
-took longer than who waits for it has patience would begin it again and again."""
+"""Maximum bytes of an old database that is rewritten at its first start, which takes minutes on a slow disk. If a
+start took longer than the service manager waits for it, it would be repeated again and again."""
 AUTO_VACUUM_INCREMENTAL = 2
-"""As SQLite numbers it: free pages are given back when it is asked for."""
+"""SQLite's number of the mode in which free pages are returned to the file system on request."""
 
 
 def open_for_writing(path: str, durability: Durability, *, chain: bool = False) -> apsw.Connection:
-    """The connection of the writer, with today's tables behind it, the chain switched. Raises CannotOpen."""
+    """Returns the writer's connection to an up-to-date database; the chain is on or off as requested.
+
+    Creates the database if it is missing. Raises DatabaseUnusable.
+    """
     _create_private_file(path)
     try:
         db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=256)
@@ -45,9 +50,9 @@ def open_for_writing(path: str, durability: Durability, *, chain: bool = False) 
         _prepare(db, path, durability)
         set_chain_enabled(db, enabled=chain)
     except (apsw.Error, OSError) as error:
-        refused = open_error(path, error, db.system_errno)
+        failure = open_error(path, error, db.system_errno)
         close_quietly(db)
-        raise refused from error
+        raise failure from error
     except DatabaseUnusable:
         close_quietly(db)
         raise
@@ -55,17 +60,17 @@ def open_for_writing(path: str, durability: Durability, *, chain: bool = False) 
 
 
 def is_empty(path: str) -> bool:
-    """Whether it is not there, or without a byte: opening it for writing makes a new log then."""
+    """Returns True if the file is missing or has no bytes: opening it for writing then creates a new log."""
     try:
         return os.stat(path).st_size == 0
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # opening it says what is wrong
+        return False  # opening it reports the error
 
 
 def open_for_reading(path: str) -> apsw.Connection:
-    """One more reader, on a database that has a writer. Raises apsw.Error."""
+    """Returns a connection for one more reader of a database that has a writer. Raises apsw.Error."""
     db = apsw.Connection(path, apsw.SQLITE_OPEN_READONLY)
     db.set_busy_timeout(BUSY_TIMEOUT_MS)
     db.pragma("cache_size", -READER_CACHE_KIB)
@@ -73,15 +78,16 @@ def open_for_reading(path: str) -> apsw.Connection:
 
 
 def close_quietly(db: apsw.Connection) -> None:
-    """Close it on a disk that may fail: nothing is lost by that, for what is in the write-ahead log counts."""
+    """Closes the connection and ignores errors: nothing is lost, since the write-ahead log is part of the database."""
     with suppress(apsw.Error):
         db.close(force=True)
 
 
 def _create_private_file(path: str) -> None:
-    """An empty file is a new database to SQLite, and its -wal and -shm take their mode from it.
+    """Creates the file, private to this user, if it is missing.
 
-    Closed before SQLite opens it: closing any descriptor of a file drops this process's locks on it.
+    SQLite takes an empty file for a new database, and gives its mode to the -wal and -shm files. The descriptor is
+    closed before SQLite opens the file: closing any descriptor of a file drops this process's locks on it.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -93,29 +99,30 @@ def _prepare(db: apsw.Connection, path: str, durability: Durability) -> None:
     db.set_busy_timeout(BUSY_TIMEOUT_MS)
     _reject_foreign_database(db, path)
     if not schema_version(db):
-        db.pragma("auto_vacuum", "incremental")  # before the first table: later it takes a VACUUM
+        db.pragma("auto_vacuum", "incremental")  # before the first table exists; later this needs a VACUUM
     if db.pragma("journal_mode", "wal") != "wal":
-        message = f"{path}: this file system cannot keep a write-ahead log"
-        raise DatabaseUnusable(message, "Put the home on a local disk.")
+        message = f"{path}: this file system does not support a write-ahead log"
+        raise DatabaseUnusable(message, "Move the home to a local disk.")
     os.chmod(path, 0o600)
     db.pragma("synchronous", durability)
     db.pragma("cache_size", -WRITER_CACHE_KIB)
-    # The writer makes its checkpoints itself, after its outcomes are handed back.
+    # The writer makes the checkpoints itself, after it has delivered its outcomes.
     db.wal_autocheckpoint(0)
-    # What one large write or a long reader has made of it is given back when it starts over.
+    # A write-ahead log that a large write or a long read has grown is truncated when it restarts.
     db.pragma("journal_size_limit", WAL_SIZE_LIMIT_BYTES)
     version = schema_version(db)
     copy = backup_before_upgrade(db, version) if 0 < version < len(MIGRATIONS) else None
     migrate(db)
     if copy:
-        log.info("database upgraded", schema_before=version, schema=len(MIGRATIONS), copy=copy)
+        log.info("database_upgraded", schema_before=version, schema=len(MIGRATIONS), copy=copy)
     _enable_incremental_vacuum(db, path)
 
 
 def _enable_incremental_vacuum(db: apsw.Connection, path: str) -> None:
-    """Have an old database know its pages, so that free ones can be given back. It is written anew for that, once.
+    """Rewrites an old database once, so that its free pages can be returned to the file system.
 
-    Where there is no room for that it goes on as it is, and the next start tries again; a very large one stays so.
+    If there is no disk space for that, the database stays as it is and the next start tries again. A database larger
+    than MAX_VACUUM_BYTES is never rewritten.
     """
     folder, size = os.path.dirname(path), os.path.getsize(path)
     if (
@@ -125,7 +132,7 @@ def _enable_incremental_vacuum(db: apsw.Connection, path: str) -> None:
     ):
         return
     db.pragma("auto_vacuum", "incremental")
-    db.pragma("temp_store_directory", folder)  # elsewhere there may be no room: /tmp is often a piece of the memory
+    db.pragma("temp_store_directory", folder)  # /tmp may be too small: it is often in memory
     try:
         db.execute("VACUUM")
     except apsw.Error as error:
@@ -133,12 +140,15 @@ def _enable_incremental_vacuum(db: apsw.Connection, path: str) -> None:
             raise
     finally:
         db.pragma("temp_store_directory", "")
-    # All of it stands in the write-ahead log. Who reads meanwhile is passed over: the first write tries again.
+    # The rewritten database is in the write-ahead log. If a reader prevents the truncation, the first write retries.
     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def _reject_foreign_database(db: apsw.Connection, path: str) -> None:
-    """Only reads, so that a database which is not ours stays as it is."""
+    """Raises DatabaseUnusable if the file is not a database of this or an older walrusd.
+
+    It only reads, so that another program's database stays as it is.
+    """
     empty = db.execute("SELECT count(*) FROM sqlite_schema").get == 0
     if empty and schema_version(db) == 0:
         return
@@ -146,13 +156,13 @@ def _reject_foreign_database(db: apsw.Connection, path: str) -> None:
         message = f"{path} is a database of another program"
         raise DatabaseUnusable(message, "Move it away; walrusd then starts with an empty log.", transient=False)
     if empty:
-        message = f"{path} has lost its tables: it is marked as walrusd's, with schema {schema_version(db)}, and empty"
+        message = f"{path} has lost its tables: it is marked as walrusd's, with schema {schema_version(db)}, but empty"
         hint = "Restore it from a backup, or move it away; walrusd then starts with an empty log."
         raise DatabaseUnusable(message, hint, transient=False)
     if schema_version(db) > len(MIGRATIONS):
         message = (
             f"{path} was written by a newer walrusd: its schema is version {schema_version(db)}, "
-            f"this walrusd knows {len(MIGRATIONS)}"
+            f"this walrusd supports up to {len(MIGRATIONS)}"
         )
-        hint = "Install that version again, or restore the backup from before it."
+        hint = "Install the newer walrusd again, or restore a backup from before the upgrade."
         raise DatabaseUnusable(message, hint, transient=False)

@@ -1,4 +1,4 @@
-"""Why a database cannot be opened or written: in words for the person who can mend it, with what to do next."""
+"""Turns SQLite and operating system errors into storage errors with a hint what to do next."""
 
 import errno
 import os
@@ -10,25 +10,28 @@ from walrusd.store.contract import StorageFailed, StorageFull
 
 NO_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 CORRUPTION_ERRORS = (apsw.CorruptError, apsw.NotADBError)
-"""What no second try mends, nor another disk."""
+"""SQLite errors that neither a retry nor another disk can fix."""
 
 
 class DatabaseUnusable(StorageFailed):
-    """The database cannot be used as it is, which may show when it has long been open. What is in it is untouched."""
+    """Raised if the database cannot be used as it is, at its opening or later. Its content is left untouched."""
 
     def __init__(self, message: str, hint: str, *, transient: bool = True) -> None:
-        """`passing`: another try may find it otherwise, with nobody having seen to the database."""
+        """`transient`: a retry may succeed without anybody repairing the database."""
         super().__init__(message)
         self.hint = hint
         self.transient = transient
 
 
 def open_error(path: str, error: apsw.Error | OSError | BadJson, error_number: int = 0) -> DatabaseUnusable:
-    """`number` is the errno behind an error of SQLite's, if any: `system_errno` of its connection."""
+    """Returns the failure for an error that occurred while the database was opened or read.
+
+    `error_number` is the errno behind an SQLite error, if any: `system_errno` of its connection.
+    """
     match error:
         case apsw.NotADBError():
             return DatabaseUnusable(
-                f"{path} is no walrusd database",
+                f"{path} is not a walrusd database",
                 "Restore it from a backup, or move it away; walrusd then starts with an empty log.",
                 transient=False,
             )
@@ -48,14 +51,14 @@ def open_error(path: str, error: apsw.Error | OSError | BadJson, error_number: i
             return _error_for_errno(path, error_number or errno.EIO)
         case apsw.CantOpenError():
             return _error_for_errno(path, error_number or errno.EACCES)
-        case OSError(errno=int(said)):
-            return _error_for_errno(path, said)
+        case OSError(errno=int(number)):
+            return _error_for_errno(path, number)
         case _:
-            return DatabaseUnusable(f"cannot open {path}: {error}", "Look at the disk, then start again.")
+            return DatabaseUnusable(f"cannot open {path}: {error}", "Check the disk, then start again.")
 
 
 def unreadable_row(what: str, session: int, error: BadJson) -> StorageFailed:
-    """Returns the failure of one session whose row cannot be decoded; no other session is affected by it."""
+    """Returns the failure of one session whose row cannot be decoded. Other sessions are not affected."""
     failure = StorageFailed(f"{what} of session {session} cannot be read: {error}")
     failure.hint = (
         "Other sessions are not affected. `walrusctl doctor` says what is wrong; restore walrus.db from a backup."
@@ -64,45 +67,44 @@ def unreadable_row(what: str, session: int, error: BadJson) -> StorageFailed:
 
 
 def _error_for_errno(path: str, error_number: int) -> DatabaseUnusable:
-    said = os.strerror(error_number)
+    reason = os.strerror(error_number)
     match error_number:
         case errno.ENOSPC | errno.EDQUOT:
-            message = f"there is no room to write {path}: {said}"
-            hint = "Free some disk space, then start again. Nothing that was in it is lost."
+            message = f"cannot write {path}: {reason}"
+            hint = "Free some disk space, then start again. The data already stored is not lost."
         case errno.EROFS:
-            message = f"{path} lies on a disk that cannot be written: {said}"
+            message = f"{path} is on a read-only disk: {reason}"
             hint = (
-                "Mount it for writing, or move the home (WALRUS_HOME). A disk with errors is made read-only: see dmesg."
+                "Mount it for writing, or move the home (WALRUS_HOME). "
+                "Linux makes a disk with errors read-only: see dmesg."
             )
         case errno.EACCES | errno.EPERM:
-            message = f"this user may not write {path}, or not beside it: {said}"
+            message = f"this user cannot write {path} or its folder: {reason}"
             hint = "Let this user write to the file and its folder."
         case errno.ENOENT | errno.ENOTDIR:
-            message = f"cannot open {path}: {said}"
-            hint = "Make its folder, and let this user write there."
+            message = f"cannot open {path}: {reason}"
+            hint = "Create its folder, and let this user write there."
         case errno.EIO:
-            message = f"the disk cannot read or write {path}: {said}"
-            hint = "See in dmesg what is wrong with the disk, and copy the home to another one before anything else."
+            message = f"the disk cannot read or write {path}: {reason}"
+            hint = "First copy the home to another disk. Then look in dmesg for the disk's errors."
         case _:
-            message = f"cannot open {path}: {said}"
-            hint = "Look at the disk, then start again."
+            message = f"cannot open {path}: {reason}"
+            hint = "Check the disk, then start again."
     return DatabaseUnusable(message, hint)
 
 
 def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
-    """What became of a transaction, in the words of the contract."""
+    """Returns the StorageFailed for the error of a transaction, with that error as its cause if it is a write error."""
     if isinstance(error, CORRUPTION_ERRORS):
         return open_error(db.filename, error)
     if isinstance(error, apsw.ConstraintError):
-        failed = StorageFailed(f"{db.filename} is not what walrusd has written, so nothing can be added there: {error}")
-        failed.hint = (
-            "Rows of it were removed or changed. `walrusctl doctor` says which; restore walrus.db from a backup."
-        )
-        failed.__cause__ = error
-        return failed
+        failure = StorageFailed(f"{db.filename} does not hold what walrusd wrote, so nothing can be added: {error}")
+        failure.hint = "Rows were removed or changed. `walrusctl doctor` lists them; restore walrus.db from a backup."
+        failure.__cause__ = error
+        return failure
     number = db.system_errno if isinstance(error, apsw.IOError) else 0
     kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE_ERRNOS else StorageFailed
-    why = str(error) or type(error).__name__
-    failure = kind(f"cannot write to {db.filename}: {why}" + (f" ({os.strerror(number)})" if number else ""))
+    reason = str(error) or type(error).__name__
+    failure = kind(f"cannot write to {db.filename}: {reason}" + (f" ({os.strerror(number)})" if number else ""))
     failure.__cause__ = error
     return failure

@@ -1,7 +1,7 @@
-"""The log of all sessions in one order, that of offsets, as far as it is wanted.
+"""Reads pages of the global stream: the events of all sessions in the order of offsets, filtered.
 
-A page looks at a stretch of offsets, not at so many hits: where nothing is wanted for long it ends empty, and says how
-far it has come.
+A page scans a limited range of offsets, not until it has enough hits. If nothing in the range matches, it is empty and
+reports how far it got.
 """
 
 import apsw
@@ -11,16 +11,16 @@ from walrus_protocol.json import BadJson, Decoder
 from walrusd.store.contract import DAEMON_SESSION, MAX_SCANNED_ROWS, EventRow, StreamFilter, StreamPage
 from walrusd.store.queries import FULL_BODY, FULL_BODY_SIZE
 
-# Offsets begin with the next that there is: what was thrown away is passed over in one step.
-SCAN_END = 'SELECT min(:upto, (SELECT min("offset") FROM event WHERE "offset" > :since) + :looked_at - 1)'
-# Bodies begin with their type, `{"type":"done",`, whatever is kept beside them.
+# The range begins with the next existing offset: deleted events are skipped in one step.
+SCAN_END = 'SELECT min(:upto, (SELECT min("offset") FROM event WHERE "offset" > :since) + :max_rows - 1)'
+# Bodies begin with their type, `{"type":"done",`, even if a long text is stored apart from them.
 TYPE = """CAST(substr(event.body, 10, instr(substr(event.body, 10, 40), x'22') - 1) AS TEXT)"""
 AGENT = f"""CASE event.session WHEN {DAEMON_SESSION}
     THEN iif(json_valid(CAST(event.body AS TEXT)), CAST(event.body AS TEXT) ->> '$.agent', NULL)
-    ELSE (SELECT agent FROM session WHERE id = event.session) END"""  # noqa: S608 - words of ours
-# The + keeps SQLite from the index of sessions, whose rows it would look at all of, page by page.
+    ELSE (SELECT agent FROM session WHERE id = event.session) END"""  # noqa: S608 - only our own text
+# The + keeps SQLite from using the index of sessions: it would scan all rows of these for every page.
 SESSION = "+event.session"
-LISTED = f"(event.session = {DAEMON_SESSION} OR event.session IN (SELECT id FROM session))"  # noqa: S608 - words of ours
+LISTED = f"(event.session = {DAEMON_SESSION} OR event.session IN (SELECT id FROM session))"  # noqa: S608 - only our own text
 
 _row_positions = Decoder(list[tuple[int, int, int]])
 
@@ -36,18 +36,19 @@ _header_decoder = Decoder(_EventHeader)
 def read_stream_page(
     db: apsw.Connection, stream_filter: StreamFilter, since: int, upto: int, limit: int, max_bytes: int
 ) -> StreamPage:
-    end: int | None = db.execute(SCAN_END, {"since": since, "upto": upto, "looked_at": MAX_SCANNED_ROWS}).get
+    """Returns rows with since < offset <= upto that match, as `Log.stream_page` describes."""
+    end: int | None = db.execute(SCAN_END, {"since": since, "upto": upto, "max_rows": MAX_SCANNED_ROWS}).get
     if end is None or end <= since:
         return StreamPage([], upto)
     text, bindings = page_sql(stream_filter)
     bindings |= {"since": since, "end": end, "limit": limit, "max_bytes": max_bytes}
     found: int
-    places: str | None
+    positions: str | None
     bodies: bytes
-    found, places, bodies = db.execute(text, bindings).get
+    found, positions, bodies = db.execute(text, bindings).get
     rows: list[EventRow] = []
     start = 0
-    for seq, offset, size in _row_positions.decode(places or "[]"):
+    for seq, offset, size in _row_positions.decode(positions or "[]"):
         rows.append(EventRow(seq, offset, bodies[start : start + size]))
         start += size
     cut_short = len(rows) == limit or len(rows) < found
@@ -55,17 +56,20 @@ def read_stream_page(
 
 
 def page_sql(stream_filter: StreamFilter) -> tuple[str, dict[str, int | str]]:
-    """As `queries.EVENTS`, in two values, with what is wanted as conditions: each only where it is asked for."""
-    given = {SESSION: stream_filter.sessions, AGENT: stream_filter.agents, TYPE: stream_filter.types}
-    names = {column: f"in{number}" for number, column in enumerate(given)}
+    """Returns the query of a page and its bindings. Its result has the two columns of `queries.EVENTS` and a count.
+
+    Only the filters that are set become conditions.
+    """
+    allowed = {SESSION: stream_filter.sessions, AGENT: stream_filter.agents, TYPE: stream_filter.types}
+    names = {column: f"in{number}" for number, column in enumerate(allowed)}
     conditions = [LISTED] + [
-        f"{column} IN (SELECT value FROM json_each(:{names[column]}))"  # noqa: S608 - words of ours; lists are bound
-        for column, values in given.items()
+        f"{column} IN (SELECT value FROM json_each(:{names[column]}))"  # noqa: S608 - only our own text; lists are bound
+        for column, values in allowed.items()
         if values is not None
     ]
     bindings: dict[str, int | str] = {
         names[column]: msgspec.json.encode(sorted(values, key=str)).decode()
-        for column, values in given.items()
+        for column, values in allowed.items()
         if values is not None
     }
     return (
@@ -87,12 +91,12 @@ def page_sql(stream_filter: StreamFilter) -> tuple[str, dict[str, int | str]]:
 
 
 def event_type(body: bytes) -> str:
-    """The type that a row begins with; "" of what is no event."""
+    """Returns the type of an event, or "" if the body is not an event."""
     return _decode_header(body).type
 
 
 def event_agent(body: bytes) -> str | None:
-    """The agent that a fact of the daemon is about."""
+    """Returns the agent that a daemon event is about, or None."""
     return _decode_header(body).agent
 
 

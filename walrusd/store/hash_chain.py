@@ -1,8 +1,8 @@
-"""The chain as the writer keeps it: a row of `link` for each event, in the transaction of the event.
+"""Maintains the hash chain: a row in `link` for each event, written in the transaction of the event.
 
-A stretch of the chain is what was written while it was switched on. `counter` has a row for each, "chain FIRST": the
-offset of its first event is in the name, that of its last one is the value, 0 while it goes on. By that a link that is
-gone is missed, be it the first, the last or all of them.
+A segment of the chain is the range of events written while the chain was on. `counter` has a row for each segment,
+"chain FIRST": its name contains the offset of the first event, its value is the offset of the last one, or 0 while the
+segment is open. With these, `walrusctl verify` notices missing links: the first, the last or all of them.
 """
 
 import json
@@ -20,7 +20,7 @@ LAST_OFFSET = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'eve
 EVENTS_TO_DELETE = f"""
 SELECT event."offset", event.session, event.seq, {FULL_BODY} FROM link JOIN event USING ("offset")
 WHERE link."offset" IN (SELECT value FROM json_each(?))
-"""  # noqa: S608 - words of ours
+"""  # noqa: S608 - only our own text
 
 UNLISTED_SESSIONS = f"""
 WITH RECURSIVE is_read (session) AS (
@@ -37,26 +37,26 @@ AND session NOT IN (
 
 
 class Chain:
-    """The links of one transaction. `head` is the last of them, None where the chain is switched off."""
+    """Computes the links of one transaction. `head` is the last link, or None if the chain is off."""
 
     def __init__(self, head: ChainHead | None) -> None:
         self.head = head
 
     def link_events(self, events: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, bytes]]:
-        """The rows for events, each as (offset, session, seq, whole body), in the order of their offsets."""
+        """Returns the `link` rows for events, given as (offset, session, seq, whole body) in the order of offsets."""
         if self.head is None:
             return []
         rows = []
-        last, before = self.head
-        for last, session, seq, body in events:
-            before = compute_link(before, last, session, seq, hash_body(body))
-            rows.append((last, before))
-        self.head = ChainHead(last, before)
+        offset, link = self.head
+        for offset, session, seq, body in events:
+            link = compute_link(link, offset, session, seq, hash_body(body))
+            rows.append((offset, link))
+        self.head = ChainHead(offset, link)
         return rows
 
 
 def set_chain_enabled(db: apsw.Connection, *, enabled: bool) -> None:
-    """Begin a stretch or end the one that goes on, so that from now on the chain is on or off. Raises apsw.Error."""
+    """Switches the chain on or off: opens a segment, or closes the open one. Raises apsw.Error."""
     first = db.execute(OPEN_SEGMENT).get
     if enabled == (first is not None):
         return
@@ -70,7 +70,7 @@ def set_chain_enabled(db: apsw.Connection, *, enabled: bool) -> None:
 
 
 def read_head(db: apsw.Connection) -> ChainHead | None:
-    """What the next link follows; None where the chain is off."""
+    """Returns the link that the next one follows, or None if the chain is off."""
     first: int | None = db.execute(OPEN_SEGMENT).get
     if first is None:
         return None
@@ -79,8 +79,10 @@ def read_head(db: apsw.Connection) -> ChainHead | None:
 
 
 def unlisted_sessions(db: apsw.Connection, importing_sessions: Collection[int]) -> list[int]:
-    """Sessions that are to be swept and were never listed here, so that no fact tells yet that they may go: what came
-    with an import, or of one that was cut off.
+    """Returns sessions that `sweep` will delete although no daemon event records that yet.
+
+    They were never listed: ancestors that came with an import, or sessions of an import that was cut off. Returns none
+    if there are no links.
     """
     return [
         session
@@ -89,11 +91,11 @@ def unlisted_sessions(db: apsw.Connection, importing_sessions: Collection[int]) 
 
 
 def store_digests(db: apsw.Connection, offsets: list[int]) -> None:
-    """Have the links of events tell what these were, in the transaction that throws these away.
+    """Stores session, seq and body digest in the links of events, in the transaction that deletes the events.
 
-    To be called before they are deleted, and their texts; where there are no links it does nothing.
+    Call it before the events and their texts are deleted. Does nothing for events without a link.
     """
     for offset, session, seq, body in db.execute(EVENTS_TO_DELETE, (json.dumps(offsets),)).fetchall():
         assert isinstance(body, bytes)
-        known = (session, seq, hash_body(body), offset)
-        db.execute('UPDATE link SET session = ?, seq = ?, digest = ? WHERE "offset" = ?', known)
+        values = (session, seq, hash_body(body), offset)
+        db.execute('UPDATE link SET session = ?, seq = ?, digest = ? WHERE "offset" = ?', values)

@@ -1,4 +1,4 @@
-"""The log's twin in memory, shipped for tests: the same promises, kept as long as its `Disk` lives."""
+"""An event store in memory, shipped for tests: the same interface, durable as long as its `MemoryTables` exist."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -44,13 +44,13 @@ from walrusd.store.row_codecs import decode_draft, decode_inbox_entry, decode_sc
 from walrusd.store.search import SearchRow, search_rows
 from walrusd.store.writer_barrier import WriterBarrier
 
-Size = TypeVar("Size", ClosedSession, OutputRef)
+Sized = TypeVar("Sized", ClosedSession, OutputRef)
 
 
 class MemoryLog:
-    """A `Log` without a file. `MemoryLog(log.disk)` is the restart: all that was committed, and nothing else.
+    """A `Log` without a file. `MemoryLog(log.tables)` simulates a restart: it has exactly what was committed.
 
-    While `fail_with` is set every write fails with it, and reads go on.
+    While `fail_with` is set, every write fails with it; reads still work.
     """
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
@@ -76,15 +76,15 @@ class MemoryLog:
         return self.tables.last_session_id
 
     def _commit(self) -> None:
-        """What waits is one batch: all of it is durable before the first is told."""
+        """Commits the queue as one batch: all of it is durable before the first callback runs."""
         batch, self._queue = self._queue, []
         for outcome in [self._execute(one) for one in batch]:
             outcome()
 
     def _execute(self, item: Write | WriterBarrier) -> Callable[[], None]:
         if isinstance(item, WriterBarrier):
-            gone = self._closed_error()
-            return partial(item.failed, gone) if gone else item.succeeded
+            closed = self._closed_error()
+            return partial(item.failed, closed) if closed else item.succeeded
         failure = self._closed_error() or self.fail_with or self.tables.find_conflict(item)
         if failure:
             return partial(item.failed, failure)
@@ -97,7 +97,7 @@ class MemoryLog:
 
     def _closed_error(self) -> StorageFailed | None:
         if self.tables.owner is not self:
-            return StorageFailed("another log has taken the disk over")
+            return StorageFailed("another log was opened on these tables")
         return StorageFailed("the log is closed") if self._closed else None
 
     async def _read_session(self, session: int) -> SessionTables:
@@ -122,16 +122,16 @@ class MemoryLog:
     ) -> StreamPage:
         await self._check_open()
         agents = {row.id: row.agent for row in self.tables.session_states()}
-        behind = sorted(
+        candidates = sorted(
             (row.offset, session, row)
-            for session, kept in self.tables.sessions.items()
-            for row in kept.rows
+            for session, tables in self.tables.sessions.items()
+            for row in tables.rows
             if row.offset > since
         )
-        end = min([upto, *(offset + MAX_SCANNED_ROWS - 1 for offset, _, _ in behind[:1])])
+        end = min([upto, *(offset + MAX_SCANNED_ROWS - 1 for offset, _, _ in candidates[:1])])
         found = [
             EventRow(row.seq if session else 0, offset, row.body)
-            for offset, session, row in behind
+            for offset, session, row in candidates
             if offset <= end
             and (session == DAEMON_SESSION or session in agents)
             and stream_filter.matches(session, agents.get(session) or event_agent(row.body) or "", event_type(row.body))
@@ -181,7 +181,7 @@ class MemoryLog:
     async def unfinished_sessions(self) -> list[int]:
         await self._check_open()
         in_turn = {row.id for row in self.tables.session_states() if row.turn}
-        return sorted(in_turn.union(session for session, kept in self.tables.sessions.items() if kept.inbox))
+        return sorted(in_turn.union(session for session, tables in self.tables.sessions.items() if tables.inbox))
 
     async def open_session_count(self) -> int:
         await self._check_open()
@@ -196,8 +196,8 @@ class MemoryLog:
         agents = {row.id: row.agent for row in self.tables.session_states()}
         rows = [
             SearchRow(row.offset, session, row.seq, row.body, agents.get(session, ""))
-            for session, kept in self.tables.sessions.items()
-            for row in kept.rows
+            for session, tables in self.tables.sessions.items()
+            for row in tables.rows
             if session not in self.tables.unlisted_sessions and (before is None or row.offset < before)
         ]
         return search_rows(sorted(rows, reverse=True), query, limit)
@@ -211,10 +211,10 @@ class MemoryLog:
     ) -> list[Tick]:
         await self._check_open()
         ticks = self._ticks() if schedule is None else self.tables.ledgers.get(schedule, {})
-        wanted = (
+        selected = (
             n for n in sorted(ticks, reverse=True) if (before is None or n < before) and (ticks[n].news or not news)
         )
-        return [ticks[number] for number in islice(wanted, limit)]
+        return [ticks[number] for number in islice(selected, limit)]
 
     async def running_ticks(self) -> list[Tick]:
         await self._check_open()
@@ -226,9 +226,9 @@ class MemoryLog:
         return max(self._ticks(), default=0), rows[-1].seq if rows else 0
 
     async def wait_for_writes(self) -> None:
-        pulse = WriterBarrier()
-        self._enqueue(pulse)
-        await pulse.wait()
+        barrier = WriterBarrier()
+        self._enqueue(barrier)
+        await barrier.wait()
 
     def file_sizes(self) -> FileSizes:
         return FileSizes(0, 0)
@@ -262,13 +262,13 @@ class MemoryLog:
         return self.tables.sweep(self.importing_sessions)
 
     async def aclose(self) -> None:
-        """Finish what was submitted. The disk keeps it."""
+        """Finishes the submitted writes. The tables keep them."""
         self._commit()
         self._closed = True
         await trio.lowlevel.checkpoint()
 
     def _ticks(self) -> dict[int, Tick]:
-        """Those of all schedules, by number."""
+        """Returns the ticks of all schedules by number."""
         return {number: tick for ledger in self.tables.ledgers.values() for number, tick in ledger.items()}
 
 
@@ -282,9 +282,9 @@ def _page(rows: list[EventRow], limit: int, max_bytes: int) -> list[EventRow]:
     return page
 
 
-def _take_bytes(found: Iterable[Size], target_bytes: int) -> list[Size]:
-    """The first of them that make up so many bytes, and what comes with the last at no cost."""
-    taken: list[Size] = []
+def _take_bytes(found: Iterable[Sized], target_bytes: int) -> list[Sized]:
+    """Returns the first items that add up to the target, and those after the last that take no bytes."""
+    taken: list[Sized] = []
     for one in found:
         if target_bytes <= 0 and one.bytes:
             break

@@ -1,4 +1,4 @@
-"""What the twin keeps: the tables as dicts, written by the same rules, as long as somebody holds them."""
+"""The tables of the in-memory store, as dicts that are written by the same rules as the SQLite tables."""
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Iterator
@@ -28,11 +28,11 @@ by_seq = attrgetter("seq")
 
 
 class SessionTables(Struct):
-    """What is durable of one session, encoded as on a real disk."""
+    """The durable rows of one session, encoded as in SQLite."""
 
     session_state: bytes | None = None
     closed_at: float = 0.0
-    """Where it is closed."""
+    """Closing time; meaningful only if the session is closed."""
     rows: list[EventRow] = field(default_factory=list)
     inbox: dict[int, bytes] = field(default_factory=dict)
     idempotency_keys: dict[str, IdempotencyKey] = field(default_factory=dict)
@@ -42,7 +42,10 @@ class SessionTables(Struct):
 
 
 class MemoryTables:
-    """What outlives a log. It serves the last one that opened it: for the one before that was a power cut."""
+    """The data that survives a restart of a MemoryLog. Only the last log opened on it can use it.
+
+    For an earlier log that is like a power failure: its pending writes fail.
+    """
 
     def __init__(self) -> None:
         self.sessions: dict[int, SessionTables] = {}
@@ -55,59 +58,61 @@ class MemoryTables:
         self.offset = 0
         self.last_session_id = 0
         self.written_bytes = 0
-        """Bytes of bodies and outputs."""
+        """Bytes of bodies and outputs written since the last growth notification."""
         self.owner: object = None
 
     def session_tables(self, session: int) -> SessionTables:
         return self.sessions.setdefault(session, SessionTables())
 
     def session_states(self) -> list[SessionState]:
-        """Oldest first."""
+        """Returns the states of all listed sessions, oldest first."""
         return [
-            session_state.decode(kept.session_state) for _, kept in sorted(self.sessions.items()) if kept.session_state
+            session_state.decode(tables.session_state)
+            for _, tables in sorted(self.sessions.items())
+            if tables.session_state
         ]
 
     def find_conflict(self, write: Write) -> StorageFailed | None:
-        """What SQLite finds by its unique indexes: a fact is never written twice."""
-        kept = self.session_tables(write.session)
+        """Returns a failure if SQLite's unique indexes would reject the write: nothing is written twice."""
+        tables = self.session_tables(write.session)
         places = [queued.place for queued in write.enqueue]
-        known = {row.seq for row in kept.rows[bisect_right(kept.rows, write.first_seq - 1, key=by_seq) :]}
+        later_seqs = {row.seq for row in tables.rows[bisect_right(tables.rows, write.first_seq - 1, key=by_seq) :]}
         if (
-            known.intersection(range(write.first_seq, write.first_seq + len(write.bodies)))
-            or len({*kept.inbox, *places}) < len(kept.inbox) + len(places)
-            or (write.turn_opened and write.turn_opened[0] in kept.turns)
+            later_seqs.intersection(range(write.first_seq, write.first_seq + len(write.bodies)))
+            or len({*tables.inbox, *places}) < len(tables.inbox) + len(places)
+            or (write.turn_opened and write.turn_opened[0] in tables.turns)
             or (write.create_key and write.create_key.key in self.create_keys)
         ):
-            return StorageFailed(f"session {write.session}: this was written before")
+            return StorageFailed(f"session {write.session}: a row of this write exists already")
         return None
 
     def apply(self, write: Write) -> None:
-        kept = self.session_tables(write.session)
-        self._insert_events(kept, write)
-        kept.inbox.update((queued.place, encode(queued)) for queued in write.enqueue)
+        tables = self.session_tables(write.session)
+        self._insert_events(tables, write)
+        tables.inbox.update((queued.place, encode(queued)) for queued in write.enqueue)
         for place in write.dequeue:
-            kept.inbox.pop(place, None)
-        kept.idempotency_keys.update((sent.key, sent) for sent in write.idempotency_keys)
+            tables.inbox.pop(place, None)
+        tables.idempotency_keys.update((used.key, used) for used in write.idempotency_keys)
         if write.create_key:
             self.create_keys[write.create_key.key] = write.session, write.create_key.digest
-        self._upsert_turn(kept, write)
+        self._upsert_turn(tables, write)
         if write.draft != "keep":
-            kept.draft = None if write.draft == "drop" else encode(write.draft)
+            tables.draft = None if write.draft == "drop" else encode(write.draft)
         if write.output:
             self.outputs.setdefault(write.output.ref, write.output.body)
-            kept.outputs.add(write.output.ref)
+            tables.outputs.add(write.output.ref)
             self.written_bytes += len(write.output.body)
         for tick in write.ticks:
             self._upsert_tick(decode_tick(encode(tick)))
         if write.schedule:
             self.schedules[write.schedule.name] = encode(write.schedule)
         self.unlisted_sessions.update(write.pending_imports)
-        kept.turns.update((turn, TurnSpan(first, last)) for turn, first, last in write.turn_spans)
-        if seen := write.imported:
-            self.session_tables(seen.session_state.id).session_state = session_state.encode(seen.session_state)
-            self.session_tables(seen.session_state.id).closed_at = seen.imported_at
-            self.forks.update((child, (parent, seq)) for child, parent, seq in seen.forks)
-            self.unlisted_sessions.discard(seen.session_state.id)
+        tables.turns.update((turn, TurnSpan(first, last)) for turn, first, last in write.turn_spans)
+        if imported := write.imported:
+            self.session_tables(imported.session_state.id).session_state = session_state.encode(imported.session_state)
+            self.session_tables(imported.session_state.id).closed_at = imported.imported_at
+            self.forks.update((child, (parent, seq)) for child, parent, seq in imported.forks)
+            self.unlisted_sessions.discard(imported.session_state.id)
         for session in write.expired_sessions:
             self._expire_session(session)
         for session, ref in write.released_outputs:
@@ -145,7 +150,7 @@ class MemoryTables:
 
     def _expire_session(self, session: int) -> None:
         self.sessions[session] = SessionTables(rows=self.session_tables(session).rows)
-        self.create_keys = {key: made for key, made in self.create_keys.items() if made[0] != session}
+        self.create_keys = {key: created for key, created in self.create_keys.items() if created[0] != session}
         self.unlisted_sessions.add(session)
 
     def sweep(self, importing_sessions: Collection[int]) -> SweepStats:
@@ -153,29 +158,30 @@ class MemoryTables:
         while again:
             again = False
             for session in self.unlisted_sessions.difference(importing_sessions):
-                rows, kept = self.session_tables(session).rows, self._last_inherited_seq(session)
-                if self.session_tables(session).session_state is None and (not kept or (rows and rows[-1].seq > kept)):
-                    end = bisect_right(rows, kept, key=by_seq)
+                tables, inherited = self.session_tables(session), self._last_inherited_seq(session)
+                rows = tables.rows
+                if tables.session_state is None and (not inherited or (rows and rows[-1].seq > inherited)):
+                    end = bisect_right(rows, inherited, key=by_seq)
                     events, again = events + len(rows) - end, True
                     del rows[end:]
-                    if not kept:
+                    if not inherited:
                         self.unlisted_sessions.discard(session)
                         self.forks.pop(session, None)
                         del self.sessions[session]
-        unclaimed = self.outputs.keys() - {ref for kept in self.sessions.values() for ref in kept.outputs}
-        for ref in unclaimed:
+        unreferenced = self.outputs.keys() - {ref for tables in self.sessions.values() for ref in tables.outputs}
+        for ref in unreferenced:
             del self.outputs[ref]
-        return SweepStats(events, len(unclaimed))
+        return SweepStats(events, len(unreferenced))
 
     def _last_inherited_seq(self, session: int) -> int:
-        """How far a session is still read by those that go on from it."""
+        """Returns the last seq of a session that a fork still reads, or 0 if none does."""
         listed = {row.id for row in self.session_states()} | self.unlisted_sessions
         return max(
             (seq for child, (parent, seq) in self.forks.items() if parent == session and child in listed), default=0
         )
 
     def space_usage(self) -> SpaceUsage:
-        bodies = [row.body for kept in self.sessions.values() for row in kept.rows]
+        bodies = [row.body for tables in self.sessions.values() for row in tables.rows]
         return SpaceUsage(used_bytes=sum(map(len, [*bodies, *self.outputs.values()])), free_bytes=0)
 
     def closed_sessions(self, before: float) -> Iterator[ClosedSession]:
@@ -185,15 +191,15 @@ class MemoryTables:
             if row.state == "closed"
         ]
         for closed_at, _, row in sorted(found for found in rows if found[0] < before):
-            read = max((seq for parent, seq in self.forks.values() if parent == row.id), default=0)
-            size = sum(len(event.body) for event in self.session_tables(row.id).rows if event.seq > read)
-            events = max(0, row.last_seq - read)
+            inherited = max((seq for parent, seq in self.forks.values() if parent == row.id), default=0)
+            size = sum(len(event.body) for event in self.session_tables(row.id).rows if event.seq > inherited)
+            events = max(0, row.last_seq - inherited)
             yield ClosedSession(session=row.id, closed_at=closed_at, turns=row.turns, events=events, bytes=size)
 
     def output_refs(self, scope: Literal["closed", "all"]) -> Iterator[OutputRef]:
         listed = {row.id: row.state == "closed" for row in self.session_states()}
         if scope == "closed":
-            others = {s: kept.outputs for s, kept in self.sessions.items() if not listed.get(s)}
+            others = {s: tables.outputs for s, tables in self.sessions.items() if not listed.get(s)}
             needed = {ref for refs in others.values() for ref in refs}
             closed = [
                 (row.session, self.session_tables(row.session).outputs - needed)
@@ -202,10 +208,10 @@ class MemoryTables:
             pairs = [(session, ref) for session, refs in closed for ref in sorted(refs)]
         else:
             pairs = [(s, ref) for ref in self.outputs for s in listed if ref in self.session_tables(s).outputs]
-        known: set[str] = set()
+        counted: set[str] = set()
         for session, ref in pairs:
-            yield OutputRef(session=session, ref=ref, bytes=0 if ref in known else len(self.outputs[ref]))
-            known.add(ref)
+            yield OutputRef(session=session, ref=ref, bytes=0 if ref in counted else len(self.outputs[ref]))
+            counted.add(ref)
 
 
 FAR_FUTURE = float("inf")

@@ -1,4 +1,7 @@
-"""What is asked of the tables. Every query is one step into SQLite where it can be (see `rows`), and none scans."""
+"""The read queries of the SQLite store.
+
+A query is a single step into SQLite if possible (see `write_batch`), and none scans a table.
+"""
 
 from typing import Literal, get_args
 
@@ -28,11 +31,12 @@ FULL_BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
     || (SELECT text.body FROM text WHERE text.digest = event.text)
     || substr(event.body, event.at + 1)
 AS BLOB) END"""
-"""The whole body of a row of `event`: with the text in it that is kept beside it (see `texts`)."""
+"""SQL expression of the whole body of a row of `event`, with its detached text (see `text_dedup`)."""
 FULL_BODY_SIZE = """length(event.body)
     + iif(event.text IS NULL, 0, (SELECT length(text.body) FROM text WHERE text.digest = event.text))"""
+"""SQL expression of the bytes of the whole body."""
 
-# The page in two values: where each row lies, and all bodies end to end. `upto = size` lets the first row through.
+# A page is two values: the position of each row, and all bodies end to end. `upto = size` admits the first row always.
 EVENTS = f"""
 WITH page AS (
     SELECT seq, "offset", {FULL_BODY_SIZE} AS size FROM event
@@ -44,7 +48,7 @@ SELECT
     '[' || group_concat('[' || seq || ',' || "offset" || ',' || size || ']', ',' ORDER BY seq) || ']',
     CAST(group_concat((SELECT {FULL_BODY} FROM event WHERE event."offset" = sums."offset"), '' ORDER BY seq) AS BLOB)
 FROM sums WHERE upto <= :max_bytes OR upto = size
-"""  # noqa: S608 - words of ours
+"""  # noqa: S608 - only our own text
 SESSION_STATE = "SELECT outline FROM session WHERE id = ?"
 INBOX = "SELECT body FROM inbox WHERE session = ? ORDER BY place"
 DRAFT = "SELECT body FROM draft WHERE session = ?"
@@ -61,19 +65,19 @@ RUNNING_TICKS = "SELECT body FROM tick WHERE running ORDER BY tick DESC"
 LAST_TICK_AND_SEQ = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM event WHERE session = ?)"
 
 MAX_ID_PLUS_ONE = 2**53
-"""Above every id: they are at most 2^53 - 1, so that any JSON reader keeps them whole."""
+"""A number above every id: ids are at most 2^53 - 1, so that every JSON reader represents them exactly."""
 
 _row_positions = Decoder(list[tuple[int, int, int]])
 
 
 def events(db: apsw.Connection, session: int, since: int, limit: int, max_bytes: int) -> list[EventRow]:
     page = {"session": session, "since": since, "limit": limit, "max_bytes": max_bytes}
-    places: str | None
+    positions: str | None
     bodies: bytes
-    places, bodies = db.execute(EVENTS, page).get
+    positions, bodies = db.execute(EVENTS, page).get
     rows: list[EventRow] = []
     start = 0
-    for seq, offset, size in _row_positions.decode(places or "[]"):
+    for seq, offset, size in _row_positions.decode(positions or "[]"):
         rows.append(EventRow(seq, offset, bodies[start : start + size]))
         start += size
     return rows
@@ -114,17 +118,18 @@ def _session_state_or_error(row: bytes, session: int, agent: str, state: State |
 
 
 def list_sessions_sql(session_filter: SessionFilter) -> tuple[str, dict[str, int | str]]:
-    """A page of sessions: the newest of each state in question, from its index, and of these the newest.
+    """Returns the query of a page of sessions and its bindings.
 
-    Closed sessions are left out, unless they are asked for by their state.
+    It takes the newest sessions of each selected state from the index, and of these the newest. Closed sessions are
+    omitted unless the filter includes them.
     """
     bindings: dict[str, int | str] = {
         "before": MAX_ID_PLUS_ONE if session_filter.before is None else session_filter.before,
         "limit": session_filter.limit,
     }
-    given = ""
+    condition = ""
     if session_filter.agent is not None:
-        given = "agent = :agent AND"
+        condition = "agent = :agent AND"
         bindings["agent"] = session_filter.agent
     arms = []
     for number, state in enumerate(
@@ -132,8 +137,8 @@ def list_sessions_sql(session_filter: SessionFilter) -> tuple[str, dict[str, int
     ):
         bindings[f"state{number}"] = state
         arms.append(
-            f"""SELECT * FROM (SELECT id FROM session WHERE {given} state = :state{number} AND id < :before
-            ORDER BY id DESC LIMIT :limit)"""  # noqa: S608 - words of ours; what the caller wants is bound
+            f"""SELECT * FROM (SELECT id FROM session WHERE {condition} state = :state{number} AND id < :before
+            ORDER BY id DESC LIMIT :limit)"""  # noqa: S608 - only our own text; the filter's values are bound
         )
     return (
         f"""WITH newest (id) AS ({" UNION ALL ".join(arms)} ORDER BY id DESC LIMIT :limit)
@@ -145,7 +150,7 @@ def list_sessions_sql(session_filter: SessionFilter) -> tuple[str, dict[str, int
 
 
 def listed_states(*, include_closed: bool) -> list[str]:
-    """As the session rows have them; empty is before the first event."""
+    """Returns the values of the state column to list; "" is the state before the first event."""
     return ["", *(state for state in get_args(State) if include_closed or state != "closed")]
 
 
@@ -200,9 +205,9 @@ def ticks(db: apsw.Connection, schedule: str | None, *, before: int | None, news
 
 
 def ticks_sql(*, one_schedule: bool, news: bool) -> str:
-    """A page of the ledger, each from an index of its own."""
-    given = ("schedule = :schedule AND " if one_schedule else "") + ("news AND " if news else "")
-    return f"SELECT body FROM tick WHERE {given}tick < :before ORDER BY tick DESC LIMIT :limit"  # noqa: S608 - words of ours
+    """Returns the query of a page of the ledger; each of the four variants has an index of its own."""
+    conditions = ("schedule = :schedule AND " if one_schedule else "") + ("news AND " if news else "")
+    return f"SELECT body FROM tick WHERE {conditions}tick < :before ORDER BY tick DESC LIMIT :limit"  # noqa: S608 - only our own text
 
 
 def running_ticks(db: apsw.Connection) -> list[Tick]:

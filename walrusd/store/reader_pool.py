@@ -1,4 +1,4 @@
-"""Reading: a few connections of their own, lent to worker threads for one query at a time."""
+"""A pool of read-only connections; each query runs in a worker thread with one of them."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,17 +14,20 @@ from walrusd.store.errors import CORRUPTION_ERRORS, open_error
 from walrusd.store.gil_yield import GilYieldInstrument
 
 READER_COUNT = 3
-"""Enough that a long page delays no short look-up; all of them share one interpreter anyway."""
+"""Number of concurrent queries: enough that a long page does not delay a short look-up. All share one GIL anyway."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class ReaderPool:
-    """A query sees every commit that came before it. One that is cancelled ends first: it is a page at most."""
+    """Runs read queries. A query sees every earlier commit.
+
+    Cancellation takes effect after the running query: it is one page at most.
+    """
 
     def __init__(self, path: str, gil_yield: GilYieldInstrument, max_concurrent: int) -> None:
-        """`most` queries run at once; the others wait."""
+        """At most `max_concurrent` queries run at once; the others wait."""
         self._path = path
         self._gil_yield = gil_yield
         self._idle: list[apsw.Connection] = []
@@ -32,7 +35,7 @@ class ReaderPool:
         self._closed = False
 
     async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The query's answer. Raises StorageFailed."""
+        """Returns the result of the query. Raises StorageFailed."""
 
         def in_thread() -> T:
             return self._with_connection(lambda db: query(db, *args, **kwargs))
@@ -44,7 +47,7 @@ class ReaderPool:
             self._gil_yield.delivered(1)
 
     def close(self) -> None:
-        """Refuse what comes. A query under way ends, and its connection is closed when it comes back."""
+        """Rejects new queries. A running query finishes, and its connection is closed when it is returned."""
         self._closed = True
         self._close_idle()
 
@@ -70,7 +73,7 @@ class ReaderPool:
         return open_for_reading(self._path)
 
     def _close_idle(self) -> None:
-        """Safe from any thread: a connection is popped by one of them only."""
+        """Closes the idle connections. Any thread can call it: each connection is popped by one thread only."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close(force=True)

@@ -1,4 +1,4 @@
-"""The part of a store's contract that is about room: how much there is, and what is thrown away to make some."""
+"""The part of the store's interface that retention uses: space usage, deletion candidates and the sweep."""
 
 from typing import Literal, Protocol
 
@@ -6,20 +6,20 @@ from msgspec import Struct
 
 
 class SpaceUsage(Struct, frozen=True, kw_only=True):
-    """`used_bytes` is what has something in it; `free_bytes` waits in the database to be used again."""
+    """Bytes of pages that hold data, and bytes of free pages in the database file."""
 
     used_bytes: int
     free_bytes: int
 
 
 ClosedCursor = tuple[float, int]
-"""Of a closed session among those: when it was closed, and its id."""
+"""Position of a session in the list of closed sessions: its closing time and its id."""
 CURSOR_START: ClosedCursor = (float("-inf"), 0)
-"""Before all of them."""
+"""The position before all closed sessions."""
 
 
 class ClosedSession(Struct, frozen=True, kw_only=True):
-    """A session that was closed. `events`, and their `bytes`: those that would go with it, for no fork reads them."""
+    """A closed session. `events` and `bytes` count only the events that no fork reads: its deletion frees them."""
 
     session: int
     closed_at: float
@@ -33,7 +33,7 @@ class ClosedSession(Struct, frozen=True, kw_only=True):
 
 
 class OutputRef(Struct, frozen=True, kw_only=True):
-    """An output that a session has. `bytes`: what it takes, 0 where the same output was told of before."""
+    """An output that a session has. `bytes` is its size, or 0 if the list has the same output already."""
 
     session: int
     ref: str
@@ -41,44 +41,55 @@ class OutputRef(Struct, frozen=True, kw_only=True):
 
 
 class SweepStats(Struct, frozen=True):
-    """What was thrown away."""
+    """Numbers of the events and outputs that a sweep deleted."""
 
     events: int
     outputs: int
 
 
 GROWTH_BYTES = 4 * 1024 * 1024
-"""Bytes written after which it is worth looking at the room there is."""
+"""Bytes written after which retention should check the space again."""
 
 
 class RetentionStore(Protocol):
+    """The methods of a store that retention uses."""
+
     @property
     def importing_sessions(self) -> set[int]:
-        """Sessions that have rows and are not listed yet, by whoever writes them: `sweep` leaves these."""
+        """Sessions that an import is writing and that are not listed yet. The importer maintains the set; `sweep`
+        does not touch these sessions.
+        """
 
     async def space_usage(self) -> SpaceUsage:
-        """How much of the database is used, and how much is free in it."""
+        """Returns the used and the free bytes of the database."""
 
     async def wait_growth(self) -> None:
-        """Return when GROWTH bytes were written since it returned last. It wakes nobody up where nothing is written."""
+        """Returns when GROWTH_BYTES were written since its last return. It never wakes up if nothing is written."""
 
     async def closed_sessions(
         self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
     ) -> list[ClosedSession]:
-        """Sessions closed before then, the oldest first, from the one after `after` on: until they make up `enough`
-        bytes, and at most so many.
+        """Returns sessions closed before that time and after the cursor `after`, the oldest first.
+
+        It stops when they add up to `target_bytes`, and after `limit` sessions.
         """
 
     async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
-        """Whole outputs and who has them, oldest first: those that closed sessions alone have, or all. As `closed`."""
+        """Returns outputs with the sessions that have them, oldest first: only those of closed sessions, or all.
+
+        It stops as `closed_sessions` does.
+        """
 
     async def unlisted_sessions(self) -> list[int]:
-        """Sessions to be swept that were never listed, where a chain will ask who said that they may go."""
+        """Returns sessions that `sweep` will delete and that were never listed, if there is a hash chain.
+
+        A daemon event must name them first: the chain is verified by it.
+        """
 
     async def sweep(self) -> SweepStats:
-        """Throw away what nobody can read any more, and give what is free back to the file system.
+        """Deletes data that can no longer be read, and returns free space to the file system.
 
-        An event stays as long as its session is listed, or one that is listed (or that has such a one behind it)
-        goes on from there. It is done in small pieces, each whole or not at all, between the writes of others; where
-        it is cut off, the next call goes on. Raises StorageFailed.
+        An event stays while its session is listed, or while a listed session inherits it, directly or through other
+        forks. The work is done in small transactions between other writes. If it is interrupted, the next call
+        continues. Raises StorageFailed.
         """

@@ -1,4 +1,4 @@
-"""How much room there is in the database, and what may go to make some: what is asked of the tables for that."""
+"""The read queries of retention: how much space the database takes, and what can be deleted to free some."""
 
 from typing import Literal
 
@@ -10,15 +10,15 @@ from walrusd.store.queries import FULL_BODY_SIZE
 from walrusd.store.retention_contract import ClosedCursor, ClosedSession, OutputRef, SpaceUsage
 
 CLOSED_SESSIONS = f"""
-SELECT id, closed_at, outline, kept, (
-    SELECT ifnull(sum({FULL_BODY_SIZE}), 0) FROM event WHERE event.session = id AND seq > kept
+SELECT id, closed_at, outline, inherited, (
+    SELECT ifnull(sum({FULL_BODY_SIZE}), 0) FROM event WHERE event.session = id AND seq > inherited
 )
 FROM (
-    SELECT id, closed_at, outline, (SELECT ifnull(max(seq), 0) FROM fork WHERE parent = session.id) AS kept
+    SELECT id, closed_at, outline, (SELECT ifnull(max(seq), 0) FROM fork WHERE parent = session.id) AS inherited
     FROM session WHERE closed_at < :before AND (closed_at, id) > (:closed_at, :session)
-    ORDER BY closed_at, id LIMIT :most
+    ORDER BY closed_at, id LIMIT :limit
 ) ORDER BY closed_at, id
-"""  # noqa: S608 - words of ours
+"""  # noqa: S608 - only our own text
 OUTPUT_REFS = {
     "closed": """SELECT session.id, output.ref, length(output.body)
     FROM session CROSS JOIN output_of ON output_of.session = session.id CROSS JOIN output USING (ref)
@@ -27,7 +27,7 @@ OUTPUT_REFS = {
         WHERE other.ref = output.ref AND its.closed_at IS NULL
     )
     ORDER BY closed_at, session.id, output_of.ref""",
-    # Not of a session that is being imported: it has no row yet.
+    # Outputs of a session that is being imported are omitted: it has no row yet.
     "all": """SELECT output_of.session, output.ref, length(output.body)
     FROM output CROSS JOIN output_of USING (ref) WHERE EXISTS (SELECT 1 FROM session WHERE id = output_of.session)
     ORDER BY output.rowid, output_of.session""",
@@ -46,29 +46,28 @@ def closed_sessions(
     db: apsw.Connection, before: float, after: ClosedCursor, target_bytes: int, limit: int
 ) -> list[ClosedSession]:
     found: list[ClosedSession] = []
-    bindings = {"before": before, "closed_at": after[0], "session": after[1], "most": limit}
-    for session, closed_at, row, kept, size in db.execute(CLOSED_SESSIONS, bindings):
+    bindings = {"before": before, "closed_at": after[0], "session": after[1], "limit": limit}
+    for session, closed_at, row, inherited, size in db.execute(CLOSED_SESSIONS, bindings):
         if target_bytes <= 0 and size:
             break
         try:
-            known = session_state.decode(row)
+            state = session_state.decode(row)
         except BadJson:
-            continue  # what cannot be read is not thrown away: a person may still save it
-        events = max(0, known.last_seq - kept)
-        one = ClosedSession(session=session, closed_at=closed_at, turns=known.turns, events=events, bytes=size)
-        found.append(one)
+            continue  # an unreadable session is not deleted: a person may still recover it
+        events = max(0, state.last_seq - inherited)
+        found.append(ClosedSession(session=session, closed_at=closed_at, turns=state.turns, events=events, bytes=size))
         target_bytes -= size
     return found
 
 
 def output_refs(db: apsw.Connection, scope: Literal["closed", "all"], target_bytes: int, limit: int) -> list[OutputRef]:
     found: list[OutputRef] = []
-    known: set[str] = set()
+    counted: set[str] = set()
     for session, ref, size in db.execute(OUTPUT_REFS[scope]):
-        takes = 0 if ref in known else size
-        if len(found) == limit or (target_bytes <= 0 and takes):
+        new_bytes = 0 if ref in counted else size
+        if len(found) == limit or (target_bytes <= 0 and new_bytes):
             break
-        found.append(OutputRef(session=session, ref=ref, bytes=takes))
-        known.add(ref)
-        target_bytes -= takes
+        found.append(OutputRef(session=session, ref=ref, bytes=new_bytes))
+        counted.add(ref)
+        target_bytes -= new_bytes
     return found

@@ -1,4 +1,4 @@
-"""The rows that are JSON, beside the outlines: what waits in an inbox, drafts, ticks and schedules."""
+"""Encodes and decodes the rows stored as JSON, except session states: inbox entries, drafts, ticks, schedules."""
 
 import msgspec
 
@@ -23,7 +23,7 @@ def decode_inbox_entry(row: bytes) -> InboxEntry:
 
 
 def decode_draft(row: bytes) -> Draft | None:
-    """None for a draft as another version wrote it: a few words less in a log that is whole without them."""
+    """Returns the draft, or None if another version wrote it differently: the log is complete without it."""
     try:
         return _draft.decode(row)
     except BadJson:

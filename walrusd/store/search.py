@@ -1,8 +1,9 @@
-"""Searching what was said: the places from the index, the newest first, and a piece of each text from its event.
+"""Full-text search in messages: the index gives the hits, newest first; the events give the snippets.
 
-Newest first and not by weight: the index is walked backwards and left when the page is full, which takes a millisecond
-for any word of a million messages; to weigh them takes 370 of those for one that is in half of them. Slow is only what
-cannot be left early: words in a row that never stand so (50 ms) and the beginning of very many words (w*: 200 ms).
+Hits are ordered by time and not by relevance: the index is walked backwards until the page is full, which takes 1 ms
+for any word among a million messages. Ranking would take 370 ms for a word that half of them contain. Only queries that
+cannot stop early are slow: a phrase whose words never occur in sequence (50 ms) and a prefix of very many words (w*:
+200 ms).
 """
 
 import re
@@ -27,26 +28,27 @@ FROM (
     ORDER BY rowid DESC LIMIT :limit
 ) AS hit
 CROSS JOIN event ON event."offset" = hit.rowid ORDER BY hit.rowid DESC
-"""  # noqa: S608 - words of ours
+"""  # noqa: S608 - only our own text
 MAX_HIGHLIGHTED = 100_000
-"""Characters of a text in which the words are looked for to be shown. A hit beyond them is a hit all the same."""
+"""Maximum characters of a text that are searched for words to mark. Matches beyond them are hits without a mark."""
 SNIPPET_WORDS = 24
+"""Maximum words of a snippet."""
 MAX_SNIPPET = 240
-"""Characters of a snippet: a word may be as long as a text."""
+"""Maximum characters of a snippet: a single word may be as long as a text."""
 SNIPPET_LEAD = 80
-"""Of these, in front of what was found."""
+"""Characters of context shown before the first match (part of MAX_SNIPPET)."""
 
 _MARK_START, _MARK_END = "\x02", "\x03"
 _RESERVED = re.compile(f"[\0{WORD_SEPARATOR}{_MARK_START}{_MARK_END}]")
-"""And what would end a text in SQLite's snippets."""
+"""Characters that a text must not contain: our separators, and NUL, which ends a text in SQLite's snippets."""
 _MARK_SPLITTER = re.compile(f"([{_MARK_START}{_MARK_END}])")
 _TABLE = f"CREATE VIRTUAL TABLE text USING fts5 (said, tokenize='{TOKENIZER}')"
 _MATCHING = "SELECT rowid FROM text WHERE text MATCH ? ORDER BY rowid DESC LIMIT ?"
-_MARKED = "SELECT rowid, snippet(text, 0, :open, :close, '…', :most) FROM text WHERE text MATCH :words"
+_MARKED = "SELECT rowid, snippet(text, 0, :open, :close, '…', :words_shown) FROM text WHERE text MATCH :words"
 
 
 class SearchRow(NamedTuple):
-    """An event, and whose."""
+    """An event with its session and agent."""
 
     offset: int
     session: int
@@ -56,7 +58,7 @@ class SearchRow(NamedTuple):
 
 
 def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit]:
-    """What says all of the query's words, newest first, from the event before the one at offset `before` on."""
+    """Returns the messages that contain all words of the query and have an offset below `before`, newest first."""
     words = query_terms(query)
     if not words:
         return []
@@ -65,7 +67,7 @@ def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit
 
 
 def search_rows(rows: Sequence[SearchRow], query: str, limit: int) -> list[Hit]:
-    """As `search`, in events that have no index yet; they come newest first."""
+    """Searches as `search` does, but in rows without an index; they must be sorted newest first."""
     words = query_terms(query)
     if not words:
         return []
@@ -75,11 +77,11 @@ def search_rows(rows: Sequence[SearchRow], query: str, limit: int) -> list[Hit]:
 
 
 def _hits_with_snippets(rows: Iterable[SearchRow], words: Sequence[str]) -> list[Hit]:
-    """The texts go through an index of their own, which marks the words and is gone with the page."""
+    """Returns a hit with snippet for each row. A temporary index of the texts marks the words."""
     found = [(row._replace(body=b""), _clip_text(one)) for row in rows if (one := searchable_text(row.body))]
     with _temporary_index((row.offset, one.text) for row, one in found) as db:
-        asked = {"words": " OR ".join(words), "open": _MARK_START, "close": _MARK_END, "most": SNIPPET_WORDS}
-        marked: dict[int, str] = dict(db.execute(_MARKED, asked))
+        bindings = {"words": " OR ".join(words), "open": _MARK_START, "close": _MARK_END, "words_shown": SNIPPET_WORDS}
+        marked: dict[int, str] = dict(db.execute(_MARKED, bindings))
     return [_hit(row, one, *_cut_snippet(marked.get(row.offset, one.text))) for row, one in found]
 
 
@@ -102,7 +104,7 @@ def _clip_text(found: SearchableText) -> SearchableText:
 
 @contextmanager
 def _temporary_index(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connection]:
-    """An index in memory of some texts by their offsets."""
+    """Yields an index in memory of some texts, by their offsets."""
     db = apsw.Connection(":memory:")
     try:
         db.execute(_TABLE)
@@ -116,18 +118,21 @@ def _temporary_index(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connecti
 
 
 def _cut_snippet(marked: str) -> tuple[str, tuple[Mark, ...]]:
-    """The text without the signs for the marks, and these as numbers; of a long one, what is around the first."""
-    text, marks, begun = "", [], 0
+    """Returns the text without the mark characters, and the marks as positions.
+
+    Of a long text it returns the part around the first mark.
+    """
+    text, marks, start = "", [], 0
     for piece in _MARK_SPLITTER.split(marked.replace(WORD_SEPARATOR, "")):
         if piece == _MARK_START:
-            begun = len(text)
+            start = len(text)
         elif piece == _MARK_END:
-            marks.append(Mark(begun, len(text)))
+            marks.append(Mark(start, len(text)))
         else:
             text += piece
     first = max(0, marks[0].start - SNIPPET_LEAD) if marks and len(text) > MAX_SNIPPET else 0
     last = min(len(text), first + MAX_SNIPPET)
     snippet = ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
-    moved = len("…") - first if first else 0
-    shown = ((max(mark.start, first), min(mark.end, last)) for mark in marks)
-    return snippet, tuple(Mark(start + moved, end + moved) for start, end in shown if start < end)
+    shift = len("…") - first if first else 0
+    clipped = ((max(mark.start, first), min(mark.end, last)) for mark in marks)
+    return snippet, tuple(Mark(begin + shift, end + shift) for begin, end in clipped if begin < end)

@@ -1,7 +1,7 @@
-"""What is searched for: what people and models have said. Taken from the rows of the log, and from nothing else.
+"""Extracts the text of an event that the search index covers: messages of users and models.
 
-Not what tools gave out, which is most of the bytes of a log and nobody's words, and not what the clock or a restart
-says in a person's place, the same every time.
+Tool outputs are not covered: they are most of the bytes of a log, and nobody wrote them. Nor are automatic user
+messages (heartbeat, schedule, resume): they are the same every time.
 """
 
 from typing import Literal
@@ -12,19 +12,21 @@ from walrus_protocol.content import Content, plain_text
 from walrus_protocol.json import BadJson, Decoder
 
 AUTOMATIC_KINDS = frozenset({"heartbeat", "schedule", "resume"})
-"""Kinds of a user message that no person wrote for it."""
+"""Kinds of user messages that walrusd itself writes."""
 _USER_PREFIX = b'{"type":"user_message",'
 _ASSISTANT_PREFIX = b'{"type":"assistant_message",'
 
 
 class SearchableText(Struct, frozen=True):
+    """The text of a message, with its role and its time."""
+
     role: Literal["user", "assistant"]
     ts: float
     text: str
 
 
 class _Message(Struct, frozen=True):
-    """The few fields of an event that count here; the others are passed over undecoded."""
+    """The fields of an event that are needed here; the others are skipped without decoding."""
 
     ts: float = 0.0
     content: Content = ""
@@ -35,7 +37,7 @@ _decoder = Decoder(_Message)
 
 
 def searchable_text(body: bytes) -> SearchableText | None:
-    """None for the row of an event that says nothing, and for one that another version wrote in another way."""
+    """Returns the text of a message, or None if the event is no message, has no text or cannot be decoded."""
     user = body.startswith(_USER_PREFIX)
     if not user and not body.startswith(_ASSISTANT_PREFIX):
         return None

@@ -1,4 +1,4 @@
-"""The log in a file: one writer thread with group commit, and a few readers beside it."""
+"""The event store in an SQLite file: one writer thread with group commit, and a few reader connections."""
 
 import os
 from functools import partial
@@ -47,15 +47,16 @@ from walrusd.store.writer import Writer
 from walrusd.store.writer_barrier import WriterBarrier
 
 SEARCH_READER_COUNT = 1
-"""Searches wait for each other, and no turn waits for one: what is sought badly may take a tenth of a second."""
+"""Number of concurrent searches: one, so that no turn waits for a search, which may take a tenth of a second."""
 STREAM_READER_COUNT = 1
-"""So do the pages of the daemon-wide stream: a thousand who read it from its beginning are in nobody else's way."""
+"""Number of concurrent page reads of the global stream: one, so that a thousand subscribers that read it from its
+beginning delay only each other."""
 CLOSE_TIMEOUT_S = 30.0
-"""Longer than any commit on a disk that lives."""
+"""Seconds to wait for the writer thread at closing: longer than any commit on a working disk."""
 
 
 class SqliteLog:
-    """A `Log` in SQLite. `submit` and `next_session` belong to trio's thread."""
+    """A `Log` in SQLite. Call `submit` and `next_session` on trio's thread only."""
 
     def __init__(self, path: str, db: apsw.Connection) -> None:
         self._path = path
@@ -73,7 +74,7 @@ class SqliteLog:
 
     @classmethod
     async def open(cls, path: str, *, durability: Durability = "full", chain: bool = False) -> "SqliteLog":
-        """Open or make the database at `path`, its events chained or not from now on. Raises CannotOpen."""
+        """Opens or creates the database at `path`; `chain` switches the hash chain. Raises DatabaseUnusable."""
         db = await trio.to_thread.run_sync(partial(open_for_writing, path, durability, chain=chain))
         try:
             return cls(path, db)
@@ -153,18 +154,18 @@ class SqliteLog:
         return await self._readers.read(queries.last_tick_and_seq)
 
     async def wait_for_writes(self) -> None:
-        pulse = WriterBarrier()
-        self._writer.submit(pulse)
-        await pulse.wait()
+        barrier = WriterBarrier()
+        self._writer.submit(barrier)
+        await barrier.wait()
 
     @property
     def chain_head(self) -> ChainHead | None:
-        """The last link of the chain, None where it is off. Before the first write, and after the last one."""
+        """The last link of the chain, or None if the chain is off. Read it before the first write or after the last."""
         return self._writer.chain_head
 
     @property
     def write_warning(self) -> str:
-        """What a person should know where the last write failed; empty again when one has gone well."""
+        """A warning if the last write failed; empty again after a write that succeeded."""
         return self._writer.health.warning
 
     def file_sizes(self) -> FileSizes:
@@ -190,13 +191,14 @@ class SqliteLog:
 
     async def unlisted_sessions(self) -> list[int]:
         found = await self._readers.read(unlisted_sessions, [*self.importing_sessions])
-        return [session for session in found if session not in self.importing_sessions]  # one may have begun meanwhile
+        # An import may have begun meanwhile.
+        return [session for session in found if session not in self.importing_sessions]
 
     async def sweep(self) -> SweepStats:
         return await self._sweeper(self.importing_sessions)
 
     async def aclose(self) -> None:
-        """Finish what was submitted and release the file. Raises StorageFailed where the disk does not answer."""
+        """Finishes the submitted writes and releases the file. Raises StorageFailed if the disk does not respond."""
         if self._closed:
             return
         self._closed = True
@@ -204,16 +206,16 @@ class SqliteLog:
         self._search_readers.close()
         self._stream_readers.close()
         self._writer.stop()
-        # Timed by the thread, in true seconds: a test's clock may jump while the disk works.
+        # The thread measures the timeout in real seconds: a test's clock may jump while the disk works.
         with trio.CancelScope(shield=True):
-            ended = await trio.to_thread.run_sync(self._writer.join, CLOSE_TIMEOUT_S)
+            finished = await trio.to_thread.run_sync(self._writer.join, CLOSE_TIMEOUT_S)
         trio.lowlevel.remove_instrument(self._gil_yield)
-        if not ended:
-            raise StorageFailed(f"{self._path}: the disk has not answered for {CLOSE_TIMEOUT_S:.0f} s")
+        if not finished:
+            raise StorageFailed(f"{self._path}: the disk did not respond within {CLOSE_TIMEOUT_S:.0f} s")
 
 
 def _file_size(path: str) -> int:
-    """0 where there is none: the write-ahead log goes with the last connection."""
+    """Returns the size in bytes, or 0 if there is no file: the last connection deletes the write-ahead log."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""What is long in a body is kept beside it, once, however often it is said: an answer stands in its message and in the
-`done` of its turn, the calls of a round in three events, a file in each result of reading it.
+"""Detaches the longest text of an event body, so that a text in several events is stored once.
 
-What is taken out is the inside of the longest JSON string, found in the bytes as they are; what is left is JSON, too.
+An answer is in its message and in the `done` of its turn, the calls of a round are in three events, and a file is in
+each result of reading it. The detached text is the content of the longest JSON string, found in the raw bytes; the rest
+of the body is JSON, too.
 """
 
 import hashlib
@@ -9,16 +10,16 @@ import re
 from typing import NamedTuple
 
 MIN_BODY_BYTES = 4096
-"""Bytes of a body that is looked at. A page of the database has as many: what is longer takes pages of its own."""
+"""Minimum bytes of a body to detach a text from: the size of a database page; a longer body takes extra pages."""
 MIN_TEXT_BYTES = 2048
-"""Bytes of a string that is taken out: below it a row of its own, with its digest twice, is hardly less."""
+"""Minimum bytes of a string to detach: for a shorter one, a separate row and two digests save hardly anything."""
 
-# Possessive: with a way back for each escape, 4 MiB of lines take half a second, without 14 ms.
+# Possessive quantifiers: with backtracking at each escape, 4 MiB of lines take half a second, without it 14 ms.
 _STRING_CONTENT = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 
 
 class DetachedText(NamedTuple):
-    """A body without its longest string, that string, and where it stood."""
+    """A body without its longest string, that string, and its position in the body."""
 
     rest: bytes
     position: int
@@ -30,7 +31,7 @@ class DetachedText(NamedTuple):
 
 
 def detach(body: bytes) -> DetachedText | None:
-    """None where nothing in it is worth a row of its own."""
+    """Returns the body with its longest string detached, or None if no string is long enough."""
     if len(body) < MIN_BODY_BYTES:
         return None
     start, end = max((found.span(1) for found in _STRING_CONTENT.finditer(body)), key=_span_length, default=(0, 0))
@@ -38,7 +39,7 @@ def detach(body: bytes) -> DetachedText | None:
 
 
 def reattach(detached: DetachedText) -> bytes:
-    """The body that was split. The same is said in SQL: see `queries.BODY`."""
+    """Returns the original body. `queries.FULL_BODY` does the same in SQL."""
     return detached.rest[: detached.position] + detached.text + detached.rest[detached.position :]
 
 

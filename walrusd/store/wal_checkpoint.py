@@ -1,29 +1,31 @@
-"""The write-ahead log is kept short: written back into the database often, and begun anew where readers let it."""
+"""Keeps the write-ahead log short: copies it into the database often, and truncates it when readers permit that."""
 
 import apsw
 
 from walrusd.store.retention_contract import GROWTH_BYTES
 
 PAGE_BYTES = 4096
+"""Bytes of a database page."""
 CHECKPOINT_PAGES = GROWTH_BYTES // PAGE_BYTES
-"""SQLite's own measure, about."""
+"""Pages in the log that are not in the database yet, after which a checkpoint copies them: about SQLite's default."""
 TRUNCATE_PAGES = 2 * CHECKPOINT_PAGES
-"""A log of 8 MiB has readers who never all pause: it is worth waiting for them once."""
+"""Pages (8 MiB) of the log from which on it is truncated: the readers never all pause, so waiting once is worth it."""
 RETRY_PAGES = CHECKPOINT_PAGES // 2
-"""Where one of them was slow, it is tried again after so many more."""
+"""Pages by which the log must grow before the next attempt, if a reader was too slow for the last one."""
 MAX_WAIT_MS = 200
-"""For how long: ours read a page and pause."""
+"""Milliseconds to wait for readers at a truncation: walrusd's own read one page and pause."""
 FOREIGN_READER_PAGES = 10 * CHECKPOINT_PAGES
-"""Of 40 MiB: somebody holds on, for hours perhaps, and is not worth a turn's wait time and again."""
+"""Pages (40 MiB) from which on another program must hold a snapshot, perhaps for hours: attempts become rarer, so that
+turns do not wait for it again and again."""
 MAX_OWN_WAL_BYTES = 16 * 1024 * 1024
-"""No reader of walrusd's own brings it beyond this."""
+"""Bytes of the log that walrusd's own readers never make it exceed."""
 
 
 class WalCheckpointer:
-    """That of the writer's connection."""
+    """Makes the checkpoints on the writer's connection."""
 
     def __init__(self, db: apsw.Connection, busy_timeout_ms: int) -> None:
-        """`busy_ms`: how long the connection waits for others at other times."""
+        """`busy_timeout_ms` is the lock timeout of the connection outside of truncations."""
         self._db = db
         self._busy_timeout_ms = busy_timeout_ms
         self._truncate_at = TRUNCATE_PAGES
@@ -31,19 +33,22 @@ class WalCheckpointer:
         self._written_pages = 0
 
     def checkpoint_if_needed(self) -> bool:
-        """Called when something was written; whether that is GROWTH bytes by now, since it last was."""
+        """Makes a checkpoint if the log is long enough. Call it after each write.
+
+        Returns True once GROWTH_BYTES were written since it last returned True.
+        """
         try:
-            pages, saved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            pages, copied = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             if pages < self._last_pages:
-                self._truncate_at = TRUNCATE_PAGES  # it has begun anew: who held on to it has ended
+                self._truncate_at = TRUNCATE_PAGES  # the log has restarted: the reader that held it is done
             if pages >= self._truncate_at:
                 self._truncate_at = pages + (RETRY_PAGES if pages < FOREIGN_READER_PAGES else pages // 2)
                 self._truncate()
                 self._truncate_at = TRUNCATE_PAGES
-            elif pages - saved >= CHECKPOINT_PAGES:
+            elif pages - copied >= CHECKPOINT_PAGES:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
-            # Nothing is lost by it: the write-ahead log is part of the database, and the next batch tries again.
+            # Nothing is lost: the write-ahead log is part of the database, and the next batch tries again.
             return False
         return self._has_grown(pages)
 
@@ -55,7 +60,7 @@ class WalCheckpointer:
             self._db.set_busy_timeout(self._busy_timeout_ms)
 
     def _has_grown(self, pages: int) -> bool:
-        self._written_pages += pages - self._last_pages if pages >= self._last_pages else pages  # it has begun anew
+        self._written_pages += pages - self._last_pages if pages >= self._last_pages else pages  # the log has restarted
         self._last_pages = pages
         if self._written_pages < CHECKPOINT_PAGES:
             return False

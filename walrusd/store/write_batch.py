@@ -1,7 +1,7 @@
-"""A batch of writes as rows of tables.
+"""Converts a batch of writes to table rows and inserts them.
 
-A statement takes many rows at once: each step into SQLite lets go of the interpreter, and a busy loop gives it back
-late (a batch of 16 beside a busy thread: 9,000 rows/s by 64 in a step, 1,400 by one).
+A statement inserts many rows at once: each step into SQLite releases the GIL, and a busy loop returns it late. Measured
+with a batch of 16 beside a busy thread: 9,000 rows/s with 64 rows per step, 1,400 rows/s with one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ SqlRow = tuple[int | float | str | bytes | None, ...]
 
 
 class BatchStatement:
-    """A statement for any number of rows. They go in by powers of two, so that few texts fill the statement cache."""
+    """A statement for any number of rows, executed in powers of two, so that few texts fill the statement cache."""
 
     def __init__(self, head: str, columns: int, tail: str = "") -> None:
         row = f"({','.join('?' * columns)})"
@@ -38,7 +38,7 @@ class BatchStatement:
 
 
 class BlobStatement:
-    """A statement for rows of megabytes. It is not cached: one that is keeps what was bound to it last."""
+    """A statement for rows of megabytes. It is not cached: a cached statement keeps its last bindings in memory."""
 
     def __init__(self, sql: str) -> None:
         self._sql = sql
@@ -90,55 +90,55 @@ TICKS = BatchStatement(
 )
 PRUNE_TICKS = """DELETE FROM tick WHERE tick IN (
     SELECT tick FROM tick WHERE schedule = :schedule AND NOT running ORDER BY tick
-    LIMIT (SELECT max(ticks - :kept, 0) FROM ledger WHERE schedule = :schedule)
+    LIMIT (SELECT max(ticks - :max_rows, 0) FROM ledger WHERE schedule = :schedule)
 )"""
 EXPIRE_SESSION = (
     *(
-        BatchStatement(f"DELETE FROM {table} WHERE session IN (VALUES", 1, ")")  # noqa: S608 - words of ours
+        BatchStatement(f"DELETE FROM {table} WHERE session IN (VALUES", 1, ")")  # noqa: S608 - only our own text
         for table in ("sent", "created_with", "turn", "draft", "inbox", "output_of")
     ),
     BatchStatement("DELETE FROM session WHERE id IN (VALUES", 1, ")"),
     BatchStatement("INSERT INTO remains (session) VALUES", 1, "ON CONFLICT (session) DO NOTHING"),
 )
-"""A session that is thrown away: all but its events, and where it read on from."""
+"""The statements that delete a session: all its rows except events and the fork row. `sweep` deletes those later."""
 ADD_UNLISTED = BatchStatement("INSERT INTO remains (session) VALUES", 1)
 REMOVE_UNLISTED = BatchStatement("DELETE FROM remains WHERE session IN (VALUES", 1, ")")
 ENDED_TURNS = BatchStatement("INSERT INTO turn (session, turn, first_seq, last_seq) VALUES", 4)
 RELEASE_OUTPUTS = BatchStatement("DELETE FROM output_of WHERE (session, ref) IN (VALUES", 2, ")")
-# Those that tell which sessions are gone stay: only by them a chain knows who threw these away.
+# Events that record deleted sessions stay: they prove to `walrusctl verify` that walrusd deleted these.
 OLD_DAEMON_EVENTS = f"""SELECT "offset" FROM event WHERE session = {DAEMON_SESSION} AND seq BETWEEN ? AND ?
-AND substr(body, 1, {len(SESSIONS_EXPIRED_PREFIX)}) <> CAST('{SESSIONS_EXPIRED_PREFIX.decode()}' AS BLOB)"""  # noqa: S608 - ours
+AND substr(body, 1, {len(SESSIONS_EXPIRED_PREFIX)}) <> CAST('{SESSIONS_EXPIRED_PREFIX.decode()}' AS BLOB)"""  # noqa: S608 - own
 SCHEDULES = BatchStatement(
     "INSERT INTO schedule (name, body) VALUES", 2, "ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 )
 
 
 def insert_batch(db: apsw.Connection, batch: Sequence[Write], first_offset: int, hash_chain: Chain) -> None:
-    """All rows of a batch; the bodies get offsets from `first_offset` on, in order. Raises apsw.Error."""
+    """Writes all rows of a batch. The bodies get offsets from `first_offset` on, in order. Raises apsw.Error."""
     offsets = count(first_offset)
     for writes in _split_by_session(batch):
         for statement, rows in _statements(writes, offsets, hash_chain):
             if rows:
                 statement.run(db, rows)
     for schedule in {tick.schedule for write in batch for tick in write.ticks}:
-        db.execute(PRUNE_TICKS, {"schedule": schedule, "kept": MAX_LEDGER_ROWS})
-    if facts := [write for write in batch if write.session == DAEMON_SESSION and write.bodies]:
+        db.execute(PRUNE_TICKS, {"schedule": schedule, "max_rows": MAX_LEDGER_ROWS})
+    if daemon_writes := [write for write in batch if write.session == DAEMON_SESSION and write.bodies]:
         _prune_daemon_events(
             db,
-            facts[0].first_seq - MAX_DAEMON_EVENTS,
-            facts[-1].first_seq + len(facts[-1].bodies) - 1 - MAX_DAEMON_EVENTS,
+            daemon_writes[0].first_seq - MAX_DAEMON_EVENTS,
+            daemon_writes[-1].first_seq + len(daemon_writes[-1].bodies) - 1 - MAX_DAEMON_EVENTS,
         )
 
 
 def _prune_daemon_events(db: apsw.Connection, first_seq: int, last_seq: int) -> None:
-    """The daemon's facts from one seq to another: as many as there are new ones, those before are gone already."""
+    """Deletes the daemon events of a range of seqs: as many as the batch adds. Older ones are deleted already."""
     if last_seq > 0 and (offsets := [offset for (offset,) in db.execute(OLD_DAEMON_EVENTS, (first_seq, last_seq))]):
         store_digests(db, offsets)
         db.executemany('DELETE FROM event WHERE "offset" = ?', [(offset,) for offset in offsets])
 
 
 def _split_by_session(batch: Sequence[Write]) -> Iterator[list[Write]]:
-    """The batch in parts in which no session comes twice: in such a part the order of tables does not matter."""
+    """Splits the batch into parts without two writes of one session; in a part, the order of tables is irrelevant."""
     part: dict[int, Write] = {}
     for write in batch:
         if write.session in part:
@@ -160,13 +160,13 @@ def _statements(
         [(at, s, seq, large[at].rest, large[at].digest, large[at].position) for at, s, seq, _ in bodies if at in large],
     )
     yield LINKS, [*hash_chain.link_events(bodies)]
-    searched = {w.session for w in writes if w.searchable}
+    searchable = {w.session for w in writes if w.searchable}
     yield (
         SEARCHABLE_TEXTS,
         [
             (at, isolate_characters(one.text))
             for at, s, _, body in bodies
-            if s in searched and (one := searchable_text(body))
+            if s in searchable and (one := searchable_text(body))
         ],
     )
     yield SESSIONS, [_session_row(o, o.updated_at) for w in writes if (o := w.session_state)]
@@ -180,10 +180,10 @@ def _statements(
     )
     yield ADD_UNLISTED, [(session,) for w in writes for session in w.pending_imports]
     yield ENDED_TURNS, [(w.session, *span) for w in writes for span in w.turn_spans]
-    seen = [w.imported for w in writes if w.imported]
-    yield SESSIONS, [_session_row(one.session_state, one.imported_at) for one in seen]
-    yield FORKS, [fork for one in seen for fork in one.forks]
-    yield REMOVE_UNLISTED, [(one.session_state.id,) for one in seen]
+    imported = [w.imported for w in writes if w.imported]
+    yield SESSIONS, [_session_row(one.session_state, one.imported_at) for one in imported]
+    yield FORKS, [fork for one in imported for fork in one.forks]
+    yield REMOVE_UNLISTED, [(one.session_state.id,) for one in imported]
     yield ENQUEUE, [(w.session, q.place, q.kind, encode(q)) for w in writes for q in w.enqueue]
     yield DEQUEUE, [(w.session, place) for w in writes for place in w.dequeue]
     yield IDEMPOTENCY_KEYS, [(w.session, s.key, s.digest, s.turn) for w in writes for s in w.idempotency_keys]
@@ -197,7 +197,7 @@ def _statements(
     yield TICKS, [(t.tick, t.schedule, t.outcome == "running", t.news, encode(t)) for w in writes for t in w.ticks]
     for statement in EXPIRE_SESSION:
         yield statement, [(session,) for w in writes for session in w.expired_sessions]
-    yield RELEASE_OUTPUTS, [claim for w in writes for claim in w.released_outputs]
+    yield RELEASE_OUTPUTS, [released for w in writes for released in w.released_outputs]
     yield SCHEDULES, [(w.schedule.name, encode(w.schedule)) for w in writes if w.schedule]
 
 

@@ -1,4 +1,4 @@
-"""How the last write went: what only refused requests have met is to be seen before the next one meets it."""
+"""Remembers whether the last write failed, so that `status` can warn before the next request fails."""
 
 import structlog
 
@@ -8,18 +8,21 @@ log = structlog.get_logger("walrusd")
 
 
 class WriteHealth:
-    """Belongs to trio's thread. It keeps words and no exception, which would keep the write that failed."""
+    """The outcome of the last write; used on trio's thread only.
+
+    It stores a text and not the exception, which would keep the failed write in memory.
+    """
 
     def __init__(self) -> None:
         self.warning = ""
-        """What a person should know of it; empty where it went well."""
+        """A warning for the user, or "" if the last write succeeded."""
 
     def succeeded(self) -> None:
         if self.warning:
-            log.info("the log can be written again")
+            log.info("log_writable")
             self.warning = ""
 
     def failed(self, failure: StorageFailed) -> None:
         if not self.warning:
-            log.warning("the log cannot be written", error=str(failure), hint=failure.hint)
+            log.warning("log_write_failed", error=str(failure), hint=failure.hint)
         self.warning = f"The last write to the log failed: {failure}. {failure.hint}"

@@ -1,15 +1,17 @@
-"""What becomes of something that was handed to the store: told once by a callback, and waited for by one task."""
+"""The outcome of an item submitted to the store: set once by a callback, and awaited by one task."""
 
 import trio
 
 
 class WriteOutcome:
+    """A one-shot future. `succeeded` and `failed` are the callbacks of the item."""
+
     def __init__(self) -> None:
         self._finished = trio.Event()
         self._failure: Exception | None = None
 
     def succeeded(self, _: object = None) -> None:
-        """It went well. What else is told of it is for others."""
+        """Reports success. The argument, such as an offset, is ignored."""
         self._finished.set()
 
     def failed(self, failure: Exception) -> None:
@@ -17,10 +19,10 @@ class WriteOutcome:
         self._finished.set()
 
     async def wait(self) -> None:
-        """Raises what it failed with.
+        """Waits for the outcome. Raises the exception that the item failed with.
 
-        Neither this nor its frame goes on knowing that, whose traceback knows both: in such a circle would be kept,
-        until a collector comes by, all that the frames of the callers hold.
+        Neither this object nor its frame keeps the exception, whose traceback refers to both. Such a reference cycle
+        would keep alive, until the garbage collector runs, everything that the frames of the callers hold.
         """
         await self._finished.wait()
         failure, self._failure = self._failure, None
@@ -31,6 +33,6 @@ class WriteOutcome:
             del failure
 
     async def wait_shielded(self) -> None:
-        """As `wait`, and cannot be cancelled: the owner of the wait is the store, whose every write has an outcome."""
+        """Waits as `wait` does, but cannot be cancelled: that is safe, since every write gets an outcome."""
         with trio.CancelScope(shield=True):
             await self.wait()

@@ -1,6 +1,6 @@
-"""The one thread that writes: it takes what waits, makes one transaction of it and hands the outcomes back.
+"""The writer thread: takes all queued writes, commits them in one transaction and returns their outcomes.
 
-While a transaction is synced to the disk the next one gathers, so that one sync serves all who wait for it.
+While a transaction is synced to the disk, the next batch gathers in the queue, so that one sync serves many writes.
 """
 
 import threading
@@ -25,16 +25,16 @@ from walrusd.store.writer_barrier import WriterBarrier
 from walrusd.store.writer_task import WriterTask
 
 MAX_BATCH = 512
-"""Writes in a transaction at most: beyond it the first would wait long for little, the sync being shared enough."""
+"""Maximum items per batch: with more, the first would wait long for little gain, as the sync is shared enough."""
 
 OutcomeCallback = Callable[[], None]
 
 
 class Writer:
-    """Owns a connection until it is told to stop.
+    """The writer thread with its queue and its database connection.
 
-    The queue has no bound of its own: a session has one transaction under way, so it holds no more writes than there
-    are sessions at work.
+    The queue needs no bound: a session has at most one transaction under way, so the queue holds no more writes than
+    there are active sessions.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Writer:
         gil_yield: GilYieldInstrument,
         on_growth: OutcomeCallback,
     ) -> None:
-        """`grown` is called on trio's thread when GROWTH bytes were written since the last time."""
+        """`on_growth` is called on trio's thread whenever another GROWTH_BYTES were written."""
         self._db = db
         self._on_growth = on_growth
         self._path = db.filename
@@ -52,16 +52,16 @@ class Writer:
         self._gil_yield = gil_yield
         self._queue: SimpleQueue[Write | WriterBarrier | WriterTask | None] = SimpleQueue()
         self.last_offset = _read_int(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
-        """The highest that was given. Written by its thread only."""
+        """The highest offset used. Changed by the writer thread only."""
         self.chain_head = read_head(db)
-        """The last link on the disk; None where the chain is off. Read when nothing is under way."""
+        """The last link on disk, or None if the chain is off. Read it only while no write is under way."""
         self._stored_session_id = _read_int(db, "SELECT value FROM counter WHERE name = 'session_given'")
         self.last_session_id = self._stored_session_id
-        """The highest session id handed out. Written by trio's thread only; it goes to the disk with the next batch."""
+        """The highest session id used. Changed by trio's thread only; the next batch stores it."""
         self._wal = WalCheckpointer(db, BUSY_TIMEOUT_MS)
         self.health = WriteHealth()
-        self._ended = False
-        # A daemon thread: when trio's run ended without aclose, nobody is left to stop it.
+        self._finished = False
+        # A daemon thread: if trio's run ends without aclose, nothing else stops it.
         self._thread = threading.Thread(target=self._run, name="walrusd-store-writer", daemon=True)
 
     def start(self) -> None:
@@ -70,15 +70,15 @@ class Writer:
     def submit(self, item: Write | WriterBarrier | WriterTask) -> None:
         self._gil_yield.submitted()
         self._queue.put(item)
-        if self._ended:
+        if self._finished:
             self._fail_remaining()
 
     def stop(self) -> None:
-        """Ask it to finish what was submitted and to close the connection."""
+        """Requests the thread to finish the submitted items and to close the connection."""
         self._queue.put(None)
 
     def join(self, timeout_s: float) -> bool:
-        """Whether it has ended."""
+        """Waits for the thread; returns True if it has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -87,26 +87,29 @@ class Writer:
             while self._process(self._next_batch()):
                 pass
         except trio.RunFinishedError:
-            pass  # nobody is left to be told; what was committed stays
+            pass  # no task is left to receive outcomes; the commits stay
         finally:
             self._close()
-            self._ended = True
+            self._finished = True
             self._fail_remaining()
 
     def _process(self, batch: Sequence[Write | WriterBarrier | WriterTask]) -> bool:
-        """Whether there was anything. It is let go then: a write holds the session that it is of in memory."""
-        errands = [one for one in batch if isinstance(one, WriterTask)]
+        """Executes a batch; returns False if it was empty.
+
+        The batch is released when this returns: a write keeps its session in memory.
+        """
+        tasks = [one for one in batch if isinstance(one, WriterTask)]
         if others := [one for one in batch if not isinstance(one, WriterTask)]:
             writes = [one for one in others if isinstance(one, Write)]
             self._token.run_sync_soon(self._deliver, _interleave_barriers(others, self._commit_or_split(writes)))
             if writes:
                 self._after_commit()
-        for errand in errands:
-            self._run_task(errand)
+        for task in tasks:
+            self._run_task(task)
         return bool(batch)
 
     def _next_batch(self) -> list[Write | WriterBarrier | WriterTask]:
-        """The next batch, waited for; empty when it is time to stop."""
+        """Waits for the next batch and returns it; an empty one requests the thread to stop."""
         batch: list[Write | WriterBarrier | WriterTask] = []
         while one := self._queue.get():
             batch.append(one)
@@ -122,25 +125,25 @@ class Writer:
         try:
             return self._commit(batch)
         except apsw.BusyError as error:
-            # Another process holds the database. Alone, each would wait as long for it again.
+            # Another process has locked the database. Separately, each write would wait as long again.
             return [partial(self._report_failed, write, write_error(self._db, error)) for write in batch]
-        except Exception as error:  # noqa: BLE001 - a bug, too, is an outcome: whoever submitted waits for one
+        except Exception as error:  # noqa: BLE001 - a bug is an outcome, too: the submitter waits for one
             if len(batch) == 1:
                 return [partial(self._report_failed, batch[0], write_error(self._db, error))]
         return [outcome for write in batch for outcome in self._commit_or_split([write])]
 
     def _commit(self, batch: Sequence[Write]) -> list[OutcomeCallback]:
-        """All of the batch in one transaction, or an exception and nothing."""
-        given, offset, chained = self.last_session_id, self.last_offset, Chain(self.chain_head)
+        """Commits the whole batch in one transaction; on an exception, nothing of it is committed."""
+        session_id, offset, chain = self.last_session_id, self.last_offset, Chain(self.chain_head)
         outcomes: list[OutcomeCallback] = []
         for write in batch:
             outcomes.append(partial(self._report_committed, write, offset + 1))
             offset += len(write.bodies)
         with self._transaction():
-            insert_batch(self._db, batch, self.last_offset + 1, chained)
-            if given > self._stored_session_id:
-                self._db.execute("UPDATE counter SET value = ? WHERE name = 'session_given'", (given,))
-        self._stored_session_id, self.last_offset, self.chain_head = given, offset, chained.head
+            insert_batch(self._db, batch, self.last_offset + 1, chain)
+            if session_id > self._stored_session_id:
+                self._db.execute("UPDATE counter SET value = ? WHERE name = 'session_given'", (session_id,))
+        self._stored_session_id, self.last_offset, self.chain_head = session_id, offset, chain.head
         return outcomes
 
     @contextmanager
@@ -157,18 +160,18 @@ class Writer:
             raise
 
     def _write_covering_commit(self) -> None:
-        """Lay a transaction that says nothing over what has failed.
+        """Writes an empty transaction over a failed one.
 
-        Where the disk has taken a transaction and only its sync failed, it stands whole at the end of the write-ahead
-        log, though everybody was told that it is not: the next start would find it. A disk that takes nothing more
-        keeps this out, too; then that start finds what was refused.
+        If the disk has written a transaction and only its sync failed, it is complete at the end of the write-ahead
+        log, although its writers got a failure: the next start would find it. If the disk accepts no more writes, this
+        one fails, too; then the next start finds the refused transaction.
         """
         with suppress(apsw.Error):
-            # SQLite writes no row that stays as it is; a header it does.
+            # SQLite does not write an unchanged row, but it writes an unchanged header field.
             self._db.pragma("user_version", schema_version(self._db))
 
     def _after_commit(self) -> None:
-        """Done when the outcomes are on their way, so that nobody waits for it."""
+        """Makes checkpoints. Called when the outcomes are already sent, so that no writer waits for it."""
         if self._wal.checkpoint_if_needed():
             self._token.run_sync_soon(self._on_growth)
 
@@ -176,9 +179,9 @@ class Writer:
         try:
             with self._transaction():
                 outcome = task.run(self._db)
-        except Exception as error:  # noqa: BLE001 - as in `_settle`
+        except Exception as error:  # noqa: BLE001 - as in `_commit_or_split`
             outcome = partial(self._report_failed, task, write_error(self._db, error))
-        # Done well it does not say that the log can be written: it may have found nothing to write.
+        # Success of a task does not prove that the log can be written: there may have been nothing to write.
         self._token.run_sync_soon(self._deliver, [outcome])
         self._after_commit()
 
@@ -188,11 +191,11 @@ class Writer:
                 self._commit([])
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error:
-            pass  # all that was acknowledged is in the write-ahead log; the next start goes on from there
+            pass  # all acknowledged writes are in the write-ahead log, which the next start reads
         close_quietly(self._db)
 
     def _fail_remaining(self) -> None:
-        """Fail what came too late. The thread does it when it ends, `submit` from then on: none is forgotten."""
+        """Fails items that came too late. The thread calls it at its end, and `submit` after that."""
         with suppress(Empty, trio.RunFinishedError):
             while True:
                 if one := self._queue.get_nowait():
@@ -200,7 +203,7 @@ class Writer:
                     self._token.run_sync_soon(self._deliver, [failed])
 
     def _deliver(self, outcomes: list[OutcomeCallback]) -> None:
-        """On trio's thread: a whole batch, in the order of submission, before any task runs again."""
+        """Calls the outcomes of a whole batch, on trio's thread, in the order of submission, before any task runs."""
         self._gil_yield.delivered(len(outcomes))
         for outcome in outcomes:
             outcome()
@@ -217,7 +220,7 @@ class Writer:
 def _interleave_barriers(
     batch: Sequence[Write | WriterBarrier], write_outcomes: Sequence[OutcomeCallback]
 ) -> list[OutcomeCallback]:
-    """A pulse is answered in its place among the writes, whatever became of them."""
+    """Returns the outcomes in the order of submission: barriers succeed at their place among the writes."""
     outcomes = iter(write_outcomes)
     return [one.succeeded if isinstance(one, WriterBarrier) else next(outcomes) for one in batch]
 

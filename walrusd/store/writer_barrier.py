@@ -1,10 +1,7 @@
-"""A question among the writes, whether the store still gets through with them."""
+"""A barrier in the write queue; it completes when all earlier writes have an outcome. Serves as a health check."""
 
 from walrusd.store.write_outcome import WriteOutcome
 
 
 class WriterBarrier(WriteOutcome):
-    """Waits for its turn behind the writes that were submitted before it. Nothing is written for it.
-
-    It fails where nobody is left to answer.
-    """
+    """An item of the write queue that writes nothing. It fails if the writer has stopped."""

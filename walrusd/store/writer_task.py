@@ -1,4 +1,4 @@
-"""Something that the writer does between two batches: one transaction, and so short that nobody minds the wait."""
+"""A short maintenance transaction that the writer thread runs between two batches."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from walrusd.store.write_outcome import WriteOutcome
 
 
 class WriterTask(WriteOutcome):
-    """Done after the writes that were submitted before it, once. To be told of it may be waited for."""
+    """An item of the write queue that runs `work` once, after the writes that were submitted before it."""
 
     def __init__(self, work: Callable[[apsw.Connection], int]) -> None:
         super().__init__()
@@ -16,16 +16,16 @@ class WriterTask(WriteOutcome):
         self._result = 0
 
     def run(self, db: apsw.Connection) -> Callable[[], None]:
-        """In a transaction of the writer's, on its thread; what it gives is to be called when that is durable."""
-        found = self.work(db)
+        """Runs the work in a transaction on the writer's thread; returns a callback for after the commit."""
+        result = self.work(db)
 
-        def done() -> None:
-            self._result = found
+        def succeeded() -> None:
+            self._result = result
             self.succeeded()
 
-        return done
+        return succeeded
 
     async def wait_result(self) -> int:
-        """What the work gave. Who is cancelled meanwhile leaves it done. Raises StorageFailed."""
+        """Waits for the result of the work. Cancelling the wait does not cancel the work. Raises StorageFailed."""
         await self.wait()
         return self._result

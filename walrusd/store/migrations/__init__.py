@@ -1,4 +1,4 @@
-"""The steps by which a database comes to today's tables. A step that was released is never edited: add the next one."""
+"""The migrations of the database schema, in order. A released migration is never edited: add a new one."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,14 @@ MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
     m003_search,
     m004_space,
 )
-"""In order; `user_version` counts those that are done."""
+"""All migrations in order; `user_version` of the database is the number of those that have run."""
 
 
 def migrate(db: apsw.Connection) -> None:
-    """Run what is missing: all of it or nothing, so that there is no version between of which a copy would be kept."""
+    """Runs the missing migrations in one transaction.
+
+    There is no version between: the next start would make a backup of it.
+    """
     if missing := MIGRATIONS[schema_version(db) :]:
         with db:
             for step in missing:

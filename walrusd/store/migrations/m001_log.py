@@ -1,9 +1,9 @@
-"""The log, and beside it what has not become an event yet."""
+"""Migration 1: tables of the log, of sessions, and of the state that is not in the log yet."""
 
 import apsw
 
 APPLICATION_ID = 0x57414C52
-"""WALR: how our files are told from those of other programs."""
+"""The bytes WALR; they distinguish walrusd's databases from those of other programs."""
 
 TABLES = """
 -- AUTOINCREMENT: an offset is not used again even when the last rows are gone.

@@ -1,4 +1,4 @@
-"""What the daemon keeps of its own: schedules, the ledger of their ticks, and outputs too long for the log."""
+"""Migration 2: tables of schedules, of the ledger of their ticks, and of outputs too long for the log."""
 
 import apsw
 

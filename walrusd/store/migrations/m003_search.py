@@ -1,4 +1,4 @@
-"""The index of what was said, filled with what is there: the one step that takes long in a large log."""
+"""Migration 3: the search index, filled from the log; the one migration that takes long for a large log."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from walrusd.store.searchable_text import searchable_text
 from walrusd.store.tokenizer import isolate_characters
 
 TOKENIZER = "unicode61 remove_diacritics 2"
-"""Words whatever their case and their accents."""
+"""FTS5 tokenizer options: words match whatever their case and accents."""
 
-# The text itself stays in the event and nowhere else; a row's id is the offset of its event. Deleting is by that id.
+# The text is stored only in the event; the id of a row is the offset of its event, and rows are deleted by that id.
 TABLES = f"""
 CREATE VIRTUAL TABLE said USING fts5 (text, content='', contentless_delete=1, tokenize='{TOKENIZER}');
 """

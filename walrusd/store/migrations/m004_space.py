@@ -1,4 +1,4 @@
-"""What lets space be given back: long texts kept once, who reads on from whom, and what waits to be thrown away."""
+"""Migration 4: tables for freeing space: deduplicated texts, forks, sessions to be swept, and the hash chain."""
 
 import apsw
 
