@@ -1,5 +1,7 @@
-"""A process that imports a document and kills itself at the n-th write, for every n until it survives: before the
-write, and when it is durable and nobody knows. Each has a folder of its own in that of the argument, with its database.
+"""A process that imports a document and is killed at the n-th write, for every n until the import completes.
+
+It is killed before the write, and again after the commit but before the acknowledgement. Each run has its own database
+in a subfolder of the folder given as the argument.
 """
 
 import os
@@ -22,22 +24,22 @@ from walrusd.store.contract import Write
 from walrusd.store.sqlite import SqliteLog
 
 TURNS = 100
-"""Of three events each: more than one transaction of the session's own."""
+"""Number of turns with three events each: more than one transaction for the session's own events."""
 
 
 def large_document() -> ExportDict:
-    """With an ancestor, an output and keys."""
+    """Returns a document with an ancestor, an output and idempotency keys."""
     older = SessionLogBuilder(1)
     older.add_tool_turn("what is there?")
     younger = older.fork(2)
     for number in range(TURNS):
-        younger.add_turn(f"said {number}", key=f"key {number}")
+        younger.add_turn(f"message {number}", key=f"key {number}")
     return build_document(older, younger, outputs=[LONG_OUTPUT])
 
 
 class KilledImportLog(SqliteLog):
     kill_at_write = 0
-    """The number of the write that ends the process."""
+    """Number of the write at which the process is killed."""
     kill_after_commit = False
 
     def submit(self, write: Write) -> None:
@@ -58,7 +60,10 @@ async def run_import(folder: Path, kill_at_write: int, *, after_commit: bool) ->
 
 
 def survives(folder: Path, kill_at_write: int, *, after_commit: bool) -> bool:
-    """Forked for speed: the imports are paid once. Nothing runs in this process that a fork could break."""
+    """Runs the import in a forked child, so that modules are loaded once; returns True if the child completes.
+
+    This process has no threads, so forking it is safe.
+    """
     folder.mkdir()
     child = os.fork()
     if not child:
@@ -69,6 +74,6 @@ def survives(folder: Path, kill_at_write: int, *, after_commit: bool) -> bool:
 
 if __name__ == "__main__":
     for after in (False, True):
-        made = (survives(Path(sys.argv[1]) / f"{after} {dies}", dies, after_commit=after) for dies in count(1))
-        while not next(made):
+        runs = (survives(Path(sys.argv[1]) / f"{after} {at}", at, after_commit=after) for at in count(1))
+        while not next(runs):
             pass

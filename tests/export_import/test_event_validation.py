@@ -1,4 +1,4 @@
-"""Events that each can be read, and that walrusd never writes: what would spoil a conversation, or a sum, for good."""
+"""Events that can be decoded but that walrusd never writes are refused: they would break a conversation or a total."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +30,11 @@ def valid_document() -> ExportDict:
 
 
 def change_event(number: int, /, **fields: object) -> EventChange:
-    return lambda told: told["events"][number].update(fields)
+    return lambda document: document["events"][number].update(fields)
 
 
 def remove_field(number: int, name: str) -> EventChange:
-    return lambda told: told["events"][number].pop(name)
+    return lambda document: document["events"][number].pop(name)
 
 
 def usage_fields(**fields: int) -> ExportDict:
@@ -52,12 +52,12 @@ def empty_call_ids(document: ExportDict) -> None:
 
 
 def add_checkpoint(name: str) -> EventChange:
-    def mark(told: ExportDict) -> None:
+    def append_checkpoint(document: ExportDict) -> None:
         common = {"ts": 9.0, "session": 8, "turn": None}
-        told["events"].append({"seq": 13, "type": "checkpoint_created", **common, "name": name, "at": 3})
-        told["session"]["last_seq"] = 13
+        document["events"].append({"seq": 13, "type": "checkpoint_created", **common, "name": name, "at": 3})
+        document["session"]["last_seq"] = 13
 
-    return mark
+    return append_checkpoint
 
 
 def remove_agent_name(document: ExportDict) -> None:
@@ -65,67 +65,67 @@ def remove_agent_name(document: ExportDict) -> None:
 
 
 INVALID_EVENTS: dict[str, tuple[EventChange, str]] = {
-    "two calls of one id": (duplicate_call_ids, "events[5].calls: the id 'c1' comes twice"),
-    "a call without an id": (empty_call_ids, "events[5].calls: one has no id"),
-    "a message of nothing": (change_event(1, content=""), "events[1].content: it is empty"),
-    "a message of no parts": (change_event(1, content=[]), "events[1].content: it is empty"),
-    "a number beyond counting": (
+    "two calls of one id": (duplicate_call_ids, "events[5].calls: the id 'c1' occurs twice"),
+    "a call without an id": (empty_call_ids, "events[5].calls: a call has no id"),
+    "an empty message": (change_event(1, content=""), "events[1].content: it is empty"),
+    "a message without parts": (change_event(1, content=[]), "events[1].content: it is empty"),
+    "a number out of range": (
         change_event(2, duration_ms=10**30),
-        f"events[2].duration_ms: {10**30} is not from 0 to {MAX_INTEGER - 1:,}",
+        f"events[2].duration_ms: {10**30} is not between 0 and {MAX_INTEGER - 1:,}",
     ),
-    "one within": (
+    "a nested number out of range": (
         change_event(2, usage=usage_fields(output=MAX_INTEGER)),
-        f"events[2].usage.output: {MAX_INTEGER} is not from 0 to",
+        f"events[2].usage.output: {MAX_INTEGER} is not between 0 and",
     ),
-    "fewer than none": (change_event(2, usage=usage_fields(input=-5)), "events[2].usage.input: -5 is not from 0"),
-    "money that comes back": (change_event(2, cost_usd=-0.5), "events[2].cost_usd: -0.5 is not from 0"),
-    "money without end": (change_event(2, cost_usd=1e308), "events[2].cost_usd: 1e+308 is not from 0"),
-    "a sum beyond counting": (
-        lambda told: [told["events"][number].update(usage=HUGE_USAGE) for number in (2, 3, 5)],
-        f"events[5].usage: with those before it, it comes to over {MAX_INTEGER - 1:,}",
+    "a negative number": (change_event(2, usage=usage_fields(input=-5)), "events[2].usage.input: -5 is not between 0"),
+    "a negative cost": (change_event(2, cost_usd=-0.5), "events[2].cost_usd: -0.5 is not between 0"),
+    "an infinite cost": (change_event(2, cost_usd=1e308), "events[2].cost_usd: 1e+308 is not between 0"),
+    "a total out of range": (
+        lambda document: [document["events"][number].update(usage=HUGE_USAGE) for number in (2, 3, 5)],
+        f"events[5].usage: the total up to here exceeds {MAX_INTEGER - 1:,}",
     ),
-    "no time": (remove_field(1, "ts"), "events[1].ts: it is missing"),
-    "no turn": (remove_field(0, "turn"), "events[0].turn: it is missing"),
-    "no sender": (remove_field(1, "sender"), "events[1].sender: it is missing"),
-    "no usage": (remove_field(2, "usage"), "events[2].usage: it is missing"),
-    "a time in year ten thousand somewhere": (change_event(2, ts=MAX_TIMESTAMP + 1), "events[2].ts: "),
-    "another last word": (
+    "no time": (remove_field(1, "ts"), "events[1].ts: the field is missing"),
+    "no turn": (remove_field(0, "turn"), "events[0].turn: the field is missing"),
+    "no sender": (remove_field(1, "sender"), "events[1].sender: the field is missing"),
+    "no usage": (remove_field(2, "usage"), "events[2].usage: the field is missing"),
+    "a time in the year 10,000 in some time zone": (change_event(2, ts=MAX_TIMESTAMP + 1), "events[2].ts: "),
+    "another final text": (
         change_event(3, text="Bye."),
-        "events[3].text: it is 'Bye.', and 'I heard one.' by the events",
+        "events[3].text: it is 'Bye.', but 'I heard one.' by the events",
     ),
-    "another sum": (change_event(3, usage=usage_fields(input=5)), "events[3].usage: it is Usage(input=5,"),
-    "another price": (change_event(3, cost_usd=9.0), "events[3].cost_usd: it is 9.0, and None by the events"),
-    "more rounds": (change_event(3, rounds=7), "events[3].rounds: it is 7, and 1 by the events"),
-    "more calls": (change_event(9, count=7), "events[9].count: it is 7, and 1 by the events"),
-    "another tool at work": (change_event(7, name="bash"), "events[7].name: it is 'bash', and 'look' by the events"),
-    "another tool's result": (change_event(8, name="bash"), "events[8].name: it is 'bash', and 'look' by the events"),
-    "a checkpoint like a seq": (add_checkpoint("5"), "events[12].name: '5' is a number"),
-    "a checkpoint that clears the screen": (
+    "another usage": (change_event(3, usage=usage_fields(input=5)), "events[3].usage: it is Usage(input=5,"),
+    "another cost": (change_event(3, cost_usd=9.0), "events[3].cost_usd: it is 9.0, but None by the events"),
+    "more rounds": (change_event(3, rounds=7), "events[3].rounds: it is 7, but 1 by the events"),
+    "more calls": (change_event(9, count=7), "events[9].count: it is 7, but 1 by the events"),
+    "another tool started": (change_event(7, name="bash"), "events[7].name: it is 'bash', but 'look' by the events"),
+    "another tool's result": (change_event(8, name="bash"), "events[8].name: it is 'bash', but 'look' by the events"),
+    "a checkpoint named like a seq": (add_checkpoint("5"), "events[12].name: '5' is a number"),
+    "a checkpoint with control characters": (
         add_checkpoint("\x1b[2J"),
         "events[12].name: '\\x1b[2J' has misplaced white space",
     ),
-    "a checkpoint without name": (add_checkpoint(""), "events[12].name: it is empty"),
-    "a key of nothing": (change_event(1, key=""), "events[1].key: it is empty"),
-    "an agent without name": (remove_agent_name, "events[0].agent: it is empty"),
+    "a checkpoint without a name": (add_checkpoint(""), "events[12].name: it is empty"),
+    "an empty key": (change_event(1, key=""), "events[1].key: it is empty"),
+    "an agent without a name": (remove_agent_name, "events[0].agent: it is empty"),
 }
 
 
 @pytest.mark.parametrize("name", INVALID_EVENTS)
 async def test_an_invalid_event_is_refused(name: str, tmp_path: Path) -> None:
-    spoil, expected = INVALID_EVENTS[name]
-    told = valid_document()
-    spoil(told)
+    change, expected = INVALID_EVENTS[name]
+    document = valid_document()
+    change(document)
     log = await SqliteDisk(tmp_path).open()
     with pytest.raises(Problem) as caught:
-        await import_text(log, encode_document(told))
+        await import_text(log, encode_document(document))
     assert expected in caught.value.message, caught.value.message
     await log.aclose()
 
 
 async def test_fields_that_an_older_walrusd_did_not_write_are_optional(tmp_path: Path) -> None:
-    told = valid_document()
+    document = valid_document()
     for number, name in ((1, "timeout_s"), (3, "messages"), (9, "messages")):
-        del told["events"][number][name]
+        del document["events"][number][name]
     log = await SqliteDisk(tmp_path).open()
-    assert (await import_text(log, encode_document(told))).session == 1
+    assert (await import_text(log, encode_document(document))).session == 1
     await log.aclose()

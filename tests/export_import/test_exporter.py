@@ -1,4 +1,4 @@
-"""What is said of a session while it is exported: in pieces of whole characters, and to the end or not at all."""
+"""An export is sent in chunks of whole characters, and it completes or fails."""
 
 import json
 
@@ -25,32 +25,32 @@ from walrusd.store.memory import MemoryLog
 @pytest.mark.parametrize("sign", ["a", "é", "€", "🦭"])
 @pytest.mark.parametrize("lead", range(4))
 async def test_chunks_end_with_whole_characters_and_respect_the_limit(sign: str, lead: int) -> None:
-    said: list[str] = []
+    chunks: list[str] = []
 
-    async def say(piece: str) -> None:  # noqa: ASYNC124 - what it is handed to awaits it
-        said.append(piece)
+    async def send_chunk(chunk: str) -> None:  # noqa: ASYNC124 - the chunker awaits it
+        chunks.append(chunk)
 
-    pieces, text = Utf8Chunker(say), "x" * lead + sign * (2 * MAX_CHUNK_CHARS)
+    chunker, text = Utf8Chunker(send_chunk), "x" * lead + sign * (2 * MAX_CHUNK_CHARS)
     for at in range(0, len(text.encode()), 100_003):
-        await pieces.add(text.encode()[at : at + 100_003])
-    assert await pieces.finish() == len(text.encode())
-    assert "".join(said) == text
-    assert max(map(len, said)) <= MAX_CHUNK_CHARS
+        await chunker.add(text.encode()[at : at + 100_003])
+    assert await chunker.finish() == len(text.encode())
+    assert "".join(chunks) == text
+    assert max(map(len, chunks)) <= MAX_CHUNK_CHARS
 
 
 async def test_an_output_of_many_pages_is_exported_whole() -> None:
     large = "é" * OUTPUT_PAGE_BYTES + "x" * OUTPUT_PAGE_BYTES + '"\\\n\x00'
     chat = SessionLogBuilder(1)
     chat.add_tool_turn("what is there?")
-    told = build_document(chat, outputs=[large])
-    told["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
+    document = build_document(chat, outputs=[large])
+    document["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
     log = MemoryLog()
-    await import_text(log, encode_document(told))
-    assert json.loads((await export_to_text(log, 1))[0])["outputs"] == told["outputs"]
+    await import_text(log, encode_document(document))
+    assert json.loads((await export_to_text(log, 1))[0])["outputs"] == document["outputs"]
 
 
 class DeletingLog(MemoryLog):
-    """Throws the session away, or the outputs, when it has given so many pages."""
+    """A store that deletes the session after two pages, or the outputs while they are read."""
 
     pages_left = 2
     deletes = "session"
@@ -94,10 +94,10 @@ async def test_an_output_deleted_during_the_export_fails_the_export() -> None:
     large = LONG_OUTPUT * 1000
     chat = SessionLogBuilder(1)
     chat.add_tool_turn("what is there?")
-    told = build_document(chat, outputs=[large])
-    told["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
+    document = build_document(chat, outputs=[large])
+    document["events"][5]["ref"] = StoredOutput.from_body(large.encode()).ref
     log = DeletingLog()
     log.deletes = "outputs"
-    await import_text(log, encode_document(told))
-    with pytest.raises(Problem, match="was thrown away while it was exported"):
+    await import_text(log, encode_document(document))
+    with pytest.raises(Problem, match="was deleted while it was exported"):
         await export_to_text(log, 1)

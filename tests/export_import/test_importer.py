@@ -1,4 +1,4 @@
-"""A session that has come: told of in the same transaction, and as new here as it is, however old it is elsewhere."""
+"""An imported session is announced by an event in the same transaction, and its retention starts at the import."""
 
 import json
 
@@ -17,7 +17,7 @@ async def test_session_imported_comes_after_all_events_of_the_session(disk: LogD
     log = await disk.open()
     chat = SessionLogBuilder(1)
     chat.add_turn("one")
-    made = await import_text(log, encode_document(build_document(chat)))
+    result = await import_text(log, encode_document(build_document(chat)))
     page = await log.stream_page(StreamFilter(), 0, log.last_offset(), 100)
     assert [(row.seq, row.offset) for row in page.rows] == [(1, 1), (2, 2), (3, 3), (4, 4), (0, 5)]
     assert json.loads(page.rows[-1].body) == {
@@ -25,28 +25,26 @@ async def test_session_imported_comes_after_all_events_of_the_session(disk: LogD
         "ts": IMPORTED_AT,
         "session": None,
         "turn": None,
-        "imported": made.session,
+        "imported": result.session,
         "agent": "walrus",
     }
     assert [row.offset for row in await log.events(DAEMON_SESSION, 0, 10)] == [5]
     await log.aclose()
 
 
-@pytest.mark.parametrize("closed_there", [5.0, MAX_TIMESTAMP])
-async def test_retention_of_an_imported_closed_session_counts_from_the_import(
-    disk: LogDisk, closed_there: float
-) -> None:
+@pytest.mark.parametrize("closed_at", [5.0, MAX_TIMESTAMP])
+async def test_retention_of_an_imported_closed_session_counts_from_the_import(disk: LogDisk, closed_at: float) -> None:
     log = await disk.open()
     chat = SessionLogBuilder(1)
     chat.append(SessionClosed(by="me"))
-    told = build_document(chat)
-    told["events"][-1]["ts"] = closed_there
-    made = await import_text(log, encode_document(told))
-    assert made.session is not None
+    document = build_document(chat)
+    document["events"][-1]["ts"] = closed_at
+    result = await import_text(log, encode_document(document))
+    assert result.session is not None
     assert await log.closed_sessions(IMPORTED_AT, target_bytes=1, limit=10) == []
     (closed,) = await log.closed_sessions(IMPORTED_AT + 1, target_bytes=1, limit=10)
-    assert (closed.session, closed.closed_at) == (made.session, IMPORTED_AT)
-    outline = await log.session_state(made.session)
-    assert outline is not None
-    assert outline.updated_at == closed_there
+    assert (closed.session, closed.closed_at) == (result.session, IMPORTED_AT)
+    state = await log.session_state(result.session)
+    assert state is not None
+    assert state.updated_at == closed_at
     await log.aclose()

@@ -1,4 +1,4 @@
-"""An import that is cut off, by a kill or by a disk that fails, has left the whole session or nothing."""
+"""An import that is interrupted by a kill, a full disk or a cancellation leaves the complete session or nothing."""
 
 import json
 import os
@@ -28,27 +28,27 @@ async def test_killed_at_any_write_an_import_leaves_the_whole_session_or_nothing
     outcomes: dict[str, list[bool]] = {"False": [], "True": []}
     for folder in runs_by_write(tmp_path):
         log = await SqliteDisk(folder).open()
-        whole = await is_whole(log)
+        complete = await is_complete(log)
         await log.sweep()
-        assert whole == await is_whole(log)
+        assert complete == await is_complete(log)
         await log.aclose()
-        if not whole:
-            assert nonempty_tables(folder) == set(), f"{folder.name} has left something"
-        outcomes[folder.name.split()[0]].append(whole)
+        if not complete:
+            assert nonempty_tables(folder) == set(), f"{folder.name} has left rows"
+        outcomes[folder.name.split()[0]].append(complete)
     writes = len(outcomes["False"]) - 1
     assert writes > 6
     assert outcomes == {"False": [False] * writes + [True], "True": [False] * (writes - 1) + [True, True]}
 
 
 def runs_by_write(folder: Path) -> list[Path]:
-    """By the number of the write at which it ended."""
-    return sorted(folder.iterdir(), key=lambda life: int(life.name.split()[1]))
+    """Returns the folders of the runs, sorted by the number of the write at which each was killed."""
+    return sorted(folder.iterdir(), key=lambda run: int(run.name.split()[1]))
 
 
-async def is_whole(log: Log) -> bool:
-    """Whether it is there."""
+async def is_complete(log: Log) -> bool:
+    """Returns True if the session is there; checks that it is complete then, and that nothing is listed otherwise."""
     found = await log.list_sessions(SessionFilter(include_closed=True))
-    hits = await log.search("said", limit=500)
+    hits = await log.search("message", limit=500)
     if not found:
         assert (hits, await log.unfinished_sessions(), await log.open_session_count()) == ([], [], 0)
         return False
@@ -59,25 +59,25 @@ async def is_whole(log: Log) -> bool:
 
 
 def nonempty_tables(folder: Path) -> set[str]:
-    """The tables that anything is in, but for the counters."""
+    """Returns the names of the tables with rows, except the counters."""
     db = apsw.Connection(SqliteDisk(folder).path)
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    ours = {name for name in tables if not name.startswith(("said_", "sqlite_"))} - {"counter"}
-    found = {name for name in ours if db.execute(f"SELECT EXISTS (SELECT 1 FROM {name})").get}
+    table_names = {name for name in tables if not name.startswith(("said_", "sqlite_"))} - {"counter"}
+    found = {name for name in table_names if db.execute(f"SELECT EXISTS (SELECT 1 FROM {name})").get}
     db.close()
     return found
 
 
 class FullDiskLog(MemoryLog):
-    """Its disk is full from the n-th write on."""
+    """A store whose disk is full from the n-th write on."""
 
     def __init__(self, writes: int) -> None:
         super().__init__()
-        self._left = writes
+        self._writes_left = writes
 
     def submit(self, write: Write) -> None:
-        self._left -= 1
-        self.fail_with = StorageFull("the disk is full") if self._left <= 0 else None
+        self._writes_left -= 1
+        self.fail_with = StorageFull("the disk is full") if self._writes_left <= 0 else None
         super().submit(write)
 
 
@@ -86,14 +86,14 @@ async def test_a_disk_that_is_full_at_any_write_leaves_nothing() -> None:
         log = FullDiskLog(writes)
         kind = await import_problem_kind(log)
         if kind is None:
-            assert await is_whole(log)
+            assert await is_complete(log)
             assert writes > 6
             return
-        assert (kind, await is_whole(log)) == ("storage_full", False)
+        assert (kind, await is_complete(log)) == ("storage_full", False)
         await log.sweep()
         check_empty(log)
         assert (log.tables.unlisted_sessions, log.tables.outputs, log.importing_sessions) == (set(), {}, set())
-    pytest.fail("it never succeeded")
+    pytest.fail("the import never succeeded")
 
 
 async def import_problem_kind(log: Log) -> str | None:
@@ -105,13 +105,13 @@ async def import_problem_kind(log: Log) -> str | None:
 
 
 def check_empty(log: MemoryLog) -> None:
-    """The twin has a place for a session that a refused write was for; nothing is in it."""
-    for kept in log.tables.sessions.values():
-        assert (kept.session_state, kept.rows, kept.outputs) == (None, [], set())
+    """Asserts that the store has no rows; it may have empty tables of a session whose write failed."""
+    for tables in log.tables.sessions.values():
+        assert (tables.session_state, tables.rows, tables.outputs) == (None, [], set())
 
 
 class CancellingLog(MemoryLog):
-    """Its third write cancels whoever asked for it."""
+    """A store that cancels `scope` at its third write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,9 +131,9 @@ async def test_a_cancelled_import_stops_and_is_swept() -> None:
         await import_text(log, encode_document(large_document()))
     assert log.scope.cancelled_caught
     assert log.importing_sessions == set()
-    assert not await is_whole(log)
+    assert not await is_complete(log)
     assert (await log.sweep()).events > 0
-    assert not await is_whole(log)
+    assert not await is_complete(log)
     assert (log.tables.unlisted_sessions, log.tables.sessions) == (set(), {})
 
 
@@ -144,13 +144,13 @@ async def test_a_concurrent_sweep_removes_nothing_of_an_import(disk: LogDisk) ->
     async def sweep() -> None:
         nonlocal swept
         while True:
-            taken = await log.sweep()
-            swept += taken.events + taken.outputs
+            stats = await log.sweep()
+            swept += stats.events + stats.outputs
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sweep)
         await import_text(log, encode_document(large_document()))
         nursery.cancel_scope.cancel()
-    assert (await is_whole(log), swept) == (True, 0)
+    assert (await is_complete(log), swept) == (True, 0)
     await log.aclose()

@@ -1,4 +1,4 @@
-"""Every kind of document that is none is refused with words that say where, and leaves no trace."""
+"""Every kind of invalid document is refused with an error that names the location, and leaves no rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,22 +38,22 @@ def problem_detail(problem: Problem) -> str:
 
 
 def change_event(number: int, /, **fields: object) -> DocumentChange:
-    """Other fields of an event of the session's own."""
-    return lambda told: told["events"][number].update(fields)
+    """Returns a change of fields of one of the session's own events."""
+    return lambda document: document["events"][number].update(fields)
 
 
 def change_member(name: str, **fields: object) -> DocumentChange:
-    return lambda told: told[name].update(fields)
+    return lambda document: document[name].update(fields)
 
 
 def remove(*path: Any) -> DocumentChange:
-    def spoil(told: ExportDict) -> None:
-        *way, last = path
-        for step in way:
-            told = told[step]
-        del told[last]
+    def change(document: ExportDict) -> None:
+        *parents, last = path
+        for step in parents:
+            document = document[step]
+        del document[last]
 
-    return spoil
+    return change
 
 
 def nest_too_deeply(document: ExportDict) -> None:
@@ -64,7 +64,7 @@ def nest_too_deeply(document: ExportDict) -> None:
 
 
 def duplicate_item(name: str, at: int = 0) -> DocumentChange:
-    return lambda told: told[name].append(told[name][at])
+    return lambda document: document[name].append(document[name][at])
 
 
 def cut_within_a_turn(document: ExportDict) -> None:
@@ -82,132 +82,156 @@ def lengthen_output(document: ExportDict) -> None:
 
 
 INVALID_DOCUMENTS: dict[str, tuple[DocumentChange, str]] = {
-    "an older version": (lambda told: told.update(walrus_export=0), "walrus_export: there is no version 0"),
-    "a version in words": (lambda told: told.update(walrus_export="1"), "walrus_export: Expected `int`, got `str`"),
-    "no version": (remove("walrus_export"), "walrus_export: it is missing"),
-    "an unknown member": (
-        lambda told: told.update(colour=1),
-        "colour: this walrusd does not know it; it knows walrus_",
+    "an older version": (lambda document: document.update(walrus_export=0), "walrus_export: there is no version 0"),
+    "a version that is a string": (
+        lambda document: document.update(walrus_export="1"),
+        "walrus_export: Expected `int`, got `str`",
     ),
-    "a missing member": (remove("keys"), "keys: it is missing"),
-    "no list": (lambda told: told.update(events={}), "an array is missing"),
-    "no number": (lambda told: told.update(exported_at="now"), "exported_at: Expected `float`, got `str`"),
+    "no version": (remove("walrus_export"), "walrus_export: the field is missing"),
+    "an unknown member": (
+        lambda document: document.update(colour=1),
+        "colour: unknown field; this walrusd knows walrus_",
+    ),
+    "a missing member": (remove("keys"), "keys: the field is missing"),
+    "an object in place of a list": (lambda document: document.update(events={}), "an array is missing"),
+    "a string in place of a number": (
+        lambda document: document.update(exported_at="now"),
+        "exported_at: Expected `float`, got `str`",
+    ),
     "an unknown field of the session": (
         change_member("session", colour=1),
         "session: Object contains unknown field `colour`",
     ),
-    "another agent": (change_member("session", agent="a"), "session.agent: it is 'a', and 'walrus' by the events"),
-    "a turn that is not next": (
+    "a wrong agent": (change_member("session", agent="a"), "session.agent: it is 'a', but 'walrus' by the events"),
+    "a wrong number of the turn left out": (
         change_member("session", turn_left_out=9),
-        "session.turn_left_out: it is 9, and 2 turns are",
+        "session.turn_left_out: it is 9, but the document has 2 turns",
     ),
-    "the last event missing": (remove("events", -1), "events: they end within turn 2: it has no done"),
-    "the last turn missing": (lambda told: told.update(events=told["events"][:4]), "session.last_seq: it is 12, and 4"),
-    "no events": (lambda told: told.update(events=[]), "events: there is none"),
-    "ends in a turn": (cut_within_a_turn, "events: they end within turn 2: it has no done"),
-    "an event that is no object": (lambda told: told["events"].insert(3, 7), "events[3]: Expected `object`, got `int`"),
+    "the last event missing": (remove("events", -1), "events: they end within turn 2, which has no done event"),
+    "the last turn missing": (
+        lambda document: document.update(events=document["events"][:4]),
+        "session.last_seq: it is 12, but 4",
+    ),
+    "no events": (lambda document: document.update(events=[]), "events: there are no events"),
+    "ends in a turn": (cut_within_a_turn, "events: they end within turn 2, which has no done event"),
+    "an event that is no object": (
+        lambda document: document["events"].insert(3, 7),
+        "events[3]: Expected `object`, got `int`",
+    ),
     "no type": (remove("events", 3, "type"), "events[3]: Object missing required field `type`"),
-    "a type of tomorrow": (change_event(3, type="x"), "events[3]: Invalid value 'x' - at `$.type`"),
+    "an unknown type": (change_event(3, type="x"), "events[3]: Invalid value 'x' - at `$.type`"),
     "a live event": (change_event(3, type="text_delta"), "events[3]: Invalid value 'text_delta' - at `$.type`"),
     "a wrong type": (change_event(2, round="one"), "events[2]: Expected `int`, got `str` - at `$.round`"),
-    "an unknown field": (change_event(2, colour="red"), "events[2].colour: this walrusd does not know it"),
-    "an unknown field within": (
-        lambda told: told["events"][5]["calls"][0].update(colour=1),
-        "events[5].calls[0].colour: this walrusd does not know it",
+    "an unknown field": (change_event(2, colour="red"), "events[2].colour: unknown field"),
+    "a nested unknown field": (
+        lambda document: document["events"][5]["calls"][0].update(colour=1),
+        "events[5].calls[0].colour: unknown field",
     ),
-    "an offset": (change_event(2, offset=9), "events[2].offset: an event of a document has none"),
-    "a gap": (remove("events", 2), "events[2].seq: it is 4; events are numbered from 1 without gaps, so here 3"),
+    "an offset": (change_event(2, offset=9), "events[2].offset: an exported event has no offset"),
+    "a gap": (remove("events", 2), "events[2].seq: it is 4, not 3; events are numbered from 1 without gaps"),
     "no seq": (remove("events", 2, "seq"), "events[2].seq: it is None"),
     "another session's event": (
         change_event(2, session=3),
-        "events[2].session: it is 3, and 8 in the events before it",
+        "events[2].session: it is 3, but 8 in the events before it",
     ),
-    "no session": (change_event(0, session=None), "events[0].session: it is None, and 0"),
-    "another turn": (change_event(2, turn=7), "events[2].turn: it is 7, and follows in 1"),
-    "a time before all times": (change_event(2, ts=-1), "events[2].ts: -1.0 is no time"),
-    "a time that no calendar has": (change_event(2, ts=1e300), "events[2].ts: 1e+300 is no time"),
-    "no beginning": (
+    "no session": (change_event(0, session=None), "events[0].session: it is None, but 0"),
+    "a wrong turn": (change_event(2, turn=7), "events[2].turn: it is 7, but must be 1 here"),
+    "a negative time": (change_event(2, ts=-1), "events[2].ts: -1.0 is not a valid time"),
+    "a time out of range": (change_event(2, ts=1e300), "events[2].ts: 1e+300 is not a valid time"),
+    "no session_created": (
         change_event(0, type="checkpoint_created", name="a", at=1),
-        "events[0].agent: this walrusd does not know",
+        "events[0].agent: unknown field",
     ),
-    "a title too long for a list": (
+    "a title that is too long": (
         change_event(0, title="x" * 2000),
-        "events[0].title: it is 2,000 characters long; at most",
+        "events[0].title: it is 2,000 characters long; the limit",
     ),
-    "a key too long": (
+    "a key that is too long": (
         change_event(1, key="x" * 300),
-        "events[1].key: it is 300 characters long; at most 256 are taken",
+        "events[1].key: it is 300 characters long; the limit is 256",
     ),
-    "an event that fits into no frame": (change_event(2, content="x" * 17_000_000), "events[2]: it takes 17,000,"),
-    "absurd nesting": (nest_too_deeply, "events[5]: it is nested too deeply"),
+    "an event larger than a frame": (change_event(2, content="x" * 17_000_000), "events[2]: it takes 17,000,"),
+    "nesting that is too deep": (nest_too_deeply, "events[5]: it is nested too deeply"),
     "two dones": (
-        lambda told: told["events"].insert(4, {**told["events"][3], "seq": 5}),
+        lambda document: document["events"].insert(4, {**document["events"][3], "seq": 5}),
         "done may not follow in state",
     ),
     "a result twice": (
-        lambda told: told["events"].insert(9, {**told["events"][8], "seq": 10}),
+        lambda document: document["events"].insert(9, {**document["events"][8], "seq": 10}),
         "events[9]: session 8: tool_result may not follow in state executing_tool: call c1 is not open",
     ),
     "an unpaired call": (remove("events", 8), "events[8].seq: it is 10"),
-    "a call that nobody made": (
+    "the result of an unknown call": (
         change_event(8, call_id="c9"),
         "tool_result may not follow in state executing_tool: call c9",
     ),
-    "a wrong count of messages": (change_event(3, messages=99), "events[3].messages: there are 9 by then, not 99"),
-    "no ancestors": (lambda told: told.update(ancestors=[]), "ancestors: the oldest goes on from session 5, which is"),
-    "the oldest missing": (remove("ancestors", 0), "ancestors: the oldest goes on from session 3, which is missing"),
-    "an ancestor too short": (
-        ancestor_cut_short,
-        "the parent of session 5: it is session 3 up to seq 12, and before it",
+    "a wrong count of messages": (
+        change_event(3, messages=99),
+        "events[3].messages: there are 9 messages by then, not 99",
     ),
-    "an upto that lies": (
-        lambda told: told["ancestors"][0].update(upto=3),
+    "no ancestors": (
+        lambda document: document.update(ancestors=[]),
+        "ancestors: the oldest is a fork of session 5, which is",
+    ),
+    "the oldest missing": (remove("ancestors", 0), "ancestors: the oldest is a fork of session 3, which is missing"),
+    "an ancestor without its last event": (
+        ancestor_cut_short,
+        "the parent of session 5: it is session 3 up to seq 12, but the log before it",
+    ),
+    "a wrong upto": (
+        lambda document: document["ancestors"][0].update(upto=3),
         "ancestors[0].upto: the events end at seq 12",
     ),
-    "a session that lies": (
-        lambda told: told["ancestors"][0].update(session=4),
-        "ancestors[0].session: it is not that",
+    "a wrong session of an ancestor": (
+        lambda document: document["ancestors"][0].update(session=4),
+        "ancestors[0].session: its events are of session 3",
     ),
-    "ancestors in another order": (lambda told: told["ancestors"].reverse(), "ancestors: the oldest goes on from"),
+    "ancestors in another order": (
+        lambda document: document["ancestors"].reverse(),
+        "ancestors: the oldest is a fork of",
+    ),
     "an unknown field of an ancestor": (
-        lambda told: told["ancestors"][1].update(x=1),
-        "ancestors[1].x: this walrusd does",
+        lambda document: document["ancestors"][1].update(x=1),
+        "ancestors[1].x: unknown field",
     ),
-    "an ancestor without events": (remove("ancestors", 1, "events"), "ancestors[1].events: it is missing"),
-    "an output that is another": (lengthen_output, "outputs[0].ref: it does not follow from the text"),
-    "an output twice": (duplicate_item("outputs"), "outputs[1].ref: it comes twice"),
-    "an output of nobody": (
-        lambda told: told["outputs"].append({"ref": "2d711642b726b04401627ca9fbac32f5", "text": "x"}),
-        "outputs[1].ref: no tool_result names it",
+    "an ancestor without events": (remove("ancestors", 1, "events"), "ancestors[1].events: the field is missing"),
+    "a changed output": (lengthen_output, "outputs[0].ref: it is not the hash of the text"),
+    "an output twice": (duplicate_item("outputs"), "outputs[1].ref: it occurs twice"),
+    "an output without a reference": (
+        lambda document: document["outputs"].append({"ref": "2d711642b726b04401627ca9fbac32f5", "text": "x"}),
+        "outputs[1].ref: no tool_result refers to it",
     ),
-    "a key twice": (duplicate_item("keys"), "keys[1].key: it comes twice"),
-    "a key of nobody": (
-        lambda told: told["keys"][0].update(key="z"),
-        "keys: they are not those of the messages: 'k' is",
+    "a key twice": (duplicate_item("keys"), "keys[1].key: it occurs twice"),
+    "a key without a message": (
+        lambda document: document["keys"][0].update(key="z"),
+        "keys: they differ from the keys of the messages: 'k' is",
     ),
-    "a key without digest": (lambda told: told["keys"][0].update(digest="0"), "keys[0]: Expected `str` matching regex"),
-    "a key used twice": (change_event(4, key="k"), "events[4].key: 'k' was used before"),
+    "a key without digest": (
+        lambda document: document["keys"][0].update(digest="0"),
+        "keys[0]: Expected `str` matching regex",
+    ),
+    "a key used twice": (change_event(4, key="k"), "events[4].key: 'k' was used by an earlier message"),
 }
 
 
 @pytest.mark.parametrize("name", INVALID_DOCUMENTS)
 async def test_an_invalid_document_is_refused(name: str, tmp_path: Path) -> None:
-    spoil, expected = INVALID_DOCUMENTS[name]
-    told = three_generations()
-    spoil(told)
+    change, expected = INVALID_DOCUMENTS[name]
+    document = three_generations()
+    change(document)
     log = await SqliteDisk(tmp_path).open()
-    message = problem_detail(await import_problem(log, encode_document(told)))
+    message = problem_detail(await import_problem(log, encode_document(document)))
     assert expected in message, message
     await log.aclose()
     assert row_counts(tmp_path) == {}
 
 
 def row_counts(folder: Path) -> dict[str, int]:
-    """The tables that anything is in."""
+    """Returns the number of rows of each table that has any, except the counters."""
     db = apsw.Connection(SqliteDisk(folder).path)
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    ours = [name for name in tables if not name.startswith(("said_", "sqlite_")) and name != "counter"]
-    counts = {name: db.execute(f"SELECT count(*) FROM {name}").get for name in ours}
+    table_names = [name for name in tables if not name.startswith(("said_", "sqlite_")) and name != "counter"]
+    counts = {name: db.execute(f"SELECT count(*) FROM {name}").get for name in table_names}
     db.close()
     return {name: count for name, count in counts.items() if count}
 
@@ -215,14 +239,14 @@ def row_counts(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "the document: it is cut off behind character 0"),
+        ("", "the document: it is cut off after character 0"),
         ("hello", "the document: at character 1: an object is missing"),
         ("null", "the document: at character 1: an object is missing"),
-        ("{}", "ancestors: it is missing"),
-        (encode_document(three_generations())[:-1], "the document: it is cut off behind character"),
-        (encode_document(three_generations())[:3000], "the document: it is cut off behind character 3,000"),
-        (encode_document(three_generations()) + "{}", "there is more behind its end"),
-        ('{"walrus_export":1,"walrus_export":1}', "'walrus_export' comes twice"),
+        ("{}", "ancestors: the field is missing"),
+        (encode_document(three_generations())[:-1], "the document: it is cut off after character"),
+        (encode_document(three_generations())[:3000], "the document: it is cut off after character 3,000"),
+        (encode_document(three_generations()) + "{}", "there is text after its end"),
+        ('{"walrus_export":1,"walrus_export":1}', "'walrus_export' is repeated"),
         ('{"walrus_export":1,"version":"\\ud800"}', "version: "),
         ('{"walrus_export":' + "[" * 100_000, "it is nested too deeply"),
         ('{"events":[' + '{"a":' * 100_000, "it is nested too deeply"),
@@ -240,10 +264,10 @@ async def test_text_that_is_not_a_document_is_refused(text: str, expected: str, 
 
 async def test_a_newer_version_is_refused_before_anything_else_of_it_is_read(tmp_path: Path) -> None:
     log = await SqliteDisk(tmp_path).open()
-    problem = await import_problem(log, '{"walrus_export":2,"of_tomorrow":{}}')
+    problem = await import_problem(log, '{"walrus_export":2,"unknown_member":{}}')
     assert (problem.kind, problem.message) == (
         "not_available_yet",
-        "the document is of version 2, and this walrusd knows 1",
+        "the document has format version 2; this walrusd knows 1",
     )
     assert "as new as the one that exported it" in problem.hint
     await log.aclose()
@@ -272,8 +296,8 @@ def forked_from_a_call() -> ExportDict:
 
 
 def with_an_unrelated_ancestor() -> ExportDict:
-    stranger, chat = SessionLogBuilder(1), SessionLogBuilder(2)
-    return build_document(stranger, chat)
+    unrelated, chat = SessionLogBuilder(1), SessionLogBuilder(2)
+    return build_document(unrelated, chat)
 
 
 def with_another_count_at_the_fork() -> ExportDict:
@@ -294,32 +318,34 @@ def with_the_same_session_twice() -> ExportDict:
 def with_an_unpaired_call() -> ExportDict:
     chat = SessionLogBuilder(1)
     chat.append(UserMessage(content="look"), AssistantMessage(round=1, calls=(CALL,)), ToolCallsStart(calls=(CALL,)))
-    told = build_document(chat)
-    told["events"].append({"seq": 5, "type": "tool_calls_complete", "ts": 9, "session": 1, "turn": 1, "count": 1})
-    return told
+    document = build_document(chat)
+    document["events"].append({"seq": 5, "type": "tool_calls_complete", "ts": 9, "session": 1, "turn": 1, "count": 1})
+    return document
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("document", "expected"),
     [
-        (rewound_into_a_call(), "events[9]: no conversation goes on from seq 5: a tool call is open there"),
+        (rewound_into_a_call(), "events[9]: a conversation cannot continue from seq 5: a tool call is open there"),
         (rewound_to_another_count(), "events[4]: there are 0 messages up to seq 1, not 2"),
         (
             forked_from_a_call(),
-            "the parent of session 2: no conversation goes on from seq 4: a tool call is open there",
+            "the parent of session 2: a conversation cannot continue from seq 4: a tool call is open there",
         ),
         (
             with_an_unrelated_ancestor(),
-            "the parent of session 2: it is none, and before it comes session 1 up to seq 1",
+            "the parent of session 2: it is none, but the log before it is session 1 up to seq 1",
         ),
         (with_another_count_at_the_fork(), "the parent of session 2: there are 2 messages up to seq 4, not 7"),
-        (with_the_same_session_twice(), "ancestors: a session comes twice"),
+        (with_the_same_session_twice(), "ancestors: a session occurs twice"),
         (with_an_unpaired_call(), "tool_calls_complete may not follow in state processing: a tool call is still open"),
     ],
 )
-async def test_a_log_that_no_provider_would_accept_is_refused(told: ExportDict, expected: str, tmp_path: Path) -> None:
+async def test_a_log_that_no_provider_would_accept_is_refused(
+    document: ExportDict, expected: str, tmp_path: Path
+) -> None:
     log = await SqliteDisk(tmp_path).open()
-    message = problem_detail(await import_problem(log, encode_document(told)))
+    message = problem_detail(await import_problem(log, encode_document(document)))
     assert expected in message, message
     await log.aclose()
     assert row_counts(tmp_path) == {}

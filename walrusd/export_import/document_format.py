@@ -1,4 +1,4 @@
-"""An exported session as text: what it is made of, one piece after the other, and how it is taken apart again.
+"""The JSON document of an exported session: writes it piece by piece, and splits it into pieces again.
 
     {"walrus_export": 1, "exported_at": …, "version": …, "session": {…},
      "ancestors": [{"session": 3, "upto": 9, "events": [{"seq": 1, "type": …}, …]}, …],
@@ -20,16 +20,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class InvalidDocument(Exception):
-    """The document cannot be imported. Says where, and why."""
+    """Raised if a document cannot be imported; its text is the location and the reason."""
 
     def __init__(self, location: str, reason: object) -> None:
         super().__init__(f"{location}: {reason}")
 
 
 def encode_head(session_header: SessionHeader, exported_at: float, version: str) -> bytes:
-    """From its beginning on, up to the list of ancestors and into it."""
-    told = {"walrus_export": FORMAT_VERSION, "exported_at": exported_at, "version": version, "session": session_header}
-    return _encode(told)[:-1] + b',\n"ancestors":['
+    """Returns the beginning of the document, up to the opening bracket of the list of ancestors."""
+    head = {"walrus_export": FORMAT_VERSION, "exported_at": exported_at, "version": version, "session": session_header}
+    return _encode(head)[:-1] + b',\n"ancestors":['
 
 
 def begin_ancestor(session: int, upto: int, *, first: bool) -> bytes:
@@ -44,7 +44,7 @@ DOCUMENT_END = b"]}\n"
 
 
 def encode_events(rows: Sequence[EventRow]) -> bytes:
-    """A page of a log, each event as on the wire but for its offset; the first of all has no comma in front."""
+    """Returns a page of a log: events as on the wire, but without offset. Only seq 1 has no comma before it."""
     return b"".join(b'%b\n{"seq":%d,%b' % (b"," if row.seq > 1 else b"", row.seq, row.body[1:]) for row in rows)
 
 
@@ -64,14 +64,14 @@ def encode_key(used_key: ExportedKey, *, first: bool) -> bytes:
 
 
 class HeaderField(NamedTuple):
-    """One that stands for itself: walrus_export, exported_at, version, session."""
+    """A member of the document that is not a list: walrus_export, exported_at, version or session."""
 
     name: str
     text: str
 
 
 class AncestorField(NamedTuple):
-    """What is said of the ancestor at this place: session or upto."""
+    """The member `session` or `upto` of the ancestor at this index."""
 
     ancestor_index: int
     name: str
@@ -79,7 +79,7 @@ class AncestorField(NamedTuple):
 
 
 class EventPiece(NamedTuple):
-    """An event, of the session itself or of the ancestor at that place."""
+    """An event of the ancestor at `ancestor_index`, or of the session itself if that is None."""
 
     ancestor_index: int | None
     event_index: int
@@ -87,11 +87,13 @@ class EventPiece(NamedTuple):
 
     @property
     def location(self) -> str:
-        within = "" if self.ancestor_index is None else f"ancestors[{self.ancestor_index}]."
-        return f"{within}events[{self.event_index}]"
+        prefix = "" if self.ancestor_index is None else f"ancestors[{self.ancestor_index}]."
+        return f"{prefix}events[{self.event_index}]"
 
 
 class OutputPiece(NamedTuple):
+    """An element of the list of outputs."""
+
     output_index: int
     text: str
 
@@ -101,6 +103,8 @@ class OutputPiece(NamedTuple):
 
 
 class KeyPiece(NamedTuple):
+    """An element of the list of keys."""
+
     key_index: int
     text: str
 
@@ -117,55 +121,56 @@ ANCESTOR_FIELDS = ("session", "upto", "events")
 
 
 def read_pieces(read: Callable[[], str]) -> Iterator[Piece]:
-    """All pieces of the document, in the order in which they stand. Raises Bad for what is none.
+    """Yields all pieces of the document in their order. Raises InvalidDocument.
 
-    `read` gives the text, a part at a time, and "" at its end. All members are there when the last piece has come.
+    `read` returns the next part of the text, and "" at its end. After the last piece, it is certain that no member is
+    missing.
     """
-    cutter = JsonReader(read)
+    json_reader = JsonReader(read)
     try:
         missing = {*HEADER_FIELDS, *LIST_FIELDS}
-        for name in cutter.members():
+        for name in json_reader.members():
             _check_known(name, (*HEADER_FIELDS, *LIST_FIELDS), "")
             missing.discard(name)
             match name:
                 case "ancestors":
-                    yield from _read_ancestors(cutter)
+                    yield from _read_ancestors(json_reader)
                 case "events":
-                    yield from _read_events(cutter, None)
+                    yield from _read_events(json_reader, None)
                 case "outputs":
-                    yield from (OutputPiece(at, cutter.read_value()) for at in cutter.elements())
+                    yield from (OutputPiece(index, json_reader.read_value()) for index in json_reader.elements())
                 case "keys":
-                    yield from (KeyPiece(at, cutter.read_value()) for at in cutter.elements())
+                    yield from (KeyPiece(index, json_reader.read_value()) for index in json_reader.elements())
                 case _:
-                    yield HeaderField(name, cutter.read_value())
-        cutter.expect_end()
+                    yield HeaderField(name, json_reader.read_value())
+        json_reader.expect_end()
         _check_complete(missing, "")
     except MalformedJson as malformed:
         raise InvalidDocument("the document", malformed) from malformed
 
 
 def _read_ancestors(json_reader: JsonReader) -> Iterator[Piece]:
-    for at in json_reader.elements():
+    for index in json_reader.elements():
         missing = {*ANCESTOR_FIELDS}
         for name in json_reader.members():
-            _check_known(name, ANCESTOR_FIELDS, f"ancestors[{at}].")
+            _check_known(name, ANCESTOR_FIELDS, f"ancestors[{index}].")
             missing.discard(name)
             if name == "events":
-                yield from _read_events(json_reader, at)
+                yield from _read_events(json_reader, index)
             else:
-                yield AncestorField(at, name, json_reader.read_value())
-        _check_complete(missing, f"ancestors[{at}].")
+                yield AncestorField(index, name, json_reader.read_value())
+        _check_complete(missing, f"ancestors[{index}].")
 
 
 def _read_events(json_reader: JsonReader, ancestor_index: int | None) -> Iterator[EventPiece]:
-    return (EventPiece(ancestor_index, at, json_reader.read_value()) for at in json_reader.elements())
+    return (EventPiece(ancestor_index, index, json_reader.read_value()) for index in json_reader.elements())
 
 
 def _check_known(name: str, names: Sequence[str], prefix: str) -> None:
     if name not in names:
-        raise InvalidDocument(f"{prefix}{name[:80]}", f"this walrusd does not know it; it knows {', '.join(names)}")
+        raise InvalidDocument(f"{prefix}{name[:80]}", f"unknown field; this walrusd knows {', '.join(names)}")
 
 
 def _check_complete(missing: set[str], prefix: str) -> None:
     if missing:
-        raise InvalidDocument(prefix + min(missing), "it is missing")
+        raise InvalidDocument(prefix + min(missing), "the field is missing")

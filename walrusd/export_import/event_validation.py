@@ -1,4 +1,4 @@
-"""One event of a document: read, looked at by itself, and made the row of a log again."""
+"""Validates a single event of an exported document, and encodes it as a row of the log."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,17 +20,18 @@ from walrusd.export_import.document_format import EventPiece, InvalidDocument
 from walrusd.runtime.commands.fork_rewind import check_checkpoint_name
 
 MAX_EVENT_BYTES = MAX_FRAME - 64 * 1024
-"""Of an event: one that fits into no frame would end every attach."""
+"""Maximum bytes of an event: one that does not fit into a frame would break every attach."""
 MAX_DEPTH = 256
-"""Objects within objects, in the arguments of a call. Who reads a log has less room for them than who imports it."""
+"""Maximum nesting of objects and arrays in an event, as in the arguments of a call. Readers of a log support less
+nesting than the importer."""
 MAX_TIMESTAMP = 253_402_214_400.0
-"""The last day of the year 9999, wherever one is; no calendar goes further."""
+"""Maximum unix time: the last day of the year 9999 in every time zone; calendars do not go further."""
 MAX_NUMBER = 2**53 - 1
-"""Of a number: what any JSON reader keeps whole."""
+"""Maximum value of a number: every JSON reader represents it exactly."""
 _UNCHECKED_FIELDS = {"arguments", "opaque"}
-"""What models and their servers said. Nothing in it is counted."""
+"""Fields with data of models and their servers; no number in them is checked."""
 _MAX_LINE_CHARS, _MAX_NAME_CHARS = 1024, 256
-"""Characters of what stands in lists, and of keys and names, as protocol/README.md has them."""
+"""Maximum characters of texts shown in lists, and of keys and names, as in protocol/README.md."""
 
 Fields = dict[str, object]
 _decode = Decoder(Fields).decode
@@ -38,43 +39,43 @@ _encode = msgspec.json.Encoder().encode
 
 
 def validate_event(piece: EventPiece) -> AnySessionEvent:
-    """Raises Bad for one that no walrusd of this version writes."""
+    """Returns the event. Raises InvalidDocument if no walrusd of this version would write it."""
     fields = _decode_fields(piece)
     if (seq := fields.pop("seq", None)) != piece.event_index + 1:
         raise InvalidDocument(
             f"{piece.location}.seq",
-            f"it is {seq}; events are numbered from 1 without gaps, so here {piece.event_index + 1}",
+            f"it is {seq}, not {piece.event_index + 1}; events are numbered from 1 without gaps",
         )
     body = _encode(fields)
     if len(body) > MAX_EVENT_BYTES:
-        raise InvalidDocument(piece.location, f"it takes {len(body):,} bytes, and an event at most {MAX_EVENT_BYTES:,}")
+        raise InvalidDocument(piece.location, f"it takes {len(body):,} bytes; the limit is {MAX_EVENT_BYTES:,}")
     try:
         event = decode_row(body)
     except BadJson as error:
         raise InvalidDocument(piece.location, error) from error
     if "offset" in fields:
         raise InvalidDocument(
-            f"{piece.location}.offset", "an event of a document has none: that is the daemon's it came from"
+            f"{piece.location}.offset", "an exported event has no offset; each daemon assigns its own"
         )
-    known = _decode(encode(event))
-    if not fields.items() <= known.items():
-        _check_all_known(fields, known, piece.location)
+    decoded = _decode(encode(event))
+    if not fields.items() <= decoded.items():
+        _check_all_known(fields, decoded, piece.location)
     if piece.text.count("{") + piece.text.count("[") > MAX_DEPTH and _nesting_depth(fields) > MAX_DEPTH:
         raise InvalidDocument(piece.location, "it is nested too deeply")
     if not 0 <= event.ts <= MAX_TIMESTAMP:
-        raise InvalidDocument(f"{piece.location}.ts", f"{event.ts} is no time")
-    _check_fields(fields, known, piece.location)
-    for name, text, most in _bounded_texts(event):
-        if len(text) > most:
+        raise InvalidDocument(f"{piece.location}.ts", f"{event.ts} is not a valid time")
+    _check_fields(fields, decoded, piece.location)
+    for name, text, max_chars in _bounded_texts(event):
+        if len(text) > max_chars:
             raise InvalidDocument(
-                f"{piece.location}.{name}", f"it is {len(text):,} characters long; at most {most} are taken"
+                f"{piece.location}.{name}", f"it is {len(text):,} characters long; the limit is {max_chars}"
             )
     _check_content(event, piece.location)
     return event
 
 
 def encode_row(piece: EventPiece, new_ids: Mapping[int, int]) -> bytes:
-    """The body of its row, with the ids that the sessions have here. Only for an event that was checked."""
+    """Returns the body of the event's row, with the new ids of the sessions. The event must be validated."""
     fields = _decode_fields(piece)
     del fields["seq"]
     kind = fields.pop("type")
@@ -92,33 +93,33 @@ def _decode_fields(piece: EventPiece) -> Fields:
 
 
 def _as_int(value: object) -> int:
-    assert isinstance(value, int), "it was checked"
+    assert isinstance(value, int), "the event was validated"
     return value
 
 
 def _check_all_known(original: object, decoded: object, location: str) -> None:
-    """Raises Bad where something was told that is lost by reading it."""
+    """Raises InvalidDocument if the original has a field that decoding drops."""
     if isinstance(original, dict) and isinstance(decoded, dict):
         for name, value in original.items():
             if name not in decoded:
-                raise InvalidDocument(f"{location}.{name[:80]}", "this walrusd does not know it")
+                raise InvalidDocument(f"{location}.{name[:80]}", "unknown field")
             _check_all_known(value, decoded[name], f"{location}.{name[:80]}")
     elif isinstance(original, list) and isinstance(decoded, list):
-        for number, pair in enumerate(zip(original, decoded, strict=True)):
-            _check_all_known(*pair, f"{location}[{number}]")
+        for index, pair in enumerate(zip(original, decoded, strict=True)):
+            _check_all_known(*pair, f"{location}[{index}]")
 
 
 def _check_fields(original: Fields, decoded: Fields, location: str) -> None:
-    """Raises Bad where a field is left out, and where a number is none that is counted to.
+    """Raises InvalidDocument if a field is missing or a number is out of range.
 
-    What an older walrusd did not write yet is null.
+    A field that an older walrusd did not write is None after decoding and may be missing.
     """
     for name, value in decoded.items():
         if name not in original and (value is not None or name in ("session", "turn")):
-            raise InvalidDocument(f"{location}.{name}", "it is missing")
+            raise InvalidDocument(f"{location}.{name}", "the field is missing")
     for name, number in _iter_numbers(decoded):
         if not 0 <= number <= MAX_NUMBER:
-            raise InvalidDocument(f"{location}.{name}", f"{number} is not from 0 to {MAX_NUMBER:,}")
+            raise InvalidDocument(f"{location}.{name}", f"{number} is not between 0 and {MAX_NUMBER:,}")
 
 
 def _iter_numbers(fields: Fields) -> Iterator[tuple[str, float]]:
@@ -130,7 +131,7 @@ def _iter_numbers(fields: Fields) -> Iterator[tuple[str, float]]:
 
 
 def _check_content(event: AnySessionEvent, location: str) -> None:
-    """Raises Bad for what no provider takes, or no command of a person."""
+    """Raises InvalidDocument for content that no provider accepts, or that no user command could have created."""
     match event:
         case SessionCreated(agent=""):
             raise InvalidDocument(f"{location}.agent", "it is empty")
@@ -148,15 +149,15 @@ def _check_content(event: AnySessionEvent, location: str) -> None:
         case AssistantMessage(calls=calls):
             ids = [call.id for call in calls]
             if "" in ids:
-                raise InvalidDocument(f"{location}.calls", "one has no id")
-            if twice := next((id_ for at, id_ in enumerate(ids) if id_ in ids[:at]), None):
-                raise InvalidDocument(f"{location}.calls", f"the id {twice[:80]!r} comes twice")
+                raise InvalidDocument(f"{location}.calls", "a call has no id")
+            if duplicate := next((id_ for index, id_ in enumerate(ids) if id_ in ids[:index]), None):
+                raise InvalidDocument(f"{location}.calls", f"the id {duplicate[:80]!r} occurs twice")
         case _:
             pass
 
 
 def _nesting_depth(value: object) -> int:
-    """How many objects and arrays there are within each other, counted no further than it matters."""
+    """Returns the nesting depth of objects and arrays; it stops counting beyond MAX_DEPTH."""
     depth, level = 0, [value]
     while level and depth <= MAX_DEPTH:
         inner = [list(one.values()) if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
@@ -165,6 +166,7 @@ def _nesting_depth(value: object) -> int:
 
 
 def _bounded_texts(event: AnySessionEvent) -> list[tuple[str, str, int]]:
+    """Returns (field, text, maximum characters) of the texts with a length limit."""
     match event:
         case SessionCreated():
             return [

@@ -1,4 +1,7 @@
-"""A session as one document, written page by page as somebody reads it: neither it nor a look at the log is held."""
+"""Exports a session as one document, page by page as the client reads it.
+
+Neither the whole document nor a database snapshot is held meanwhile.
+"""
 
 import codecs
 from collections.abc import Awaitable, Callable
@@ -20,14 +23,14 @@ from walrusd.session.session_state import SessionState
 from walrusd.store.contract import EventRow, Log
 
 OUTPUT_PAGE_BYTES = 256 * 1024
-"""Bytes of an output that are read at once."""
+"""Bytes of an output that are read per page."""
 
 SendChunk = Callable[[str], Awaitable[None]]
-"""Takes the next piece of the document, of at most MOST_CHUNK characters, when there is room for it."""
+"""Sends the next chunk of the document, of at most MAX_CHUNK_CHARS characters; it waits for back-pressure."""
 
 
 class _EventReferences(Struct, frozen=True):
-    """The fields of an event that lead to what is kept beside the log."""
+    """The fields of an event that refer to rows beside the log: idempotency keys and outputs."""
 
     key: str | None = None
     ref: str | None = None
@@ -47,16 +50,16 @@ async def export_session(
     clock: Clock,
     version: str,
 ) -> ExportResult:
-    """Say the document of a session, up to before the turn that is under way. `page` is entered while one is written.
+    """Sends the document of a session, without an open turn.
 
-    Raises Problem (session_not_found, storage_failed).
+    `page_slot` is entered while a page is read and written. Raises Problem (session_not_found, storage_failed).
     """
     with translate_storage_errors(session=session):
-        outline = await log.session_state(session)
-        if outline is None:
+        state = await log.session_state(session)
+        if state is None:
             raise session_not_found(session)
-        exporting = _Exporter(log, session, Utf8Chunker(send_chunk), page_slot)
-        return await exporting.write_document(outline, clock(), version)
+        exporter = _Exporter(log, session, Utf8Chunker(send_chunk), page_slot)
+        return await exporter.write_document(state, clock(), version)
 
 
 class _Exporter:
@@ -74,7 +77,7 @@ class _Exporter:
         self._event_count = 0
         self._keys: list[str] = []
         self._refs: dict[str, int] = {}
-        """Each with the session that was told of it first, in that order."""
+        """Each output's ref, with the first session whose log refers to it, in the order of the references."""
 
     async def write_document(self, session_state: SessionState, now: float, version: str) -> ExportResult:
         turn = session_state.turn
@@ -82,10 +85,10 @@ class _Exporter:
             session_state = msgspec.structs.replace(session_state, last_seq=turn.first_seq - 1)
         ancestors = await self._read_ancestors(session_state.parent)
         async with self._page_slot():
-            told = make_session_header(session_state, turn.number if turn else None)
-            await self._chunker.add(document_format.encode_head(told, now, version))
-        for number, ancestor in enumerate(ancestors):
-            await self._chunker.add(document_format.begin_ancestor(ancestor.session, ancestor.seq, first=number == 0))
+            header = make_session_header(session_state, turn.number if turn else None)
+            await self._chunker.add(document_format.encode_head(header, now, version))
+        for index, ancestor in enumerate(ancestors):
+            await self._chunker.add(document_format.begin_ancestor(ancestor.session, ancestor.seq, first=index == 0))
             await self._write_log(ancestor.session, ancestor.seq)
             await self._chunker.add(document_format.ANCESTOR_END)
         await self._chunker.add(document_format.EVENTS_START)
@@ -98,14 +101,14 @@ class _Exporter:
         return ExportResult(events=self._event_count, bytes=await self._chunker.finish())
 
     async def _read_ancestors(self, parent: Parent | None) -> list[Parent]:
-        """The points that the session goes on from, the oldest first."""
-        points: list[Parent] = []
+        """Returns the fork points of the session and of its ancestors, the oldest first."""
+        fork_points: list[Parent] = []
         while parent is not None:
-            points.append(parent)
+            fork_points.append(parent)
             created = decode_event(parent.session, (await self._read_rows(parent.session, 0, 1))[0])
-            assert isinstance(created, SessionCreated), "a log begins with its creation"
+            assert isinstance(created, SessionCreated), "a log begins with session_created"
             parent = created.parent
-        return points[::-1]
+        return fork_points[::-1]
 
     async def _write_log(self, session: int, upto: int) -> None:
         since = 0
@@ -119,27 +122,27 @@ class _Exporter:
             self._event_count += len(rows)
 
     async def _read_rows(self, session: int, since: int, limit: int) -> list[EventRow]:
-        """Raises Problem session_not_found where the session was thrown away meanwhile."""
+        """Returns a page of rows. Raises Problem session_not_found if the session was deleted meanwhile."""
         rows = await self._log.events(session, since, limit)
         if not rows:
             if await self._log.session_state(self._session) is None:
                 raise session_not_found(self._session)
-            raise unreadable_log(session, since + 1, "it ends there")
+            raise unreadable_log(session, since + 1, "the log ends there")
         return rows
 
     def _collect_references(self, session: int, row: EventRow) -> None:
         if row.body.startswith((_USER_MESSAGE_PREFIX, _TOOL_RESULT_PREFIX)):
-            names = _reference_decoder.decode(row.body)
-            if names.key is not None and session == self._session:
-                self._keys.append(names.key)
-            if names.ref is not None:
-                self._refs.setdefault(names.ref, session)
+            references = _reference_decoder.decode(row.body)
+            if references.key is not None and session == self._session:
+                self._keys.append(references.key)
+            if references.ref is not None:
+                self._refs.setdefault(references.ref, session)
 
     async def _write_outputs(self) -> None:
-        """Those that are there; what was thrown away for want of room is left out."""
+        """Writes the stored outputs; those that retention has deleted are omitted."""
         first = True
         for ref, session in self._refs.items():
-            # Of a session that was imported, the outputs of those that it goes on from are its own.
+            # An imported session owns the outputs of its ancestors, too.
             for owner in dict.fromkeys((session, self._session)):
                 if await self._write_output(owner, ref, first=first):
                     first = False
@@ -154,33 +157,33 @@ class _Exporter:
                 if page is None and offset:
                     raise Problem(
                         "tool_not_found",
-                        f"output {ref} was thrown away while it was exported",
-                        "Export the session again: it is left out then.",
+                        f"output {ref} was deleted while it was exported",
+                        "Export the session again; the output is then left out.",
                     )
                 if page is None and await self._log.session_state(self._session) is None:
                     raise session_not_found(self._session)
                 if page is None:
                     return False
                 more = len(page) == OUTPUT_PAGE_BYTES
-                begin = document_format.begin_output(ref, first=first) if offset == 0 else b""
+                prefix = document_format.begin_output(ref, first=first) if offset == 0 else b""
                 offset += len(page)
-                await self._chunker.add(begin + document_format.continue_output(decoder.decode(page, final=not more)))
+                await self._chunker.add(prefix + document_format.continue_output(decoder.decode(page, final=not more)))
         await self._chunker.add(document_format.OUTPUT_END)
         return True
 
     async def _write_keys(self) -> None:
-        for number, key in enumerate(self._keys):
-            sent = await self._log.idempotency_key(self._session, key)
-            if sent is None:
+        for index, key in enumerate(self._keys):
+            used_key = await self._log.idempotency_key(self._session, key)
+            if used_key is None:
                 raise session_not_found(self._session)
             async with self._page_slot():
                 await self._chunker.add(
-                    document_format.encode_key(ExportedKey(key, sent.digest.hex()), first=number == 0)
+                    document_format.encode_key(ExportedKey(key, used_key.digest.hex()), first=index == 0)
                 )
 
 
 class Utf8Chunker:
-    """Bytes of the document as they come, and as they are said: in pieces that end with a whole character."""
+    """Splits the bytes of the document into chunks that end with a whole character."""
 
     def __init__(self, send_chunk: SendChunk) -> None:
         self._send_chunk = send_chunk
@@ -194,11 +197,11 @@ class Utf8Chunker:
             end = MAX_CHUNK_CHARS - 1
             while self._buffer[end] & 0xC0 == 0x80:
                 end -= 1
-            piece = self._buffer[:end].decode()
+            chunk = self._buffer[:end].decode()
             del self._buffer[:end]
-            await self._send_chunk(piece)
+            await self._send_chunk(chunk)
 
     async def finish(self) -> int:
-        """The bytes of the whole."""
+        """Sends the rest and returns the bytes of the whole document."""
         await self._send_chunk(self._buffer.decode())
         return self._total_bytes

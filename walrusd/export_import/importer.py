@@ -1,7 +1,7 @@
-"""A session made of a document: examined whole before anything is written, and there as a whole or not at all.
+"""Imports a session from a document: validates the whole document first, then creates the session atomically.
 
-Its events are written in small transactions while the session has no row yet, and the last one gives it that. What is
-cut off before it is in nobody's list, and is swept.
+The events are written in small transactions while the session has no row yet; the last transaction adds the row. The
+rows of an import that is interrupted before that are never listed, and `sweep` deletes them.
 """
 
 import codecs
@@ -30,21 +30,23 @@ from walrusd.store.contract import IdempotencyKey, ImportedSession, Log, StoredO
 from walrusd.store.write_outcome import WriteOutcome
 
 MAX_CONCURRENT_IMPORTS = 2
-"""Documents that are worked on; the others wait: all share one interpreter with the loop."""
+"""Maximum imports at work; the others wait. All share one GIL with the loop."""
 READ_BYTES = 64 * 1024
+"""Bytes of the document that are read at once."""
 MAX_TRANSACTION_ROWS, MAX_TRANSACTION_BYTES = 256, 256 * 1024
-"""Of a transaction, whichever comes first: a turn beside it waits no longer than for another turn."""
+"""Maximum rows and bytes of a transaction: a concurrent turn waits no longer for it than for another turn."""
 WORK_SLICE_S, YIELD_S = 0.001, 0.0001
-"""A thread that never rests gives the interpreter to the loop every five milliseconds only."""
+"""Seconds that a thread works and then sleeps: without a sleep it gives the GIL to the loop only every 5 ms."""
 
 PartialWrite = partial[Write]
 """A write without its callbacks."""
 
 
 class Importer:
-    """`agent` raises Problem for one that is not there, `check_running` where walrusd stops.
+    """Imports documents.
 
-    `see` is shown what is told of a session that has come, and its agent; it does not raise.
+    `find_agent` raises Problem if there is no such agent, `check_not_stopping` if walrusd is shutting down.
+    `on_event` gets the agent and the event of each imported session; it must not raise.
     """
 
     def __init__(
@@ -66,69 +68,70 @@ class Importer:
         self._concurrency_limit = trio.CapacityLimiter(MAX_CONCURRENT_IMPORTS)
 
     async def import_document(self, document: IO[bytes]) -> ImportResult:
-        """The session that is there now.
+        """Creates the session of the document and returns the result for the client.
 
         Raises Problem (invalid_params, not_available_yet, shutting_down, storage_full, storage_failed).
         """
         self._check_not_stopping()
         async with self._concurrency_limit:
             try:
-                examined = await trio.to_thread.run_sync(
+                validated = await trio.to_thread.run_sync(
                     lambda: validate_document(_open_text(document), _make_gil_yield())
                 )
-            except InvalidDocument as bad:
+            except InvalidDocument as invalid:
                 raise Problem(
                     "invalid_params",
-                    f"this cannot be imported: {bad}",
-                    "Nothing of it was taken. Was it cut off, or written by hand, or by a newer walrusd?",
-                ) from bad
+                    f"this cannot be imported: {invalid}",
+                    "Nothing was imported. Check whether the document was cut off, edited, or made by a newer walrusd.",
+                ) from invalid
             with translate_storage_errors():
-                session = await self._write_session(document, examined)
-        agent = examined.session_state.agent
+                session = await self._write_session(document, validated)
+        agent = validated.session_state.agent
         return ImportResult(received=document.tell(), session=session, agent=agent, warnings=self._warnings(agent))
 
     def _warnings(self, agent: str) -> tuple[str, ...]:
         try:
             self._find_agent(agent)
         except Problem as unknown:
-            return (f"{unknown.message}: until there is one, the session can only be read",)
+            return (f"{unknown.message}: the session can only be read until this agent is defined",)
         return ()
 
     async def _write_session(self, document: IO[bytes], validated: ValidatedExport) -> int:
-        """Its new id. Raises StorageFailed; what was written by then is swept."""
-        ids = {outline.id: self._log.next_session() for outline in validated.session_states}
+        """Writes the session and returns its new id. Raises StorageFailed; `sweep` then deletes what was written."""
+        ids = {state.id: self._log.next_session() for state in validated.session_states}
         own = ids[validated.session_state.id]
         self._log.importing_sessions.update(ids.values())
         try:
             await self._submit_and_wait(partial(Write, session=own, pending_imports=[*ids.values()]))
-            contents = _content_writes(document, validated, ids)
-            while (content := await trio.to_thread.run_sync(next, contents, None)) is not None:
-                await self._submit_and_wait(content)
-            for beside in _span_and_key_writes(validated, own):
-                await self._submit_and_wait(beside)
+            content_writes = _content_writes(document, validated, ids)
+            while (partial_write := await trio.to_thread.run_sync(next, content_writes, None)) is not None:
+                await self._submit_and_wait(partial_write)
+            for span_or_key_write in _span_and_key_writes(validated, own):
+                await self._submit_and_wait(span_or_key_write)
             await self._make_visible(validated, ids)
         finally:
             self._log.importing_sessions.difference_update(ids.values())
         return own
 
     async def _make_visible(self, validated: ValidatedExport, new_ids: Mapping[int, int]) -> None:
-        """Have it be one session among others, which all who follow what happens learn with it: they have passed its
-        events, or part of them, when these were nobody's.
+        """Lists the session and records `session_imported` in the same transaction.
+
+        Subscribers learn of the session by that event: they have passed its other events before these were listed.
         """
-        now, outline = self._clock(), _with_new_ids(validated.session_state, new_ids)
+        now, state = self._clock(), _with_new_ids(validated.session_state, new_ids)
         forks = [
             (new_ids[log.id], new_ids[log.parent.session], log.parent.seq)
             for log in validated.session_states
             if log.parent
         ]
-        fact = SessionImported(ts=now, imported=outline.id, agent=outline.agent)
+        event = SessionImported(ts=now, imported=state.id, agent=state.agent)
         await self._daemon_recorder.record(
-            fact, imported=ImportedSession(session_state=outline, forks=forks, imported_at=now)
+            event, imported=ImportedSession(session_state=state, forks=forks, imported_at=now)
         )
-        self._on_event(outline.agent, fact)
+        self._on_event(state.agent, event)
 
     async def _submit_and_wait(self, partial_write: PartialWrite) -> None:
-        """Durable when this returns. The wait cannot be cancelled, and what comes after it can."""
+        """Submits a write and returns when it is durable. Cancellation takes effect only between two writes."""
         await trio.lowlevel.checkpoint_if_cancelled()
         outcome = WriteOutcome()
         self._log.submit(partial_write(committed=outcome.succeeded, failed=outcome.failed))
@@ -138,7 +141,7 @@ class Importer:
 def _content_writes(
     document: IO[bytes], validated: ValidatedExport, new_ids: Mapping[int, int]
 ) -> Iterator[PartialWrite]:
-    """What the document holds, read once more, in transactions. Blocks."""
+    """Reads the document again and yields its events and outputs as transactions. Blocks."""
     own = new_ids[validated.session_state.id]
     page = _RowBatch(0)
     for piece in read_pieces(_open_text(document)):
@@ -153,12 +156,12 @@ def _content_writes(
                 body = decode(text, ExportedOutput).text.encode()
                 yield partial(Write, session=own, output=StoredOutput.from_body(body))
             case _:
-                pass  # the rest is known by now
+                pass  # the validation has collected the rest
     yield from page.to_writes(searchable=page.session == own)
 
 
 class _RowBatch:
-    """Rows of one log that follow each other."""
+    """Consecutive rows of one log."""
 
     def __init__(self, session: int, first_seq: int = 0) -> None:
         self.session = session
@@ -182,7 +185,7 @@ class _RowBatch:
 
 
 def _span_and_key_writes(validated: ValidatedExport, own: int) -> Iterator[PartialWrite]:
-    """Where its turns stand, and the keys that they were sent with."""
+    """Yields the turn spans and the idempotency keys of the session as transactions."""
     spans = ((turn, *span) for turn, span in enumerate(validated.turn_spans, 1))
     while some_spans := [*islice(spans, MAX_TRANSACTION_ROWS)]:
         yield partial(Write, session=own, turn_spans=some_spans)
@@ -197,7 +200,7 @@ def _with_new_ids(session_state: SessionState, new_ids: Mapping[int, int]) -> Se
 
 
 def _open_text(document: IO[bytes]) -> Callable[[], str]:
-    """Its text from the beginning on, a part at a time."""
+    """Returns a function that reads the text of the document from the beginning, part by part, and "" at its end."""
     document.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")()
 
@@ -211,14 +214,14 @@ def _open_text(document: IO[bytes]) -> Callable[[], str]:
 
 
 def _make_gil_yield() -> Callable[[], None]:
-    """To be called by a thread again and again: lets the loop have the interpreter, and ends where it is cancelled."""
-    worked = time.perf_counter()
+    """Returns a function that a worker thread calls often: it yields the GIL to the loop, and raises if cancelled."""
+    slice_started = time.perf_counter()
 
-    def rest() -> None:
-        nonlocal worked
-        if time.perf_counter() - worked > WORK_SLICE_S:
+    def yield_gil() -> None:
+        nonlocal slice_started
+        if time.perf_counter() - slice_started > WORK_SLICE_S:
             trio.from_thread.check_cancelled()
             time.sleep(YIELD_S)
-            worked = time.perf_counter()
+            slice_started = time.perf_counter()
 
-    return rest
+    return yield_gil

@@ -1,7 +1,7 @@
-"""What is looked at before anything of a document is taken: whether its logs are such as walrusd itself writes.
+"""Validates a whole document before anything of it is imported: its logs must be such as walrusd itself writes.
 
-Every event goes through the fold that one goes through which is recorded, and what it says of the log has to be true:
-a history that no provider takes, or a number that nobody could count, would stay for good. Pure.
+Every event is applied to the session state as a recorded event is, and what it states about the log must be true.
+Otherwise a history that no provider accepts, or a number too large to count, would stay in the store for ever. Pure.
 """
 
 from array import array
@@ -45,14 +45,14 @@ T = TypeVar("T")
 
 
 class ValidatedExport(Struct, frozen=True, kw_only=True):
-    """What a document that can be imported holds."""
+    """The content of a valid document, without events and outputs."""
 
     session_states: tuple[SessionState, ...]
-    """The session's own comes last; before it those that it inherits from, the oldest first."""
+    """The states of the ancestors, the oldest first, and the session's own as the last."""
     turn_spans: tuple[tuple[int, int], ...]
     """The first and the last seq of each turn, in order."""
     keys: Mapping[str, tuple[int, bytes]]
-    """The turn that each key was used in, and the digest of what was sent."""
+    """Each idempotency key with its turn and the digest of the sent content."""
 
     @property
     def session_state(self) -> SessionState:
@@ -60,40 +60,41 @@ class ValidatedExport(Struct, frozen=True, kw_only=True):
 
 
 class _LogReplay:
-    """One log, event by event."""
+    """Replays one log, event by event."""
 
     def __init__(self) -> None:
         self.session_state = SessionState(id=0)
         self.message_counts = array("q")
-        """After each event how many messages there are, and -1 where the conversation cannot go on from it."""
+        """Number of messages after each event, or -1 if a conversation cannot continue from it."""
         self.turn_spans: list[tuple[int, int]] = []
         self.keys: dict[str, int] = {}
         self.refs: set[str] = set()
 
     def add(self, piece: EventPiece) -> None:
-        """Raises Bad."""
+        """Validates and applies the next event. Raises InvalidDocument."""
         event = validate_event(piece)
         before = self.session_state if self.session_state.id else SessionState(id=event.session or 0)
         if event.session != before.id:
             raise InvalidDocument(
-                f"{piece.location}.session", f"it is {event.session}, and {before.id} in the events before it"
+                f"{piece.location}.session", f"it is {event.session}, but {before.id} in the events before it"
             )
         try:
             self.session_state = after = apply_event(before, event)
-        except InvalidTransition as refused:
-            raise InvalidDocument(piece.location, refused) from refused
+        except InvalidTransition as invalid:
+            raise InvalidDocument(piece.location, invalid) from invalid
         if event.turn != (turn := fill_derived_fields(before, event, event.ts).turn):
-            raise InvalidDocument(f"{piece.location}.turn", f"it is {event.turn}, and follows in {turn}")
+            raise InvalidDocument(f"{piece.location}.turn", f"it is {event.turn}, but must be {turn} here")
         self._check_totals(piece.location, event, before)
         open_call = after.turn is not None and (after.turn.calls or after.turn.executing)
         self.message_counts.append(-1 if open_call else after.messages)
         self._collect(piece.location, event, before)
 
     def check_resume_point(self, location: str, seq: int, messages: int) -> None:
-        """Raises Bad where no conversation goes on from that event with so many messages."""
+        """Raises InvalidDocument if no conversation can continue from that event with that number of messages."""
         if not 1 <= seq <= len(self.message_counts) or self.message_counts[seq - 1] < 0:
             raise InvalidDocument(
-                location, f"no conversation goes on from seq {seq}: a tool call is open there, or nothing is"
+                location,
+                f"a conversation cannot continue from seq {seq}: a tool call is open there, or there is no such event",
             )
         if self.message_counts[seq - 1] != messages:
             raise InvalidDocument(
@@ -101,15 +102,15 @@ class _LogReplay:
             )
 
     def _check_totals(self, location: str, event: AnySessionEvent, state_before: SessionState) -> None:
-        """Raises Bad where it says of the log what that does not."""
+        """Raises InvalidDocument if a total in the event contradicts the log before it."""
         match event:
             case Rewound(to=to, messages=messages):
                 self.check_resume_point(location, to, messages)
             case AssistantMessage() if max(msgspec.structs.astuple(self.session_state.usage)) > MAX_NUMBER:
-                raise InvalidDocument(f"{location}.usage", f"with those before it, it comes to over {MAX_NUMBER:,}")
+                raise InvalidDocument(f"{location}.usage", f"the total up to here exceeds {MAX_NUMBER:,}")
             case Done(messages=int(messages)) if messages != self.session_state.messages:
                 raise InvalidDocument(
-                    f"{location}.messages", f"there are {self.session_state.messages} by then, not {messages}"
+                    f"{location}.messages", f"there are {self.session_state.messages} messages by then, not {messages}"
                 )
             case Done():
                 _check_matches_log(
@@ -130,7 +131,7 @@ class _LogReplay:
         match event:
             case UserMessage(key=str(key)):
                 if key in self.keys:
-                    raise InvalidDocument(f"{location}.key", f"{key[:80]!r} was used before")
+                    raise InvalidDocument(f"{location}.key", f"{key[:80]!r} was used by an earlier message")
                 self.keys[key] = event.turn or 0
             case Done() if state_before.turn:
                 self.turn_spans.append((state_before.turn.first_seq, self.session_state.last_seq))
@@ -141,6 +142,8 @@ class _LogReplay:
 
 
 class _Validator:
+    """Collects the pieces of a document and validates them."""
+
     def __init__(self) -> None:
         self._session_header: SessionHeader | None = None
         self._own_log = _LogReplay()
@@ -153,12 +156,12 @@ class _Validator:
         match piece:
             case HeaderField():
                 self._add_header_field(piece)
-            case AncestorField(at, name, text):
-                self._ancestor_logs.setdefault(at, _LogReplay())
-                self._ancestor_fields[at, name] = _decode(text, int, f"ancestors[{at}].{name}")
+            case AncestorField(index, name, text):
+                self._ancestor_logs.setdefault(index, _LogReplay())
+                self._ancestor_fields[index, name] = _decode(text, int, f"ancestors[{index}].{name}")
             case EventPiece(ancestor):
-                fold = self._own_log if ancestor is None else self._ancestor_logs.setdefault(ancestor, _LogReplay())
-                fold.add(piece)
+                replay = self._own_log if ancestor is None else self._ancestor_logs.setdefault(ancestor, _LogReplay())
+                replay.add(piece)
             case OutputPiece():
                 self._add_output(piece)
             case KeyPiece():
@@ -179,86 +182,89 @@ class _Validator:
         output = _decode(piece.text, ExportedOutput, piece.location)
         body = output.text.encode()
         if StoredOutput.from_body(body).ref != output.ref:
-            raise InvalidDocument(f"{piece.location}.ref", "it does not follow from the text")
+            raise InvalidDocument(f"{piece.location}.ref", "it is not the hash of the text")
         if len(body) > MAX_STORED_BYTES:
             raise InvalidDocument(
-                piece.location, f"it is {len(body):,} bytes; at most {MAX_STORED_BYTES:,} are kept of an output"
+                piece.location, f"it is {len(body):,} bytes; the limit of an output is {MAX_STORED_BYTES:,}"
             )
         if output.ref in self._output_locations:
-            raise InvalidDocument(f"{piece.location}.ref", "it comes twice")
+            raise InvalidDocument(f"{piece.location}.ref", "it occurs twice")
         self._output_locations[output.ref] = piece.location
 
     def _add_key(self, piece: KeyPiece) -> None:
-        one = _decode(piece.text, ExportedKey, piece.location)
-        if one.key in self._key_digests:
-            raise InvalidDocument(f"{piece.location}.key", "it comes twice")
-        self._key_digests[one.key] = bytes.fromhex(one.digest)
+        used_key = _decode(piece.text, ExportedKey, piece.location)
+        if used_key.key in self._key_digests:
+            raise InvalidDocument(f"{piece.location}.key", "it occurs twice")
+        self._key_digests[used_key.key] = bytes.fromhex(used_key.digest)
 
     def finish(self) -> ValidatedExport:
-        """When all pieces have been taken. Raises Bad where they do not go together."""
-        folds = [*(self._ancestor_logs[at] for at in sorted(self._ancestor_logs)), self._own_log]
-        self._check_lineage(folds)
-        outline = self._own_log.session_state
-        if outline.turn is not None:
-            raise InvalidDocument("events", f"they end within turn {outline.turn.number}: it has no done")
-        self._check_session_header(outline)
-        named = set().union(*(fold.refs for fold in folds))
-        for ref, place in self._output_locations.items():
-            if ref not in named:
-                raise InvalidDocument(f"{place}.ref", "no tool_result names it")
-        if unlike := self._own_log.keys.keys() ^ self._key_digests.keys():
+        """Returns the result, after all pieces were added. Raises InvalidDocument if they contradict each other."""
+        replays = [*(self._ancestor_logs[index] for index in sorted(self._ancestor_logs)), self._own_log]
+        self._check_lineage(replays)
+        state = self._own_log.session_state
+        if state.turn is not None:
+            raise InvalidDocument("events", f"they end within turn {state.turn.number}, which has no done event")
+        self._check_session_header(state)
+        referenced = set().union(*(replay.refs for replay in replays))
+        for ref, location in self._output_locations.items():
+            if ref not in referenced:
+                raise InvalidDocument(f"{location}.ref", "no tool_result refers to it")
+        if unmatched := self._own_log.keys.keys() ^ self._key_digests.keys():
             raise InvalidDocument(
-                "keys", f"they are not those of the messages: {min(unlike)[:80]!r} is only in one of both"
+                "keys", f"they differ from the keys of the messages: {min(unmatched)[:80]!r} is in only one of them"
             )
         return ValidatedExport(
-            session_states=tuple(fold.session_state for fold in folds),
+            session_states=tuple(replay.session_state for replay in replays),
             turn_spans=tuple(self._own_log.turn_spans),
             keys={key: (turn, self._key_digests[key]) for key, turn in self._own_log.keys.items()},
         )
 
     def _check_lineage(self, replays: list[_LogReplay]) -> None:
-        """Each log goes on from the one before it, as far as that is there. Raises Bad."""
-        for at, fold in enumerate(replays):
-            within = f"ancestors[{at}]." if at < len(replays) - 1 else ""
-            if not fold.session_state.last_seq:
-                raise InvalidDocument(f"{within}events", "there is none")
-            if within and self._ancestor_fields[at, "session"] != fold.session_state.id:
-                raise InvalidDocument(f"{within}session", f"it is not that of its events, {fold.session_state.id}")
-            if within and self._ancestor_fields[at, "upto"] != fold.session_state.last_seq:
-                raise InvalidDocument(f"{within}upto", f"the events end at seq {fold.session_state.last_seq}")
+        """Raises InvalidDocument unless each log is a fork of the one before it, at that one's last event."""
+        for index, replay in enumerate(replays):
+            prefix = f"ancestors[{index}]." if index < len(replays) - 1 else ""
+            if not replay.session_state.last_seq:
+                raise InvalidDocument(f"{prefix}events", "there are no events")
+            if prefix and self._ancestor_fields[index, "session"] != replay.session_state.id:
+                raise InvalidDocument(f"{prefix}session", f"its events are of session {replay.session_state.id}")
+            if prefix and self._ancestor_fields[index, "upto"] != replay.session_state.last_seq:
+                raise InvalidDocument(f"{prefix}upto", f"the events end at seq {replay.session_state.last_seq}")
         if replays[0].session_state.parent is not None:
             raise InvalidDocument(
                 "ancestors",
-                f"the oldest goes on from session {replays[0].session_state.parent.session}, which is missing",
+                f"the oldest is a fork of session {replays[0].session_state.parent.session}, which is missing",
             )
-        if len({fold.session_state.id for fold in replays}) < len(replays):
-            raise InvalidDocument("ancestors", "a session comes twice")
+        if len({replay.session_state.id for replay in replays}) < len(replays):
+            raise InvalidDocument("ancestors", "a session occurs twice")
         for older, younger in pairwise(replays):
-            parent, place = younger.session_state.parent, f"the parent of session {younger.session_state.id}"
+            parent, location = younger.session_state.parent, f"the parent of session {younger.session_state.id}"
             if parent is None or (parent.session, parent.seq) != (older.session_state.id, older.session_state.last_seq):
-                there = f"session {older.session_state.id} up to seq {older.session_state.last_seq}"
-                read = "none" if parent is None else f"session {parent.session} up to seq {parent.seq}"
-                raise InvalidDocument(place, f"it is {read}, and before it comes {there}")
-            older.check_resume_point(place, parent.seq, parent.messages)
+                expected = f"session {older.session_state.id} up to seq {older.session_state.last_seq}"
+                actual = "none" if parent is None else f"session {parent.session} up to seq {parent.seq}"
+                raise InvalidDocument(location, f"it is {actual}, but the log before it is {expected}")
+            older.check_resume_point(location, parent.seq, parent.messages)
 
     def _check_session_header(self, session_state: SessionState) -> None:
         assert self._session_header is not None, "no member is missing"
         left_out = self._session_header.turn_left_out
         if left_out not in (None, session_state.turns + 1):
             raise InvalidDocument(
-                "session.turn_left_out", f"it is {left_out}, and {session_state.turns} turns are here"
+                "session.turn_left_out", f"it is {left_out}, but the document has {session_state.turns} turns"
             )
-        told = make_session_header(session_state, left_out)
+        expected = make_session_header(session_state, left_out)
         for name in SessionHeader.__struct_fields__:
-            if (is_ := getattr(told, name)) != (said := getattr(self._session_header, name)):
-                raise InvalidDocument(f"session.{name}", f"it is {_shorten(said)}, and {_shorten(is_)} by the events")
+            _check_equal(f"session.{name}", getattr(self._session_header, name), getattr(expected, name))
 
 
 def _check_matches_log(location: str, event: AnySessionEvent, expected: AnySessionEvent, names: Sequence[str]) -> None:
-    """Raises Bad where the event is not as it follows from those before it."""
+    """Raises InvalidDocument if one of these fields is not what follows from the events before."""
     for name in names:
-        if (is_ := getattr(expected, name)) != (said := getattr(event, name)):
-            raise InvalidDocument(f"{location}.{name}", f"it is {_shorten(said)}, and {_shorten(is_)} by the events")
+        _check_equal(f"{location}.{name}", getattr(event, name), getattr(expected, name))
+
+
+def _check_equal(location: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise InvalidDocument(location, f"it is {_shorten(actual)}, but {_shorten(expected)} by the events")
 
 
 def _shorten(value: object) -> str:
@@ -269,7 +275,7 @@ def _check_version(version: int) -> None:
     if version > FORMAT_VERSION:
         raise Problem(
             "not_available_yet",
-            f"the document is of version {version}, and this walrusd knows {FORMAT_VERSION}",
+            f"the document has format version {version}; this walrusd knows {FORMAT_VERSION}",
             "Import it with a walrusd as new as the one that exported it.",
         )
     if version != FORMAT_VERSION:
@@ -289,15 +295,15 @@ def make_session_header(session_state: SessionState, turn_left_out: int | None) 
 
 
 def validate_document(read: Callable[[], str], between_pieces: Callable[[], None]) -> ValidatedExport:
-    """The document whose text `read` gives. Raises Bad, and Problem for one of a newer version.
+    """Validates the document whose text `read` returns. Raises InvalidDocument, or Problem for a newer version.
 
-    `between` is called between two pieces; what it raises ends the examination.
+    `between_pieces` is called before each piece; an exception of it ends the validation.
     """
-    examiner = _Validator()
+    validator = _Validator()
     for piece in read_pieces(read):
         between_pieces()
-        examiner.add(piece)
-    return examiner.finish()
+        validator.add(piece)
+    return validator.finish()
 
 
 def _decode(text: str, kind: type[T], location: str) -> T:
