@@ -1,3 +1,3 @@
-"""walrusd: a local daemon that runs agents and keeps what they said."""
+"""walrusd: a local daemon that runs agents and stores their sessions."""
 
 __version__ = "0.1.0"

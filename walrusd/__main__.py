@@ -1,4 +1,4 @@
-"""The daemon's command line: flags → Config → trio.run."""
+"""The command line of walrusd: parses options, loads the configuration and runs the daemon."""
 
 import os
 import sys
@@ -27,70 +27,75 @@ from walrusd.store.contract import StorageFailed
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--home", metavar="DIR", help="The home; else WALRUS_HOME, else ~/.openwalrus.")
+@click.option("--home", metavar="DIR", help="Home folder. Default: WALRUS_HOME, else ~/.openwalrus.")
 @click.option(
-    "--socket", metavar="PATH", help="The socket; else WALRUS_SOCKET, else [daemon] socket, else in the home."
+    "--socket",
+    metavar="PATH",
+    help="Socket. Default: WALRUS_SOCKET, else `socket` in [daemon], else walrus.sock in the home.",
 )
-@click.option("--init", is_flag=True, help="Make the home and a commented walrus.toml first, where there are none.")
+@click.option("--init", is_flag=True, help="First create the home and a commented walrus.toml if they do not exist.")
 @click.version_option(__version__, prog_name="walrusd")
 def main(home: str | None, socket: str | None, *, init: bool) -> None:
     """Run agents in the foreground, until TERM or Ctrl-C.
 
+    Example: walrusd --init
+
     Exit status: 0 stopped, 75 already running on this home, 78 a configuration or a database that cannot be used,
-    1 anything else.
+    1 any other error.
     """
     started = time.monotonic()
     enable_faulthandler()
     ignore_early_sighup()
     notify = Notify.from_environ(os.environ)
     try:
-        socket_given = take_activation_socket(os.environ)
-        where = home_path(home, os.environ)
+        inherited_socket = take_activation_socket(os.environ)
+        home_folder = home_path(home, os.environ)
         if init:
-            prepare_home(where)
-            for made in scaffold(where):
-                NonBlockingStderr().msg(f"walrusd: made {made}")
-        check_home(where)
-        config = load(where, environ=os.environ)
-        at = socket_path(socket, os.environ, where, configured=config.daemon.socket)
+            prepare_home(home_folder)
+            for created in scaffold(home_folder):
+                NonBlockingStderr().msg(f"walrusd: created {created}")
+        check_home(home_folder)
+        config = load(home_folder, environ=os.environ)
+        path = socket_path(socket, os.environ, home_folder, configured=config.daemon.socket)
     except (ConfigError, InvalidActivation) as error:
         sys.exit(_print_error(error, EXIT_BAD_CONFIG))
     umask = os.umask(0o077)
     redact = configure_logging(config)
-    given = StartupOptions(
+    options = StartupOptions(
         config=config,
-        socket=at,
+        socket=path,
         started_at=started,
         redact=redact,
         umask=umask,
         notify=notify,
-        inherited_socket=socket_given,
-        home_used_before=os.path.exists(home_paths(where).lock),
+        inherited_socket=inherited_socket,
+        home_used_before=os.path.exists(home_paths(home_folder).lock),
     )
-    sys.exit(_run_daemon(lambda: serve(given)))
+    sys.exit(_run_daemon(lambda: serve(options)))
 
 
 def _run_daemon(daemon: Callable[[], Awaitable[None]]) -> int:
-    """The exit status. What a person can mend is a line and a hint; anything else is a bug, with its traceback."""
+    """Run the daemon and return its exit status. An error that a person can fix is printed as a line with a hint.
+
+    Any other exception is a bug and passes through, with its traceback.
+    """
     status = 0
     try:
         trio.run(daemon)
-    except* AlreadyRunning as running:
-        status = _print_error(_first_exception(running), EXIT_ALREADY_RUNNING)
+    except* AlreadyRunning as group:
+        status = _print_error(_first_exception(group), EXIT_ALREADY_RUNNING)
     except* ListenerSetupFailed as group:
-        refused = _first_exception(group)
-        # What passes by itself is worth another start; a service gives up at once where the configuration is at fault.
-        status = _print_error(refused, EXIT_INTERNAL if getattr(refused, "transient", False) else EXIT_BAD_CONFIG)
-    except* StorageFailed as failed:
-        status = _print_error(
-            _first_exception(failed),
-            EXIT_INTERNAL if getattr(_first_exception(failed), "transient", True) else EXIT_BAD_CONFIG,
-        )
-    except* FdLimitTooLow as few:
-        status = _print_error(_first_exception(few), EXIT_INTERNAL)
-    except* OSError as failed:
-        error = _first_exception(failed)
-        assert isinstance(error, OSError), "nothing else is caught here"
+        failure = _first_exception(group)
+        # The status lets a service retry errors that pass by themselves, and give up if the configuration is wrong.
+        status = _print_error(failure, EXIT_INTERNAL if getattr(failure, "transient", False) else EXIT_BAD_CONFIG)
+    except* StorageFailed as group:
+        failure = _first_exception(group)
+        status = _print_error(failure, EXIT_INTERNAL if getattr(failure, "transient", True) else EXIT_BAD_CONFIG)
+    except* FdLimitTooLow as group:
+        status = _print_error(_first_exception(group), EXIT_INTERNAL)
+    except* OSError as group:
+        error = _first_exception(group)
+        assert isinstance(error, OSError), "except* OSError catches nothing else"
         if not (hint := hint_for_oserror(error)):
             raise
         status = _print_error(error, EXIT_INTERNAL, hint)
@@ -104,7 +109,7 @@ def _first_exception(error: BaseException) -> BaseException:
 
 
 def _print_error(error: BaseException, status: int, hint: str = "") -> int:
-    """Name what is wrong and what to do, on stderr where there is one."""
+    """Print the error and its hint to stderr, if there is one, and return `status`."""
     hint = hint or getattr(error, "hint", "")
     NonBlockingStderr().msg(f"walrusd: {error}" + (f"\n  {hint}" if hint else ""))
     return status

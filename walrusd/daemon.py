@@ -1,4 +1,4 @@
-"""Be walrusd: open the parts, recover, serve, keep time, and end it all in order."""
+"""Runs the daemon: opens its components, recovers, serves requests and heartbeats, and shuts down in order."""
 
 import gc
 import os
@@ -26,51 +26,52 @@ from walrusd.rpc.server import Server
 log = structlog.get_logger("walrusd")
 
 SHUTDOWN_MARGIN_S = 60.0
-"""What a stop may take beyond the grace, on a disk that hardly answers. TimeoutStopSec of the unit says the same."""
+"""Seconds that a stop may take beyond the grace period, on a slow disk. The unit's TimeoutStopSec includes them."""
 
 
 async def serve(options: StartupOptions) -> None:
-    """Run on the config's home, until a signal or daemon.shutdown ends it.
+    """Run the daemon on the home of the configuration until a signal or `daemon.shutdown` stops it.
 
-    Raises AlreadyRunning, ListenerRefused, StorageFailed and TooFewFiles.
+    Raises AlreadyRunning, ListenerSetupFailed, StorageFailed and FdLimitTooLow.
     """
     set_undumpable()
     daemon = options.config.daemon
-    most = limit_connections(daemon.max_connections, daemon.max_running_turns)
+    max_connections = limit_connections(daemon.max_connections, daemon.max_running_turns)
     stop = trio.Event()
     home, socket = Path(options.config.home), Path(options.socket)
     with lock_home(home, socket):
         with suppress(FileExistsError):
             os.mkdir(home_paths(options.config.home).workspace, 0o700)
-        async with trio.open_nursery() as watching:  # to the last: a second TERM may come while the parts close
-            async with open_components(options, is_stopping=stop.is_set) as parts:
-                last_act = partial(_kill_children_and_unlink, parts, socket)
-                watch = partial(watch_signals, stop, reload=parts.reloader.request, on_forced_exit=last_act)
-                await watching.start(watch)
-                await _run_until_stopped(options, parts, most, stop)
-            watching.cancel_scope.cancel()
+        # Signals are watched until the end, because a second TERM may come while the components close.
+        async with trio.open_nursery() as signal_nursery:
+            async with open_components(options, is_stopping=stop.is_set) as components:
+                on_forced_exit = partial(_kill_children_and_unlink, components, socket)
+                watch = partial(watch_signals, stop, reload=components.reloader.request, on_forced_exit=on_forced_exit)
+                await signal_nursery.start(watch)
+                await _run_until_stopped(options, components, max_connections, stop)
+            signal_nursery.cancel_scope.cancel()
     log.info("stopped", pid=os.getpid())
 
 
 async def _run_until_stopped(
     options: StartupOptions, components: Components, max_connections: int, stop: trio.Event
 ) -> None:
-    """Recover, serve and keep time, until `stop`; then end it in order."""
+    """Recover the runtime, serve until `stop` is set, then shut down in order."""
     async with extending_timeout(options.notify):
         await components.runtime.recover()
     async with (
         open_listener(Path(options.socket), options.inherited_socket) as listener,
         trio.open_nursery() as nursery,
     ):
-        house, server = _build_server(options, components, max_connections, stop)
+        services, server = _build_server(options, components, max_connections, stop)
         await nursery.start(components.scheduler.run_scheduler, components.build_heartbeats(components.reloader.active))
         nursery.start_soon(server.serve, listener)
         nursery.start_soon(components.reloader.run)
         nursery.start_soon(components.retention.run)
-        nursery.start_soon(components.metrics.run_minute_log, house.read_gauges)
+        nursery.start_soon(components.metrics.run_minute_log, services.read_gauges)
         nursery.start_soon(run_watchdog, options.notify, components.store.wait_for_writes)
         _tune_gc()
-        _report_ready(options, house)
+        _report_ready(options, services)
         await stop.wait()
         await _shut_down(options, components, server)
         nursery.cancel_scope.cancel()
@@ -79,60 +80,61 @@ async def _run_until_stopped(
 def _build_server(
     options: StartupOptions, components: Components, max_connections: int, stop: trio.Event
 ) -> tuple[DaemonServices, Server]:
-    """What the handlers share, and the server that has them, for so many connections at most."""
-    too_few = connection_limit_warning(max_connections, options.config.daemon.max_connections)
-    reload = components.reloader
-    house = DaemonServices(
+    """Build the services that the handlers share, and the server for at most `max_connections` connections."""
+    limit_warning = connection_limit_warning(max_connections, options.config.daemon.max_connections)
+    reloader = components.reloader
+    services = DaemonServices(
         runtime=components.runtime,
         importer=components.importer,
-        config=lambda: reload.active.config,
+        config=lambda: reloader.active.config,
         version=__version__,
         socket=options.socket,
         uptime_s=lambda: time.monotonic() - options.started_at,
         metrics=components.metrics,
-        provider_statuses=lambda: reload.active.models.status(),  # noqa: PLW0108 - of those in force when asked
+        provider_statuses=lambda: reloader.active.models.status(),  # noqa: PLW0108 - a reload replaces `active`
         connection_count=lambda: server.connection_count,
-        warnings=lambda: (*_current_warnings(components, stop), *reload.active.warnings, *too_few),
+        warnings=lambda: (*_current_warnings(components, stop), *reloader.active.warnings, *limit_warning),
         scheduler=components.scheduler,
-        reload=reload,
+        reload=reloader,
         retention=components.retention,
         request_stop=stop.set,
     )
-    server = Server(house, max_connections)
-    return house, server
+    server = Server(services, max_connections)
+    return services, server
 
 
 def _current_warnings(components: Components, stop: trio.Event) -> Iterator[str]:
-    """What a person should know that may be otherwise in a minute."""
+    """Yield the warnings about the current state, which may change at any time."""
     if stop.is_set():
         grace_s = components.reloader.active.config.daemon.shutdown_grace_s
-        yield f"walrusd is stopping: turns that run are given {grace_s:g} s to end, and are suspended then."
+        yield f"walrusd is stopping. Running turns have {grace_s:g} s to finish, then they are suspended."
     if suspended := components.runtime.suspended_sessions():
-        named = ", ".join(map(str, suspended[:10]))
-        yield f"The log cannot be written, so turns are suspended in session {named}. Is the disk full?"
-    elif trouble := components.store.write_warning:
-        yield trouble
-    if refused := components.reloader.last_error:
-        first, *more = refused.split("\n")
+        numbers = ", ".join(map(str, suspended[:10]))
+        yield f"The log cannot be written, so turns are suspended in session {numbers}. Is the disk full?"
+    elif warning := components.store.write_warning:
+        yield warning
+    if error := components.reloader.last_error:
+        first, *more = error.split("\n")
         others = f" (and {len(more)} more)" if more else ""
-        yield f"The last reload was refused, and all is as before: {first}{others}. Mend it and reload again."
+        yield f"The last reload failed, and the old configuration is active: {first}{others}. Fix it and reload again."
     yield from components.scheduler.warnings()
     yield from components.retention.warnings()
 
 
 def _tune_gc() -> None:
-    """What is there by now stays for ever, so no collection need look at it; and they need not come every 700 objects.
+    """Exclude all present objects from garbage collection, for they stay for ever, and make collections rarer.
 
-    Under load they would take a tenth of the loop's time. Reference counts free nearly all; cycles come with tasks.
+    With the default of 700 objects, collections take a tenth of the loop's time under load. Reference counts free
+    nearly all objects; cycles come only with tasks.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 
 
 def _report_ready(options: StartupOptions, services: DaemonServices) -> None:
-    """Tell the log and the service manager that it is ready."""
+    """Log that the daemon is ready, with its warnings, and notify the service manager."""
     for warning in services.warnings():
-        log.warning(warning)
+        log.warning("status_warning", message=warning)
     log.info(
         "ready",
         version=services.version,
@@ -148,13 +150,16 @@ def _report_ready(options: StartupOptions, services: DaemonServices) -> None:
 
 
 def _kill_children_and_unlink(components: Components, socket: Path) -> None:
-    """The last act of a walrusd that is to end at once."""
+    """Kill all children and remove the socket before a forced exit."""
     components.spawner.kill_all()
     remove_own_socket(socket)
 
 
 async def _shut_down(options: StartupOptions, components: Components, server: Server) -> None:
-    """No new turns; running ones have the grace, and are suspended then; everybody is told. The parts close later."""
+    """Stop new turns, suspend running ones after the grace period, and send the last responses.
+
+    The caller closes the components afterwards.
+    """
     grace_s = components.reloader.active.config.daemon.shutdown_grace_s
     options.notify.stopping()
     options.notify.extend_timeout(grace_s + SHUTDOWN_MARGIN_S)

@@ -1,4 +1,4 @@
-"""One reload after the other: what is written before anything changes, what is said, and what leaves all as it was."""
+"""Tests of ConfigReloader: the order of its steps, its results and warnings, and failures that change nothing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ from walrusd.store.memory import MemoryLog
 
 
 class ReloaderHarness:
-    """A reload, and what it has told to whom."""
+    """A reloader with the home, the log and the fake service manager that it uses."""
 
     def __init__(self, home: Home, reloader: ConfigReloader, log: MemoryLog, manager: FakeServiceManager) -> None:
         self.home = home
@@ -38,7 +38,7 @@ class ReloaderHarness:
 
 
 class ReloadRecorder:
-    """In what order what was told."""
+    """Records the calls of the reloader's callbacks in their order."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -47,17 +47,17 @@ class ReloadRecorder:
         self.after_apply_error: StorageFailed | None = None
 
     def apply(self, active: ActiveConfig) -> None:
-        self.calls.append(f"put {', '.join(sorted(active.config.agents))}")
+        self.calls.append(f"apply {', '.join(sorted(active.config.agents))}")
         self.on_apply()
 
     async def after_apply(self, active: ActiveConfig) -> None:
         await trio.lowlevel.checkpoint()
-        self.calls.append("follow")
+        self.calls.append("after_apply")
         if self.after_apply_error:
             raise self.after_apply_error
 
     def on_event(self, event: ConfigReloaded) -> None:
-        self.calls.append("see")
+        self.calls.append("on_event")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def open_harness(path: Path, recorder: ReloadRecorder) -> AsyncIterator[Re
     with FakeServiceManager(path) as manager:
         notify = Notify(manager.address)
         async with open_models_with_spawner(config.providers, config.models) as models:
-            reload = ConfigReloader(
+            reloader = ConfigReloader(
                 await build_active_config(config, models),
                 apply=recorder.apply,
                 after_apply=recorder.after_apply,
@@ -83,22 +83,22 @@ async def open_harness(path: Path, recorder: ReloadRecorder) -> AsyncIterator[Re
                 is_stopping=lambda: recorder.stopping,
                 environ={},
             )
-            yield ReloaderHarness(home, reload, log, manager)
+            yield ReloaderHarness(home, reloader, log, manager)
         notify.close()
 
 
 @pytest.fixture
 async def harness(tmp_path: Path, recorder: ReloadRecorder) -> AsyncIterator[ReloaderHarness]:
     with trio.fail_after(20):
-        async with open_harness(tmp_path, recorder) as desk:
-            yield desk
+        async with open_harness(tmp_path, recorder) as harness:
+            yield harness
 
 
 async def test_a_reload_is_logged_before_it_is_applied(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
     harness.home.write("agents/scout.md", "You look ahead.")
     harness.home.toml.write_text(ECHO.replace("[daemon]", "[daemon]\nmax_running_turns = 1"))
     assert await harness.reloader() == ReloadResult(changed=("agents.scout",), at_restart=("daemon.max_running_turns",))
-    assert recorder.calls == ["see", "put scout, walrus", "follow"]
+    assert recorder.calls == ["on_event", "apply scout, walrus", "after_apply"]
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
     assert await harness.logged_events() == [
         ConfigReloaded(ts=7.0, changed=("agents.scout",), at_restart=("daemon.max_running_turns",))
@@ -110,15 +110,17 @@ async def test_if_heartbeats_cannot_be_reloaded_the_config_is_active_with_a_warn
 ) -> None:
     recorder.after_apply_error = StorageFailed("cannot read the disk")
     harness.home.write("agents/scout.md", "You look ahead.")
-    done = await harness.reloader()
-    assert (done.changed, set(harness.reloader.active.config.agents)) == (("agents.scout",), {"scout", "walrus"})
-    assert any("Heartbeats still go by what was before: cannot read the disk" in warning for warning in done.warnings)
+    result = await harness.reloader()
+    assert (result.changed, set(harness.reloader.active.config.agents)) == (("agents.scout",), {"scout", "walrus"})
+    assert any(
+        "Heartbeats still use the previous settings: cannot read the disk" in warning for warning in result.warnings
+    )
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
 
 
 async def test_an_unchanged_config_logs_no_event(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
     assert await harness.reloader() == ReloadResult(changed=())
-    assert recorder.calls == ["put walrus", "follow"]
+    assert recorder.calls == ["apply walrus", "after_apply"]
     assert await harness.logged_events() == []
 
 
@@ -127,8 +129,8 @@ async def test_a_reload_that_cannot_be_logged_is_not_applied(
 ) -> None:
     before = harness.reloader.active
     harness.home.write("agents/scout.md", "You look ahead.")
-    harness.log.fail_with = StorageFull("no room")
-    with pytest.raises(Problem, match="no room") as problem:
+    harness.log.fail_with = StorageFull("no space")
+    with pytest.raises(Problem, match="no space") as problem:
         await harness.reloader()
     assert (problem.value.kind, recorder.calls, harness.reloader.active) == ("storage_full", [], before)
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
@@ -152,55 +154,55 @@ async def test_all_config_errors_are_reported_and_change_nothing(
 
 async def test_concurrent_reloads_run_one_after_the_other(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
     harness.home.write("agents/scout.md", "You look ahead.")
-    answers: list[ReloadResult] = []
+    results: list[ReloadResult] = []
 
     async def reload() -> None:
-        answers.append(await harness.reloader())
+        results.append(await harness.reloader())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reload)
         nursery.start_soon(reload)
-    assert answers == [ReloadResult(changed=("agents.scout",)), ReloadResult(changed=())]
-    assert recorder.calls == ["see", *["put scout, walrus", "follow"] * 2]
+    assert results == [ReloadResult(changed=("agents.scout",)), ReloadResult(changed=())]
+    assert recorder.calls == ["on_event", *["apply scout, walrus", "after_apply"] * 2]
     assert harness.notifications() == ["RELOADING=1", "READY=1"] * 2
 
 
 async def test_sighups_during_a_reload_cause_one_more_reload(
     harness: ReloaderHarness, recorder: ReloadRecorder
 ) -> None:
-    def hup_thrice() -> None:
+    def request_three_times() -> None:
         recorder.on_apply = lambda: None
         for _ in range(3):
             harness.reloader.request()
 
-    recorder.on_apply = hup_thrice
+    recorder.on_apply = request_three_times
     async with trio.open_nursery() as nursery:
         nursery.start_soon(harness.reloader.run)
         await trio.testing.wait_all_tasks_blocked()
         harness.reloader.request()
-        # Each of these waits for its turn behind those that were asked for before.
-        while recorder.calls.count("put walrus") < 2:
+        # Each of these waits for the reloads that were requested before it.
+        while recorder.calls.count("apply walrus") < 2:
             await trio.testing.wait_all_tasks_blocked()
         await harness.reloader()
         await harness.reloader()
         nursery.cancel_scope.cancel()
-    assert recorder.calls.count("put walrus") == 4
+    assert recorder.calls.count("apply walrus") == 4
 
 
 async def test_after_a_failed_sighup_reload_the_next_one_runs(
     harness: ReloaderHarness, recorder: ReloadRecorder
 ) -> None:
-    put = trio.Event()
-    recorder.on_apply = put.set
+    applied = trio.Event()
+    recorder.on_apply = applied.set
     async with trio.open_nursery() as nursery:
         nursery.start_soon(harness.reloader.run)
         with harness.home.with_extra_line("nonsense = 1"):
             harness.reloader.request()
-            for _ in range(2):  # what was asked for is between them
+            for _ in range(2):  # the requested reload runs between these two
                 with pytest.raises(Problem):
                     await harness.reloader()
         harness.reloader.request()
-        await put.wait()
+        await applied.wait()
         nursery.cancel_scope.cancel()
 
 
@@ -221,7 +223,7 @@ async def test_a_stopping_daemon_refuses_reloads_and_sends_no_ready(
     assert harness.notifications() == ["RELOADING=1"]
 
 
-async def test_without_a_provider_the_hint_stands_among_the_warnings(harness: ReloaderHarness) -> None:
+async def test_without_a_provider_the_result_has_a_warning(harness: ReloaderHarness) -> None:
     harness.home.toml.write_text("")
     [warning] = (await harness.reloader()).warnings
     assert warning.startswith("No model provider is configured. ")

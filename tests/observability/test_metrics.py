@@ -1,4 +1,4 @@
-"""What is counted, how Prometheus reads it, and the line a minute. Its own parser is the judge of the text."""
+"""Tests of the metrics, of their Prometheus text (read by Prometheus' own parser) and of the minute log."""
 
 from collections.abc import Iterator
 
@@ -61,7 +61,7 @@ def metrics_of(*events: AnyEvent, agent: str = "walrus") -> Metrics:
 
 
 def changed_samples(metrics: Metrics) -> dict[str, float]:
-    """What is not 0, the gauges and the count of events aside."""
+    """Return the samples that are not 0, without the gauges and the event counts."""
     gauges = index_by_name(Metrics("1.2.3").read_families(GAUGES))
     return {
         name: value
@@ -71,7 +71,7 @@ def changed_samples(metrics: Metrics) -> dict[str, float]:
 
 
 def parse_prometheus(text: str) -> dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]:
-    """By Prometheus' own parser: name and type of each family, and its samples."""
+    """Parse the text with Prometheus' own parser; return the samples by type and name of their family."""
     return {
         f"{family.type} {family.name}": {
             (sample.name, tuple(sample.labels.items())): sample.value for sample in family.samples
@@ -202,7 +202,7 @@ def test_prometheus_reads_the_same_numbers_and_types() -> None:
     assert all(family.help for family in families)
 
 
-def test_the_text_is_exact() -> None:
+def test_the_prometheus_text_is_exact() -> None:
     calls = MetricFamily(
         name="calls_total",
         kind="counter",
@@ -228,7 +228,7 @@ def test_any_tool_name_and_number_round_trip(tool: str, value: float) -> None:
 
 @pytest.fixture
 def log_lines(errors_only_log: None) -> Iterator[list[EventDict]]:
-    """What is logged, and nothing shown."""
+    """Capture the log lines instead of printing them."""
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as lines:
         yield lines
@@ -247,7 +247,7 @@ async def test_a_minute_with_activity_has_one_log_line(
     for event in (*A_TURN, FAILED_TURN):
         metrics.on_event("walrus", event)
     await trio.sleep(61)
-    standing = {
+    gauges = {
         "running": 2,
         "sessions_live": 12,
         "connections": 3,
@@ -255,7 +255,7 @@ async def test_a_minute_with_activity_has_one_log_line(
         "fds": 24,
         "wal_bytes": 4_152_992,
     }
-    line = {"event": "minute", "log_level": "info", **standing}
+    line = {"event": "minute", "log_level": "info", **gauges}
     first = {**line, "turns": 2, "errors": 1, "tool_calls": 3, "rounds": 2, "tokens": 354, "cost_usd": None}
     assert log_lines == [first]
     metrics.on_event("walrus", PRICED_MESSAGE)
@@ -269,7 +269,7 @@ async def test_idle_minutes_have_no_log_line_and_no_wake_up(
 ) -> None:
     metrics = Metrics("1.2.3")
     nursery.start_soon(metrics.run_minute_log, read_gauges)
-    metrics.on_request("daemon.metrics", None)  # who looks moves nothing
+    metrics.on_request("daemon.metrics", None)  # reading metrics is not activity
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
     metrics.on_event("walrus", PRICED_MESSAGE)
@@ -289,5 +289,5 @@ async def test_activity_is_logged_even_if_the_gauges_cannot_be_read(
     nursery.start_soon(metrics.run_minute_log, broken)
     metrics.on_event("walrus", Done(stop_reason="no_action"))
     await trio.sleep(61)
-    assert [line["event"] for line in log_lines] == ["gauges cannot be read", "minute"]
+    assert [line["event"] for line in log_lines] == ["gauges_unreadable", "minute"]
     assert log_lines[1]["turns"] == 1

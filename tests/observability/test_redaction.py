@@ -1,4 +1,4 @@
-"""What is known to be secret is never told, however the text that holds it is cut; and nothing else is changed."""
+"""Tests of redaction: no known secret passes, however the text is cut, and no other text is changed."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def test_without_secrets_nothing_is_changed_or_held_back() -> None:
 
 
 def test_text_that_cannot_become_a_secret_is_passed_on_at_once() -> None:
-    told = StreamingRedactor(Redaction(["sk-1234567", "a-very-long-secret-of-many-characters"]))
-    assert [told.feed("compiling 3 of 9"), told.feed(" sk-12"), told.feed("x sk"), told.finish()] == [
+    redactor = StreamingRedactor(Redaction(["sk-1234567", "a-very-long-secret-of-many-characters"]))
+    assert [redactor.feed("compiling 3 of 9"), redactor.feed(" sk-12"), redactor.feed("x sk"), redactor.finish()] == [
         "compiling 3 of 9",
         " ",
         "sk-12x ",
@@ -38,16 +38,16 @@ def test_text_that_cannot_become_a_secret_is_passed_on_at_once() -> None:
 @example("sk-1234", None)
 def test_a_text_in_chunks_is_redacted_like_the_whole_text(text: str, data: st.DataObject | None) -> None:
     redact = Redaction(SECRETS)
-    told, left, pieces = StreamingRedactor(redact), text, []
-    while left:
-        size = data.draw(st.integers(1, len(left))) if data else 1
-        pieces.append(told.feed(left[:size]))
-        left = left[size:]
-    assert "".join([*pieces, told.finish()]) == redact(text)
+    redactor, rest, pieces = StreamingRedactor(redact), text, []
+    while rest:
+        size = data.draw(st.integers(1, len(rest))) if data else 1
+        pieces.append(redactor.feed(rest[:size]))
+        rest = rest[size:]
+    assert "".join([*pieces, redactor.finish()]) == redact(text)
     assert not any(secret in redact(text) for secret in SECRETS if "*" not in secret)
 
 
-def test_a_secret_that_was_replaced_is_hidden_all_the_same_until_many_others_were() -> None:
+def test_a_replaced_secret_is_still_redacted_until_many_others_were_replaced() -> None:
     redact = Redaction(["first-secret"])
     redact.update_secrets(["second-secret"])
     assert redact("first-secret, second-secret") == "***, ***"
@@ -60,10 +60,10 @@ def test_a_secret_that_was_replaced_is_hidden_all_the_same_until_many_others_wer
 
 def test_a_secret_added_in_mid_stream_is_redacted_from_then_on() -> None:
     redact = Redaction()
-    text = StreamingRedactor(redact)
-    said = text.feed("it is ")
+    redactor = StreamingRedactor(redact)
+    first = redactor.feed("it is ")
     redact.update_secrets(["sk-secret"])
-    assert [said, text.feed("sk-sec"), text.feed("ret!"), text.finish()] == ["it is ", "", "***!", ""]
+    assert [first, redactor.feed("sk-sec"), redactor.feed("ret!"), redactor.finish()] == ["it is ", "", "***!", ""]
 
 
 def test_an_environment_variable_inside_a_longer_value_is_a_secret_by_itself(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Builds the parts of the daemon, joins them, and applies a changed configuration to them."""
+"""Builds the components of the daemon, connects them, and applies a changed configuration to them."""

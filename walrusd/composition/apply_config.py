@@ -1,4 +1,4 @@
-"""What a configuration gives the runtime: its agents, its tools behind their pipeline, and who sees what happens."""
+"""Applies a configuration to the runtime: its agents, its tools behind the pipeline, and the hook for events."""
 
 import time
 from contextlib import suppress
@@ -25,7 +25,7 @@ from walrusd.tools.files import ReadTool
 
 
 class DaemonHook(Hook):
-    """What the daemon adds to a runtime: the tools behind their pipeline, a line of log for each turn, and counts."""
+    """The hook of the daemon: runs tools through the pipeline, counts events and logs a line for each turn."""
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
         self._pipeline = pipeline
@@ -45,7 +45,7 @@ class DaemonHook(Hook):
 
 
 class ConfigApplier(Struct, frozen=True, kw_only=True):
-    """Puts what is in force on a runtime, at the start and at every reload."""
+    """Applies the active configuration to the runtime, at the start and at every reload."""
 
     runtime: Runtime
     metrics: Metrics
@@ -53,7 +53,7 @@ class ConfigApplier(Struct, frozen=True, kw_only=True):
     redact: Redaction
 
     def apply(self, active: ActiveConfig) -> None:
-        """In one step: nobody sees half of it."""
+        """Apply it without a checkpoint, so that no task sees one half of it."""
         config = active.config
         self.redact.update_secrets(collect_secrets(config))
         set_log_level(config.daemon.log_level)
@@ -62,8 +62,9 @@ class ConfigApplier(Struct, frozen=True, kw_only=True):
         self.runtime.swap(active.models, DaemonHook(self._build_pipeline(config), self.metrics), agents)
 
     def _build_pipeline(self, config: Config) -> Pipeline:
-        cap = config.tools.get("read", schema.ToolSettings()).max_output_bytes
-        tools: dict[str, Tool | ProcessTool] = {"read": ReadTool(config.home, cap) if cap else ReadTool(config.home)}
+        max_bytes = config.tools.get("read", schema.ToolSettings()).max_output_bytes
+        read = ReadTool(config.home, max_bytes) if max_bytes else ReadTool(config.home)
+        tools: dict[str, Tool | ProcessTool] = {"read": read}
         if is_bash_offered(config.tools):
             tools["bash"] = BashTool(config.tools["bash"].timeout_s or TIMEOUT_S)
         return Pipeline(
@@ -81,8 +82,8 @@ class ConfigApplier(Struct, frozen=True, kw_only=True):
 def _build_agent(settings: schema.AgentSettings, models: Models) -> Agent:
     model = settings.model
     if not model:
-        with suppress(ModelFailed):  # said at each turn, with what to do
-            model = models.resolve("").model  # the only one there is
+        with suppress(ModelFailed):  # each turn reports the error with a hint
+            model = models.resolve("").model  # the only model of the configuration
     return Agent(
         name=settings.name,
         description=settings.description,

@@ -1,4 +1,4 @@
-"""Every part of the daemon by name, each built once, in the order in which they need each other."""
+"""Builds the components of the daemon, each once, in the order of their dependencies."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,26 +38,28 @@ from walrusd.store.sqlite import SqliteLog
 log = structlog.get_logger("walrusd")
 
 STORE_CLOSE_TIMEOUT_S = 10.0
-"""How long the store may take for its last writes and checkpoint."""
+"""Maximum seconds that the store may take for its last writes and its checkpoint."""
 
 
 class StartupOptions(Struct, frozen=True, kw_only=True):
-    """What a daemon is started with."""
+    """The configuration, the paths and the settings of the process with which a daemon is started."""
 
     config: Config
     socket: str
     started_at: float
-    """When the process was, on the monotonic clock."""
+    """Start of the process, in seconds of the monotonic clock."""
     redact: Redaction
     umask: int
-    """The user's, for what tools start; the daemon's own files are private."""
+    """The user's umask, for the processes that tools start; the daemon's own files are private."""
     notify: Notify
     inherited_socket: ListeningSocket | None = None
     home_used_before: bool = False
-    """A walrusd has run on this home before."""
+    """Whether a walrusd has run on this home before."""
 
 
 class Components(Struct, frozen=True, kw_only=True):
+    """The components of a running daemon."""
+
     store: SqliteLog
     spawner: Spawner
     runtime: Runtime
@@ -71,9 +73,9 @@ class Components(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_components(options: StartupOptions, *, is_stopping: Callable[[], bool]) -> AsyncIterator[Components]:
-    """All of it, what the last daemon left running ended; the runtime has not recovered yet.
+    """Open all components, and kill what the previous daemon left running. The runtime has not recovered yet.
 
-    Only for one who holds the home. Raises StorageFailed.
+    The caller must hold the lock of the home. Raises StorageFailed.
     """
     config, home = options.config, home_paths(options.config.home)
     metrics = Metrics(__version__)
@@ -88,32 +90,32 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
             on_restart=config.sessions.on_restart,
         ) as runtime,
     ):
-        outfit = ConfigApplier(runtime=runtime, metrics=metrics, spawner=spawner, redact=options.redact)
-        now = await build_active_config(config, models)
-        outfit.apply(now)
+        applier = ConfigApplier(runtime=runtime, metrics=metrics, spawner=spawner, redact=options.redact)
+        active = await build_active_config(config, models)
+        applier.apply(active)
         probes = ProbeRunner(spawner, home=config.home, redact=options.redact)
-        means = HeartbeatDeps(runtime=runtime, run_probe=probes, todo_sources=(TodoFile(home.agents),))
-        schedules = Scheduler(runtime, runtime.daemon_recorder, SystemClock(), metrics.on_event)
+        deps = HeartbeatDeps(runtime=runtime, run_probe=probes, todo_sources=(TodoFile(home.agents),))
+        scheduler = Scheduler(runtime, runtime.daemon_recorder, SystemClock(), metrics.on_event)
 
-        async def follow(now: ActiveConfig) -> None:
-            await schedules.configure(build_heartbeats(now.config, means))
-            space.request()
+        async def after_apply(active: ActiveConfig) -> None:
+            await scheduler.configure(build_heartbeats(active.config, deps))
+            retention.request()
 
-        reload = ConfigReloader(
-            now,
-            apply=outfit.apply,
-            after_apply=follow,
+        reloader = ConfigReloader(
+            active,
+            apply=applier.apply,
+            after_apply=after_apply,
             daemon_recorder=runtime.daemon_recorder,
             on_event=partial(metrics.on_event, ""),
             notify=options.notify,
             clock=time.time,
             is_stopping=is_stopping,
         )
-        space = RetentionCollector(
+        retention = RetentionCollector(
             store,
             runtime.session_cache,
             runtime.daemon_recorder,
-            storage_settings=lambda: reload.active.config.storage,
+            storage_settings=lambda: reloader.active.config.storage,
             clock=time.time,
             on_event=partial(metrics.on_event, ""),
             last_run_at=await read_last_event_time(store),
@@ -131,23 +133,23 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
                 on_event=metrics.on_event,
             ),
             metrics=metrics,
-            scheduler=schedules,
-            build_heartbeats=lambda now: build_heartbeats(now.config, means),
-            reloader=reload,
-            retention=space,
+            scheduler=scheduler,
+            build_heartbeats=lambda active: build_heartbeats(active.config, deps),
+            reloader=reloader,
+            retention=retention,
         )
 
 
 @asynccontextmanager
 async def _open_store(path: str, options: StartupOptions) -> AsyncIterator[SqliteLog]:
-    keeping, empty = options.config.storage, is_empty(path)
-    async with extending_timeout(options.notify):  # migrating may take its time
-        store = await SqliteLog.open(path, durability=keeping.durability, chain=keeping.chain)
+    storage, empty = options.config.storage, is_empty(path)
+    async with extending_timeout(options.notify):  # a migration may take minutes
+        store = await SqliteLog.open(path, durability=storage.durability, chain=storage.chain)
     if empty and (options.home_used_before or glob(f"{escape(path)}.v*.backup*")):
         log.warning(
-            "made a new, empty log in a home that was in use",
+            "empty_database_in_used_home",
             database=path,
-            hint="If it was not you who took the old one away, stop walrusd and restore it: docs/backup.md says how.",
+            hint="If you did not remove the old database yourself, stop walrusd and restore it: see docs/backup.md.",
         )
     _log_chain_head(store, "start")
     try:
@@ -159,7 +161,7 @@ async def _open_store(path: str, options: StartupOptions) -> AsyncIterator[Sqlit
 
 
 def _log_chain_head(store: SqliteLog, at: str) -> None:
-    """Where the chain ends, for the journal, which lies elsewhere than the log: `walrusctl verify --since` takes it."""
+    """Log the head of the hash chain for `walrusctl verify --since`: the journal is stored apart from the database."""
     if store.chain_head:
         log.info("chain", head=str(store.chain_head), at=at)
 
@@ -169,23 +171,23 @@ async def _open_spawner(store: SqliteLog, options: StartupOptions) -> AsyncItera
     async with extending_timeout(options.notify):
         await kill_orphaned_tools(store, options.config.home)
     async with Spawner(options.umask) as spawner, trio.open_nursery() as nursery:
-        # Before any turn goes on: what a tool leaves behind is walrusd's from the first one on.
+        # Before any turn resumes, so that the orphans of the very first tool are adopted.
         await nursery.start(spawner.adopt_and_reap)
         yield spawner
         nursery.cancel_scope.cancel()
 
 
 async def kill_orphaned_tools(store: SqliteLog, home: str) -> None:
-    """End what the daemon before this one has left running: `mend` tells what became of its calls."""
+    """Kill the process tools that the previous daemon has left running. Recovery later closes their calls."""
     started = []
     for number in await store.unfinished_sessions():
         try:
-            outline = await store.session_state(number)
+            state = await store.session_state(number)
         except StorageFailed:
-            continue  # its session is left alone, and the log says so, when the runtime recovers
-        if outline and outline.turn:
+            continue  # the runtime skips the session, and logs that, when it recovers
+        if state and state.turn:
             started += [
-                (process, call_marker(number, outline.turn.number, call)) for call, process in outline.turn.processes
+                (process, call_marker(number, state.turn.number, call)) for call, process in state.turn.processes
             ]
-    if started and (ended := await trio.to_thread.run_sync(kill_orphans, started, home)):
-        log.warning("survivors ended", pids=ended)
+    if started and (pids := await trio.to_thread.run_sync(kill_orphans, started, home)):
+        log.warning("orphans_killed", pids=pids)

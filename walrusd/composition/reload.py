@@ -1,7 +1,7 @@
-"""walrus.toml and the prompts, read anew: checked whole, then put in force in one step between two turns.
+"""Reloads walrus.toml and the prompts: checks all of it, then applies it in one step.
 
-What runs keeps what it started with; sessions, schedules and connections live on. What is wrong with a candidate is
-said, and changes nothing.
+Running turns keep the configuration with which they started; sessions, schedules and connections continue. An invalid
+configuration is reported and changes nothing.
 """
 
 import os
@@ -29,15 +29,16 @@ log = structlog.get_logger("walrusd")
 
 
 class ActiveConfig(Struct, frozen=True, kw_only=True):
-    """What the daemon goes by at the moment; it is replaced whole."""
+    """The active configuration with its models; a reload replaces it as a whole."""
 
     config: Config
     models: Models
     warnings: tuple[str, ...]
-    """What a person should know of the two."""
+    """Warnings about the configuration and the models."""
 
 
 async def build_active_config(config: Config, models: Models) -> ActiveConfig:
+    """Join a configuration and its models, with a warning if no model provider is configured."""
     warnings = config.warnings
     if hint := await models.setup_hint():
         others = (warning for warning in warnings if NO_PROVIDER_WARNING not in warning)
@@ -46,7 +47,7 @@ async def build_active_config(config: Config, models: Models) -> ActiveConfig:
 
 
 class ConfigReloader:
-    """One at a time; `now` is what is in force."""
+    """Reloads the configuration, one reload at a time. `active` is the configuration in use."""
 
     def __init__(
         self,
@@ -61,12 +62,13 @@ class ConfigReloader:
         is_stopping: Callable[[], bool],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """`put` gives it to all who go by it, in one step; then `follow` sees to what has to be written for it, and
-        raises StorageFailed where it cannot. `see` is shown the fact. Nothing else is raised.
+        """`apply` makes a configuration active in one step, and `on_event` receives the event; neither raises.
+
+        `after_apply` then does what must be written to the store, and raises StorageFailed if that fails.
         """
         self.active = active
         self.last_error = ""
-        """Why the last reload was; empty where it was not."""
+        """The error of the last reload; empty if it succeeded."""
         self._apply = apply
         self._after_apply = after_apply
         self._daemon_recorder = daemon_recorder
@@ -79,75 +81,76 @@ class ConfigReloader:
         self._requested = trio.Event()
 
     async def __call__(self) -> ReloadResult:
-        """Raises Problem config, with file and line of all that is wrong, storage_* and shutting_down."""
+        """Reload now. Raises Problem: config (with file and line of each error), storage_* or shutting_down."""
         async with self._lock:
             if self._is_stopping():
-                raise Problem("shutting_down", "walrusd is stopping", "Its next start reads the files.")
+                raise Problem("shutting_down", "walrusd is stopping", "The next start reads the new configuration.")
             self._notify.reloading()
             try:
-                told = await self._reload()
+                result = await self._reload()
             except Problem as problem:
                 self.last_error = problem.message
                 raise
             else:
                 self.last_error = ""
-                return told
+                return result
             finally:
                 if not self._is_stopping():
                     self._notify.ready()
 
     def request(self) -> None:
-        """Have `when_asked` reload, as a HUP wants it. What comes while it does makes it do so once more."""
+        """Ask `run` for a reload, as a HUP does. Any number of requests during a reload cause one more."""
         self._requested.set()
 
     async def run(self) -> None:
-        """Reload when it is asked for; what is wrong goes to the log. Until cancelled."""
+        """Reload at each request and log errors, until cancelled."""
         while True:
             await self._requested.wait()
             self._requested = trio.Event()
             try:
                 await self()
             except Problem as problem:
-                log.error("not reloaded", error=problem.message, hint=problem.hint)
+                log.error("reload_failed", error=problem.message, hint=problem.hint)
             except Exception:
-                log.exception("not reloaded")  # a bug in it is no reason to end what runs
+                log.exception("reload_failed")  # a bug in a reload must not end the daemon
 
     async def _reload(self) -> ReloadResult:
         before = self.active
         candidate = await self._load_candidate()
         changed, at_restart = split_by_restart(changed_keys(before.config, candidate))
         config = retain_restart_keys(before.config, candidate)
-        now = await build_active_config(config, before.models.with_configuration(config.providers, config.models))
+        active = await build_active_config(config, before.models.with_configuration(config.providers, config.models))
         if changed or at_restart:
-            fact = ConfigReloaded(ts=self._clock(), changed=changed, at_restart=at_restart)
+            event = ConfigReloaded(ts=self._clock(), changed=changed, at_restart=at_restart)
             with translate_storage_errors():
-                await self._daemon_recorder.record(fact)
-            self._on_event(fact)
-        self._apply(now)
-        self.active = now
-        before.models.retire_unshared(now.models)
-        warnings = (*now.warnings, *await self._run_after_apply(now))
+                await self._daemon_recorder.record(event)
+            self._on_event(event)
+        self._apply(active)
+        self.active = active
+        before.models.retire_unshared(active.models)
+        warnings = (*active.warnings, *await self._run_after_apply(active))
         for warning in warnings:
             if warning not in before.warnings:
-                log.warning(warning)
+                log.warning("status_warning", message=warning)
         log.info("reloaded", changed=changed, at_restart=at_restart)
         return ReloadResult(changed=changed, at_restart=at_restart, warnings=warnings)
 
     async def _run_after_apply(self, active: ActiveConfig) -> tuple[str, ...]:
-        """What a person should know of what had to be written."""
+        """Run `after_apply`; return a warning if it failed."""
         try:
-            with trio.CancelScope(
-                shield=True
-            ):  # half of it would not do; the store, which answers always, owns the wait
+            # Shielded, because it must not be done by half. The wait is bounded: the store always answers.
+            with trio.CancelScope(shield=True):
                 await self._after_apply(active)
         except StorageFailed as failure:
-            return (f"Heartbeats still go by what was before: {failure}. Reload again when the store can be read.",)
+            return (f"Heartbeats still use the previous settings: {failure}. Reload again when the store can be read.",)
         return ()
 
     async def _load_candidate(self) -> Config:
         read = partial(load, self.active.config.home, environ=self._environ)
         try:
-            # Left to itself where the daemon stops meanwhile: it writes nothing, and a folder may be on a slow network.
+            # The thread is abandoned if the daemon stops: it only reads, and the folder may be on a slow network.
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         except ConfigError as error:
-            raise Problem("config", str(error), "Mend it and reload again; walrusd goes on as it was.") from error
+            raise Problem(
+                "config", str(error), "Fix it and reload again; until then the previous one stays active."
+            ) from error

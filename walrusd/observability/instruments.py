@@ -1,4 +1,4 @@
-"""What only rises: numbers that cost a look into a dict to count, and can be read at any time."""
+"""Counters and histograms of the metrics: counting costs one dict lookup, and values can be read at any time."""
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
@@ -7,15 +7,16 @@ from itertools import accumulate
 from walrusd.observability.prometheus import MetricFamily, MetricSample
 
 MAX_LABEL_VALUES = 100
-"""Agents, tools and models that are counted by name, of each kind so many; those that come after count as `other`.
+"""Maximum number of agents, of tools and of models that are counted by name; later ones are counted as `other`.
 
-Names come from people and from models, who may think of new ones for months, and what is counted is held for ever.
+People and models may invent new names for months, and each counted name stays in memory.
 """
 OTHER_LABEL = "other"
+"""Label of all names beyond MAX_LABEL_VALUES."""
 
 
 class Counter:
-    """A number that only rises, for each combination of labels that was met; `known` ones are there from 0 on."""
+    """A number that only rises, one for each combination of labels; those in `initial_labels` start at 0."""
 
     def __init__(
         self, name: str, help_text: str, labels: Collection[str] = (), initial_labels: Iterable[str] = ()
@@ -40,7 +41,7 @@ class Counter:
 
 
 class Histogram:
-    """Values in buckets, each with an end that belongs to it; the last one has none."""
+    """Counts values in buckets, each with an inclusive upper bound; the last bucket has none."""
 
     def __init__(self, name: str, help_text: str, bounds: Sequence[float]) -> None:
         self._name = name
@@ -54,20 +55,23 @@ class Histogram:
         self._sum += value
 
     def to_family(self) -> MetricFamily:
-        ends = [*map(str, self._bounds), "+Inf"]
-        upto = list(accumulate(self._counts))
-        samples = [MetricSample(count, (("le", end),), "_bucket") for end, count in zip(ends, upto, strict=True)]
-        samples += [MetricSample(self._sum, suffix="_sum"), MetricSample(upto[-1], suffix="_count")]
+        bounds = [*map(str, self._bounds), "+Inf"]
+        totals = list(accumulate(self._counts))
+        samples = [
+            MetricSample(total, (("le", bound),), "_bucket") for bound, total in zip(bounds, totals, strict=True)
+        ]
+        samples += [MetricSample(self._sum, suffix="_sum"), MetricSample(totals[-1], suffix="_count")]
         return MetricFamily(name=f"walrusd_{self._name}", kind="histogram", help=self._help, samples=samples)
 
 
 class BoundedLabels:
-    """The first MOST_NAMES of a kind."""
+    """The label values of one kind: the first MAX_LABEL_VALUES names, and `other` for all later ones."""
 
     def __init__(self) -> None:
         self._labels: set[str] = set()
 
     def label_for(self, name: str) -> str:
+        """Return the name itself, or OTHER_LABEL if the limit has been reached."""
         if name not in self._labels:
             if len(self._labels) >= MAX_LABEL_VALUES:
                 return OTHER_LABEL

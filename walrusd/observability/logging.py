@@ -1,4 +1,4 @@
-"""The daemon's own log: one canonical line a turn and a request, to stderr, with no content and no secrets."""
+"""The daemon's own log on stderr: one canonical line for each turn and each request, without content and secrets."""
 
 import logging
 import os
@@ -17,19 +17,20 @@ from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.observability.redaction import Redaction
 
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
-"""Other headers name a program or a title, and a star in the place of a word of that would spoil what tools say."""
+"""Names of headers that hold a secret. Other headers name a program or a title, and hiding such a word everywhere would
+spoil the output of tools."""
 WRITE_TIMEOUT_MS = 100
-"""For the reader of the log to make room for a line."""
+"""Maximum milliseconds to wait for the reader of a full pipe before a line is dropped."""
 ACCEPT_WARNING_INTERVAL_S = 60.0
-"""Between two lines about connections that cannot be taken: it is tried ten times a second."""
+"""Minimum seconds between two log lines about connections that cannot be accepted; trio retries ten times a second."""
 daemon_log = structlog.get_logger("walrusd")
 turn_log = structlog.get_logger("walrusd.turn")
 
 
 def configure_logging(config: Config) -> Redaction:
-    """Set up structlog for the process, and answer what hides its secrets: it may learn more of them.
+    """Set up structlog for the process; return its redaction, which accepts more secrets later.
 
-    `auto` is for people on a terminal, and JSON elsewhere.
+    The log format `auto` means the console format on a terminal, and JSON elsewhere.
     """
     settings, redact = config.daemon, Redaction(collect_secrets(config))
     stderr = NonBlockingStderr()
@@ -48,22 +49,22 @@ def configure_logging(config: Config) -> Redaction:
             renderer,
         ],
         logger_factory=lambda *_: stderr,
-        cache_logger_on_first_use=False,  # a microsecond a line, and the level may change
+        cache_logger_on_first_use=False,  # costs a microsecond for each line, and the level may change
     )
     set_log_level(settings.log_level)
-    accepting = logging.getLogger("trio.serve_listeners")
-    accepting.handlers, accepting.propagate = [AcceptErrorHandler()], False
+    accept_logger = logging.getLogger("trio.serve_listeners")
+    accept_logger.handlers, accept_logger.propagate = [AcceptErrorHandler()], False
     return redact
 
 
 def set_log_level(level: str) -> None:
-    """Log what is of this level or above, from now on."""
+    """Log lines of this level and above from now on, and drop others."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
 
 
 class AcceptErrorHandler(logging.Handler):
-    """What trio says, traceback and all, of each failed try to take a connection: one line of ours a minute."""
+    """Replaces trio's traceback for each connection that cannot be accepted by one log line a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,58 +75,58 @@ class AcceptErrorHandler(logging.Handler):
             self._logged_at = time.monotonic()
             error = record.exc_info[1] if record.exc_info else None
             hint = hint_for_oserror(error) if isinstance(error, OSError) else ""
-            daemon_log.warning("no connection can be taken", error=str(error), hint=hint)
+            daemon_log.warning("accept_failed", error=str(error), hint=hint)
 
 
 class NonBlockingStderr:
-    """A logger for structlog that never raises: a daemon outlives its terminal, its log's reader and a full disk.
+    """A logger for structlog that never raises, so that a closed terminal, a stopped reader or a full disk do no harm.
 
-    A line that cannot be written is lost: a reader that has stopped reading (a terminal after Ctrl-S, a `less`) would
-    hold the loop with it. It has PATIENCE_MS once, and then none until it reads again. Each line is one write, past the
-    buffer of sys.stderr, which would keep what failed and fail again at the exit.
+    A line that cannot be written is dropped: otherwise a reader that has stopped (a terminal after Ctrl-S, a `less`)
+    would block the event loop. It gets WRITE_TIMEOUT_MS once, and no more time until it reads again. Lines bypass the
+    buffer of sys.stderr, which would keep a failed line and fail again at the exit.
     """
 
     def __init__(self) -> None:
-        # None where the process was started without one; its number may then be any other file's.
+        # None if the process was started without stderr; descriptor 2 may then be any other file.
         self._fd = -1 if sys.__stderr__ is None else sys.__stderr__.fileno()
         self.is_terminal = self._fd >= 0 and os.isatty(self._fd)
         self._timeout_ms = WRITE_TIMEOUT_MS
 
     def msg(self, line: str) -> None:
-        said = f"{line}\n".encode(errors="backslashreplace")
+        unwritten = f"{line}\n".encode(errors="backslashreplace")
         with suppress(OSError):
-            while said and self._wait_writable():
-                # What poll promises a pipe to have room for.
-                said = said[os.write(self._fd, said[: select.PIPE_BUF]) :]
+            while unwritten and self._wait_writable():
+                # A pipe that poll reports as writable accepts PIPE_BUF bytes without blocking.
+                unwritten = unwritten[os.write(self._fd, unwritten[: select.PIPE_BUF]) :]
 
     def _wait_writable(self) -> bool:
         if self._fd < 0:
             return False
-        there = select.poll()
-        there.register(self._fd, select.POLLOUT)
-        takes = bool(there.poll(self._timeout_ms))
-        self._timeout_ms = WRITE_TIMEOUT_MS if takes else 0
-        return takes
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        is_writable = bool(poller.poll(self._timeout_ms))
+        self._timeout_ms = WRITE_TIMEOUT_MS if is_writable else 0
+        return is_writable
 
     debug = info = warning = error = critical = exception = msg
 
 
 def collect_secrets(config: Config) -> frozenset[str]:
-    """Every secret the configuration holds: keys, what the environment gave, and headers that are named for one."""
-    known: set[str] = set()
+    """Return all secrets of the configuration: API keys, values from the environment, and headers with secret names."""
+    secrets: set[str] = set()
     for provider in config.providers.values():
         if provider.api_key is not None:
-            known.update((provider.api_key.reveal(), *provider.api_key.parts))
+            secrets.update((provider.api_key.reveal(), *provider.api_key.parts))
         for name, header in provider.headers.items():
-            known.update(header.parts)
+            secrets.update(header.parts)
             if SECRET_HEADER.search(name):
-                # The scheme before it ("Bearer") is none: whoever prints the token alone gives it away.
-                known.update((header.reveal(), *header.reveal().split()[-1:]))
-    return frozenset(known)
+                # The token without its scheme ("Bearer") is a secret, too: a program may print it alone.
+                secrets.update((header.reveal(), *header.reveal().split()[-1:]))
+    return frozenset(secrets)
 
 
 def build_redaction_processor(redact: Redaction) -> Processor:
-    """Put stars where a known secret stands, whatever brought it there."""
+    """Return a structlog processor that redacts the known secrets in all text values of a log line."""
 
     def processor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
@@ -134,7 +135,7 @@ def build_redaction_processor(redact: Redaction) -> Processor:
 
 
 def log_turn(agent: str, done: Done) -> None:
-    """The canonical line of a turn: everything about it but what was said."""
+    """Log the canonical line of a turn: its outcome, usage and cost, but no message text."""
     turn_log.info(
         "turn",
         session=done.session,

@@ -1,6 +1,6 @@
-"""What the daemon has done and how it stands, in numbers. Counting is cheap and wakes nobody; reading is on demand.
+"""The metrics of the daemon: counters of its work and gauges of its state, for clients and for Prometheus.
 
-Beside them a line of log a minute, for as long as something moves.
+Counting is cheap and wakes no task; values are read on demand. In addition, each minute with activity has one log line.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,17 +43,18 @@ from walrusd.observability.instruments import OTHER_LABEL, BoundedLabels, Counte
 from walrusd.observability.prometheus import MetricFamily, MetricSample
 
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
-"""From an echo to half an hour's work: at once, a moment, a wait, a coffee."""
+"""Upper bounds of the buckets of turn durations, in seconds: from an immediate answer to half an hour of work."""
 MINUTE_S = 60.0
+"""Seconds between two lines of the minute log."""
 RUNNING = "running"
-"""A tick that nothing has become of yet."""
+"""Outcome of a tick that has not ended."""
 
 log = structlog.get_logger("walrusd.minute")
 ConnectionRejection = Literal["another_user", "too_many"]
 
 
 class Gauges(Struct, frozen=True, kw_only=True):
-    """How the daemon stands at the moment of asking."""
+    """The state of the daemon at one moment."""
 
     uptime_s: float
     sessions_open: int
@@ -70,10 +71,10 @@ class Gauges(Struct, frozen=True, kw_only=True):
 
 
 _GAUGES = {
-    "uptime_s": ("uptime_seconds", "Seconds since walrusd was started."),
+    "uptime_s": ("uptime_seconds", "Seconds since walrusd started."),
     "sessions_open": ("sessions_open", "Sessions that are not closed."),
     "sessions_live": ("sessions_live", "Sessions held in memory."),
-    "sessions_running": ("sessions_running", "Sessions with a turn under way."),
+    "sessions_running": ("sessions_running", "Sessions with a running turn."),
     "connections": ("connections", "Connections of clients."),
     "rss_bytes": ("resident_memory_bytes", "Memory of the process that is in RAM."),
     "fds": ("open_fds", "Open file descriptors."),
@@ -86,7 +87,7 @@ _GAUGES = {
 
 
 class ActivityTotals(Struct, frozen=True):
-    """What a line a minute tells of, as it stands at one moment."""
+    """The totals at one moment from which the minute log computes its differences."""
 
     turns: float = 0
     errors: float = 0
@@ -98,7 +99,7 @@ class ActivityTotals(Struct, frozen=True):
 
 
 class Metrics:
-    """Counts from the start of the process on. All of it belongs to the loop's thread."""
+    """All counters since the start of the process. Only the thread of the event loop may use them."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -108,17 +109,19 @@ class Metrics:
         self._turn_errors = Counter("turn_errors", "Turns that ended with an error.", ["kind"], get_args(TurnErrorKind))
         self._agent_turns = Counter("agent_turns", "Turns that have ended, by agent.", ["agent"])
         self._unpriced_turns = Counter("turns_cost_unknown", "Turns whose cost is unknown.")
-        self._turn_seconds = Histogram("turn_seconds", "How long turns took.", BUCKETS_S)
+        self._turn_seconds = Histogram("turn_seconds", "Duration of turns in seconds.", BUCKETS_S)
         self._rounds = Counter("model_rounds", "Answers of models.", ["provider", "model"])
         self._unpriced_rounds = Counter(
             "model_rounds_cost_unknown", "Answers whose cost is unknown.", ["provider", "model"]
         )
-        self._tokens = Counter("tokens", "Tokens; a prompt is input and both of cache.", ["provider", "model", "kind"])
-        self._cost = Counter("cost_usd", "US dollars, of what has a known price.", ["provider", "model"])
-        self._tool_calls = Counter("tool_calls", "Calls of tools that have an outcome.", ["tool", "outcome"])
-        ended = [outcome for outcome in get_args(TickOutcome) if outcome != RUNNING]
-        self._ticks = Counter("ticks", "Slots of schedules, by what became of them.", ["outcome"], ended)
-        self._requests = Counter("requests", "Requests that were understood and answered.", ["method"], METHODS)
+        self._tokens = Counter(
+            "tokens", "Tokens; a prompt is input plus both cache kinds.", ["provider", "model", "kind"]
+        )
+        self._cost = Counter("cost_usd", "US dollars, for answers with a known price.", ["provider", "model"])
+        self._tool_calls = Counter("tool_calls", "Finished tool calls, by outcome.", ["tool", "outcome"])
+        outcomes = [outcome for outcome in get_args(TickOutcome) if outcome != RUNNING]
+        self._ticks = Counter("ticks", "Slots of schedules, by outcome.", ["outcome"], outcomes)
+        self._requests = Counter("requests", "Valid requests that were answered.", ["method"], METHODS)
         self._request_errors = Counter("request_errors", "Requests answered with an error.", ["kind"], KINDS)
         self._connections = Counter("connections", "Connections that were served.")
         self._rejected_connections = Counter(
@@ -128,7 +131,7 @@ class Metrics:
         self._activity = trio.Event()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """Count an event when it happens. Tokens come first: nothing else comes ten thousand times a second."""
+        """Count an event. Reply chunks are matched first, because only they come ten thousand times a second."""
         self._event_counts[type(event)] += 1
         if not self._active:
             self._active = True
@@ -139,7 +142,7 @@ class Metrics:
             case AssistantMessage():
                 self._count_round(event)
             case ToolResult(name=name, outcome=outcome):
-                # A name that no tool has is a model's invention, and may be another each time.
+                # A model has invented the name of an unknown tool, and may invent another one each time.
                 self._tool_calls.add(
                     OTHER_LABEL if outcome == "unknown_tool" else self._tool_labels.label_for(name), outcome
                 )
@@ -174,7 +177,7 @@ class Metrics:
             self._request_errors.add(error)
 
     def on_invalid_request(self, error: str) -> None:
-        """Of what was no request that could be understood."""
+        """Count the error of a message that was not a valid request."""
         self._request_errors.add(error)
 
     def on_connection(self, rejection: ConnectionRejection | None = None) -> None:
@@ -190,7 +193,7 @@ class Metrics:
         ]
         info = MetricSample(1, (("version", self._version),))
         return [
-            MetricFamily(name="walrusd_info", kind="gauge", help="Which walrusd this is; always 1.", samples=[info]),
+            MetricFamily(name="walrusd_info", kind="gauge", help="The version of walrusd; always 1.", samples=[info]),
             *_gauge_families(gauges),
             self._turns.to_family(),
             self._turn_errors.to_family(),
@@ -203,7 +206,9 @@ class Metrics:
             self._cost.to_family(),
             self._tool_calls.to_family(),
             self._ticks.to_family(),
-            MetricFamily(name="walrusd_events_total", kind="counter", help="Events, live ones too.", samples=events),
+            MetricFamily(
+                name="walrusd_events_total", kind="counter", help="Events, live events included.", samples=events
+            ),
             self._requests.to_family(),
             self._request_errors.to_family(),
             self._connections.to_family(),
@@ -211,7 +216,7 @@ class Metrics:
         ]
 
     async def run_minute_log(self, read_gauges: Callable[[], Awaitable[Gauges]]) -> None:
-        """Say once a minute what has happened in it, until cancelled. Where nothing has, nothing wakes up."""
+        """Log one line for each minute with activity, until cancelled. Without activity no task wakes up."""
         before = ActivityTotals()
         while True:
             await self._activity.wait()
@@ -266,8 +271,8 @@ async def _read_gauges(read_gauges: Callable[[], Awaitable[Gauges]]) -> dict[str
     try:
         now = await read_gauges()
     except Exception:
-        # No line of log is worth the daemon: what was counted is said without it.
-        log.exception("gauges cannot be read")
+        # A log line must not end the daemon: the line is then written without gauges.
+        log.exception("gauges_unreadable")
         return {}
     return {
         "running": now.sessions_running,
@@ -280,7 +285,7 @@ async def _read_gauges(read_gauges: Callable[[], Awaitable[Gauges]]) -> dict[str
 
 
 def _log_minute(before: ActivityTotals, after: ActivityTotals, gauges: dict[str, int]) -> None:
-    """`cost_usd` is null where it is not known of all that cost something."""
+    """Log the differences of the totals. `cost_usd` is null if the cost of a turn or an answer is unknown."""
     log.info(
         "minute",
         turns=after.turns - before.turns,

@@ -1,4 +1,4 @@
-"""Metrics as others read them: by name for programs, or as the text that Prometheus scrapes. Pure."""
+"""Formats metrics as a dict of names and values, or as the text that Prometheus scrapes. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -7,14 +7,16 @@ from msgspec import Struct
 
 
 class MetricSample(NamedTuple):
+    """One value of a metric with its labels."""
+
     value: float
     labels: Sequence[tuple[str, str]] = ()
     suffix: str = ""
-    """What a histogram's samples have behind its name."""
+    """Suffix of the metric's name; only samples of a histogram have one."""
 
 
 class MetricFamily(Struct, frozen=True, kw_only=True):
-    """All samples of one name."""
+    """All samples of one metric, with its type and its help text."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -23,12 +25,12 @@ class MetricFamily(Struct, frozen=True, kw_only=True):
 
 
 def index_by_name(families: Iterable[MetricFamily]) -> dict[str, float]:
-    """Every value under the name that the text gives it: `walrusd_turns_total{stop_reason="error"}`."""
+    """Return all values by the name that the Prometheus text has: `walrusd_turns_total{stop_reason="error"}`."""
     return {_sample_name(family, sample): sample.value for family in families for sample in family.samples}
 
 
 def format_prometheus(families: Iterable[MetricFamily]) -> str:
-    """Prometheus' text format 0.0.4."""
+    """Return the metrics in Prometheus' text format 0.0.4."""
     lines = []
     for family in families:
         lines.append(f"# HELP {family.name} {_escape(family.help)}")
@@ -52,5 +54,5 @@ def _escape_label_value(text: str) -> str:
 
 
 def _format_number(value: float) -> str:
-    """The shortest text that reads back as the same number; whole numbers without a point."""
+    """Return the shortest text that reads back as the same number; whole numbers have no decimal point."""
     return str(int(value)) if float(value).is_integer() else repr(value)

@@ -1,19 +1,20 @@
-"""Stars where a known secret stands, whatever brought it there: in the log, and in what tools say."""
+"""Replaces known secrets by stars in log lines and in the output of tools."""
 
 import re
 from collections.abc import Collection
 
 MASK = "***"
+"""The text that replaces a secret."""
 MIN_SECRET_LENGTH = 4
-"""Characters of a secret that is looked for. Servers that want no key are given one like "x", and hiding that would
-only make holes in every word."""
+"""Minimum characters of a secret that is redacted. For servers without keys people configure one like "x", and hiding
+that would spoil every word with an x."""
 
 MAX_RETIRED_SECRETS = 64
-"""Secrets that are looked for though no configuration has them any more: what still speaks of older ones has ended."""
+"""Maximum number of former secrets that are still redacted; processes that know older ones have ended by then."""
 
 
 class Redaction:
-    """Call it with a whole text. A text that comes in pieces goes through a `Redacted`."""
+    """Redacts a whole text when called with it. For a text that comes in pieces use StreamingRedactor."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         self._retired: list[str] = []
@@ -21,7 +22,7 @@ class Redaction:
         self._compile(secrets)
 
     def update_secrets(self, secrets: Collection[str]) -> None:
-        """Look for these from now on, and for those before them too: a secret that was replaced still is one."""
+        """Redact these secrets from now on, and still the former ones: a replaced secret is still a secret."""
         replaced = [secret for secret in (*self._retired, *self._current) if secret not in secrets]
         self._retired, self._current = replaced[-MAX_RETIRED_SECRETS:], list(secrets)
         self._compile({*self._retired, *secrets})
@@ -37,50 +38,50 @@ class Redaction:
         return "".join(self._redact_until(text, len(text))[0]) if self._secrets else text
 
     def split_safe_prefix(self, text: str) -> tuple[str, str]:
-        """The text, redacted, as far as nothing that may follow can change it; and the rest, as it is."""
+        """Return the redacted part of the text that no later text can change, and the unredacted rest."""
         if not self._secrets:
             return text, ""
-        undecided = self._find_partial_secret(text, len(text) - self._max_length + 1)
-        parts, at = self._redact_until(text, undecided)
-        return "".join(parts), text[at:]
+        safe_end = self._find_partial_secret(text, len(text) - self._max_length + 1)
+        parts, end = self._redact_until(text, safe_end)
+        return "".join(parts), text[end:]
 
     def _redact_until(self, text: str, safe_end: int) -> tuple[list[str], int]:
-        """The pieces of the text up to where it is undecided, and where that is."""
+        """Return the redacted pieces of the text up to `safe_end`, or up to the end of a secret that crosses it."""
         parts: list[str] = []
-        at = 0
-        # One by one first: that is far faster than the pattern, and mostly there is none.
-        there = sorted((secret for secret in self._secrets if secret in text), key=len, reverse=True)
-        # Where two secrets begin at one place it finds the longer.
-        any_of_them = re.compile("|".join(map(re.escape, there)))
-        while there and (found := any_of_them.search(text, at)) and found.start() < safe_end:
-            parts += text[at : found.start()], MASK
-            at = found.end()
-            if at > safe_end:
-                safe_end = self._find_partial_secret(text, at)
-        return [*parts, text[at:safe_end]], max(at, safe_end)
+        position = 0
+        # Checking each secret first is far faster than the pattern, and most texts contain none.
+        present = sorted((secret for secret in self._secrets if secret in text), key=len, reverse=True)
+        # If two secrets begin at the same place, the pattern finds the longer one.
+        pattern = re.compile("|".join(map(re.escape, present)))
+        while present and (found := pattern.search(text, position)) and found.start() < safe_end:
+            parts += text[position : found.start()], MASK
+            position = found.end()
+            if position > safe_end:
+                safe_end = self._find_partial_secret(text, position)
+        return [*parts, text[position:safe_end]], max(position, safe_end)
 
     def _find_partial_secret(self, text: str, start: int) -> int:
-        """Where, from `start` on, a secret begins that the text may be breaking off in; its end if nowhere."""
+        """Return where, from `start` on, a secret begins that the end of the text may cut off; len(text) if nowhere."""
         for found in self._first_character_pattern.finditer(text, max(start, 0)):
-            begun = text[found.start() :]
-            if any(len(begun) < len(secret) and secret.startswith(begun) for secret in self._secrets):
+            tail = text[found.start() :]
+            if any(len(tail) < len(secret) and secret.startswith(tail) for secret in self._secrets):
                 return found.start()
         return len(text)
 
 
 class StreamingRedactor:
-    """One text that comes in pieces, cut anywhere: what it gives is, put together, the whole text redacted."""
+    """Redacts one text that comes in pieces, cut anywhere; the results joined are the redacted whole text."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
         self._pending = ""
 
     def feed(self, piece: str) -> str:
-        """What can be told by now. What may yet turn out to be a secret is held back."""
-        said, self._pending = self._redaction.split_safe_prefix(self._pending + piece)
-        return said
+        """Return the redacted text that is final. Text that may still become a secret is held back."""
+        final, self._pending = self._redaction.split_safe_prefix(self._pending + piece)
+        return final
 
     def finish(self) -> str:
-        """What is left when nothing more comes."""
-        held, self._pending = self._pending, ""
-        return self._redaction(held)
+        """Return the rest, redacted, after the last piece."""
+        rest, self._pending = self._pending, ""
+        return self._redaction(rest)
