@@ -1,4 +1,4 @@
-"""What a heartbeat may not say, beyond the types of its keys: an interval too short, hours that are none."""
+"""Checks the values of heartbeat settings that their types cannot express: short intervals and invalid hours."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from walrus_config.schema import AgentSettings, BaseAgentSettings, HeartbeatSett
 from walrus_config.toml_positions import KeyPath
 
 MIN_INTERVAL_S = 5.0
-"""Seconds between two ticks: each is a turn, which a model needs about that long for."""
+"""Minimum seconds between two ticks: each tick is a turn, which takes a model about that long."""
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -18,19 +18,22 @@ def check_heartbeats(
     agents: Mapping[str, AgentSettings],
     diagnostics: Diagnostics,
 ) -> None:
-    """`written` is the agents' part of what `tables` was made from: it tells where a key stands."""
+    """Adds an error to `diagnostics` for each invalid heartbeat setting.
+
+    `raw_agents` are the agents' tables before decoding; they tell where a key is written.
+    """
     tiers: dict[KeyPath, BaseAgentSettings] = {("defaults",): raw_config.defaults}
     tiers |= {("agents", name): table for name, table in raw_config.agents.items()}
     for at, table in tiers.items():
         _check_heartbeat((*at, "heartbeat"), table.heartbeat, diagnostics)
     for name, agent in agents.items():
         own = raw_agents.get(name)
-        beat = own.get("heartbeat") if isinstance(own, dict) else None
-        here = isinstance(beat, dict) and bool(beat.keys() & {"jitter_s", "interval"})
-        place: KeyPath = ("agents", name, "heartbeat") if here else ("defaults", "heartbeat")
+        heartbeat = own.get("heartbeat") if isinstance(own, dict) else None
+        is_own = isinstance(heartbeat, dict) and bool(heartbeat.keys() & {"jitter_s", "interval"})
+        location: KeyPath = ("agents", name, "heartbeat") if is_own else ("defaults", "heartbeat")
         if 0 < agent.heartbeat.interval * 60 <= agent.heartbeat.jitter_s:
-            message = f"of agent {name}, {agent.heartbeat.jitter_s:g} s, must be shorter than its interval"
-            diagnostics.add_error((*place, "jitter_s"), message, "a tick would be due after the one that follows it")
+            message = f"{agent.heartbeat.jitter_s:g} s is not shorter than the interval of agent {name}"
+            diagnostics.add_error((*location, "jitter_s"), message, "a tick could then be due after the next one")
 
 
 def _check_heartbeat(key_path: KeyPath, heartbeat: HeartbeatSettings, diagnostics: Diagnostics) -> None:
@@ -38,13 +41,13 @@ def _check_heartbeat(key_path: KeyPath, heartbeat: HeartbeatSettings, diagnostic
         diagnostics.add_error(
             (*key_path, "interval"),
             f"{heartbeat.interval:g} minutes is less than {MIN_INTERVAL_S:g} seconds",
-            f"at least {MIN_INTERVAL_S / 60:.3f}, or 0 for off",
+            f"set at least {MIN_INTERVAL_S / 60:.3f}, or 0 to switch it off",
         )
     hours = heartbeat.quiet_hours
     if not hours:
         return
-    place, hint = (*key_path, "quiet_hours"), 'such as ["23:00", "07:00"], or [] for none'
+    location, hint = (*key_path, "quiet_hours"), 'for example ["23:00", "07:00"], or [] for none'
     if len(hours) != 2 or not all(TIME_OF_DAY.fullmatch(hour) for hour in hours):
-        diagnostics.add_error(place, "expected two times of day as HH:MM, from and until", hint)
+        diagnostics.add_error(location, "expected two times of day as HH:MM, from and until", hint)
     elif hours[0] == hours[1]:
-        diagnostics.add_error(place, "begin and end at the same time: none, or all day", hint)
+        diagnostics.add_error(location, "both times are the same, which could mean no hours or the whole day", hint)

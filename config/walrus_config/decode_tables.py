@@ -1,4 +1,4 @@
-"""Tables of TOML or YAML → Structs. Every key is known, of its type and possible, or is refused by name."""
+"""Decodes tables of TOML or YAML to Structs; reports unknown keys, wrong types and invalid values by their keys."""
 
 import json
 import re
@@ -20,48 +20,48 @@ _ELEMENT = re.compile(r"\$\[(\d+)\]")
 _PLAIN_TYPE_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 _PLAIN_TYPE_NAMES |= {"array": "a list", "object": "a table", "null": "nothing"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than"}
-# What a name or a path cannot hold: NUL ends it for the system, and a terminal obeys the others.
+# Characters that names and paths must not contain: NUL ends them for the system, and terminals obey the others.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
 def decode_section(section_type: type[S], table: object, key_path: KeyPath, diagnostics: Diagnostics) -> S | None:
-    """`table` as a `kind`. None if anything within was refused; the reasons are in the notes."""
+    """Returns `table` as a `section_type`, or None if anything in it was refused; `diagnostics` has the reasons."""
     if not isinstance(table, dict):
         diagnostics.add_error(key_path, f"expected a table, not {_type_name(table)}")
         return None
     fields = {field.name: field for field in msgspec.structs.fields(section_type)}
-    found: dict[str, object] = {}
+    decoded: dict[str, object] = {}
     for key, value in table.items():
         path = (*key_path, str(key))
         if unsupported_keys.is_unsupported(path, value):
-            shown = f"{json.dumps(value)} is " if isinstance(value, str) else ""
-            diagnostics.add_error(path, f"{shown}not available yet", "take it out until it is")
+            subject = f"{json.dumps(value)} is " if isinstance(value, str) else ""
+            diagnostics.add_error(path, f"{subject}not available yet", "remove it")
         elif key not in fields:
             diagnostics.add_error(path, "unknown key", did_you_mean(str(key), fields))
-        elif (taken := _decode_value(fields[key].type, value, path, diagnostics)) is not None:
-            found[key] = taken
+        elif (decoded_value := _decode_value(fields[key].type, value, path, diagnostics)) is not None:
+            decoded[key] = decoded_value
     missing = [name for name, field in fields.items() if field.required and name not in table]
     for name in missing:
         choices = _literal_choices(fields[name].type)
         diagnostics.add_error((*key_path, name), "missing", f"one of {', '.join(choices)}" if choices else "")
-    if missing or len(found) < len(table):
+    if missing or len(decoded) < len(table):
         return None
     build: Callable[..., S] = section_type
-    return build(**found)
+    return build(**decoded)
 
 
 def _decode_value(annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> object:
-    """One value, checked; None if it was refused. (TOML has no null, and no key here takes YAML's.)"""
+    """Returns a checked value, or None if it was refused. (TOML has no null, and no key accepts YAML's.)"""
     if get_origin(annotation) is Mapping:
         return _decode_mapping(get_args(annotation)[1], value, key_path, diagnostics)
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, Section):
             return decode_section(part, value, key_path, diagnostics)
-    taken = _decode_leaf(annotation, value, key_path, diagnostics)
-    if taken and unsupported_keys.is_ignored(key_path):
-        diagnostics.add_warning(key_path, "taken, and does nothing yet")
-    return taken
+    decoded = _decode_leaf(annotation, value, key_path, diagnostics)
+    if decoded and unsupported_keys.is_ignored(key_path):
+        diagnostics.add_warning(key_path, "accepted, but has no effect yet")
+    return decoded
 
 
 def _decode_leaf(annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> object:
@@ -69,19 +69,19 @@ def _decode_leaf(annotation: object, value: object, key_path: KeyPath, diagnosti
         diagnostics.add_error(key_path, "has no value")
         return None
     try:
-        taken: object = msgspec.convert(value, annotation, dec_hook=_decode_secret)
+        decoded: object = msgspec.convert(value, annotation, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         _report_invalid_value(str(error), annotation, value, key_path, diagnostics)
         return None
-    if dirty := [path for text, path in _iter_texts(taken, key_path) if _CONTROL.search(text)]:
-        for path in dirty:
-            diagnostics.add_error(path, "holds a control character")
+    if invalid_paths := [path for text, path in _iter_texts(decoded, key_path) if _CONTROL.search(text)]:
+        for path in invalid_paths:
+            diagnostics.add_error(path, "contains a control character")
         return None
-    for text, path in _iter_texts(taken, key_path):
-        if _VARIABLE.search(text) and path[-1] != "probe":  # in which the shell sees to it
-            hint = "only api_key and headers are filled from the environment"
-            diagnostics.add_warning(path, "${…} is taken as it is written", hint)
-    return taken
+    for text, path in _iter_texts(decoded, key_path):
+        if _VARIABLE.search(text) and path[-1] != "probe":  # the shell replaces it in a probe
+            hint = "only api_key and headers take values from the environment"
+            diagnostics.add_warning(path, "${…} is not replaced here", hint)
+    return decoded
 
 
 def _decode_mapping(
@@ -90,28 +90,28 @@ def _decode_mapping(
     if not isinstance(value, dict):
         diagnostics.add_error(key_path, f"expected a table, not {_type_name(value)}")
         return None
-    found: dict[str, object] = {}
+    decoded: dict[str, object] = {}
     for key, entry in value.items():
         path = (*key_path, str(key))
         if unsupported_keys.is_unsupported(path, entry):
-            diagnostics.add_error(path, "not available yet", "take it out until it is")
-        elif (taken := _decode_value(annotation, entry, path, diagnostics)) is not None:
-            found[key] = taken
-    return found if len(found) == len(value) else None
+            diagnostics.add_error(path, "not available yet", "remove it")
+        elif (decoded_entry := _decode_value(annotation, entry, path, diagnostics)) is not None:
+            decoded[key] = decoded_entry
+    return decoded if len(decoded) == len(value) else None
 
 
 def _report_invalid_value(
     error: str, annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics
 ) -> None:
-    """msgspec's sentence, in the words of the file."""
+    """Adds an error with msgspec's message, rewritten with the names that TOML's types have for people."""
     if element := _ELEMENT.search(error):
         key_path = (*key_path, int(element[1]))
     choices = _literal_choices(annotation)
     expected = _EXPECTED.match(error)
     if choices and isinstance(value, str):
-        near = did_you_mean(value, choices)
-        also = "" if near.startswith("known") else near
-        diagnostics.add_error(key_path, f"{json.dumps(value)} is not one of {', '.join(choices)}", also)
+        hint = did_you_mean(value, choices)
+        hint = "" if hint.startswith("known") else hint
+        diagnostics.add_error(key_path, f"{json.dumps(value)} is not one of {', '.join(choices)}", hint)
     elif expected and expected[2]:
         diagnostics.add_error(key_path, f"must be {_BOUNDS[expected[2]]} {float(expected[3]):,.0f}, not {value}")
     elif expected and expected[4]:
@@ -120,7 +120,7 @@ def _report_invalid_value(
             key_path, f"expected {wanted}, not {_PLAIN_TYPE_NAMES.get(expected[4], f'a {expected[4]}')}"
         )
     else:
-        diagnostics.add_error(key_path, f"impossible value: {error[:1].lower()}{error[1:]}")
+        diagnostics.add_error(key_path, f"invalid value: {error[:1].lower()}{error[1:]}")
 
 
 def _literal_choices(annotation: object) -> list[str]:

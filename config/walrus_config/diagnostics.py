@@ -1,4 +1,4 @@
-"""What is noticed while a configuration is put together: refusals and warnings, each traced to the file and line."""
+"""Collects the errors and warnings of loading a configuration, each with its file, line and key."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from walrus_config.toml_positions import KeyPath
 
 
 class SourceFile:
-    """A file of keys, and where each of them stands. `find` is asked once, and only if there is something to say."""
+    """A file with keys and their lines. `locate_keys` is called at most once, and only if a line is needed."""
 
     def __init__(self, file: str, keys: Mapping[str, object], locate_keys: Callable[[], Mapping[KeyPath, int]]) -> None:
         self.file = file
@@ -22,14 +22,14 @@ class SourceFile:
         return self._locate_keys()
 
     def find_line(self, key_path: KeyPath) -> int | None:
-        """The line of the key, or of the nearest table around it; None for a key of which nothing is written."""
+        """Returns the line of the key, or of the nearest table around it; None if the file has neither."""
         return next(
             (self._lines[key_path[:n]] for n in range(len(key_path), 0, -1) if key_path[:n] in self._lines), None
         )
 
 
 class Diagnostics:
-    """Collects what is wrong, so that all of it can be said at once. Paths are those of walrus.toml."""
+    """The errors and warnings found so far, so that all are reported together. Key paths are those of walrus.toml."""
 
     def __init__(self, toml: SourceFile, front_matters: Mapping[str, SourceFile]) -> None:
         self.toml = toml
@@ -51,12 +51,12 @@ class Diagnostics:
         return tuple(map(str, self._warnings))
 
     def raise_if_errors(self) -> None:
-        """Raises ConfigError if anything was refused so far."""
+        """Raises ConfigError with all errors so far, if there are any."""
         if self._errors:
             raise ConfigError(sorted(self._errors, key=lambda problem: (problem.file, problem.line or 0)))
 
     def locate(self, key_path: KeyPath) -> tuple[str, int | None, str]:
-        """The file, the line and the key as that file has it."""
+        """Returns the file, the line, and the key as that file writes it."""
         match key_path:
             case ("agents", str(name), str(key), *rest) if name in self._front_matters:
                 source = self._front_matters[name]
@@ -66,7 +66,7 @@ class Diagnostics:
 
 
 def format_key_path(key_path: KeyPath) -> str:
-    """A key as one would write it; what is not a bare key is quoted, so that nothing odd reaches a terminal."""
+    """Returns a key as TOML writes it; all but bare keys are quoted, so that no control character is printed."""
     text = ""
     for part in key_path:
         if isinstance(part, int):

@@ -1,6 +1,6 @@
-"""Two Configs → what has changed, as keys of walrus.toml, and which of that can be in force without a new start.
+"""Compares two Configs: the changed keys of walrus.toml, and which of them need a restart to take effect.
 
-Pure. Secrets are compared and never shown: a change is a key, not a value.
+Pure functions. Secrets are compared and never shown: a change is a key, not a value.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,39 +12,40 @@ from walrus_config.schema import Config, Section
 from walrus_config.toml_positions import KeyPath
 
 AT_RESTART = (
-    "daemon.socket",  # whoever waits at the old one would never know
-    "daemon.log_format",  # one file, one format
+    "daemon.socket",  # clients of the old socket would not notice
+    "daemon.log_format",  # a log file has one format
     "daemon.max_connections",
     "daemon.max_running_turns",
     "sessions.on_restart",
-    "storage.durability",  # of a database that is open
-    "storage.chain",  # as durability; a stretch of it begins and ends with a start
+    "storage.durability",  # set when the database is opened
+    "storage.chain",  # like durability; a part of the chain begins and ends with a start
 )
-"""The keys that are read once, at the start. Every other is in force as soon as it is reloaded."""
+"""The keys that are read only at the start. All others take effect at a reload."""
 _COMPUTED_FIELDS = frozenset({"home", "path", "warnings"})
 
 
 def changed_keys(before: Config, after: Config) -> tuple[str, ...]:
-    """The keys that differ. What is new or gone is named as a whole: `agents.scout`, `providers.deepseek`.
+    """Returns the keys that differ. A new or removed table is one key: `agents.scout`, `providers.deepseek`.
 
-    An agent's `system_prompt` stands for its prompt file.
+    A change of a prompt file is reported as the agent's key `system_prompt`.
     """
     return tuple(sorted(map(format_key_path, _changed_paths(before, after, ()))))
 
 
 def split_by_restart(changed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of `changes` that take effect at once, and those that do at the next start."""
+    """Returns the keys that take effect at once, and the keys that take effect at the next start."""
     at_once = tuple(key for key in changed if key not in AT_RESTART)
     return at_once, tuple(key for key in changed if key in AT_RESTART)
 
 
 def retain_restart_keys(running: Config, candidate: Config) -> Config:
-    """The candidate as a process that has started with `running` can have it."""
-    kept: dict[str, dict[str, object]] = {}
+    """Returns the candidate, but with the running Config's values of the keys that need a restart."""
+    retained: dict[str, dict[str, object]] = {}
     for key in AT_RESTART:
         table, _, name = key.partition(".")
-        kept.setdefault(table, {})[name] = getattr(getattr(running, table), name)
-    return replace(candidate, **{table: replace(getattr(candidate, table), **values) for table, values in kept.items()})
+        retained.setdefault(table, {})[name] = getattr(getattr(running, table), name)
+    tables = {table: replace(getattr(candidate, table), **values) for table, values in retained.items()}
+    return replace(candidate, **tables)
 
 
 def _changed_paths(before: object, after: object, key_path: KeyPath) -> Iterator[KeyPath]:

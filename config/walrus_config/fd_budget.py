@@ -1,18 +1,19 @@
-"""How many connections a limit of open files has room for: the daemon asks for itself, `doctor` for the daemon."""
+"""Computes how many connections fit into a limit of open files, for the daemon and for `walrusctl doctor`."""
 
 IDLE_DAEMON_FDS = 40
-"""Descriptors of an idle daemon: store, loop, lock, socket, the interpreter's. It has 20; more come and go."""
+"""Descriptors reserved for an idle daemon: store, loop, lock, socket, interpreter. It has 20, and temporary ones."""
 FDS_PER_TURN = 4
-"""A provider's connection, or a tool with its pipes."""
+"""Descriptors of a running turn: a provider's connection, or a tool with its pipes."""
 MIN_FDS = 48
-"""With fewer it would start, and fail at its first work."""
+"""Minimum descriptors to start; with fewer, walrusd would start and fail at its first work."""
 
 
 def compute_connection_limit(fd_limit: int, wanted: int, turns: int) -> int:
-    """How many of the `wanted` connections there are descriptors for beside so many turns; 0 where not even walrusd's
-    own fit. Where there is too little, connections and turns are cut alike.
+    """Returns how many of the `wanted` connections fit beside this many turns; 0 if walrusd itself does not fit.
+
+    If there are too few descriptors, connections and turns are reduced in proportion.
     """
     if fd_limit < MIN_FDS:
         return 0
-    left, needed = fd_limit - IDLE_DAEMON_FDS, wanted + FDS_PER_TURN * turns
-    return wanted if left >= needed else max(1, wanted * left // needed)
+    available, needed = fd_limit - IDLE_DAEMON_FDS, wanted + FDS_PER_TURN * turns
+    return wanted if available >= needed else max(1, wanted * available // needed)

@@ -1,6 +1,6 @@
-"""A home → its Config: walrus.toml and agents/*.md read, checked whole, merged and resolved.
+"""Loads the Config of a home: reads, checks, merges and resolves walrus.toml and agents/*.md.
 
-All that is wrong is said at once, in two steps: first what is not well written, then what does not fit together.
+All errors are reported together, in two steps: first errors of syntax, keys and types, then errors between settings.
 """
 
 from collections.abc import Mapping
@@ -25,66 +25,68 @@ __all__ = ["ConfigError", "ConfigProblem", "load", "mask_secrets"]
 
 NO_PROVIDER_WARNING = "none is configured, so agents answer with an error"
 MAX_TOML = 1024 * 1024
-"""Bytes: ten thousand agents fit."""
+"""Maximum bytes of walrus.toml; ten thousand agents fit."""
 _API_KEY_VARIABLES = ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY")
-"""Of services that speak the OpenAI wire."""
+"""Environment variables with keys of services that are compatible with OpenAI."""
 
 
 def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
-    """The Config of a home. Writes nothing. Raises ConfigError, with all that is wrong."""
-    where = home_paths(home_path(str(home), environ))
+    """Returns the Config of a home. Writes nothing. Raises ConfigError with all errors."""
+    paths = home_paths(home_path(str(home), environ))
     try:
-        text = read_text(where.toml, limit=MAX_TOML)
+        text = read_text(paths.toml, limit=MAX_TOML)
     except FileNotFoundError as error:
         raise config_error(
-            where.toml, "there is no such file", "`walrusd --init` writes a commented one; an empty one will do"
+            paths.toml, "there is no such file", "create it with `walrusd --init`; an empty file is enough"
         ) from error
-    toml = parse_toml(where.toml, text)
-    prompts, broken = read_prompts(where.agents)
-    notes = Diagnostics(
-        SourceFile(where.toml, toml, lambda: find_key_lines(text)),
+    toml = parse_toml(paths.toml, text)
+    prompts, prompt_problems = read_prompts(paths.agents)
+    diagnostics = Diagnostics(
+        SourceFile(paths.toml, toml, lambda: find_key_lines(text)),
         {name: prompt.source for name, prompt in prompts.items()},
     )
-    notes.add_errors(broken)
-    merged = merge_front_matter(toml, prompts, notes)
-    tables = decode_section(RawConfig, merged, (), notes)
-    notes.raise_if_errors()
-    assert tables is not None, "what was refused is in the notes"
+    diagnostics.add_errors(prompt_problems)
+    merged = merge_front_matter(toml, prompts, diagnostics)
+    raw_config = decode_section(RawConfig, merged, (), diagnostics)
+    diagnostics.raise_if_errors()
+    assert raw_config is not None, "decode_section reports an error when it returns None"
 
     providers = {
-        name: resolve_provider(name, provider, environ=environ, home=where.home, toml=where.toml, diagnostics=notes)
-        for name, provider in tables.providers.items()
+        name: resolve_provider(
+            name, provider, environ=environ, home=paths.home, toml=paths.toml, diagnostics=diagnostics
+        )
+        for name, provider in raw_config.providers.items()
     }
-    written = merged.get("agents", {})
-    assert isinstance(written, dict), "tables were made from it"
-    agents = merge_agents(tables, written, prompts, where, environ, notes)
-    check_models(providers, tables.models, notes)
-    check_agent_models(tables, agents, notes)
-    check_tools(tables, notes)
-    check_heartbeats(tables, written, agents, notes)
-    daemon = _resolve_daemon(tables.daemon, where.home, environ, notes)
+    raw_agents = merged.get("agents", {})
+    assert isinstance(raw_agents, dict), "it was decoded without errors"
+    agents = merge_agents(raw_config, raw_agents, prompts, paths, environ, diagnostics)
+    check_models(providers, raw_config.models, diagnostics)
+    check_agent_models(raw_config, agents, diagnostics)
+    check_tools(raw_config, diagnostics)
+    check_heartbeats(raw_config, raw_agents, agents, diagnostics)
+    daemon = _resolve_daemon(raw_config.daemon, paths.home, environ, diagnostics)
     if not providers:
-        notes.add_warning(("providers",), NO_PROVIDER_WARNING, _provider_hint(environ))
-    notes.raise_if_errors()
+        diagnostics.add_warning(("providers",), NO_PROVIDER_WARNING, _provider_hint(environ))
+    diagnostics.raise_if_errors()
     return Config(
-        home=where.home,
-        path=where.toml,
+        home=paths.home,
+        path=paths.toml,
         daemon=daemon,
         providers=providers,
-        models=tables.models,
+        models=raw_config.models,
         agents=agents,
-        permissions=tables.permissions,
-        tools=tables.tools,
-        sessions=tables.sessions,
-        storage=tables.storage,
-        warnings=notes.warnings,
+        permissions=raw_config.permissions,
+        tools=raw_config.tools,
+        sessions=raw_config.sessions,
+        storage=raw_config.storage,
+        warnings=diagnostics.warnings,
     )
 
 
 def _resolve_daemon(
     daemon: DaemonSettings, home: str, environ: Mapping[str, str], diagnostics: Diagnostics
 ) -> DaemonSettings:
-    """The socket made absolute; an empty one stays empty."""
+    """Returns the settings with an absolute socket path; an empty one stays empty."""
     if not daemon.socket:
         return daemon
     path = expand(daemon.socket, environ, base=home)
@@ -96,6 +98,7 @@ def _resolve_daemon(
 
 
 def _provider_hint(environ: Mapping[str, str]) -> str:
-    seen = [name for name in _API_KEY_VARIABLES if environ.get(name)]
-    ready = f"{' and '.join(seen)} could be used: " if seen else ""
-    return f"{ready}write a [providers.NAME] table, as in the sample"
+    """Returns the hint for a home without providers; it names API keys that the environment has."""
+    variables = [name for name in _API_KEY_VARIABLES if environ.get(name)]
+    available = f"{' and '.join(variables)} could be used: " if variables else ""
+    return f"{available}write a [providers.NAME] table, as in the sample"

@@ -1,4 +1,4 @@
-"""[defaults], [agents], agents/*.md and the agent that is always there → whole agents."""
+"""Merges [defaults], [agents], agents/*.md and the built-in agent to complete agents, and checks them."""
 
 import json
 import os
@@ -34,7 +34,7 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def merge_front_matter(
     toml: dict[str, object], prompts: Mapping[str, Prompt], diagnostics: Diagnostics
 ) -> dict[str, object]:
-    """The tables with each prompt's front matter put into its agent's. A key that stands in both is refused."""
+    """Returns the tables with each prompt's front matter merged into its agent's table; refuses keys set in both."""
     agents = toml.get("agents", {})
     if not isinstance(agents, dict):
         return toml
@@ -46,7 +46,7 @@ def merge_front_matter(
         for key in prompt.source.keys & own.keys():
             path: KeyPath = ("agents", name, key)
             diagnostics.add_error(
-                path, f"also in {diagnostics.toml.file}:{diagnostics.toml.find_line(path)}", "keep one of the two"
+                path, f"also set in {diagnostics.toml.file}:{diagnostics.toml.find_line(path)}", "keep one of the two"
             )
         merged[name] = own | dict(prompt.source.keys)
     return toml | {"agents": merged}
@@ -60,34 +60,37 @@ def merge_agents(
     environ: Mapping[str, str],
     diagnostics: Diagnostics,
 ) -> dict[str, AgentSettings]:
-    """Every agent, whole. `written` is the agents' part of what `tables` was made from: it tells what was set."""
+    """Returns every complete agent by name.
+
+    `raw_agents` are the agents' tables before decoding; they tell which keys were set.
+    """
     agents: dict[str, AgentSettings] = {}
-    working = defaultdict[tuple[KeyPath, str], list[str]](list)
+    agents_by_workspace = defaultdict[tuple[KeyPath, str], list[str]](list)
     for name in dict.fromkeys((BUILT_IN_AGENT, *raw_config.agents, *prompts)):
         own = raw_agents.get(name, {})
-        assert isinstance(own, dict), "tables were made from it"
+        assert isinstance(own, dict), "it was decoded without errors"
         keys = merge_section(raw_config.defaults, raw_config.agents.get(name, BaseAgentSettings()), own)
         if name == BUILT_IN_AGENT and not keys.description:
             keys = replace(keys, description=BUILT_IN_DESCRIPTION)
         if not AGENT_NAME.fullmatch(name):
-            diagnostics.add_error(("agents", name), "not a name for an agent", AGENT_NAME_RULE)
-        place: KeyPath = ("agents", name, "workspace") if "workspace" in own else ("defaults", "workspace")
+            diagnostics.add_error(("agents", name), "not a valid agent name", AGENT_NAME_RULE)
+        key_path: KeyPath = ("agents", name, "workspace") if "workspace" in own else ("defaults", "workspace")
         workspace = expand(keys.workspace, environ, base=paths.home) if keys.workspace else paths.workspace
-        working[place, workspace].append(name)
+        agents_by_workspace[key_path, workspace].append(name)
         prompt = _system_prompt(name, keys.description, prompts.get(name), diagnostics)
         agents[name] = AgentSettings(**asdict(replace(keys, workspace=workspace)), name=name, system_prompt=prompt)
-    for (place, workspace), names in working.items():
-        _check_workspace(workspace, names, place, diagnostics, created_at_start=workspace == paths.workspace)
-    if without := [name for name in agents if name not in prompts and name != BUILT_IN_AGENT]:
-        message = f"agents without a prompt file: {', '.join(without)}"
+    for (key_path, workspace), names in agents_by_workspace.items():
+        _check_workspace(workspace, names, key_path, diagnostics, created_at_start=workspace == paths.workspace)
+    if without_prompt := [name for name in agents if name not in prompts and name != BUILT_IN_AGENT]:
+        message = f"agents without a prompt file: {', '.join(without_prompt)}"
         diagnostics.add_warning(
-            ("agents",), message, "write agents/NAME.md; until then their descriptions are all they are told"
+            ("agents",), message, "write agents/NAME.md; until then the prompt is made from the description"
         )
     return agents
 
 
 def merge_section(base: S, overrides: S, written_keys: Mapping[str, object]) -> S:
-    """`base` with those keys of `top` that were written, table by table."""
+    """Returns `base` with the written keys of `overrides`; tables are merged key by key."""
     changes: dict[str, object] = {}
     for key, value in written_keys.items():
         changes[key] = getattr(overrides, key)
@@ -99,13 +102,13 @@ def merge_section(base: S, overrides: S, written_keys: Mapping[str, object]) -> 
 def _check_workspace(
     path: str, names: list[str], key_path: KeyPath, diagnostics: Diagnostics, *, created_at_start: bool
 ) -> None:
-    """Of the agents with these names. `made`: walrusd makes it when it starts."""
+    """Checks the workspace of the agents `names`. If `created_at_start`, walrusd creates a missing one at its start."""
     if os.path.isdir(path):
         return
     if os.path.lexists(path):
         diagnostics.add_error(key_path, f"{path} is not a folder")
     elif not created_at_start:
-        diagnostics.add_warning(key_path, f"there is no folder {path}, where {', '.join(names)} should work", "make it")
+        diagnostics.add_warning(key_path, f"there is no folder {path} for {', '.join(names)} to work in", "create it")
 
 
 def _system_prompt(name: str, description: str, prompt: Prompt | None, diagnostics: Diagnostics) -> str:
@@ -120,7 +123,7 @@ def _system_prompt(name: str, description: str, prompt: Prompt | None, diagnosti
 
 
 def check_agent_models(raw_config: RawConfig, agents: Mapping[str, AgentSettings], diagnostics: Diagnostics) -> None:
-    """Each model that is named can be reached. Without any provider nothing can, and that is said once, elsewhere."""
+    """Checks that each named model has a provider. Without any provider, `load` gives one warning instead."""
     providers = raw_config.providers
     if not providers:
         return
@@ -130,18 +133,18 @@ def check_agent_models(raw_config: RawConfig, agents: Mapping[str, AgentSettings
         if table.model and find_provider(table.model, providers) is None:
             message = f"no provider has the model {json.dumps(table.model)}"
             diagnostics.add_error((*at, "model"), message, nearest_model_hint(table.model, providers))
-    only = sum(len(model_names(name, provider)) for name, provider in providers.items()) == 1
-    if not only and (without := [name for name, agent in agents.items() if not agent.model]):
-        message = f"not set, and needed by the agents that name no model of their own: {', '.join(without)}"
-        diagnostics.add_warning(("defaults", "model"), message, "until then they answer with an error")
+    has_one_model = sum(len(model_names(name, provider)) for name, provider in providers.items()) == 1
+    if not has_one_model and (without_model := [name for name, agent in agents.items() if not agent.model]):
+        message = f"not set, and these agents name no model: {', '.join(without_model)}"
+        diagnostics.add_warning(("defaults", "model"), message, "set one; until then these agents answer with an error")
 
 
 def check_tools(raw_config: RawConfig, diagnostics: Diagnostics) -> None:
-    """Tools are called by names that can be a tool's; one that walrusd does not know is taken with a warning."""
+    """Checks all tool names: an invalid one is an error, and one that walrusd does not know is a warning."""
     for name, tool in raw_config.tools.items():
         _check_tool(name, ("tools", name), diagnostics)
         if tool.sandbox and name != "bash":
-            diagnostics.add_error(("tools", name, "sandbox"), "only bash has one", "take it out")
+            diagnostics.add_error(("tools", name, "sandbox"), "only bash has this key", "remove it")
     _check_bash(raw_config, diagnostics)
     tiers: dict[KeyPath, PermissionSettings] = {("permissions",): raw_config.permissions}
     keys: dict[KeyPath, BaseAgentSettings] = {("defaults",): raw_config.defaults}
@@ -157,15 +160,15 @@ def check_tools(raw_config: RawConfig, diagnostics: Diagnostics) -> None:
             _check_tool(name, (*at, index), diagnostics)
             if name == "bash" and at[-1] in ("tools", "allow") and "bash" not in raw_config.tools:
                 diagnostics.add_warning(
-                    (*at, index), "bash is not offered", 'it needs [tools.bash] sandbox = "none": see the sample'
+                    (*at, index), "bash is not offered", 'it needs [tools.bash] sandbox = "none"; see the sample'
                 )
 
 
 def _check_bash(raw_config: RawConfig, diagnostics: Diagnostics) -> None:
-    """It is never offered in silence, and never left out in silence."""
+    """Warns if bash is offered without a sandbox, and if it is configured but not offered."""
     if is_bash_offered(raw_config.tools):
         message = "bash runs without a sandbox and can do whatever you can do"
-        diagnostics.add_warning(("tools", "bash", "sandbox"), message, "so may the agents that are permitted to use it")
+        diagnostics.add_warning(("tools", "bash", "sandbox"), message, "so can every agent that is permitted to use it")
     elif "bash" in raw_config.tools and raw_config.tools["bash"].enabled:
         message = "bash is not offered: there is no sandbox for it yet"
         diagnostics.add_warning(("tools", "bash"), message, 'sandbox = "none" offers it without one')
@@ -173,9 +176,9 @@ def _check_bash(raw_config: RawConfig, diagnostics: Diagnostics) -> None:
 
 def _check_tool(name: str, key_path: KeyPath, diagnostics: Diagnostics) -> None:
     if not _TOOL_NAME.fullmatch(name):
-        # A pattern taken for a name would match nothing: fatal in a deny.
+        # A pattern used as a name would match nothing: fatal in a deny.
         diagnostics.add_error(
-            key_path, f"{json.dumps(name)} is not the name of a tool", "patterns are not available yet"
+            key_path, f"{json.dumps(name)} is not a valid tool name", "patterns are not available yet"
         )
     elif name not in KNOWN_TOOLS:
         diagnostics.add_warning(key_path, f"no tool is called {name}", did_you_mean(name, KNOWN_TOOLS))

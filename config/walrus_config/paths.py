@@ -1,6 +1,7 @@
-"""The folders: where the home is, what is where in it, and whether the home is safe to use.
+"""Determines the paths of the home, its files and the socket, and checks that the home is safe to use.
 
-Standard library only, and little of it: walrusctl imports this before it says a word. The environment is handed in.
+It imports little, and only the standard library, because walrusctl imports it at each start. The environment is passed
+as an argument.
 """
 
 import os
@@ -13,11 +14,11 @@ from typing import NamedTuple
 from walrus_config.errors import config_error
 
 SOCKET_PATH_LIMIT = 107
-"""Bytes: sun_path of AF_UNIX holds 108, the closing NUL among them."""
+"""Maximum bytes of a socket path: sun_path of AF_UNIX has 108, including the final NUL."""
 
 
 class Paths(NamedTuple):
-    """What lives in a home. The socket may live elsewhere: see `socket_path`."""
+    """The paths of a home's files and folders. The socket may be elsewhere: see `socket_path`."""
 
     home: str
     toml: str
@@ -41,9 +42,9 @@ def home_paths(home: str) -> Paths:
 
 
 def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
-    """`path` made absolute: a leading ~ is the user's folder, anything else relative is from `base`.
+    """Returns `path` as an absolute path: a leading ~ is the user's home folder; other paths are relative to `base`.
 
-    Raises ConfigError for a ~ of a user who has no folder.
+    Raises ConfigError for ~ if the user has no home folder.
     """
     head, slash, rest = path.partition("/")
     if head == "~":
@@ -54,39 +55,39 @@ def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
 
 
 def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
-    """The home: `--home`, else WALRUS_HOME, else ~/.openwalrus. Raises ConfigError, as `expand` does."""
+    """Returns the home: `--home`, else WALRUS_HOME, else ~/.openwalrus. Raises ConfigError like `expand`."""
     return _absolute_from_cwd(flag or environ.get("WALRUS_HOME") or "~/.openwalrus", environ)
 
 
 def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, configured: str = "") -> str:
-    """The socket: `--socket`, else WALRUS_SOCKET, else [daemon] socket, else walrus.sock in the home.
+    """Returns the socket: `--socket`, else WALRUS_SOCKET, else [daemon] socket, else walrus.sock in the home.
 
     Raises ConfigError for a path that does not fit into a socket address.
     """
-    if given := flag or environ.get("WALRUS_SOCKET"):
-        path = _absolute_from_cwd(given, environ)
+    if explicit := flag or environ.get("WALRUS_SOCKET"):
+        path = _absolute_from_cwd(explicit, environ)
     else:
         path = expand(configured or "walrus.sock", environ, base=home)
     if (size := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
         raise config_error(
             path,
-            f"the path of the socket has {size} bytes; the system takes at most {SOCKET_PATH_LIMIT}",
-            "choose a shorter one with --socket, WALRUS_SOCKET or [daemon] socket, or a home nearer the root",
+            f"the path of the socket has {size} bytes; the system allows at most {SOCKET_PATH_LIMIT}",
+            "choose a shorter one with --socket, WALRUS_SOCKET or [daemon] socket, or a home with a shorter path",
         )
     return path
 
 
 def read_configured_socket(home: str) -> str:
-    """[daemon] socket of the home's walrus.toml as it is written there, for a client that does not load the rest.
+    """Returns [daemon] socket as the home's walrus.toml has it, for clients that do not load the configuration.
 
-    Empty where there is none, and where the file cannot be read: the daemon, not its client, says what is wrong.
+    Returns "" if it is not set or the file cannot be read: the daemon reports what is wrong, not its client.
     """
     try:
         with open(home_paths(home).toml, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return ""
-    # Parsing takes milliseconds, and nearly no file names a socket: most commands can do without.
+    # Parsing takes milliseconds, and nearly no file names a socket: most commands can skip it.
     if not re.search(r"^(?!\s*#).*socket.*=", text, re.MULTILINE):
         return ""
     import tomllib
@@ -100,35 +101,37 @@ def read_configured_socket(home: str) -> str:
 
 
 def prepare_home(home: str) -> bool:
-    """Make the home where there is none, and check the one there is; answers whether it was made.
+    """Creates the home if it is missing, and checks it; returns whether it was created.
 
-    Raises ConfigError, as `check_home` does.
+    Raises ConfigError like `check_home`.
     """
-    made = make_folder(home)
+    created = make_folder(home)
     check_home(home)
-    return made
+    return created
 
 
 def check_home(home: str, uid: int | None = None) -> None:
-    """Raises ConfigError for a home that is not there, is not a folder, is not of user `uid` (of this process's where
-    None), may be written by group or others, cannot be written by us, or has a name that cannot be told.
+    """Raises ConfigError if the home cannot be used safely.
+
+    The home must be an existing folder that belongs to the user `uid` (default: the user of this process). The user
+    must be able to write it, group and others must not, and its path must be UTF-8.
     """
     uid = os.geteuid() if uid is None else uid
     if not _is_utf8(home):
         raise config_error(
             home,
-            "the path of the home is no text in UTF-8, as clients and the database have to be told it",
-            "choose another with WALRUS_HOME; where it is UTF-8, LC_ALL=C.UTF-8 tells Python so",
+            "the path of the home is not UTF-8, as clients and the database require",
+            "choose another with WALRUS_HOME; if the path is UTF-8, set LC_ALL=C.UTF-8",
         )
     try:
         status = os.stat(home)
     except FileNotFoundError as error:
         if os.path.islink(home):
-            to = os.readlink(home)
+            target = os.readlink(home)
             raise config_error(
-                home, f"there is no such folder: it is a link to {to}", f"make {to}, or remove the link"
+                home, f"there is no such folder: it is a link to {target}", f"create {target}, or remove the link"
             ) from error
-        raise config_error(home, "there is no such folder", "`make run` or `walrusd --init` makes it") from error
+        raise config_error(home, "there is no such folder", "create it with `make run` or `walrusd --init`") from error
     except OSError as error:
         raise config_error(
             home, f"the home cannot be used: {error.strerror}", "choose another with WALRUS_HOME"
@@ -150,17 +153,17 @@ def check_home(home: str, uid: int | None = None) -> None:
     if os.statvfs(home).f_flag & os.ST_RDONLY:
         raise config_error(
             home,
-            "the home is on a file system that may only be read",
-            "mount it for writing (where it was so before, `dmesg` says what happened), or choose another home",
+            "the home is on a read-only file system",
+            "remount it for writing, or choose another home; `dmesg` may tell why it became read-only",
         )
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-        raise config_error(home, "the home cannot be written", f"chmod 700 {home}, or choose another with WALRUS_HOME")
+        raise config_error(home, "the home is not writable", f"chmod 700 {home}, or choose another with WALRUS_HOME")
 
 
 def make_folder(path: str) -> bool:
-    """Make a folder that only its owner may enter, and those above it that are missing; False where it exists.
+    """Creates a folder with mode 0700, and missing folders above it; returns False if the path already exists.
 
-    Raises ConfigError where that cannot be.
+    Raises ConfigError if the folder cannot be created.
     """
     if os.path.lexists(path):
         return False
@@ -173,7 +176,7 @@ def make_folder(path: str) -> bool:
         return False
     except OSError as error:
         raise config_error(
-            path, f"the folder cannot be made: {error.strerror}", "choose another with WALRUS_HOME"
+            path, f"the folder cannot be created: {error.strerror}", "choose another with WALRUS_HOME"
         ) from error
     return True
 
@@ -181,8 +184,8 @@ def make_folder(path: str) -> bool:
 def _absolute_from_cwd(path: str, environ: Mapping[str, str]) -> str:
     try:
         return os.path.abspath(expand(path, environ, base=""))
-    except FileNotFoundError:  # asked for where it matters only: an absolute path needs no current folder
-        raise config_error(path, "the current folder is gone", "name it from the root") from None
+    except FileNotFoundError:  # only for a relative path: an absolute one does not need the current folder
+        raise config_error(path, "the current folder no longer exists", "use an absolute path") from None
 
 
 def _user_home(path: str) -> str:
@@ -190,7 +193,7 @@ def _user_home(path: str) -> str:
     try:
         return pwd.getpwuid(uid).pw_dir
     except KeyError:
-        raise config_error(path, f"no home is known for uid {uid}", "set HOME or WALRUS_HOME") from None
+        raise config_error(path, f"uid {uid} has no home folder", "set HOME or WALRUS_HOME") from None
 
 
 def _is_utf8(path: str) -> bool:
@@ -202,7 +205,7 @@ def _is_utf8(path: str) -> bool:
 
 
 def user_name(uid: int) -> str:
-    """As a person knows the user; the number where it has no name."""
+    """Returns the name of a user, or "uid N" if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

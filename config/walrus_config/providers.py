@@ -1,4 +1,4 @@
-"""[providers] and [models]: what each kind needs, its secrets resolved, and which provider a model's name means."""
+"""Resolves and checks [providers] and [models], and determines the provider of a model's name."""
 
 import os
 import re
@@ -23,16 +23,16 @@ _UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
     "scripted": _REMOTE_KEYS,
     "echo": (*_REMOTE_KEYS, "path"),
 }
-"""Keys that a kind would not read. To ignore one would be to break a promise."""
+"""Keys that a kind of provider does not read. They are refused, because ignoring one would be misleading."""
 
 
 def model_names(name: str, provider: ProviderSettings) -> tuple[str, ...]:
-    """The names by which a provider's models go without it: those it lists; one that is one model has its own."""
+    """Returns the names of a provider's models: the listed ones, or the provider's own name if it is one model."""
     return provider.models or (() if provider.kind == "openai" else (name,))
 
 
 def find_provider(model: str, providers: Mapping[str, ProviderSettings]) -> str | None:
-    """The provider that a model's name means: one that has the name whole, else the text before the first slash."""
+    """Returns the provider of a model: one that has the whole name, else the one before the first slash, else None."""
     for name, provider in providers.items():
         if model in model_names(name, provider):
             return name
@@ -41,7 +41,7 @@ def find_provider(model: str, providers: Mapping[str, ProviderSettings]) -> str 
 
 
 def nearest_model_hint(model: str, providers: Mapping[str, ProviderSettings]) -> str:
-    """A hint for a name that no provider knows."""
+    """Returns a hint for a model name without a provider."""
     return did_you_mean(
         model, [model for name, provider in providers.items() for model in model_names(name, provider)]
     ) or ("list it in the models of a provider, or write provider/model")
@@ -50,13 +50,14 @@ def nearest_model_hint(model: str, providers: Mapping[str, ProviderSettings]) ->
 def resolve_provider(
     name: str, provider: ProviderSettings, *, environ: Mapping[str, str], home: str, toml: str, diagnostics: Diagnostics
 ) -> ProviderSettings:
-    """The provider with its secrets and paths resolved; what is wrong with it goes to the notes."""
+    """Returns the provider with its secrets and paths resolved; adds its errors and warnings to `diagnostics`."""
     at: KeyPath = ("providers", name)
     if not _PROVIDER_NAME.fullmatch(name):
-        diagnostics.add_error(at, "not a name for a provider", "letters, digits, -, _ and ., a letter or digit first")
+        rule = "use letters, digits, -, _ and ., beginning with a letter or digit"
+        diagnostics.add_error(at, "not a valid provider name", rule)
     for key in _UNUSED_KEYS[provider.kind]:
         if getattr(provider, key):
-            diagnostics.add_error((*at, key), f'kind = "{provider.kind}" has no use for it', "take it out")
+            diagnostics.add_error((*at, key), f'kind = "{provider.kind}" does not use it', "remove it")
     for index, model in enumerate(provider.models):
         if not model.strip() or model in provider.models[:index]:
             diagnostics.add_error((*at, "models", index), "listed twice" if model.strip() else "is empty")
@@ -68,7 +69,7 @@ def resolve_provider(
             diagnostics.add_error((*at, "path"), f"there is no file {path}")
         return replace(provider, path=path)
     if provider.kind == "scripted":
-        diagnostics.add_error((*at, "path"), "missing", "a scripted provider plays the script at path")
+        diagnostics.add_error((*at, "path"), "missing", "set it to the file with the scripted answers")
     return provider
 
 
@@ -87,7 +88,7 @@ def _resolve_remote(
     for name, value in provider.headers.items():
         path = (*key_path, "headers", name)
         if not _HEADER_NAME.fullmatch(name):
-            diagnostics.add_error(path, "not a name for a header")
+            diagnostics.add_error(path, "not a valid header name")
         headers[name] = expand_variables(value, environ, path, diagnostics)
     key, file = provider.api_key, provider.api_key_file
     if key is not None:
@@ -96,12 +97,13 @@ def _resolve_remote(
                 (*key_path, "api_key"), f"others may read {toml}", f'chmod 600 {toml}, or write "${{NAME}}"'
             )
         if file:
-            diagnostics.add_error((*key_path, "api_key_file"), "there is an api_key too", "keep one of the two")
+            diagnostics.add_error((*key_path, "api_key_file"), "api_key is set too", "keep one of the two")
         key = expand_variables(key, environ, (*key_path, "api_key"), diagnostics)
     elif file:
         file, key = read_secret_file(file, environ, home, (*key_path, "api_key_file"), diagnostics)
     elif base_url == OPENAI_URL:
-        diagnostics.add_warning(key_path, f"no api_key: {OPENAI_URL} will refuse", 'api_key = "${OPENAI_API_KEY}"')
+        message = f"no api_key is set, so {OPENAI_URL} will refuse requests"
+        diagnostics.add_warning(key_path, message, 'add api_key = "${OPENAI_API_KEY}"')
     return replace(provider, base_url=base_url, headers=headers, api_key=key, api_key_file=file)
 
 
@@ -109,26 +111,26 @@ def _check_url(url: str, key_path: KeyPath, diagnostics: Diagnostics) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that are no IPv6 address, a port that is no number
+    except ValueError:  # brackets without an IPv6 address, a port that is not a number
         usable = False
     if not usable or re.search(r"\s", url):
-        diagnostics.add_error(key_path, "not an http or https URL", f'such as "{OPENAI_URL}"')
+        diagnostics.add_error(key_path, "not an http or https URL", f'for example "{OPENAI_URL}"')
     elif "@" in parts.netloc:
-        diagnostics.add_error(key_path, "a URL here may not carry a password", "use api_key or headers")
+        diagnostics.add_error(key_path, "the URL must not contain a password", "use api_key or headers")
     elif parts.query or parts.fragment:
-        diagnostics.add_error(key_path, "a URL here has no ? or #", "paths are put after it")
+        diagnostics.add_error(key_path, "the URL must not contain ? or #", "paths are appended to it")
 
 
 def check_models(
     providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], diagnostics: Diagnostics
 ) -> None:
-    """No model is listed by two providers; [models] speaks of models that exist, and of what is read there."""
+    """Checks that no two providers list the same model, and that [models] has only existing models and usable keys."""
     listed: dict[str, str] = {}
     for name, provider in providers.items():
         for index, model in enumerate(model_names(name, provider)):
             if listed.setdefault(model, name) != name:
                 at: KeyPath = ("providers", name, "models", index) if provider.models else ("providers", name)
-                hint = f"keep it in one; {name}/{model} can be named without being listed"
+                hint = f"keep it in one of them; {name}/{model} works without being listed"
                 diagnostics.add_error(at, f"{model} is a model of {listed[model]} and of {name}", hint)
     for model, settings in models.items():
         owner = find_provider(model, providers)
@@ -139,4 +141,4 @@ def check_models(
                 )
         elif settings.context_window is not None and providers[owner].kind != "local":
             window: KeyPath = ("models", model, "context_window")
-            diagnostics.add_error(window, "not available yet but for models of a local provider", "take it out")
+            diagnostics.add_error(window, "available only for models of a local provider", "remove it")

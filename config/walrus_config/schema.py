@@ -1,7 +1,7 @@
-"""The Structs of walrus.toml, with every default. What is not here is not a key.
+"""The Structs of walrus.toml: every key, with its type, bounds and default.
 
-`load` fills them; nothing else reads the file. A Config that exists is whole: secrets are resolved, agents are
-merged from defaults, TOML and prompt files, paths are absolute.
+Only `load` creates them from the file. A Config is always complete: secrets are resolved, agents are merged from
+defaults, TOML and prompt files, and paths are absolute.
 """
 
 from collections.abc import Mapping
@@ -10,26 +10,26 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 _MAX_NUMBER = 1_000_000_000
-"""Above every number that means something here (thirty years of seconds); it keeps infinity out."""
+"""Maximum of most numbers: more than any sensible value (it is thirty years of seconds); it excludes infinity."""
 Seconds = Annotated[float, Meta(gt=0, le=_MAX_NUMBER)]
 Count = Annotated[int, Meta(ge=1, le=_MAX_NUMBER)]
 _MIN_DB_BYTES = 1024 * 1024
-"""What is less is a slip: it would throw away all that is closed."""
+"""Minimum bytes of `max_db_bytes`: a lower value is a mistake, which would delete all closed sessions."""
 _MINUTES_PER_YEAR = 525_600
 UsdPerMillionTokens = Annotated[float, Meta(ge=0, le=_MAX_NUMBER)]
 
 KNOWN_TOOLS = frozenset({"bash", "read"})
-"""The tools that walrusd brings along; another name in a list of tools is taken with a warning."""
+"""The built-in tools of walrusd; other names in a list of tools are accepted with a warning."""
 OPENAI_URL = "https://api.openai.com/v1"
 
 
 class Secret:
-    """A text that prints as stars. `reveal` is called where it is used, and nowhere else."""
+    """A text that prints as ***. `reveal` is called only at the place of use."""
 
     __slots__ = ("_text", "parts")
 
     def __init__(self, text: str, parts: tuple[str, ...] = ()) -> None:
-        """`parts` are what is secret by itself: the values of the environment that stand in the text."""
+        """`parts` are the environment values inside the text; each is a secret by itself."""
         self._text = text
         self.parts = parts
 
@@ -54,11 +54,11 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class DaemonSettings(Section, frozen=True, kw_only=True):
     socket: str = ""
-    """Empty: walrus.sock in the home."""
+    """The socket path; empty means walrus.sock in the home."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     idle_evict_s: Seconds = 600.0
-    """How long a session that nobody uses stays in memory."""
+    """Seconds that an idle session stays in memory."""
     shutdown_grace_s: Annotated[float, Meta(ge=0, le=_MAX_NUMBER)] = 10.0
     max_connections: Count = 512
     max_running_turns: Count = 64
@@ -67,66 +67,67 @@ class DaemonSettings(Section, frozen=True, kw_only=True):
 class ProviderSettings(Section, frozen=True, kw_only=True):
     kind: Literal["openai", "local", "scripted", "echo"]
     base_url: str = ""
-    """Of an openai provider; OPENAI_URL where the file names none."""
+    """The URL of an openai provider; OPENAI_URL if the file sets none."""
     api_key: Secret | None = None
-    """Resolved: `${NAME}` is replaced, and the content of `api_key_file` stands here."""
+    """The API key. After loading, `${NAME}` is replaced, and the content of `api_key_file` is here."""
     api_key_file: str = ""
     """A file with the key, or credential:NAME; absolute after loading."""
     models: tuple[str, ...] = ()
     headers: Mapping[str, Secret] = field(default_factory=dict)
     timeout_s: Seconds = 600.0
-    """One whole exchange, retries not counted."""
+    """Maximum seconds of one exchange, without retries."""
     idle_timeout_s: Seconds = 60.0
-    """The longest silence of a stream."""
+    """Maximum seconds without data from a stream."""
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
     path: str = ""
     """The weights (.gguf) of a local model, or the script of a scripted one; absolute after loading."""
 
 
 class PriceSettings(Section, frozen=True, kw_only=True):
-    """US dollars per million tokens."""
+    """Prices in US dollars per million tokens."""
 
     input: UsdPerMillionTokens = 0.0
     output: UsdPerMillionTokens = 0.0
     cache_read: UsdPerMillionTokens | None = None
-    """None: as input."""
+    """None: the same as `input`."""
     cache_write: UsdPerMillionTokens | None = None
 
 
 class ModelSettings(Section, frozen=True, kw_only=True):
     context_window: Count | None = None
-    """The window a local model is started with. Other providers know their own."""
+    """Tokens of context that a local model is started with; other providers set their own."""
     max_output_tokens: Count | None = None
     price: PriceSettings | None = None
-    """None: unknown, and so is what a call costs."""
+    """None: the price, and so the cost of a call, is unknown."""
 
 
 class PermissionSettings(Section, frozen=True, kw_only=True):
-    """Tool names. deny beats allow; what neither names gets the default."""
+    """Permissions by tool name. `deny` takes precedence over `allow`; `default` applies to tools in neither list."""
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     default: Literal["allow", "deny"] | None = None
-    """None: as the tier above says; deny where none does."""
+    """None: the default of the next tier applies; if no tier has one, it is deny."""
 
 
 class HeartbeatSettings(Section, frozen=True, kw_only=True):
-    """When an agent is woken without being asked, and what it is told."""
+    """An agent's heartbeat: the clock starts a turn with this prompt."""
 
     interval: Annotated[float, Meta(ge=0, le=_MINUTES_PER_YEAR)] = 0.0
-    """Minutes; 0 is off."""
+    """Minutes between two ticks; 0 means off."""
     prompt: str = ""
-    """Empty: walrusd's own."""
+    """The message to the agent; empty means the default prompt of walrusd."""
     session: Literal["new", "same"] = "new"
     probe: str = ""
-    """A shell command; the model is called only where it says something else than before."""
+    """A shell command; the model is called only if its output differs from the last time."""
     quiet_hours: tuple[str, ...] = ()
-    """From and until, as HH:MM of the local time; none where empty."""
+    """From and until, as HH:MM in local time; empty means no quiet hours."""
     jitter_s: Annotated[float, Meta(ge=0, le=_MAX_NUMBER)] = 0.0
+    """Maximum seconds by which a tick is delayed; the delay differs from tick to tick."""
 
 
 class BaseAgentSettings(Section, frozen=True, kw_only=True):
-    """What may stand in [defaults], in [agents.NAME] and in the front matter of agents/NAME.md."""
+    """The keys of [defaults], of [agents.NAME] and of the front matter of agents/NAME.md."""
 
     description: str = ""
     model: str = ""
@@ -138,13 +139,13 @@ class BaseAgentSettings(Section, frozen=True, kw_only=True):
     tools: tuple[str, ...] = ()
     deny_tools: tuple[str, ...] = ()
     workspace: str = ""
-    """Absolute after loading; the default is workspace/ in the home."""
+    """The agent's working folder, absolute after loading; the default is workspace/ in the home."""
     permissions: PermissionSettings = PermissionSettings()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
 
 
 class AgentSettings(BaseAgentSettings, frozen=True, kw_only=True):
-    """An agent after merging: [defaults], [agents.NAME], front matter and prompt file."""
+    """A complete agent, merged from [defaults], [agents.NAME], front matter and prompt file."""
 
     name: str
     system_prompt: str = ""
@@ -153,10 +154,10 @@ class AgentSettings(BaseAgentSettings, frozen=True, kw_only=True):
 class ToolSettings(Section, frozen=True, kw_only=True):
     enabled: bool = True
     timeout_s: Seconds | None = None
-    """None: as the tool says."""
+    """Maximum seconds of a call; None means the tool's own limit."""
     max_output_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] | None = None
     sandbox: Literal["none"] | None = None
-    """Of bash, which is offered only where the user has written that it runs without one."""
+    """Only for bash, which is offered only if the user has set "none": it runs without a sandbox."""
 
 
 class SessionSettings(Section, frozen=True, kw_only=True):
@@ -166,15 +167,15 @@ class SessionSettings(Section, frozen=True, kw_only=True):
 class StorageSettings(Section, frozen=True, kw_only=True):
     durability: Literal["full", "normal"] = "full"
     retain_closed_days: Annotated[float, Meta(gt=0, le=_MAX_NUMBER)] | None = None
-    """None: for ever."""
+    """Days after which closed sessions are deleted; None means never."""
     max_db_bytes: Annotated[int, Meta(ge=_MIN_DB_BYTES, le=2**53 - 1)] | None = None
-    """None: as many as the disk has."""
+    """Maximum bytes of the database; None means no limit but the disk's."""
     chain: bool = False
-    """Whether each event is chained to the one before it."""
+    """Whether each event is linked to the one before it by a hash."""
 
 
 class RawConfig(Section, frozen=True, kw_only=True):
-    """walrus.toml as it stands, the front matter of prompts put into its agents: nothing resolved, nothing merged."""
+    """walrus.toml with the prompts' front matter in its agents, before defaults are merged and secrets resolved."""
 
     daemon: DaemonSettings = DaemonSettings()
     defaults: BaseAgentSettings = BaseAgentSettings()
@@ -188,7 +189,7 @@ class RawConfig(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """Everything walrusd runs by."""
+    """The complete configuration of walrusd."""
 
     home: str
     path: str
@@ -205,4 +206,5 @@ class Config(Section, frozen=True, kw_only=True):
 
 
 def is_bash_offered(tools: Mapping[str, ToolSettings]) -> bool:
+    """Returns whether bash is enabled and the user has accepted that it runs without a sandbox."""
     return "bash" in tools and tools["bash"].enabled and tools["bash"].sandbox == "none"

@@ -1,4 +1,4 @@
-"""Where secrets come from: `${NAME}` in api_key and headers, a file, a systemd credential. Nothing here prints one."""
+"""Resolves secrets: `${NAME}` in api_key and headers, key files, systemd credentials. Never prints a secret."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from walrus_config.toml_positions import KeyPath
 
 CREDENTIAL_PREFIX = "credential:"
 MAX_SECRET = 64 * 1024
-"""Bytes of a file with a key: more than any key or token, and less than a file named by mistake."""
+"""Maximum bytes of a key file: larger than any key or token, and smaller than most files named by mistake."""
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -21,14 +21,13 @@ _HEADER_SAFE = re.compile(r"[\t\x20-\x7e]+")
 
 
 def expand_variables(secret: Secret, environ: Mapping[str, str], key_path: KeyPath, diagnostics: Diagnostics) -> Secret:
-    """The secret with each `${NAME}` replaced, in the midst of other text too."""
-
+    """Returns the secret with each `${NAME}` replaced, also within other text."""
     parts: list[str] = []
 
-    def value(found: re.Match[str]) -> str:
+    def variable_value(found: re.Match[str]) -> str:
         name = found[1]
         if not found[0].endswith("}") or not _VARIABLE_NAME.fullmatch(name):
-            diagnostics.add_error(key_path, "a ${ here begins no name of the environment", "write ${NAME}")
+            diagnostics.add_error(key_path, "${ is not followed by the name of a variable and }", "write ${NAME}")
         elif not environ.get(name):
             state = "empty" if name in environ else "not set"
             diagnostics.add_error(
@@ -37,8 +36,8 @@ def expand_variables(secret: Secret, environ: Mapping[str, str], key_path: KeyPa
         parts.append(environ.get(name, ""))
         return parts[-1]
 
-    text = _VARIABLE.sub(value, secret.reveal())
-    if not all(parts):  # that has been refused, and what is left of the text means nothing
+    text = _VARIABLE.sub(variable_value, secret.reveal())
+    if not all(parts):  # already reported as an error; the rest of the text is not checked
         return Secret(text, tuple(parts))
     return Secret(_check_header_safe(text, key_path, diagnostics).reveal(), tuple(parts))
 
@@ -46,17 +45,20 @@ def expand_variables(secret: Secret, environ: Mapping[str, str], key_path: KeyPa
 def read_secret_file(
     path: str, environ: Mapping[str, str], home: str, key_path: KeyPath, diagnostics: Diagnostics
 ) -> tuple[str, Secret | None]:
-    """The file, absolute, and the secret in it, less the white space around it."""
+    """Returns the absolute path of a key file, and the secret in it without surrounding white space.
+
+    The secret is None if the file cannot be read; `diagnostics` then has the error.
+    """
     private = True
     if path.startswith(CREDENTIAL_PREFIX):
         folder, name = environ.get("CREDENTIALS_DIRECTORY", ""), path.removeprefix(CREDENTIAL_PREFIX)
         if not folder:
             diagnostics.add_error(
-                key_path, "there are no systemd credentials here", f"LoadCredential={name}:… in the service's unit"
+                key_path, "systemd provides no credentials here", f"add LoadCredential={name}:… to the service's unit"
             )
             return path, None
         if not name or "/" in name or name in (".", ".."):
-            diagnostics.add_error(key_path, "not the name of a credential", "write credential:NAME")
+            diagnostics.add_error(key_path, "not a valid credential name", "write credential:NAME")
             return path, None
         path = os.path.join(folder, name)
     else:
@@ -65,7 +67,7 @@ def read_secret_file(
     try:
         text = read_text(path, limit=MAX_SECRET).strip()
     except FileNotFoundError:
-        diagnostics.add_error(key_path, f"there is no {path}")
+        diagnostics.add_error(key_path, f"there is no file {path}")
         return path, None
     except ConfigError as error:
         problem = error.problems[0]
@@ -77,7 +79,7 @@ def read_secret_file(
 
 
 def is_private(path: str) -> bool:
-    """False for a file that group or others may read; what is not there is no secret of ours."""
+    """Returns False for a file that group or others may read, True also for a missing file."""
     try:
         return os.stat(path).st_mode & 0o044 == 0
     except OSError:
@@ -88,5 +90,5 @@ def _check_header_safe(text: str, key_path: KeyPath, diagnostics: Diagnostics) -
     if not text:
         diagnostics.add_error(key_path, "is empty")
     elif not _HEADER_SAFE.fullmatch(text):
-        diagnostics.add_error(key_path, "holds a line break or another character that a header cannot carry")
+        diagnostics.add_error(key_path, "contains a line break or another character that is not allowed in a header")
     return Secret(text)

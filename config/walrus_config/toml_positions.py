@@ -1,6 +1,6 @@
-"""Where each key of a TOML text stands. tomllib tells no lines, so the text is walked once more when one is needed.
+"""Finds the line of each key of a TOML text. tomllib returns no lines, so the text is parsed again for an error.
 
-Only for text that tomllib has taken: what is valid is not checked again, and any grammar may be relied on.
+It requires text that tomllib has parsed: valid syntax is assumed and not checked again.
 """
 
 import re
@@ -8,7 +8,7 @@ import tomllib
 from bisect import bisect_right
 
 KeyPath = tuple[str | int, ...]
-"""From the top: keys, and places in lists."""
+"""A path from the top: keys of tables, and indexes of lists."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*+")
 _KEY = re.compile(r"""(?P<bare>[A-Za-z0-9_-]+)|"(?:[^"\\]|\\.)*+"|'[^']*+'""")
@@ -23,7 +23,7 @@ _SCALAR = re.compile(r"[^,\]}#\n]+")  # numbers, booleans, and times, which may 
 
 
 def find_key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of each table, key and list element of `text`."""
+    """Returns the line, from 1, of each table, key and list element of `text`."""
     return _TomlWalker(text).lines
 
 
@@ -34,7 +34,7 @@ class _TomlWalker:
         self._position = 0
         self._line_starts = [0, *(found.end() for found in re.finditer("\n", text))]
         self._array_lengths: dict[KeyPath, int] = {}
-        """How many elements each array of tables has by now."""
+        """The number of elements so far of each array of tables."""
         self._walk_document()
 
     def _walk_document(self) -> None:
@@ -60,7 +60,7 @@ class _TomlWalker:
                 self._array_lengths[path] = self._array_lengths.get(path, 0) + 1
             if path in self._array_lengths:
                 path += (self._array_lengths[path] - 1,)
-        self.lines[path] = line  # its own header says more than the first mention of a table below it
+        self.lines[path] = line  # replaces the line of an earlier header of a table inside this one
         self._skip(_BLANK)
         self._position += 2 if array else 1
         return path
@@ -92,7 +92,7 @@ class _TomlWalker:
             self._skip(_SCALAR)
 
     def _is_closed(self, bracket: str) -> bool:
-        """Step over what lies between two elements; True after the last."""
+        """Skips the separator after an element; returns True and skips the bracket after the last element."""
         self._skip(_BLANK)
         if self._text[self._position] == ",":
             self._position += 1
@@ -110,11 +110,11 @@ class _TomlWalker:
 
     def _read_key(self) -> str:
         found = _KEY.match(self._text, self._position)
-        assert found is not None, "the text is not what tomllib took"
+        assert found is not None, "the text differs from the one that tomllib parsed"
         self._position = found.end()
         if found["bare"] is not None:
             return found["bare"]
-        key = tomllib.loads(f"key = {found[0]}")["key"]  # its escapes are tomllib's affair
+        key = tomllib.loads(f"key = {found[0]}")["key"]  # tomllib decodes the escapes
         assert isinstance(key, str)
         return key
 

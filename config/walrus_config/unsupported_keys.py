@@ -1,6 +1,6 @@
-"""The keys of walrus.toml whose feature is still to be built. Who builds one takes its line away.
+"""The keys of walrus.toml whose feature does not exist yet. The change that adds a feature removes its line here.
 
-They are refused, not ignored: a budget or a rule that silently does nothing is worse than none.
+These keys are refused, not ignored: a budget or a rule that silently does nothing is worse than none.
 """
 
 from walrus_config.toml_positions import KeyPath
@@ -32,18 +32,18 @@ UNSUPPORTED_VALUES = {
 }
 
 IGNORED_KEYS = tuple(f"{table}.{key}" for table in ("defaults", "agents.*") for key in ("members", "skills", "mcps"))
-"""Read and checked, with a warning: nothing is permitted by them that would not be permitted without."""
+"""Keys that are checked and accepted with a warning: they have no effect, and so permit nothing."""
 
 
 def is_unsupported(key_path: KeyPath, value: object) -> bool:
-    """Whether the key, or this value of it, is not available yet."""
+    """Returns whether the key, or this value of it, is not available yet."""
     return any(_matches(key_path, key) for key in UNSUPPORTED_KEYS) or any(
         _matches(key_path, key) and value in values for key, values in UNSUPPORTED_VALUES.items()
     )
 
 
 def is_ignored(key_path: KeyPath) -> bool:
-    """Whether the key is taken, and does nothing yet."""
+    """Returns whether the key is accepted but has no effect yet."""
     return any(_matches(key_path, key) for key in IGNORED_KEYS)
 
 

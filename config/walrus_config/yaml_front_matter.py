@@ -1,4 +1,4 @@
-"""YAML front matter → a table and the line of each of its keys. PyYAML is imported when a prompt file asks for it."""
+"""Parses YAML front matter to a table and the lines of its keys. PyYAML is imported only if a prompt file needs it."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def parse_yaml(file: str, text: str, *, first_line: int) -> tuple[dict[str, object], dict[KeyPath, int]]:
-    """The mapping of a YAML text that begins at `first_line` of `file`. Raises ConfigError."""
+    """Returns the mapping of a YAML text that begins at `first_line` of `file`, and its lines. Raises ConfigError."""
     import yaml
 
     lines: dict[KeyPath, int] = {}
@@ -24,13 +24,13 @@ def parse_yaml(file: str, text: str, *, first_line: int) -> tuple[dict[str, obje
         message = error.problem or error.context or "broken"
         raise ConfigError([ConfigProblem(file, line, "", message, "this is not YAML")]) from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # The last five come out of PyYAML's constructors for scalars that are not what their tag says.
+        # PyYAML's constructors raise the last five for scalars that do not fit their tag.
         raise config_error(file, f"the front matter is not YAML: {error}") from error
     if table is None:
         return {}, {}
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         message = "the front matter is not a table of keys"
-        hint = "write key: value, or begin the file with something else than ---"
+        hint = "write key: value, or begin the file with a line other than ---"
         raise ConfigError([ConfigProblem(file, first_line, "", message, hint)])
     _record_lines(file, node, (), first_line, lines, set())
     return table, lines
@@ -39,9 +39,9 @@ def parse_yaml(file: str, text: str, *, first_line: int) -> tuple[dict[str, obje
 def _record_lines(
     file: str, node: "Node | None", key_path: KeyPath, first_line: int, lines: dict[KeyPath, int], seen: set[int]
 ) -> None:
-    """Note the line of all under `node`; what aliases repeat is walked once.
+    """Records the lines of all keys and elements under `node`; a node that aliases repeat is visited once.
 
-    Raises ConfigError for a key given twice.
+    Raises ConfigError for a repeated key.
     """
     import yaml
 
@@ -53,8 +53,8 @@ def _record_lines(
             path = (*key_path, str(key.value))
             line = first_line + key.start_mark.line
             if path in lines:
-                first = f"it is also in line {lines[path]}"
-                raise ConfigError([ConfigProblem(file, line, format_key_path(path), "given twice", first)])
+                hint = f"it is also in line {lines[path]}"
+                raise ConfigError([ConfigProblem(file, line, format_key_path(path), "set twice", hint)])
             lines[path] = line
             _record_lines(file, value, path, first_line, lines, seen)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""A home to write files into, and what loading it says."""
+"""Fixtures for tests of walrus_config: a home, and functions that load a walrus.toml or return its errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ LoadErrors = Callable[..., list[str]]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """With folders for agents and their files, and no walrus.toml yet."""
+    """A home with the folders agents/ and workspace/, and without walrus.toml."""
     for name in ("agents", "workspace"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load_toml(home: Path) -> LoadToml:
-    """Load a walrus.toml of this text."""
+    """A function that writes and loads a walrus.toml with the given text."""
 
     def load_text(text: str = "", /, **environ: str) -> Config:
         (home / "walrus.toml").write_text(text)
@@ -35,11 +35,11 @@ def load_toml(home: Path) -> LoadToml:
 
 @pytest.fixture
 def load_errors(home: Path, load_toml: LoadToml) -> LoadErrors:
-    """What is said of a walrus.toml of this text, problem by problem, the home left out."""
+    """A function that returns the problems of a walrus.toml with the given text, without the home in their paths."""
 
-    def refuse(text: str = "", /, **environ: str) -> list[str]:
+    def load_and_fail(text: str = "", /, **environ: str) -> list[str]:
         with pytest.raises(ConfigError) as error:
             load_toml(text, **environ)
         return [str(problem).replace(f"{home}/", "") for problem in error.value.problems]
 
-    return refuse
+    return load_and_fail

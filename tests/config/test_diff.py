@@ -1,4 +1,4 @@
-"""What has changed between two configurations: every key is seen, none is invented, no secret is shown."""
+"""Tests of the comparison of two configurations: every changed key is found, no other key, and no secret is shown."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -44,28 +44,28 @@ SIMPLE_VALUES: dict[type, list[object]] = {
 
 
 def simple_values(kind: object) -> list[object]:
-    """Some values of a field that is one value."""
+    """Returns some values of a field's type that is neither a table nor a mapping."""
     inner = get_args(kind)
     if get_origin(kind) is Literal:
         return list(inner)
     if get_origin(kind) is tuple:
         return [(), *((value,) for value in simple_values(inner[0]))]
     if inner:
-        return [value for one in inner for value in simple_values(one)]
-    assert isinstance(kind, type), f"a new kind of field: {kind}"
+        return [value for each in inner for value in simple_values(each)]
+    assert isinstance(kind, type), f"an unknown type of a field: {kind}"
     return [kind()] if issubclass(kind, Section) else SIMPLE_VALUES[kind]
 
 
 def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, object]]:
-    """The value with each of its keys changed alone, and that key."""
+    """Iterates over each key and the value with this key alone changed."""
     if isinstance(value, Section):
         for name, hint in get_type_hints(type(value)).items():
             if at or name not in {"home", "path", "warnings"}:
                 for key, changed in every_change(getattr(value, name), hint, *at, name):
                     yield key, replace(value, **{name: changed})
     elif isinstance(value, Mapping):
-        for name, one in value.items():
-            for key, changed in every_change(one, get_args(kind)[1], *at, name):
+        for name, entry in value.items():
+            for key, changed in every_change(entry, get_args(kind)[1], *at, name):
                 yield key, {**value, name: changed}
         yield format_key_path((*at, "new")), {**value, "new": value[next(iter(value))]}
     else:
@@ -75,7 +75,7 @@ def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, o
 
 
 def configs(kind: object) -> st.SearchStrategy[object]:
-    """Whatever the schema has room for; whether `load` would let it pass is not asked here."""
+    """Draws any value that the schema allows, also ones that `load` would refuse."""
     if isinstance(kind, type) and issubclass(kind, Section):
         return st.builds(kind, **{name: configs(hint) for name, hint in get_type_hints(kind).items()})
     if get_origin(kind) is Mapping:
@@ -98,13 +98,14 @@ def test_every_key_that_changes_alone_is_named_alone(key: str, other: Config) ->
     assert changed_keys(BASE, other) == changed_keys(other, BASE) == (key,)
 
 
+@pytest.mark.slow
 @given(CONFIGS, CONFIGS)
-def test_there_are_changes_exactly_where_two_are_not_equal(one: Config, other: Config) -> None:
-    assert changed_keys(one, replace(one, warnings=("noticed later",))) == ()
+def test_there_are_changes_exactly_if_two_configs_differ(one: Config, other: Config) -> None:
+    assert changed_keys(one, replace(one, warnings=("a later warning",))) == ()
     assert bool(changed_keys(one, other)) == (one != other)
 
 
-def test_added_and_removed_tables_are_named_whole_and_changes_by_key() -> None:
+def test_added_and_removed_tables_are_one_key_and_changes_are_named_by_key() -> None:
     other = replace(
         BASE,
         agents={"scout": AgentSettings(name="scout", permissions=PermissionSettings(allow=("read",)))},
@@ -121,8 +122,8 @@ def test_added_and_removed_tables_are_named_whole_and_changes_by_key() -> None:
 
 def test_a_secret_is_compared_and_not_shown() -> None:
     settings = replace(BASE.providers["deep"], api_key=Secret("sk-another"), headers={"X-Key": Secret("sk-third")})
-    named = changed_keys(BASE, replace(BASE, providers={"deep": settings}))
-    assert named == ("providers.deep.api_key", "providers.deep.headers.X-Key")
+    changed = changed_keys(BASE, replace(BASE, providers={"deep": settings}))
+    assert changed == ("providers.deep.api_key", "providers.deep.headers.X-Key")
 
 
 def test_keys_that_are_read_at_start_wait_for_a_restart() -> None:
@@ -132,17 +133,18 @@ def test_keys_that_are_read_at_start_wait_for_a_restart() -> None:
         ("agents.walrus", "daemon.log_level", "daemon.shutdown_grace_s"),
         ("daemon.max_connections", "daemon.socket", "storage.chain", "storage.durability"),
     )
-    now = retain_restart_keys(BASE, candidate)
-    assert now == replace(BASE, daemon=DaemonSettings(log_level="debug", shutdown_grace_s=1), agents={})
-    assert changed_keys(now, candidate) == split_by_restart(changed_keys(BASE, candidate))[1]
+    active = retain_restart_keys(BASE, candidate)
+    assert active == replace(BASE, daemon=DaemonSettings(log_level="debug", shutdown_grace_s=1), agents={})
+    assert changed_keys(active, candidate) == split_by_restart(changed_keys(BASE, candidate))[1]
 
 
+@pytest.mark.slow
 @given(CONFIGS, CONFIGS)
 def test_the_active_config_after_a_reload_lacks_only_restart_keys(running: Config, candidate: Config) -> None:
     at_once, at_restart = split_by_restart(changed_keys(running, candidate))
-    now = retain_restart_keys(running, candidate)
-    assert changed_keys(running, now) == at_once
-    assert changed_keys(now, candidate) == at_restart
+    active = retain_restart_keys(running, candidate)
+    assert changed_keys(running, active) == at_once
+    assert changed_keys(active, candidate) == at_restart
 
 
 def test_the_restart_keys_exist() -> None:

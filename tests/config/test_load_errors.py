@@ -1,4 +1,4 @@
-"""What walrus.toml may not say, and how that is said: file, line, key, and what to write instead."""
+"""Tests of the errors of walrus.toml: each has the file, the line, the key and a hint."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ EVERY_AGENT_KEY = (
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[agents.x]\n\nmax_iteration = 3", "3: agents.x.max_iteration: unknown key; did you mean max_iterations?"),
         ("[deamon]", "1: deamon: unknown key; did you mean daemon?"),
@@ -46,7 +46,7 @@ EVERY_AGENT_KEY = (
         ),
         ("[daemon]\nshutdown_grace_s = nan", "2: daemon.shutdown_grace_s: must be at least 0, not nan"),
         ("[daemon]\nsocket = 2020-01-01", "2: daemon.socket: expected text, not a date"),
-        ('[daemon]\nsocket = "a\\u0000"', "2: daemon.socket: holds a control character"),
+        ('[daemon]\nsocket = "a\\u0000"', "2: daemon.socket: contains a control character"),
         (
             "[daemon]\nlog_level = 'warn'",
             '2: daemon.log_level: "warn" is not one of debug, info, warning, error; did you mean warning?',
@@ -62,7 +62,7 @@ EVERY_AGENT_KEY = (
         ),
         (
             "[providers.p]\nkind = 'anthropic'",
-            '2: providers.p.kind: "anthropic" is not available yet; take it out until it is',
+            '2: providers.p.kind: "anthropic" is not available yet; remove it',
         ),
         ("[providers.p]\nkind = 'echo'\nmax_retries = 11", "3: providers.p.max_retries: must be at most 10, not 11"),
         ("[providers.p]\nkind = 'echo'\ntimeout_s = 0", "3: providers.p.timeout_s: must be more than 0, not 0"),
@@ -78,32 +78,32 @@ EVERY_AGENT_KEY = (
             "[models.m]\nprice = { inptu = 1 }",
             "2: models.m.price.inptu: unknown key; did you mean input?",
         ),
-        ("[models.'a/b c']\nfallback = []", '2: models."a/b c".fallback: not available yet; take it out until it is'),
-        ("[agents.x]\nbudget = {}", "2: agents.x.budget: not available yet; take it out until it is"),
-        ("budget.usd_per_day = 1", "1: budget: not available yet; take it out until it is"),
+        ("[models.'a/b c']\nfallback = []", '2: models."a/b c".fallback: not available yet; remove it'),
+        ("[agents.x]\nbudget = {}", "2: agents.x.budget: not available yet; remove it"),
+        ("budget.usd_per_day = 1", "1: budget: not available yet; remove it"),
         (
             "[permissions]\ndefault = 'ask'",
-            '2: permissions.default: "ask" is not available yet; take it out until it is',
+            '2: permissions.default: "ask" is not available yet; remove it',
         ),
         *(
             (
                 f"[tools.bash]\nsandbox = '{sandbox}'",
-                f'2: tools.bash.sandbox: "{sandbox}" is not available yet; take it out until it is',
+                f'2: tools.bash.sandbox: "{sandbox}" is not available yet; remove it',
             )
             for sandbox in ("auto", "bwrap")
         ),
         ("[tools.bash]\nsandbox = 'nome'", '2: tools.bash.sandbox: "nome" is not one of none; did you mean none?'),
-        ("[tools.bash]\nnetwork = true", "2: tools.bash.network: not available yet; take it out until it is"),
-        ("[mcps.github]", "1: mcps: not available yet; take it out until it is"),
+        ("[tools.bash]\nnetwork = true", "2: tools.bash.network: not available yet; remove it"),
+        ("[mcps.github]", "1: mcps: not available yet; remove it"),
     ],
 )
-def test_an_invalid_key_is_refused_with_its_line(load_errors: LoadErrors, text: str, said: str) -> None:
+def test_an_invalid_key_is_refused_with_its_line(load_errors: LoadErrors, text: str, message: str) -> None:
     (problem,) = load_errors(text)
-    assert problem == f"walrus.toml:{said}"
+    assert problem == f"walrus.toml:{message}"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a = 1\nb = = 2\n", "walrus.toml:2: invalid value; this is not TOML"),
         ("a = 1\n\n[b", "walrus.toml:3: expected ']' at the end of a table declaration; this is not TOML"),
@@ -113,19 +113,19 @@ def test_an_invalid_key_is_refused_with_its_line(load_errors: LoadErrors, text: 
         ("#" * 1024 * 1024 + "!", "walrus.toml: larger than 1,048,576 bytes; "),
     ],
 )
-def test_what_is_no_toml_is_refused_with_its_line(load_errors: LoadErrors, text: str, said: str) -> None:
+def test_invalid_toml_is_refused_with_its_line(load_errors: LoadErrors, text: str, message: str) -> None:
     (problem,) = load_errors(text)
-    assert problem.startswith(said)
+    assert problem.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             f'{ECHO}[providers.two]\nkind = "echo"\nmodels = [\n  "n",\n  "m",\n]',
             (
                 "8: providers.two.models[1]: m is a model of echo and of two; "
-                "keep it in one; two/m can be named without being listed"
+                "keep it in one of them; two/m works without being listed"
             ),
         ),
         (f'{ECHO}[agents.x]\nmodel = "mm"', '5: agents.x.model: no provider has the model "mm"; did you mean m?'),
@@ -135,81 +135,84 @@ def test_what_is_no_toml_is_refused_with_its_line(load_errors: LoadErrors, text:
         ),
         (
             f'{ECHO}[providers.m]\nkind = "echo"',
-            ("4: providers.m: m is a model of echo and of m; keep it in one; m/m can be named without being listed"),
+            ("4: providers.m: m is a model of echo and of m; keep it in one of them; m/m works without being listed"),
         ),
         ('[providers.e]\nkind = "echo"\nmodels = ["m", "m"]', "3: providers.e.models[1]: listed twice"),
         ('[providers.e]\nkind = "echo"\nmodels = [" "]', "3: providers.e.models[0]: is empty"),
         (
             '[providers."a/b"]\nkind = "echo"',
-            '1: providers."a/b": not a name for a provider; letters, digits, -, _ and ., a letter or digit first',
+            (
+                '1: providers."a/b": not a valid provider name; '
+                "use letters, digits, -, _ and ., beginning with a letter or digit"
+            ),
         ),
         (
             '[providers.e]\nkind = "echo"\napi_key = "k"',
-            '3: providers.e.api_key: kind = "echo" has no use for it; take it out',
+            '3: providers.e.api_key: kind = "echo" does not use it; remove it',
         ),
         (
             '[providers.e]\nkind = "local"\nbase_url = "http://x"',
-            '3: providers.e.base_url: kind = "local" has no use for it; take it out',
+            '3: providers.e.base_url: kind = "local" does not use it; remove it',
         ),
         ('[providers.e]\nkind = "local"\npath = "/no/w.gguf"', "3: providers.e.path: there is no file /no/w.gguf"),
         (
             '[providers.e]\nkind = "scripted"',
-            "1: providers.e.path: missing; a scripted provider plays the script at path",
+            "1: providers.e.path: missing; set it to the file with the scripted answers",
         ),
         (
             '[providers.e]\nkind = "openai"\nbase_url = "api.example.com/v1"',
-            '3: providers.e.base_url: not an http or https URL; such as "https://api.openai.com/v1"',
+            '3: providers.e.base_url: not an http or https URL; for example "https://api.openai.com/v1"',
         ),
         (
             '[providers.e]\nkind = "openai"\nbase_url = "http://[x/v1"',
-            '3: providers.e.base_url: not an http or https URL; such as "https://api.openai.com/v1"',
+            '3: providers.e.base_url: not an http or https URL; for example "https://api.openai.com/v1"',
         ),
         (
             '[providers.e]\nkind = "openai"\nbase_url = "http://u:p@x/v1"',
-            "3: providers.e.base_url: a URL here may not carry a password; use api_key or headers",
+            "3: providers.e.base_url: the URL must not contain a password; use api_key or headers",
         ),
         (
             '[providers.e]\nkind = "openai"\nbase_url = "http://x/v1?a=b"',
-            "3: providers.e.base_url: a URL here has no ? or #; paths are put after it",
+            "3: providers.e.base_url: the URL must not contain ? or #; paths are appended to it",
         ),
         (
             f'{ECHO}[models."echo/x"]\ncontext_window = 9',
-            '5: models."echo/x".context_window: not available yet but for models of a local provider; take it out',
+            '5: models."echo/x".context_window: available only for models of a local provider; remove it',
         ),
         (
             "[agents.Researcher]",
             (
-                "1: agents.Researcher: not a name for an agent; "
-                "lower-case letters, digits, - and _, at most 64, a letter or digit first"
+                "1: agents.Researcher: not a valid agent name; "
+                "use at most 64 lower-case letters, digits, - and _, beginning with a letter or digit"
             ),
         ),
         ('[agents.x]\nworkspace = "walrus.toml"', "2: agents.x.workspace: HOME/walrus.toml is not a folder"),
         (
             '[permissions]\ndeny = ["read", "read(src/**)"]',
-            '2: permissions.deny[1]: "read(src/**)" is not the name of a tool; patterns are not available yet',
+            '2: permissions.deny[1]: "read(src/**)" is not a valid tool name; patterns are not available yet',
         ),
         (
             '[permissions]\nallow = ["bash(git *)"]',
-            '2: permissions.allow[0]: "bash(git *)" is not the name of a tool; patterns are not available yet',
+            '2: permissions.allow[0]: "bash(git *)" is not a valid tool name; patterns are not available yet',
         ),
         (
             '[agents.x.permissions]\nallow = ["*"]',
-            '2: agents.x.permissions.allow[0]: "*" is not the name of a tool; patterns are not available yet',
+            '2: agents.x.permissions.allow[0]: "*" is not a valid tool name; patterns are not available yet',
         ),
         (
             '[daemon]\nsocket = "' + "s" * 108 + '"',
             (
                 "2: daemon.socket: the path of the socket has SIZE bytes; "
-                "the system takes at most 107; choose a shorter one"
+                "the system allows at most 107; choose a shorter one"
             ),
         ),
     ],
 )
-def test_what_does_not_fit_together_is_refused_with_its_line(
-    home: Path, load_errors: LoadErrors, text: str, said: str
+def test_settings_that_contradict_each_other_are_refused_with_their_line(
+    home: Path, load_errors: LoadErrors, text: str, message: str
 ) -> None:
-    said = said.replace("HOME", str(home)).replace("SIZE", str(len(str(home)) + 109))
-    assert load_errors(text)[0] == f"walrus.toml:{said}".replace(f"{home}/", "")
+    message = message.replace("HOME", str(home)).replace("SIZE", str(len(str(home)) + 109))
+    assert load_errors(text)[0] == f"walrus.toml:{message}".replace(f"{home}/", "")
 
 
 def test_all_errors_are_reported_together_in_order(home: Path, load_errors: LoadErrors) -> None:
@@ -219,18 +222,18 @@ def test_all_errors_are_reported_together_in_order(home: Path, load_errors: Load
         "[agents.x]\ntool = []\n[daemon]\nlog_level = 1\nmax_conections = 1\n[mcps.x]\nchain = true"
     ) == [
         (
-            "agents/B.md: its name cannot be an agent's; lower-case letters, digits, - and _, at most 64, "
-            "a letter or digit first; rename it, or move it out of agents/"
+            "agents/B.md: the file name is not a valid agent name; use at most 64 lower-case letters, "
+            "digits, - and _, beginning with a letter or digit; rename it, or move it out of agents/"
         ),
         "agents/a.md:2: modle: unknown key; did you mean model?",
         "walrus.toml:2: agents.x.tool: unknown key; did you mean tools?",
         "walrus.toml:4: daemon.log_level: expected text, not a whole number",
         "walrus.toml:5: daemon.max_conections: unknown key; did you mean max_connections?",
-        "walrus.toml:6: mcps: not available yet; take it out until it is",
+        "walrus.toml:6: mcps: not available yet; remove it",
     ]
 
 
-def test_lines_are_right_in_a_file_of_a_windows_editor(load_errors: LoadErrors) -> None:
+def test_lines_are_correct_in_a_file_with_a_bom_and_crlf_line_ends(load_errors: LoadErrors) -> None:
     assert load_errors("\ufeff[daemon]\r\n\r\nsockt = 'x'\r\n") == [
         "walrus.toml:3: daemon.sockt: unknown key; did you mean socket?"
     ]
@@ -250,18 +253,18 @@ def load_error(home: Path) -> str:
     return str(refused.value)
 
 
-def test_a_missing_file_says_how_to_get_one(home: Path) -> None:
-    said = f"{home}/walrus.toml: there is no such file; `walrusd --init` writes a commented one; an empty one will do"
-    assert load_error(home) == said
+def test_the_error_for_a_missing_file_says_how_to_create_it(home: Path) -> None:
+    message = f"{home}/walrus.toml: there is no such file; create it with `walrusd --init`; an empty file is enough"
+    assert load_error(home) == message
 
 
 def test_a_folder_or_a_pipe_in_place_of_the_file_is_refused(home: Path) -> None:
-    said = f"{home}/walrus.toml: not a regular file; put a text file in its place"
+    message = f"{home}/walrus.toml: not a regular file; replace it by a text file"
     (home / "walrus.toml").mkdir()
-    assert load_error(home) == said
+    assert load_error(home) == message
     (home / "walrus.toml").rmdir()
     os.mkfifo(home / "walrus.toml")
-    assert load_error(home) == said
+    assert load_error(home) == message
 
 
 def test_a_file_that_cannot_be_read_is_refused(home: Path) -> None:

@@ -1,10 +1,11 @@
-"""Whatever stands in the files of a home, loading it gives a Config or a ConfigError."""
+"""Fuzz tests of loading: any content of a home's files gives a Config or a ConfigError."""
 
 import json
 import re
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ _WORDS = (
     "credential: read /dev/null .. ~root ~nobody-there"
 )
 words = st.sampled_from(["\n", "\n", "\n", " ", "\x00", "\x1b", *_SYNTAX.split(" "), *_WORDS.split(" ")])
-files = st.one_of(st.binary(max_size=60), st.lists(words, max_size=24).map(lambda said: "".join(said).encode()))
+files = st.one_of(st.binary(max_size=60), st.lists(words, max_size=24).map(lambda drawn: "".join(drawn).encode()))
 values = st.one_of(
     st.text(max_size=4),
     words,
@@ -35,7 +36,7 @@ tables = st.dictionaries(st.one_of(words, st.text(max_size=3)), values, max_size
 
 
 def encode_sections(sections: list[tuple[list[str], dict[str, object]]]) -> bytes:
-    """Sections that mostly are TOML, with keys that mostly are known."""
+    """Returns text that is mostly valid TOML, with mostly known keys."""
     text = ""
     for path, table in sections:
         text += f"[{'.'.join(json.dumps(part) for part in path)}]\n"
@@ -53,9 +54,10 @@ def load_outcome(home: Path) -> Config | ConfigError:
         return refused
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(toml=st.one_of(files, plausible_files), prompt=files)
-def test_any_files_give_a_config_or_an_error_that_a_terminal_can_show(toml: bytes, prompt: bytes) -> None:
+def test_any_files_give_a_config_or_an_error_without_control_characters(toml: bytes, prompt: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "agents").mkdir()
@@ -64,21 +66,21 @@ def test_any_files_give_a_config_or_an_error_that_a_terminal_can_show(toml: byte
         match load_outcome(home):
             case Config() as config:
                 assert json.loads(json.dumps(mask_secrets(config), allow_nan=False)) == mask_secrets(config)
-                said = config.warnings
+                messages = config.warnings
             case ConfigError() as refused:
                 assert refused.problems
-                said = tuple(map(str, refused.problems))
-        assert not CONTROL.search("".join(said))
+                messages = tuple(map(str, refused.problems))
+        assert not CONTROL.search("".join(messages))
 
 
 @settings(max_examples=150)
 @given(st.sampled_from(["---", "+++"]), files)
-def test_any_front_matter_gives_an_agent_or_an_error_naming_its_file(fence: str, within: bytes) -> None:
+def test_any_front_matter_gives_an_agent_or_an_error_naming_its_file(fence: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "agents").mkdir()
         (home / "walrus.toml").write_bytes(b"")
-        (home / "agents/a.md").write_bytes(f"{fence}\n".encode() + within + f"\n{fence}\n".encode())
+        (home / "agents/a.md").write_bytes(f"{fence}\n".encode() + content + f"\n{fence}\n".encode())
         match load_outcome(home):
             case Config() as config:
                 assert set(config.agents) == {"walrus", "a"}

@@ -1,4 +1,4 @@
-"""Agents as they come out of loading: defaults, tables, front matter and prompt files made into one."""
+"""Tests of loaded agents: defaults, tables, front matter and prompt files are merged and checked."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from walrus_config.schema import AgentSettings, PermissionSettings
 ECHO = '[providers.echo]\nkind = "echo"\nmodels = ["m", "n"]\n'
 
 
-def test_the_agent_walrus_is_always_there(home: Path, load_toml: LoadToml) -> None:
+def test_the_agent_walrus_is_built_in(home: Path, load_toml: LoadToml) -> None:
     assert load_toml().agents == {
         "walrus": AgentSettings(
             name="walrus",
@@ -23,7 +23,7 @@ def test_the_agent_walrus_is_always_there(home: Path, load_toml: LoadToml) -> No
     }
 
 
-def test_a_walrus_defined_by_the_user_replaces_the_built_in_one(home: Path, load_toml: LoadToml) -> None:
+def test_an_agent_walrus_defined_by_the_user_replaces_the_built_in_one(home: Path, load_toml: LoadToml) -> None:
     (home / "agents/walrus.md").write_text("I am mine.\n")
     config = load_toml(ECHO + '[agents.walrus]\ndescription = "Mine"\nmodel = "m"')
     assert config.agents == {
@@ -54,7 +54,7 @@ def test_a_prompt_file_without_a_table_is_an_agent_with_the_defaults(home: Path,
     )
 
 
-def test_tables_without_prompt_files_get_plain_prompts_and_one_warning_together(
+def test_tables_without_prompt_files_get_generated_prompts_and_one_common_warning(
     home: Path, load_toml: LoadToml
 ) -> None:
     config = load_toml(ECHO + '[defaults]\nmodel = "m"\n[agents.helper]\ndescription = "Helps out"\n[agents.idler]')
@@ -62,19 +62,19 @@ def test_tables_without_prompt_files_get_plain_prompts_and_one_warning_together(
     assert config.warnings == (
         (
             f"{home}/walrus.toml:6: agents: agents without a prompt file: helper, idler; "
-            "write agents/NAME.md; until then their descriptions are all they are told"
+            "write agents/NAME.md; until then the prompt is made from the description"
         ),
     )
 
 
-def test_a_prompt_file_without_text_gets_a_plain_prompt_and_a_warning(home: Path, load_toml: LoadToml) -> None:
+def test_a_prompt_file_without_text_gets_a_generated_prompt_and_a_warning(home: Path, load_toml: LoadToml) -> None:
     (home / "agents/helper.md").write_text("+++\ndescription = 'Helps'\n+++\n\n")
     config = load_toml()
     assert config.agents["helper"].system_prompt == "You are helper, an agent. Helps"
     assert f"{home}/agents/helper.md has no text: its system prompt" in config.warnings[0]
 
 
-def test_an_agent_overrides_the_defaults_key_by_key_and_with_the_default_too(load_toml: LoadToml) -> None:
+def test_an_agent_overrides_defaults_key_by_key_also_with_built_in_defaults(load_toml: LoadToml) -> None:
     config = load_toml(
         ECHO
         + """
@@ -104,9 +104,7 @@ default = "deny"
         "\ufeff---\nmodel: n\ntools: &t [read]\npermissions: {allow: *t}\n---\n",
     ],
 )
-def test_front_matter_carries_the_same_keys_in_toml_and_in_yaml(
-    home: Path, load_toml: LoadToml, front_matter: str
-) -> None:
+def test_front_matter_has_the_same_keys_in_toml_and_in_yaml(home: Path, load_toml: LoadToml, front_matter: str) -> None:
     (home / "agents/helper.md").write_bytes(f"{front_matter}\nYou help.\n".encode())
     assert load_toml(ECHO + '[agents.helper]\ndescription = "Helps"').agents["helper"] == AgentSettings(
         name="helper",
@@ -120,44 +118,44 @@ def test_front_matter_carries_the_same_keys_in_toml_and_in_yaml(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("---\nmodel: m\n", ":1: the front matter is opened by --- and never closed; put a line --- after it"),
+        ("---\nmodel: m\n", ":1: the front matter begins with --- and does not end; add a line --- after it"),
         ("+++\nmodel = m\n+++\n", ":2: invalid value; this is not TOML"),
         ("+++\n\nthinking = 1\n+++\n", ":3: thinking: expected true or false, not a whole number"),
         ("---\ntools:\n  - read\n  - 7\n---\n", ":4: tools[1]: expected text, not a whole number"),
         ("---\nthinking:\n---\n", ":2: thinking: has no value"),
         ("---\ndescription: a\nmodel: [\n---\n", ":3: expected the node content, but found '<stream end>'; "),
-        ("---\nmodel: m\nmodel: n\n---\n", ":3: model: given twice; it is also in line 2"),
+        ("---\nmodel: m\nmodel: n\n---\n", ":3: model: set twice; it is also in line 2"),
         (
             "---\nA rule above, a rule below.\n---\n",
-            ":2: the front matter is not a table of keys; write key: value, or begin the file with something else",
+            ":2: the front matter is not a table of keys; write key: value, or begin the file with a line other",
         ),
         ("---\n1: x\n---\n", ":2: the front matter is not a table of keys; write key: value, or begin the file with"),
         ("---\nthinking: !!bool maybe\n---\n", ": the front matter is not YAML: "),
         ("---\nmodel: !!python/object:os.system x\n---\n", ":2: could not determine a constructor for the tag "),
         ("---\npermissions: {2: 3}\n---\n", ":2: permissions.2: unknown key; known here: allow, default, deny"),
-        ('---\ndescription: "a\\uD800"\n---\n', ":2: description: holds a control character"),
-        ("---\nbudget: {usd_per_turn: 1}\n---\n", ":2: budget: not available yet; take it out until it is"),
-        ("a\x00b", ": holds a NUL character; a prompt is plain text"),
-        ("x" * 262_145, ": larger than 262,144 bytes; nothing that is meant to be read here is that large"),
+        ('---\ndescription: "a\\uD800"\n---\n', ":2: description: contains a control character"),
+        ("---\nbudget: {usd_per_turn: 1}\n---\n", ":2: budget: not available yet; remove it"),
+        ("a\x00b", ": contains a NUL character; a prompt must be plain text"),
+        ("x" * 262_145, ": larger than 262,144 bytes; check that it is the right file"),
     ],
 )
-def test_what_front_matter_may_not_say_is_refused_with_its_line(
-    home: Path, load_errors: LoadErrors, text: str, said: str
+def test_invalid_front_matter_is_refused_with_its_line(
+    home: Path, load_errors: LoadErrors, text: str, message: str
 ) -> None:
     (home / "agents/helper.md").write_text(text)
     (problem,) = load_errors()
-    assert problem.startswith(f"agents/helper.md{said}")
+    assert problem.startswith(f"agents/helper.md{message}")
 
 
 def test_a_key_in_both_places_is_refused_and_both_are_named(home: Path, load_errors: LoadErrors) -> None:
     (home / "agents/helper.md").write_text("---\nmodel: m\n---\nx")
-    said = "agents/helper.md:2: model: also in walrus.toml:6; keep one of the two"
-    assert load_errors(ECHO + '\n[agents.helper]\nmodel = "m"') == [said]
+    message = "agents/helper.md:2: model: also set in walrus.toml:6; keep one of the two"
+    assert load_errors(ECHO + '\n[agents.helper]\nmodel = "m"') == [message]
 
 
-def test_what_does_not_fit_together_is_traced_to_the_front_matter(home: Path, load_errors: LoadErrors) -> None:
+def test_a_contradiction_in_front_matter_is_reported_with_the_prompt_file(home: Path, load_errors: LoadErrors) -> None:
     (home / "agents/helper.md").write_text("---\nthinking: true\nmodel: o\n---\nx")
     assert load_errors(ECHO) == ['agents/helper.md:3: model: no provider has the model "o"; known here: m, n']
 
@@ -168,21 +166,23 @@ def test_a_prompt_file_that_cannot_be_read_is_refused(home: Path, load_errors: L
     (home / "agents/c.md").write_bytes(b"a\n\xff")
     os.mkfifo(home / "agents/d.md")
     assert load_errors() == [
-        "agents/a.md: not a regular file; put a text file in its place",
-        "agents/b.md: a link to a file that is not there",
+        "agents/a.md: not a regular file; replace it by a text file",
+        "agents/b.md: is a link to a missing file",
         "agents/c.md:2: a byte here is not UTF-8; save the file as UTF-8",
-        "agents/d.md: not a regular file; put a text file in its place",
+        "agents/d.md: not a regular file; replace it by a text file",
     ]
 
 
 def test_a_file_in_place_of_the_agents_folder_is_refused(home: Path, load_errors: LoadErrors) -> None:
     (home / "agents").rmdir()
-    assert load_errors.__name__  # the folder may be missing, but not be a file
+    assert load_errors.__name__  # the folder may be missing, but it must not be a file
     (home / "agents").write_text("")
-    assert load_errors() == ["agents: cannot be read: Not a directory; it is a folder with a .md for each agent"]
+    assert load_errors() == [
+        "agents: cannot be read: Not a directory; it must be a folder with a .md file for each agent"
+    ]
 
 
-def test_a_home_without_an_agents_folder_has_walrus(home: Path, load_toml: LoadToml) -> None:
+def test_a_home_without_an_agents_folder_has_the_agent_walrus(home: Path, load_toml: LoadToml) -> None:
     (home / "agents").rmdir()
     assert list(load_toml().agents) == ["walrus"]
 
@@ -190,8 +190,8 @@ def test_a_home_without_an_agents_folder_has_walrus(home: Path, load_toml: LoadT
 def test_nonempty_members_skills_and_mcps_are_accepted_with_a_warning(home: Path, load_toml: LoadToml) -> None:
     config = load_toml(ECHO + '[defaults]\nmodel = "m"\nskills = []\nmembers = ["x"]\n[agents.walrus]\nmcps = ["y"]')
     assert config.warnings == (
-        f"{home}/walrus.toml:7: defaults.members: taken, and does nothing yet",
-        f"{home}/walrus.toml:9: agents.walrus.mcps: taken, and does nothing yet",
+        f"{home}/walrus.toml:7: defaults.members: accepted, but has no effect yet",
+        f"{home}/walrus.toml:9: agents.walrus.mcps: accepted, but has no effect yet",
     )
     assert (config.agents["walrus"].members, config.agents["walrus"].mcps) == (("x",), ("y",))
 
@@ -201,17 +201,17 @@ def test_agents_without_a_model_are_named_in_one_warning(home: Path, load_toml: 
     (home / "agents/other.md").write_text("---\nmodel: m\n---\nSpeak.")
     assert load_toml(ECHO).warnings == (
         (
-            f"{home}/walrus.toml: defaults.model: not set, and needed by the agents that name no model of their own: "
-            "walrus, poet; until then they answer with an error"
+            f"{home}/walrus.toml: defaults.model: not set, and these agents name no model: "
+            "walrus, poet; set one; until then these agents answer with an error"
         ),
     )
 
 
-def test_the_only_model_there_is_needs_no_naming(load_toml: LoadToml) -> None:
+def test_an_agent_without_a_model_uses_the_only_model(load_toml: LoadToml) -> None:
     assert load_toml('[providers.echo]\nkind = "echo"').warnings == ()
 
 
-def test_without_any_provider_a_model_is_no_error_yet(home: Path, load_toml: LoadToml) -> None:
+def test_without_any_provider_a_named_model_is_not_an_error(home: Path, load_toml: LoadToml) -> None:
     config = load_toml('[agents.walrus]\nmodel = "m"')
     assert config.warnings == (
         (
@@ -221,7 +221,7 @@ def test_without_any_provider_a_model_is_no_error_yet(home: Path, load_toml: Loa
     )
 
 
-def test_workspaces_are_absolute_and_missing_ones_are_warned_about(home: Path, load_toml: LoadToml) -> None:
+def test_workspaces_are_absolute_and_missing_ones_give_a_warning(home: Path, load_toml: LoadToml) -> None:
     text = ECHO + '[defaults]\nmodel = "m"\nworkspace = "shared"\n[agents.walrus]\nworkspace = "~/w/../work"'
     (home / "agents/poet.md").write_text("Rhyme.")
     (home / "agents/scout.md").write_text("Look ahead.")
@@ -234,13 +234,13 @@ def test_workspaces_are_absolute_and_missing_ones_are_warned_about(home: Path, l
     }
     assert config.warnings == (
         (
-            f"{home}/walrus.toml:6: defaults.workspace: there is no folder {home}/shared, "
-            "where poet, scout should work; make it"
+            f"{home}/walrus.toml:6: defaults.workspace: there is no folder {home}/shared "
+            "for poet, scout to work in; create it"
         ),
     )
 
 
-def test_tools_that_nobody_knows_are_warned_about_wherever_they_stand(home: Path, load_toml: LoadToml) -> None:
+def test_unknown_tools_give_a_warning_in_every_list_of_tools(home: Path, load_toml: LoadToml) -> None:
     config = load_toml(
         ECHO
         + """[defaults]
@@ -255,36 +255,36 @@ enabled = false
 [tools.grep]
 """
     )
-    place = f"{home}/walrus.toml"
+    file = f"{home}/walrus.toml"
     assert set(config.warnings) == {
-        f"{place}:7: permissions.deny[0]: no tool is called raed; did you mean read?",
-        f"{place}:9: agents.walrus.deny_tools[1]: no tool is called write; known here: bash, read",
-        f"{place}:10: agents.walrus.permissions.allow[0]: no tool is called frob; known here: bash, read",
-        f"{place}:13: tools.grep: no tool is called grep; known here: bash, read",
+        f"{file}:7: permissions.deny[0]: no tool is called raed; did you mean read?",
+        f"{file}:9: agents.walrus.deny_tools[1]: no tool is called write; known here: bash, read",
+        f"{file}:10: agents.walrus.permissions.allow[0]: no tool is called frob; known here: bash, read",
+        f"{file}:13: tools.grep: no tool is called grep; known here: bash, read",
     }
 
 
-def test_bash_is_neither_offered_nor_left_out_without_a_warning(home: Path, load_toml: LoadToml) -> None:
-    start, place = ECHO + '[defaults]\nmodel = "m"\n', f"{home}/walrus.toml"
+def test_bash_gives_a_warning_if_it_is_offered_and_if_it_is_left_out(home: Path, load_toml: LoadToml) -> None:
+    start, file = ECHO + '[defaults]\nmodel = "m"\n', f"{home}/walrus.toml"
     assert load_toml(start + '[tools.bash]\nsandbox = "none"\n[permissions]\nallow = ["bash"]').warnings == (
         (
-            f"{place}:7: tools.bash.sandbox: bash runs without a sandbox and can do whatever you can do; "
-            "so may the agents that are permitted to use it"
+            f"{file}:7: tools.bash.sandbox: bash runs without a sandbox and can do whatever you can do; "
+            "so can every agent that is permitted to use it"
         ),
     )
     assert load_toml(start + '[tools.bash]\ntimeout_s = 5\n[permissions]\nallow = ["bash"]').warnings == (
         (
-            f"{place}:6: tools.bash: bash is not offered: there is no sandbox for it yet; "
+            f"{file}:6: tools.bash: bash is not offered: there is no sandbox for it yet; "
             'sandbox = "none" offers it without one'
         ),
     )
     assert load_toml(start + '[permissions]\nallow = ["bash"]\ndeny = ["bash"]').warnings == (
-        f'{place}:7: permissions.allow[0]: bash is not offered; it needs [tools.bash] sandbox = "none": see the sample',
+        f'{file}:7: permissions.allow[0]: bash is not offered; it needs [tools.bash] sandbox = "none"; see the sample',
     )
     assert load_toml(start + "[tools.bash]\nenabled = false").warnings == ()
 
 
-def test_only_bash_has_a_sandbox_to_do_without(load_errors: LoadErrors) -> None:
+def test_the_key_sandbox_is_refused_for_other_tools_than_bash(load_errors: LoadErrors) -> None:
     assert load_errors('[tools.read]\nsandbox = "none"') == [
-        "walrus.toml:2: tools.read.sandbox: only bash has one; take it out"
+        "walrus.toml:2: tools.read.sandbox: only bash has this key; remove it"
     ]

@@ -1,4 +1,4 @@
-"""Providers as they come out of loading: secrets resolved, paths absolute, and nothing secret to be seen."""
+"""Tests of loaded providers: secrets are resolved and never shown, paths are absolute, models find their provider."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings,
 OPENAI = '[providers.p]\nkind = "openai"\nbase_url = "http://localhost:1/v1"\nmodels = ["m"]\n'
 
 
-def test_secrets_are_taken_from_the_environment_whole_and_in_the_midst_of_text(load_toml: LoadToml) -> None:
+def test_secrets_come_from_the_environment_alone_and_within_other_text(load_toml: LoadToml) -> None:
     text = OPENAI + 'api_key = "${KEY}"\nheaders = { Authorization = "Bearer ${TOKEN}-${KEY}", X-Title = "$w" }'
     assert load_toml(text, KEY="k1", TOKEN="t1").providers["p"] == ProviderSettings(
         kind="openai",
@@ -25,38 +25,38 @@ def test_secrets_are_taken_from_the_environment_whole_and_in_the_midst_of_text(l
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             'api_key = "${NOPE}"',
             "api_key: the environment variable NOPE is not set; export NOPE=… before walrusd starts",
         ),
         ('api_key = "${VOID}"', "api_key: the environment variable VOID is empty; export VOID=… before walrusd starts"),
-        ('api_key = "${my-key}"', "api_key: a ${ here begins no name of the environment; write ${NAME}"),
-        ('api_key = "k${KEY"', "api_key: a ${ here begins no name of the environment; write ${NAME}"),
-        ('api_key = "${LINES}"', "api_key: holds a line break or another character that a header cannot carry"),
+        ('api_key = "${my-key}"', "api_key: ${ is not followed by the name of a variable and }; write ${NAME}"),
+        ('api_key = "k${KEY"', "api_key: ${ is not followed by the name of a variable and }; write ${NAME}"),
+        ('api_key = "${LINES}"', "api_key: contains a line break or another character that is not allowed in a header"),
         ('api_key = ""', "api_key: is empty"),
         ('headers.X-A = "${NOPE}"', "headers.X-A: the environment variable NOPE is not set; export NOPE=… before"),
-        ('headers."X A" = "x"', 'headers."X A": not a name for a header'),
-        ('api_key = "k"\napi_key_file = "f"', "api_key_file: there is an api_key too; keep one of the two"),
-        ('api_key_file = "nowhere"', "api_key_file: there is no HOME/nowhere"),
+        ('headers."X A" = "x"', 'headers."X A": not a valid header name'),
+        ('api_key = "k"\napi_key_file = "f"', "api_key_file: api_key is set too; keep one of the two"),
+        ('api_key_file = "nowhere"', "api_key_file: there is no file HOME/nowhere"),
         (
             'api_key_file = "workspace"',
-            "api_key_file: HOME/workspace: not a regular file; put a text file in its place",
+            "api_key_file: HOME/workspace: not a regular file; replace it by a text file",
         ),
-        ('api_key_file = "credential:p"', "api_key_file: there are no systemd credentials here; LoadCredential=p:…"),
+        ('api_key_file = "credential:p"', "api_key_file: systemd provides no credentials here; add LoadCredential=p:…"),
     ],
 )
-def test_a_secret_that_cannot_be_had_is_refused_by_its_name(
-    home: Path, load_errors: LoadErrors, line: str, said: str
+def test_a_secret_that_cannot_be_resolved_is_refused_by_its_key(
+    home: Path, load_errors: LoadErrors, line: str, message: str
 ) -> None:
     problem = load_errors(OPENAI + line, KEY="secret", VOID="", LINES="a\nb")[0]
     number = 5 + line.count("\n")
-    assert problem.startswith(f"walrus.toml:{number}: providers.p.{said}".replace("HOME/", ""))
+    assert problem.startswith(f"walrus.toml:{number}: providers.p.{message}".replace("HOME/", ""))
     assert "secret" not in problem
 
 
-def test_a_variable_that_is_missing_is_one_problem(load_errors: LoadErrors) -> None:
+def test_a_missing_variable_is_reported_once(load_errors: LoadErrors) -> None:
     assert len(load_errors(OPENAI + 'api_key = "${NOPE}"')) == 1
 
 
@@ -69,7 +69,7 @@ def test_a_key_is_read_from_a_file_in_the_home(home: Path, load_toml: LoadToml) 
     assert not [warning for warning in config.warnings if "providers" in warning]
 
 
-def test_a_key_that_others_may_read_is_taken_with_a_warning(home: Path, load_toml: LoadToml) -> None:
+def test_a_key_file_that_others_may_read_is_accepted_with_a_warning(home: Path, load_toml: LoadToml) -> None:
     (home / "p.key").write_text("sk-1")
     (home / "p.key").chmod(0o640)
     warning = f"{home}/walrus.toml:5: providers.p.api_key_file: others may read {home}/p.key; chmod 600 {home}/p.key"
@@ -82,12 +82,12 @@ def test_a_key_is_read_from_a_systemd_credential(home: Path, load_toml: LoadToml
     (folder / "deep").write_text("sk-2\n")
     config = load_toml(OPENAI + 'api_key_file = "credential:deep"', CREDENTIALS_DIRECTORY=str(folder))
     assert config.providers["p"].api_key == Secret("sk-2")
-    for name, said in (("../x", "not the name of a credential; write credential:NAME"), ("x", "there is no ")):
+    for name, message in (("../x", "not a valid credential name; write credential:NAME"), ("x", "there is no ")):
         (problem,) = load_errors(OPENAI + f'api_key_file = "credential:{name}"', CREDENTIALS_DIRECTORY=str(folder))
-        assert problem.startswith(f"walrus.toml:5: providers.p.api_key_file: {said}")
+        assert problem.startswith(f"walrus.toml:5: providers.p.api_key_file: {message}")
 
 
-def test_a_key_in_a_file_that_others_may_read_is_warned_about(home: Path, load_toml: LoadToml) -> None:
+def test_a_key_in_a_walrus_toml_that_others_may_read_gives_a_warning(home: Path, load_toml: LoadToml) -> None:
     from walrus_config.load import load
 
     toml = home / "walrus.toml"
@@ -101,12 +101,12 @@ def test_a_variable_in_any_other_key_stays_literal_with_a_warning(home: Path, lo
     config = load_toml('[agents.walrus]\ndescription = "costs ${MUCH}"', MUCH="x")
     assert config.agents["walrus"].description == "costs ${MUCH}"
     assert config.warnings[0] == (
-        f"{home}/walrus.toml:2: agents.walrus.description: ${{…}} is taken as it is written; "
-        "only api_key and headers are filled from the environment"
+        f"{home}/walrus.toml:2: agents.walrus.description: ${{…}} is not replaced here; "
+        "only api_key and headers take values from the environment"
     )
 
 
-def test_nothing_secret_is_shown(home: Path, load_toml: LoadToml) -> None:
+def test_secrets_are_never_shown(home: Path, load_toml: LoadToml) -> None:
     (home / "p.key").write_text("sk-from-file")
     text = OPENAI + 'api_key_file = "p.key"\nheaders.X-Key = "sk-header"\n[providers.q]\nkind="openai"\napi_key="sk-q"'
     config = load_toml(text + "\n[models.m]\nprice.input = 1")
@@ -127,12 +127,12 @@ def test_nothing_secret_is_shown(home: Path, load_toml: LoadToml) -> None:
     }
 
 
-def test_an_openai_provider_is_openai_unless_it_says_where_it_is(home: Path, load_toml: LoadToml) -> None:
+def test_an_openai_provider_without_a_base_url_uses_the_one_of_openai(home: Path, load_toml: LoadToml) -> None:
     config = load_toml('[providers.p]\nkind = "openai"')
     assert config.providers["p"].base_url == "https://api.openai.com/v1"
     assert config.warnings[0] == (
-        f"{home}/walrus.toml:1: providers.p: no api_key: https://api.openai.com/v1 will refuse; "
-        'api_key = "${OPENAI_API_KEY}"'
+        f"{home}/walrus.toml:1: providers.p: no api_key is set, so https://api.openai.com/v1 will refuse requests; "
+        'add api_key = "${OPENAI_API_KEY}"'
     )
 
 
@@ -143,15 +143,15 @@ def test_paths_of_providers_are_absolute(home: Path, load_toml: LoadToml) -> Non
     assert [provider.path for provider in config.providers.values()] == [str(home / "w.gguf")] * 2
 
 
-def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
+def test_a_model_is_looked_up_by_its_whole_name_before_it_is_split_at_the_slash() -> None:
     providers = {
         "openrouter": ProviderSettings(kind="openai", models=("echo/m",)),
         "echo": ProviderSettings(kind="echo", models=("m",)),
         "small": ProviderSettings(kind="local"),
     }
     names = ("echo/m", "m", "echo/other/x", "x", "no/m", "echo/", "", "echo", "small", "small/x", "openrouter")
-    found = {model: find_provider(model, providers) for model in names}
-    assert found == {
+    owners = {model: find_provider(model, providers) for model in names}
+    assert owners == {
         "echo/m": "openrouter",
         "m": "echo",
         "echo/other/x": "echo",
@@ -166,7 +166,7 @@ def test_a_model_is_looked_up_whole_before_its_first_slash_is_one() -> None:
     }
 
 
-def test_settings_of_models_are_kept_and_those_of_unknown_ones_warned_about(home: Path, load_toml: LoadToml) -> None:
+def test_settings_of_models_are_loaded_and_unknown_models_give_a_warning(home: Path, load_toml: LoadToml) -> None:
     text = '[providers.l]\nkind = "local"\nmodels = ["small"]\n[models.small]\ncontext_window = 4096\n'
     config = load_toml(text + "price = { input = 1, output = 2.5 }\n[models.smal]\nmax_output_tokens = 5")
     assert config.models["small"] == ModelSettings(context_window=4096, price=PriceSettings(input=1.0, output=2.5))

@@ -1,4 +1,4 @@
-"""The commented sample is true: it loads as it is, with every example taken, and it shows every key there is."""
+"""Tests of the commented sample: it loads as it is and with every example enabled, and it has every key."""
 
 import re
 import tomllib
@@ -25,29 +25,29 @@ def sample_with_examples() -> str:
 
 
 def marked_blocks() -> Iterator[list[int]]:
-    """The marked lines that a user would take at once: one key, or a table with its keys."""
+    """Iterates over blocks of marked lines that belong together: one key, or a table with its keys."""
     lines = read_sample().splitlines()
     number = 0
     while number < len(lines):
-        unit = [number]
+        block = [number]
         if lines[number].startswith(UNSUPPORTED_MARK + "["):
-            while lines[unit[-1] + 1].startswith(UNSUPPORTED_MARK):
-                unit.append(unit[-1] + 1)
+            while lines[block[-1] + 1].startswith(UNSUPPORTED_MARK):
+                block.append(block[-1] + 1)
         if lines[number].startswith(UNSUPPORTED_MARK):
-            yield unit
-        number = unit[-1] + 1
+            yield block
+        number = block[-1] + 1
 
 
 def schema_keys(kind: type[Section], at: str) -> Iterator[str]:
-    """Every key of a Struct, down to the last; * is a name of the user's choice."""
+    """Iterates over all keys of a Struct and its tables; * is a name that the user chooses."""
     for field in msgspec.structs.fields(kind):
         path = f"{at}{field.name}"
         annotation = field.type
         if get_origin(annotation) is Mapping:
             path, annotation = f"{path}.*", get_args(annotation)[1]
-        within = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Section)]
-        if within:
-            yield from schema_keys(within[0], f"{path}.")
+        sections = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Section)]
+        if sections:
+            yield from schema_keys(sections[0], f"{path}.")
         else:
             yield path
 
@@ -66,7 +66,7 @@ def write_home(tmp_path: Path, text: str) -> Path:
     return tmp_path
 
 
-def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) -> None:
+def test_a_new_home_loads_with_a_warning_that_a_provider_is_missing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert prepare_home(str(home))
     scaffold(str(home))
@@ -81,7 +81,7 @@ def test_a_fresh_home_loads_and_says_that_a_provider_is_missing(tmp_path: Path) 
     )
 
 
-def test_the_sample_loads_with_every_example_taken(tmp_path: Path) -> None:
+def test_the_sample_loads_with_every_example_enabled(tmp_path: Path) -> None:
     home = write_home(tmp_path, sample_with_examples())
     for file in ("openai.key", "answers.toml", "models/some-model.gguf"):
         (home / file).parent.mkdir(exist_ok=True)
@@ -98,26 +98,26 @@ def test_the_sample_loads_with_every_example_taken(tmp_path: Path) -> None:
     assert "bash runs without a sandbox" in warning
 
 
-@pytest.mark.parametrize("unit", list(marked_blocks()), ids=lambda unit: f"line {unit[0] + 1}")
-def test_an_unsupported_key_is_refused_once_its_mark_is_removed(tmp_path: Path, unit: list[int]) -> None:
-    # The tables of the examples are needed around the key, their keys are not.
+@pytest.mark.parametrize("block", list(marked_blocks()), ids=lambda block: f"line {block[0] + 1}")
+def test_an_unsupported_key_is_refused_if_its_mark_is_removed(tmp_path: Path, block: list[int]) -> None:
+    # The key needs the example tables around it, but not their keys.
     lines = re.sub(r"^#(?=\[|kind)", "", read_sample(), flags=re.MULTILINE).splitlines()
-    for number in unit:
+    for number in block:
         lines[number] = lines[number].removeprefix(UNSUPPORTED_MARK)
     with pytest.raises(ConfigError) as refused:
         load(write_home(tmp_path, "\n".join(lines)), environ={})
     (problem,) = refused.value.problems
-    assert problem.line in {number + 1 for number in unit}
+    assert problem.line in {number + 1 for number in block}
     assert problem.message.endswith("not available yet")
 
 
-def test_every_key_stands_in_the_sample() -> None:
+def test_every_key_is_in_the_sample() -> None:
     agent_keys = set(schema_keys(BaseAgentSettings, "agents.*."))
-    # [defaults] takes the keys of an agent, and says so rather than repeat them. Headers are named by the user.
+    # [defaults] has the keys of an agent, and a comment there says so. The user chooses the names of headers.
     keys = {key for key in schema_keys(RawConfig, "") if not key.startswith("defaults.")} - {"providers.*.headers.*"}
-    shown = {_with_wildcards(key) for key in table_keys(tomllib.loads(sample_with_examples()))}
+    sample_keys = {_with_wildcards(key) for key in table_keys(tomllib.loads(sample_with_examples()))}
     assert agent_keys <= keys
-    assert keys - shown == set()
+    assert keys - sample_keys == set()
 
 
 def test_every_unsupported_key_is_in_the_sample_with_its_mark() -> None:
@@ -131,11 +131,11 @@ def test_every_unsupported_key_is_in_the_sample_with_its_mark() -> None:
             marked.add(_with_wildcards(table.rstrip(".") if text.startswith("[") else table + text.partition(" ")[0]))
     for key in {*UNSUPPORTED_KEYS, *UNSUPPORTED_VALUES}:
         if not key.startswith("defaults."):
-            assert any(shown == key or shown.startswith(f"{key}.") for shown in marked), key
+            assert any(marked_key == key or marked_key.startswith(f"{key}.") for marked_key in marked), key
 
 
 def _with_wildcards(key: str) -> str:
-    """The key with the names that users choose replaced by *; names with dots do not stand in the sample."""
+    """Returns the key with * for the names that users choose; the sample has no names with dots."""
     top, *rest = key.split(".")
     if top in ("providers", "models", "agents", "mcps", "schedule") or (top == "tools" and rest[0] in ("read", "bash")):
         rest[:1] = ["*"]
@@ -144,7 +144,7 @@ def _with_wildcards(key: str) -> str:
     return ".".join((top, *rest))
 
 
-def test_the_wheel_has_the_sample_where_an_installed_package_looks_for_it() -> None:
+def test_the_wheel_has_the_sample_in_the_folder_that_read_sample_expects() -> None:
     pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     included = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included["config/walrus.toml"] == "walrus_config/walrus.toml"

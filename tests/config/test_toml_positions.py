@@ -1,4 +1,4 @@
-"""key_lines finds each key of any TOML where it was written."""
+"""Tests of find_key_lines: it finds the line of each key of any TOML text."""
 
 import json
 import tomllib
@@ -10,7 +10,7 @@ from walrus_config.toml_positions import KeyPath, find_key_lines
 
 
 def paths_of(value: object, at: KeyPath = ()) -> set[KeyPath]:
-    """Every table, key and list element of parsed TOML."""
+    """Returns the paths of all tables, keys and list elements of parsed TOML."""
     inner: list[tuple[str | int, object]] = []
     if isinstance(value, dict):
         inner = list(value.items())
@@ -25,7 +25,7 @@ keys = st.one_of(bare_keys, bare_keys, odd_keys)
 
 
 def quoted_key(key: str) -> str:
-    """A TOML basic string; JSON writes it the same way but for DEL and for what is beyond the BMP."""
+    """Returns the key as a TOML basic string, with control and non-ASCII characters escaped."""
     escaped = "".join(f"\\U{ord(c):08X}" if ord(c) > 126 or ord(c) < 32 else c for c in key.replace("\\", "\\\\"))
     return '"' + escaped.replace('"', '\\"') + '"'
 
@@ -90,7 +90,7 @@ entries = st.one_of(
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Any TOML: pieces are put one after the other, and those that make it no TOML are left out."""
+    """Draws a TOML text: it appends random entries, and skips those that would make it invalid."""
     text = ""
     for entry in draw(st.lists(entries, max_size=8)):
         longer = text + entry + draw(st.sampled_from(["\n", "\r\n"]))
@@ -103,21 +103,21 @@ def documents(draw: st.DrawFn) -> str:
 
 
 @given(documents())
-def test_every_key_of_any_toml_is_found_and_none_besides(text: str) -> None:
+def test_every_key_of_any_toml_is_found_and_no_other(text: str) -> None:
     assert set(find_key_lines(text)) == paths_of(tomllib.loads(text))
 
 
 @given(documents(), keys, st.integers(-9, 9))
-def test_a_key_is_found_on_the_line_where_it_stands(text: str, key: str, value: int) -> None:
-    whole = f"{text}[it]\n\n{written_key(key)} = {value}\n"
+def test_the_line_of_a_key_is_the_one_on_which_it_is_written(text: str, key: str, value: int) -> None:
+    document = f"{text}[it]\n\n{written_key(key)} = {value}\n"
     try:
-        tomllib.loads(whole)
+        tomllib.loads(document)
     except tomllib.TOMLDecodeError:
-        return  # the text before has a table [it] of its own
-    assert find_key_lines(whole)["it", key] == text.count("\n") + 3
+        return  # the text already has a table [it]
+    assert find_key_lines(document)["it", key] == text.count("\n") + 3
 
 
-def test_lines_count_from_one_and_a_table_stands_where_its_header_is() -> None:
+def test_lines_count_from_one_and_the_line_of_a_table_is_that_of_its_header() -> None:
     text = """\
 title = "a"
 [agents.x.heartbeat]
