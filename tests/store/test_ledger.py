@@ -55,13 +55,13 @@ async def test_a_ledger_keeps_the_last_ticks_of_each_schedule_and_running_ones(l
     for first in range(3, MAX_LEDGER_ROWS + 10, 100):
         await commit(log, write(session=DAEMON_SESSION, ticks=[ran_tick(tick=n) for n in range(first, first + 100)]))
     last = (await log.ticks(limit=1))[0].tick
-    kept = [tick.tick for tick in await log.ticks("a", limit=2 * MAX_LEDGER_ROWS)]
-    assert kept == [*range(last, last - MAX_LEDGER_ROWS + 1, -1), 1]
+    numbers = [tick.tick for tick in await log.ticks("a", limit=2 * MAX_LEDGER_ROWS)]
+    assert numbers == [*range(last, last - MAX_LEDGER_ROWS + 1, -1), 1]
     assert await log.running_ticks() == [running_tick(tick=1)]
     await commit(log, write(session=DAEMON_SESSION, ticks=[ran_tick(tick=1)]))
     await commit(log, write(session=DAEMON_SESSION, ticks=[ran_tick(tick=last + 1)]))
-    kept = [tick.tick for tick in await log.ticks("a", limit=2 * MAX_LEDGER_ROWS)]
-    assert kept == list(range(last + 1, last + 1 - MAX_LEDGER_ROWS, -1))
+    numbers = [tick.tick for tick in await log.ticks("a", limit=2 * MAX_LEDGER_ROWS)]
+    assert numbers == list(range(last + 1, last + 1 - MAX_LEDGER_ROWS, -1))
     assert await log.ticks("b") == [ran_tick(tick=2, schedule="b")]
 
 

@@ -61,7 +61,7 @@ def unreadable_row(what: str, session: int, error: BadJson) -> StorageFailed:
     """Returns the failure of one session whose row cannot be decoded. Other sessions are not affected."""
     failure = StorageFailed(f"{what} of session {session} cannot be read: {error}")
     failure.hint = (
-        "Other sessions are not affected. `walrusctl doctor` says what is wrong; restore walrus.db from a backup."
+        "Other sessions are not affected. `walrusctl doctor` shows what is wrong; restore walrus.db from a backup."
     )
     return failure
 

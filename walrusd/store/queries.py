@@ -108,7 +108,7 @@ def list_sessions(db: apsw.Connection, session_filter: SessionFilter) -> list[tu
 
 
 def _session_state_or_error(row: bytes, session: int, agent: str, state: State | Literal[""]) -> SessionState:
-    """An outline that cannot be decoded is listed all the same, by the columns beside it and with the reason."""
+    """Returns the session state; if it cannot be decoded, one made of the other columns and the error."""
     try:
         return session_state.decode(row)
     except BadJson as error:
