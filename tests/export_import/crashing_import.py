@@ -1,7 +1,7 @@
-"""A process that imports a document and is killed at the n-th write, for every n until the import completes.
+"""A process that imports a document and is killed at the n-th write, for every n.
 
-It is killed before the write, and again after the commit but before the acknowledgement. Each run has its own database
-in a subfolder of the folder given as the argument.
+The last run completes. Each n is tried twice: the process is killed before the write, or after the commit but before
+the acknowledgement. Each run has its own database in a subfolder of the folder given as the argument.
 """
 
 import os
@@ -60,9 +60,9 @@ async def run_import(folder: Path, kill_at_write: int, *, after_commit: bool) ->
 
 
 def survives(folder: Path, kill_at_write: int, *, after_commit: bool) -> bool:
-    """Runs the import in a forked child, so that modules are loaded once; returns True if the child completes.
+    """Runs the import in a forked child; returns True if the child completes.
 
-    This process has no threads, so forking it is safe.
+    The fork saves loading the modules again. This process has no threads, so forking it is safe.
     """
     folder.mkdir()
     child = os.fork()

@@ -1,4 +1,4 @@
-"""Events that can be decoded but that walrusd never writes are refused: they would break a conversation or a total."""
+"""Events that walrusd never writes are refused: they would break a conversation or a total."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An imported session is announced by an event in the same transaction, and its retention starts at the import."""
+"""An imported session is announced in its transaction, and its retention starts at the import."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""An import that is interrupted by a kill, a full disk or a cancellation leaves the complete session or nothing."""
+"""An interrupted import leaves the complete session or nothing.
+
+It is interrupted by a kill, a full disk or a cancellation.
+"""
 
 import json
 import os
@@ -46,7 +49,10 @@ def runs_by_write(folder: Path) -> list[Path]:
 
 
 async def is_complete(log: Log) -> bool:
-    """Returns True if the session is there; checks that it is complete then, and that nothing is listed otherwise."""
+    """Returns True if the session is there and complete.
+
+    Asserts that a session is complete, or that nothing of it is listed.
+    """
     found = await log.list_sessions(SessionFilter(include_closed=True))
     hits = await log.search("message", limit=500)
     if not found:

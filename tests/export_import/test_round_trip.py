@@ -1,4 +1,4 @@
-"""Export and import are inverse to each other, except for ids: for every possible log, and on both stores."""
+"""Export and import are inverse to each other, except for ids, for every log and on both stores."""
 
 import json
 
@@ -124,7 +124,7 @@ def test_an_import_of_an_export_is_the_same_session_except_for_its_ids(logs: lis
 
 
 async def check_side_rows(log: Log, session: int) -> None:
-    """Asserts that the rows beside the log of an imported session match its log, and that it is the only session."""
+    """Asserts that the rows beside an imported log match it, and that it is the only session."""
     ((row, queued),) = await log.list_sessions(SessionFilter(include_closed=True))
     replayed, spans = Session(session), dict[int, TurnSpan]()
     for stored in await log.events(session, 0, 1000):

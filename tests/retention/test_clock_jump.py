@@ -57,7 +57,7 @@ async def test_setting_the_clock_forward_is_a_jump_and_setting_it_back_is_not(au
 
 
 async def test_a_clock_that_was_wrong_for_one_night_deletes_no_session(autojump_clock: MockClock) -> None:
-    """A session closed ten days ago is kept for ninety; the clock is ten years ahead until the next morning."""
+    """A session closed ten days ago is kept for ninety, while the clock is ten years ahead at night."""
     log, clock = MemoryLog(), FakeWallClock(NOON)
     await write_closed_session(log, 1, NOON - 10 * DAY_S)
     async with Runtime(FakeModel(), log=log, clock=clock.now) as runtime, trio.open_nursery() as nursery:

@@ -245,7 +245,7 @@ async def test_a_session_being_forked_is_not_deleted(harness: RetentionHarness) 
 
 
 async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarness) -> None:
-    """Outputs of closed sessions, then closed sessions, then outputs of open ones; oldest first, only as needed."""
+    """Outputs of closed sessions, closed sessions, outputs of open ones; each oldest first, as needed."""
     first, second, open_ = (
         await harness.create_closed("x" * 2 * MB),
         await harness.create_closed("y" * 2 * MB),

@@ -25,7 +25,7 @@ MB = 1024 * 1024
 
 
 class PastSession(NamedTuple):
-    """A session: the number of days since its close (None if open), the size of its message, and its outputs."""
+    """A session: the days since its close (None if open), the size of its message, and its outputs."""
 
     closed_days_ago: int | None
     message_bytes: int

@@ -1,4 +1,4 @@
-"""A process that deletes sessions, sweeps and returns pages, and is killed at every step (see `fork_and_kill`)."""
+"""A process that deletes and sweeps sessions, and is killed at every step (see `fork_and_kill`)."""
 
 import os
 import shutil
@@ -40,7 +40,10 @@ async def delete_and_sweep(folder: Path) -> None:
 
 
 def fill_in_fork(folder: Path) -> None:
-    """Fills the database in a child process: this process is forked later, so it must never have had threads."""
+    """Fills the database in a child process.
+
+    This process is forked later, so it must never have had threads.
+    """
     folder.mkdir()
     if not (child := os.fork()):
         trio.run(fill, folder)

@@ -14,7 +14,10 @@ TABLES = ("event", "text", "session", "fork", "remains", "said", "sent", "create
 
 
 def body(session: int, seq: int, parent: Parent | None) -> bytes:
-    """Returns an event body. The first one names the parent; every third one is long and the same in all sessions."""
+    """Returns an event body; the first one of a session names its parent.
+
+    Every third one is long and the same in all sessions.
+    """
     if seq == 1:
         return encode(SessionCreated(session=session, agent="a", parent=parent))
     text = f"shared {seq} " * 1000 if seq % 3 == 0 else f"of {session} {seq}"
@@ -23,7 +26,10 @@ def body(session: int, seq: int, parent: Parent | None) -> bytes:
 
 @dataclass
 class ForkTree:
-    """The expected whole log of each listed session: its ancestors' events up to the fork point, then its own."""
+    """The expected whole log of each listed session.
+
+    It has the events of its ancestors up to the fork points, then its own.
+    """
 
     full_logs: dict[int, list[bytes]] = field(default_factory=dict)
     own_events: dict[int, int] = field(default_factory=dict)
@@ -67,7 +73,7 @@ class ForkTree:
 
 
 async def read_full_log(log: Log, session: int) -> list[bytes] | None:
-    """Returns the whole log of a session, with its ancestors' events, or None if the session is not listed."""
+    """Returns the whole log of a session with its ancestors' events, or None if it is not listed."""
     state = await log.session_state(session)
     if state is None:
         return None

@@ -1,4 +1,4 @@
-"""Databases of every released schema version, written by that version's own code and stored as SQL text."""
+"""Databases of every released schema version, written by that version and stored as SQL text."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""A process that opens a database without root's rights and prints the error: root may write to every folder."""
+"""A process that opens a database without root's rights and prints the error.
+
+Root may write to every folder.
+"""
 
 import os
 import sys

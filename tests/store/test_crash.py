@@ -1,4 +1,7 @@
-"""A log whose process was killed before a disk step has all acknowledged writes, no partial one, and a valid chain."""
+"""After a kill at any disk step a log has all acknowledged writes, and no partial write.
+
+Its hash chain is valid, too.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The writer adds a link to the hash chain for each event while the chain is on, whichever writes fail."""
+"""While the chain is on, the writer adds a link for each event, whichever writes fail."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""After random writes, failures and deletions a log has a valid chain, and `walrusctl doctor` finds no error in it."""
+"""After random writes, failures and deletions, the chain is valid and doctor finds no error."""
 
 import errno
 import random

@@ -1,4 +1,7 @@
-"""Queries cost the same in a small and a large database, counted in instructions of SQLite's virtual machine."""
+"""Queries cost the same in a small and a large database.
+
+The cost is the number of instructions of SQLite's virtual machine.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""walrusd's own readers do not make the write-ahead log long, and it shrinks after other programs' reads."""
+"""walrusd's readers do not make the write-ahead log long, and it shrinks after other readers."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ async def test_the_wal_stays_short_while_walrusd_reads_a_large_log(disk: SqliteD
 
 
 async def max_wal_bytes_with_readers(log: Log) -> int:
-    """Returns the maximum bytes of the write-ahead log while 48 MB are written and all kinds of readers run."""
+    """Returns the maximum size of the write-ahead log while 48 MB are written and all readers run."""
     bodies = [encode(UserMessage(content=f"word {seq} " * 100)) for seq in range(1, 10_001)]
     for first in range(0, len(bodies), 500):
         state = SessionState(id=1, agent="a", state="idle", last_seq=first + 500)

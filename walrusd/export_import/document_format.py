@@ -44,7 +44,10 @@ DOCUMENT_END = b"]}\n"
 
 
 def encode_events(rows: Sequence[EventRow]) -> bytes:
-    """Returns a page of a log: events as on the wire, but without offset. Only seq 1 has no comma before it."""
+    """Returns a page of a log: events as on the wire, but without offset.
+
+    Only the event with seq 1 has no comma before it.
+    """
     return b"".join(b'%b\n{"seq":%d,%b' % (b"," if row.seq > 1 else b"", row.seq, row.body[1:]) for row in rows)
 
 

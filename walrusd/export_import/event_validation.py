@@ -131,7 +131,7 @@ def _iter_numbers(fields: Fields) -> Iterator[tuple[str, float]]:
 
 
 def _check_content(event: AnySessionEvent, location: str) -> None:
-    """Raises InvalidDocument for content that no provider accepts, or that no user command could have created."""
+    """Raises InvalidDocument for content that no provider accepts or no user command could create."""
     match event:
         case SessionCreated(agent=""):
             raise InvalidDocument(f"{location}.agent", "it is empty")

@@ -1,4 +1,4 @@
-"""Imports a session from a document: validates the whole document first, then creates the session atomically.
+"""Imports a session from a document: validates the whole document, then creates the session.
 
 The events are written in small transactions while the session has no row yet; the last transaction adds the row. The
 rows of an import that is interrupted before that are never listed, and `sweep` deletes them.
@@ -97,7 +97,10 @@ class Importer:
         return ()
 
     async def _write_session(self, document: IO[bytes], validated: ValidatedExport) -> int:
-        """Writes the session and returns its new id. Raises StorageFailed; `sweep` then deletes what was written."""
+        """Writes the session and returns its new id. Raises StorageFailed.
+
+        `sweep` deletes what a failed import has written.
+        """
         ids = {state.id: self._log.next_session() for state in validated.session_states}
         own = ids[validated.session_state.id]
         self._log.importing_sessions.update(ids.values())
@@ -200,7 +203,7 @@ def _with_new_ids(session_state: SessionState, new_ids: Mapping[int, int]) -> Se
 
 
 def _open_text(document: IO[bytes]) -> Callable[[], str]:
-    """Returns a function that reads the text of the document from the beginning, part by part, and "" at its end."""
+    """Returns a function that reads the document's text from its beginning, and "" at its end."""
     document.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")()
 
@@ -214,7 +217,10 @@ def _open_text(document: IO[bytes]) -> Callable[[], str]:
 
 
 def _make_gil_yield() -> Callable[[], None]:
-    """Returns a function that a worker thread calls often: it yields the GIL to the loop, and raises if cancelled."""
+    """Returns a function that a worker thread calls often to yield the GIL to the loop.
+
+    The function raises if the import is cancelled.
+    """
     slice_started = time.perf_counter()
 
     def yield_gil() -> None:

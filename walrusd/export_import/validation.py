@@ -1,4 +1,4 @@
-"""Validates a whole document before anything of it is imported: its logs must be such as walrusd itself writes.
+"""Validates a document before its import: its logs must be such as walrusd itself writes.
 
 Every event is applied to the session state as a recorded event is, and what it states about the log must be true.
 Otherwise a history that no provider accepts, or a number too large to count, would stay in the store for ever. Pure.
@@ -198,7 +198,7 @@ class _Validator:
         self._key_digests[used_key.key] = bytes.fromhex(used_key.digest)
 
     def finish(self) -> ValidatedExport:
-        """Returns the result, after all pieces were added. Raises InvalidDocument if they contradict each other."""
+        """Returns the result, after all pieces were added. Raises InvalidDocument."""
         replays = [*(self._ancestor_logs[index] for index in sorted(self._ancestor_logs)), self._own_log]
         self._check_lineage(replays)
         state = self._own_log.session_state
@@ -295,9 +295,10 @@ def make_session_header(session_state: SessionState, turn_left_out: int | None) 
 
 
 def validate_document(read: Callable[[], str], between_pieces: Callable[[], None]) -> ValidatedExport:
-    """Validates the document whose text `read` returns. Raises InvalidDocument, or Problem for a newer version.
+    """Validates the document whose text `read` returns.
 
-    `between_pieces` is called before each piece; an exception of it ends the validation.
+    Raises InvalidDocument, or Problem for a newer version. `between_pieces` is called before each piece; an exception
+    of it ends the validation.
     """
     validator = _Validator()
     for piece in read_pieces(read):

@@ -1,4 +1,4 @@
-"""Detects jumps of the wall clock, so that retention does not delete sessions while the clock is wrong.
+"""Detects jumps of the wall clock, so that a wrong clock does not make retention delete sessions.
 
 A clock that was set wrong may be years ahead for minutes or a night. All sessions are then older than their retention
 period of, for example, ninety days. So retention waits after a jump, until the clock may have been corrected.

@@ -1,4 +1,4 @@
-"""Enforces the retention limits: deletes old closed sessions, and frees space if the database is too large.
+"""Enforces the retention limits: deletes old sessions, and more if the database is too large.
 
 docs/space.md describes the rules for users. A run takes place at the start, every hour, after many bytes were written,
 and on request. A run with nothing to delete costs a few index queries.

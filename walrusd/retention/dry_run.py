@@ -17,7 +17,7 @@ class DeletionStats(Struct):
 
 
 class DeletionCandidates(Struct, frozen=True, kw_only=True):
-    """All closed sessions, the outputs that only closed sessions have, and all outputs; each list oldest first."""
+    """Closed sessions, outputs that only closed sessions have, and all outputs; each oldest first."""
 
     closed_sessions: list[ClosedSession]
     closed_only_outputs: list[OutputRef]

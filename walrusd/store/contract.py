@@ -1,4 +1,4 @@
-"""The interface of an event store: an append-only log of events, and the state that is not in the log yet.
+"""The interface of an event store: an append-only log of events, and the state beside it.
 
 Two stores implement it, `sqlite` and `memory`; one test suite runs on both. `submit` queues a write and never
 blocks. Outcomes come as callbacks on trio's thread: batch by batch, in the order of their offsets. Reads are
@@ -28,9 +28,10 @@ class EventRow(Struct, frozen=True):
 
 
 class InboxEntry(Struct, frozen=True, kw_only=True):
-    """A message in a session's inbox: accepted, but not yet in the log. Entries are taken in the order of `place`.
+    """A message in a session's inbox: accepted, but not yet in the log.
 
-    An entry of kind `close` is a close request that was accepted while turns were running or waiting.
+    Entries are taken in the order of `place`. An entry of kind `close` is a close request that was accepted while
+    turns were running or waiting.
     """
 
     place: int
@@ -42,7 +43,10 @@ class InboxEntry(Struct, frozen=True, kw_only=True):
 
 
 class IdempotencyKey(Struct, frozen=True, kw_only=True):
-    """A used idempotency key: the digest of the content sent with it, and its turn (None while it is queued)."""
+    """A used idempotency key with the digest of the content sent with it.
+
+    `turn` is None while the content is queued.
+    """
 
     key: str
     digest: bytes
@@ -50,7 +54,7 @@ class IdempotencyKey(Struct, frozen=True, kw_only=True):
 
 
 class TurnSpan(Struct, frozen=True):
-    """The seqs of a turn: those of its user message and of its `done` event (None until the turn has ended)."""
+    """The seqs of a turn's user message and of its `done` (None until the turn has ended)."""
 
     first_seq: int
     last_seq: int | None
@@ -96,7 +100,10 @@ DAEMON_SESSION = 0
 
 
 class SessionSnapshot(Struct, frozen=True, kw_only=True):
-    """The stored rows from which a session is rebuilt: its first page of events, last seq, inbox and draft."""
+    """The stored rows from which a session is rebuilt.
+
+    They are the first page of events, the last seq, the inbox and the draft.
+    """
 
     rows: list[EventRow]
     last_seq: int
@@ -116,7 +123,7 @@ class ImportedSession(Struct, frozen=True, kw_only=True):
 
 
 class Write(Struct, kw_only=True):
-    """One transaction on one session. All of it is durable before `committed` is called, or none of it ever is."""
+    """One transaction on one session: all of it is durable before `committed` runs, or none ever is."""
 
     session: int
     """DAEMON_SESSION for a daemon event, which has no session state."""
@@ -236,8 +243,9 @@ class Log(RetentionStore, Protocol):
         """Returns rows with seq > since in order: at most `limit` and `max_bytes`, but one if there is any."""
 
     def last_offset(self) -> int:
-        """Returns the highest offset ever used. The callback of its write may not have run yet, and its row may be
-        deleted already.
+        """Returns the highest offset ever used.
+
+        The callback of its write may not have run yet, and its row may be deleted already.
         """
 
     async def stream_page(
@@ -255,7 +263,10 @@ class Log(RetentionStore, Protocol):
     async def session_state(self, session: int) -> SessionState | None: ...
 
     async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
-        """Returns the matching sessions, newest first, each with its number of queued messages (without a close)."""
+        """Returns the matching sessions, newest first, each with its number of queued messages.
+
+        A queued close is not counted.
+        """
 
     async def inbox(self, session: int) -> list[InboxEntry]:
         """Returns the inbox in the order of `place`."""
@@ -276,7 +287,7 @@ class Log(RetentionStore, Protocol):
         """Returns the number of sessions that are not closed."""
 
     async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        """Returns at most `limit` bytes of an output from `offset` on, or None if the session has no such output."""
+        """Returns at most `limit` bytes of an output from `offset` on, or None if the session lacks it."""
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
         """Returns the messages of users and models that contain all words of the query, newest first.

@@ -1,4 +1,4 @@
-"""Opens the database file: creates it, checks that it is walrusd's, migrates it, and makes connections.
+"""Opens the database file: creates, checks and migrates it, and makes its connections.
 
 Everything here blocks, and a migration takes long: call it in a thread.
 """
@@ -78,7 +78,10 @@ def open_for_reading(path: str) -> apsw.Connection:
 
 
 def close_quietly(db: apsw.Connection) -> None:
-    """Closes the connection and ignores errors: nothing is lost, since the write-ahead log is part of the database."""
+    """Closes the connection and ignores errors.
+
+    Nothing is lost by an error: the write-ahead log is part of the database.
+    """
     with suppress(apsw.Error):
         db.close(force=True)
 

@@ -14,7 +14,10 @@ CORRUPTION_ERRORS = (apsw.CorruptError, apsw.NotADBError)
 
 
 class DatabaseUnusable(StorageFailed):
-    """Raised if the database cannot be used as it is, at its opening or later. Its content is left untouched."""
+    """Raised if the database cannot be used as it is, at its opening or later.
+
+    Its content is left untouched.
+    """
 
     def __init__(self, message: str, hint: str, *, transient: bool = True) -> None:
         """`transient`: a retry may succeed without anybody repairing the database."""
@@ -94,7 +97,7 @@ def _error_for_errno(path: str, error_number: int) -> DatabaseUnusable:
 
 
 def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
-    """Returns the StorageFailed for the error of a transaction, with that error as its cause if it is a write error."""
+    """Returns the StorageFailed for the error of a transaction."""
     if isinstance(error, CORRUPTION_ERRORS):
         return open_error(db.filename, error)
     if isinstance(error, apsw.ConstraintError):

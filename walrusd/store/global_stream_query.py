@@ -56,8 +56,9 @@ def read_stream_page(
 
 
 def page_sql(stream_filter: StreamFilter) -> tuple[str, dict[str, int | str]]:
-    """Returns the query of a page and its bindings. Its result has the two columns of `queries.EVENTS` and a count.
+    """Returns the query of a page and its bindings.
 
+    Its result has the number of rows that matched, and then the two columns of `queries.EVENTS`.
     Only the filters that are set become conditions.
     """
     allowed = {SESSION: stream_filter.sessions, AGENT: stream_filter.agents, TYPE: stream_filter.types}

@@ -43,7 +43,7 @@ class Chain:
         self.head = head
 
     def link_events(self, events: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, bytes]]:
-        """Returns the `link` rows for events, given as (offset, session, seq, whole body) in the order of offsets."""
+        """Returns the `link` rows for events: (offset, session, seq, whole body), in order of offset."""
         if self.head is None:
             return []
         rows = []
@@ -91,9 +91,10 @@ def unlisted_sessions(db: apsw.Connection, importing_sessions: Collection[int]) 
 
 
 def store_digests(db: apsw.Connection, offsets: list[int]) -> None:
-    """Stores session, seq and body digest in the links of events, in the transaction that deletes the events.
+    """Stores session, seq and body digest of events in their links, so that these can be deleted.
 
-    Call it before the events and their texts are deleted. Does nothing for events without a link.
+    Call it in the transaction that deletes the events, before the events and their texts are deleted. Does nothing
+    for events without a link.
     """
     for offset, session, seq, body in db.execute(EVENTS_TO_DELETE, (json.dumps(offsets),)).fetchall():
         assert isinstance(body, bytes)

@@ -1,4 +1,7 @@
-"""An event store in memory, shipped for tests: the same interface, durable as long as its `MemoryTables` exist."""
+"""An event store in memory, shipped for tests, with the interface of the SQLite store.
+
+It is durable as long as its `MemoryTables` exist.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -48,9 +51,10 @@ Sized = TypeVar("Sized", ClosedSession, OutputRef)
 
 
 class MemoryLog:
-    """A `Log` without a file. `MemoryLog(log.tables)` simulates a restart: it has exactly what was committed.
+    """A `Log` without a file.
 
-    While `fail_with` is set, every write fails with it; reads still work.
+    `MemoryLog(log.tables)` simulates a restart: it has exactly what was committed. While `fail_with` is set, every
+    write fails with it; reads still work.
     """
 
     def __init__(self, tables: MemoryTables | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The part of the store's interface that retention uses: space usage, deletion candidates and the sweep."""
+"""The part of the store's interface for retention: space usage, deletion candidates, sweep."""
 
 from typing import Literal, Protocol
 
@@ -19,7 +19,10 @@ CURSOR_START: ClosedCursor = (float("-inf"), 0)
 
 
 class ClosedSession(Struct, frozen=True, kw_only=True):
-    """A closed session. `events` and `bytes` count only the events that no fork reads: its deletion frees them."""
+    """A closed session.
+
+    `events` and `bytes` count only the events that no fork reads: deleting the session frees them.
+    """
 
     session: int
     closed_at: float
@@ -56,15 +59,19 @@ class RetentionStore(Protocol):
 
     @property
     def importing_sessions(self) -> set[int]:
-        """Sessions that an import is writing and that are not listed yet. The importer maintains the set; `sweep`
-        does not touch these sessions.
+        """Sessions that an import is writing and that are not listed yet.
+
+        The importer maintains the set; `sweep` does not touch these sessions.
         """
 
     async def space_usage(self) -> SpaceUsage:
         """Returns the used and the free bytes of the database."""
 
     async def wait_growth(self) -> None:
-        """Returns when GROWTH_BYTES were written since its last return. It never wakes up if nothing is written."""
+        """Returns when GROWTH_BYTES were written since its last return.
+
+        It never wakes up if nothing is written.
+        """
 
     async def closed_sessions(
         self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
@@ -75,7 +82,7 @@ class RetentionStore(Protocol):
         """
 
     async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
-        """Returns outputs with the sessions that have them, oldest first: only those of closed sessions, or all.
+        """Returns outputs with the sessions that have them, oldest first: of closed sessions only, or all.
 
         It stops as `closed_sessions` does.
         """

@@ -1,4 +1,4 @@
-"""The read queries of retention: how much space the database takes, and what can be deleted to free some."""
+"""The read queries of retention: the space that the database takes, and what can be deleted."""
 
 from typing import Literal
 

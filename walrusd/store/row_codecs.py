@@ -1,4 +1,4 @@
-"""Encodes and decodes the rows stored as JSON, except session states: inbox entries, drafts, ticks, schedules."""
+"""Encodes and decodes the rows stored as JSON: inbox entries, drafts, ticks and schedules."""
 
 import msgspec
 

@@ -58,7 +58,7 @@ class SearchRow(NamedTuple):
 
 
 def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit]:
-    """Returns the messages that contain all words of the query and have an offset below `before`, newest first."""
+    """Returns the messages with all words of the query and an offset below `before`, newest first."""
     words = query_terms(query)
     if not words:
         return []

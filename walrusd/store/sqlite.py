@@ -1,4 +1,4 @@
-"""The event store in an SQLite file: one writer thread with group commit, and a few reader connections."""
+"""The event store in an SQLite file: one writer thread with group commit, several readers."""
 
 import os
 from functools import partial
@@ -160,7 +160,10 @@ class SqliteLog:
 
     @property
     def chain_head(self) -> ChainHead | None:
-        """The last link of the chain, or None if the chain is off. Read it before the first write or after the last."""
+        """The last link of the chain, or None if the chain is off.
+
+        Read it before the first write or after the last one.
+        """
         return self._writer.chain_head
 
     @property
@@ -198,7 +201,10 @@ class SqliteLog:
         return await self._sweeper(self.importing_sessions)
 
     async def aclose(self) -> None:
-        """Finishes the submitted writes and releases the file. Raises StorageFailed if the disk does not respond."""
+        """Finishes the submitted writes and releases the file.
+
+        Raises StorageFailed if the disk does not respond.
+        """
         if self._closed:
             return
         self._closed = True
@@ -215,7 +221,10 @@ class SqliteLog:
 
 
 def _file_size(path: str) -> int:
-    """Returns the size in bytes, or 0 if there is no file: the last connection deletes the write-ahead log."""
+    """Returns the size in bytes, or 0 if there is no file.
+
+    The last connection deletes the write-ahead log.
+    """
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

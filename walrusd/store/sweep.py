@@ -82,7 +82,10 @@ class Sweeper:
         self._lock = trio.Lock()
 
     async def __call__(self, importing_sessions: Collection[int]) -> SweepStats:
-        """Sweeps everything and returns what was deleted. Raises StorageFailed; what was deleted by then stays so."""
+        """Sweeps everything and returns what was deleted.
+
+        Raises StorageFailed; earlier transactions of the sweep stay committed.
+        """
         async with self._lock:
             events = await self._sweep_events(importing_sessions)
             outputs = await self._sweep_outputs()
@@ -156,7 +159,7 @@ def unreferenced_outputs(db: apsw.Connection) -> list[str]:
 
 
 def delete_outputs(db: apsw.Connection, refs: list[str]) -> int:
-    """Deletes the first of these outputs, up to MAX_TRANSACTION_BYTES, and returns how many were processed."""
+    """Deletes the first of these outputs, up to MAX_TRANSACTION_BYTES; returns how many it processed."""
     remaining = MAX_TRANSACTION_BYTES
     for count, ref in enumerate(refs, 1):
         remaining -= db.execute(DELETE_OUTPUT, {"ref": ref}).get or 0
@@ -166,7 +169,7 @@ def delete_outputs(db: apsw.Connection, refs: list[str]) -> int:
 
 
 def merge_search_index(db: apsw.Connection) -> int:
-    """Removes deleted entries, which are only marked as such, from the search index; returns the number of changes.
+    """Removes entries that are marked as deleted from the search index; returns the changes.
 
     FTS5 does it only for parts of the index of which a tenth is deleted: for less, it costs more than it frees.
     """

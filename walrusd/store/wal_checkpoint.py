@@ -1,4 +1,7 @@
-"""Keeps the write-ahead log short: copies it into the database often, and truncates it when readers permit that."""
+"""Keeps the write-ahead log short by frequent checkpoints.
+
+A checkpoint copies the log into the database. The log is truncated when its readers permit that.
+"""
 
 import apsw
 

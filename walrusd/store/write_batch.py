@@ -23,7 +23,10 @@ SqlRow = tuple[int | float | str | bytes | None, ...]
 
 
 class BatchStatement:
-    """A statement for any number of rows, executed in powers of two, so that few texts fill the statement cache."""
+    """A statement for any number of rows, executed in powers of two.
+
+    Few texts then fill the statement cache.
+    """
 
     def __init__(self, head: str, columns: int, tail: str = "") -> None:
         row = f"({','.join('?' * columns)})"
@@ -38,7 +41,10 @@ class BatchStatement:
 
 
 class BlobStatement:
-    """A statement for rows of megabytes. It is not cached: a cached statement keeps its last bindings in memory."""
+    """A statement for rows of megabytes, executed row by row.
+
+    It is not cached: a cached statement keeps its last bindings in memory.
+    """
 
     def __init__(self, sql: str) -> None:
         self._sql = sql
@@ -114,7 +120,7 @@ SCHEDULES = BatchStatement(
 
 
 def insert_batch(db: apsw.Connection, batch: Sequence[Write], first_offset: int, hash_chain: Chain) -> None:
-    """Writes all rows of a batch. The bodies get offsets from `first_offset` on, in order. Raises apsw.Error."""
+    """Writes all rows of a batch; the bodies get offsets from `first_offset` on. Raises apsw.Error."""
     offsets = count(first_offset)
     for writes in _split_by_session(batch):
         for statement, rows in _statements(writes, offsets, hash_chain):
@@ -131,14 +137,20 @@ def insert_batch(db: apsw.Connection, batch: Sequence[Write], first_offset: int,
 
 
 def _prune_daemon_events(db: apsw.Connection, first_seq: int, last_seq: int) -> None:
-    """Deletes the daemon events of a range of seqs: as many as the batch adds. Older ones are deleted already."""
+    """Deletes the daemon events in a range of seqs: as many as the batch adds.
+
+    Older ones are deleted already.
+    """
     if last_seq > 0 and (offsets := [offset for (offset,) in db.execute(OLD_DAEMON_EVENTS, (first_seq, last_seq))]):
         store_digests(db, offsets)
         db.executemany('DELETE FROM event WHERE "offset" = ?', [(offset,) for offset in offsets])
 
 
 def _split_by_session(batch: Sequence[Write]) -> Iterator[list[Write]]:
-    """Splits the batch into parts without two writes of one session; in a part, the order of tables is irrelevant."""
+    """Splits the batch into parts without two writes of one session.
+
+    Within a part, the order of tables is irrelevant.
+    """
     part: dict[int, Write] = {}
     for write in batch:
         if write.session in part:

@@ -1,4 +1,4 @@
-"""The writer thread: takes all queued writes, commits them in one transaction and returns their outcomes.
+"""The writer thread: commits all queued writes in one transaction and returns their outcomes.
 
 While a transaction is synced to the disk, the next batch gathers in the queue, so that one sync serves many writes.
 """
@@ -203,7 +203,10 @@ class Writer:
                     self._token.run_sync_soon(self._deliver, [failed])
 
     def _deliver(self, outcomes: list[OutcomeCallback]) -> None:
-        """Calls the outcomes of a whole batch, on trio's thread, in the order of submission, before any task runs."""
+        """Calls the outcomes of a whole batch, on trio's thread, in the order of submission.
+
+        No task runs between them.
+        """
         self._gil_yield.delivered(len(outcomes))
         for outcome in outcomes:
             outcome()

@@ -1,4 +1,7 @@
-"""A barrier in the write queue; it completes when all earlier writes have an outcome. Serves as a health check."""
+"""A barrier in the write queue: it completes when all earlier writes have an outcome.
+
+Serves as a health check.
+"""
 
 from walrusd.store.write_outcome import WriteOutcome
 

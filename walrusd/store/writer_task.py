@@ -26,6 +26,9 @@ class WriterTask(WriteOutcome):
         return succeeded
 
     async def wait_result(self) -> int:
-        """Waits for the result of the work. Cancelling the wait does not cancel the work. Raises StorageFailed."""
+        """Waits for the result of the work. Raises StorageFailed.
+
+        Cancelling the wait does not cancel the work.
+        """
         await self.wait()
         return self._result

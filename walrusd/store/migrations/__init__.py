@@ -1,4 +1,4 @@
-"""The migrations of the database schema, in order. A released migration is never edited: add a new one."""
+"""The migrations of the database schema. A released migration is never edited: add a new one."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Migration 3: the search index, filled from the log; the one migration that takes long for a large log."""
+"""Migration 3: the search index, filled from the log. It takes long for a large log."""
 
 from collections.abc import Iterator
 

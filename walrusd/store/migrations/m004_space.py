@@ -1,4 +1,4 @@
-"""Migration 4: tables for freeing space: deduplicated texts, forks, sessions to be swept, and the hash chain."""
+"""Migration 4: tables for deduplicated texts, forks, sessions to be swept, and the hash chain."""
 
 import apsw
 
