@@ -1,4 +1,4 @@
-"""One walrusd for all tests of the wire, and a model whose every word is in the test's hand."""
+"""Fixtures for tests of the wire: one walrusd for all, and a provider whose replies each test sets."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -30,20 +30,20 @@ max_retries = 0
 [models.fake]
 price = {{ input = 1.0, output = 2.0 }}
 [agents.echo]
-description = "Says what it hears"
-[agents.told]
-description = "Says what the test wants it to"
+description = "Repeats the message"
+[agents.fake]
+description = "Gives the replies of the fake provider"
 model = "fake"
 max_iterations = 3
 [agents.lost]
-description = "Its provider has never heard of its model"
+description = "Its provider does not know its model"
 model = "fake/there-is-none"
 """
 
 
 @pytest.fixture(scope="session")
 def port() -> Iterator[socket.socket]:
-    """Held for as long as the daemon lives: its provider is there in each test anew, at the same address."""
+    """Holds the provider's port: each test starts its own provider at the same address."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         yield listening
 
@@ -71,14 +71,14 @@ async def provider(port: socket.socket) -> AsyncIterator[FakeProvider]:
 
 @pytest.fixture
 async def timeout_guard() -> AsyncIterator[None]:
-    """What waits for ever fails where it waits, and leaves the tests after it alone."""
+    """Fails a test that hangs, at the place where it waits, without affecting later tests."""
 
-    async def give_up() -> None:
+    async def time_out() -> None:
         await trio.sleep(MAX_WAIT_S)
         raise TimeoutError(f"the test has waited for {MAX_WAIT_S:.0f} s")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(give_up)
+        nursery.start_soon(time_out)
         yield
         nursery.cancel_scope.cancel()
 
@@ -91,13 +91,13 @@ async def client(daemon: WalrusdProcess, timeout_guard: None) -> AsyncIterator[A
 
 @pytest.fixture
 async def raw_client(daemon: WalrusdProcess, timeout_guard: None) -> AsyncIterator[RawClient]:
-    async with open_raw_client(daemon.socket) as line:
-        yield line
+    async with open_raw_client(daemon.socket) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
 async def session(client: AsyncClient, provider: FakeProvider) -> AsyncIterator[int]:
-    """A session of the agent that says what the provider is told. A test that fails leaves nothing running in it."""
-    session = (await client.create(CreateParams(agent="told"))).session
+    """Yields a session of the agent `fake`; closes it by force, so that a failed test leaves no turn."""
+    session = (await client.create(CreateParams(agent="fake"))).session
     yield session
     await client.close(CloseParams(session=session, force=True))

@@ -1,4 +1,4 @@
-"""A client that says what no client of ours would: frames by hand, JSON by json."""
+"""A client that can send invalid requests: it builds frames by hand and encodes with the json module."""
 
 import json
 import struct
@@ -13,14 +13,14 @@ Json = dict[str, Any]
 
 
 class RawClient:
-    """One connection. `receive` gives messages as they came."""
+    """One connection; `receive` returns messages as decoded JSON."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self._buffer = bytearray()
 
     async def send(self, *messages: object) -> None:
-        """Each in a frame of its own, all in one send."""
+        """Sends each message in its own frame, all in one send."""
         await self.send_bytes(b"".join(encode_frame(json.dumps(message).encode()) for message in messages))
 
     async def send_bytes(self, data: bytes) -> None:
@@ -30,7 +30,7 @@ class RawClient:
         await self.send(request(method, params, id))
 
     async def call(self, method: str, params: object = None, id: object = 1) -> Json:  # noqa: A002 - the wire's name
-        """What is answered; what comes before it is skipped."""
+        """Sends a request and returns its answer; events and chunks before it are skipped."""
         await self.send_request(method, params, id)
         while (message := await self.receive()).get("method") in {"event", "chunk"}:
             pass
@@ -38,15 +38,15 @@ class RawClient:
 
     async def receive(self) -> Json:
         message = await self.receive_or_end()
-        assert message is not None, "the daemon hung up"
+        assert message is not None, "the daemon closed the connection"
         return message
 
     async def receive_or_end(self) -> Json | None:
-        """The next message; None at the end of the connection."""
+        """Returns the next message, or None at the end of the connection."""
         while len(self._buffer) < 4 or len(self._buffer) < 4 + self._frame_size():
             data = await self.stream.receive_some(65536)
             if not data:
-                assert not self._buffer, "the daemon hung up in mid-frame"
+                assert not self._buffer, "the daemon closed the connection in the middle of a frame"
                 return None
             self._buffer += data
         end = 4 + self._frame_size()
@@ -55,14 +55,14 @@ class RawClient:
         return message
 
     async def receive_events(self) -> tuple[list[Json], Json]:
-        """The events up to the next answer, and that."""
+        """Returns the events up to the next answer, and the answer."""
         events = []
         while (message := await self.receive()).get("method") == "event":
             events.append(message["params"]["event"])
         return events, message
 
     async def receive_chunks(self) -> tuple[list[str], Json]:
-        """The pieces of a document up to the next answer, and that."""
+        """Returns the chunks of a document up to the next answer, and the answer."""
         pieces = []
         while (message := await self.receive()).get("method") == "chunk":
             pieces.append(message["params"]["data"])

@@ -1,8 +1,8 @@
-"""Records a conversation with a real walrusd, byte for byte: each request, and all that is answered to it.
+"""Records a conversation with a real walrusd, byte for byte: each request and all replies to it.
 
     python -m tests.rpc.recorded_wire      # before a release; a recording of an older one never changes
 
-What differs from run to run (times, process ids, sizes, the home) is masked in the bytes.
+Values that differ from run to run (times, process ids, sizes, the home) are masked in the bytes.
 """
 
 import json
@@ -71,7 +71,7 @@ REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("session.send", {"session": 1, "contnt": "hi"}),
 ]
 LIVE = re.compile(rb'"live":true')
-"""Live events are left out: how many pieces of text make one delta depends on timing."""
+"""Matches live events, which are not recorded: how many pieces of text make one delta depends on timing."""
 MASKS = [
     (re.compile(rb'"(ts|created_at|updated_at|uptime_s|slot|next_slot|started_at|ended_at)":[-+.\de]+'), rb'"\1":0.0'),
     (

@@ -1,4 +1,4 @@
-"""session.attach: a cursor over the log and the live window, however late or slow the reader."""
+"""Tests of session.attach and session.wait: no event is missed, however late or slow the client."""
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ async def next_event(raw_client: RawClient) -> Json:
 
 
 async def events_until(raw_client: RawClient, type_: str) -> list[Json]:
-    """The events up to the first of a type."""
+    """Returns the events up to the first of a type."""
     events = [await next_event(raw_client)]
     while events[-1]["type"] != type_:
         events.append(await next_event(raw_client))
@@ -72,7 +72,7 @@ async def test_without_follow_the_log_is_read_to_its_end(raw_client: RawClient, 
     assert (events[3]["stop_reason"], events[3]["text"], events[3]["turn"]) == ("text_response", "hi", 1)
 
 
-async def test_since_leaves_out_what_was_seen(raw_client: RawClient, client: AsyncClient) -> None:
+async def test_since_skips_the_events_up_to_it(raw_client: RawClient, client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
     await client.send(SendParams(session=session, content="hi"))
     for since, seqs in ((0, [1, 2, 3, 4]), (2, [3, 4]), (4, [])):
@@ -108,8 +108,8 @@ async def test_a_follower_is_notified_when_caught_up_and_then_gets_new_events(
     assert event_types(await events_until(raw_client, "state_changed")) == ["session_created", "state_changed"]
     await client.send(SendParams(session=session, content="hi"))
     events = await events_until(raw_client, "done")
-    facts = [event for event in events if "live" not in event]
-    assert event_types(facts) == TURN
+    logged = [event for event in events if "live" not in event]
+    assert event_types(logged) == TURN
     deltas = [event for event in events if event["type"] == "text_delta"]
     assert [(delta["text"], delta["at"], delta["round"], delta["turn"]) for delta in deltas] == [
         ("Hel", 0, 1, 1),
@@ -153,13 +153,13 @@ async def test_attaching_in_mid_turn_gives_the_text_so_far_as_one_delta(
     await other_client.stream.aclose()
 
 
-async def test_two_attachments_see_the_same_events(
+async def test_two_attachments_get_the_same_events(
     raw_client: RawClient, client: AsyncClient, other_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     provider.set_default(replies(["a", "b", "c"], separate_writes=True))
-    for watching in (raw_client, other_client):
-        await watching.send_request("session.attach", {"session": session})
-        await events_until(watching, "state_changed")
+    for attached in (raw_client, other_client):
+        await attached.send_request("session.attach", {"session": session})
+        await events_until(attached, "state_changed")
     await client.send(SendParams(session=session, content="hi"))
     assert await events_until(raw_client, "done") == await events_until(other_client, "done")
     await other_client.stream.aclose()
@@ -185,7 +185,7 @@ async def test_attaching_to_a_closed_session_reads_it_and_ends(
     assert answer["result"] == {"last_seq": 2, "reason": "closed"}
 
 
-async def test_a_cancelled_attachment_ends_and_its_connection_lives(raw_client: RawClient, session: int) -> None:
+async def test_a_cancelled_attachment_ends_and_its_connection_stays_open(raw_client: RawClient, session: int) -> None:
     await raw_client.send_request("session.attach", {"session": session}, id="watch")
     await events_until(raw_client, "state_changed")
     await raw_client.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": "watch"}})
@@ -194,7 +194,7 @@ async def test_a_cancelled_attachment_ends_and_its_connection_lives(raw_client: 
     assert (await raw_client.call("daemon.ping"))["result"] == {}
 
 
-async def test_attaching_does_not_hold_up_a_turn_that_nobody_reads(
+async def test_an_attachment_that_is_not_read_does_not_delay_a_turn(
     client: AsyncClient, other_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     await other_client.send_request("session.attach", {"session": session})
@@ -204,20 +204,20 @@ async def test_attaching_does_not_hold_up_a_turn_that_nobody_reads(
     events = await events_until(other_client, "session_created")
     while events[-1]["type"] != "done" or events[-1]["turn"] != 3:
         events.append(await next_event(other_client))
-    facts = [event for event in events if "live" not in event]
-    assert event_types(facts) == ["session_created", *TURN * 3], "no fact is ever dropped"
+    logged = [event for event in events if "live" not in event]
+    assert event_types(logged) == ["session_created", *TURN * 3], "a logged event is never dropped"
     await other_client.stream.aclose()
 
 
 async def test_wait_ends_with_the_first_of_the_states(raw_client: RawClient, client: AsyncClient, session: int) -> None:
-    wanted = {"session": session, "states": ["error", "idle"]}
-    assert (await raw_client.call("session.wait", wanted))["result"] == {"state": "idle"}
+    params = {"session": session, "states": ["error", "idle"]}
+    assert (await raw_client.call("session.wait", params))["result"] == {"state": "idle"}
     await raw_client.send_request("session.wait", {"session": session, "states": ["closed"]})
     await client.close(CloseParams(session=session))
     assert (await raw_client.receive())["result"] == {"state": "closed"}
 
 
-async def test_a_wait_has_a_limit(
+async def test_a_wait_times_out(
     raw_client: RawClient, client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(hangs("so"))

@@ -1,4 +1,4 @@
-"""What is no request gets an error that says why, and costs nobody else anything."""
+"""Tests of invalid requests: each gets an error with the reason, and other requests are unaffected."""
 
 import json
 
@@ -21,14 +21,14 @@ async def is_alive(raw_client: RawClient) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "kind", "told", "hinted"),
+    ("method", "params", "kind", "message", "hint"),
     [
         ("session.sned", {"session": 1}, "method_not_found", "session.sned", "session.send"),
         ("", {}, "method_not_found", "''", "rpc.discover"),
         ("x" * 10_000, {}, "method_not_found", "xxx", "rpc.discover"),
         ("session.create", {"agent": "ehco"}, "agent_not_found", "ehco", "echo"),
         ("session.create", {"agent": "zzzzzzz"}, "agent_not_found", "zzzzzzz", "agent list"),
-        ("agent.get", {"agent": "tld"}, "agent_not_found", "tld", "told"),
+        ("agent.get", {"agent": "fkae"}, "agent_not_found", "fkae", "fake"),
         ("agent.run", {"agent": "eco", "content": "hi"}, "agent_not_found", "eco", "echo"),
         ("session.get", {"session": 999_999}, "session_not_found", "999999", "session list"),
         ("session.send", {"session": 999_999, "content": "hi"}, "session_not_found", "999999", "session list"),
@@ -62,15 +62,15 @@ async def is_alive(raw_client: RawClient) -> bool:
         ("session.get", "1", "invalid_params", "params: expected object, got str", ""),
     ],
 )
-async def test_a_bad_request_gets_an_error_that_says_why_and_the_connection_lives(
-    raw_client: RawClient, method: str, params: object, kind: str, told: str, hinted: str
+async def test_a_bad_request_gets_an_error_with_the_reason_and_the_connection_stays_open(
+    raw_client: RawClient, method: str, params: object, kind: str, message: str, hint: str
 ) -> None:
     answer = await raw_client.call(method, params, id="mine")
     assert answer["id"] == "mine"
     error = answer["error"]
     assert (error["data"]["kind"], error["code"]) == (kind, KINDS[kind])
-    assert told in error["message"]
-    assert hinted in error["data"]["hint"]
+    assert message in error["message"]
+    assert hint in error["data"]["hint"]
     assert len(json.dumps(error)) < 2_000
     assert await is_alive(raw_client)
 
@@ -98,7 +98,7 @@ async def test_a_bad_request_gets_an_error_that_says_why_and_the_connection_live
         (b'{"jsonrpc":"2.0","id":9007199254740992,"method":"daemon.ping"}', None),
     ],
 )
-async def test_what_is_json_and_no_request_gets_an_error_and_the_connection_lives(
+async def test_json_that_is_not_a_request_gets_an_error_and_the_connection_stays_open(
     raw_client: RawClient, payload: bytes, answered: object
 ) -> None:
     await raw_client.send_bytes(encode_frame(payload))
@@ -116,7 +116,7 @@ async def test_json_that_is_nested_too_deeply_is_refused(raw_client: RawClient) 
     assert await is_alive(raw_client)
 
 
-async def test_half_a_surrogate_pair_is_refused_and_named(raw_client: RawClient) -> None:
+async def test_a_lone_surrogate_is_refused_and_named(raw_client: RawClient) -> None:
     await raw_client.send_bytes(encode_frame(SURROGATE_REQUEST))
     answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (1, -32602)
@@ -137,27 +137,29 @@ async def test_half_a_surrogate_pair_is_refused_and_named(raw_client: RawClient)
         b'{"jsonrpc":"2.0","id":Infinity,"method":"daemon.ping"}',
     ],
 )
-async def test_what_is_no_json_gets_an_error_and_is_hung_up_on(raw_client: RawClient, payload: bytes) -> None:
+async def test_a_frame_that_is_not_json_gets_an_error_and_the_connection_is_closed(
+    raw_client: RawClient, payload: bytes
+) -> None:
     await raw_client.send_bytes(encode_frame(payload) + encode_frame(json.dumps(request("daemon.shutdown")).encode()))
     error = (await raw_client.receive())["error"]
     assert (error["code"], error["data"]["kind"]) == (-32700, "parse_error")
-    assert await raw_client.receive_or_end() is None, "what comes after nonsense is not acted upon"
+    assert await raw_client.receive_or_end() is None, "a request after an invalid frame is not executed"
 
 
-async def test_a_frame_over_the_cap_gets_an_error_and_is_hung_up_on(raw_client: RawClient) -> None:
+async def test_a_frame_over_the_cap_gets_an_error_and_the_connection_is_closed(raw_client: RawClient) -> None:
     await raw_client.send_bytes((MAX_FRAME + 1).to_bytes(4, "big") + b"{")
     answer = await raw_client.receive()
     assert (answer["id"], answer["error"]["code"]) == (None, -32600)
     assert (answer["error"]["data"]["kind"], await raw_client.receive_or_end()) == ("frame_too_large", None)
 
 
-async def test_http_is_hung_up_on(raw_client: RawClient) -> None:
+async def test_an_http_request_gets_an_error_and_the_connection_is_closed(raw_client: RawClient) -> None:
     await raw_client.send_bytes(b"GET / HTTP/1.1\r\nHost: walrus\r\n\r\n")
     assert (await raw_client.receive())["error"]["data"]["kind"] == "frame_too_large"
     assert await raw_client.receive_or_end() is None
 
 
-async def test_a_frame_of_just_the_cap_is_taken(raw_client: RawClient) -> None:
+async def test_a_frame_of_exactly_the_cap_is_accepted(raw_client: RawClient) -> None:
     message = json.dumps(request("daemon.ping", id=1)).encode()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raw_client.send_bytes, encode_frame(message + b" " * (MAX_FRAME - len(message))))
@@ -173,31 +175,33 @@ async def test_a_message_over_four_mebibytes_is_refused(raw_client: RawClient, c
     assert (await client.session(SessionParams(session=session))).messages == 0
 
 
-async def test_a_message_of_just_four_mebibytes_is_taken(raw_client: RawClient, client: AsyncClient) -> None:
+async def test_a_message_of_exactly_four_mebibytes_is_accepted(raw_client: RawClient, client: AsyncClient) -> None:
     session = (await client.create(CreateParams(agent="echo"))).session
     answer = await raw_client.call("session.send", {"session": session, "content": "x" * (MAX_MESSAGE - 2)})
     assert len(answer["result"]["text"]) == MAX_MESSAGE - 2
 
 
-@pytest.mark.parametrize("begun", [b"\x00\x00", b"\x00\x00\x01\x00", b'\x00\x00\x01\x00{"jsonrpc":"2.0",'])
-async def test_half_a_frame_and_then_the_end_is_no_request(
-    daemon: WalrusdProcess, client: AsyncClient, begun: bytes
+@pytest.mark.parametrize("partial", [b"\x00\x00", b"\x00\x00\x01\x00", b'\x00\x00\x01\x00{"jsonrpc":"2.0",'])
+async def test_a_connection_that_ends_within_a_frame_makes_no_request(
+    daemon: WalrusdProcess, client: AsyncClient, partial: bytes
 ) -> None:
-    async with open_raw_client(daemon.socket) as line:
-        await line.send_bytes(begun)
-        await line.stream.send_eof()
-        assert await line.receive_or_end() is None
+    async with open_raw_client(daemon.socket) as raw_client:
+        await raw_client.send_bytes(partial)
+        await raw_client.stream.send_eof()
+        assert await raw_client.receive_or_end() is None
     await client.ping()
 
 
-async def test_a_peer_that_only_ends_its_sending_side_is_done(daemon: WalrusdProcess, client: AsyncClient) -> None:
-    async with open_raw_client(daemon.socket) as line:
-        await line.stream.send_eof()
-        assert await line.receive_or_end() is None
+async def test_a_connection_is_closed_when_the_peer_closes_its_sending_side(
+    daemon: WalrusdProcess, client: AsyncClient
+) -> None:
+    async with open_raw_client(daemon.socket) as raw_client:
+        await raw_client.stream.send_eof()
+        assert await raw_client.receive_or_end() is None
     await client.ping()
 
 
-async def test_one_byte_at_a_time_is_a_request_all_the_same(raw_client: RawClient) -> None:
+async def test_a_request_may_arrive_one_byte_at_a_time(raw_client: RawClient) -> None:
     for byte in encode_frame(json.dumps(request("daemon.ping")).encode()):
         await raw_client.send_bytes(bytes([byte]))
     assert (await raw_client.receive())["result"] == {}

@@ -1,4 +1,4 @@
-"""Many clients, and clients that do not behave: the others are served, and memory stays bounded."""
+"""Tests of many clients, and of clients that do not read: others are served, and memory stays bounded."""
 
 import json
 import signal
@@ -20,27 +20,27 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def own_daemon(tmp_path: Path) -> Iterator[WalrusdProcess]:
-    """A daemon whose memory and connections are nobody else's."""
+    """Yields a daemon whose memory and connections no other test uses."""
     with Home(tmp_path / "home").walrusd() as daemon:
         yield daemon
 
 
 async def rss_after_pings(client: AsyncClient) -> int:
-    """The daemon's memory once it has had every chance to do what it was asked."""
+    """Returns the daemon's memory after 50 pings, so that it has handled earlier requests."""
     for _ in range(50):
         await client.ping()
     return (await client.status()).rss_bytes
 
 
 async def session_with_messages(client: AsyncClient, messages: int, size: int) -> int:
-    """A session with a log of so many messages, each sent back by the echo."""
+    """Creates a session and sends messages of `size` characters, each repeated by the echo agent."""
     session = (await client.create(CreateParams(agent="walrus"))).session
     for _ in range(messages):
         await client.send(SendParams(session=session, content="x" * size))
     return session
 
 
-async def test_five_hundred_that_connect_at_once_are_all_answered(own_daemon: WalrusdProcess) -> None:
+async def test_five_hundred_clients_that_connect_at_once_are_all_answered(own_daemon: WalrusdProcess) -> None:
     pinged = 0
 
     async def ping() -> None:
@@ -59,83 +59,83 @@ async def test_five_hundred_that_connect_at_once_are_all_answered(own_daemon: Wa
 async def test_one_connection_too_many_is_refused_until_another_one_closes(own_daemon: WalrusdProcess) -> None:
     with trio.fail_after(MAX_WAIT_S):
         async with AsyncExitStack() as stack:
-            lines = [await stack.enter_async_context(open_raw_client(own_daemon.socket)) for _ in range(512)]
-            for line in lines:
-                await line.call("daemon.ping")
+            clients = [await stack.enter_async_context(open_raw_client(own_daemon.socket)) for _ in range(512)]
+            for client in clients:
+                await client.call("daemon.ping")
             async with open_raw_client(own_daemon.socket) as refused:
                 error = (await refused.receive())["error"]
                 assert (error["code"], error["data"]["kind"]) == (-32001, "too_many_connections")
                 assert error["data"]["retry_after_ms"] > 0
                 assert "max_connections" in error["data"]["hint"]
                 assert await refused.receive_or_end() is None
-            await lines[0].stream.aclose()
+            await clients[0].stream.aclose()
             assert await wait_served(own_daemon)
 
 
 async def wait_served(daemon: WalrusdProcess) -> bool:
-    """Whether a connection is served in the end: that another has left is seen when the daemon next reads it."""
+    """Tries until a connection is served: the daemon notices a closed one only when it next reads it."""
     while True:
-        async with open_raw_client(daemon.socket) as line:
+        async with open_raw_client(daemon.socket) as raw_client:
             try:
-                await line.send_request("daemon.ping")
-                answer = await line.receive()
+                await raw_client.send_request("daemon.ping")
+                answer = await raw_client.receive()
             except (AssertionError, trio.BrokenResourceError):
                 continue
             if "result" in answer:
                 return True
 
 
-async def test_a_silent_connection_delays_nobody(daemon: WalrusdProcess, client: AsyncClient) -> None:
+async def test_an_idle_connection_delays_no_other(daemon: WalrusdProcess, client: AsyncClient) -> None:
     async with open_raw_client(daemon.socket):
         assert (await client.status()).connections >= 2
 
 
-async def test_a_subscriber_that_never_reads_costs_one_outbox_and_delays_nobody(own_daemon: WalrusdProcess) -> None:
-    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as deaf:
+async def test_a_subscriber_that_never_reads_costs_one_outbox_and_delays_no_other(own_daemon: WalrusdProcess) -> None:
+    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as not_reading:
         session = await session_with_messages(client, 12, 3 * MIB)
         before = await rss_after_pings(client)
-        await deaf.send_request("session.attach", {"session": session})
+        await not_reading.send_request("session.attach", {"session": session})
         assert (await client.send(SendParams(session=session, content="hi"))).text == "hi"
         assert await rss_after_pings(client) - before < 32 * MIB
 
 
 async def test_a_hundred_attachments_that_are_never_read_cost_no_more(own_daemon: WalrusdProcess) -> None:
-    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as deaf:
+    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as not_reading:
         session = await session_with_messages(client, 12, MIB)
         before = await rss_after_pings(client)
-        await deaf.send(*(request("session.attach", {"session": session}, number) for number in range(100)))
+        await not_reading.send(*(request("session.attach", {"session": session}, number) for number in range(100)))
         assert (await client.send(SendParams(session=session, content="hi"))).text == "hi"
         assert await rss_after_pings(client) - before < 48 * MIB
 
 
 async def test_histories_that_are_never_read_cost_one_outbox(own_daemon: WalrusdProcess) -> None:
-    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as deaf:
+    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as not_reading:
         session = await session_with_messages(client, 1, MIB // 2)
         before = await rss_after_pings(client)
-        await deaf.send(*(request("session.history", {"session": session}, number) for number in range(500)))
+        await not_reading.send(*(request("session.history", {"session": session}, number) for number in range(500)))
         assert await rss_after_pings(client) - before < 48 * MIB
         assert (await client.session(SessionParams(session=session))).messages == 2
 
 
-async def test_a_client_that_floods_pings_and_never_reads_is_no_longer_read(own_daemon: WalrusdProcess) -> None:
+async def test_the_daemon_stops_reading_a_client_that_does_not_read_its_answers(own_daemon: WalrusdProcess) -> None:
     pings = b"".join(
         encode_frame(json.dumps(request("daemon.ping", id=f"{number:0100}")).encode()) for number in range(400)
     )
-    with socket.socket(socket.AF_UNIX) as deaf:
-        deaf.connect(str(own_daemon.socket))
-        deaf.setblocking(False)
+    with socket.socket(socket.AF_UNIX) as not_reading:
+        not_reading.connect(str(own_daemon.socket))
+        not_reading.setblocking(False)
         async with connect(own_daemon.socket) as client:
             before = await rss_after_pings(client)
             sent = 0
-            while (taken := await bytes_accepted(deaf, pings[sent % len(pings) :], client)) > 0:
-                sent += taken
-                assert sent < 64 * MIB, "the daemon reads on though nobody reads its answers"
+            while (accepted := await bytes_accepted(not_reading, pings[sent % len(pings) :], client)) > 0:
+                sent += accepted
+                assert sent < 64 * MIB, "the daemon still reads although the client does not read its answers"
             assert await rss_after_pings(client) - before < 16 * MIB
             await client.ping()
 
 
 async def bytes_accepted(client_socket: socket.socket, data: bytes, client: AsyncClient) -> int:
-    """How much more goes in, though the daemon has had its chance to make room."""
+    """Returns how many bytes the socket accepts; retries up to 20 times, so that the daemon can read."""
     for _ in range(20):
         try:
             return client_socket.send(data)
@@ -144,10 +144,11 @@ async def bytes_accepted(client_socket: socket.socket, data: bytes, client: Asyn
     return 0
 
 
+@pytest.mark.slow
 async def test_a_daemon_whose_clients_do_not_read_still_stops(own_daemon: WalrusdProcess) -> None:
-    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as deaf:
+    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as not_reading:
         session = await session_with_messages(client, 4, 3 * MIB)
-        await deaf.send_request("session.attach", {"session": session})
+        await not_reading.send_request("session.attach", {"session": session})
         await client.ping()
         own_daemon.signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(own_daemon.wait_exit) == 0

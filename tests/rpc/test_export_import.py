@@ -1,4 +1,4 @@
-"""Tests of session.export and session.import over the wire: chunks, concurrent uploads, slow readers, limits."""
+"""Tests of session.export and session.import: chunks, concurrent uploads, slow readers, limits."""
 
 import json
 import os
@@ -276,7 +276,7 @@ async def import_in_parts(client: AsyncClient, text: str) -> int:
             "session.import",
             {"data": '{"walrus_export":7}'},
             "not_available_yet",
-            "of version 7, and this walrusd knows 1",
+            "has format version 7; this walrusd knows 1",
         ),
         ("session.import", {"data": "{}", "upload": "x" * 2000}, "invalid_params", "upload"),
     ],

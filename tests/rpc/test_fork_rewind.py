@@ -1,4 +1,4 @@
-"""session.fork, rewind, checkpoint and checkpoints over the wire: strict answers, refusals with hints, order."""
+"""Tests of session.fork, rewind, checkpoint and checkpoints: exact answers, errors and order."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods.fork_rewind import CheckpointListParams, CheckpointParams
 
 EVENTS_PER_TURN = 3
-"""Events of a turn of the echo."""
+"""Number of logged events of a turn of the echo agent."""
 
 
 async def send_texts(raw_client: RawClient, session: int, *texts: str) -> None:
@@ -17,12 +17,12 @@ async def send_texts(raw_client: RawClient, session: int, *texts: str) -> None:
 
 
 async def user_texts(raw_client: RawClient, session: int) -> list[str]:
-    """What the user said of what the model sees."""
+    """Returns the user messages that the model sees."""
     messages = (await call_strictly(raw_client, "session.history", {"session": session}))["messages"]
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-async def test_a_fork_is_a_session_of_its_own_that_begins_with_its_parents_conversation(raw_client: RawClient) -> None:
+async def test_a_fork_is_a_new_session_that_begins_with_its_parents_conversation(raw_client: RawClient) -> None:
     parent = await new_session(raw_client)
     await send_texts(raw_client, parent, "one", "two")
     forked = await call_strictly(raw_client, "session.fork", {"session": parent, "at": 1 + EVENTS_PER_TURN})
@@ -44,7 +44,7 @@ async def test_a_fork_is_a_session_of_its_own_that_begins_with_its_parents_conve
     }
 
 
-async def test_attaching_to_a_fork_shows_its_own_events(raw_client: RawClient) -> None:
+async def test_attaching_to_a_fork_sends_only_its_own_events(raw_client: RawClient) -> None:
     parent = await new_session(raw_client)
     await send_texts(raw_client, parent, "one")
     child = (await call_strictly(raw_client, "session.fork", {"session": parent}))["session"]
@@ -54,7 +54,7 @@ async def test_attaching_to_a_fork_shows_its_own_events(raw_client: RawClient) -
     assert events[0]["parent"] == {"session": parent, "seq": 4, "messages": 2}
 
 
-async def test_a_rewind_is_an_event_and_can_be_rewound(raw_client: RawClient) -> None:
+async def test_a_rewind_is_an_event_and_can_itself_be_undone(raw_client: RawClient) -> None:
     session = await new_session(raw_client)
     await send_texts(raw_client, session, "one", "two")
     assert await call_strictly(raw_client, "session.rewind", {"session": session, "to": 4}) == {"last_seq": 8, "to": 4}
@@ -76,16 +76,18 @@ async def test_checkpoints_are_made_and_listed_page_by_page(client: AsyncClient,
     await send_texts(raw_client, session, "one")
     assert await call_strictly(raw_client, "session.checkpoint", {"session": session, "name": "b"}) == {"at": 8}
     first = await client.checkpoints(CheckpointListParams(session=session, limit=2))
-    rest = await client.checkpoints(CheckpointListParams(session=session, limit=2, cursor=first.cursor))
-    assert [[(one.name, one.at) for one in page.checkpoints] for page in (first, rest)] == [
+    second = await client.checkpoints(CheckpointListParams(session=session, limit=2, cursor=first.cursor))
+    assert [[(one.name, one.at) for one in page.checkpoints] for page in (first, second)] == [
         [("c", 3), ("a", 4)],
         [("b", 8)],
     ]
-    assert rest.cursor is None
-    assert rest.checkpoints[0].ts > first.checkpoints[0].ts
+    assert second.cursor is None
+    assert second.checkpoints[0].ts > first.checkpoints[0].ts
 
 
-async def test_many_long_names_come_in_pages_that_fit(client: AsyncClient, raw_client: RawClient) -> None:
+async def test_many_long_checkpoint_names_are_split_into_pages_that_fit(
+    client: AsyncClient, raw_client: RawClient
+) -> None:
     session = await new_session(raw_client)
     names = [f"{number} " + "🦭" * 250 for number in range(900)]
     await raw_client.send(
@@ -107,7 +109,7 @@ async def test_many_long_names_come_in_pages_that_fit(client: AsyncClient, raw_c
     assert found == names
 
 
-async def test_what_one_connection_asks_of_a_session_takes_effect_in_order(raw_client: RawClient) -> None:
+async def test_requests_of_one_connection_for_a_session_take_effect_in_order(raw_client: RawClient) -> None:
     session = await new_session(raw_client)
     await send_texts(raw_client, session, "one")
     await raw_client.send(
@@ -130,7 +132,7 @@ async def test_what_one_connection_asks_of_a_session_takes_effect_in_order(raw_c
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "kind", "says", "hints"),
+    ("method", "params", "kind", "message", "hint"),
     [
         ("session.fork", {"session": 999_999}, "session_not_found", "999999", "session list"),
         ("session.rewind", {"session": 999_999, "to": 1}, "session_not_found", "999999", "session list"),
@@ -149,14 +151,14 @@ async def test_what_one_connection_asks_of_a_session_takes_effect_in_order(raw_c
         ("session.checkpoint", {"name": "a\nb"}, "invalid_params", "'a\\nb' has misplaced white space", "white space"),
         ("session.checkpoint", {"name": "\x1b[31mred"}, "invalid_params", "has misplaced white", "control characters"),
         ("session.checkpoint", {"name": "\x9b1m"}, "invalid_params", "misplaced white space", "control characters"),
-        ("session.checkpoints", {"cursor": "x"}, "invalid_params", "cursor: 'x'", "as it was given"),
+        ("session.checkpoints", {"cursor": "x"}, "invalid_params", "cursor: 'x'", "unchanged"),
     ],
 )
-async def test_what_cannot_be_is_refused_with_a_hint(
-    raw_client: RawClient, method: str, params: Json, kind: str, says: str, hints: str
+async def test_an_impossible_fork_rewind_or_checkpoint_is_refused_with_a_hint(
+    raw_client: RawClient, method: str, params: Json, kind: str, message: str, hint: str
 ) -> None:
     session = await new_session(raw_client)
     error = (await raw_client.call(method, {"session": session, **params}))["error"]
-    assert (error["data"]["kind"], says in error["message"], hints in error["data"]["hint"]) == (kind, True, True), (
+    assert (error["data"]["kind"], message in error["message"], hint in error["data"]["hint"]) == (kind, True, True), (
         error
     )

@@ -1,4 +1,4 @@
-"""What a reader has next, on its way through an outbox that is full: in order, whoever comes in between."""
+"""Tests of forwarding events through a full outbox: they stay in order, also with live events."""
 
 import json
 import socket
@@ -22,18 +22,18 @@ from walrusd.store.contract import StreamFilter
 from walrusd.store.memory import MemoryLog
 
 EVENT_COUNT = MAX_FRAMES + PAGE_ROWS
-"""So many that the last page of them does not find room as a whole."""
+"""Number of events: so many that the outbox cannot take the whole last page."""
 TEXT = "x" * (WINDOW_BYTES // EVENT_COUNT // 2)
-"""So long that few go into the socket, and all into the window."""
+"""The text of an event: so long that few fit in the socket's buffer, and all fit in the stream's window."""
 
 
 @pytest.fixture
 def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        yield ours, theirs
+    server, client = socket.socketpair()
+    with server, client:
+        server.setblocking(False)
+        client.setblocking(False)
+        yield server, client
 
 
 def publish_message(global_stream: GlobalStream, offset: int) -> None:
@@ -41,18 +41,18 @@ def publish_message(global_stream: GlobalStream, offset: int) -> None:
     global_stream.publish(LoggedEvent(seq=offset, offset=offset, body=encode(event), event=event), "ada")
 
 
-def drain(theirs: socket.socket, outbox: Outbox, received: bytearray) -> None:
-    """Read all that is on its way; no task runs meanwhile."""
+def drain(client: socket.socket, outbox: Outbox, received: bytearray) -> None:
+    """Reads everything that is queued and sent; no other task runs meanwhile."""
     while outbox.has_pending:
-        received += theirs.recv(1 << 20)
+        received += client.recv(1 << 20)
         outbox.flush_now()
     with suppress(BlockingIOError):
         while True:
-            received += theirs.recv(1 << 20)
+            received += client.recv(1 << 20)
 
 
 def event_types(received: bytearray) -> list[str]:
-    """Of the events, in the order in which they came."""
+    """Returns the types of the received events, in order."""
     types, start = [], 0
     while start < len(received):
         end = start + 4 + int.from_bytes(received[start : start + 4])
@@ -64,29 +64,29 @@ def event_types(received: bytearray) -> list[str]:
 async def test_a_live_event_does_not_overtake_logged_events_that_wait_for_capacity(
     socket_pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    ours, theirs = socket_pair
-    everything, received = GlobalStream(MemoryLog(), lambda: 1.0), bytearray()
-    outbox = Outbox(ours.fileno())
-    # A relay asks nothing of the house.
-    call = RequestContext(1, cast("DaemonServices", None), outbox, Uploads("."), OrderTicket())
-    with everything.subscribe(None, StreamFilter(), announce_caught_up=True) as reader:
+    server, client = socket_pair
+    stream, received = GlobalStream(MemoryLog(), lambda: 1.0), bytearray()
+    outbox = Outbox(server.fileno())
+    # Forwarding uses none of the services.
+    context = RequestContext(1, cast("DaemonServices", None), outbox, Uploads("."), OrderTicket())
+    with stream.subscribe(None, StreamFilter(), announce_caught_up=True) as subscription:
 
-        async def relay() -> None:
-            while await call.forward_events(reader, lambda _: True):
+        async def forward() -> None:
+            while await context.forward_events(subscription, lambda _: True):
                 pass
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(relay)
+            nursery.start_soon(forward)
             await trio.testing.wait_all_tasks_blocked()
             for offset in range(1, EVENT_COUNT + 1):
-                publish_message(everything, offset)
+                publish_message(stream, offset)
             await trio.testing.wait_all_tasks_blocked()
-            assert (outbox.is_full, reader.has_pending) == (True, False)
-            drain(theirs, outbox, received)
-            everything.publish_live(
+            assert (outbox.is_full, subscription.has_pending) == (True, False)
+            drain(client, outbox, received)
+            stream.publish_live(
                 LiveEvent(EVENT_COUNT, TextDelta(ts=1.0, session=1, turn=1, text="!", round=1, at=0)), "ada"
             )
             await trio.testing.wait_all_tasks_blocked()
-            drain(theirs, outbox, received)
+            drain(client, outbox, received)
             nursery.cancel_scope.cancel()
     assert event_types(received) == ["state_changed", *["user_message"] * EVENT_COUNT, "text_delta"]

@@ -1,4 +1,4 @@
-"""Exactly once by `key` over the wire: repeats of every ending, twins of every kind, and what uses up no key."""
+"""Tests of idempotency keys: repeats after every ending, concurrent repeats, and unused keys."""
 
 from collections.abc import Awaitable, Callable
 
@@ -35,7 +35,7 @@ async def wait_model_requests(provider: FakeProvider, count: int = 1) -> None:
 
 
 async def wait_queued(client: AsyncClient, session: int) -> None:
-    """Wait until a message waits there."""
+    """Waits until a message is queued in the session."""
     async with client.attach(AttachParams(session=session)) as events:
         while not (await client.session(SessionParams(session=session))).queued:
             await anext(events)
@@ -56,7 +56,7 @@ async def error_kind(request: Awaitable[object]) -> str:
         pytest.param(hangs("so"), let_turn_end, 0.3, ("interrupted", "timeout"), id="a timeout"),
     ],
 )
-async def test_a_repeated_key_gives_the_first_result_whatever_happened_since(
+async def test_a_repeated_key_returns_the_first_result_whatever_happened_since(
     client: AsyncClient,
     raw_client: RawClient,
     provider: FakeProvider,
@@ -81,10 +81,10 @@ async def test_a_repeated_key_gives_the_first_result_whatever_happened_since(
     assert (result.stop_reason, result.error and result.error.kind) == ended
     assert await client.send(keyed) == result
     await call_strictly(raw_client, "session.rewind", {"session": session, "to": 1})
-    assert await client.send(keyed) == result, "the turn that was rewound"
+    assert await client.send(keyed) == result, "even if the turn was rewound"
     child = (await call_strictly(raw_client, "session.fork", {"session": session, "at": result.last_seq}))["session"]
     await client.close(CloseParams(session=session))
-    assert await client.send(keyed) == result, "to repeat is not to send something new"
+    assert await client.send(keyed) == result, "a repeat is not a new message, so a closed session accepts it"
     async with client.stream(keyed) as events:
         seqs = [event.seq async for event in events]
         assert (seqs, events.result) == ([*range(result.first_seq, result.last_seq + 1)], result)
@@ -93,84 +93,84 @@ async def test_a_repeated_key_gives_the_first_result_whatever_happened_since(
     assert len(provider.requests) == 1
     provider.enqueue(replies("in the fork"))
     again = await client.send(SendParams(session=child, content="ho", key="k"))
-    assert (again.session, again.turn, again.text) == (child, 1, "in the fork"), "its keys are its own"
+    assert (again.session, again.turn, again.text) == (child, 1, "in the fork"), "a fork has its own keys"
 
 
-@pytest.mark.parametrize("waits", [False, True], ids=["running", "queued"])
+@pytest.mark.parametrize("queued", [False, True], ids=["running", "queued"])
 @pytest.mark.parametrize(
     "methods", [("send", "send"), ("send", "stream"), ("stream", "send"), ("stream", "stream")], ids="-".join
 )
-async def test_concurrent_requests_with_one_key_share_a_turn_its_events_and_its_result(
+async def test_concurrent_requests_with_one_key_share_a_turn_with_its_events_and_result(
     daemon: WalrusdProcess,
     client: AsyncClient,
     provider: FakeProvider,
     session: int,
     methods: tuple[str, str],
     *,
-    waits: bool,
+    queued: bool,
 ) -> None:
     before, gate = trio.Event(), trio.Event()
-    if waits:
+    if queued:
         provider.enqueue(replies(["first"], gate=before))
     provider.enqueue(replies(["Hel", "lo"], gate=gate))
-    told: list[tuple[list[Json], Json]] = []
+    answers: list[tuple[list[Json], Json]] = []
 
-    async def ask(method: str) -> None:
-        async with open_raw_client(daemon.socket) as own:
-            await own.send_request(f"session.{method}", {"session": session, "content": "hi", "key": "k"})
-            events, answer = await own.receive_events()
-            told.append((events, answer["result"]))
+    async def send(method: str) -> None:
+        async with open_raw_client(daemon.socket) as own_client:
+            await own_client.send_request(f"session.{method}", {"session": session, "content": "hi", "key": "k"})
+            events, answer = await own_client.receive_events()
+            answers.append((events, answer["result"]))
 
     async with trio.open_nursery() as nursery:
-        if waits:
+        if queued:
             nursery.start_soon(client.send, SendParams(session=session, content="first"))
             await wait_model_requests(provider)
         for method in methods:
-            nursery.start_soon(ask, method)
-        if waits:
+            nursery.start_soon(send, method)
+        if queued:
             await wait_queued(client, session)
             before.set()
-        await wait_model_requests(provider, 1 + waits)
+        await wait_model_requests(provider, 1 + queued)
         gate.set()
-    results = [result for _, result in told]
+    results = [result for _, result in answers]
     assert results == results[:1] * 2
-    assert (results[0]["turn"], results[0]["text"]) == (1 + waits, "Hello")
-    streams = [[event for event in events if event["type"] != "message_queued"] for events, _ in told if events]
+    assert (results[0]["turn"], results[0]["text"]) == (1 + queued, "Hello")
+    streams = [[event for event in events if event["type"] != "message_queued"] for events, _ in answers if events]
     assert len(streams) == methods.count("stream")
     for events in streams:
-        facts = [event["type"] for event in events if "live" not in event]
-        assert facts == ["user_message", "assistant_message", "done"]
+        logged = [event["type"] for event in events if "live" not in event]
+        assert logged == ["user_message", "assistant_message", "done"]
         assert "".join(event["text"] for event in events if event["type"] == "text_delta") == "Hello"
-        assert {event["turn"] for event in events} == {1 + waits}
-    assert len(provider.requests) == 1 + waits
+        assert {event["turn"] for event in events} == {1 + queued}
+    assert len(provider.requests) == 1 + queued
 
 
 @pytest.mark.parametrize("when_busy", ["queue", "steer", "interrupt", "reject"])
-@pytest.mark.parametrize("waits", [False, True], ids=["running", "queued"])
-async def test_of_two_requests_with_one_key_the_first_decides_when_busy(
-    client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int, when_busy: str, *, waits: bool
+@pytest.mark.parametrize("queued", [False, True], ids=["running", "queued"])
+async def test_the_first_of_two_requests_with_one_key_decides_when_busy(
+    client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int, when_busy: str, *, queued: bool
 ) -> None:
     gate = trio.Event()
     provider.enqueue(replies(["one"], gate=gate), replies("two"))
-    if waits:
+    if queued:
         await raw_client.send_request("session.send", {"session": session, "content": "1"}, id="before")
         await wait_model_requests(provider)
     keyed = {"session": session, "content": "2", "key": "k"}
     await raw_client.send_request("session.send", keyed, id="first")
-    await (wait_queued(client, session) if waits else wait_model_requests(provider))
-    await raw_client.send_request("session.send", {**keyed, "when_busy": when_busy}, id="twin")
+    await (wait_queued(client, session) if queued else wait_model_requests(provider))
+    await raw_client.send_request("session.send", {**keyed, "when_busy": when_busy}, id="repeat")
     assert await error_kind(client.send(SendParams(session=session, content="other", key="k"))) == "key_reused"
-    assert (await raw_client.call("session.get", {"session": session}, id="get"))["result"]["queued"] == int(waits)
+    assert (await raw_client.call("session.get", {"session": session}, id="get"))["result"]["queued"] == int(queued)
     gate.set()
-    results = {answer["id"]: answer["result"] for answer in [await raw_client.receive() for _ in range(2 + waits)]}
-    assert results["first"] == results["twin"]
+    results = {answer["id"]: answer["result"] for answer in [await raw_client.receive() for _ in range(2 + queued)]}
+    assert results["first"] == results["repeat"]
     ended = {name: (turn["turn"], turn["stop_reason"]) for name, turn in results.items()}
-    turn = 1 + waits
-    before = {"before": (1, "text_response")} if waits else {}
-    assert ended == {**before, "first": (turn, "text_response"), "twin": (turn, "text_response")}
+    turn = 1 + queued
+    before = {"before": (1, "text_response")} if queued else {}
+    assert ended == {**before, "first": (turn, "text_response"), "repeat": (turn, "text_response")}
 
 
-@pytest.mark.parametrize("leave", ["cancel", "hang up"])
+@pytest.mark.parametrize("leave", ["cancel", "disconnect"])
 @pytest.mark.parametrize("method", ["session.send", "session.stream"])
 async def test_a_repeat_on_another_connection_gets_the_turn_that_was_started(
     daemon: WalrusdProcess, client: AsyncClient, provider: FakeProvider, session: int, method: str, leave: str
@@ -185,15 +185,15 @@ async def test_a_repeat_on_another_connection_gets_the_turn_that_was_started(
             await leaving.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 7}})
             _, answer = await leaving.receive_events()
             assert (answer["error"]["code"], answer["error"]["data"]["kind"]) == (-32010, "cancelled")
-    async with open_raw_client(daemon.socket) as again:
-        await again.send_request(method, keyed)
+    async with open_raw_client(daemon.socket) as repeating:
+        await repeating.send_request(method, keyed)
         gate.set()
-        _, answer = await again.receive_events()
+        _, answer = await repeating.receive_events()
     assert (answer["result"]["turn"], answer["result"]["text"]) == (1, "all the same")
     assert len(provider.requests) == 1
 
 
-async def test_a_queued_message_whose_client_left_still_runs_in_its_turn(
+async def test_a_queued_message_whose_client_disconnected_still_runs(
     daemon: WalrusdProcess, client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
@@ -209,7 +209,7 @@ async def test_a_queued_message_whose_client_left_still_runs_in_its_turn(
     assert (again.turn, again.text) == (2, "two")
 
 
-async def test_a_message_that_a_full_inbox_refuses_uses_no_key(
+async def test_a_message_that_a_full_inbox_refuses_does_not_use_its_key(
     client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
@@ -230,6 +230,6 @@ async def test_a_message_that_a_full_inbox_refuses_uses_no_key(
     assert (await client.send(full)).turn == 66
 
 
-async def test_a_run_takes_no_key_for_its_session_is_new_each_time(raw_client: RawClient) -> None:
+async def test_agent_run_takes_no_key_because_its_session_is_always_new(raw_client: RawClient) -> None:
     error = (await raw_client.call("agent.run", {"agent": "echo", "content": "hi", "key": "k"}))["error"]
     assert (error["code"], "key" in error["message"]) == (-32602, True)

@@ -1,4 +1,4 @@
-"""session.interrupt and session.close over the wire, wherever they meet a turn: it ends at once, once, and whole."""
+"""Tests of session.interrupt and session.close at every stage of a turn: it ends at once, and once."""
 
 import random
 
@@ -14,7 +14,7 @@ from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods import InterruptResult, SendParams, SessionParams
 
 ROUND = ["assistant_message", "tool_calls_start", "tool_result", "tool_calls_complete"]
-"""Facts of a round whose one call is refused: of a call that runs there would be a `tool_started`, too."""
+"""The events of a round whose one call is refused; a call that runs has a `tool_started` too."""
 
 MODES = ("queue", "steer", "interrupt", "reject")
 
@@ -65,7 +65,7 @@ async def test_an_interrupted_turn_drops_the_model_ends_once_and_the_session_con
     assert openai_violations(provider.requests[-1].messages) == []
 
 
-async def test_after_an_interrupt_what_is_queued_runs(
+async def test_queued_messages_run_after_an_interrupt(
     client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(hangs("so"), replies("two"), replies("three"))
@@ -91,22 +91,22 @@ async def test_concurrent_interrupts_and_closes_end_a_turn_once_and_are_all_answ
 ) -> None:
     provider.set_default(hangs("so"))
     for _ in range(10):
-        session = (await call_strictly(raw_client, "session.create", {"agent": "told"}))["session"]
+        session = (await call_strictly(raw_client, "session.create", {"agent": "fake"}))["session"]
         before = len(provider.requests)
         await raw_client.send(*(request("session.send", {"session": session, "content": text}, text) for text in "12"))
         await wait_model_requests(provider, before + 1)
-        told: list[Json] = []
+        answers: list[Json] = []
 
-        async def ask(method: str, params: Json, told: list[Json] = told) -> None:
+        async def call(method: str, params: Json, answers: list[Json] = answers) -> None:
             async with open_raw_client(daemon.socket) as other:
-                told.append((await other.call(method, params))["result"])
+                answers.append((await other.call(method, params))["result"])
 
         async with trio.open_nursery() as nursery:
             for force in (True, False):
-                nursery.start_soon(ask, "session.close", {"session": session, "force": force})
-                nursery.start_soon(ask, "session.interrupt", {"session": session})
-        assert {"closed": True} in told
-        assert all(answer.get("turn") in {None, 1, 2} for answer in told)
+                nursery.start_soon(call, "session.close", {"session": session, "force": force})
+                nursery.start_soon(call, "session.interrupt", {"session": session})
+        assert {"closed": True} in answers
+        assert all(answer.get("turn") in {None, 1, 2} for answer in answers)
         ended = {answer["id"]: answer["result"]["stop_reason"] for answer in [await raw_client.receive() for _ in "12"]}
         assert ended == {"1": "interrupted", "2": "interrupted"}
         log = await session_log(raw_client, session)
@@ -115,19 +115,19 @@ async def test_concurrent_interrupts_and_closes_end_a_turn_once_and_are_all_answ
 
 
 @pytest.mark.parametrize("method", ["session.send", "session.stream", "agent.run"])
-async def test_timeout_s_ends_a_turn_whatever_method_started_it(
+async def test_timeout_s_ends_a_turn_whichever_method_started_it(
     raw_client: RawClient, provider: FakeProvider, session: int, method: str
 ) -> None:
     provider.enqueue(hangs("so far"))
-    where = {"agent": "told"} if method == "agent.run" else {"session": session}
-    result = (await raw_client.call(method, {**where, "content": "go", "timeout_s": 0.2}))["result"]
+    target = {"agent": "fake"} if method == "agent.run" else {"session": session}
+    result = (await raw_client.call(method, {**target, "content": "go", "timeout_s": 0.2}))["result"]
     assert (result["stop_reason"], result["error"]["kind"], result["text"]) == ("interrupted", "timeout", "so far")
     await provider.wait_until(lambda fake: fake.disconnects == 1)
     requested = [event["reason"] for event in await session_log(raw_client, result["session"]) if "reason" in event]
     assert requested == ["timeout"]
 
 
-async def test_a_streamed_steer_begins_at_its_message_and_its_repeat_at_the_turn(
+async def test_a_streamed_steer_begins_at_its_message_and_a_repeat_at_its_turn(
     daemon: WalrusdProcess, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
@@ -137,13 +137,13 @@ async def test_a_streamed_steer_begins_at_its_message_and_its_repeat_at_the_turn
     steer = {"session": session, "content": "no, two", "when_busy": "steer", "key": "k"}
     async with open_raw_client(daemon.socket) as steering:
         await steering.send_request("session.stream", steer)
-        told = (await steering.receive())["params"]["event"]
-        assert (told["type"], told["kind"], told["position"]) == ("message_queued", "steer", 1)
+        queued = (await steering.receive())["params"]["event"]
+        assert (queued["type"], queued["kind"], queued["position"]) == ("message_queued", "steer", 1)
         gate.set()
         events, answer = await steering.receive_events()
-        facts = [event for event in events if "live" not in event]
-        assert [event["type"] for event in facts] == ["user_message", "assistant_message", "done"]
-        assert (facts[0]["kind"], facts[0]["content"]) == ("steer", "no, two")
+        logged = [event for event in events if "live" not in event]
+        assert [event["type"] for event in logged] == ["user_message", "assistant_message", "done"]
+        assert (logged[0]["kind"], logged[0]["content"]) == ("steer", "no, two")
         assert answer["result"] == (await raw_client.receive())["result"]
         await steering.send_request("session.stream", steer)
         again, same = await steering.receive_events()
@@ -162,19 +162,19 @@ async def test_a_resume_and_the_message_after_it_run_in_the_order_sent(raw_clien
         assert {name: answer["result"]["turn"] for name, answer in answers.items()} == {"resume": 1, "send": 2}
 
 
-async def test_a_session_is_idle_once_its_queue_is_empty(
+async def test_a_session_is_idle_only_once_its_queue_is_empty(
     client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
     provider.enqueue(replies("one"), replies("two"), replies(["three"], gate=gate))
     await raw_client.send(*(request("session.send", {"session": session, "content": n}, n) for n in "123"))
     await wait_model_requests(provider, 3)
-    await raw_client.send_request("session.wait", {"session": session, "states": ["idle"]}, id="rest")
+    await raw_client.send_request("session.wait", {"session": session, "states": ["idle"]}, id="idle")
     answers = [await raw_client.receive() for _ in range(2)]
     gate.set()
     answers += [await raw_client.receive() for _ in range(2)]
     assert {answer["id"] for answer in answers[:2]} == {"1", "2"}
-    assert {answer["id"]: answer["result"] for answer in answers[2:]}["rest"] == {"state": "idle"}
+    assert {answer["id"]: answer["result"] for answer in answers[2:]}["idle"] == {"state": "idle"}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -182,30 +182,31 @@ async def test_no_message_is_lost_among_concurrent_interrupts_steers_and_rejects
     daemon: WalrusdProcess, raw_client: RawClient, provider: FakeProvider, seed: int
 ) -> None:
     provider.set_default(replies(["so ", "far"], separate_writes=True))
-    session = (await call_strictly(raw_client, "session.create", {"agent": "told"}))["session"]
-    fates: dict[str, Json] = {}
+    session = (await call_strictly(raw_client, "session.create", {"agent": "fake"}))["session"]
+    outcomes: dict[str, Json] = {}
 
     async def send(name: str) -> None:
-        dice = random.Random(f"{seed} {name}")
-        async with open_raw_client(daemon.socket) as own:
+        choices = random.Random(f"{seed} {name}")
+        async with open_raw_client(daemon.socket) as own_client:
             for n in range(15):
                 content = f"{name}{n}"
-                params = {"session": session, "content": content, "when_busy": dice.choice(MODES)}
-                fates[content] = await own.call(dice.choice(["session.send", "session.stream"]), params)
-                if dice.random() < 0.2:
-                    await own.call("session.interrupt", {"session": session})
+                params = {"session": session, "content": content, "when_busy": choices.choice(MODES)}
+                method = choices.choice(["session.send", "session.stream"])
+                outcomes[content] = await own_client.call(method, params)
+                if choices.random() < 0.2:
+                    await own_client.call("session.interrupt", {"session": session})
 
     async with trio.open_nursery() as nursery:
         for name in "abcd":
             nursery.start_soon(send, name)
     await call_strictly(raw_client, "session.close", {"session": session})
     log = await session_log(raw_client, session)
-    heard = {event["content"]: event["turn"] for event in log if event["type"] == "user_message"}
-    turns = {content: fate["result"]["turn"] for content, fate in fates.items() if "result" in fate}
-    assert heard == turns, "what was accepted is there, and was answered by the turn in which it is"
-    refused = {fate["error"]["data"]["kind"] for fate in fates.values() if "error" in fate}
+    recorded = {event["content"]: event["turn"] for event in log if event["type"] == "user_message"}
+    turns = {content: outcome["result"]["turn"] for content, outcome in outcomes.items() if "result" in outcome}
+    assert recorded == turns, "every accepted message is recorded, and answered by the turn in which it is recorded"
+    refused = {outcome["error"]["data"]["kind"] for outcome in outcomes.values() if "error" in outcome}
     assert refused <= {"session_busy"}
-    assert len([event for event in log if event["type"] == "user_message"]) == len(heard)
-    assert [event["turn"] for event in log if event["type"] == "done"] == [*range(1, max(heard.values()) + 1)]
+    assert len([event for event in log if event["type"] == "user_message"]) == len(recorded)
+    assert [event["turn"] for event in log if event["type"] == "done"] == [*range(1, max(recorded.values()) + 1)]
     for request_ in provider.requests:
         assert openai_violations(request_.messages) == []

@@ -1,4 +1,4 @@
-"""The lock and the socket, with real files, real sockets, and other processes where another process is meant."""
+"""Tests of the home lock and the socket, with real files, sockets and processes."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def other_process(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that has done `program`, and holds on to what it has until the end of the context."""
+    """Starts a process that has run `program`, and that keeps its resources until the end of the block."""
     text = f"import socket, sys\n{program}\nprint('ready', flush=True)\nsys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", text, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -50,8 +50,8 @@ held.__enter__()
 
 
 def leave_dead_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as unused:
+        unused.bind(str(path))
 
 
 def is_accepting(path: Path) -> bool:
@@ -71,17 +71,17 @@ def test_a_second_walrusd_on_a_home_reports_the_pid_and_socket_of_the_first(home
         assert (home / "walrusd.lock").read_text() == f"{os.getpid()}\n{home}/walrus.sock\n"
 
 
-def test_a_lock_that_is_held_and_not_written_yet_is_still_held(home: Path) -> None:
+def test_a_lock_that_is_held_but_not_written_yet_is_respected(home: Path) -> None:
     with lock_home(home, home / "walrus.sock"):
         os.truncate(home / "walrusd.lock", 0)
         with pytest.raises(AlreadyRunning, match=r"pid not known yet, socket not known yet"), lock_home(home, home):
             pass
 
 
-def test_reading_the_lock_blocks_no_start(home: Path) -> None:
-    with open(home / "walrusd.lock", "w") as looking:
-        fcntl.flock(looking, fcntl.LOCK_SH)
-        before = signal.signal(signal.SIGALRM, lambda *_: fcntl.flock(looking, fcntl.LOCK_UN))
+def test_a_program_that_probes_the_lock_does_not_prevent_a_start(home: Path) -> None:
+    with open(home / "walrusd.lock", "w") as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        before = signal.signal(signal.SIGALRM, lambda *_: fcntl.flock(probe, fcntl.LOCK_UN))
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         try:
             with lock_home(home, home / "walrus.sock"):
@@ -97,14 +97,15 @@ def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"),
+    ("mode", "reason"),
     [(0o770, "can be written by others (mode 0770)"), (0o702, "can be written by others (mode 0702)")],
 )
-async def test_a_folder_that_others_may_write_is_refused(home: Path, mode: int, told: str) -> None:
+async def test_a_folder_that_others_can_write_is_refused(home: Path, mode: int, reason: str) -> None:
     os.chmod(home, mode)
     with pytest.raises(ListenerSetupFailed) as refused, lock_home(home, home / "walrus.sock"):
         pass
-    assert (str(refused.value), refused.value.hint) == (f"the folder {home} {told}", f"Close it: chmod go-w {home}")
+    assert str(refused.value) == f"the folder {home} {reason}"
+    assert refused.value.hint == f"Remove their permission: chmod go-w {home}"
     with pytest.raises(ListenerSetupFailed, match="can be written by others"):
         async with open_listener(home / "walrus.sock"):
             pass
@@ -114,11 +115,11 @@ def test_a_home_that_cannot_be_used_is_refused_with_the_reason(home: Path) -> No
     with pytest.raises(ListenerSetupFailed, match="No such file or directory"), lock_home(home / "gone", home / "s"):
         pass
     (home / "file").touch()
-    with pytest.raises(ListenerSetupFailed, match="is no folder"), lock_home(home / "file", home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="is not a folder"), lock_home(home / "file", home / "s"):
         pass
 
 
-def test_a_lock_that_is_no_file_of_ours_is_refused_and_left(home: Path) -> None:
+def test_a_lock_that_is_not_a_regular_file_is_refused_and_left(home: Path) -> None:
     lock = home / "walrusd.lock"
     (home / "elsewhere").write_text("precious")
     lock.symlink_to("elsewhere")
@@ -127,7 +128,7 @@ def test_a_lock_that_is_no_file_of_ours_is_refused_and_left(home: Path) -> None:
     assert (home / "elsewhere").read_text() == "precious"
     lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(ListenerSetupFailed, match="is no regular file"), lock_home(home, home / "s"):
+    with pytest.raises(ListenerSetupFailed, match="is not a regular file"), lock_home(home, home / "s"):
         pass
 
 
@@ -155,19 +156,19 @@ async def test_the_socket_is_private_whatever_the_umask_and_removed_afterwards(h
     assert not path.exists()
 
 
-async def test_five_hundred_connect_at_once_before_one_is_accepted(home: Path) -> None:
+async def test_five_hundred_clients_can_connect_before_one_is_accepted(home: Path) -> None:
     path = home / "walrus.sock"
     async with open_listener(path) as listener:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             for _ in range(500):
-                client = held.enter_context(socket.socket(socket.AF_UNIX))
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
                 client.connect(str(path))
             for _ in range(500):
                 await (await listener.accept()).aclose()
 
 
-async def test_a_socket_that_nobody_answers_is_taken_over(home: Path) -> None:
+async def test_a_dead_socket_is_replaced(home: Path) -> None:
     path = home / "walrus.sock"
     leave_dead_socket(path)
     assert not is_accepting(path)
@@ -176,7 +177,7 @@ async def test_a_socket_that_nobody_answers_is_taken_over(home: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_socket_that_somebody_answers_is_not_touched(home: Path) -> None:
+async def test_a_socket_that_accepts_connections_is_left(home: Path) -> None:
     path = home / "walrus.sock"
     with other_process(LISTEN_PROGRAM, path) as live:
         before = path.lstat()
@@ -188,11 +189,11 @@ async def test_a_socket_that_somebody_answers_is_not_touched(home: Path) -> None
         assert is_accepting(path)
 
 
-async def test_a_socket_whose_backlog_is_full_is_not_touched(home: Path) -> None:
+async def test_a_socket_whose_backlog_is_full_is_left(home: Path) -> None:
     path = home / "walrus.sock"
-    with other_process(LISTEN_PROGRAM, path), contextlib.ExitStack() as held:
+    with other_process(LISTEN_PROGRAM, path), contextlib.ExitStack() as stack:
         while True:
-            client = held.enter_context(socket.socket(socket.AF_UNIX))
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
             if client.connect_ex(str(path)) != 0:
                 break
@@ -205,7 +206,7 @@ async def test_a_socket_whose_backlog_is_full_is_not_touched(home: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link to a dead socket", "dangling link"])
-async def test_what_is_no_socket_is_refused_and_left(home: Path, kind: str) -> None:
+async def test_a_file_that_is_not_a_socket_is_refused_and_left(home: Path, kind: str) -> None:
     path = home / "walrus.sock"
     leave_dead_socket(home / "dead")
     match kind:
@@ -218,7 +219,7 @@ async def test_what_is_no_socket_is_refused_and_left(home: Path, kind: str) -> N
         case _:
             path.symlink_to("gone")
     before = path.lstat()
-    with pytest.raises(ListenerSetupFailed, match="is there and is no socket"):
+    with pytest.raises(ListenerSetupFailed, match="exists and is not a socket"):
         async with open_listener(path):
             pass
     assert os.path.samestat(path.lstat(), before)
@@ -257,7 +258,7 @@ async def test_a_folder_that_cannot_be_made_is_reported(home: Path) -> None:
 
 
 @pytest.mark.parametrize("close_first", [False, True])
-async def test_at_the_end_only_the_socket_that_was_bound_is_removed(home: Path, close_first: bool) -> None:
+async def test_only_the_socket_that_was_bound_is_removed_at_the_end(home: Path, close_first: bool) -> None:
     path = home / "walrus.sock"
     async with open_listener(path) as listener:
         path.unlink()
@@ -267,7 +268,7 @@ async def test_at_the_end_only_the_socket_that_was_bound_is_removed(home: Path, 
     assert path.is_socket()
 
 
-async def test_of_two_that_start_at_once_on_one_socket_one_gets_it(home: Path) -> None:
+async def test_only_one_of_two_simultaneous_starts_on_one_socket_succeeds(home: Path) -> None:
     path = home / "walrus.sock"
     leave_dead_socket(path)
     outcomes: list[str] = []

@@ -1,4 +1,4 @@
-"""Every method once, as a program would use it: its answer is exactly what the protocol says."""
+"""Tests that call every method once: the answer has exactly the format of the protocol."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NO_USAGE = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoni
 
 
 async def call_strictly(raw_client: RawClient, method: str, params: Json | None = None) -> Json:
-    """A result, strictly as the protocol has it: no field more, none left out."""
+    """Calls a method and returns its result; asserts that it has exactly the fields of the protocol."""
     answer = await raw_client.call(method, params)
     assert {"jsonrpc", "id", "result"} == answer.keys(), answer
     result: Json = answer["result"]
@@ -69,7 +69,7 @@ async def test_status_counts(raw_client: RawClient, client: AsyncClient, daemon:
     await new_session(raw_client)
     after = convert(await call_strictly(raw_client, "daemon.status"), Status)
     assert (after.version, after.pid, after.home) == (walrusd.__version__, daemon.pid, str(home.path))
-    assert set(after.agents) == {"echo", "told", "lost", "walrus"}
+    assert set(after.agents) == {"echo", "fake", "lost", "walrus"}
     assert after.providers == (
         ProviderStatus(name="echo", kind="echo", models=("echo",)),
         ProviderStatus(name="fake", kind="openai", models=("fake",)),
@@ -86,14 +86,14 @@ async def test_status_counts(raw_client: RawClient, client: AsyncClient, daemon:
     assert after.uptime_s >= before.uptime_s > 0
 
 
-async def test_metrics_count_from_the_start_on(tmp_path: Path, timeout_guard: None) -> None:
+async def test_metrics_count_from_the_start_of_the_daemon(tmp_path: Path, timeout_guard: None) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
-        async with open_raw_client(daemon.socket) as line:
-            session = await new_session(line, "walrus")
-            await call_strictly(line, "session.send", {"session": session, "content": "one two"})
-            await line.call("session.get", {"session": 999})
-            found = (await call_strictly(line, "daemon.metrics"))["metrics"]
-    assert {name: value for name, value in found.items() if "_total" in name and value} == {
+        async with open_raw_client(daemon.socket) as raw_client:
+            session = await new_session(raw_client, "walrus")
+            await call_strictly(raw_client, "session.send", {"session": session, "content": "one two"})
+            await raw_client.call("session.get", {"session": 999})
+            metrics = (await call_strictly(raw_client, "daemon.metrics"))["metrics"]
+    assert {name: value for name, value in metrics.items() if "_total" in name and value} == {
         'walrusd_turns_total{stop_reason="text_response"}': 1,
         'walrusd_agent_turns_total{agent="walrus"}': 1,
         'walrusd_model_rounds_total{provider="echo",model="echo"}': 1,
@@ -109,15 +109,16 @@ async def test_metrics_count_from_the_start_on(tmp_path: Path, timeout_guard: No
         'walrusd_request_errors_total{kind="session_not_found"}': 1,
         "walrusd_connections_total": 1,
     }
-    assert found["walrusd_turn_seconds_count"] == found["walrusd_sessions_open"] == found["walrusd_connections"] == 1
-    assert found["walrusd_wal_bytes"] > 0
-    assert found["walrusd_db_bytes"] > 0
+    for name in ("walrusd_turn_seconds_count", "walrusd_sessions_open", "walrusd_connections"):
+        assert metrics[name] == 1
+    assert metrics["walrusd_wal_bytes"] > 0
+    assert metrics["walrusd_db_bytes"] > 0
 
 
-async def test_metrics_are_also_the_text_that_prometheus_reads(raw_client: RawClient) -> None:
-    found = await call_strictly(raw_client, "daemon.metrics", {"format": "prometheus"})
-    assert found["metrics"] == {}
-    families = {family.name: family for family in text_string_to_metric_families(found["text"])}
+async def test_metrics_are_also_available_as_text_for_prometheus(raw_client: RawClient) -> None:
+    result = await call_strictly(raw_client, "daemon.metrics", {"format": "prometheus"})
+    assert result["metrics"] == {}
+    families = {family.name: family for family in text_string_to_metric_families(result["text"])}
     assert families["walrusd_turns"].type == "counter"
     [info] = families["walrusd_info"].samples
     assert info.labels == {"version": walrusd.__version__}
@@ -125,24 +126,24 @@ async def test_metrics_are_also_the_text_that_prometheus_reads(raw_client: RawCl
     assert fds.value >= 8
 
 
-async def test_discover_lists_every_method_with_schemas_of_its_params_and_its_result(raw_client: RawClient) -> None:
-    found = await call_strictly(raw_client, "rpc.discover")
-    assert {method["name"] for method in found["methods"]} == set(METHODS)
-    for method in found["methods"]:
+async def test_discover_lists_every_method_with_schemas_of_its_params_and_result(raw_client: RawClient) -> None:
+    discovery = await call_strictly(raw_client, "rpc.discover")
+    assert {method["name"] for method in discovery["methods"]} == set(METHODS)
+    for method in discovery["methods"]:
         params, result = METHODS[method["name"]]
         for schema, struct in ((method["params"], params), (method["result"], result)):
-            whole = found["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-            assert set(whole["properties"]) == set(struct.__struct_fields__), method["name"]
+            definition = discovery["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+            assert set(definition["properties"]) == set(struct.__struct_fields__), method["name"]
 
 
 async def test_agents_are_listed_without_their_prompts_and_shown_with_them(raw_client: RawClient) -> None:
     listed = (await call_strictly(raw_client, "agent.list"))["agents"]
-    assert {agent["name"] for agent in listed} == {"echo", "told", "lost", "walrus"}
-    told = next(agent for agent in listed if agent["name"] == "told")
-    shown = await call_strictly(raw_client, "agent.get", {"agent": "told"})
+    assert {agent["name"] for agent in listed} == {"echo", "fake", "lost", "walrus"}
+    in_list = next(agent for agent in listed if agent["name"] == "fake")
+    shown = await call_strictly(raw_client, "agent.get", {"agent": "fake"})
     assert shown.pop("system_prompt")
-    assert told.pop("system_prompt") == ""
-    assert shown == told
+    assert in_list.pop("system_prompt") == ""
+    assert shown == in_list
     assert (shown["model"], shown["max_iterations"], shown["tools"]) == ("fake", 3, ["read"])
 
 
@@ -194,7 +195,7 @@ async def test_the_sender_is_part_of_the_prompt(raw_client: RawClient) -> None:
     assert sent["text"].endswith("hi")
 
 
-async def test_a_message_may_be_made_of_parts(raw_client: RawClient) -> None:
+async def test_a_message_may_consist_of_parts(raw_client: RawClient) -> None:
     session = await new_session(raw_client)
     parts = [{"type": "text", "text": "hi"}, {"type": "text", "text": "there"}]
     assert (await call_strictly(raw_client, "session.send", {"session": session, "content": parts}))[
@@ -202,7 +203,7 @@ async def test_a_message_may_be_made_of_parts(raw_client: RawClient) -> None:
     ] == "hi\nthere"
 
 
-async def test_history_is_what_the_model_sees(raw_client: RawClient) -> None:
+async def test_history_returns_the_messages_that_the_model_sees(raw_client: RawClient) -> None:
     session = await new_session(raw_client)
     await raw_client.call("session.send", {"session": session, "content": "hi"})
     assert await call_strictly(raw_client, "session.history", {"session": session}) == {
@@ -214,14 +215,14 @@ async def test_history_is_what_the_model_sees(raw_client: RawClient) -> None:
     }
 
 
-async def test_an_agent_is_run_in_a_session_of_its_own_that_closes(raw_client: RawClient) -> None:
-    ran = await call_strictly(
+async def test_an_agent_is_run_in_a_new_session_that_closes(raw_client: RawClient) -> None:
+    result = await call_strictly(
         raw_client, "agent.run", {"agent": "echo", "content": "hi", "created_by": "me", "title": "Once"}
     )
-    assert (ran["text"], ran["turn"], ran["stop_reason"]) == ("hi", 1, "text_response")
-    waited = await call_strictly(raw_client, "session.wait", {"session": ran["session"], "states": ["closed"]})
+    assert (result["text"], result["turn"], result["stop_reason"]) == ("hi", 1, "text_response")
+    waited = await call_strictly(raw_client, "session.wait", {"session": result["session"], "states": ["closed"]})
     assert waited == {"state": "closed"}
-    shown = await call_strictly(raw_client, "session.get", {"session": ran["session"]})
+    shown = await call_strictly(raw_client, "session.get", {"session": result["session"]})
     assert (shown["state"], shown["created_by"], shown["title"]) == ("closed", "me", "Once")
 
 
@@ -236,7 +237,7 @@ async def test_a_session_closes_once_and_can_still_be_read(raw_client: RawClient
     assert (refused["code"], refused["data"]["kind"]) == (-32005, "session_closed")
 
 
-async def test_an_interrupt_of_a_session_at_rest_is_no_error(raw_client: RawClient) -> None:
+async def test_an_interrupt_of_an_idle_session_is_not_an_error(raw_client: RawClient) -> None:
     session = await new_session(raw_client)
     assert await call_strictly(raw_client, "session.interrupt", {"session": session}) == {
         "interrupted": False,
@@ -247,14 +248,14 @@ async def test_an_interrupt_of_a_session_at_rest_is_no_error(raw_client: RawClie
 async def test_the_active_configuration_is_shown(raw_client: RawClient, home: Home) -> None:
     shown = await call_strictly(raw_client, "config.get")
     assert shown["path"] == str(home.path / "walrus.toml")
-    assert shown["config"]["agents"]["told"]["model"] == "fake"
+    assert shown["config"]["agents"]["fake"]["model"] == "fake"
 
 
-async def test_the_files_as_they_are_now_are_checked_and_nothing_changes(raw_client: RawClient, home: Home) -> None:
+async def test_config_check_reads_the_current_files_and_changes_nothing(raw_client: RawClient, home: Home) -> None:
     assert (await call_strictly(raw_client, "config.check"))["ok"]
-    with home.with_extra_line("[agents.told.heartbat]") as wrong:
+    with home.with_extra_line("[agents.fake.heartbat]") as wrong:
         checked = await call_strictly(raw_client, "config.check")
     assert (checked["ok"], checked["path"]) == (False, str(home.path / "walrus.toml"))
-    assert f"{wrong}: agents.told.heartbat" in checked["message"]
+    assert f"{wrong}: agents.fake.heartbat" in checked["message"]
     assert checked["hint"]
     assert (await call_strictly(raw_client, "config.check"))["ok"]

@@ -1,4 +1,4 @@
-"""Lists and histories in pages: nothing twice, nothing left out, and no page over its limits."""
+"""Tests of paginated lists and histories: nothing twice, nothing missing, and no page over its limits."""
 
 from msgspec import json
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from walrus_protocol.methods import (
 from walrusd.rpc.handlers.pagination import MAX_PAGE_BYTES
 
 AGENT = "lost"
-"""An agent that other tests make no lists of."""
+"""The name of an agent whose sessions only these tests list."""
 
 
 async def create_session(client: AsyncClient, agent: str) -> int:
@@ -27,7 +27,7 @@ async def create_session(client: AsyncClient, agent: str) -> int:
 
 
 async def list_pages(client: AsyncClient, params: ListParams) -> list[list[int]]:
-    """The ids on each page."""
+    """Returns the session ids of each page."""
     pages = []
     while True:
         page = await client.sessions(params)
@@ -39,18 +39,22 @@ async def list_pages(client: AsyncClient, params: ListParams) -> list[list[int]]
 
 async def test_sessions_are_listed_newest_first_page_by_page(client: AsyncClient) -> None:
     sessions = [await create_session(client, AGENT) for _ in range(7)]
-    for gone in sessions[1:3]:
-        await client.close(CloseParams(session=gone))
-    still = [session for session in reversed(sessions) if session not in sessions[1:3]]
-    assert await list_pages(client, ListParams(agent=AGENT, limit=2)) == [still[:2], still[2:4], still[4:]]
-    assert await list_pages(client, ListParams(agent=AGENT, limit=5)) == [still]
-    everything = [*reversed(sessions)]
-    assert await list_pages(client, ListParams(agent=AGENT, include_closed=True)) == [everything]
+    for session in sessions[1:3]:
+        await client.close(CloseParams(session=session))
+    open_sessions = [session for session in reversed(sessions) if session not in sessions[1:3]]
+    assert await list_pages(client, ListParams(agent=AGENT, limit=2)) == [
+        open_sessions[:2],
+        open_sessions[2:4],
+        open_sessions[4:],
+    ]
+    assert await list_pages(client, ListParams(agent=AGENT, limit=5)) == [open_sessions]
+    all_sessions = [*reversed(sessions)]
+    assert await list_pages(client, ListParams(agent=AGENT, include_closed=True)) == [all_sessions]
     assert await list_pages(client, ListParams(agent=AGENT, state="closed")) == [[sessions[2], sessions[1]]]
     assert await list_pages(client, ListParams(agent=AGENT, state="processing")) == [[]]
 
 
-async def test_a_session_made_while_a_list_is_read_is_on_no_later_page(client: AsyncClient) -> None:
+async def test_a_session_created_while_a_list_is_read_is_not_on_later_pages(client: AsyncClient) -> None:
     sessions = [await create_session(client, "echo") for _ in range(3)]
     first = await client.sessions(ListParams(agent="echo", limit=1))
     await create_session(client, "echo")
@@ -65,7 +69,7 @@ async def test_a_limit_over_five_hundred_or_under_one_is_refused(raw_client: Raw
         assert "limit" in error["message"]
 
 
-async def test_a_cursor_that_is_none_of_ours_is_refused(raw_client: RawClient, client: AsyncClient) -> None:
+async def test_an_invalid_cursor_is_refused(raw_client: RawClient, client: AsyncClient) -> None:
     session = await create_session(client, "echo")
     for cursor in ("next", "-1", "", "9" * 40, "\u0661"):
         for method, params in (("session.list", {}), ("session.history", {"session": session})):
@@ -93,7 +97,7 @@ async def test_a_history_is_read_oldest_first_page_by_page(client: AsyncClient) 
 async def test_a_page_of_history_ends_before_a_mebibyte_but_is_never_empty(
     client: AsyncClient, provider: FakeProvider
 ) -> None:
-    session = await create_session(client, "told")
+    session = await create_session(client, "fake")
     provider.set_default(replies("ok"))
     sizes = [400_000, 400_000, 400_000, 3_000_000, 10]
     for size in sizes:
@@ -108,8 +112,8 @@ async def test_a_page_of_history_ends_before_a_mebibyte_but_is_never_empty(
     assert all(len(json.encode(page)) <= MAX_PAGE_BYTES or len(page) == 1 for page in pages)
 
 
-async def test_the_session_shown_adds_up_what_its_turns_have_cost(client: AsyncClient, provider: FakeProvider) -> None:
-    session = await create_session(client, "told")
+async def test_a_session_reports_the_total_cost_of_its_turns(client: AsyncClient, provider: FakeProvider) -> None:
+    session = await create_session(client, "fake")
     provider.set_default(replies("ok"))
     turns: list[TurnResult] = [await client.send(SendParams(session=session, content="hi")) for _ in range(2)]
     assert [turn.cost_usd for turn in turns] == [20e-6, 20e-6]

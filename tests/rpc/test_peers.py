@@ -1,4 +1,4 @@
-"""Who may speak: not what walrusd's own tools start, and nobody else's processes."""
+"""Tests of access by peers: descendants of walrusd are restricted, and other users' processes refused."""
 
 import json
 import os
@@ -21,9 +21,9 @@ if os.fork():
     os.execv(sys.argv[2], sys.argv[2:])
 exec(sys.argv[1])
 """
-"""A process that has a child and then becomes walrusd: the child is as walrusd's tools are."""
+"""A program that forks and then becomes walrusd: its child is a descendant of walrusd, like a tool's process."""
 
-ASK_EVERYTHING = """
+CALL_METHODS = """
 import json, socket, struct, sys, time
 methods, path, answers = {methods!r}, {path!r}, {answers!r}
 client = socket.socket(socket.AF_UNIX)
@@ -34,17 +34,17 @@ for attempt in range(1000):
     except OSError:
         time.sleep(0.01)
 else:
-    sys.exit("no daemon came")
+    sys.exit("the daemon did not start")
 file = client.makefile("rwb")
-def ask(method):
+def call(method):
     payload = json.dumps(dict(jsonrpc="2.0", id=1, method=method)).encode()
     file.write(struct.pack(">I", len(payload)) + payload)
     file.flush()
     return json.loads(file.read(struct.unpack(">I", file.read(4))[0]))
-replies = {{method: ask(method) for method in methods}}
+replies = {{method: call(method) for method in methods}}
 with open(answers, "w") as out:
     json.dump(replies, out)
-ask("daemon.farewell")
+call("daemon.farewell")
 """
 
 CONNECT_AS = """
@@ -59,16 +59,16 @@ print(client.recv(1000))
 async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     answers = tmp_path / "answers.json"
-    program = ASK_EVERYTHING.format(
+    program = CALL_METHODS.format(
         methods=[method for method, (params, _) in METHODS.items() if not needs_params(params)],
         path=str(home.socket),
         answers=str(answers),
     )
     with home.walrusd(wrapper=[sys.executable, "-c", FORK_AND_BECOME, program]) as daemon:
-        await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("request refused")))
+        await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("request_rejected")))
         replies = json.loads(answers.read_text())
-        async with open_raw_client(daemon.socket) as line:
-            assert "result" in await line.call("daemon.status"), "its other clients are as free as before"
+        async with open_raw_client(daemon.socket) as raw_client:
+            assert "result" in await raw_client.call("daemon.status"), "other clients are not restricted"
     assert replies.keys() >= {"daemon.ping", "daemon.hello", "daemon.shutdown", "agent.list", "config.get"}
     for method, reply in replies.items():
         if method in {"daemon.ping", "daemon.hello"}:
@@ -82,32 +82,32 @@ def needs_params(params: type[Params]) -> bool:
     return any(field.required for field in structs.fields(params))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_another_users_process_is_hung_up_on() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_connection_of_another_users_process_is_closed() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o711)
         home = Home(Path(folder) / "home", ECHO)
         socket = Path(folder) / "walrus.sock"
         with home.walrusd("--socket", str(socket)) as daemon:
-            os.chmod(socket, 0o666)  # as if the folder had not kept them out
-            stranger = subprocess.run(
+            os.chmod(socket, 0o666)  # as if the folder did not protect it
+            other_user = subprocess.run(
                 [sys.executable, "-c", CONNECT_AS, str(socket)], cwd=ROOT, capture_output=True, text=True, check=True
             )
-            assert stranger.stdout == "b''\n"
-            daemon.wait_for(lambda daemon: bool(daemon.lines_of("connection refused")))
-            assert [line["uid"] for line in daemon.lines_of("connection refused")] == [65534]
+            assert other_user.stdout == "b''\n"
+            daemon.wait_for(lambda daemon: bool(daemon.lines_of("connection_refused")))
+            assert [line["uid"] for line in daemon.lines_of("connection_refused")] == [65534]
 
 
-def test_the_socket_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_use_the_socket(tmp_path: Path) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
         status = daemon.socket.stat()
         assert (status.st_mode & 0o777, status.st_uid) == (0o600, os.geteuid())
 
 
-async def test_a_daemon_elsewhere_serves_its_socket(tmp_path: Path) -> None:
+async def test_a_daemon_serves_a_socket_outside_its_home(tmp_path: Path) -> None:
     elsewhere = tmp_path / "run" / "w.sock"
     with Home(tmp_path / "home").walrusd("--socket", str(elsewhere)) as daemon:
         assert daemon.socket == elsewhere
-        async with open_raw_client(elsewhere) as line:
-            assert (await line.call("daemon.ping"))["result"] == {}
+        async with open_raw_client(elsewhere) as raw_client:
+            assert (await raw_client.call("daemon.ping"))["result"] == {}
         assert elsewhere.parent.stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""Requests as such: side by side on one connection, cancelled, left alone."""
+"""Tests of requests in general: concurrent on one connection, cancelled, or abandoned by their client."""
 
 import trio
 
@@ -9,10 +9,10 @@ from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods import CreateParams, SendParams, SessionParams, WaitParams
 
 
-async def test_requests_of_one_connection_run_side_by_side(
+async def test_requests_of_one_connection_run_concurrently(
     raw_client: RawClient, client: AsyncClient, provider: FakeProvider
 ) -> None:
-    session = (await client.create(CreateParams(agent="told"))).session
+    session = (await client.create(CreateParams(agent="fake"))).session
     gate = trio.Event()
     provider.enqueue(replies("slow", gate=[gate]))
     await raw_client.send(
@@ -28,9 +28,9 @@ async def test_requests_of_one_connection_run_side_by_side(
 
 
 async def test_a_thousand_requests_in_one_send_get_an_answer_each(raw_client: RawClient) -> None:
-    cheap = [request("daemon.ping", id=number) for number in range(500)]
-    dear = [request("daemon.status", id=f"s{number}") for number in range(500)]
-    messages = [*cheap, *dear]
+    inline = [request("daemon.ping", id=number) for number in range(500)]
+    in_tasks = [request("daemon.status", id=f"s{number}") for number in range(500)]
+    messages = [*inline, *in_tasks]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raw_client.send, *messages)
         answers = [await raw_client.receive() for _ in range(1000)]
@@ -38,10 +38,10 @@ async def test_a_thousand_requests_in_one_send_get_an_answer_each(raw_client: Ra
     assert all("result" in answer for answer in answers)
 
 
-async def test_sessions_run_side_by_side(client: AsyncClient, provider: FakeProvider) -> None:
+async def test_sessions_run_concurrently(client: AsyncClient, provider: FakeProvider) -> None:
     gate = trio.Event()
     provider.enqueue(*(replies("done", gate=[gate]) for _ in range(10)))
-    sessions = [(await client.create(CreateParams(agent="told"))).session for _ in range(10)]
+    sessions = [(await client.create(CreateParams(agent="fake"))).session for _ in range(10)]
     async with trio.open_nursery() as nursery:
         for session in sessions:
             nursery.start_soon(client.send, SendParams(session=session, content="hi"))
@@ -50,10 +50,10 @@ async def test_sessions_run_side_by_side(client: AsyncClient, provider: FakeProv
         gate.set()
 
 
-async def test_a_cancelled_send_ends_the_wait_and_not_the_turn(
+async def test_cancelling_a_send_ends_the_request_and_not_the_turn(
     raw_client: RawClient, client: AsyncClient, provider: FakeProvider
 ) -> None:
-    session = (await client.create(CreateParams(agent="told"))).session
+    session = (await client.create(CreateParams(agent="fake"))).session
     gate = trio.Event()
     provider.enqueue(replies("all the same", gate=[gate]))
     await raw_client.send_request("session.send", {"session": session, "content": "hi"}, id=7)
@@ -66,13 +66,13 @@ async def test_a_cancelled_send_ends_the_wait_and_not_the_turn(
     assert (await client.session(SessionParams(session=session))).messages == 2
 
 
-async def test_a_cancel_of_nothing_is_no_error(raw_client: RawClient) -> None:
+async def test_a_cancel_of_no_request_is_ignored(raw_client: RawClient) -> None:
     for params in ({"id": 99}, {"id": None}, {}, {"id": [1]}, [1], "x"):
         await raw_client.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": params})
-    assert (await raw_client.call("daemon.ping", id="still here"))["id"] == "still here"
+    assert (await raw_client.call("daemon.ping", id="after"))["id"] == "after"
 
 
-async def test_a_cancel_with_an_id_says_that_it_takes_none(raw_client: RawClient) -> None:
+async def test_a_cancel_with_an_id_is_refused_with_a_hint(raw_client: RawClient) -> None:
     error = (await raw_client.call("rpc.cancel", {"id": 1}))["error"]
     assert error["code"] == -32601
     assert "without an id" in error["data"]["hint"]
@@ -87,16 +87,16 @@ async def test_a_request_without_an_id_is_neither_executed_nor_answered(
     assert (await client.status()).sessions.open == before
 
 
-async def test_an_id_may_be_used_again_once_it_was_answered(raw_client: RawClient) -> None:
+async def test_an_id_may_be_reused_once_it_is_answered(raw_client: RawClient) -> None:
     for _ in range(3):
         assert (await raw_client.call("daemon.ping", id="same"))["id"] == "same"
         assert "result" in await raw_client.call("session.create", {"agent": "echo"}, id="same")
 
 
-async def test_an_id_in_flight_is_refused_and_the_first_is_answered(
+async def test_a_repeated_id_in_flight_is_refused_and_the_first_request_is_answered(
     raw_client: RawClient, client: AsyncClient, provider: FakeProvider
 ) -> None:
-    session = (await client.create(CreateParams(agent="told"))).session
+    session = (await client.create(CreateParams(agent="fake"))).session
     gate = trio.Event()
     provider.enqueue(replies("mine", gate=[gate]))
     await raw_client.send_request("session.send", {"session": session, "content": "hi"}, id=1)
@@ -120,10 +120,10 @@ async def test_over_a_thousand_waiting_requests_of_one_connection_are_refused(
     assert answer["error"]["data"]["hint"]
 
 
-async def test_a_client_that_goes_away_leaves_nothing_waiting(
+async def test_the_requests_of_a_client_that_disconnects_are_dropped(
     client: AsyncClient, daemon: WalrusdProcess, provider: FakeProvider
 ) -> None:
-    session = (await client.create(CreateParams(agent="told"))).session
+    session = (await client.create(CreateParams(agent="fake"))).session
     provider.enqueue(hangs("so"))
     before = (await client.status()).connections
     async with open_raw_client(daemon.socket) as leaving:
@@ -137,14 +137,14 @@ async def test_a_client_that_goes_away_leaves_nothing_waiting(
     assert (await client.interrupt(SessionParams(session=session))).interrupted
 
 
-async def test_a_request_that_is_cancelled_lets_nothing_overtake_what_was_sent_before_it(
+async def test_a_cancelled_request_does_not_let_later_ones_overtake_earlier_ones(
     raw_client: RawClient, daemon: WalrusdProcess
 ) -> None:
     for _ in range(10):
         async with open_raw_client(daemon.socket) as other:
             session = (await other.call("session.create", {"agent": "echo"}))["result"]["session"]
         await raw_client.send(
-            # Whether its key was used before is looked up in the store: it is not taken at once.
+            # It is not accepted at once, because its key is looked up in the store.
             request("session.send", {"session": session, "content": "1", "key": "k"}, 1),
             request("session.send", {"session": session, "content": "2", "key": "l"}, 2),
             {"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": 2}},

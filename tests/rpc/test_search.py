@@ -1,4 +1,4 @@
-"""session.search over the wire: what all sessions have said, page by page, and what is no query."""
+"""Tests of session.search over the wire: hits of all sessions, pages, and invalid queries."""
 
 from uuid import uuid4
 
@@ -13,19 +13,19 @@ from walrus_protocol.methods.search import Hit, Hits, SearchParams
 
 @pytest.fixture
 def unique_word() -> str:
-    """One that no other test has said."""
+    """Returns a word that no other test sends."""
     return f"w{uuid4().hex}"
 
 
 async def send_texts(client: AsyncClient, *texts: str) -> int:
-    """In a session of the agent that says what it hears."""
+    """Sends texts to a new session of the echo agent; returns the session."""
     session = (await client.create(CreateParams(agent="echo"))).session
     for text in texts:
         await client.send(SendParams(session=session, content=text))
     return session
 
 
-async def test_a_message_is_found_as_soon_as_its_answer_has_come(client: AsyncClient, unique_word: str) -> None:
+async def test_a_message_is_found_as_soon_as_it_is_answered(client: AsyncClient, unique_word: str) -> None:
     session = await send_texts(client, f"The {unique_word}, it sleeps")
     answer = await client.search(SearchParams(query=f"{unique_word.upper()} sleep*"))
     assert [(hit.session, hit.seq, hit.agent, hit.role) for hit in answer.hits] == [
@@ -44,12 +44,10 @@ async def test_closed_sessions_are_searched_too(client: AsyncClient, unique_word
     assert [hit.session for hit in (await client.search(SearchParams(query=unique_word))).hits] == [session, session]
 
 
-async def test_hits_come_newest_first_page_by_page_whatever_is_said_meanwhile(
-    client: AsyncClient, unique_word: str
-) -> None:
+async def test_hits_are_paged_newest_first_whatever_is_sent_meanwhile(client: AsyncClient, unique_word: str) -> None:
     sessions = [await send_texts(client, f"{unique_word} {number}") for number in range(3)]
-    whole = (await client.search(SearchParams(query=unique_word))).hits
-    assert [(hit.session, hit.seq) for hit in whole] == [(s, seq) for s in reversed(sessions) for seq in (3, 2)]
+    all_hits = (await client.search(SearchParams(query=unique_word))).hits
+    assert [(hit.session, hit.seq) for hit in all_hits] == [(s, seq) for s in reversed(sessions) for seq in (3, 2)]
     found: list[Hit] = []
     page = await client.search(SearchParams(query=unique_word, limit=4))
     found += page.hits
@@ -57,14 +55,14 @@ async def test_hits_come_newest_first_page_by_page_whatever_is_said_meanwhile(
     while page.cursor is not None:
         page = await client.search(SearchParams(query=unique_word, limit=1, cursor=page.cursor))
         found += page.hits
-    assert tuple(found) == whole
+    assert tuple(found) == all_hits
 
 
-async def test_nothing_found_is_an_empty_page(client: AsyncClient, unique_word: str) -> None:
+async def test_a_search_without_hits_returns_an_empty_page(client: AsyncClient, unique_word: str) -> None:
     assert await client.search(SearchParams(query=unique_word)) == Hits(hits=())
 
 
-async def test_a_text_of_one_long_word_is_shown_in_part(client: AsyncClient, unique_word: str) -> None:
+async def test_the_snippet_of_a_long_text_is_short(client: AsyncClient, unique_word: str) -> None:
     await send_texts(client, *(f"{unique_word} " + "\x7f" * 9000 for _ in range(3)))
     answer = await client.search(SearchParams(query=unique_word, limit=500))
     assert len(answer.hits) == 6
@@ -72,15 +70,16 @@ async def test_a_text_of_one_long_word_is_shown_in_part(client: AsyncClient, uni
 
 
 @pytest.mark.parametrize("query", ["", "  ", "?!", '"', "*", "🦭", "\x00"])
-async def test_a_query_without_a_word_is_refused_with_words(client: AsyncClient, query: str) -> None:
+async def test_a_query_without_a_word_is_refused_with_a_hint(client: AsyncClient, query: str) -> None:
     with pytest.raises(RequestFailed) as refused:
         await client.search(SearchParams(query=query))
     assert (refused.value.kind, refused.value.code) == ("invalid_params", -32602)
-    assert refused.value.message.startswith("query: there is no word in ")
+    assert refused.value.message.startswith("query: ")
+    assert refused.value.message.endswith(" contains no word")
     assert refused.value.hint
 
 
-async def test_a_query_too_long_and_a_cursor_of_nobody_are_refused(raw_client: RawClient) -> None:
+async def test_invalid_search_params_are_refused(raw_client: RawClient) -> None:
     for params in ({"query": "a" * 1025}, {"query": "a", "cursor": "x"}, {"query": "a", "limit": 501}, {}):
         error = (await raw_client.call("session.search", params))["error"]
         assert (error["code"], error["data"]["kind"]) == (-32602, "invalid_params")

@@ -1,4 +1,4 @@
-"""session.send, session.stream and agent.run over the wire: order, keys, when_busy, limits, and who is told what."""
+"""Tests of session.send, session.stream and agent.run: order, keys, when_busy, limits and events."""
 
 import pytest
 import trio
@@ -24,12 +24,12 @@ from walrusd.session.recovery import CONTINUE_PROMPT
 
 
 async def wait_model_requests(provider: FakeProvider, count: int = 1) -> None:
-    """Wait until the model has been asked so often: the turn is under way then, and the last answer is being given."""
+    """Waits until the model has received so many requests: the turn is running then."""
     await provider.wait_until(lambda fake: len(fake.requests) == count)
 
 
 async def wait_queued(client: AsyncClient, session: int, count: int) -> None:
-    """Wait until so many messages wait; to be told of one, attach."""
+    """Waits until so many messages are queued; an attachment signals each change."""
     async with client.attach(AttachParams(session=session)) as events:
         async for _ in events:
             if (await client.session(SessionParams(session=session))).queued >= count:
@@ -37,7 +37,7 @@ async def wait_queued(client: AsyncClient, session: int, count: int) -> None:
 
 
 class ConcurrentSends:
-    """Messages sent side by side, and how their turns ended."""
+    """Sends messages concurrently and collects the results of their turns."""
 
     def __init__(self, client: AsyncClient, session: int, nursery: trio.Nursery) -> None:
         self.results: dict[str, TurnResult] = {}
@@ -46,7 +46,7 @@ class ConcurrentSends:
         self._nursery = nursery
 
     def send(self, content: str, **more: object) -> None:
-        self._nursery.start_soon(self._send, SendParams(session=self._session, content=content, **more))  # type: ignore[arg-type]  # the options of a send, by name
+        self._nursery.start_soon(self._send, SendParams(session=self._session, content=content, **more))  # type: ignore[arg-type]  # the options of SendParams, by name
 
     async def _send(self, params: SendParams) -> None:
         self.results[str(params.content)] = await self._client.send(params)
@@ -73,7 +73,7 @@ async def test_messages_sent_to_a_busy_session_are_answered_in_order(
     }
 
 
-async def test_reject_refuses_at_once_and_leaves_no_trace(
+async def test_reject_refuses_at_once_and_records_nothing(
     client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(hangs("so"))
@@ -94,10 +94,10 @@ async def test_reject_refuses_at_once_and_leaves_no_trace(
     assert [message.content for message in history.messages if isinstance(message, User)] == ["1", "3"]
 
 
-async def test_interrupt_stops_the_turn_and_goes_first_while_others_wait_on(
+async def test_interrupt_stops_the_turn_and_runs_before_queued_messages(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
-    provider.enqueue(hangs("so"), replies("urgent!"), replies("patient"))
+    provider.enqueue(hangs("so"), replies("urgent!"), replies("queued"))
     async with trio.open_nursery() as nursery:
         sent = ConcurrentSends(client, session, nursery)
         sent.send("1")
@@ -107,7 +107,7 @@ async def test_interrupt_stops_the_turn_and_goes_first_while_others_wait_on(
         sent.send("3", when_busy="interrupt")
     assert (sent.results["1"].stop_reason, sent.results["1"].error) == ("interrupted", None)
     assert (sent.results["3"].turn, sent.results["3"].text) == (2, "urgent!")
-    assert (sent.results["2"].turn, sent.results["2"].text) == (3, "patient")
+    assert (sent.results["2"].turn, sent.results["2"].text) == (3, "queued")
 
 
 async def test_a_steer_joins_the_running_turn_and_shares_its_result(
@@ -127,7 +127,7 @@ async def test_a_steer_joins_the_running_turn_and_shares_its_result(
     assert [message["content"] for message in provider.requests[1].messages[-3:]] == ["1", "one", "no, 2"]
 
 
-async def test_a_steer_of_a_session_at_rest_is_a_message(
+async def test_a_steer_of_an_idle_session_is_a_plain_message(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(replies("yes"))
@@ -135,7 +135,7 @@ async def test_a_steer_of_a_session_at_rest_is_a_message(
     assert (turn.turn, turn.text) == (1, "yes")
 
 
-async def test_a_full_inbox_refuses_and_what_was_accepted_is_answered(
+async def test_a_full_inbox_refuses_messages_and_accepted_ones_are_answered(
     client: AsyncClient, raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
@@ -188,7 +188,7 @@ async def test_concurrent_sends_with_one_key_share_a_turn(
     assert len(provider.requests) == 1
 
 
-async def test_a_refused_send_uses_up_no_key(client: AsyncClient, provider: FakeProvider, session: int) -> None:
+async def test_a_refused_send_does_not_use_its_key(client: AsyncClient, provider: FakeProvider, session: int) -> None:
     provider.enqueue(hangs("so"), replies("now"))
     keyed = SendParams(session=session, content="2", key="k", when_busy="reject")
     async with trio.open_nursery() as nursery:
@@ -208,9 +208,9 @@ async def test_a_repeated_stream_replays_the_logged_events(
     await raw_client.send_request("session.stream", params, id="first")
     events, answer = await raw_client.receive_events()
     await raw_client.send_request("session.stream", params, id="second")
-    again, same = await raw_client.receive_events()
-    assert again == [event for event in events if "live" not in event]
-    assert same["result"] == answer["result"]
+    repeated_events, repeated_answer = await raw_client.receive_events()
+    assert repeated_events == [event for event in events if "live" not in event]
+    assert repeated_answer["result"] == answer["result"]
     assert len(provider.requests) == 1
 
 
@@ -219,11 +219,11 @@ async def test_a_session_is_created_once_with_a_key(client: AsyncClient) -> None
     first = await client.create(keyed)
     assert await client.create(keyed) == first
     with pytest.raises(RequestFailed) as reused:
-        await client.create(CreateParams(agent="told", key="the only one"))
+        await client.create(CreateParams(agent="fake", key="the only one"))
     assert reused.value.kind == "key_reused"
 
 
-async def test_a_turn_that_takes_too_long_is_interrupted_as_a_timeout(
+async def test_a_turn_that_takes_too_long_is_interrupted_with_a_timeout_error(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(hangs("I was about to say"), replies("better"))
@@ -234,7 +234,7 @@ async def test_a_turn_that_takes_too_long_is_interrupted_as_a_timeout(
     assert history[:2] == (User("hi"), Assistant(content="I was about to say"))
 
 
-async def test_a_streamed_turn_gives_its_events_before_its_result(
+async def test_a_streamed_turn_sends_its_events_before_its_result(
     raw_client: RawClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(replies(["Hel", "lo"], thinking="hm", separate_writes=True))
@@ -244,26 +244,26 @@ async def test_a_streamed_turn_gives_its_events_before_its_result(
         messages.append(message)
     assert [message["params"]["request"] for message in messages] == ["mine"] * len(messages)
     events = [message["params"]["event"] for message in messages]
-    facts = [event for event in events if "live" not in event]
-    assert [event["type"] for event in facts] == ["user_message", "assistant_message", "done"]
+    logged = [event for event in events if "live" not in event]
+    assert [event["type"] for event in logged] == ["user_message", "assistant_message", "done"]
     assert [event["text"] for event in events if event["type"] == "text_delta"] == ["Hel", "lo"]
     assert [event["text"] for event in events if event["type"] == "thinking_delta"] == ["hm"]
     assert events[-1]["type"] == "done"
     assert (message["id"], message["result"]["text"]) == ("mine", "Hello")
-    assert (message["result"]["first_seq"], message["result"]["last_seq"]) == (facts[0]["seq"], facts[-1]["seq"])
+    assert (message["result"]["first_seq"], message["result"]["last_seq"]) == (logged[0]["seq"], logged[-1]["seq"])
     assert {event["turn"] for event in events} == {1}
 
 
-async def test_a_stream_shows_its_own_turn_and_nobody_elses(
+async def test_a_stream_has_only_the_events_of_its_own_turn(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
     provider.enqueue(replies("one", gate=[gate]), replies("two"), replies("three"))
-    seen: dict[str, list[AnyEvent | NewerEvent]] = {}
+    received: dict[str, list[AnyEvent | NewerEvent]] = {}
 
     async def stream(content: str) -> None:
         async with client.stream(SendParams(session=session, content=content)) as events:
-            seen[content] = [event async for event in events]
+            received[content] = [event async for event in events]
             assert events.result.text
 
     async with trio.open_nursery() as nursery:
@@ -274,7 +274,9 @@ async def test_a_stream_shows_its_own_turn_and_nobody_elses(
         nursery.start_soon(stream, "3")
         await wait_queued(client, session, 2)
         gate.set()
-    turns = {content: {event.turn for event in events if event.turn is not None} for content, events in seen.items()}
+    turns = {
+        content: {event.turn for event in events if event.turn is not None} for content, events in received.items()
+    }
     assert turns == {"1": {1}, "2": {2}, "3": {3}}
 
 
@@ -287,8 +289,8 @@ async def test_a_queued_stream_gets_its_position(
         ConcurrentSends(client, session, nursery).send("1")
         await wait_model_requests(provider)
         await raw_client.send_request("session.stream", {"session": session, "content": "2"})
-        told = (await raw_client.receive())["params"]["event"]
-        assert (told["type"], told["position"], told["live"]) == ("message_queued", 1, True)
+        queued = (await raw_client.receive())["params"]["event"]
+        assert (queued["type"], queued["position"], queued["live"]) == ("message_queued", 1, True)
         gate.set()
         events, answer = await raw_client.receive_events()
     assert events[0]["type"] == "user_message"
@@ -315,7 +317,7 @@ async def test_an_interrupt_stops_a_streaming_turn_at_once(
     assert (await client.send(SendParams(session=session, content="go on"))).text == "on we go"
 
 
-async def test_a_turn_goes_on_when_its_streaming_client_goes_away(
+async def test_a_turn_goes_on_when_its_streaming_client_disconnects(
     client: AsyncClient, daemon: WalrusdProcess, provider: FakeProvider, session: int
 ) -> None:
     gate = trio.Event()
@@ -330,13 +332,13 @@ async def test_a_turn_goes_on_when_its_streaming_client_goes_away(
     assert history == (User("hi"), Assistant(content="early late"))
 
 
-async def test_an_agents_session_closes_after_its_run_even_when_the_client_went_away(
+async def test_the_session_of_agent_run_closes_even_if_the_client_disconnects(
     client: AsyncClient, daemon: WalrusdProcess, provider: FakeProvider
 ) -> None:
     gate = trio.Event()
     provider.enqueue(replies(["early ", "late"], gate=[_set_event(), gate]))
     async with open_raw_client(daemon.socket) as leaving:
-        await leaving.send_request("agent.run", {"agent": "told", "content": "hi"})
+        await leaving.send_request("agent.run", {"agent": "fake", "content": "hi"})
         while (event := (await leaving.receive())["params"]["event"])["type"] != "text_delta":
             pass
     gate.set()
@@ -345,7 +347,7 @@ async def test_an_agents_session_closes_after_its_run_even_when_the_client_went_
     assert history == (User("hi"), Assistant(content="early late"))
 
 
-async def test_closing_by_force_ends_what_runs_and_what_waits(
+async def test_closing_by_force_ends_the_running_and_the_queued_turns(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.enqueue(hangs("so"))
@@ -397,7 +399,7 @@ async def test_closing_lets_the_running_and_the_queued_turns_finish(
     assert (await client.wait(WaitParams(session=session, states=("closed",)))).state == "closed"
 
 
-async def test_a_round_that_only_calls_tools_ends_at_max_iterations(
+async def test_a_turn_that_only_calls_tools_ends_at_max_iterations(
     client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.set_default(calls_tools(("read", {"path": "missing.txt"})))
@@ -405,7 +407,7 @@ async def test_a_round_that_only_calls_tools_ends_at_max_iterations(
     assert (turn.stop_reason, turn.rounds) == ("max_iterations", 3)
 
 
-async def test_a_model_that_its_provider_does_not_have_ends_the_turn_in_error(
+async def test_a_turn_with_a_model_that_its_provider_lacks_ends_in_an_error(
     client: AsyncClient, provider: FakeProvider
 ) -> None:
     session = (await client.create(CreateParams(agent="lost"))).session

@@ -1,4 +1,4 @@
-"""event.subscribe: the daemon-wide stream, as one who watches everything, or some of it, sees it."""
+"""Tests of event.subscribe: the daemon-wide stream, whole and filtered."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ async def next_event(raw_client: RawClient) -> Json:
 
 
 async def events_until(raw_client: RawClient, type_: str) -> list[Json]:
-    """The events up to the first of a type."""
+    """Returns the events up to the first of a type."""
     events = [await next_event(raw_client)]
     while events[-1]["type"] != type_:
         events.append(await next_event(raw_client))
@@ -36,7 +36,7 @@ async def events_until(raw_client: RawClient, type_: str) -> list[Json]:
 
 
 async def last_offset(raw_client: RawClient) -> int:
-    """The offset at which the log ends now."""
+    """Returns the offset at which the log ends now."""
     last: int = (await raw_client.call("event.subscribe", {"follow": False}))["result"]["last_offset"]
     return last
 
@@ -78,9 +78,9 @@ async def test_without_since_a_subscription_begins_now_and_confirms_it(
 ) -> None:
     await session_with_messages(client, "echo", "before")
     await raw_client.send_request("event.subscribe")
-    mark = await next_event(raw_client)
-    assert mark.pop("ts") > 0
-    assert mark == {"type": "state_changed", "session": None, "turn": None, "live": True, "state": "idle"}
+    caught_up = await next_event(raw_client)
+    assert caught_up.pop("ts") > 0
+    assert caught_up == {"type": "state_changed", "session": None, "turn": None, "live": True, "state": "idle"}
     session = await session_with_messages(client, "echo", "hi")
     events = await events_until(raw_client, "done")
     assert [event["type"] for event in events if "live" not in event] == ["session_created", *TURN]
@@ -107,24 +107,24 @@ async def test_sessions_agents_and_types_filter_the_stream(
         await session_with_messages(client, "echo", "one"),
         await session_with_messages(client, "echo", "two"),
     )
-    third = await session_with_messages(client, "told", "three")
-    everything = await replay(raw_client, since=since)
-    for chosen, kept in (
+    third = await session_with_messages(client, "fake", "three")
+    all_events = await replay(raw_client, since=since)
+    for filters, matches in (
         ({"sessions": [first, third]}, lambda event: event["session"] in (first, third)),
         ({"agents": ["echo"]}, lambda event: event["session"] in (first, second)),
         ({"types": ["done", "user_message"]}, lambda event: event["type"] in ("done", "user_message")),
-        ({"agents": ["told"], "types": ["done"]}, lambda event: (event["session"], event["type"]) == (third, "done")),
-        ({"sessions": [second], "agents": ["told"]}, lambda _: False),
+        ({"agents": ["fake"], "types": ["done"]}, lambda event: (event["session"], event["type"]) == (third, "done")),
+        ({"sessions": [second], "agents": ["fake"]}, lambda _: False),
         ({"agents": ["lost"]}, lambda _: False),
         ({"types": ["tick"]}, lambda _: False),
     ):
-        assert await replay(raw_client, since=since, **chosen) == list(filter(kept, everything))
-    assert await last_offset(raw_client) == everything[-1]["offset"]
+        assert await replay(raw_client, since=since, **filters) == list(filter(matches, all_events))
+    assert await last_offset(raw_client) == all_events[-1]["offset"]
 
 
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize(
-    ("chosen", "kind", "hint"),
+    ("filters", "kind", "hint"),
     [
         ({"sessions": [999_999]}, "session_not_found", "`walrusctl session list --all` lists them."),
         ({"agents": ["echo", "ecco"]}, "agent_not_found", "Did you mean echo?"),
@@ -132,9 +132,9 @@ async def test_sessions_agents_and_types_filter_the_stream(
     ],
 )
 async def test_a_filter_for_something_unknown_is_refused(
-    raw_client: RawClient, chosen: Json, kind: str, hint: str, *, follow: bool
+    raw_client: RawClient, filters: Json, kind: str, hint: str, *, follow: bool
 ) -> None:
-    error = (await raw_client.call("event.subscribe", {"follow": follow, **chosen}))["error"]
+    error = (await raw_client.call("event.subscribe", {"follow": follow, **filters}))["error"]
     assert (error["data"]["kind"], error["data"]["hint"]) == (kind, hint)
 
 
@@ -142,7 +142,7 @@ async def test_a_filter_applies_to_new_events_too(
     raw_client: RawClient, client: AsyncClient, provider: FakeProvider, session: int
 ) -> None:
     provider.set_default(replies(["Hel", "lo"], separate_writes=True))
-    await raw_client.send_request("event.subscribe", {"agents": ["told"], "types": ["text_delta", "done"]})
+    await raw_client.send_request("event.subscribe", {"agents": ["fake"], "types": ["text_delta", "done"]})
     assert (await next_event(raw_client))["type"] == "state_changed"
     await session_with_messages(client, "echo", "not for us")
     await client.send(SendParams(session=session, content="hi"))
@@ -175,8 +175,8 @@ async def test_a_subscriber_in_mid_turn_gets_the_text_so_far_of_each_reply(
             if getattr(event, "text", "") == "Gott, ":
                 break
         await raw_client.send_request("event.subscribe", {"sessions": [session]})
-        mark, so_far = [await next_event(raw_client) for _ in range(2)]
-        assert (mark["session"], mark["state"]) == (None, "processing")
+        caught_up, so_far = [await next_event(raw_client) for _ in range(2)]
+        assert (caught_up["session"], caught_up["state"]) == (None, "processing")
         assert (so_far["session"], so_far["turn"], so_far["text"], so_far["at"]) == (session, 1, "Grüß Gott, ", 0)
         gates[2].set()
         rest = [event for event in await events_until(raw_client, "done") if event["type"] == "text_delta"]
@@ -228,7 +228,7 @@ async def test_an_invalid_filter_is_refused(
     assert (await raw_client.call("daemon.ping"))["result"] == {}
 
 
-async def test_a_cancelled_subscription_ends_and_its_connection_lives(raw_client: RawClient) -> None:
+async def test_a_cancelled_subscription_ends_and_its_connection_stays_open(raw_client: RawClient) -> None:
     await raw_client.send_request("event.subscribe", id="watch")
     await events_until(raw_client, "state_changed")
     await raw_client.send({"jsonrpc": "2.0", "method": "rpc.cancel", "params": {"id": "watch"}})
@@ -252,22 +252,27 @@ async def test_the_typed_client_subscribes(client: AsyncClient) -> None:
         assert events.result == SubscribeResult(last_offset=events.result.last_offset, reason="end")
 
 
-async def test_daemon_events_are_streamed_with_neither_session_nor_seq(
+async def test_daemon_events_are_streamed_without_session_and_seq(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    home = Home(tmp_path_factory.mktemp("facts") / "home")
+    home = Home(tmp_path_factory.mktemp("daemon_events") / "home")
     with home.walrusd() as daemon:
-        async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
-            await line.send_request("event.subscribe")
-            await events_until(line, "state_changed")
+        async with open_raw_client(daemon.socket) as raw_client, open_raw_client(daemon.socket) as other:
+            await raw_client.send_request("event.subscribe")
+            await events_until(raw_client, "state_changed")
             home.write("agents/new.md", "You are new.")
             await other.call("daemon.reload")
-            fact = await next_event(line)
-            assert await replay(other, since=0) == [fact]
-            assert (fact["type"], fact["session"], fact["seq"], fact["turn"]) == ("config_reloaded", None, None, None)
+            daemon_event = await next_event(raw_client)
+            assert await replay(other, since=0) == [daemon_event]
+            assert (daemon_event["type"], daemon_event["session"], daemon_event["seq"], daemon_event["turn"]) == (
+                "config_reloaded",
+                None,
+                None,
+                None,
+            )
             assert await replay(other, since=0, agents=["walrus"]) == []
     with home.walrusd() as daemon:
-        async with connect(daemon.socket) as client, open_raw_client(daemon.socket) as line:
+        async with connect(daemon.socket) as client, open_raw_client(daemon.socket) as raw_client:
             await client.create(CreateParams(agent="walrus"))
-            events = await replay(line, since=0)
-            assert (events[0], event_types(events)) == (fact, ["config_reloaded", "session_created"])
+            events = await replay(raw_client, since=0)
+            assert (events[0], event_types(events)) == (daemon_event, ["config_reloaded", "session_created"])

@@ -1,4 +1,4 @@
-"""Many who watch everything, and one who never reads: nothing is lost, nobody waits, memory stays bounded."""
+"""Tests of many global subscribers, and of one that never reads: no event is lost, memory is bounded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def own_daemon(tmp_path: Path) -> Iterator[WalrusdProcess]:
 
 
 class EventCollector:
-    """What the events of each session make together."""
+    """Collects the types of logged events and the streamed text of each session."""
 
     def __init__(self) -> None:
         self.logged_types: dict[int | None, list[type]] = {}
@@ -41,8 +41,8 @@ class EventCollector:
                 self.logged_types.setdefault(event.session, []).append(type(event))
 
 
-async def test_of_two_hundred_streaming_turns_at_once_no_event_is_lost(own_daemon: WalrusdProcess) -> None:
-    everything, streams = EventCollector(), EventCollector()
+async def test_no_event_of_two_hundred_concurrent_streaming_turns_is_lost(own_daemon: WalrusdProcess) -> None:
+    subscribed, streams = EventCollector(), EventCollector()
 
     async def stream(client: AsyncClient, session: int) -> None:
         async with client.stream(SendParams(session=session, content=LONG_TEXT)) as turn:
@@ -56,12 +56,12 @@ async def test_of_two_hundred_streaming_turns_at_once_no_event_is_lost(own_daemo
             async with client.subscribe(SubscribeParams(since=0, sessions=tuple(sessions))) as events:
                 for session in sessions:
                     nursery.start_soon(stream, client, session)
-                await everything.collect(events)
+                await subscribed.collect(events)
             assert events.result.reason == "closed"
     turn = [UserMessage, AssistantMessage, Done]
     assert streams.logged_types == dict.fromkeys(sessions, turn)
-    assert [facts[:4] for facts in everything.logged_types.values()] == [[SessionCreated, *turn]] * TURNS
-    assert streams.texts == everything.texts == dict.fromkeys(sessions, LONG_TEXT)
+    assert [types[:4] for types in subscribed.logged_types.values()] == [[SessionCreated, *turn]] * TURNS
+    assert streams.texts == subscribed.texts == dict.fromkeys(sessions, LONG_TEXT)
 
 
 async def rss_after_pings(client: AsyncClient) -> int:
@@ -74,39 +74,39 @@ async def rss_after_pings(client: AsyncClient) -> int:
 async def test_a_hundred_subscriptions_that_are_never_read_cost_one_outbox(
     own_daemon: WalrusdProcess, since: int | None
 ) -> None:
-    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as deaf:
+    async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as not_reading:
         session = (await client.create(CreateParams(agent="walrus"))).session
         sent = SendParams(session=session, content="x" * MIB)
         for _ in range(12):
             await client.send(sent)
         before = await rss_after_pings(client)
-        await deaf.send(*(request("event.subscribe", {"since": since}, number) for number in range(100)))
+        await not_reading.send(*(request("event.subscribe", {"since": since}, number) for number in range(100)))
         for _ in range(12):
             assert (await client.send(sent)).stop_reason == "text_response"
         assert await rss_after_pings(client) - before < 64 * MIB
 
 
 async def test_four_hundred_global_subscribers_get_every_event(own_daemon: WalrusdProcess) -> None:
-    """More than are woken at once: they are told in parts, and miss nothing by it."""
-    told = 0
+    """There are more subscribers than one batch wakes."""
+    finished = 0
 
-    async def watch(client: AsyncClient, ready: trio.Semaphore) -> None:
-        nonlocal told
+    async def subscribe(client: AsyncClient, ready: trio.Semaphore) -> None:
+        nonlocal finished
         async with client.subscribe(SubscribeParams(types=("user_message", "done"))) as events:
             await anext(events)
             ready.release()
-            seen = [type(await anext(events)) for _ in range(20)]
-        assert seen == [UserMessage, Done] * 10
-        told += 1
+            types = [type(await anext(events)) for _ in range(20)]
+        assert types == [UserMessage, Done] * 10
+        finished += 1
 
     with trio.fail_after(MAX_WAIT_S):
         async with connect(own_daemon.socket) as client, trio.open_nursery() as nursery:
             ready = trio.Semaphore(0)
             for _ in range(400):
-                nursery.start_soon(watch, client, ready)
+                nursery.start_soon(subscribe, client, ready)
             for _ in range(400):
                 await ready.acquire()
             session = (await client.create(CreateParams(agent="walrus"))).session
             for _ in range(10):
                 await client.send(SendParams(session=session, content="hi"))
-    assert told == 400
+    assert finished == 400

@@ -1,1 +1,1 @@
-"""The socket: connections, requests and their handlers."""
+"""The daemon's socket: its listener, connections, requests and handlers."""

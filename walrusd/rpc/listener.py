@@ -1,8 +1,8 @@
 """The socket that clients connect to, and the lock that makes this walrusd the only one of its home.
 
-Start: `hold_home`, then whatever needs the home, then `listening`. Both undo themselves on the way out. Nothing is
-ever removed that is not provably ours: a socket that nobody answers, or the very one that was bound here. One that was
-inherited belongs to who made it, and outlives us.
+A start calls `lock_home`, then whatever needs the home, then `open_listener`; both clean up when they are left. Only
+two sockets are ever removed: a dead one that refuses connections, and the one that was bound here. An inherited socket
+belongs to the process that made it, and is left in place.
 """
 
 import errno
@@ -26,15 +26,15 @@ from walrusd.host.socket_activation import ListeningSocket
 log = structlog.get_logger("walrusd")
 
 BACKLOG = 1024
-"""Connections that wait to be accepted: five hundred clients may come at once."""
+"""Maximum connections that wait to be accepted: five hundred clients may connect at once."""
 FOLDER_LOCK_TIMEOUT_S = 5.0
-"""For another walrusd that binds in the same folder at this moment; it needs microseconds."""
+"""Maximum seconds to wait for another walrusd that binds in the same folder; it needs microseconds."""
 HOME_LOCK_RETRY_S = 0.1
-"""For who only looks whether the home is held, as `walrusctl service` does: that takes microseconds, too."""
+"""Seconds until the home lock is tried again: programs that only probe it (`walrusctl service`) hold it briefly."""
 
 
 class AlreadyRunning(Exception):
-    """Another walrusd has this home. `pid` and `socket` are None where it has not written them yet."""
+    """Another walrusd uses this home. `pid` and `socket` are None if it has not written them yet."""
 
     def __init__(self, home: Path, pid: int | None, socket: str | None) -> None:
         super().__init__(
@@ -42,12 +42,13 @@ class AlreadyRunning(Exception):
         )
         self.pid = pid
         self.socket = socket
-        self.hint = "Talk to it with walrusctl, or stop it first; a second one needs a --home of its own."
+        self.hint = "Use it with walrusctl, or stop it first. To run a second one, give it another --home."
 
 
 class ListenerSetupFailed(Exception):
-    """The home or the socket cannot be used. `hint` tells a person what to do; `passing` is true where it is not for
-    a wrong place, but for the state of the machine: another start may go well.
+    """The home or the socket cannot be used; `hint` states what to do.
+
+    `transient` is true if the cause is the state of the machine and not the path: another start may succeed.
     """
 
     def __init__(self, message: str, hint: str, *, transient: bool = False) -> None:
@@ -58,12 +59,12 @@ class ListenerSetupFailed(Exception):
 
 @contextmanager
 def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
-    """Be the only walrusd on `home`, until the end of this context or of the process, however it ends.
+    """Holds the exclusive lock on `home` until the block or the process ends, however it ends.
 
-    The lock is empty after this context: one that is free and written is of a walrusd that was killed, or lost its
-    machine, and the log is told of it.
+    Leaving the block empties the lock file. A lock file that is free but not empty was left by a walrusd that was
+    killed, or whose machine went down; that is logged as a warning.
 
-    Raises AlreadyRunning and ListenerRefused.
+    Raises AlreadyRunning and ListenerSetupFailed.
     """
     check_folder(home)
     path = home / "walrusd.lock"
@@ -73,18 +74,17 @@ def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
         raise _setup_failure(f"the lock {path} cannot be opened", error) from error
     try:
         _acquire_home_lock(lock, home)
-        if (before := os.pread(lock, 4096, 0).partition(b"\n")[0]).isdigit():
-            told = f"the walrusd before this one (pid {before.decode()}) ended without stopping"
-            log.warning(told)
+        if (previous_pid := os.pread(lock, 4096, 0).partition(b"\n")[0]).isdigit():
+            log.warning("previous_run_not_stopped", previous_pid=int(previous_pid))
         try:
-            # Written before it is cut to size: whoever looks never finds it empty.
+            # Written before it is truncated: a reader never finds it empty.
             os.truncate(lock, os.pwrite(lock, os.fsencode(f"{os.getpid()}\n{socket_path}\n"), 0))
         except OSError as error:
             raise _setup_failure(f"the lock {path} cannot be written", error) from error
         try:
             yield
         finally:
-            with suppress(OSError):  # a next start that is told too much is no harm
+            with suppress(OSError):  # if it fails, the next start only logs a needless warning
                 os.truncate(lock, 0)
     finally:
         os.close(lock)
@@ -92,7 +92,9 @@ def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
 
 def _acquire_home_lock(lock_fd: int, home: Path) -> None:
     if not stat.S_ISREG(os.fstat(lock_fd).st_mode):
-        raise ListenerSetupFailed(f"walrusd.lock in {home} is no regular file", "Move it away; walrusd makes its own.")
+        raise ListenerSetupFailed(
+            f"walrusd.lock in {home} is not a regular file", "Move it away; walrusd creates a new one."
+        )
     try:
         _try_lock(lock_fd)
     except BlockingIOError:
@@ -101,7 +103,7 @@ def _acquire_home_lock(lock_fd: int, home: Path) -> None:
 
 
 def _try_lock(lock_fd: int) -> None:
-    """Raises BlockingIOError where it is held, and not for a moment only."""
+    """Takes the lock, with one retry. Raises BlockingIOError if it is still held."""
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -110,26 +112,28 @@ def _try_lock(lock_fd: int) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ListenerRefused for a folder in which others could put or swap files, or we could not."""
+    """Raises ListenerSetupFailed if other users could write to the folder, or walrusd could not."""
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise _setup_failure(f"the folder {folder} cannot be used", error) from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise ListenerSetupFailed(f"{folder} is no folder", "Move it away, or name another with --home or --socket.")
-    if found.st_uid not in {os.geteuid(), 0}:
+    if not stat.S_ISDIR(status.st_mode):
         raise ListenerSetupFailed(
-            f"the folder {folder} belongs to another user (uid {found.st_uid})",
-            "Run walrusd as its owner, or name another with --home or --socket.",
+            f"{folder} is not a folder", "Move it away, or choose another with --home or --socket."
         )
-    if found.st_mode & 0o022:
+    if status.st_uid not in {os.geteuid(), 0}:
         raise ListenerSetupFailed(
-            f"the folder {folder} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
-            f"Close it: chmod go-w {folder}",
+            f"the folder {folder} belongs to another user (uid {status.st_uid})",
+            "Run walrusd as its owner, or choose another with --home or --socket.",
+        )
+    if status.st_mode & 0o022:
+        raise ListenerSetupFailed(
+            f"the folder {folder} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"Remove their permission: chmod go-w {folder}",
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ListenerSetupFailed(
-            f"the folder {folder} cannot be written", f"Open it for yourself: chmod u+rwx {folder}"
+            f"the folder {folder} cannot be written", f"Give yourself permission: chmod u+rwx {folder}"
         )
 
 
@@ -137,10 +141,10 @@ def check_folder(folder: Path) -> None:
 async def open_listener(
     path: Path, inherited_socket: ListeningSocket | None = None
 ) -> AsyncIterator[trio.SocketListener]:
-    """A listener bound to `path`, which is unlinked at the end if it is still ours. Raises ListenerRefused.
+    """Yields a listener bound to `path`, which is unlinked at the end if it is still ours.
 
-    Only for one who holds its home. A socket file that nobody answers is taken over. One that was `inherited` is
-    listened on as it is, and left to who made it.
+    The caller must hold the lock of its home. A dead socket file is replaced. An inherited socket is used as it is,
+    and is not removed. Raises ListenerSetupFailed.
     """
     if inherited_socket:
         with inherited_socket:
@@ -148,28 +152,28 @@ async def open_listener(
             yield trio.SocketListener(trio.socket.from_stdlib_socket(inherited_socket))
         return
     _prepare_socket_path(path)
-    with ExitStack() as held:
-        bound = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    with ExitStack() as stack:
+        bound = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         async with _lock_folder(path.parent):
             _remove_dead_socket(path)
             _bind_and_listen(bound, path)
-            held.callback(_unlink_bound_socket, path, os.open(path, os.O_PATH | os.O_NOFOLLOW))
+            stack.callback(_unlink_bound_socket, path, os.open(path, os.O_PATH | os.O_NOFOLLOW))
         yield trio.SocketListener(trio.socket.from_stdlib_socket(bound))
 
 
 def _warn_if_unreachable(inherited_socket: ListeningSocket, path: Path) -> None:
-    """Say so where clients will not find what walrusd listens on: it is of no use, but somebody may know better."""
-    at = inherited_socket.getsockname()
+    """Logs a warning if the inherited socket is not at the path where clients look for it."""
+    address = inherited_socket.getsockname()
     try:
-        found = os.path.samefile(at, path)
-    except (OSError, ValueError):  # there is no such file, and an abstract address is the name of none
-        found = False
-    if not found:
+        reachable = os.path.samefile(address, path)
+    except (OSError, ValueError):  # the file does not exist, or the address is abstract and names no file
+        reachable = False
+    if not reachable:
         log.warning(
-            "clients will not find the socket that systemd handed over",
-            handed_over=os.fsdecode(at),
-            looked_for=str(path),
-            hint="`walrusctl service install` writes the units anew; restart walrusd.socket then.",
+            "inherited_socket_unreachable",
+            inherited=os.fsdecode(address),
+            expected=str(path),
+            hint="Clients look for another socket. Run `walrusctl service install`, then restart walrusd.socket.",
         )
 
 
@@ -178,28 +182,28 @@ def _prepare_socket_path(path: Path) -> None:
     if size > SOCKET_PATH_LIMIT:
         raise ListenerSetupFailed(
             f"the socket's path is too long ({size} bytes, at most {SOCKET_PATH_LIMIT}): {path}",
-            "Name a shorter one with --socket or WALRUS_SOCKET.",
+            "Choose a shorter one with --socket or WALRUS_SOCKET.",
         )
-    with suppress(OSError):  # what is wrong with it is told by the check that follows
+    with suppress(OSError):  # the check that follows reports what is wrong
         path.parent.mkdir(mode=0o700)
     check_folder(path.parent)
 
 
 @asynccontextmanager
 async def _lock_folder(folder: Path) -> AsyncIterator[None]:
-    """Keep other walrusds, of other homes, from judging and binding a socket in `folder` at the same time."""
+    """Locks `folder`, so that no walrusd of another home checks or binds a socket in it at the same time."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with trio.move_on_after(FOLDER_LOCK_TIMEOUT_S) as waited:
+        with trio.move_on_after(FOLDER_LOCK_TIMEOUT_S) as deadline:
             while True:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     await trio.sleep(0.01)
-        if waited.cancelled_caught:
+        if deadline.cancelled_caught:
             raise ListenerSetupFailed(
-                f"another program keeps the folder {folder} locked", "Name another socket with --socket."
+                f"another program keeps the folder {folder} locked", "Choose another socket with --socket."
             )
         yield
     finally:
@@ -207,32 +211,35 @@ async def _lock_folder(folder: Path) -> AsyncIterator[None]:
 
 
 def _remove_dead_socket(path: Path) -> None:
-    """Remove a dead socket of ours. Raises ListenerRefused for anything else that is there."""
+    """Removes a dead socket of this user. Raises ListenerSetupFailed if anything else is at the path."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise ListenerSetupFailed(f"{path} is there and is no socket", "Move it away, or name another with --socket.")
-    if found.st_uid != os.geteuid():
+    if not stat.S_ISSOCK(status.st_mode):
         raise ListenerSetupFailed(
-            f"the socket {path} belongs to another user (uid {found.st_uid})", "Name another with --socket."
+            f"{path} exists and is not a socket", "Move it away, or choose another path with --socket."
+        )
+    if status.st_uid != os.geteuid():
+        raise ListenerSetupFailed(
+            f"the socket {path} belongs to another user (uid {status.st_uid})", "Choose another with --socket."
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0)  # a full backlog answers EAGAIN at once
-        answer = probe.connect_ex(os.fspath(path))
-        if answer == errno.ECONNREFUSED:
+        error = probe.connect_ex(os.fspath(path))
+        if error == errno.ECONNREFUSED:
             path.unlink()
             return
-        who = f"pid {read_peer_credentials(probe).pid}" if answer == 0 else os.strerror(answer)
+        detail = f"pid {read_peer_credentials(probe).pid}" if error == 0 else os.strerror(error)
     raise ListenerSetupFailed(
-        f"another program listens on {path} ({who})", "Stop it, or name another socket with --socket or WALRUS_SOCKET."
+        f"another program listens on {path} ({detail})",
+        "Stop it, or choose another socket with --socket or WALRUS_SOCKET.",
     )
 
 
 def _bind_and_listen(unbound: socket.socket, path: Path) -> None:
-    # Linux gives the file the mode of the unbound socket: private from its first moment, with no change of the
-    # umask, which is the whole process's.
+    # Linux gives the file the mode of the unbound socket. So it is private from the start, without a change of the
+    # umask, which would affect the whole process.
     os.fchmod(unbound.fileno(), 0o600)
     try:
         unbound.bind(os.fspath(path))
@@ -242,7 +249,7 @@ def _bind_and_listen(unbound: socket.socket, path: Path) -> None:
 
 
 def _unlink_bound_socket(path: Path, bound_fd: int) -> None:
-    """Remove the socket file if it is the one that `ours` keeps open: its inode cannot have been given away since."""
+    """Removes the socket file if it is the one that `bound_fd` keeps open; an open inode is not reused."""
     folder = -1
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -250,7 +257,7 @@ def _unlink_bound_socket(path: Path, bound_fd: int) -> None:
         if os.path.samestat(path.lstat(), os.fstat(bound_fd)):
             path.unlink()
     except OSError:
-        pass  # gone, or another walrusd is binding here: a dead socket is in nobody's way, the next start removes it
+        pass  # the file is missing, or another walrusd is binding here: the next start removes a dead socket
     finally:
         os.close(bound_fd)
         if folder >= 0:
@@ -258,8 +265,9 @@ def _unlink_bound_socket(path: Path, bound_fd: int) -> None:
 
 
 def remove_own_socket(path: Path) -> None:
-    """Remove the socket file before a sudden end, if this process is who listens on it: one that was inherited has
-    the process that made it as its other side.
+    """Removes the socket file before a forced exit, if this process listens on it.
+
+    The peer of an inherited socket is the process that made it, so that one is left in place.
     """
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0)
@@ -268,7 +276,7 @@ def remove_own_socket(path: Path) -> None:
             path.unlink()
 
 
-def _setup_failure(what: str, error: OSError) -> ListenerSetupFailed:
-    mend = hint_for_oserror(error)
-    hint = mend or "Name another place with --home or --socket, or free this one for your user."
-    return ListenerSetupFailed(f"{what}: {error.strerror}", hint, transient=bool(mend))
+def _setup_failure(message: str, error: OSError) -> ListenerSetupFailed:
+    machine_hint = hint_for_oserror(error)
+    hint = machine_hint or "Choose another path with --home or --socket, or make this one usable for your user."
+    return ListenerSetupFailed(f"{message}: {error.strerror}", hint, transient=bool(machine_hint))

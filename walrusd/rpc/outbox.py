@@ -1,4 +1,4 @@
-"""What goes out on one connection: a bounded queue of frames with one flusher, joined into as few sends as can be."""
+"""The outgoing queue of one connection: bounded, with one flusher that joins frames into few sends."""
 
 import os
 import time
@@ -9,21 +9,25 @@ from contextlib import suppress
 import trio
 
 MAX_FRAMES = 1024
+"""Maximum frames of an outbox that is not full."""
 MAX_BYTES = 8 * 1024 * 1024
-"""Whichever comes first makes an outbox full; an empty one takes a message of any legal size."""
+"""Maximum bytes of an outbox that is not full; an empty one takes a message of any legal size."""
 MAX_SEND_BYTES = 256 * 1024
-"""Bytes joined for one send: more than a socket's buffer takes, so joining more would only copy."""
+"""Maximum bytes joined for one send: more than a socket's buffer takes, so joining more would only copy."""
 COALESCE_WINDOW_S = 0.0001
-"""Frames this near to each other are sent together: a send costs more than a place in the queue."""
+"""Seconds between frames below which they are queued and sent together: a send costs more than queueing."""
 
 
 class Outbox:
-    """Frames in the order they were put. Whoever puts waits for `room` first; a reply that is ready may just be put."""
+    """A queue of frames, sent in order.
+
+    Callers await `wait_capacity` before `enqueue`; a response that is ready may be queued without.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.paging_lock = trio.Lock()
-        """Held by the request that has a page of the log to send."""
+        """Held by the request that is reading and sending a page of the log."""
         self._frames: deque[bytes | memoryview] = deque()
         self._bytes = 0
         self._last_frame_at = 0.0
@@ -31,13 +35,13 @@ class Outbox:
         self._blocked = trio.Event()
 
     def try_send_direct(self, frame: bytes) -> bool:
-        """Send a frame past the queue; False, and nothing is sent, where frames come so fast that joining them pays."""
+        """Sends a frame at once; returns False without sending if frames come so fast that joining pays."""
         now = time.perf_counter()
-        passed, self._last_frame_at = self._last_frame_at, now
-        if self._frames or now - passed < COALESCE_WINDOW_S:
+        previous, self._last_frame_at = self._last_frame_at, now
+        if self._frames or now - previous < COALESCE_WINDOW_S:
             return False
         self.enqueue(frame)
-        with suppress(trio.BrokenResourceError):  # whoever reads the connection meets it too
+        with suppress(trio.BrokenResourceError):  # the reader of the connection gets the same error
             self.flush_now()
         return True
 
@@ -46,12 +50,12 @@ class Outbox:
         return len(self._frames) >= MAX_FRAMES or self._bytes >= MAX_BYTES
 
     async def wait_capacity(self) -> None:
-        """Wait until there is room. The peer decides how long: nothing but its own requests waits here.
+        """Waits until the outbox is not full. A slow peer delays only its own requests.
 
-        Raises trio.BrokenResourceError where the peer is gone.
+        Raises trio.BrokenResourceError if the peer has disconnected.
         """
         if self.is_full:
-            self.flush_now()  # what was only put would wait for ever
+            self.flush_now()  # frames that were only queued would never be sent
         while self.is_full:
             await self._drained.park()
 
@@ -60,9 +64,9 @@ class Outbox:
         self._bytes += len(frame)
 
     def flush_now(self) -> None:
-        """Send what the socket takes now, without waiting; the flusher sends the rest.
+        """Sends as much as the socket takes now, without waiting; the flusher sends the rest.
 
-        Raises trio.BrokenResourceError where the peer is gone.
+        Raises trio.BrokenResourceError if the peer has disconnected.
         """
         while self._frames:
             data = self._join_frames()
@@ -70,19 +74,19 @@ class Outbox:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
                 sent = 0
-            except OSError as gone:
-                raise trio.BrokenResourceError("the peer is gone") from gone
+            except OSError as error:
+                raise trio.BrokenResourceError("the peer has disconnected") from error
             self._bytes -= sent
             if sent < len(data):
-                self._frames.appendleft(memoryview(data)[sent:])  # a large frame's rest is not copied at each send
+                self._frames.appendleft(memoryview(data)[sent:])  # the rest of a large frame is not copied at each send
                 self._blocked.set()
                 return
         self._drained.unpark_all()
 
     async def run_flusher(self, on_all_sent: Callable[[], object]) -> None:
-        """Send what `push` could not, until cancelled, and tell when nothing is left.
+        """Sends what `flush_now` could not, until cancelled; calls `on_all_sent` when the queue is empty.
 
-        Raises trio.BrokenResourceError where the peer is gone.
+        Raises trio.BrokenResourceError if the peer has disconnected.
         """
         while True:
             await self._blocked.wait()
@@ -94,7 +98,7 @@ class Outbox:
 
     @property
     def has_pending(self) -> bool:
-        """Whether something is not sent yet."""
+        """Returns whether frames are waiting to be sent."""
         return bool(self._frames)
 
     def _join_frames(self) -> bytes | memoryview:

@@ -1,4 +1,4 @@
-"""One request on its way to its handler: what the handler may use."""
+"""The context of a request: the services that its handler may use, and methods to send events."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -25,16 +25,16 @@ from walrusd.schedule.scheduler import Scheduler
 
 
 class DaemonServices(Struct, frozen=True, kw_only=True):
-    """What all handlers share: the runtime, and what the daemon knows of itself."""
+    """The services and daemon-wide values that all handlers share."""
 
     runtime: Runtime
     importer: Importer
     config: Callable[[], Config]
-    """What is in force."""
+    """Returns the configuration in force."""
     version: str
     socket: str
     uptime_s: Callable[[], float]
-    """Seconds since the daemon was ready to serve."""
+    """Returns the seconds since the daemon was ready to serve."""
     metrics: Metrics
     provider_statuses: Callable[[], tuple[ProviderStatus, ...]]
     connection_count: Callable[[], int]
@@ -44,31 +44,31 @@ class DaemonServices(Struct, frozen=True, kw_only=True):
     """Raises Problem."""
     retention: RetentionCollector
     request_stop: Callable[[], None]
-    """Ask the daemon to stop, as a signal would."""
+    """Asks the daemon to stop, like a signal."""
 
     async def read_gauges(self) -> Gauges:
-        """Raises StorageFailed."""
+        """Measures the current values of all gauges. Raises StorageFailed."""
         runtime, sizes = self.runtime, self.runtime.log.file_sizes()
         sessions_open = await runtime.log.open_session_count()
-        used = await trio.to_thread.run_sync(read_process_stats)
+        process = await trio.to_thread.run_sync(read_process_stats)
         return Gauges(
             uptime_s=self.uptime_s(),
             sessions_open=sessions_open,
             sessions_live=len(runtime.session_cache),
             sessions_running=runtime.running_turns,
             connections=self.connection_count(),
-            rss_bytes=used.rss_bytes,
-            fds=used.fds,
+            rss_bytes=process.rss_bytes,
+            fds=process.fds,
             tasks=trio.lowlevel.current_statistics().tasks_living,
-            threads=used.threads,
-            children=used.children,
+            threads=process.threads,
+            children=process.children,
             db_bytes=sizes.db_bytes,
             wal_bytes=sizes.wal_bytes,
         )
 
 
 class RequestContext(Struct, frozen=True):
-    """A request's id and the way back to who asked."""
+    """One request: its id, the services, and the outbox of its connection."""
 
     id: RequestId
     services: DaemonServices
@@ -78,7 +78,7 @@ class RequestContext(Struct, frozen=True):
 
     @asynccontextmanager
     async def serialized(self) -> AsyncIterator[None]:
-        """Within: what must happen in the order in which the requests were sent, and no longer than that."""
+        """Runs its block after earlier requests for the same session or upload, and before later ones."""
         await self.order_ticket.wait_previous()
         try:
             yield
@@ -86,24 +86,24 @@ class RequestContext(Struct, frozen=True):
             self.order_ticket.release()
 
     async def forward_events(self, subscription: Subscription, is_wanted: Callable[[StreamItem], bool]) -> bool:
-        """Send what a reader has next, as far as it is wanted; False when it was ended and has nothing left.
+        """Sends the next wanted items of a subscription; returns False if it was ended and has nothing left.
 
-        A page of the log is read only when the one before it is on its way, whichever request of the connection it
-        was for: else a thousand attachments that nobody reads would hold a page each.
+        A page of the log is read only when the previous page of the connection has been queued, for whichever request.
+        Otherwise a thousand attachments that the client does not read would hold a page each.
         """
         subscription.try_send_direct = partial(self._send_direct, is_wanted)
         async with self.outbox.paging_lock if subscription.has_pending else nullcontext():
             items = await subscription.next_batch()
-            subscription.try_send_direct = None  # what is said while these wait for room comes behind them
+            subscription.try_send_direct = None  # live events that come while these wait must come after them
             await self._enqueue_events([item for item in items if is_wanted(item)])
         return bool(items)
 
     def _send_direct(self, is_wanted: Callable[[StreamItem], bool], live_event: LiveEvent) -> bool:
-        """A token on its way, past the task that would be woken for it: a third of what the daemon does for one."""
+        """Sends a live event without waking the subscriber's task: that saves a third of the work for a token."""
         return not is_wanted(live_event) or self.outbox.try_send_direct(encode_event(self.id, live_event.wire))
 
     async def _enqueue_events(self, items: Sequence[StreamItem]) -> None:
-        """Events, in order, each when there is room for it."""
+        """Queues events in order, each when the outbox has capacity, and flushes them."""
         for item in items:
             if self.outbox.is_full:
                 await self.outbox.wait_capacity()
@@ -116,7 +116,7 @@ class RequestContext(Struct, frozen=True):
         self.outbox.flush_now()
 
     async def send_chunk(self, data: str) -> None:
-        """The next piece of a document, when there is room for it."""
+        """Sends the next piece of a document when the outbox has capacity."""
         await self.outbox.wait_capacity()
         self.outbox.enqueue(encode_chunk(self.id, data))
         self.outbox.flush_now()

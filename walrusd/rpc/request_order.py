@@ -1,4 +1,4 @@
-"""The order in which requests take effect: trio's tasks have none of their own."""
+"""Keeps the order in which requests of a connection take effect, since trio's tasks have none."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ import trio
 
 
 class OrderTicket:
-    """A request's place behind those of its connection that are for the same session and were sent before it."""
+    """The place of a request in the order of its connection's requests for the same session or upload."""
 
     __slots__ = ("previous", "released")
 
@@ -15,19 +15,19 @@ class OrderTicket:
         self.released = trio.Event()
 
     async def wait_previous(self) -> None:
-        """Wait until all before it have left: one that was cancelled may have, from behind others that have not."""
+        """Waits until all earlier tickets are released; a cancelled request may release its own out of order."""
         while self.previous:
             await self.previous.released.wait()
             self.previous = self.previous.previous
 
     def release(self) -> None:
-        """What has to happen in order has happened, or never will."""
+        """Lets later requests go on: the ordered part of this one is done, or will not happen."""
         self.released.set()
 
     @property
     def is_blocking(self) -> bool:
-        """Whether one that comes behind it would have to wait."""
-        place: OrderTicket | None = self
-        while place and place.released.is_set():
-            place = place.previous
-        return place is not None
+        """Returns whether a later request would have to wait."""
+        ticket: OrderTicket | None = self
+        while ticket and ticket.released.is_set():
+            ticket = ticket.previous
+        return ticket is not None

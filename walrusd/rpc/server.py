@@ -1,4 +1,4 @@
-"""The server: a nursery a connection, requests side by side in it, cheap ones answered where they are read."""
+"""The RPC server: a nursery for each connection, a task for each request that may wait."""
 
 import os
 from collections.abc import Callable
@@ -24,23 +24,26 @@ from walrusd.store.contract import StorageFailed
 log = structlog.get_logger("walrusd.rpc")
 
 READ_BYTES = 64 * 1024
-"""Bytes read at once: some thousand small requests."""
+"""Maximum bytes read at once: some thousand small requests."""
 FRAME_TIMEOUT_S = 30.0
-"""How long the rest of a begun frame may take. A peer on this machine that takes longer has stopped in mid-frame."""
+"""Maximum seconds from the start of a frame to its end; a peer on this machine that takes longer is stuck."""
 FINAL_SEND_TIMEOUT_S = 2.0
-"""How long a peer is waited for to take its last answer."""
+"""Maximum seconds for a peer to take its last answer."""
 DRAIN_TIMEOUT_S = 0.2
-"""How long the requests whose turns have come to an end may take to say so; those that only watch have no end."""
+"""Maximum seconds to answer the requests whose turns have ended; subscriptions have no end, and are cancelled then."""
 MAX_IN_FLIGHT = 1024
-"""Requests of one connection under way; far more than a client that reads its answers ever has."""
+"""Maximum requests of one connection that run at once; a client that reads its answers has far fewer."""
 ALLOWED_FROM_TOOLS = frozenset({"daemon.ping", "daemon.hello"})
+"""The methods that processes started by walrusd's own tools may call."""
 
-CANCELLED = Problem("cancelled", "the request was cancelled", "Its turn, if it began one, goes on.")
+CANCELLED = Problem("cancelled", "the request was cancelled", "If it started a turn, the turn goes on.")
 SHUTTING_DOWN = Problem(
-    "shutting_down", "walrusd is stopping", "Ask again when it is back; nothing that was accepted is lost."
+    "shutting_down", "walrusd is stopping", "Try again when it is back. No accepted message is lost."
 )
 TOO_MANY_IN_FLIGHT = Problem(
-    "invalid_request", f"{MAX_IN_FLIGHT} requests of this connection are under way", "Await some of the answers first."
+    "invalid_request",
+    f"{MAX_IN_FLIGHT} requests of this connection are in progress",
+    "Wait for some of the answers first.",
 )
 SerializedParams = SessionParams | SendParams | CloseParams | ForkParams | RewindParams | CheckpointParams
 SERIALIZED_METHODS = frozenset(
@@ -55,14 +58,14 @@ SERIALIZED_METHODS = frozenset(
         "session.checkpoint",
     }
 )
-"""What one connection asks of one session takes effect in the order in which it was sent. Trio's tasks have none."""
+"""Methods whose requests for one session take effect in the order in which a connection sent them."""
 FROM_TOOL = Problem(
     "from_tool",
     "this process was started by walrusd's own tools",
-    "Only a person's own programs may steer the daemon: else a model could approve what it asks for.",
+    "Only programs that a person starts may control the daemon. Otherwise a model could approve its own requests.",
 )
 INCOMPLETE_FRAME = Problem(
-    "invalid_request", f"a frame was begun and not finished within {FRAME_TIMEOUT_S:.0f} s", "Send whole frames."
+    "invalid_request", f"a frame was not completed within {FRAME_TIMEOUT_S:.0f} s", "Send whole frames."
 )
 
 
@@ -80,27 +83,27 @@ class Server:
         return len(self._connections)
 
     async def drain_responses(self) -> None:
-        """Answer every request before the end: those whose turns have ended or been suspended first, then the rest."""
+        """Answers all requests before the stop: those whose turns have ended, then the rest with an error."""
         await self._wait_all_answered(timeout_s=DRAIN_TIMEOUT_S)
-        for serving in self._connections:
-            serving.cancel_all()
+        for connection in self._connections:
+            connection.cancel_all()
         await self._wait_all_answered(timeout_s=FINAL_SEND_TIMEOUT_S)
 
     async def _wait_all_answered(self, timeout_s: float) -> None:
         with trio.move_on_after(timeout_s):
-            while any(serving.has_pending for serving in self._connections):
+            while any(connection.has_pending for connection in self._connections):
                 await self._progress.park()
 
     async def serve(self, listener: trio.SocketListener) -> None:
-        """Accept for ever. Being out of descriptors is waited out by trio, 100 ms at a time, and logged."""
+        """Accepts connections until cancelled. If descriptors run out, trio logs it and retries every 100 ms."""
         await trio.serve_listeners(self._serve_connection, [listener])
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        """One guard a connection: what goes wrong on it ends it, and nothing else."""
+        """Serves one connection; an exception ends this connection and no other."""
         async with stream:
             peer = read_peer_credentials(stream.socket)
             if peer.uid not in {os.getuid(), 0}:
-                log.warning("connection refused", reason="another user's", uid=peer.uid)
+                log.warning("connection_refused", reason="another user", uid=peer.uid)
                 self._services.metrics.on_connection(rejection="another_user")
                 return
             outbox = Outbox(stream.socket.fileno())
@@ -110,25 +113,25 @@ class Server:
                 return
             self._services.metrics.on_connection()
             from_tool = is_descendant(peer.pid, os.getpid())
-            serving = _Connection(
+            connection = _Connection(
                 self._services, stream, outbox, from_tool=from_tool, on_answered=self._progress.unpark_all
             )
-            self._connections.add(serving)
+            self._connections.add(connection)
             try:
-                await serving.run()
+                await connection.run()
             except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the peer is gone; its turns go on
+                pass  # the peer has disconnected; its turns go on
             except* Exception:
-                log.exception("connection crashed", pid=peer.pid)
+                log.exception("connection_crashed", pid=peer.pid)
             finally:
-                self._connections.discard(serving)
+                self._connections.discard(connection)
                 self._progress.unpark_all()
 
     async def _reject_connection(self, outbox: Outbox) -> None:
         problem = Problem(
             "too_many_connections",
             f"{self._max_connections} connections are open",
-            "Close some, or raise [daemon] max_connections.",
+            "Close some of them, or raise [daemon] max_connections.",
             retry_after_ms=1000,
         )
         try:
@@ -139,7 +142,7 @@ class Server:
 
 
 class _Connection:
-    """One connection: its frames, its requests under way, its outbox."""
+    """One connection: its frames, its requests in progress and its outbox."""
 
     def __init__(
         self,
@@ -159,17 +162,17 @@ class _Connection:
         self._protocol = Connection(SERVER)
         self._in_flight: dict[RequestId, trio.CancelScope] = {}
         self._latest_tickets: dict[int | str, OrderTicket] = {}
-        """Of the last request for a session, and of the last part of an upload, by its name."""
+        """The ticket of the latest request for each session, and of the latest part of each upload, by name."""
         self._uploads = Uploads(services.config().home)
         self._frame_deadline = 0.0
-        """When the frame that has begun must have come."""
+        """Trio time at which the current frame must be complete; 0 between frames."""
 
     @property
     def has_pending(self) -> bool:
         return bool(self._in_flight) or self._outbox.has_pending
 
     def cancel_all(self) -> None:
-        """Cut off every request under way, and tell why."""
+        """Cancels every request in progress; each is answered with `shutting_down`."""
         self._cancel_problem = SHUTTING_DOWN
         for scope in self._in_flight.values():
             scope.cancel()
@@ -178,14 +181,17 @@ class _Connection:
         with self._uploads:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox.run_flusher, self._on_answered)
-                problem = await self._read_messages(nursery)
+                rejected = await self._read_messages(nursery)
                 nursery.cancel_scope.cancel()
-        if problem:
+        if rejected:
             with trio.move_on_after(FINAL_SEND_TIMEOUT_S):
-                await self._send_final_error(problem)
+                await self._send_final_error(rejected)
 
     async def _read_messages(self, nursery: trio.Nursery) -> RejectedRequest | None:
-        """Until the peer is gone, or says what cannot be read on from; the latter is its last answer."""
+        """Handles messages until the peer closes, or until an error after which the stream cannot be read.
+
+        Returns that error, which is the last answer, or None.
+        """
         while True:
             data = await self._receive()
             if data is None:
@@ -202,7 +208,7 @@ class _Connection:
             self._outbox.flush_now()
 
     async def _receive(self) -> bytes | None:
-        """What comes next, or None where a begun frame is not gone on with in time."""
+        """Returns the next bytes, or None if a frame is not completed in time."""
         if not self._protocol.in_frame:
             self._frame_deadline = 0.0
             return await self._stream.receive_some(READ_BYTES)
@@ -219,7 +225,7 @@ class _Connection:
                 if scope := self._in_flight.get(request):
                     scope.cancel()
             case RejectedRequest(request, problem):
-                log.info("request refused", error=problem.kind, message=problem.message)
+                log.info("request_rejected", error=problem.kind, message=problem.message)
                 self._services.metrics.on_invalid_request(problem.kind)
                 self._outbox.enqueue(encode_error(request, problem))
 
@@ -229,18 +235,18 @@ class _Connection:
             self._log_request(request, problem.kind)
             self._enqueue_response(request, encode_error(request.id, problem))
             return
-        inline = SYNC_HANDLERS.get(request.method)
-        if inline is None:
+        handler = SYNC_HANDLERS.get(request.method)
+        if handler is None:
             self._in_flight[request.id] = trio.CancelScope()
             nursery.start_soon(self._run_request, request, self._make_context(request))
             return
         try:
-            outcome: Struct | Problem = inline(self._services, request.params)
-        except Problem as refused:
-            outcome = refused
-        answer, kind = _encode_response(request.id, outcome)
+            outcome: Struct | Problem = handler(self._services, request.params)
+        except Problem as error:
+            outcome = error
+        frame, kind = _encode_response(request.id, outcome)
         self._log_request(request, kind)
-        self._enqueue_response(request, answer)
+        self._enqueue_response(request, frame)
 
     def _check_request(self, request: Request) -> Problem | None:
         if self._from_tool and request.method not in ALLOWED_FROM_TOOLS:
@@ -250,44 +256,45 @@ class _Connection:
         return None
 
     def _make_context(self, request: Request) -> RequestContext:
-        """Made where the request is read: its place in the order is that of its bytes."""
-        place, params = OrderTicket(), request.params
+        """Makes the context when the request is read, so that its order ticket follows the order of the bytes."""
+        ticket, params = OrderTicket(), request.params
         if request.method in SERIALIZED_METHODS and isinstance(params, SerializedParams):
-            place = self._latest_tickets[params.session] = OrderTicket(self._latest_tickets.get(params.session))
+            ticket = self._latest_tickets[params.session] = OrderTicket(self._latest_tickets.get(params.session))
         elif isinstance(params, ImportParams):
-            place = self._latest_tickets[params.upload] = OrderTicket(self._latest_tickets.get(params.upload))
-        return RequestContext(request.id, self._services, self._outbox, self._uploads, place)
+            ticket = self._latest_tickets[params.upload] = OrderTicket(self._latest_tickets.get(params.upload))
+        return RequestContext(request.id, self._services, self._outbox, self._uploads, ticket)
 
     async def _run_request(self, request: Request, context: RequestContext) -> None:
-        """A request that waits, in a task of its own."""
+        """Runs and answers a request in a task of its own."""
         began = trio.current_time()
         outcome = await self._run_handler(request, context)
         context.order_ticket.release()
-        self._latest_tickets = {session: place for session, place in self._latest_tickets.items() if place.is_blocking}
-        await (
-            self._outbox.wait_capacity()
-        )  # encoded only then: a thousand answers that nobody reads are a thousand references
-        answer, kind = _encode_response(request.id, outcome)
-        self._enqueue_response(request, answer)
+        self._latest_tickets = {key: ticket for key, ticket in self._latest_tickets.items() if ticket.is_blocking}
+        # Encoded only when there is capacity: a thousand answers that the client does not read stay references.
+        await self._outbox.wait_capacity()
+        frame, kind = _encode_response(request.id, outcome)
+        self._enqueue_response(request, frame)
         self._outbox.flush_now()
         self._on_answered()
         self._log_request(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
 
     async def _run_handler(self, request: Request, context: RequestContext) -> Struct | Problem:
-        """What is answered. The guard that turns a bug into an answer."""
+        """Returns the handler's result or Problem; a storage failure, cancellation or bug becomes a Problem."""
         try:
             with self._in_flight[request.id]:
                 return await ASYNC_HANDLERS[request.method](context, request.params)
             return self._cancel_problem
-        except Problem as refused:
-            return refused
+        except Problem as problem:
+            return problem
         except StorageFailed as failure:
             return Problem(failure.kind, str(failure), failure.hint)
         except trio.BrokenResourceError:
             raise
         except Exception:
-            log.exception("request crashed", method=request.method)
-            return Problem("bug", "walrusd met a bug in this request", "The daemon's log has the details.")
+            log.exception("request_crashed", method=request.method)
+            return Problem(
+                "bug", "this request failed because of a bug in walrusd", "The daemon's log has the details."
+            )
 
     def _enqueue_response(self, request: Request, frame: bytes) -> None:
         self._in_flight.pop(request.id, None)
@@ -295,13 +302,13 @@ class _Connection:
         self._outbox.enqueue(frame)
 
     def _log_request(self, request: Request, error: str | None, *, ms: float = 0.0) -> None:
-        """Count a request, and say its canonical line. What keeps a connection alive is only seen at debug."""
+        """Counts a request and logs its line; pings and hellos are logged at debug level."""
         self._services.metrics.on_request(request.method, error)
-        say = log.debug if request.method in ALLOWED_FROM_TOOLS else log.info
-        say("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
+        write = log.debug if request.method in ALLOWED_FROM_TOOLS else log.info
+        write("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
 
-    async def _send_final_error(self, refusal: RejectedRequest) -> None:
-        self._outbox.enqueue(encode_error(refusal.id, refusal.problem))
+    async def _send_final_error(self, rejected: RejectedRequest) -> None:
+        self._outbox.enqueue(encode_error(rejected.id, rejected.problem))
         while True:
             self._outbox.flush_now()
             if not self._outbox.has_pending:
@@ -310,7 +317,7 @@ class _Connection:
 
 
 def _encode_response(request: RequestId, outcome: Struct | Problem) -> tuple[bytes, str | None]:
-    """The answer as bytes, and the kind of its error; a result that fits into no frame is an error too."""
+    """Returns the response as bytes and the kind of its error; a result too large for a frame is an error."""
     try:
         if not isinstance(outcome, Problem):
             return encode_result(request, outcome), None

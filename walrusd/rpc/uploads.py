@@ -1,4 +1,4 @@
-"""Documents on their way in: what one connection has sent of them so far, spooled, and gone with it."""
+"""Documents that a connection is uploading; they are spooled, and dropped when the connection ends."""
 
 import errno
 import tempfile
@@ -15,22 +15,25 @@ from walrus_protocol.wire import MAX_DOCUMENT
 from walrusd.store.contract import StorageFailed, StorageFull
 
 MAX_UPLOADS = 4
-"""Of one connection at a time: each may take a quarter of a GiB of the disk."""
+"""Maximum concurrent uploads of one connection: each may take a quarter of a GiB of the disk."""
 MAX_PENDING_PARTS = 4
-"""That have come and wait to be put down: a frame each."""
+"""Maximum parts of one connection that were received and not yet written; each holds a frame in memory."""
 MAX_MEMORY_BYTES = 256 * 1024
-"""Bytes of an upload that need no file."""
+"""Maximum bytes of an upload that stay in memory; a larger one is written to a file."""
 
 
 class Uploads:
-    """By the names that the client gives them. The files have no name, and nobody but this process can read them."""
+    """The uploads of one connection, by the client's names.
+
+    Their files have no name in the file system, so only this process can read them.
+    """
 
     def __init__(self, folder: str) -> None:
-        """`folder` is where those that are large are put: a disk, where a system's own temporary one may be memory."""
+        """`folder` is for large uploads; it should be on a disk, since a system's /tmp may be in memory."""
         self._folder = folder
         self._uploads: dict[str, IO[bytes]] = {}
         self._pending_parts = Counter[str]()
-        """Parts of each that have come and are not put down."""
+        """The number of received and not yet written parts of each upload."""
         self._failed: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -42,17 +45,17 @@ class Uploads:
 
     @contextmanager
     def track_part(self, name: str) -> Iterator[None]:
-        """Within: one has come, and is not put down yet. Raises Problem invalid_request where too many have.
+        """Counts a part as pending within its block. Raises Problem invalid_request if too many are pending.
 
-        A document whose part is refused, cancelled or fails is given up, and with it the parts that wait already: with
-        a hole in it, it may still look like one.
+        If a part is refused, cancelled or fails, the whole upload is dropped, with the parts that are already pending:
+        a document with a gap in it might still look valid.
         """
         if self._pending_parts.total() >= MAX_PENDING_PARTS:
             self._fail(name)
             raise Problem(
                 "invalid_request",
-                f"{MAX_PENDING_PARTS} parts of documents wait on this connection",
-                "The upload was given up. Begin it again, and send the next part when one of them is answered.",
+                f"{MAX_PENDING_PARTS} parts of uploads are waiting on this connection",
+                "The upload was dropped. Start it again, and send the next part when an earlier one is answered.",
             )
         self._pending_parts[name] += 1
         try:
@@ -68,27 +71,30 @@ class Uploads:
                 self._fail(name)
 
     async def add(self, name: str, data: str) -> int:
-        """The bytes of the upload by now. Raises Problem (invalid_params, invalid_request), and StorageFailed."""
+        """Appends a part; returns the bytes of the upload so far.
+
+        Raises Problem (invalid_params, invalid_request) and StorageFailed.
+        """
         if name in self._failed:
             raise Problem(
-                "invalid_request", "a part before this one was not taken", "The upload was given up. Begin it again."
+                "invalid_request", "an earlier part of this upload failed", "The upload was dropped. Start it again."
             )
         if name not in self._uploads and len(self._uploads) >= MAX_UPLOADS:
             raise Problem(
                 "invalid_request",
-                f"{MAX_UPLOADS} uploads of this connection are under way",
-                "Finish one of them first; they end with their connection.",
+                f"{MAX_UPLOADS} uploads of this connection are in progress",
+                "Finish one of them first. All uploads end with their connection.",
             )
         if (file := self._uploads.get(name)) is None:
-            file = self._uploads[name] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 - closed by who takes it, or here
+            file = self._uploads[name] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 - closed by `take`'s caller, or here
         return await trio.to_thread.run_sync(_write, file, data)
 
     def take(self, name: str) -> IO[bytes]:
-        """An upload that is whole: whoever takes it closes it."""
+        """Removes and returns a complete upload; the caller closes it."""
         return self._uploads.pop(name)
 
     def _fail(self, name: str) -> None:
-        """Take no more of it while parts of it wait, and forget it then: what comes later begins anew."""
+        """Drops an upload once no part of it is pending; until then further parts are refused."""
         self._failed.add(name)
         if name not in self._pending_parts:
             self._failed.discard(name)
@@ -104,12 +110,12 @@ def _write(file: IO[bytes], data: str) -> int:
     if file.tell() + len(encoded) > MAX_DOCUMENT:
         raise Problem(
             "invalid_params",
-            f"data: the document is over {MAX_DOCUMENT:,} bytes",
-            "Nothing of it was taken; fork the session at an earlier point and export that.",
+            f"data: the document is larger than {MAX_DOCUMENT:,} bytes",
+            "Nothing was imported. Fork the session at an earlier point and export the fork.",
         )
     try:
         file.write(encoded)
     except OSError as error:
         kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
-        raise kind(f"the upload cannot be kept: {error.strerror}") from error
+        raise kind(f"the upload cannot be stored: {error.strerror}") from error
     return file.tell()

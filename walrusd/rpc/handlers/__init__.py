@@ -1,4 +1,4 @@
-"""Every method's handler: a file a noun. A test holds that these are the methods of the protocol, no more, no fewer."""
+"""The handlers of all methods, by name; a test checks them against the methods of the protocol."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +20,7 @@ from walrusd.rpc.handlers import (
 )
 from walrusd.rpc.request_context import DaemonServices, RequestContext
 
-# Any: each handler takes the params that METHODS names for it; the table is where that is known.
+# Any: each handler takes the params type that METHODS lists for its method.
 SYNC_HANDLERS: dict[str, Callable[[DaemonServices, Any], Struct]] = {
     "daemon.ping": daemon.ping,
     "daemon.hello": daemon.hello,
@@ -30,7 +30,7 @@ SYNC_HANDLERS: dict[str, Callable[[DaemonServices, Any], Struct]] = {
     "schedule.list": schedule.list_schedules,
     "config.get": config.get,
 }
-"""Answered where they are read: they wait for nothing."""
+"""Handlers that never wait: they run inline, where the request is read."""
 ASYNC_HANDLERS: dict[str, Callable[[RequestContext, Any], Awaitable[Struct]]] = {
     "rpc.discover": daemon.discover,
     "daemon.status": daemon.status,
@@ -64,4 +64,4 @@ ASYNC_HANDLERS: dict[str, Callable[[RequestContext, Any], Awaitable[Struct]]] = 
     "schedule.history": schedule.history,
     "config.check": config.check,
 }
-"""Served in a task of their own."""
+"""Handlers that may wait: each request runs in a task of its own."""

@@ -1,4 +1,4 @@
-"""agent.list and agent.get; agent.run is a send."""
+"""Handlers of agent.list and agent.get; agent.run is in send.py."""
 
 from walrus_protocol.methods import AgentInfo, AgentList, AgentParams
 from walrus_protocol.param_types import NoParams
@@ -16,7 +16,7 @@ def get(services: DaemonServices, params: AgentParams) -> AgentInfo:
 
 
 def _to_agent_info(agent: Agent, *, system_prompt: str) -> AgentInfo:
-    """A list leaves the prompts out: they are what is long about an agent."""
+    """Describes an agent; a list omits the system prompts, which are long."""
     return AgentInfo(
         name=agent.name,
         description=agent.description,

@@ -1,4 +1,4 @@
-"""config.get and config.check."""
+"""Handlers of config.get and config.check."""
 
 import os
 
@@ -11,22 +11,25 @@ from walrusd.rpc.request_context import DaemonServices, RequestContext
 
 
 def get(services: DaemonServices, _: NoParams) -> ConfigResult:
-    """The configuration in force; secrets are masked."""
+    """Returns the configuration in force, with its secrets masked."""
     config = services.config()
     return ConfigResult(path=config.path, config=mask_secrets(config), warnings=config.warnings)
 
 
 async def check(context: RequestContext, _: NoParams) -> ConfigCheckResult:
-    """What loading the files as they are now would say. Nothing changes."""
+    """Loads the files as they are now and returns the errors or warnings. Changes nothing."""
     running = context.services.config()
 
-    def verdict() -> ConfigCheckResult:
+    def load_candidate() -> ConfigCheckResult:
         try:
             candidate = load(running.home, environ=os.environ)
         except ConfigError as error:
             return ConfigCheckResult(
-                ok=False, path=running.path, message=str(error), hint="Mend the file; the daemon goes on as it is."
+                ok=False,
+                path=running.path,
+                message=str(error),
+                hint="Fix the file. The daemon keeps its current configuration.",
             )
         return ConfigCheckResult(ok=True, path=candidate.path, warnings=candidate.warnings)
 
-    return await trio.to_thread.run_sync(verdict)
+    return await trio.to_thread.run_sync(load_candidate)

@@ -1,4 +1,4 @@
-"""daemon.* and rpc.discover."""
+"""Handlers of the daemon.* methods and of rpc.discover."""
 
 import os
 
@@ -34,7 +34,7 @@ def hello(services: DaemonServices, params: HelloParams) -> Hello:
     if params.protocol != PROTOCOL:
         raise Problem(
             "protocol",
-            f"protocol {params.protocol} is not spoken here; {PROTOCOL} is",
+            f"protocol {params.protocol} is not supported; this walrusd supports {PROTOCOL}",
             "Use a client and a daemon of the same release.",
         )
     return Hello(
@@ -52,23 +52,23 @@ def shutdown(services: DaemonServices, _: NoParams) -> ShutdownResult:
 
 
 async def status(context: RequestContext, _: NoParams) -> Status:
-    house, now = context.services, await context.services.read_gauges()
+    services, gauges = context.services, await context.services.read_gauges()
     return Status(
-        version=house.version,
+        version=services.version,
         pid=os.getpid(),
-        uptime_s=house.uptime_s(),
-        home=house.config().home,
-        sessions=SessionCounts(open=now.sessions_open, live=now.sessions_live, running=now.sessions_running),
-        agents=tuple(agent.name for agent in house.runtime.agents()),
-        providers=house.provider_statuses(),
-        schedule=house.scheduler.names,
-        rss_bytes=now.rss_bytes,
-        fds=now.fds,
-        tasks=now.tasks,
-        threads=now.threads,
-        children=now.children,
-        connections=now.connections,
-        warnings=house.warnings(),
+        uptime_s=services.uptime_s(),
+        home=services.config().home,
+        sessions=SessionCounts(open=gauges.sessions_open, live=gauges.sessions_live, running=gauges.sessions_running),
+        agents=tuple(agent.name for agent in services.runtime.agents()),
+        providers=services.provider_statuses(),
+        schedule=services.scheduler.names,
+        rss_bytes=gauges.rss_bytes,
+        fds=gauges.fds,
+        tasks=gauges.tasks,
+        threads=gauges.threads,
+        children=gauges.children,
+        connections=gauges.connections,
+        warnings=services.warnings(),
     )
 
 
@@ -90,5 +90,5 @@ async def gc(context: RequestContext, params: GcParams) -> GcResult:
 
 
 async def discover(_: RequestContext, __: NoParams) -> Discovery:
-    """Made on demand and in a thread: the schemas of all Structs take some milliseconds."""
+    """Builds the description on demand and in a thread: the schemas of all Structs take some milliseconds."""
     return await trio.to_thread.run_sync(protocol_discover.build_discovery)

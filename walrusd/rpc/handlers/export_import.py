@@ -1,4 +1,4 @@
-"""session.export and session.import."""
+"""Handlers of session.export and session.import."""
 
 import time
 
@@ -8,9 +8,12 @@ from walrusd.rpc.request_context import RequestContext
 
 
 async def export(context: RequestContext, params: ExportParams) -> ExportResult:
-    """A page of the log is read when the one before it is on its way: a client that does not read holds up itself."""
+    """Streams the document of a session.
+
+    A page of the log is read only when the previous one is queued, so a slow client delays only itself.
+    """
     runtime = context.services.runtime
-    async with runtime.session_cache.deletion_guard.pin(params.session):  # it may be old, and is to be whole
+    async with runtime.session_cache.deletion_guard.pin(params.session):  # retention must not delete it meanwhile
         return await write_document(
             runtime.log,
             params.session,
@@ -22,7 +25,7 @@ async def export(context: RequestContext, params: ExportParams) -> ExportResult:
 
 
 async def import_(context: RequestContext, params: ImportParams) -> ImportResult:
-    """A part is only put with the others; the last one has the whole looked at, and made a session of."""
+    """Stores a part of the document; the last part validates the whole and imports it as a session."""
     with context.uploads.track_part(params.upload):
         async with context.serialized():
             received = await context.uploads.add(params.upload, params.data)

@@ -1,4 +1,4 @@
-"""session.fork, rewind, checkpoint and checkpoints."""
+"""Handlers of session.fork, session.rewind, session.checkpoint and session.checkpoints."""
 
 from walrus_protocol.methods.fork_rewind import (
     CheckpointInfo,
@@ -31,9 +31,10 @@ async def checkpoint(context: RequestContext, params: CheckpointParams) -> Check
 
 
 async def checkpoints(context: RequestContext, params: CheckpointListParams) -> CheckpointList:
-    """A page: what is made or moved while the pages are read comes on the last one."""
+    """Returns a page of checkpoints; one that is made or moved between two pages comes on the last page."""
     after = 0 if params.cursor is None else parse_cursor(params.cursor)
-    found = [one for one in await context.services.runtime.fork_rewind.checkpoints(params.session) if one.seq > after]
-    page = found[: params.limit]  # 500 of the longest names are half of what a page may be
-    told = tuple(CheckpointInfo(name=one.name, at=one.at, ts=one.ts) for one in page)
-    return CheckpointList(checkpoints=told, cursor=str(page[-1].seq) if len(page) < len(found) else None)
+    all_checkpoints = await context.services.runtime.fork_rewind.checkpoints(params.session)
+    following = [one for one in all_checkpoints if one.seq > after]
+    page = following[: params.limit]  # 500 checkpoints with the longest names are half of the maximum page size
+    infos = tuple(CheckpointInfo(name=one.name, at=one.at, ts=one.ts) for one in page)
+    return CheckpointList(checkpoints=infos, cursor=str(page[-1].seq) if len(page) < len(following) else None)

@@ -1,4 +1,4 @@
-"""Pages of a list: how much goes on one, and where the next begins."""
+"""Pagination of lists: how many items fit on a page, and the cursor of the next page."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from msgspec import Struct, json
 from walrus_protocol.problems import Problem
 
 MAX_PAGE_BYTES = 1024 * 1024
-"""Of a page: results over 1 MiB are paged."""
+"""Maximum bytes of a page: the protocol pages results over 1 MiB."""
 
 
 def count_fitting(items: Sequence[Struct], limit: int) -> int:
-    """How many of them make one page: at least one where there is one."""
+    """Returns how many of the first items fit on one page: at least one, if there is one."""
     size = 0
     for count, item in enumerate(items[:limit]):
         size += len(json.encode(item))
@@ -21,6 +21,11 @@ def count_fitting(items: Sequence[Struct], limit: int) -> int:
 
 
 def parse_cursor(cursor: str) -> int:
+    """Raises Problem invalid_params if the cursor is malformed."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 16):
-        raise Problem("invalid_params", f"cursor: {cursor[:40]!r} is none of ours", "Pass a cursor as it was given.")
+        raise Problem(
+            "invalid_params",
+            f"cursor: {cursor[:40]!r} is not a valid cursor",
+            "Pass the cursor of the previous page unchanged.",
+        )
     return int(cursor)

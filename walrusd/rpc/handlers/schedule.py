@@ -1,4 +1,4 @@
-"""schedule.*: what is done by the clock, and its ledger."""
+"""Handlers of the schedule.* methods: list, run, pause, resume, and the history of ticks."""
 
 from msgspec import convert
 
@@ -18,13 +18,11 @@ from walrusd.schedule.ledger import ScheduleState
 
 
 def list_schedules(services: DaemonServices, _: NoParams) -> ScheduleList:
-    return ScheduleList(
-        schedules=tuple(_to_schedule_info(services, standing) for standing in services.scheduler.states())
-    )
+    return ScheduleList(schedules=tuple(_to_schedule_info(services, state) for state in services.scheduler.states()))
 
 
 async def run(context: RequestContext, params: ScheduleParams) -> TickInfo:
-    """Answered when the tick has ended; who asked may go before that."""
+    """Runs a tick now; answers when it has ended. The tick goes on if the client disconnects before."""
     return _to_tick_info(await context.services.scheduler.tick_now(params.schedule))
 
 

@@ -1,4 +1,4 @@
-"""session.search: what was said, in whichever session."""
+"""The handler of session.search: full-text search in the messages of all sessions."""
 
 from walrus_protocol.methods.search import Hits, SearchParams
 from walrus_protocol.problems import Problem
@@ -11,8 +11,8 @@ async def search(context: RequestContext, params: SearchParams) -> Hits:
     if not query_terms(params.query):
         raise Problem(
             "invalid_params",
-            f"query: there is no word in {params.query[:40]!r}",
-            "Words are of letters and digits; other signs are not searched for.",
+            f"query: {params.query[:40]!r} contains no word",
+            "A word consists of letters and digits; other characters are not searched.",
         )
     before = None if params.cursor is None else parse_cursor(params.cursor)
     found = await context.services.runtime.log.search(params.query, before=before, limit=params.limit + 1)

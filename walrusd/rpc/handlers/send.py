@@ -1,4 +1,4 @@
-"""session.send, session.stream, session.resume and agent.run: one message, and the turn that it becomes."""
+"""Handlers of session.send, session.stream, session.resume and agent.run: a message and its turn."""
 
 import trio
 
@@ -12,57 +12,57 @@ from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import CONTINUE_PROMPT
 
 CLOSE_TIMEOUT_S = 10.0
-"""How long the close of a run's session may take to be durable, also where its client has gone."""
+"""Maximum seconds to record the close of an agent.run session, even if its client has disconnected."""
 
 
 async def send(context: RequestContext, params: SendParams) -> TurnResult:
     async with context.serialized():
-        ticket = await context.services.runtime.send(params.session, _to_message_request(params))
-    return await ticket.wait_result()
+        handle = await context.services.runtime.send(params.session, _to_message_request(params))
+    return await handle.wait_result()
 
 
 async def stream(context: RequestContext, params: SendParams) -> TurnResult:
     runtime = context.services.runtime
     async with context.serialized():
         live = await runtime.live_session(params.session)
-        ticket = await runtime.send(params.session, _to_message_request(params))
-    if ticket.queue_position and not ticket.started.is_set():
+        handle = await runtime.send(params.session, _to_message_request(params))
+    if handle.queue_position and not handle.started.is_set():
         kind: MessageKind = "steer" if params.when_busy == "steer" else "message"
         queued = MessageQueued(
-            ts=live.deps.clock(), session=live.id, kind=kind, sender=params.sender, position=ticket.queue_position
+            ts=live.deps.clock(), session=live.id, kind=kind, sender=params.sender, position=handle.queue_position
         )
         await context.send_live_event(queued)
-    return await _stream_turn(context, live, ticket)
+    return await _stream_turn(context, live, handle)
 
 
 async def resume(context: RequestContext, params: SessionParams) -> TurnResult:
-    """Another try, in a turn of its own: the model goes on with the conversation as it stands."""
+    """Continues the conversation from its current state, in a new turn."""
     async with context.serialized():
         message = MessageRequest(content=CONTINUE_PROMPT, sender="walrusd", when_busy="reject", kind="resume")
-        ticket = await context.services.runtime.send(params.session, message)
-    return await ticket.wait_result()
+        handle = await context.services.runtime.send(params.session, message)
+    return await handle.wait_result()
 
 
 async def run(context: RequestContext, params: AgentRunParams) -> TurnResult:
-    """A session of its own, which closes when its one turn has ended, whoever still listens then."""
+    """Runs one turn in a new session, which closes after the turn even if the client has disconnected."""
     runtime = context.services.runtime
-    hash_content(params.content)  # refused before there is a session for it
+    hash_content(params.content)  # content that is too large is refused before a session is created
     session = await runtime.create_session(params.agent, params.created_by, title=params.title)
     live = await runtime.live_session(session)
     message = MessageRequest(content=params.content, sender=params.sender, timeout_s=params.timeout_s)
     try:
-        ticket = await runtime.send(session, message)
-        ticket.expect_subscriber(live.stream)
+        handle = await runtime.send(session, message)
+        handle.expect_subscriber(live.stream)
     finally:
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             await runtime.close_session(session, by=params.created_by)
-    return await _stream_turn(context, live, ticket)
+    return await _stream_turn(context, live, handle)
 
 
 async def _stream_turn(context: RequestContext, live: LiveSession, handle: TurnHandle) -> TurnResult:
-    """The turn's events, then its result. A repeated send replays the events that are in the log."""
-    with await handle.subscribe(live.stream) as reader:
-        while not handle.is_at_end(reader) and await context.forward_events(reader, handle.includes):
+    """Sends the turn's events, then returns its result. A repeated send replays the logged events."""
+    with await handle.subscribe(live.stream) as subscription:
+        while not handle.is_at_end(subscription) and await context.forward_events(subscription, handle.includes):
             pass
     return await handle.wait_result()
 

@@ -1,4 +1,4 @@
-"""session.create, list, get, history, interrupt and close."""
+"""Handlers of session.create, list, get, history, interrupt and close."""
 
 from walrus_protocol.methods import (
     CloseParams,
@@ -26,14 +26,14 @@ async def create(context: RequestContext, params: CreateParams) -> CreateResult:
 
 
 async def list_sessions(context: RequestContext, params: ListParams) -> SessionList:
-    wanted = SessionFilter(
+    session_filter = SessionFilter(
         agent=params.agent,
         state=params.state,
         include_closed=params.include_closed or params.state == "closed",
         before=None if params.cursor is None else parse_cursor(params.cursor),
         limit=params.limit + 1,
     )
-    found = await context.services.runtime.sessions(wanted)
+    found = await context.services.runtime.sessions(session_filter)
     page = found[: count_fitting(found, params.limit)]
     return SessionList(sessions=tuple(page), cursor=str(page[-1].id) if len(found) > len(page) else None)
 
@@ -43,7 +43,7 @@ async def get(context: RequestContext, params: SessionParams) -> SessionInfo:
 
 
 async def history(context: RequestContext, params: HistoryParams) -> History:
-    """A page of the messages as the model sees them, oldest first: at least one where there is one."""
+    """Returns a page of the messages as the model sees them, oldest first; at least one, if there is one."""
     messages = await context.services.runtime.fork_rewind.history(params.session)
     first = 0 if params.cursor is None else parse_cursor(params.cursor)
     last = first + count_fitting(messages[first : first + params.limit], params.limit)

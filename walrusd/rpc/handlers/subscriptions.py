@@ -1,4 +1,4 @@
-"""session.attach, session.wait and event.subscribe."""
+"""Handlers of session.attach, session.wait and event.subscribe."""
 
 import trio
 
@@ -13,60 +13,66 @@ from walrusd.store.contract import SessionFilter, StreamFilter
 
 
 async def attach(context: RequestContext, params: AttachParams) -> AttachResult:
-    """A cursor over the log and the live window: nothing durable is left out, however slow the reader."""
+    """Sends the events of a session, from the log and then live.
+
+    No logged event is skipped, however slow the client.
+    """
     live = await context.services.runtime.live_session(params.session)
-    outline = live.session.state
-    if params.since > outline.last_seq:
+    state = live.session.state
+    if params.since > state.last_seq:
         raise Problem(
             "offset_in_future",
-            f"session {live.id} ends at seq {outline.last_seq}, before {params.since}",
-            "Attach since the last seq that you have seen; 0 is the beginning.",
+            f"session {live.id} ends at seq {state.last_seq}, before {params.since}",
+            "Attach since the last seq that you received, or since 0 for the beginning.",
         )
-    until = None if params.follow else outline.last_seq
+    until = None if params.follow else state.last_seq
 
-    def wanted(item: StreamItem) -> bool:
+    def is_wanted(item: StreamItem) -> bool:
         return until is None or item.session_seq <= until
 
     with live.stream.subscribe(
         params.since, deltas=params.follow and params.deltas, announce_caught_up=params.follow
-    ) as reader:
-        while until is None or reader.cursor < until:
-            await context.forward_events(reader, wanted)
-            if live.session.state.state == "closed" and not reader.has_pending:
-                return AttachResult(last_seq=reader.cursor, reason="closed")
+    ) as subscription:
+        while until is None or subscription.cursor < until:
+            await context.forward_events(subscription, is_wanted)
+            if live.session.state.state == "closed" and not subscription.has_pending:
+                return AttachResult(last_seq=subscription.cursor, reason="closed")
     return AttachResult(last_seq=until, reason="end")
 
 
 async def subscribe(context: RequestContext, params: SubscribeParams) -> SubscribeResult:
-    """As `attach`, of all sessions, by offset. With some chosen it ends when these are closed; else it has no end."""
+    """Sends the events of all sessions, by offset.
+
+    A subscription to selected sessions ends when they are all closed; one to all sessions does not end.
+    """
     runtime = context.services.runtime
-    everything = runtime.global_stream
-    last = everything.last_offset
+    stream = runtime.global_stream
+    last = stream.last_offset
     if params.since is not None and params.since > last:
         raise Problem(
             "offset_in_future",
             f"the log ends at offset {last}, before {params.since}",
-            "Subscribe since the last offset that you have seen; 0 is the beginning.",
+            "Subscribe since the last offset that you received, or since 0 for the beginning.",
         )
 
-    def wanted(item: StreamItem) -> bool:
+    def is_wanted(item: StreamItem) -> bool:
         return params.follow or (isinstance(item, LoggedEvent) and item.offset <= last)
 
-    with everything.subscribe(params.since, _to_stream_filter(params), announce_caught_up=params.follow) as reader:
+    with stream.subscribe(params.since, _to_stream_filter(params), announce_caught_up=params.follow) as subscription:
         if params.follow and params.sessions:
-            everything.end_with_sessions(reader)
+            stream.end_with_sessions(subscription)
         for session in params.sessions or ():
             if await _is_closed(runtime, session):
-                everything.mark_session_closed(reader, session)
+                stream.mark_session_closed(subscription, session)
         for agent in params.agents or ():
             await _check_agent(runtime, agent)
         if not params.follow:
-            reader.end()
-        while params.follow or reader.cursor < last:
-            if not await context.forward_events(reader, wanted):
+            subscription.end()
+        while params.follow or subscription.cursor < last:
+            if not await context.forward_events(subscription, is_wanted):
                 break
         return SubscribeResult(
-            last_offset=reader.cursor if params.follow else last, reason="closed" if params.follow else "end"
+            last_offset=subscription.cursor if params.follow else last, reason="closed" if params.follow else "end"
         )
 
 
@@ -80,19 +86,19 @@ def _to_stream_filter(params: SubscribeParams) -> StreamFilter:
 
 
 async def _is_closed(runtime: Runtime, session: int) -> bool:
-    """Whether its close has been published. Raises Problem session_not_found."""
+    """Returns whether the close of a session has been published. Raises Problem session_not_found."""
     if runtime.session_cache.find_live(session) is None:
-        outline = await runtime.log.session_state(session)
-        if outline is None:
+        state = await runtime.log.session_state(session)
+        if state is None:
             raise session_not_found(session)
         if runtime.session_cache.find_live(session) is None:
-            return outline.state == "closed"
-    # In memory it may be about to be closed, and is seen here as it was published.
+            return state.state == "closed"
+    # A live session may be closing now; its own state shows what has been published.
     return (await runtime.live_session(session)).session.state.state == "closed"
 
 
 async def _check_agent(runtime: Runtime, name: str) -> None:
-    """Raises Problem agent_not_found for a name that is not configured and that no session has: nothing would come."""
+    """Raises Problem agent_not_found if the agent is not configured and has no session, thus no events."""
     if not await runtime.sessions(SessionFilter(agent=name, include_closed=True, limit=1)):
         runtime.agent(name)
 
@@ -101,9 +107,9 @@ async def wait(context: RequestContext, params: WaitParams) -> WaitResult:
     limit = params.timeout_s if params.timeout_s is not None else float("inf")
     with trio.move_on_after(limit):
         return WaitResult(state=await context.services.runtime.wait(params.session, params.states))
-    wanted = " or ".join(params.states)
+    expected = " or ".join(params.states)
     raise Problem(
         "timeout",
-        f"session {params.session} was not {wanted} within {limit:g} s",
+        f"session {params.session} was not {expected} within {limit:g} s",
         "Wait longer, or look at it with `walrusctl session show`.",
     )
