@@ -1,4 +1,4 @@
-"""The laws of the layout: import contracts that hold and that can fail, small files, and a word on top of each."""
+"""Tests of the layout: the import contracts hold and can fail, files are small, and each module has a docstring."""
 
 import ast
 import os
@@ -17,9 +17,9 @@ PACKAGES = ("walrusd", "walrusctl", "protocol/walrus_protocol", "config/walrus_c
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 
 MAX_LINES = 350
-MAX_TEST_LINES = 450  # a file of tests is read case by case
+MAX_TEST_LINES = 450  # a test file may be longer, because it is read one case at a time
 LONGER_ALLOWED: dict[str, str] = {}
-"""Files that may be longer, each with its reason."""
+"""Files that may be longer: path and reason."""
 
 BREACHES = [
     ("walrusd and walrusctl share only the protocol and the configuration", "walrusd/ports.py", "import walrusctl.cli"),
@@ -46,7 +46,7 @@ BREACHES = [
 
 
 def broken_contracts(folder: Path) -> set[str]:
-    """The names of the contracts that import-linter finds broken."""
+    """Returns the names of the contracts that import-linter finds broken."""
     done = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
         cwd=folder,
@@ -64,7 +64,7 @@ def broken_contracts(folder: Path) -> set[str]:
 
 @pytest.fixture
 def package_copy(tmp_path: Path) -> Path:
-    """The packages side by side, with the contracts, for a breach to be planted in."""
+    """Returns a folder with copies of the packages and the contracts, in which a test can plant a breach."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -90,7 +90,7 @@ def test_every_contract_has_a_planted_breach() -> None:
     assert {contract for contract, _, _ in BREACHES} == {contract["name"] for contract in CONTRACTS}
 
 
-def test_every_module_of_the_protocol_but_the_clients_is_held_pure() -> None:
+def test_every_protocol_module_except_the_clients_is_under_the_purity_contract() -> None:
     [pure] = [contract for contract in CONTRACTS if contract["name"].startswith("pure packages")]
     folder = ROOT / "protocol" / "walrus_protocol"
     parts = [path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
@@ -99,25 +99,35 @@ def test_every_module_of_the_protocol_but_the_clients_is_held_pure() -> None:
     assert modules - clients <= set(pure["source_modules"])
 
 
-def test_the_package_of_the_protocol_imports_nothing() -> None:
+def test_the_init_module_of_the_protocol_imports_nothing() -> None:
     tree = ast.parse((ROOT / "protocol/walrus_protocol/__init__.py").read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
-def test_files_are_small() -> None:
+def test_files_are_within_the_line_limit() -> None:
     sizes = {path: len(path.read_text().splitlines()) for path in source_files(*CODE_FOLDERS, "tests")}
     large = {
         str(path.relative_to(ROOT)): lines
         for path, lines in sizes.items()
         if lines > (MAX_TEST_LINES if path.is_relative_to(ROOT / "tests") else MAX_LINES)
     }
-    assert large.keys() == LONGER_ALLOWED.keys(), f"split by noun first: {large}"
+    assert large.keys() == LONGER_ALLOWED.keys(), f"these files are too long; split them: {large}"
 
 
+@pytest.mark.slow
 def test_every_module_has_a_docstring() -> None:
-    silent = [
+    without_docstring = [
         str(path.relative_to(ROOT))
         for path in source_files(*CODE_FOLDERS, "tests")
         if (text := path.read_text()).strip() and not ast.get_docstring(ast.parse(text))
     ]
-    assert silent == []
+    assert without_docstring == []
+
+
+def test_a_class_name_exists_once() -> None:
+    places: dict[str, list[str]] = {}
+    for path in source_files(*CODE_FOLDERS, "tests"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -1,4 +1,4 @@
-"""A machine that must have a program cannot pass the tests by skipping those that need it."""
+"""Tests of WALRUS_REQUIRE: a test fails instead of skipping if a program that it names is missing."""
 
 import pytest
 

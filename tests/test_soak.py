@@ -1,4 +1,4 @@
-"""The verdict on a soak: what it lets pass, and what it does not."""
+"""Tests of the verdict on a soak run: which samples pass and which fail."""
 
 import pytest
 from msgspec.structs import replace
@@ -31,15 +31,15 @@ def test_levels_that_are_flat_after_warm_up_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leaking", "told"),
+    ("leaking", "expected"),
     [
         ([replace(one, rss_mb=50 + one.second / 8) for one in STEADY], "RSS 74.4 MB, 1.28 of 58.2"),
         ([replace(one, fds=37 + int(one.second / 5)) for one in STEADY], "files 76, 50 when warm"),
         ([replace(one, wal_mb=MAX_WAL_MB + (one.second == 50)) for one in STEADY], "WAL at most 17.0 MB"),
     ],
 )
-def test_a_level_that_keeps_growing_is_named(leaking: list[SoakSample], told: str) -> None:
+def test_a_level_that_keeps_growing_is_named(leaking: list[SoakSample], expected: str) -> None:
     verdict = judge(leaking)
     assert not verdict.good
     [not_met] = [part for part in verdict.text.split("; ") if "NOT MET" in part]
-    assert not_met.startswith(told)
+    assert not_met.startswith(expected)

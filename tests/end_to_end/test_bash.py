@@ -1,4 +1,4 @@
-"""`bash` under a real walrusd: what it may and may not do, what is seen of it, and that it never outlives its call."""
+"""Tests of the tool `bash` in a real walrusd: its permissions and output, and that no command outlives its call."""
 
 import os
 import shlex
@@ -76,7 +76,7 @@ def bash(command: str, **more: object) -> tuple[str, dict[str, object]]:
 
 
 async def run_turn(client: AsyncClient, session: int, timeout_s: float | None = None) -> TurnEvents:
-    """The events of a turn, live ones too."""
+    """Runs a turn; returns its events, including live events."""
     with trio.fail_after(MAX_WAIT_S):
         async with client.stream(SendParams(session=session, content="go", timeout_s=timeout_s)) as events:
             return [event async for event in events]
@@ -91,7 +91,7 @@ def results(events: TurnEvents) -> list[ToolResult]:
 
 
 async def wait_exited(pid: int) -> None:
-    """Wait until the process has ended."""
+    """Waits until the process has ended."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -104,19 +104,19 @@ async def wait_exited(pid: int) -> None:
 
 
 async def wait_output_lines(client: AsyncClient, session: int, count: int) -> list[str]:
-    """So many lines of what runs in a session, once they have been said."""
-    said = ""
+    """Waits until the command of a session has printed `count` lines; returns all lines so far."""
+    output = ""
     with trio.fail_after(MAX_WAIT_S):
         async with client.attach(AttachParams(session=session)) as events:
             async for event in events:
                 if isinstance(event, RunningOutput):
-                    said += event.text
-                if len(lines := said.splitlines()) >= count:
+                    output += event.text
+                if len(lines := output.splitlines()) >= count:
                     return lines
-    raise AssertionError(f"the session ended with {said}")
+    raise AssertionError(f"the session ended after the output {output!r}")
 
 
-async def test_a_command_is_seen_while_it_runs_and_answered_whole(
+async def test_output_is_streamed_while_a_command_runs_and_complete_in_its_result(
     home: Home, client: AsyncClient, provider: FakeProvider
 ) -> None:
     provider.enqueue(calls_tools(bash("pwd; echo $$ >&2; env | grep -c sk-of-another")), replies("done"))
@@ -124,9 +124,9 @@ async def test_a_command_is_seen_while_it_runs_and_answered_whole(
     [started] = [event for event in events if isinstance(event, ToolStarted)]
     [result] = results(events)
     assert started.process is not None
-    said = f"{home.path}/workspace\n{started.process.pgid}\n0\n"
-    assert (result.output, result.outcome, result.bytes) == (f"{said}[exit status 1]", "error", len(said))
-    assert "".join(event.text for event in events if isinstance(event, RunningOutput)) == said
+    expected = f"{home.path}/workspace\n{started.process.pgid}\n0\n"
+    assert (result.output, result.outcome, result.bytes) == (f"{expected}[exit status 1]", "error", len(expected))
+    assert "".join(event.text for event in events if isinstance(event, RunningOutput)) == expected
     assert provider.requests[1].last_content == result.output
     assert isinstance(events[-1], Done)
 
@@ -134,13 +134,13 @@ async def test_a_command_is_seen_while_it_runs_and_answered_whole(
 async def test_running_without_a_sandbox_is_reported_in_status_check_and_log(
     home: Home, daemon: WalrusdProcess, client: AsyncClient
 ) -> None:
-    for told in ((await client.status()).warnings, (await client.check_config()).warnings):
-        assert any("bash runs without a sandbox and can do whatever you can do" in warning for warning in told)
-    assert any("without a sandbox" in str(line.get("event")) for line in daemon.log_lines)
+    for warnings in ((await client.status()).warnings, (await client.check_config()).warnings):
+        assert any("bash runs without a sandbox and can do whatever you can do" in warning for warning in warnings)
+    assert any("without a sandbox" in str(line["message"]) for line in daemon.lines_of("status_warning"))
     assert "without a sandbox" in home.walrusctl("status").stderr
 
 
-async def test_bash_is_offered_only_where_the_user_has_written_that_it_has_no_sandbox(
+async def test_bash_is_offered_only_if_the_config_says_that_it_has_no_sandbox(
     tmp_path: Path, provider: FakeProvider
 ) -> None:
     home = Home(tmp_path / "other", TOML.format(url=provider.url).replace('sandbox = "none"', ""))
@@ -153,7 +153,7 @@ async def test_bash_is_offered_only_where_the_user_has_written_that_it_has_no_sa
     assert [tool["function"]["name"] for tool in provider.requests[0].body["tools"]] == ["read"]
 
 
-async def test_a_long_output_is_kept_whole_and_secrets_are_kept_out_of_it(
+async def test_a_long_output_is_stored_completely_and_without_secrets(
     home: Home, client: AsyncClient, provider: FakeProvider
 ) -> None:
     provider.enqueue(
@@ -165,16 +165,16 @@ async def test_a_long_output_is_kept_whole_and_secrets_are_kept_out_of_it(
     assert (result.truncated, result.bytes) == (True, len(whole.encode()))
     assert len(result.output.encode()) <= 64 * 1024
     assert result.ref is not None
-    assert f"the user has the whole as output {result.ref}]" in result.output
+    assert f"the user can read the whole output as output {result.ref}]" in result.output
     assert "sk-secret" not in str(provider.requests[1].body)
-    told, at = "", 0
+    stored, offset = "", 0
     while True:
-        page = await client.output(OutputParams(session=session, ref=result.ref, offset=at))
-        told += page.text
+        page = await client.output(OutputParams(session=session, ref=result.ref, offset=offset))
+        stored += page.text
         if page.next is None:
             break
-        at = page.next
-    assert told == whole
+        offset = page.next
+    assert stored == whole
     assert home.walrusctl("tool", "output", str(session), result.ref).stdout == whole
 
 
@@ -188,17 +188,17 @@ async def test_a_missing_output_is_not_found(client: AsyncClient) -> None:
     assert refused.value.kind == "session_not_found"
 
 
-@pytest.mark.parametrize("way", ["{}", "setsid -f {}", "nohup {} &", "( ( {} & ) & )"])
-async def test_a_command_cannot_steer_the_daemon_however_it_detaches(
-    home: Home, client: AsyncClient, provider: FakeProvider, way: str
+@pytest.mark.parametrize("detach", ["{}", "setsid -f {}", "nohup {} &", "( ( {} & ) & )"])
+async def test_a_command_cannot_control_the_daemon_however_it_detaches(
+    home: Home, client: AsyncClient, provider: FakeProvider, detach: str
 ) -> None:
-    """Each tries to close the session that it runs in; the call waits until the attempt is over."""
+    """Each command tries to close its own session; the call waits until the attempt is over."""
     session = await create_session(client)
     close = shlex.join([sys.executable, "-c", WALRUSCTL, "session", "close", str(session), "--force", "--json"])
     path = home.environ()["PYTHONPATH"]
     attempt = f"sh -c {shlex.quote(f'PYTHONPATH={path} {close} >answer 2>&1; echo $? >status')}"
     provider.enqueue(
-        calls_tools(bash(f"{way.format(attempt)}\nwhile [ ! -s status ]; do sleep 0.01; done; cat answer status")),
+        calls_tools(bash(f"{detach.format(attempt)}\nwhile [ ! -s status ]; do sleep 0.01; done; cat answer status")),
         replies("ok"),
     )
     events = await run_turn(client, session)
@@ -232,7 +232,7 @@ async def wait_idle(client: AsyncClient, session: int, daemon: WalrusdProcess) -
     ("end", "timeout_s"),
     [(interrupt, None), (send_with_interrupt, None), (close_session, None), (stop_daemon, None), (wait_idle, 0.5)],
 )
-async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
+async def test_whatever_ends_a_turn_ends_its_command_and_all_child_processes(
     daemon: WalrusdProcess,
     client: AsyncClient,
     provider: FakeProvider,
@@ -243,11 +243,11 @@ async def test_whatever_ends_a_turn_ends_its_command_and_the_children_of_that(
     session = await create_session(client)
     async with trio.open_nursery() as nursery:
 
-        async def sent() -> None:
-            with suppress(RequestFailed):  # told that the daemon is stopping
+        async def send() -> None:
+            with suppress(RequestFailed):  # if the daemon is stopped
                 await client.send(SendParams(session=session, content="go", timeout_s=timeout_s))
 
-        nursery.start_soon(sent)
+        nursery.start_soon(send)
         pids = await wait_output_lines(client, session, 2)
         await end(client, session, daemon)
     for pid in map(int, pids):
@@ -269,27 +269,27 @@ async def test_an_interrupt_kills_a_command_that_ignores_sigterm_and_skips_later
     for pid in map(int, pids):
         await wait_exited(pid)
     async with client.attach(AttachParams(session=session, follow=False)) as events:
-        facts = [event async for event in events]
-    answers = [(result.outcome, result.output) for result in results(facts)]
+        recorded = [event async for event in events]
+    answers = [(result.outcome, result.output) for result in results(recorded)]
     assert answers == [("ok", "one\n"), ("interrupted", EFFECT_UNKNOWN), *[("interrupted", NOT_RUN)] * 2]
-    assert [event.stop_reason for event in facts if isinstance(event, Done)] == ["interrupted"]
+    assert [event.stop_reason for event in recorded if isinstance(event, Done)] == ["interrupted"]
     assert not (home.path / "workspace" / "trace").exists()
     assert (await client.send(SendParams(session=session, content="well?"))).text == "I see."
     assert openai_violations(provider.requests[-1].messages) == []
 
 
-async def test_a_second_term_leaves_nothing_of_a_command_running(home: Home, provider: FakeProvider) -> None:
+async def test_a_second_sigterm_kills_a_running_command_and_its_children(home: Home, provider: FakeProvider) -> None:
     home.write("walrus.toml", home.toml.read_text().replace("grace_s = 0.1", "grace_s = 600"))
     provider.enqueue(calls_tools(bash("echo $$; (setsid sleep 1000 & echo $!; wait) & wait")))
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client, trio.open_nursery() as nursery:
             session = await create_session(client)
 
-            async def sent() -> None:
-                with suppress(Unreachable):  # it hangs up
+            async def send() -> None:
+                with suppress(Unreachable):  # the daemon closes the connection
                     await client.send(SendParams(session=session, content="go"))
 
-            nursery.start_soon(sent)
+            nursery.start_soon(send)
             pids = await wait_output_lines(client, session, 2)
             for _ in range(2):
                 daemon.signal(signal.SIGTERM)
@@ -299,9 +299,7 @@ async def test_a_second_term_leaves_nothing_of_a_command_running(home: Home, pro
         await wait_exited(pid)
 
 
-async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
-    home: Home, provider: FakeProvider
-) -> None:
+async def test_a_command_interrupted_by_a_crash_is_killed_and_not_run_again(home: Home, provider: FakeProvider) -> None:
     trace = home.path / "workspace" / "trace"
 
     def answer(request: ReceivedRequest) -> Callable[..., Awaitable[None]]:
@@ -317,15 +315,15 @@ async def test_a_command_that_was_cut_off_by_a_crash_is_ended_and_not_run_again(
                 nursery.start_soon(_send_expecting_hangup, client, session)
                 pids = [int(line) for line in await wait_output_lines(client, session, 2)]
                 await trio.to_thread.run_sync(daemon.kill)
-    os.kill(pids[1], 0)  # nobody was there to end it
+    os.kill(pids[1], 0)  # it survived the daemon
     with home.walrusd() as daemon:
         for pid in pids:
             await wait_exited(pid)
         async with connect(daemon.socket) as client:
             await client.wait(WaitParams(session=session, states=("idle",)))
             async with client.attach(AttachParams(session=session, follow=False)) as events:
-                facts = [event async for event in events]
-            [result] = results(facts)
+                recorded = [event async for event in events]
+            [result] = results(recorded)
             assert (result.outcome, result.output) == ("interrupted", EFFECT_UNKNOWN)
             assert (await client.send(SendParams(session=session, content="well?"))).text == "I see."
     assert trace.read_text() == "ran\n"
@@ -337,10 +335,10 @@ async def _send_expecting_hangup(client: AsyncClient, session: int) -> None:
 
 
 async def test_other_sessions_continue_during_an_output_flood(client: AsyncClient, provider: FakeProvider) -> None:
-    flooding, calm = await create_session(client), await create_session(client)
+    flooding, other = await create_session(client), await create_session(client)
 
     def answer(request: ReceivedRequest) -> Callable[..., Awaitable[None]]:
-        return calls_tools(bash("yes")) if request.last_content == "flood" else replies("calm")
+        return calls_tools(bash("yes")) if request.last_content == "flood" else replies("fine")
 
     provider.choose = answer
     before = (await client.status()).rss_bytes
@@ -348,7 +346,7 @@ async def test_other_sessions_continue_during_an_output_flood(client: AsyncClien
         nursery.start_soon(client.send, SendParams(session=flooding, content="flood"))
         await wait_output_lines(client, flooding, 10_000)
         for _ in range(50):
-            assert (await client.send(SendParams(session=calm, content="hi"))).text == "calm"
+            assert (await client.send(SendParams(session=other, content="hi"))).text == "fine"
         await wait_output_lines(client, flooding, 100_000)
         assert (await client.session(SessionParams(session=flooding))).state == "executing_tool"
         assert (await client.status()).rss_bytes < before + 50_000_000

@@ -1,4 +1,4 @@
-"""walrusctl and walrusd together, both as processes: what a shell script sees."""
+"""Tests of walrusctl with a real walrusd, both as processes: output and exit statuses, as a shell script sees them."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def daemon(home: Home) -> Iterator[WalrusdProcess]:
 
 @pytest.fixture
 def session(home: Home, daemon: WalrusdProcess) -> str:
-    """The id alone is printed: it can be used as it is."""
+    """A new session's id. `session create` prints only the id, so a script can use it directly."""
     return home.walrusctl("session", "create", "walrus").stdout.strip()
 
 
@@ -83,7 +83,7 @@ def test_the_first_session_of_a_home_is_1(tmp_path: Path) -> None:
         assert (created.returncode, created.stdout, created.stderr) == (0, "1\n", "")
 
 
-def test_send_prints_the_answer_alone(home: Home, session: str) -> None:
+def test_send_prints_only_the_answer(home: Home, session: str) -> None:
     sent = home.walrusctl("send", session, "hi")
     assert (sent.returncode, sent.stdout, sent.stderr) == (0, "Yes.\n", "")
 
@@ -95,17 +95,17 @@ def test_text_is_read_from_a_pipe(home: Home, session: str, text: tuple[str, ...
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "said"),
+    ("text", "status", "expected"),
     [
         ("fail", wire.EXIT_PROVIDER, "The key is wrong. (provider_auth)\n  hint: Set api_key."),
         ("loop", wire.EXIT_MAX_ITERATIONS, ""),
         ("nothing", wire.EXIT_NO_ACTION, ""),
     ],
 )
-def test_how_a_turn_ends_is_the_exit_status(home: Home, session: str, text: str, status: int, said: str) -> None:
+def test_the_exit_status_says_how_a_turn_ended(home: Home, session: str, text: str, status: int, expected: str) -> None:
     sent = home.walrusctl("send", session, text)
     assert sent.returncode == status
-    assert said in sent.stderr
+    assert expected in sent.stderr
     assert home.walrusctl("send", session, "and now?").stdout == "Yes.\n"
 
 
@@ -143,7 +143,7 @@ def test_a_failed_command_has_a_status_a_reason_and_nothing_on_stdout(
     assert "Traceback" not in tried.stderr
 
 
-def test_a_closed_session_is_read_and_not_written(home: Home, session: str) -> None:
+def test_a_closed_session_can_be_read_but_not_written(home: Home, session: str) -> None:
     home.walrusctl("send", session, "hi")
     assert home.walrusctl("session", "close", session).returncode == 0
     assert home.walrusctl("send", session, "hi").returncode == wire.EXIT_NOT_FOUND
@@ -153,13 +153,13 @@ def test_a_closed_session_is_read_and_not_written(home: Home, session: str) -> N
     assert "closed" in listed
 
 
-def test_a_key_sends_once_however_often_it_is_sent(home: Home, session: str) -> None:
+def test_a_repeated_key_sends_only_once(home: Home, session: str) -> None:
     answers = [home.walrusctl("--json", "send", session, "hi", "--key", "k").stdout for _ in range(3)]
     assert answers == [answers[0]] * 3
     assert json.loads(answers[0])["turn"] == 1
 
 
-def test_json_is_one_object_or_one_a_line(home: Home, session: str) -> None:
+def test_json_output_is_one_object_or_one_object_per_line(home: Home, session: str) -> None:
     streamed = [json.loads(line) for line in home.walrusctl("--json", "stream", session, "hi").stdout.splitlines()]
     assert streamed[0]["type"] == "user_message"
     assert (streamed[-1]["text"], streamed[-1]["stop_reason"]) == ("Yes.", "text_response")
@@ -167,7 +167,7 @@ def test_json_is_one_object_or_one_a_line(home: Home, session: str) -> None:
     assert [json.loads(line)["seq"] for line in attached[:-1]] == [1, 2, 3, 4]
 
 
-def test_run_answers_from_a_session_of_its_own_that_is_closed_then(home: Home, daemon: WalrusdProcess) -> None:
+def test_run_uses_a_new_session_and_closes_it(home: Home, daemon: WalrusdProcess) -> None:
     ran = home.walrusctl("run", "walrus", "hi")
     assert (ran.returncode, ran.stdout) == (0, "Yes.\n")
     with Client(str(daemon.socket), timeout=MAX_WAIT_S) as client:
@@ -199,7 +199,7 @@ def test_ctrl_c_interrupts_the_turn_unless_detached(
     home.walrusctl("session", "close", session, "--force")
 
 
-def test_escapes_of_a_model_reach_a_pipe_as_they_are_and_a_terminal_not_at_all(home: Home, session: str) -> None:
+def test_terminal_escapes_of_a_model_reach_a_pipe_but_not_a_terminal(home: Home, session: str) -> None:
     assert home.walrusctl("send", session, "escape").stdout == "red \x1b[31mred\x1b[0m \x07bell\n"
     leader, follower = pty.openpty()
     with subprocess.Popen(

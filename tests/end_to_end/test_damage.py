@@ -1,4 +1,4 @@
-"""A database with a page that holds something else: walrusd says what it is and what to do, and ends no otherwise."""
+"""Tests of damaged databases: walrusd reports the damage with a hint, and never ends with a traceback."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from tests.fakes.home import Home, WalrusdProcess
 
 PAGE_BYTES = 4096
 EXIT_UNUSABLE = 78
-"""As with a bad configuration: no other try finds it otherwise, so that no service manager makes one."""
+"""The exit status, as for a bad configuration: another try would fail too, so a service manager must not restart."""
 
 
 @pytest.fixture(scope="module")
 def intact_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a walrusd that has been used and has ended."""
+    """The database of a walrusd that was used and has ended normally."""
     home = Home(tmp_path_factory.mktemp("used") / "home")
     with home.walrusd():
         assert home.walrusctl("run", "walrus", "hi").returncode == 0
@@ -33,7 +33,7 @@ def started_daemons(tmp_path: Path) -> Iterator[dict[str, WalrusdProcess]]:
 
 
 def root_pages(database: Path) -> list[tuple[str, int]]:
-    """Each table and index, and the page it begins at."""
+    """Returns the name and the root page of each table and index."""
     with closing(sqlite3.connect(f"file:{database}?immutable=1", uri=True)) as db:
         return list(db.execute("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 0"))
 
@@ -43,21 +43,23 @@ def test_a_damaged_page_of_any_table_is_reported_in_one_line_with_a_hint(
     intact_database: Path, started_daemons: dict[str, WalrusdProcess], tmp_path: Path, filling: bytes
 ) -> None:
     good = intact_database.read_bytes()
-    places = {"the whole schema": 1, **dict(root_pages(intact_database))}
-    for name, page in places.items():
+    pages = {"the whole schema": 1, **dict(root_pages(intact_database))}
+    for name, page in pages.items():
         home = Home(tmp_path / str(page))
-        at = (page - 1) * PAGE_BYTES + (100 if page == 1 else 0)  # the header stays: without it, it is no database
+        start = (page - 1) * PAGE_BYTES + (
+            100 if page == 1 else 0
+        )  # the header stays: without it, the file is not a database
         (home.path / "walrus.db").write_bytes(
-            good[:at] + filling * (page * PAGE_BYTES - at) + good[page * PAGE_BYTES :]
+            good[:start] + filling * (page * PAGE_BYTES - start) + good[page * PAGE_BYTES :]
         )
         started_daemons[name] = home.start()
     for name, daemon in started_daemons.items():
         daemon.wait_for(lambda daemon: bool(daemon.lines_of("ready")) or ".recover" in daemon.stderr)
-        if daemon.lines_of("ready"):  # what is damaged was not needed; a session that needs it says so
+        if daemon.lines_of("ready"):  # the start did not need the page; a session that needs it reports the damage
             assert daemon.terminate() == 0, name
             assert "Traceback" not in daemon.stderr, name
         else:
-            database = tmp_path / str(places[name]) / "walrus.db"
+            database = tmp_path / str(pages[name]) / "walrus.db"
             assert daemon.wait_exit() == EXIT_UNUSABLE, name
             assert daemon.stderr == (
                 f"walrusd: {database} is damaged: database disk image is malformed\n"
@@ -79,15 +81,15 @@ def test_a_session_with_lost_events_refuses_writes_with_a_hint_to_doctor(tmp_pat
     with home.walrusd():
         refused = home.walrusctl("send", "1", "more")
     assert refused.returncode == 1
-    assert f"{database} is not what walrusd has written, so nothing can be added there: UNIQUE" in refused.stderr
-    assert "`walrusctl doctor` says which; restore walrus.db from a backup." in refused.stderr
+    assert f"{database} does not hold what walrusd wrote, so nothing can be added: UNIQUE" in refused.stderr
+    assert "`walrusctl doctor` lists them; restore walrus.db from a backup." in refused.stderr
 
 
 def test_a_request_that_reads_a_damaged_page_reports_it(intact_database: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     data = bytearray(intact_database.read_bytes())
-    at = (dict(root_pages(intact_database))["event"] - 1) * PAGE_BYTES
-    data[at : at + PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    start = (dict(root_pages(intact_database))["event"] - 1) * PAGE_BYTES
+    data[start : start + PAGE_BYTES] = b"\xff" * PAGE_BYTES
     (home.path / "walrus.db").write_bytes(data)
     with home.walrusd():
         refused = home.walrusctl("run", "walrus", "hi")

@@ -1,4 +1,4 @@
-"""A durable event is the same to the byte for whoever reads it, whenever, however, and after whatever."""
+"""Tests that a logged event has the same bytes for every reader, live or later, before and after a crash."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 class RawEventReader:
-    """A request by hand, and the bytes of the durable events that come for it."""
+    """Sends one request on a raw socket and reads the bytes of the logged events in its stream."""
 
     def __init__(self, path: Path, method: str, **params: object) -> None:
         self._sock = socket.socket(socket.AF_UNIX)
@@ -38,7 +38,7 @@ class RawEventReader:
         self._payloads = iter(self._frames)
 
     def next_event(self) -> bytes | None:
-        """An event as it is in its frame; None for the response, after which nothing comes."""
+        """Returns the next logged event as in its frame, or None at the response, which ends the stream."""
         while True:
             payload = self._next_frame()
             if "method" not in json.loads(payload):
@@ -60,11 +60,11 @@ class RawEventReader:
         return list(iter(self.next_event, None))
 
     def read_up_to(self, offset: int) -> list[bytes]:
-        """Those that have come of one that follows."""
+        """Returns the events up to `offset` of a stream that follows the log."""
         events: list[bytes] = []
         while not events or json.loads(events[-1])["offset"] < offset:
             event = self.next_event()
-            assert event is not None, "it follows"
+            assert event is not None, "a stream that follows does not end"
             events.append(event)
         self._sock.close()
         return events
@@ -92,7 +92,7 @@ def test_every_reader_sees_the_same_event_bytes_live_and_later(tmp_path: Path) -
     with home.walrusd() as daemon, Client(daemon.socket, MAX_WAIT_S) as client:
         everything = RawEventReader(home.socket, "event.subscribe", since=0)
         first = run_turns(client, "ada")
-        one, filtered = (
+        attached, filtered = (
             RawEventReader(home.socket, "session.attach", session=first),
             RawEventReader(home.socket, "event.subscribe", since=0, agents=["ada"], types=["done", "user_message"]),
         )
@@ -102,51 +102,51 @@ def test_every_reader_sees_the_same_event_bytes_live_and_later(tmp_path: Path) -
         client.call("daemon.reload")
         client.call("session.send", {"session": first, "content": "the end"})
         last = last_offset(client)
-        lived, lived_in_one, lived_filtered = (
+        live, live_attached, live_filtered = (
             everything.read_up_to(last),
-            one.read_up_to(last),
+            attached.read_up_to(last),
             filtered.read_up_to(last),
         )
         daemon.kill()
     with home.walrusd() as daemon, Client(daemon.socket, MAX_WAIT_S) as client:
         replayed = RawEventReader(home.socket, "event.subscribe", since=0, follow=False).read_all()
-        assert replayed == lived
+        assert replayed == live
         client.call("session.send", {"session": second, "content": "after a crash"})
     with home.walrusd() as daemon, Client(daemon.socket, MAX_WAIT_S) as client:
-        all_of_it = RawEventReader(home.socket, "event.subscribe", since=0, follow=False).read_all()
-        assert all_of_it[: len(lived)] == lived
-        events = [json.loads(event) for event in all_of_it]
+        all_events = RawEventReader(home.socket, "event.subscribe", since=0, follow=False).read_all()
+        assert all_events[: len(live)] == live
+        events = [json.loads(event) for event in all_events]
         assert {event["type"] for event in events} >= {"config_reloaded", "session_created", "done"}
 
-        # What followed an attachment or a filter while it happened, and what they give now.
-        of_first = [event for event, parsed in zip(all_of_it, events, strict=True) if parsed["session"] == first]
+        # An attachment and a filter give the same events live and later.
+        first_events = [event for event, parsed in zip(all_events, events, strict=True) if parsed["session"] == first]
         assert (
-            lived_in_one
+            live_attached
             == RawEventReader(home.socket, "session.attach", session=first, follow=False).read_all()
-            == of_first
+            == first_events
         )
-        chosen = [event for event in of_first if json.loads(event)["type"] in ("done", "user_message")]
-        assert lived_filtered == chosen
-        ask = {"agents": ["ada"], "types": ["done", "user_message"]}
-        assert RawEventReader(home.socket, "event.subscribe", since=0, follow=False, **ask).read_all() == chosen
+        chosen = [event for event in first_events if json.loads(event)["type"] in ("done", "user_message")]
+        assert live_filtered == chosen
+        filters = {"agents": ["ada"], "types": ["done", "user_message"]}
+        assert RawEventReader(home.socket, "event.subscribe", since=0, follow=False, **filters).read_all() == chosen
         for since in (0, 1, events[7]["offset"], events[-2]["offset"]):
-            behind = [event for event, parsed in zip(all_of_it, events, strict=True) if parsed["offset"] > since]
-            assert RawEventReader(home.socket, "event.subscribe", since=since, follow=False).read_all() == behind
+            later = [event for event, parsed in zip(all_events, events, strict=True) if parsed["offset"] > since]
+            assert RawEventReader(home.socket, "event.subscribe", since=since, follow=False).read_all() == later
 
-        # The clients of ours.
+        # The clients of the project decode the same events.
         assert stream_events(client, "event.subscribe", since=0, follow=False) == events
         by_session = [event for event in events if event["session"] == second]
         assert stream_events(client, "session.attach", session=second, follow=False) == by_session
-        for words, told in ((["events"], events), (["session", "attach", str(second)], by_session)):
+        for words, expected in ((["events"], events), (["session", "attach", str(second)], by_session)):
             lines = home.walrusctl(*words, "--no-follow", "--json").stdout.splitlines()
-            assert lines[:-1] == [json.dumps(event) for event in told]
-        trio.run(check_typed_streams, home.socket, all_of_it, second)
+            assert lines[:-1] == [json.dumps(event) for event in expected]
+        trio.run(check_typed_streams, home.socket, all_events, second)
 
 
 async def check_typed_streams(path: Path, event_bodies: list[bytes], session: int) -> None:
-    told = [decode(event) for event in event_bodies]
+    decoded = [decode(event) for event in event_bodies]
     async with connect(path) as client:
         async with client.subscribe(SubscribeParams(since=0, follow=False)) as stream:
-            assert [event async for event in stream] == told
+            assert [event async for event in stream] == decoded
         async with client.attach(AttachParams(session=session, follow=False)) as attachment:
-            assert [event async for event in attachment] == [event for event in told if event.session == session]
+            assert [event async for event in attachment] == [event for event in decoded if event.session == session]

@@ -1,4 +1,4 @@
-"""A session taken to another home: the same history, and to the byte the same next request to its model."""
+"""Tests that a session exported to another home has the same history and sends the same next request, byte for byte."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,11 +26,11 @@ from walrus_protocol.methods.fork_rewind import ForkParams, RewindParams
 
 COUNT_ARGUMENTS = {"command": "seq 40000"}
 COUNT_OUTPUT = "".join(f"{number}\n" for number in range(1, 40_001))
-"""More than a model is shown."""
+"""A tool output that is longer than the part that a model gets."""
 
 
 class HomePair:
-    """A home where things happen, and another one, whose agent is the same and works in the same folder."""
+    """A home with sessions and a second home, whose agent is the same and works in the same folder."""
 
     def __init__(
         self, source: Home, target: Home, source_client: AsyncClient, target_client: AsyncClient, provider: FakeProvider
@@ -42,9 +42,9 @@ class HomePair:
         self.provider = provider
 
     async def export_and_import(self, session: int, *, by_cli: bool = False) -> int:
-        """The session's id in the other home, taken there by the programs of the command line or by the client."""
+        """Moves a session to the second home by walrusctl or the client; returns its id there."""
         if by_cli:
-            file = self.source.path / "carried.json"
+            file = self.source.path / "exported.json"
             export = ("session", "export", str(session), "-o", str(file))
             done = await trio.to_thread.run_sync(lambda: self.source.walrusctl(*export))
             assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -58,31 +58,31 @@ class HomePair:
         return made.session
 
     async def next_request(self, client: AsyncClient, session: int) -> bytes:
-        """What a model is asked next in that session; it answers with nothing of note."""
+        """Sends a message in the session; returns the body of the request that its model gets."""
         self.provider.enqueue(replies("As you say."))
         await client.send(SendParams(session=session, content="and now?"))
         return self.provider.requests[-1].raw
 
     async def check_same_next_request(self, session: int, imported: int) -> None:
-        mine = await self.source_client.history(HistoryParams(session=session, limit=500))
-        theirs = await self.target_client.history(HistoryParams(session=imported, limit=500))
-        assert mine == theirs
-        asked = await self.next_request(self.source_client, session)
-        assert b"and now?" in asked
-        assert await self.next_request(self.target_client, imported) == asked
+        history = await self.source_client.history(HistoryParams(session=session, limit=500))
+        imported_history = await self.target_client.history(HistoryParams(session=imported, limit=500))
+        assert history == imported_history
+        request = await self.next_request(self.source_client, session)
+        assert b"and now?" in request
+        assert await self.next_request(self.target_client, imported) == request
 
 
 @pytest.fixture
 async def homes(tmp_path: Path) -> AsyncIterator[HomePair]:
     async with open_provider() as provider:
         (tmp_path / "work").mkdir()
-        of_the_reader = f'permissions = {{ allow = ["bash"] }}\nworkspace = "{tmp_path}/work"'
-        toml = TOML.format(url=provider.url).replace("[agents.reader]", f"[agents.reader]\n{of_the_reader}")
+        reader_settings = f'permissions = {{ allow = ["bash"] }}\nworkspace = "{tmp_path}/work"'
+        toml = TOML.format(url=provider.url).replace("[agents.reader]", f"[agents.reader]\n{reader_settings}")
         toml += '[tools.bash]\nsandbox = "none"\n'
-        here, there = (Home(tmp_path / name, toml) for name in ("here", "there"))
-        async with run_and_connect(here) as client, run_and_connect(there) as other:
+        source, target = (Home(tmp_path / name, toml) for name in ("source", "target"))
+        async with run_and_connect(source) as client, run_and_connect(target) as other:
             with trio.fail_after(MAX_WAIT_S):
-                yield HomePair(here, there, client, other, provider)
+                yield HomePair(source, target, client, other, provider)
 
 
 @asynccontextmanager
@@ -109,26 +109,26 @@ async def test_an_imported_fork_of_a_fork_sends_the_same_next_request(homes: Hom
     provider.enqueue(calls_tools(("bash", COUNT_ARGUMENTS), ("read", {"path": "none.txt"})), replies("Still many."))
     await client.send(SendParams(session=third, content="Look again.", key="again"))
 
-    carried = await homes.export_and_import(third)
-    await homes.check_same_next_request(third, carried)
+    imported = await homes.export_and_import(third)
+    await homes.check_same_next_request(third, imported)
     async with client.attach(AttachParams(session=first, follow=False)) as events:
         (ref,) = [event.ref async for event in events if isinstance(event, ToolResult)]
     assert ref is not None
-    assert await read_output(homes.target_client, carried, ref) == COUNT_OUTPUT
-    asked = len(provider.requests)
-    repeat = await homes.target_client.send(SendParams(session=carried, content="Look again.", key="again"))
-    assert (repeat.turn, repeat.text, len(provider.requests)) == (1, "Still many.", asked)
-    assert (await homes.target_client.session(SessionParams(session=carried))).title == "of large files"
+    assert await read_output(homes.target_client, imported, ref) == COUNT_OUTPUT
+    request_count = len(provider.requests)
+    repeat = await homes.target_client.send(SendParams(session=imported, content="Look again.", key="again"))
+    assert (repeat.turn, repeat.text, len(provider.requests)) == (1, "Still many.", request_count)
+    assert (await homes.target_client.session(SessionParams(session=imported))).title == "of large files"
 
 
 async def read_output(client: AsyncClient, session: int, ref: str) -> str:
-    text, at = "", 0
+    text, offset = "", 0
     while True:
-        page = await client.output(OutputParams(session=session, ref=ref, offset=at))
+        page = await client.output(OutputParams(session=session, ref=ref, offset=offset))
         text += page.text
         if page.next is None:
             return text
-        at = page.next
+        offset = page.next
 
 
 async def test_a_closed_session_moved_by_the_cli_stays_closed_and_can_be_forked(homes: HomePair) -> None:
@@ -136,13 +136,13 @@ async def test_a_closed_session_moved_by_the_cli_stays_closed_and_can_be_forked(
     homes.provider.enqueue(replies("Hello."))
     await homes.source_client.send(SendParams(session=session, content="Hello!"))
     await homes.source_client.close(CloseParams(session=session))
-    carried = await homes.export_and_import(session, by_cli=True)
-    assert (await homes.target_client.session(SessionParams(session=carried))).state == "closed"
-    twins = [
+    imported = await homes.export_and_import(session, by_cli=True)
+    assert (await homes.target_client.session(SessionParams(session=imported))).state == "closed"
+    forks = [
         (await one.fork(ForkParams(session=of))).session
-        for one, of in ((homes.source_client, session), (homes.target_client, carried))
+        for one, of in ((homes.source_client, session), (homes.target_client, imported))
     ]
-    await homes.check_same_next_request(*twins)
+    await homes.check_same_next_request(*forks)
 
 
 async def test_the_export_of_a_running_session_ends_before_its_turn(homes: HomePair) -> None:
@@ -153,12 +153,12 @@ async def test_the_export_of_a_running_session_ends_before_its_turn(homes: HomeP
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send, SendParams(session=session, content="How are you?"))
         await homes.provider.wait_until(lambda provider: len(provider.requests) == 2)
-        carried = await homes.export_and_import(session)
+        imported = await homes.export_and_import(session)
         nursery.cancel_scope.cancel()
     await client.close(CloseParams(session=session, force=True))
-    assert (await homes.target_client.session(SessionParams(session=carried))).last_seq == first.last_seq
+    assert (await homes.target_client.session(SessionParams(session=imported))).last_seq == first.last_seq
     fork = (await client.fork(ForkParams(session=session, at=first.last_seq))).session
-    await homes.check_same_next_request(fork, carried)
+    await homes.check_same_next_request(fork, imported)
 
 
 async def test_an_imported_session_works_after_its_daemon_was_killed(tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ async def test_an_imported_session_works_after_its_daemon_was_killed(tmp_path: P
                 await client.send(SendParams(session=session, content="Hello!"))
                 fork = (await client.fork(ForkParams(session=session))).session
                 await client.send(SendParams(session=fork, content="Hello again!", key="k"))
-                houses = HomePair(home, home, client, client, provider)
-                carried = await houses.export_and_import(fork)
+                homes = HomePair(home, home, client, client, provider)
+                imported = await homes.export_and_import(fork)
             daemon.kill()
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
-                await HomePair(home, home, client, client, provider).check_same_next_request(fork, carried)
-                assert (await client.send(SendParams(session=carried, content="Hello again!", key="k"))).turn == 1
+                await HomePair(home, home, client, client, provider).check_same_next_request(fork, imported)
+                assert (await client.send(SendParams(session=imported, content="Hello again!", key="k"))).turn == 1

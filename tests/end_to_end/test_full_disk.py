@@ -1,4 +1,4 @@
-"""A disk that takes nothing more in the middle of a turn, met by a real SQLite in a real daemon."""
+"""Tests of a real daemon whose disk becomes full or fails in the middle of a turn."""
 
 import contextlib
 import resource
@@ -41,7 +41,7 @@ models = ["fake"]
 
 @contextlib.contextmanager
 def failing_writes(daemon: WalrusdProcess) -> Iterator[None]:
-    """Every write of the daemon to a file fails with EFBIG, as on a disk with a fault."""
+    """Makes every write of the daemon to a file fail with EFBIG, like a disk fault."""
     before = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -53,7 +53,7 @@ def failing_writes(daemon: WalrusdProcess) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_filesystem(folder: Path) -> Iterator[None]:
-    """Not a byte is left on the file system of a folder."""
+    """Fills the file system of a folder to the last byte."""
     filler = folder / "filler"
     with open(filler, "wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -76,7 +76,7 @@ async def home_with_provider(home: Path) -> AsyncIterator[tuple[Home, FakeProvid
 async def start_streaming_turn(
     raw_client: RawClient, client: AsyncClient, fake: FakeProvider
 ) -> tuple[int, trio.Event]:
-    """A session whose streamed turn has said something; the event lets it say the rest."""
+    """Starts a turn that has streamed a part of its text; setting the event releases the rest."""
     session = (await client.create(CreateParams(agent="walrus"))).session
     now, gate = trio.Event(), trio.Event()
     now.set()
@@ -99,12 +99,12 @@ async def storage_error_kind(client: AsyncClient, session: int) -> str:
 
 
 async def send_until_accepted(client: AsyncClient, session: int) -> TurnResult:
-    """The next turn, as soon as the daemon has found out that the disk is well again."""
+    """Sends again and again until the daemon has noticed that the disk works again; returns that turn."""
     while True:
         try:
             return await client.send(SendParams(session=session, content="more"))
-        except RequestFailed as still:
-            if still.kind not in {"storage_full", "storage_failed"}:
+        except RequestFailed as failed:
+            if failed.kind not in {"storage_full", "storage_failed"}:
                 raise
 
 
@@ -114,7 +114,7 @@ async def done_events(client: AsyncClient, session: int) -> list[Done]:
 
 
 def turn_error_kind(answer: Json, session: int) -> str:
-    """The kind of the error that names the turn."""
+    """Returns the kind of the storage error of turn 1."""
     error = answer["error"]
     assert error["code"] == -32603
     assert (error["data"]["session"], error["data"]["turn"]) == (session, 1)
@@ -126,13 +126,13 @@ def turn_error_kind(answer: Json, session: int) -> str:
 async def check_suspend_and_continue(
     daemon: WalrusdProcess, fake: FakeProvider, disk_failure: contextlib.AbstractContextManager[None], kind: str
 ) -> None:
-    async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
-        session, gate = await start_streaming_turn(line, client, fake)
+    async with open_raw_client(daemon.socket) as raw_client, connect(daemon.socket) as client:
+        session, gate = await start_streaming_turn(raw_client, client, fake)
         with disk_failure:
             gate.set()
-            events, answer = await line.receive_events()
+            events, answer = await raw_client.receive_events()
             assert turn_error_kind(answer, session) == kind
-            assert "done" not in [event["type"] for event in events], "nothing more is published as fact"
+            assert "done" not in [event["type"] for event in events], "no event is published that is not stored"
             assert await storage_error_kind(client, session) == kind
             shown = await client.session(SessionParams(session=session))
             assert (shown.state, shown.last_seq) == ("processing", 2)
@@ -146,13 +146,13 @@ async def check_suspend_and_continue(
         assert (second.turn, second.stop_reason) == (2, "text_response")
 
 
-async def test_a_disk_that_fails_suspends_the_turn_and_when_it_works_again_the_session_goes_on(tmp_path: Path) -> None:
+async def test_a_failing_disk_suspends_the_turn_and_the_session_continues_after_it(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
             await check_suspend_and_continue(daemon, fake, failing_writes(daemon), "storage_failed")
 
 
-async def test_a_full_disk_seen_only_by_refused_requests_is_warned_of_until_a_write_works(tmp_path: Path) -> None:
+async def test_status_warns_of_a_failed_write_until_a_write_succeeds(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
             async with connect(daemon.socket) as client:
@@ -162,29 +162,29 @@ async def test_a_full_disk_seen_only_by_refused_requests_is_warned_of_until_a_wr
                     assert await storage_error_kind(client, session) == "storage_failed"
                     (warning,) = set((await client.status()).warnings) - {*before}
                 assert warning.startswith(f"The last write to the log failed: cannot write to {home.path}/walrus.db: ")
-                assert warning.endswith("the session goes on when the store can write again.")
+                assert warning.endswith("the session continues when the store can write again.")
                 fake.set_default(replies("I am back"))
                 assert (await client.send(SendParams(session=session, content="more"))).text == "I am back"
                 assert (await client.status()).warnings == before
-            [line] = daemon.lines_of("the log cannot be written")
+            [line] = daemon.lines_of("log_write_failed")
             assert line["level"] == "warning"
-            assert len(daemon.lines_of("the log can be written again")) == 1
+            assert len(daemon.lines_of("log_writable")) == 1
 
 
 async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_again(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path / "home") as (home, fake):
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
-                session, gate = await start_streaming_turn(line, client, fake)
+            async with open_raw_client(daemon.socket) as raw_client, connect(daemon.socket) as client:
+                session, gate = await start_streaming_turn(raw_client, client, fake)
                 with failing_writes(daemon):
                     gate.set()
-                    assert turn_error_kind((await line.receive_events())[1], session) == "storage_failed"
-                    for asking in (
+                    assert turn_error_kind((await raw_client.receive_events())[1], session) == "storage_failed"
+                    for request in (
                         client.interrupt(SessionParams(session=session)),
                         client.close(CloseParams(session=session, force=True)),
                     ):
                         with pytest.raises(RequestFailed) as refusal:
-                            await asking
+                            await request
                         assert (refusal.value.code, refusal.value.kind) == (-32603, "storage_failed")
                 assert (await client.close(CloseParams(session=session, force=True))).closed
                 [done] = await done_events(client, session)
@@ -193,7 +193,7 @@ async def test_a_suspended_turn_can_be_interrupted_as_soon_as_the_disk_works_aga
 
 @pytest.fixture
 def small_filesystem(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for a new home and little more."""
+    """A file system with space for a new home and little more."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(folder)]
@@ -205,7 +205,9 @@ def small_filesystem(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-async def test_a_full_disk_suspends_the_turn_and_with_space_again_the_session_continues(small_filesystem: Path) -> None:
+async def test_a_full_disk_suspends_the_turn_and_the_session_continues_when_there_is_space(
+    small_filesystem: Path,
+) -> None:
     async with home_with_provider(small_filesystem / "home") as (home, fake):
         with home.walrusd() as daemon:
             await check_suspend_and_continue(daemon, fake, full_filesystem(small_filesystem), "storage_full")
@@ -216,11 +218,11 @@ async def test_a_turn_suspended_by_a_full_disk_continues_after_a_restart_with_sp
 ) -> None:
     async with home_with_provider(small_filesystem / "home") as (home, fake):
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, connect(daemon.socket) as client:
-                session, gate = await start_streaming_turn(line, client, fake)
+            async with open_raw_client(daemon.socket) as raw_client, connect(daemon.socket) as client:
+                session, gate = await start_streaming_turn(raw_client, client, fake)
                 with full_filesystem(small_filesystem):
                     gate.set()
-                    assert turn_error_kind((await line.receive_events())[1], session) == "storage_full"
+                    assert turn_error_kind((await raw_client.receive_events())[1], session) == "storage_full"
                     assert await trio.to_thread.run_sync(daemon.terminate) == 0
         fake.set_default(replies("I am back"))
         with home.walrusd() as daemon:
@@ -231,12 +233,12 @@ async def test_a_turn_suspended_by_a_full_disk_continues_after_a_restart_with_sp
                 assert (second.turn, second.stop_reason) == (2, "text_response")
 
 
-async def test_a_start_on_a_full_disk_says_so(small_filesystem: Path) -> None:
+async def test_a_start_on_a_full_disk_reports_it(small_filesystem: Path) -> None:
     home = Home(small_filesystem / "home")
     with full_filesystem(small_filesystem):
-        status, said = await trio.to_thread.run_sync(home.run_to_exit)
+        status, stderr = await trio.to_thread.run_sync(home.run_to_exit)
     assert status != 0
-    assert "Traceback" not in said
-    assert str(home.path) in said
+    assert "Traceback" not in stderr
+    assert str(home.path) in stderr
     with home.walrusd():
         pass

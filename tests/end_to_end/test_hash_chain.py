@@ -1,4 +1,4 @@
-"""The chain of a real walrusd: whole through turns, forks, restarts and kills, and proved while it runs."""
+"""Tests of the hash chain of a real walrusd: it stays intact through turns, forks, restarts and kills."""
 
 import json
 import sqlite3
@@ -24,7 +24,7 @@ def logged_heads(daemon: WalrusdProcess, moment: str) -> list[str]:
 
 
 def run_turns(socket: Path, turns: int) -> None:
-    """Turns, short and long ones, forks of them and sessions that are closed."""
+    """Runs short and long turns; every ten turns it forks the session, closes it and goes on in the fork."""
     with Client(str(socket), 30) as client:
         session = client.call("session.create", {"agent": "walrus"})["session"]
         for turn in range(turns):
@@ -35,15 +35,15 @@ def run_turns(socket: Path, turns: int) -> None:
                 session = forked
 
 
-def test_a_chain_is_intact_while_written_after_a_restart_and_after_a_kill(tmp_path: Path) -> None:
+def test_a_chain_is_intact_while_it_is_written_after_a_restart_and_after_a_kill(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", TOML_WITH_CHAIN)
     heads = []
     with home.walrusd() as daemon, ThreadPoolExecutor() as pool:
         assert logged_heads(daemon, "start") == [f"0:{'0' * 64}"]
-        talking = pool.submit(run_turns, daemon.socket, 60)
-        while not talking.done():
+        load = pool.submit(run_turns, daemon.socket, 60)
+        while not load.done():
             heads.append(verified_head(home))
-        talking.result()
+        load.result()
         heads.append(verified_head(home))
     assert logged_heads(daemon, "stop") == heads[-1:] == [verified_head(home)]
     for number in range(2):
@@ -52,13 +52,13 @@ def test_a_chain_is_intact_while_written_after_a_restart_and_after_a_kill(tmp_pa
             run_turns(daemon.socket, 10)
             if number:
                 with ThreadPoolExecutor() as pool:
-                    cut_off = pool.submit(run_turns, daemon.socket, 1000)
+                    interrupted = pool.submit(run_turns, daemon.socket, 1000)
                     heads.append(verified_head(home))
                     daemon.kill()
-                    assert cut_off.exception()
+                    assert interrupted.exception()
         heads.append(verified_head(home))
-    for noted in heads:
-        assert verified_head(home, "--since", noted) == heads[-1]
+    for head in heads:
+        assert verified_head(home, "--since", head) == heads[-1]
 
 
 def test_a_chain_enabled_late_or_intermittently_reports_what_it_does_not_cover(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_chain_enabled_late_or_intermittently_reports_what_it_does_not_cover(t
     assert (verified.returncode, verified.stderr.splitlines()) == (
         0,
         [
-            "offsets 1 to 4 are of no chain: it was switched off",
-            "offsets 9 to 12 are of no chain: it was switched off",
-            "what was written after offset 16 is of no chain: it was switched off",
+            "offsets 1 to 4 are not in the chain: it was switched off",
+            "offsets 9 to 12 are not in the chain: it was switched off",
+            "events after offset 16 are not in the chain: it was switched off",
             "8 events are as they were written",
         ],
     )

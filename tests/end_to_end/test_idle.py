@@ -1,4 +1,4 @@
-"""A daemon with nothing to do does nothing: no thread of it is woken, whatever it did before."""
+"""Tests that an idle daemon uses no CPU: none of its threads wakes up, whatever it did before."""
 
 import time
 from contextlib import suppress
@@ -9,14 +9,14 @@ from walrus_protocol.client import Client
 
 SAMPLE_INTERVAL_S = 0.5
 QUIET_SAMPLES = 6
-"""Looks in a row between which nothing happened: three seconds."""
+"""Consecutive samples without a wake-up that count as idle: three seconds."""
 MAX_SAMPLES = 40
-"""What a daemon has still to do after its work, such as letting a thread go that was not used for ten seconds, is done
-by then."""
+"""Samples before the test fails. Delayed work, such as ending a thread that was not used for ten seconds, is done by
+then."""
 
 
 def wake_ups(daemon: WalrusdProcess) -> dict[int, int]:
-    """How often each thread has gone to sleep so far. The kernel counts; nothing of the daemon's takes part in it."""
+    """Returns for each thread how often it has gone to sleep so far, as the kernel counts it."""
     counts = {}
     for thread in Path(f"/proc/{daemon.pid}/task").iterdir():
         with suppress(OSError):  # it has ended since
@@ -27,9 +27,9 @@ def wake_ups(daemon: WalrusdProcess) -> dict[int, int]:
 
 
 def test_an_idle_daemon_has_no_thread_wake_ups(tmp_path: Path) -> None:
-    """What comes back at least every three seconds is found, always; what settles is waited for.
+    """A wake-up that repeats within three seconds is always found; work that ends is waited for.
 
-    The speed of the machine plays no part: a thread that waits is woken by something to do, and not by load.
+    The speed of the machine does not matter: a waiting thread is woken by work, and not by load.
     """
     with Home(tmp_path / "home").walrusd() as daemon:
         with Client(str(daemon.socket)) as client:
@@ -37,8 +37,8 @@ def test_an_idle_daemon_has_no_thread_wake_ups(tmp_path: Path) -> None:
             with client.stream("session.stream", {"session": session, "content": "What is new?"}) as events:
                 assert [event["type"] for event in events][-1] == "done"
             client.call("daemon.status")
-        seen = [wake_ups(daemon)]
-        while seen[-QUIET_SAMPLES - 1 :] != (QUIET_SAMPLES + 1) * [seen[-1]]:
-            assert len(seen) <= MAX_SAMPLES, f"something wakes walrusd again and again: {seen}"
-            time.sleep(SAMPLE_INTERVAL_S)  # nothing is waited for: that nothing happens meanwhile is what is looked at
-            seen.append(wake_ups(daemon))
+        samples = [wake_ups(daemon)]
+        while samples[-QUIET_SAMPLES - 1 :] != (QUIET_SAMPLES + 1) * [samples[-1]]:
+            assert len(samples) <= MAX_SAMPLES, f"something wakes walrusd repeatedly: {samples}"
+            time.sleep(SAMPLE_INTERVAL_S)  # no condition to wait for: the test is that nothing happens in this time
+            samples.append(wake_ups(daemon))

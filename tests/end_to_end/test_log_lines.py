@@ -1,4 +1,4 @@
-"""The daemon's log: one line a turn and a request, without a word that was said; and the daemon without its log."""
+"""Tests of the daemon's log: one line for each turn and request, no message text; the daemon runs without a log too."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ def daemon(tmp_path: Path) -> Iterator[WalrusdProcess]:
 
 
 def run_requests(daemon: WalrusdProcess) -> int:
-    """A session, a turn, a refusal and a ping."""
+    """Runs a turn in a new session, a request that fails, a ping and a history request."""
     with Client(str(daemon.socket)) as client:
         session: int = client.call("session.create", {"agent": "walrus", "title": PRIVATE_TEXT})["session"]
         client.call(
@@ -43,7 +43,7 @@ def without_times(lines: list[LogLine]) -> list[LogLine]:
     return [{name: value for name, value in line.items() if name not in {"ts", "ms", "duration_ms"}} for line in lines]
 
 
-def test_every_line_is_json_where_stderr_is_no_terminal(daemon: WalrusdProcess) -> None:
+def test_every_line_is_json_if_stderr_is_not_a_terminal(daemon: WalrusdProcess) -> None:
     run_requests(daemon)
     assert daemon.terminate() == 0
     assert all(line.keys() >= {"event", "level", "ts"} for line in daemon.log_lines), daemon.stderr
@@ -72,17 +72,17 @@ def test_a_turn_has_one_line(daemon: WalrusdProcess) -> None:
     ]
 
 
-def test_a_request_has_one_line_and_a_ping_none(daemon: WalrusdProcess) -> None:
+def test_a_request_has_one_line_and_a_ping_has_none(daemon: WalrusdProcess) -> None:
     session = run_requests(daemon)
 
-    def asked(method: str, session: int | None, error: str | None = None) -> LogLine:
+    def request_line(method: str, session: int | None, error: str | None = None) -> LogLine:
         return {"event": "request", "level": "info", "method": method, "session": session, "error": error}
 
     assert without_times(daemon.lines_of("request")) == [
-        asked("session.create", None),
-        asked("session.send", session),
-        asked("session.get", 999, "session_not_found"),
-        asked("session.history", session),
+        request_line("session.create", None),
+        request_line("session.send", session),
+        request_line("session.get", 999, "session_not_found"),
+        request_line("session.history", session),
     ]
     assert all(line["ms"] >= 0 for line in daemon.lines_of("request"))
 
@@ -93,7 +93,7 @@ def test_no_message_text_is_in_the_log(daemon: WalrusdProcess) -> None:
     assert PRIVATE_TEXT not in daemon.stderr
 
 
-def test_a_level_above_info_keeps_requests_and_turns_out(tmp_path: Path) -> None:
+def test_a_level_above_info_leaves_out_requests_and_turns(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", ECHO.replace("[daemon]", '[daemon]\nlog_level = "warning"'))
     quiet = home.start()
     try:
@@ -115,7 +115,7 @@ def check_answers(home: Home) -> None:
 
 @contextmanager
 def run_logging_to(home: Home, stderr: int | IO[str], *, wrapper: Sequence[str] = (), **environ: str) -> Iterator[None]:
-    """A walrusd that writes its log there; it must stop in good order."""
+    """Runs a walrusd that logs to `stderr`; it must stop with status 0."""
     command = [*wrapper, sys.executable, "-m", "walrusd", "--home", str(home.path)]
     with subprocess.Popen(
         command, cwd=ROOT, env=home.environ(environ), stdin=subprocess.DEVNULL, stderr=stderr
@@ -128,7 +128,7 @@ def run_logging_to(home: Home, stderr: int | IO[str], *, wrapper: Sequence[str] 
             process.kill()
 
 
-def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tmp_path: Path) -> None:
+def test_lines_on_a_terminal_are_formatted_and_the_daemon_survives_its_end(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     master, slave = pty.openpty()
     with (
@@ -146,21 +146,21 @@ def test_on_a_terminal_lines_are_for_people_and_without_it_the_daemon_goes_on(tm
         check_answers(home)
 
 
-def test_the_daemon_goes_on_when_nobody_reads_its_log_any_more(tmp_path: Path) -> None:
+def test_the_daemon_continues_when_the_reader_of_its_log_has_closed_the_pipe(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     read, write = os.pipe()
-    with open(write, "wb") as theirs, run_logging_to(home, theirs.fileno()):
+    with open(write, "wb") as pipe, run_logging_to(home, pipe.fileno()):
         home.wait_until_served()
         os.close(read)
         for _ in range(3):
             check_answers(home)
 
 
-def test_the_daemon_goes_on_when_the_reader_of_its_log_has_stopped_reading(tmp_path: Path) -> None:
+def test_the_daemon_continues_when_the_reader_of_its_log_has_stopped_reading(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    with open(read, "rb", buffering=0) as log, open(write, "wb") as theirs, run_logging_to(home, theirs.fileno()):
+    with open(read, "rb", buffering=0) as log, open(write, "wb") as pipe, run_logging_to(home, pipe.fileno()):
         home.wait_until_served()
         for _ in range(20):
             check_answers(home)
@@ -168,10 +168,10 @@ def test_the_daemon_goes_on_when_the_reader_of_its_log_has_stopped_reading(tmp_p
         for _ in range(20):
             check_answers(home)
         assert b"ready" in early
-        assert log.read(4096), "who reads again is told again"
+        assert log.read(4096), "a reader that reads again must get new lines"
 
 
-def test_the_daemon_goes_on_when_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
+def test_the_daemon_continues_when_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with open("/dev/full", "w") as full, run_logging_to(home, full):
         home.wait_until_served()

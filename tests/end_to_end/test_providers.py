@@ -1,4 +1,4 @@
-"""A provider that fails, through the whole daemon: the turn ends in error and says why, the session goes on."""
+"""Tests of failing providers in a real daemon: the turn ends with an error and its reason, the session continues."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,22 +78,22 @@ FAILURES: list[tuple[str, Behaviour, TurnErrorKind, str]] = [
     ("a page of HTML", responds_with(502, b"<html>Bad gateway</html>"), "provider_overloaded", ""),
     ("no such model", responds_with(404), "model_not_found", ""),
     ("silence", hangs(), "provider_timeout", ""),
-    ("silence after some words", hangs("I was"), "provider_timeout", "I was"),
+    ("silence after a partial reply", hangs("I was"), "provider_timeout", "I was"),
     ("a closed connection", cuts_connection(), "provider_network", ""),
     ("a stream that is cut", cuts_connection("I was"), "provider_network", "I was"),
     ("no HTTP", sends_garbage(), "provider_bad_response", ""),
     ("a stream of garbage", streams_events(b"{not json"), "provider_bad_response", ""),
-    ("a stream that ends with nothing said", streams_events(done=False), "provider_network", ""),
+    ("a stream that ends without content", streams_events(done=False), "provider_network", ""),
     ("an error in mid-stream", streams_events({"error": {"message": "down", "code": 503}}), "provider_overloaded", ""),
     ("HTML with a 200", responds_with(200, b"<html>Log in</html>"), "provider_bad_response", ""),
 ]
 
 
-async def test_however_a_provider_fails_the_turn_says_so_and_the_session_takes_the_next_message(
+async def test_every_provider_failure_is_reported_by_the_turn_and_the_session_continues(
     tmp_path: Path,
 ) -> None:
     async with open_daemon_with_provider(tmp_path) as (fake, daemon, client):
-        for what, failure, kind, said in FAILURES:
+        for what, failure, kind, text in FAILURES:
             session = (await client.create(CreateParams(agent="walrus"))).session
             fake.enqueue(failure, replies("better"))
             turn = await client.send(SendParams(session=session, content="hi"))
@@ -104,15 +104,15 @@ async def test_however_a_provider_fails_the_turn_says_so_and_the_session_takes_t
             assert turn.error.hint, what
             assert (await client.send(SendParams(session=session, content="again"))).text == "better", what
             history = (await client.history(HistoryParams(session=session))).messages
-            kept = (Assistant(content=said),) if said else ()
-            assert history == (User("hi"), *kept, User("again"), Assistant(content="better")), what
+            partial_reply = (Assistant(content=text),) if text else ()
+            assert history == (User("hi"), *partial_reply, User("again"), Assistant(content="better")), what
         await daemon.wait_for_async(lambda daemon: len(daemon.lines_of("turn")) == 2 * len(FAILURES))
         assert [line["error"] for line in daemon.lines_of("turn")] == [
             kind for _, _, failed, _ in FAILURES for kind in (failed, None)
         ]
 
 
-async def test_a_retry_after_is_obeyed_without_an_error_for_the_client(tmp_path: Path) -> None:
+async def test_an_overloaded_provider_is_retried_without_an_error_for_the_client(tmp_path: Path) -> None:
     async with open_daemon_with_provider(tmp_path, retries=2) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
         fake.enqueue(responds_with(503), replies("here I am"))
@@ -123,7 +123,7 @@ async def test_a_retry_after_is_obeyed_without_an_error_for_the_client(tmp_path:
         assert [line["kind"] for line in daemon.lines_of("provider_retry")] == ["provider_overloaded"]
 
 
-async def test_a_wait_that_a_provider_has_asked_for_ends_with_its_turn(tmp_path: Path) -> None:
+async def test_an_interrupt_ends_the_wait_for_a_retry(tmp_path: Path) -> None:
     async with open_daemon_with_provider(tmp_path, retries=2) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
         fake.enqueue(responds_with(429, headers={"Retry-After": "25"}), replies("here I am"))
@@ -144,7 +144,7 @@ async def test_nothing_is_retried_after_the_first_chunk_of_a_reply(tmp_path: Pat
         assert len(fake.requests) == 1
 
 
-async def test_a_provider_that_is_not_there_is_named_with_its_address(tmp_path: Path) -> None:
+async def test_an_error_names_the_provider_and_its_address(tmp_path: Path) -> None:
     async with open_daemon_with_provider(tmp_path) as (fake, _, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
         fake.enqueue(responds_with(401))
@@ -154,7 +154,7 @@ async def test_a_provider_that_is_not_there_is_named_with_its_address(tmp_path: 
         assert "[providers.fake]" in turn.error.hint
 
 
-async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> None:
+async def test_no_secret_is_in_any_log_line_event_error_or_answer(tmp_path: Path) -> None:
     leaks = {"error": {"message": f"Incorrect API key: {KEY}, and {HEADER}", "code": "invalid_api_key"}}
     async with open_daemon_with_provider(tmp_path) as (fake, daemon, client):
         session = (await client.create(CreateParams(agent="walrus"))).session
@@ -170,8 +170,8 @@ async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> 
         assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
         assert fake.requests[0].headers["x-secret"] == HEADER
         async with client.attach(AttachParams(session=session, follow=False)) as events:
-            seen: list[object] = [event async for event in events]
-        seen += [
+            outputs: list[object] = [event async for event in events]
+        outputs += [
             await client.config(),
             await client.check_config(),
             await client.status(),
@@ -182,8 +182,8 @@ async def test_no_secret_is_in_any_log_event_error_or_answer(tmp_path: Path) -> 
             daemon.stderr,
         ]
         for secret in (KEY, HEADER):
-            assert secret not in repr(seen)
-        assert "***" in repr(seen)
+            assert secret not in repr(outputs)
+        assert "***" in repr(outputs)
         for path in (tmp_path / "home").iterdir():
             if path.is_file():
                 assert KEY.encode() not in path.read_bytes(), path

@@ -1,4 +1,4 @@
-"""walrus.toml and prompts that change while walrusd runs: what comes next has the new ones, what runs the old."""
+"""Tests of `daemon.reload`: new turns use the changed walrus.toml and prompts, running turns keep the old ones."""
 
 import json
 import signal
@@ -38,7 +38,7 @@ description = "Reads"
 
 
 class DaemonReloadHarness:
-    """A daemon with one agent, and the provider that speaks for it."""
+    """A daemon with one agent, and the fake provider of its model."""
 
     def __init__(self, home: Home, daemon: WalrusdProcess, client: AsyncClient, provider: FakeProvider) -> None:
         self.home = home
@@ -62,7 +62,7 @@ class DaemonReloadHarness:
             return [event async for event in events if isinstance(event, ToolResult)]
 
     def system_prompt(self, index: int) -> str:
-        """The system prompt of a request."""
+        """Returns the system prompt of the request with this index."""
         return str(self.provider.requests[index].messages[0]["content"])
 
 
@@ -81,21 +81,23 @@ async def open_harness(path: Path, environ: dict[str, str] | None = None) -> Asy
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[DaemonReloadHarness]:
-    async with open_harness(tmp_path) as stage:
-        yield stage
+    async with open_harness(tmp_path) as harness:
+        yield harness
 
 
-async def test_the_next_turn_has_the_new_prompt_and_the_running_one_keeps_the_old(harness: DaemonReloadHarness) -> None:
+async def test_the_next_turn_uses_the_new_prompt_and_the_running_one_keeps_the_old(
+    harness: DaemonReloadHarness,
+) -> None:
     go_on = trio.Event()
     harness.provider.enqueue(replies(["one"], gate=[go_on]), replies("two"))
     session = await harness.create_session()
     turns: list[TurnResult] = []
 
-    async def talk() -> None:
+    async def send() -> None:
         turns.append(await harness.send(session))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk)
+        nursery.start_soon(send)
         await harness.provider.wait_until(lambda fake: len(fake.requests) == 1)
         harness.home.write("agents/reader.md", "You are the new one.")
         assert await harness.client.reload() == ReloadResult(changed=("agents.reader.system_prompt",))
@@ -107,7 +109,7 @@ async def test_the_next_turn_has_the_new_prompt_and_the_running_one_keeps_the_ol
     assert "the old one" not in harness.system_prompt(1)
 
 
-async def test_a_running_turn_keeps_its_prompt_and_its_permission_over_its_rounds(harness: DaemonReloadHarness) -> None:
+async def test_a_running_turn_keeps_its_prompt_and_permissions_in_all_its_rounds(harness: DaemonReloadHarness) -> None:
     go_on = trio.Event()
     reads = ("read", {"path": "notes.txt"})
     harness.provider.enqueue(
@@ -133,7 +135,7 @@ async def test_a_running_turn_keeps_its_prompt_and_its_permission_over_its_round
     ] * 2 + [(False, True)] * 2
 
 
-async def test_a_tool_that_is_switched_off_is_offered_no_more(harness: DaemonReloadHarness) -> None:
+async def test_a_tool_that_is_disabled_is_no_longer_offered(harness: DaemonReloadHarness) -> None:
     harness.provider.set_default(replies("ok"))
     session = await harness.create_session()
     await harness.send(session)
@@ -143,7 +145,7 @@ async def test_a_tool_that_is_switched_off_is_offered_no_more(harness: DaemonRel
     assert ["tools" in request.body for request in harness.provider.requests] == [True, False]
 
 
-async def test_an_agent_appears_changes_goes_and_comes_back(harness: DaemonReloadHarness) -> None:
+async def test_an_agent_can_be_added_removed_and_added_again(harness: DaemonReloadHarness) -> None:
     harness.provider.set_default(replies("ok"))
     with pytest.raises(RequestFailed, match="no agent named 'scout'"):
         await harness.create_session("scout")
@@ -162,7 +164,7 @@ async def test_an_agent_appears_changes_goes_and_comes_back(harness: DaemonReloa
     assert "ahead again" in harness.system_prompt(1)
 
 
-async def test_a_new_key_is_used_next_and_neither_is_shown_anywhere(harness: DaemonReloadHarness) -> None:
+async def test_a_new_api_key_is_used_at_once_and_no_key_is_shown(harness: DaemonReloadHarness) -> None:
     harness.edit("[daemon]\n", '[daemon]\nlog_level = "debug"\n')
     await harness.client.reload()
     harness.provider.set_default(replies("ok"))
@@ -180,7 +182,7 @@ async def test_a_new_key_is_used_next_and_neither_is_shown_anywhere(harness: Dae
     assert not [text for text in shown if KEY in text or NEW_KEY in text]
 
 
-async def test_a_bad_file_changes_nothing_and_is_named_with_its_line(harness: DaemonReloadHarness) -> None:
+async def test_an_invalid_file_changes_nothing_and_is_reported_with_its_line(harness: DaemonReloadHarness) -> None:
     before = await harness.client.config()
     harness.home.write("agents/reader.md", "You are the new one.")
     harness.provider.set_default(replies("ok"))
@@ -196,17 +198,17 @@ async def test_a_bad_file_changes_nothing_and_is_named_with_its_line(harness: Da
     assert (await harness.client.reload()).changed == ("agents.reader.system_prompt",)
 
 
-async def test_keys_that_need_a_restart_are_named_and_stay_unchanged(harness: DaemonReloadHarness) -> None:
+async def test_config_keys_that_need_a_restart_are_named_and_stay_unchanged(harness: DaemonReloadHarness) -> None:
     harness.edit("[daemon]\n", '[daemon]\nmax_running_turns = 7\nidle_evict_s = 60\nsocket = "elsewhere"\n')
-    told = ReloadResult(changed=("daemon.idle_evict_s",), at_restart=("daemon.max_running_turns", "daemon.socket"))
-    assert await harness.client.reload() == told
+    expected = ReloadResult(changed=("daemon.idle_evict_s",), at_restart=("daemon.max_running_turns", "daemon.socket"))
+    assert await harness.client.reload() == expected
     daemon = (await harness.client.config()).config["daemon"]
     assert isinstance(daemon, dict)
     assert (daemon["max_running_turns"], daemon["idle_evict_s"], daemon["socket"]) == (64, 60, "")
-    assert (await harness.client.reload()).at_restart == told.at_restart
+    assert (await harness.client.reload()).at_restart == expected.at_restart
 
 
-async def test_the_level_of_the_log_follows(harness: DaemonReloadHarness) -> None:
+async def test_a_reload_changes_the_log_level(harness: DaemonReloadHarness) -> None:
     harness.edit("[daemon]\n", '[daemon]\nlog_level = "error"\n')
     await harness.client.reload()
     await harness.client.agents()
@@ -224,44 +226,46 @@ async def test_a_warning_appears_and_disappears_with_its_cause(harness: DaemonRe
     [warning] = (await harness.client.reload()).warnings
     assert "there is no folder" in warning
     assert (await harness.client.status()).warnings == (warning,)
-    assert [line["event"] for line in harness.daemon.log_lines if line.get("level") == "warning"] == [warning]
+    assert [line["message"] for line in harness.daemon.log_lines if line.get("level") == "warning"] == [warning]
     (harness.home.path / "work").mkdir()
     assert await harness.client.reload() == ReloadResult(changed=())
     assert (await harness.client.status()).warnings == ()
 
 
-async def test_a_sighup_reloads_too_and_the_service_manager_is_notified(tmp_path: Path) -> None:
+async def test_a_sighup_reloads_and_notifies_the_service_manager(tmp_path: Path) -> None:
     with FakeServiceManager(tmp_path) as manager:
-        async with open_harness(tmp_path, manager.environ()) as stage:
+        async with open_harness(tmp_path, manager.environ()) as harness:
             manager.wait_for("READY=1")
-            stage.home.write("agents/reader.md", "You are the new one.")
-            stage.daemon.signal(signal.SIGHUP)
-            await stage.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("reloaded")))
-            [line] = stage.daemon.lines_of("reloaded")
+            harness.home.write("agents/reader.md", "You are the new one.")
+            harness.daemon.signal(signal.SIGHUP)
+            await harness.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("reloaded")))
+            [line] = harness.daemon.lines_of("reloaded")
             assert (line["changed"], line["at_restart"]) == (["agents.reader.system_prompt"], [])
-            said = [word for word in manager.wait_for("READY=1") if not word.startswith(("STATUS", "MONOTONIC"))]
-            assert said == ["RELOADING=1", "READY=1"]
-            stage.provider.set_default(replies("ok"))
-            await stage.send(await stage.create_session())
-            assert "the new one" in stage.system_prompt(0)
-            with stage.home.with_extra_line("nonsense = 1") as at:
-                stage.daemon.signal(signal.SIGHUP)
-                await stage.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("not reloaded")))
-                [line] = stage.daemon.lines_of("not reloaded")
+            notified = [line for line in manager.wait_for("READY=1") if not line.startswith(("STATUS", "MONOTONIC"))]
+            assert notified == ["RELOADING=1", "READY=1"]
+            harness.provider.set_default(replies("ok"))
+            await harness.send(await harness.create_session())
+            assert "the new one" in harness.system_prompt(0)
+            with harness.home.with_extra_line("nonsense = 1") as at:
+                harness.daemon.signal(signal.SIGHUP)
+                await harness.daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("reload_failed")))
+                [line] = harness.daemon.lines_of("reload_failed")
                 assert line["level"] == "error"
                 assert line["error"].startswith(f"{at.rpartition(':')[0]}:")
-                [warning] = (await stage.client.status()).warnings
-                assert warning.startswith(f"The last reload was refused, and all is as before: {at.rpartition(':')[0]}")
-            await stage.client.reload()
-            assert (await stage.client.status()).warnings == ()
-            assert [word.split("=")[0] for word in manager.wait_for("READY=1")][:1] == ["RELOADING"]
+                [warning] = (await harness.client.status()).warnings
+                assert warning.startswith(
+                    f"The last reload failed, and the old configuration is active: {at.rpartition(':')[0]}"
+                )
+            await harness.client.reload()
+            assert (await harness.client.status()).warnings == ()
+            assert [line.split("=")[0] for line in manager.wait_for("READY=1")][:1] == ["RELOADING"]
 
 
-def test_the_command_says_what_has_changed_and_what_waits(tmp_path: Path) -> None:
+def test_the_command_reports_changes_and_keys_that_need_a_restart(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with home.walrusd() as daemon:
         assert (home.walrusctl("reload").stdout, daemon.lines_of("reloaded")[0]["changed"]) == (
-            "nothing has changed\n",
+            "no changes\n",
             [],
         )
         home.write("agents/scout.md", "You look ahead.")
@@ -283,4 +287,4 @@ def test_the_command_says_what_has_changed_and_what_waits(tmp_path: Path) -> Non
         line = home.toml.read_text().count("\n") + 1
         assert (bad.returncode, bad.stdout) == (2, "")
         assert bad.stderr.startswith(f"walrusctl: {home.toml}:{line}: ")
-        assert "hint: Mend it" in bad.stderr
+        assert "hint: Fix it and reload again" in bad.stderr

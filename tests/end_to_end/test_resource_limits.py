@@ -1,4 +1,4 @@
-"""Bad surroundings: each ends in a line that says what to do, with no traceback and with nothing lost."""
+"""Tests of missing resources: walrusd reports each in one line with a hint, without a traceback or data loss."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from walrusd.runtime.runtime import Runtime
 
 EXIT_UNUSABLE = 78
 EXIT_TEMPORARY = 1
-"""Another start may go well: a service tries again."""
+"""Exit status after an error that may be temporary: a service manager should restart."""
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def home(tmp_path: Path) -> Home:
 
 
 def shell_wrapper(*before: str) -> list[str]:
-    """A command for `by`: the shell does some things, and becomes what it is given."""
+    """Returns a wrapper command: a shell that runs some commands and then execs its arguments."""
     return ["bash", "-c", f'{"; ".join(before)}; exec "$@"', "bash"]
 
 
 def check_answers(home: Home) -> int:
-    """A session that has said something back."""
+    """Creates a session and checks that it answers; returns its id."""
     with Client(str(home.socket), MAX_WAIT_S) as client:
         session: int = client.call("session.create", {"agent": "walrus"})["session"]
         assert client.call("session.send", {"session": session, "content": "hi"})["text"] == "hi"
@@ -53,21 +53,21 @@ def check_history(home: Home, session: int) -> None:
 def check_start_refused(
     home: Home, status: int, *expected: str, options: Sequence[str] = (), wrapper: Sequence[str] = ()
 ) -> None:
-    """walrusd ends by itself, with a line for a person and no traceback."""
-    ended, said = home.run_to_exit(*options, wrapper=wrapper)
-    assert ended == status, said
-    assert said.startswith("walrusd: ")
-    assert len(said.splitlines()) <= 2, "a line, and a hint"
+    """Checks that walrusd ends by itself with an error message of one line and at most one hint."""
+    ended, stderr = home.run_to_exit(*options, wrapper=wrapper)
+    assert ended == status, stderr
+    assert stderr.startswith("walrusd: ")
+    assert len(stderr.splitlines()) <= 2, "more than an error and a hint"
     for words in expected:
-        assert words in said
+        assert words in stderr
 
 
-IN_DELETED_FOLDER = shell_wrapper("gone=$(mktemp -d)", 'cd "$gone"', 'rmdir "$gone"')
-"""In a folder that is not there any more."""
+IN_DELETED_FOLDER = shell_wrapper("folder=$(mktemp -d)", 'cd "$folder"', 'rmdir "$folder"')
+"""Runs a command in a current folder that was deleted."""
 
 
 @pytest.mark.parametrize(
-    "by",
+    "wrapper",
     [
         ["env", "-u", "XDG_RUNTIME_DIR"],
         ["env", "-u", "HOME"],
@@ -89,8 +89,8 @@ IN_DELETED_FOLDER = shell_wrapper("gone=$(mktemp -d)", 'cd "$gone"', 'rmdir "$go
         "umask",
     ],
 )
-def test_it_works_in_a_reduced_environment(home: Home, by: list[str]) -> None:
-    with home.walrusd(wrapper=by):
+def test_it_works_in_a_reduced_environment(home: Home, wrapper: list[str]) -> None:
+    with home.walrusd(wrapper=wrapper):
         session = check_answers(home)
         private = {path.name: path.stat().st_mode & 0o077 for path in home.path.iterdir()}
         assert private == dict.fromkeys(private, 0)
@@ -98,15 +98,15 @@ def test_it_works_in_a_reduced_environment(home: Home, by: list[str]) -> None:
         check_history(home, session)
 
 
-def test_a_home_may_have_any_letters_and_one_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_home_path_may_contain_any_text_and_is_refused_if_it_is_not_utf_8(tmp_path: Path) -> None:
     home = Home(tmp_path / "Höhle 🦭")
     for locale in ("POSIX", "C.UTF-8"):
         with home.walrusd(environ={"LC_ALL": locale}):
             check_answers(home)
     latin = ["env", "LC_ALL=POSIX", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0"]
-    check_start_refused(home, EXIT_UNUSABLE, "is no text in UTF-8", "LC_ALL=C.UTF-8", wrapper=latin)
+    check_start_refused(home, EXIT_UNUSABLE, "is not UTF-8", "LC_ALL=C.UTF-8", wrapper=latin)
     check_start_refused(
-        Home(tmp_path / os.fsdecode(b"\xff")), EXIT_UNUSABLE, "\\udcff: the path of the home is no text in UTF-8"
+        Home(tmp_path / os.fsdecode(b"\xff")), EXIT_UNUSABLE, "\\udcff: the path of the home is not UTF-8"
     )
 
 
@@ -139,15 +139,15 @@ def test_a_relative_home_without_a_current_folder_is_reported(home: Home) -> Non
     check_start_refused(
         home,
         EXIT_UNUSABLE,
-        "here: the current folder is gone; name it from the root",
+        "here: the current folder no longer exists; use an absolute path",
         options=("--home", "here"),
         wrapper=IN_DELETED_FOLDER,
     )
 
 
-def test_with_few_files_it_takes_fewer_connections_and_says_so(home: Home) -> None:
+def test_a_low_file_limit_reduces_connections_with_a_warning(home: Home) -> None:
     with home.walrusd(wrapper=shell_wrapper("ulimit -n 64")) as daemon:
-        [warning] = [line["event"] for line in daemon.log_lines if line.get("level") == "warning"]
+        [warning] = [line["message"] for line in daemon.log_lines if line.get("level") == "warning"]
         assert warning.startswith("The limit for open files allows only 16 of the 512 connections")
         assert "ulimit -n 1024" in warning
         with contextlib.ExitStack() as held:
@@ -162,15 +162,17 @@ def test_with_few_files_it_takes_fewer_connections_and_says_so(home: Home) -> No
 
 
 @pytest.mark.parametrize("limit", [16, 32, 47])
-def test_with_too_few_files_it_says_how_many_it_needs(home: Home, limit: int) -> None:
-    by = shell_wrapper(f"ulimit -n {limit}")
-    check_start_refused(home, EXIT_TEMPORARY, f"only {limit} files may be open at once", "ulimit -n 1024", wrapper=by)
+def test_too_low_a_file_limit_is_reported_with_the_number_needed(home: Home, limit: int) -> None:
+    wrapper = shell_wrapper(f"ulimit -n {limit}")
+    check_start_refused(
+        home, EXIT_TEMPORARY, f"only {limit} files may be open at once", "ulimit -n 1024", wrapper=wrapper
+    )
 
 
-def test_with_hardly_any_files_the_os_error_is_reported_with_a_hint(home: Home) -> None:
-    status, said = home.run_to_exit(wrapper=shell_wrapper("ulimit -n 10"))
-    assert (status, "Traceback" in said) == (EXIT_TEMPORARY, False)
-    assert "ulimit -n 1024" in said
+def test_with_almost_no_files_the_os_error_is_reported_with_a_hint(home: Home) -> None:
+    status, stderr = home.run_to_exit(wrapper=shell_wrapper("ulimit -n 10"))
+    assert (status, "Traceback" in stderr) == (EXIT_TEMPORARY, False)
+    assert "ulimit -n 1024" in stderr
 
 
 def test_running_out_of_files_is_logged_in_one_line_and_the_daemon_continues(home: Home) -> None:
@@ -181,11 +183,11 @@ def test_running_out_of_files_is_logged_in_one_line_and_the_daemon_continues(hom
             fds = first.call("daemon.status")["fds"]
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (fds, before[1]))
             waiting = held.enter_context(Client(str(home.socket), MAX_WAIT_S))
-            daemon.wait_for(lambda daemon: bool(daemon.lines_of("no connection can be taken")))
-            assert first.call("daemon.ping") == {}, "those that are open are served"
+            daemon.wait_for(lambda daemon: bool(daemon.lines_of("accept_failed")))
+            assert first.call("daemon.ping") == {}, "open connections are still served"
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
-            assert waiting.call("daemon.ping") == {}, "who had to wait is served now"
-        [line] = daemon.lines_of("no connection can be taken")
+            assert waiting.call("daemon.ping") == {}, "the waiting connection is served now"
+        [line] = daemon.lines_of("accept_failed")
         assert "Too many open files" in line["error"]
         assert "ulimit -n" in line["hint"]
         assert "Traceback" not in daemon.stderr
@@ -194,7 +196,7 @@ def test_running_out_of_files_is_logged_in_one_line_and_the_daemon_continues(hom
 
 @contextlib.contextmanager
 def mount(folder: Path, *how: str) -> Iterator[Path]:
-    """A file system of a test's own."""
+    """Mounts a file system for the duration of the block."""
     folder.mkdir(exist_ok=True)
     try:
         subprocess.run(["mount", *how, str(folder)], check=True, capture_output=True)
@@ -211,7 +213,7 @@ def remount(folder: Path, how: str) -> None:
 
 
 def fill_filesystem(folder: Path) -> Path:
-    """A file that leaves not a byte on the file system of a folder."""
+    """Fills the file system of a folder to the last byte; returns the file that does so."""
     filler = folder / "filler"
     with open(filler, "wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -221,7 +223,7 @@ def fill_filesystem(folder: Path) -> Path:
     return filler
 
 
-def test_a_home_that_may_only_be_read_is_reported(tmp_path: Path) -> None:
+def test_a_read_only_home_is_reported(tmp_path: Path) -> None:
     with mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs") as disk:
         home = Home(disk / "home")
         with home.walrusd():
@@ -231,9 +233,9 @@ def test_a_home_that_may_only_be_read_is_reported(tmp_path: Path) -> None:
         check_start_refused(
             home,
             EXIT_UNUSABLE,
-            f"{home.path}: the home is on a file system that may only be read; mount it for writing",
+            f"{home.path}: the home is on a read-only file system; remount it for writing",
         )
-        check_start_refused(home, EXIT_UNUSABLE, "may only be read", options=("--init",))
+        check_start_refused(home, EXIT_UNUSABLE, "read-only file system", options=("--init",))
         assert sorted(os.listdir(home.path)) == before
         assert home.walrusctl("doctor").returncode == 1
         remount(disk, "rw")
@@ -241,35 +243,35 @@ def test_a_home_that_may_only_be_read_is_reported(tmp_path: Path) -> None:
             check_history(home, session)
 
 
-def test_a_new_home_where_only_reading_is_allowed_is_reported(tmp_path: Path) -> None:
+def test_a_new_home_on_a_read_only_file_system_is_reported(tmp_path: Path) -> None:
     with mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs") as disk:
         home = Home(disk / "home")
         shutil.rmtree(home.path)
         remount(disk, "ro")
-        check_start_refused(home, EXIT_UNUSABLE, "cannot be made: Read-only file system", options=("--init",))
+        check_start_refused(home, EXIT_UNUSABLE, "cannot be created: Read-only file system", options=("--init",))
 
 
-def test_a_start_on_a_full_disk_says_so_and_goes_well_when_there_is_room(tmp_path: Path) -> None:
+def test_a_start_on_a_full_disk_is_reported_and_succeeds_when_there_is_space(tmp_path: Path) -> None:
     with mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs") as disk:
         home = Home(disk / "home")
         filler = fill_filesystem(disk)
-        check_start_refused(home, EXIT_TEMPORARY, str(home.path), "No space left on device", "Make room")
+        check_start_refused(home, EXIT_TEMPORARY, str(home.path), "No space left on device", "Free space")
         filler.unlink()
         with home.walrusd():
             session = check_answers(home)
         filler = fill_filesystem(disk)
-        ended, said = home.run_to_exit()
-        assert (ended, "Traceback" in said) == (EXIT_TEMPORARY, False)
+        ended, stderr = home.run_to_exit()
+        assert (ended, "Traceback" in stderr) == (EXIT_TEMPORARY, False)
         filler.unlink()
         with home.walrusd():
             check_history(home, session)
 
 
-def test_a_start_without_a_free_inode_says_so(tmp_path: Path) -> None:
+def test_a_start_without_a_free_inode_is_reported(tmp_path: Path) -> None:
     with mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m,nr_inodes=4,mode=0700", "tmpfs") as disk:
         home = Home(disk / "home")
         (disk / "last").touch()
-        check_start_refused(home, EXIT_TEMPORARY, str(home.path), "No space left on device", "Make room")
+        check_start_refused(home, EXIT_TEMPORARY, str(home.path), "No space left on device", "Free space")
 
 
 def test_a_home_half_created_on_a_full_disk_is_completed_later(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_a_home_half_created_on_a_full_disk_is_completed_later(tmp_path: Path) -
         home = Home(disk / "home")
         shutil.rmtree(home.path)
         filler = fill_filesystem(disk)
-        check_start_refused(home, EXIT_UNUSABLE, "No space left on device", "make room", options=("--init",))
+        check_start_refused(home, EXIT_UNUSABLE, "No space left on device", "check free space", options=("--init",))
         assert [path.name for path in home.path.rglob("*") if path.is_file()] == []
         filler.unlink()
         with home.walrusd("--init"):
@@ -286,7 +288,7 @@ def test_a_home_half_created_on_a_full_disk_is_completed_later(tmp_path: Path) -
 
 @contextlib.contextmanager
 def failing_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system that can be made to fail as after an error of its disk: then it may only be read."""
+    """A real ext4 file system; remounting it with `abort` makes it read-only, as after a disk error."""
     image = tmp_path / "image"
     with open(image, "wb") as file:
         file.truncate(16 * 1024 * 1024)
@@ -315,17 +317,17 @@ def test_a_disk_that_fails_at_run_time_loses_nothing(tmp_path: Path) -> None:
             check_history(home, session)
             assert daemon.terminate() == 0
             assert "Traceback" not in daemon.stderr
-        ended, said = home.run_to_exit()
-        assert (ended, "Traceback" in said) == (EXIT_TEMPORARY, False)
-        assert "ead-only file system" in said
-        assert "dmesg" in said
+        ended, stderr = home.run_to_exit()
+        assert (ended, "Traceback" in stderr) == (EXIT_TEMPORARY, False)
+        assert "ead-only file system" in stderr
+        assert "dmesg" in stderr
         subprocess.run(["umount", str(disk)], check=True)
         subprocess.run(["mount", "-o", "loop", str(tmp_path / "image"), str(disk)], check=True)
         with home.walrusd():
             check_history(home, session)
 
 
-@pytest.mark.parametrize("jump", [-7200.0, 7200.0], ids=["back", "forth"])
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0], ids=["back", "forward"])
 async def test_the_duration_of_a_turn_ignores_clock_changes(jump: float, autojump_clock: MockClock) -> None:
     began = trio.current_time()
 

@@ -1,4 +1,4 @@
-"""What is thrown away, and what is not, by a real walrusd, as a person at a shell sees it."""
+"""Tests of retention in a real walrusd through walrusctl: which sessions are deleted and which remain."""
 
 import json
 import os
@@ -13,7 +13,7 @@ DAY_S = 86_400.0
 
 
 def backdate_closing(home: Home, *sessions: int) -> None:
-    """As though these had been closed ten days ago."""
+    """Changes the database as if these sessions had been closed ten days ago."""
     db = apsw.Connection(str(home.path / "walrus.db"))
     db.execute("PRAGMA journal_mode = wal")
     for session in sessions:
@@ -46,7 +46,7 @@ def test_an_old_session_is_deleted_at_start_and_its_fork_remains(tmp_path: Path)
         assert run_json(home, "gc", "--dry-run")["sessions"] == 0
     backdate_closing(home, 1, 2)
     with home.walrusd() as daemon:
-        daemon.wait_for(lambda walrusd: bool(walrusd.lines_of("thrown away")))
+        daemon.wait_for(lambda walrusd: bool(walrusd.lines_of("retention_deleted")))
         assert session_ids(home) == ["3"]
         assert home.walrusctl("send", "1", "Hello?").returncode == 3
         assert home.walrusctl("session", "history", "3").stdout == "user: Hello from 1\nassistant: Hello from 1\n"
@@ -63,13 +63,13 @@ def test_a_manual_gc_reports_what_it_deleted(tmp_path: Path) -> None:
         home.walrusctl("send", session, "-", stdin="x" * 3_500_000)
         home.walrusctl("session", "close", session)
         home.write("walrus.toml", ECHO + "[storage]\nmax_db_bytes = 2000000\n")
-        said = home.walrusctl("gc", "--dry-run").stdout
-        assert said.startswith("would throw away 0 sessions"), "nothing is in force that was not reloaded"
+        output = home.walrusctl("gc", "--dry-run").stdout
+        assert output.startswith("would delete 0 sessions"), "a setting must not apply before a reload"
         size = os.stat(home.path / "walrus.db").st_size + os.stat(home.path / "walrus.db-wal").st_size
         assert size > 3_000_000
         home.walrusctl("reload")
         collected = run_json(home, "gc")
-        assert home.walrusctl("gc").stdout.startswith("threw away 0 sessions (0 events) and 0 outputs\n")
+        assert home.walrusctl("gc").stdout.startswith("deleted 0 sessions (0 events) and 0 outputs\n")
         assert session_ids(home) == []
         assert isinstance(collected["db_bytes"], int)
         assert collected["db_bytes"] < 2_500_000
@@ -91,18 +91,18 @@ def test_status_and_doctor_report_open_sessions_over_the_size_limit(tmp_path: Pa
     assert session_ids_after_start(home) == [session]
 
 
-def test_after_a_year_off_old_sessions_are_kept_for_a_day_or_until_a_manual_gc(tmp_path: Path) -> None:
+def test_after_a_clock_jump_old_sessions_are_kept_for_a_day_or_until_a_manual_gc(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", ECHO + "[storage]\nretain_closed_days = 7\n")
     with home.walrusd():
         session = home.walrusctl("session", "create", "walrus").stdout.strip()
         home.walrusctl("session", "close", session)
     backdate_closing(home, int(session))
     db = apsw.Connection(str(home.path / "walrus.db"))
-    year_s = 365 * DAY_S
-    db.execute("UPDATE event SET body = CAST(json_replace(body, '$.ts', (body ->> '$.ts') - ?) AS BLOB)", (year_s,))
+    one_year_s = 365 * DAY_S
+    db.execute("UPDATE event SET body = CAST(json_replace(body, '$.ts', (body ->> '$.ts') - ?) AS BLOB)", (one_year_s,))
     db.close()
     with home.walrusd() as daemon:
-        daemon.wait_for(lambda walrusd: bool(walrusd.lines_of("the time of day has leapt")))
+        daemon.wait_for(lambda walrusd: bool(walrusd.lines_of("clock_jumped")))
         assert "retain_closed_days are kept for 24.0 hours more" in home.walrusctl("status").stderr
         assert session_ids(home) == [session]
         assert run_json(home, "gc")["sessions"] == 1
@@ -117,14 +117,14 @@ async def test_a_session_being_exported_is_not_deleted_until_the_export_ends(tmp
         home.walrusctl("session", "close", session)
     backdate_closing(home, int(session))
     with home.walrusd() as daemon:
-        async with open_raw_client(daemon.socket) as line:
-            await line.send_request("session.export", {"session": int(session)})
-            begun = await line.receive()
+        async with open_raw_client(daemon.socket) as raw_client:
+            await raw_client.send_request("session.export", {"session": int(session)})
+            first_piece = await raw_client.receive()
             home.write("walrus.toml", ECHO + "[storage]\nretain_closed_days = 7\n")
             home.walrusctl("reload")
             assert run_json(home, "gc")["sessions"] == 0
-            pieces, answer = await line.receive_chunks()
-        document = json.loads(begun["params"]["data"] + "".join(pieces))
+            pieces, answer = await raw_client.receive_chunks()
+        document = json.loads(first_piece["params"]["data"] + "".join(pieces))
         assert (len(document["events"]), answer["result"]["events"]) == (14, 14)
         assert run_json(home, "gc")["sessions"] == 1
 

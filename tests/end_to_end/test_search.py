@@ -1,4 +1,4 @@
-"""What was said is found again over kills and restarts, by a person at a shell."""
+"""Tests that `walrusctl session search` finds messages after walrusd was killed and restarted."""
 
 import json
 from pathlib import Path

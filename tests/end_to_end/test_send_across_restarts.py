@@ -1,4 +1,4 @@
-"""What was sent, keyed and interrupted before walrusd went down holds when it is back, were it stopped or killed."""
+"""Tests that queued messages, keys and interrupts survive a restart of walrusd, after a stop and after a kill."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ async def session_log(raw_client: RawClient, session: int) -> list[Json]:
 
 
 async def send_queued(raw_client: RawClient, session: int, content: str, when_busy: str = "queue") -> None:
-    """Send what has to wait, and see that it does. Its key is its content."""
+    """Sends a message, with its content as the key, and checks that it is queued."""
     params = {"session": session, "content": content, "key": content, "when_busy": when_busy}
     await raw_client.send_request("session.stream", params, id=content)
     message = await raw_client.receive()
@@ -68,7 +68,7 @@ async def send_queued(raw_client: RawClient, session: int, content: str, when_bu
 
 
 def client_messages(log: list[Json]) -> list[tuple[int, str, str]]:
-    """What clients have said: the turn, the kind, the words."""
+    """Returns turn, kind and content of the messages that clients have sent."""
     messages = [event for event in log if event["type"] == "user_message" and event["kind"] != "resume"]
     return [(message["turn"], message["kind"], message["content"]) for message in messages]
 
@@ -92,21 +92,21 @@ async def test_queued_messages_keep_their_order_and_kind_over_a_restart(
     async with home_with_provider(tmp_path, on_restart=on_restart) as (home, fake):
         fake.enqueue(hangs("so far"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                session = await create_session(line)
-                await line.send_request("session.send", {"session": session, "content": "go"}, id="go")
+            async with open_raw_client(daemon.socket) as raw_client:
+                session = await create_session(raw_client)
+                await raw_client.send_request("session.send", {"session": session, "content": "go"}, id="go")
                 await fake.wait_until(lambda fake: len(fake.requests) == 1)
                 for content, mode in sends:
-                    await send_queued(line, session, content, mode)
+                    await send_queued(raw_client, session, content, mode)
                 await end_daemon(daemon, how)
         fake.set_default(replies("answered"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
+            async with open_raw_client(daemon.socket) as raw_client:
                 results = {}
-                for content, _ in sends:  # a repeat waits for the first, whose client is gone
+                for content, _ in sends:  # a repeat waits for the first, whose client has disconnected
                     params = {"session": session, "content": content, "key": content}
-                    results[content] = (await line.call("session.send", params))["result"]
-                log = await session_log(line, session)
+                    results[content] = (await raw_client.call("session.send", params))["result"]
+                log = await session_log(raw_client, session)
         assert client_messages(log) == [*turns, (3, "message", "q2")]
         assert {content: result["turn"] for content, result in results.items()} == {
             content: turn for turn, _, content in client_messages(log)[1:]
@@ -120,32 +120,32 @@ async def test_a_message_waiting_for_a_slot_keeps_its_place_over_a_kill(tmp_path
     async with home_with_provider(tmp_path, slots=1) as (home, fake):
         fake.enqueue(hangs("so far"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                busy, waiting = await create_session(line), await create_session(line)
-                await line.send_request("session.send", {"session": busy, "content": "long"}, id="long")
+            async with open_raw_client(daemon.socket) as raw_client:
+                busy, waiting = await create_session(raw_client), await create_session(raw_client)
+                await raw_client.send_request("session.send", {"session": busy, "content": "long"}, id="long")
                 await fake.wait_until(lambda fake: len(fake.requests) == 1)
                 for mode in ("queue", "steer", "interrupt"):
-                    await send_queued(line, waiting, mode, mode)
+                    await send_queued(raw_client, waiting, mode, mode)
                 rejected = {"session": waiting, "content": "x", "when_busy": "reject"}
-                refused = await line.call("session.send", rejected, id="reject")
+                refused = await raw_client.call("session.send", rejected, id="reject")
                 assert refused["error"]["data"]["kind"] == "session_busy"
-                answer = await line.call("session.interrupt", {"session": waiting}, id="interrupt it")
+                answer = await raw_client.call("session.interrupt", {"session": waiting}, id="interrupt waiting")
                 assert answer["result"] == {"interrupted": False, "turn": None}
                 await end_daemon(daemon, "kill")
         fake.set_default(replies("answered"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                await line.call("session.wait", {"session": waiting, "states": ["idle"]})
-                assert client_messages(await session_log(line, waiting)) == [
+            async with open_raw_client(daemon.socket) as raw_client:
+                await raw_client.call("session.wait", {"session": waiting, "states": ["idle"]})
+                assert client_messages(await session_log(raw_client, waiting)) == [
                     (1, "message", "interrupt"),
                     (1, "steer", "steer"),
                     (2, "message", "queue"),
                 ]
-                await line.call("session.wait", {"session": busy, "states": ["idle"]})
-                assert turn_endings(await session_log(line, busy)) == [(1, "text_response")]
+                await raw_client.call("session.wait", {"session": busy, "states": ["idle"]})
+                assert turn_endings(await session_log(raw_client, busy)) == [(1, "text_response")]
 
 
-async def test_a_repeated_key_gives_the_first_result_after_a_restart(tmp_path: Path) -> None:
+async def test_a_repeated_key_returns_the_first_result_after_a_restart(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path) as (home, fake):
         behaviours = {
             "answer": replies("yes"),
@@ -160,15 +160,17 @@ async def test_a_repeated_key_gives_the_first_result_after_a_restart(tmp_path: P
             for content in behaviours
         }
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
+            async with open_raw_client(daemon.socket) as raw_client, open_raw_client(daemon.socket) as other:
                 for content, send in sends.items():
-                    send["session"] = (await line.call("session.create", create_params(content)))["result"]["session"]
-                    await line.send_request("session.send", send)
+                    send["session"] = (await raw_client.call("session.create", create_params(content)))["result"][
+                        "session"
+                    ]
+                    await raw_client.send_request("session.send", send)
                     await fake.wait_until(partial(is_model_asked, content))
                     if content == "interrupt":
                         await other.call("session.interrupt", {"session": send["session"]})
-                    first[content] = (await line.receive())["result"]
-                await line.call("session.close", {"session": sends["answer"]["session"]})
+                    first[content] = (await raw_client.receive())["result"]
+                await raw_client.call("session.close", {"session": sends["answer"]["session"]})
                 await end_daemon(daemon, "kill")
         assert {content: result["stop_reason"] for content, result in first.items()} == {
             "answer": "text_response",
@@ -177,13 +179,13 @@ async def test_a_repeated_key_gives_the_first_result_after_a_restart(tmp_path: P
             "timeout": "interrupted",
         }
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
+            async with open_raw_client(daemon.socket) as raw_client:
                 for content, send in sends.items():
-                    assert (await line.call("session.send", send))["result"] == first[content]
-                    events, answer = await stream_turn(line, send)
+                    assert (await raw_client.call("session.send", send))["result"] == first[content]
+                    events, answer = await stream_turn(raw_client, send)
                     assert answer["result"] == first[content]
                     assert [event["seq"] for event in events] == [*range(2, first[content]["last_seq"] + 1)]
-                    again = await line.call("session.create", create_params(content))
+                    again = await raw_client.call("session.create", create_params(content))
                     assert again["result"]["session"] == send["session"]
         assert len(fake.requests) == len(behaviours)
 
@@ -202,39 +204,39 @@ async def stream_turn(raw_client: RawClient, params: Json) -> tuple[list[Json], 
 
 
 @pytest.mark.parametrize("how", ["interrupt", "message", "close"])
-async def test_a_requested_interrupt_holds_however_soon_the_daemon_is_killed(tmp_path: Path, how: str) -> None:
-    """Killed when the first is seen in the log: some have their `done` by then, some only the request."""
+async def test_a_logged_interrupt_takes_effect_however_soon_the_daemon_is_killed(tmp_path: Path, how: str) -> None:
+    """The kill follows the first interrupt event: by then some turns have `done`, some only the request."""
     sessions = range(1, 13)
     async with home_with_provider(tmp_path) as (home, fake):
         fake.set_default(hangs("so far"))
-        asking: dict[str, tuple[str, Json]] = {
+        interrupts: dict[str, tuple[str, Json]] = {
             "interrupt": ("session.interrupt", {}),
             "message": ("session.send", {"content": "rather this", "when_busy": "interrupt"}),
             "close": ("session.close", {"force": True}),
         }
-        method, params = asking[how]
+        method, params = interrupts[how]
         with home.walrusd() as daemon:
             async with (
-                open_raw_client(daemon.socket) as line,
+                open_raw_client(daemon.socket) as raw_client,
                 open_raw_client(daemon.socket) as other,
-                open_raw_client(daemon.socket) as watching,
+                open_raw_client(daemon.socket) as watcher,
             ):
                 for session in sessions:
-                    assert await create_session(line) == session
+                    assert await create_session(raw_client) == session
                     await other.send_request("session.send", {"session": session, "content": "go"}, id=session)
                 await fake.wait_until(lambda fake: len(fake.requests) == len(sessions))
-                await watching.send_request("session.attach", {"session": 1, "since": 2})
-                await line.send(*(request(method, {"session": n, **params}, f"end {n}") for n in sessions))
-                while (await watching.receive())["params"]["event"]["type"] != "interrupt_requested":
+                await watcher.send_request("session.attach", {"session": 1, "since": 2})
+                await raw_client.send(*(request(method, {"session": n, **params}, f"end {n}") for n in sessions))
+                while (await watcher.receive())["params"]["event"]["type"] != "interrupt_requested":
                     pass
                 await end_daemon(daemon, "kill")
         fake.set_default(replies("all the same"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
+            async with open_raw_client(daemon.socket) as raw_client:
                 requested = 0
                 for session in sessions:
-                    await line.call("session.wait", {"session": session, "states": ["idle", "closed"]})
-                    log = await session_log(line, session)
+                    await raw_client.call("session.wait", {"session": session, "states": ["idle", "closed"]})
+                    log = await session_log(raw_client, session)
                     asked = [event["type"] for event in log].count("interrupt_requested")
                     requested += asked
                     assert turn_endings(log)[0] == (1, "interrupted" if asked else "text_response")
@@ -250,10 +252,12 @@ async def test_a_resumed_turn_can_be_interrupted_and_the_queue_behind_it_runs(
     async with home_with_provider(tmp_path) as (home, fake):
         fake.choose = lambda asked: replies("next it is") if asked.last_content == "next" else hangs("so far")
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                session = await create_session(line)
-                await line.send_request("session.send", {"session": session, "content": "go", "key": "k"}, id="go")
-                await send_queued(line, session, "next")
+            async with open_raw_client(daemon.socket) as raw_client:
+                session = await create_session(raw_client)
+                await raw_client.send_request(
+                    "session.send", {"session": session, "content": "go", "key": "k"}, id="go"
+                )
+                await send_queued(raw_client, session, "next")
                 await fake.wait_until(lambda fake: len(fake.requests) == 1)
                 await end_daemon(daemon, "kill")
         with home.walrusd() as daemon:
@@ -276,21 +280,23 @@ async def test_an_interrupt_during_shutdown_leaves_the_queue_for_the_next_start(
         home.write("walrus.toml", home.toml.read_text().replace("grace_s = 0.05", "grace_s = 600"))
         fake.enqueue(hangs("so far"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
-                session = await create_session(line)
-                await line.send_request("session.send", {"session": session, "content": "go", "key": "go"}, id="go")
+            async with open_raw_client(daemon.socket) as raw_client, open_raw_client(daemon.socket) as other:
+                session = await create_session(raw_client)
+                await raw_client.send_request(
+                    "session.send", {"session": session, "content": "go", "key": "go"}, id="go"
+                )
                 await fake.wait_until(lambda fake: len(fake.requests) == 1)
-                await send_queued(line, session, "next")
+                await send_queued(raw_client, session, "next")
                 daemon.signal(signal.SIGTERM)
                 await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
                 answer = await other.call("session.interrupt", {"session": session})
                 assert answer["result"] == {"interrupted": True, "turn": 1}
-                ended = {message["id"]: message for message in [await line.receive() for _ in range(2)]}
+                ended = {message["id"]: message for message in [await raw_client.receive() for _ in range(2)]}
                 assert ended["go"]["result"]["stop_reason"] == "interrupted"
                 assert ended["next"]["error"]["data"]["kind"] == "shutting_down"
                 assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
         fake.set_default(replies("answered"))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                repeat = await line.call("session.send", {"session": session, "content": "next", "key": "next"})
+            async with open_raw_client(daemon.socket) as raw_client:
+                repeat = await raw_client.call("session.send", {"session": session, "content": "next", "key": "next"})
                 assert (repeat["result"]["turn"], repeat["result"]["text"]) == (2, "answered")

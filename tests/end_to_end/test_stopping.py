@@ -1,4 +1,4 @@
-"""TERM, a second TERM, daemon.shutdown: what a running turn and its clients are told, and what the next start does."""
+"""Tests of stopping by SIGTERM, a second SIGTERM and daemon.shutdown: what turns, clients and the next start do."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def home_with_provider(path: Path, *, grace: float) -> AsyncIterator[tuple
 
 
 async def start_turn(raw_client: RawClient, method: str = "session.stream") -> int:
-    """A session with a turn in which the model has said something."""
+    """Starts a turn in a new session, and waits until the model has streamed text; returns the session id."""
     if method == "agent.run":
         await raw_client.send_request(method, {"agent": "walrus", "content": "hi"}, id="turn")
         session = 1
@@ -55,14 +55,14 @@ def error_of(answer: Json) -> tuple[int, str]:
     return answer["error"]["code"], answer["error"]["data"]["kind"]
 
 
-async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answered(tmp_path: Path) -> None:
+async def test_a_turn_that_ends_in_the_grace_period_is_answered(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path, grace=MAX_WAIT_S) as (home, fake):
         now, gate = trio.Event(), trio.Event()
         now.set()
         fake.enqueue(replies(["so far ", "so good"], gate=[now, gate]))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
-                await start_turn(line)
+            async with open_raw_client(daemon.socket) as raw_client, open_raw_client(daemon.socket) as other:
+                await start_turn(raw_client)
                 daemon.signal(signal.SIGTERM)
                 await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
                 assert error_of(await other.call("session.create", {"agent": "walrus"})) == (-32002, "shutting_down")
@@ -70,7 +70,7 @@ async def test_a_running_turn_finishes_within_the_grace_and_its_client_is_answer
                 assert error_of(await other.call("session.send", send)) == (-32002, "shutting_down")
                 assert (await other.call("session.get", {"session": 1}))["result"]["state"] == "processing"
                 gate.set()
-                _, answer = await line.receive_events()
+                _, answer = await raw_client.receive_events()
                 assert answer["result"]["text"] == "so far so good"
                 assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
         with home.walrusd() as daemon:
@@ -86,10 +86,10 @@ async def test_after_the_grace_period_clients_get_an_error_and_the_next_start_re
     async with home_with_provider(tmp_path, grace=0.05) as (home, fake):
         fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                session = await start_turn(line, method)
+            async with open_raw_client(daemon.socket) as raw_client:
+                session = await start_turn(raw_client, method)
                 daemon.signal(signal.SIGTERM)
-                _, answer = await line.receive_events()
+                _, answer = await raw_client.receive_events()
                 assert error_of(answer) == (-32002, "shutting_down")
                 assert (answer["error"]["data"]["session"], answer["error"]["data"]["turn"]) == (session, 1)
                 assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
@@ -99,10 +99,10 @@ async def test_after_the_grace_period_clients_get_an_error_and_the_next_start_re
                 ended: State = "closed" if method == "agent.run" else "idle"
                 await client.wait(WaitParams(session=session, states=(ended,)))
                 async with client.attach(AttachParams(session=session, follow=False)) as events:
-                    facts = [event async for event in events]
-                [done] = [event for event in facts if isinstance(event, Done)]
+                    recorded = [event async for event in events]
+                [done] = [event for event in recorded if isinstance(event, Done)]
                 assert (done.turn, done.stop_reason, done.error, done.text) == (1, "text_response", None, "on we go")
-                [resumed] = [event for event in facts if isinstance(event, TurnResumed)]
+                [resumed] = [event for event in recorded if isinstance(event, TurnResumed)]
                 assert (resumed.attempt, resumed.reason) == (1, "shutdown")
                 history = (await client.history(HistoryParams(session=session))).messages
                 assert history == (
@@ -113,24 +113,24 @@ async def test_after_the_grace_period_clients_get_an_error_and_the_next_start_re
                 )
 
 
-async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) -> None:
+async def test_a_queued_message_is_answered_after_the_next_start(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path, grace=0.05) as (home, fake):
         fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line:
-                session = await start_turn(line)
-                await line.send(request("session.send", {"session": session, "content": "next"}, "queued"))
-                await line.send(request("session.attach", {"session": session}, "watching"))
-                while (message := await line.receive()).get("params", {}).get("event", {}).get("type") != (
+            async with open_raw_client(daemon.socket) as raw_client:
+                session = await start_turn(raw_client)
+                await raw_client.send(request("session.send", {"session": session, "content": "next"}, "queued"))
+                await raw_client.send(request("session.attach", {"session": session}, "watcher"))
+                while (message := await raw_client.receive()).get("params", {}).get("event", {}).get("type") != (
                     "message_queued"
                 ):
                     assert "error" not in message
                 daemon.signal(signal.SIGTERM)
                 refused = {}
-                while (answer := await line.receive_or_end()) is not None:
+                while (answer := await raw_client.receive_or_end()) is not None:
                     if "error" in answer:
                         refused[answer["id"]] = error_of(answer)
-                assert refused == dict.fromkeys(("turn", "queued", "watching"), (-32002, "shutting_down"))
+                assert refused == dict.fromkeys(("turn", "queued", "watcher"), (-32002, "shutting_down"))
                 assert await trio.to_thread.run_sync(daemon.wait_exit) == 0
         fake.set_default(replies("answered"))
         with home.walrusd() as daemon:
@@ -147,16 +147,16 @@ async def test_what_was_queued_is_answered_after_the_next_start(tmp_path: Path) 
         assert ends == [(1, "text_response", "answered"), (2, "text_response", "answered")]
 
 
-async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_a_second_sigterm_ends_walrusd_at_once_without_data_loss(tmp_path: Path) -> None:
     async with home_with_provider(tmp_path, grace=600) as (home, fake):
         fake.enqueue(hangs("so far "))
         with home.walrusd() as daemon:
-            async with open_raw_client(daemon.socket) as line, open_raw_client(daemon.socket) as other:
-                await start_turn(line)
+            async with open_raw_client(daemon.socket) as raw_client, open_raw_client(daemon.socket) as other:
+                await start_turn(raw_client)
                 daemon.signal(signal.SIGTERM)
                 await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("stopping")))
                 assert (await other.call("daemon.status", {}))["result"]["warnings"] == [
-                    "walrusd is stopping: turns that run are given 600 s to end, and are suspended then."
+                    "walrusd is stopping. Running turns have 600 s to finish, then they are suspended."
                 ]
                 daemon.signal(signal.SIGTERM)
                 assert await trio.to_thread.run_sync(daemon.wait_exit) == 130
@@ -168,7 +168,7 @@ async def test_a_second_term_ends_it_at_once_and_nothing_is_lost(tmp_path: Path)
                 assert (await client.create(CreateParams(agent="walrus"))).session == 2
 
 
-async def test_shutdown_over_the_wire_is_answered_and_stops_it(tmp_path: Path) -> None:
+async def test_a_shutdown_request_is_answered_and_stops_walrusd(tmp_path: Path) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
         async with connect(daemon.socket) as client:
             assert (await client.shutdown()).stopping
@@ -181,16 +181,16 @@ async def test_shutdown_over_the_wire_is_answered_and_stops_it(tmp_path: Path) -
 
 async def test_subscribers_are_notified_of_a_stop(tmp_path: Path) -> None:
     with Home(tmp_path / "home").walrusd() as daemon:
-        async with open_raw_client(daemon.socket) as line:
-            await line.call("session.create", {"agent": "walrus"})
-            await line.send_request("session.attach", {"session": 1}, id="watch")
-            await line.send(request("session.wait", {"session": 1, "states": ["closed"]}, "wait"))
-            while (await line.receive()).get("params", {}).get("event", {}).get("type") != "state_changed":
+        async with open_raw_client(daemon.socket) as raw_client:
+            await raw_client.call("session.create", {"agent": "walrus"})
+            await raw_client.send_request("session.attach", {"session": 1}, id="watch")
+            await raw_client.send(request("session.wait", {"session": 1, "states": ["closed"]}, "wait"))
+            while (await raw_client.receive()).get("params", {}).get("event", {}).get("type") != "state_changed":
                 pass
             daemon.signal(signal.SIGTERM)
-            answers = [await line.receive() for _ in range(2)]
+            answers = [await raw_client.receive() for _ in range(2)]
             assert {answer["id"]: error_of(answer) for answer in answers} == dict.fromkeys(
                 ("watch", "wait"), (-32002, "shutting_down")
             )
-            assert await line.receive_or_end() is None
+            assert await raw_client.receive_or_end() is None
             assert await trio.to_thread.run_sync(daemon.wait_exit) == 0

@@ -1,4 +1,4 @@
-"""walrusd as a service: the test is its service manager, with the notify socket and the listening socket."""
+"""Tests of walrusd as a systemd service: notifications and socket activation, with the test as the service manager."""
 
 import os
 import signal
@@ -42,9 +42,9 @@ def test_ready_watchdog_and_stopping_are_notified(home: Home, manager: FakeServi
             client.call("daemon.ping")
         manager.wait_for("WATCHDOG=1", times=5)
         daemon.signal(signal.SIGTERM)
-        said = manager.wait_for("STOPPING=1")
+        notified = manager.wait_for("STOPPING=1")
         manager.wait_for(f"EXTEND_TIMEOUT_USEC={60_100_000}")
-        assert "READY=1" not in said
+        assert "READY=1" not in notified
         assert daemon.wait_exit() == 0
     assert "STATUS=listening on " + str(home.socket) in manager.notifications
 
@@ -56,14 +56,14 @@ def test_ready_is_not_sent_before_clients_are_answered(home: Home, manager: Fake
             assert client.call("daemon.status")["sessions"]["open"] == 0
 
 
-def test_a_start_that_is_refused_never_says_ready(home: Home, manager: FakeServiceManager) -> None:
+def test_a_start_that_fails_never_notifies_ready(home: Home, manager: FakeServiceManager) -> None:
     home.write("walrus.toml", "[daemn]")
     status, _ = home.run_to_exit(environ=manager.environ())
     assert status == 78
     assert manager.read_pending() == []
 
 
-def test_the_inherited_socket_is_served_and_left_where_it_is(home: Home, manager: FakeServiceManager) -> None:
+def test_an_inherited_socket_is_served_and_not_removed(home: Home, manager: FakeServiceManager) -> None:
     with manager.listen(home.socket) as listener:
         before = home.socket.lstat()
         with home.walrusd(wrapper=manager.socket_activation_command(listener), environ=manager.environ()) as daemon:
@@ -75,25 +75,25 @@ def test_the_inherited_socket_is_served_and_left_where_it_is(home: Home, manager
         home.check_unlocked()
 
 
-def test_a_second_term_leaves_the_inherited_socket_too(home: Home, manager: FakeServiceManager) -> None:
+def test_a_second_sigterm_does_not_remove_an_inherited_socket(home: Home, manager: FakeServiceManager) -> None:
     home.write("walrus.toml", TOML_WITH_HANGING_SCRIPT)
     home.write("script.toml", '[[reply]]\ntext = "I am look"\nhang = true\n')
     with manager.listen(home.socket) as listener:
         with (
             home.walrusd(wrapper=manager.socket_activation_command(listener), environ=manager.environ()) as daemon,
-            subprocess.Popen(home.command_line("run", "walrus", "hi"), env=home.environ(), cwd=ROOT) as asking,
+            subprocess.Popen(home.command_line("run", "walrus", "hi"), env=home.environ(), cwd=ROOT) as client,
         ):
             while home.walrusctl("session", "wait", "1", "--state", "processing").returncode:
-                assert asking.poll() is None
+                assert client.poll() is None
             daemon.signal(signal.SIGTERM)
             daemon.wait_for(lambda daemon: bool(daemon.lines_of("stopping")))
             daemon.signal(signal.SIGTERM)
             assert daemon.wait_exit() == 130
-            asking.wait(MAX_WAIT_S)
+            client.wait(MAX_WAIT_S)
         assert home.socket.is_socket()
 
 
-def test_a_client_that_connects_while_it_is_down_is_answered_by_the_next_start(
+def test_a_client_that_connects_while_walrusd_is_down_is_answered_after_the_next_start(
     home: Home, manager: FakeServiceManager
 ) -> None:
     with manager.listen(home.socket) as listener:
@@ -105,36 +105,36 @@ def test_a_client_that_connects_while_it_is_down_is_answered_by_the_next_start(
 
         def ask() -> None:
             with Client(str(home.socket), MAX_WAIT_S) as client:
-                asking.set()
+                connected.set()
                 answered.append(client.call("session.send", {"session": 1, "content": "hi"})["text"])
 
-        asking, asks = threading.Event(), threading.Thread(target=ask)
-        asks.start()
-        assert asking.wait(MAX_WAIT_S)  # it is connected, and nobody has accepted
+        connected, thread = threading.Event(), threading.Thread(target=ask)
+        thread.start()
+        assert connected.wait(MAX_WAIT_S)  # the client is connected, and no process has accepted
         with home.walrusd(wrapper=manager.socket_activation_command(listener), environ=manager.environ()) as daemon:
-            asks.join(MAX_WAIT_S)
+            thread.join(MAX_WAIT_S)
             assert answered == ["hi"]
             assert daemon.terminate() == 0
 
 
-def test_an_inherited_socket_at_another_path_is_warned_of(home: Home, manager: FakeServiceManager) -> None:
+def test_an_inherited_socket_at_another_path_is_logged_as_a_warning(home: Home, manager: FakeServiceManager) -> None:
     elsewhere = home.path / "other.sock"
     with (
         manager.listen(elsewhere) as listener,
         home.walrusd(wrapper=manager.socket_activation_command(listener), environ=manager.environ()) as daemon,
     ):
-        [warning] = daemon.lines_of("clients will not find the socket that systemd handed over")
-        assert (warning["handed_over"], warning["looked_for"]) == (str(elsewhere), str(home.socket))
+        [warning] = daemon.lines_of("inherited_socket_unreachable")
+        assert (warning["inherited"], warning["expected"]) == (str(elsewhere), str(home.socket))
         assert "walrusctl service install" in warning["hint"]
 
 
-def test_an_inherited_socket_that_cannot_be_served_is_refused_with_78(home: Home, manager: FakeServiceManager) -> None:
+def test_an_inherited_socket_of_another_type_ends_walrusd_with_78(home: Home, manager: FakeServiceManager) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wrong:
         wrong.bind(str(home.path / "wrong.sock"))
         os.set_inheritable(wrong.fileno(), True)
-        status, said = home.run_to_exit(wrapper=manager.socket_activation_command(wrong), environ=manager.environ())
+        status, stderr = home.run_to_exit(wrapper=manager.socket_activation_command(wrong), environ=manager.environ())
     assert status == 78
-    assert said.startswith("walrusd: the service manager passed a socket that is not a Unix stream socket\n")
+    assert stderr.startswith("walrusd: the service manager passed a socket that is not a Unix stream socket\n")
 
 
 def test_a_watchdog_abort_prints_the_stacks(home: Home, manager: FakeServiceManager) -> None:
@@ -143,7 +143,7 @@ def test_a_watchdog_abort_prints_the_stacks(home: Home, manager: FakeServiceMana
         daemon.signal(signal.SIGABRT)
         assert daemon.wait_exit() == -signal.SIGABRT
         assert "Fatal Python error: Aborted" in daemon.stderr
-        assert daemon.stderr.count("hread 0x") >= 2, "the loop's and the store's"
+        assert daemon.stderr.count("hread 0x") >= 2, "the stacks of the event loop and of the store"
         assert "walrusd/store/writer.py" in daemon.stderr
     with home.walrusd():
         pass

@@ -1,4 +1,4 @@
-"""`read`, from the model's call to the model's next message, through every gate of a real daemon."""
+"""Tests of the tool `read` in a real daemon, from the model's call through every gate to the result that it gets."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,8 +27,8 @@ models = ["fake"]
 allow = ["read"]
 [agents.reader]
 description = "May read"
-[agents.stranger]
-description = "May nothing"
+[agents.forbidden]
+description = "May not read"
 permissions = {{ deny = ["read"] }}
 [agents.unable]
 description = "Is offered nothing"
@@ -54,7 +54,7 @@ async def client(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[AsyncC
 
 
 async def run_turn(client: AsyncClient, agent: str = "reader") -> tuple[TurnResult, list[AnyEvent | NewerEvent]]:
-    """A turn and the facts of its session."""
+    """Runs a turn in a new session; returns its result and the logged events of the session."""
     session = (await client.create(CreateParams(agent=agent))).session
     with trio.fail_after(20):
         turn = await client.send(SendParams(session=session, content="read it"))
@@ -107,9 +107,9 @@ async def test_calls_of_one_round_are_answered_in_their_order(client: AsyncClien
 
 
 @pytest.mark.parametrize(
-    ("agent", "call", "outcome", "told"),
+    ("agent", "call", "outcome", "expected"),
     [
-        ("stranger", ("read", {"path": "notes.txt"}), "denied", "read"),
+        ("forbidden", ("read", {"path": "notes.txt"}), "denied", "read"),
         ("reader", ("read", {"path": "/etc/passwd"}), "error", "outside your workspace"),
         ("reader", ("read", {"path": "../walrus.toml"}), "error", "outside your workspace"),
         ("reader", ("read", {"path": "out/outside.txt"}), "error", "outside your workspace"),
@@ -123,13 +123,13 @@ async def test_calls_of_one_round_are_answered_in_their_order(client: AsyncClien
         ("unable", ("read", {"path": "notes.txt"}), "denied", "read"),
     ],
 )
-async def test_a_refusal_is_a_result_that_the_model_can_read(
+async def test_a_refusal_is_a_result_that_the_model_gets(
     client: AsyncClient,
     provider: FakeProvider,
     agent: str,
     call: tuple[str, dict[str, object] | str],
     outcome: str,
-    told: str,
+    expected: str,
 ) -> None:
     provider.enqueue(calls_tools(call), replies("I could not."))
     turn, events = await run_turn(client, agent)
@@ -137,7 +137,7 @@ async def test_a_refusal_is_a_result_that_the_model_can_read(
     [result] = results(events)
     assert (result.outcome, result.is_error) == (outcome, True)
     assert result.gate
-    assert told in result.output
+    assert expected in result.output
     assert provider.requests[1].messages[-1]["content"] == result.output
     for secret in ("sk-secret", "not yours", "root:"):
         assert secret not in result.output
@@ -155,13 +155,13 @@ async def test_without_permissions_every_tool_is_denied(tmp_path: Path, provider
     assert "secret plans" not in str(provider.requests[1].body)
 
 
-async def test_an_agent_with_its_tools_taken_away_is_offered_none(client: AsyncClient, provider: FakeProvider) -> None:
+async def test_an_agent_whose_tools_are_denied_is_offered_none(client: AsyncClient, provider: FakeProvider) -> None:
     provider.enqueue(replies("hello"))
     await run_turn(client, "unable")
     assert "tools" not in provider.requests[0].body
 
 
-async def test_a_model_that_only_calls_tools_stops_at_its_limit_and_can_be_asked_on(
+async def test_a_turn_of_only_tool_calls_ends_at_max_iterations_and_the_session_continues(
     client: AsyncClient, provider: FakeProvider
 ) -> None:
     provider.set_default(calls_tools(("read", {"path": "notes.txt"})))

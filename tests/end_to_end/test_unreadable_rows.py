@@ -1,4 +1,4 @@
-"""A row of the database that cannot be decoded fails its own session and nothing else."""
+"""Tests that a database row that cannot be decoded makes only its own session fail."""
 
 import shutil
 import sqlite3
@@ -32,7 +32,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def killed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a daemon that was killed while session 1 had a turn under way and a message queued."""
+    """The home of a daemon that was killed while session 1 had a running turn and a queued message."""
     home = Home(tmp_path_factory.mktemp("killed") / "home")
     shutil.copytree(TOUR, home.path, dirs_exist_ok=True)
     with home.walrusd() as daemon:
@@ -56,12 +56,12 @@ def wait_for_row(home: Home, table: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     with closing(sqlite3.connect(f"file:{home.path / 'walrus.db'}?mode=ro", uri=True)) as db:
         while not db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
-            assert time.monotonic() < deadline, f"no row came into {table}"
+            assert time.monotonic() < deadline, f"no row was written to {table}"
             time.sleep(0.02)
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed_home: Path, tmp_path: Path, row: str) -> None:
+def test_a_row_that_cannot_be_decoded_makes_only_its_session_fail(killed_home: Path, tmp_path: Path, row: str) -> None:
     table, column, where = ROWS[row]
     for number, (name, damage) in enumerate(DAMAGES.items()):
         home = Home(tmp_path / str(number))
@@ -82,7 +82,7 @@ def test_a_row_that_cannot_be_decoded_fails_its_session_alone(killed_home: Path,
         assert "Traceback" not in daemon.stderr, name
 
 
-def test_an_unreadable_draft_costs_only_the_words_in_it(killed_home: Path, tmp_path: Path) -> None:
+def test_an_unreadable_draft_loses_only_its_own_text(killed_home: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     shutil.copytree(killed_home, home.path, dirs_exist_ok=True)
     with closing(sqlite3.connect(home.path / "walrus.db")) as db, db:
