@@ -75,9 +75,10 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
 
 
 def _run_daemon(daemon: Callable[[], Awaitable[None]]) -> int:
-    """Run the daemon and return its exit status. An error that a person can fix is printed as a line with a hint.
+    """Runs the daemon and returns its exit status.
 
-    Any other exception is a bug and passes through, with its traceback.
+    An error that a person can fix is printed as a line with a hint. Any other exception is a bug and passes through,
+    with its traceback.
     """
     status = 0
     try:
@@ -109,7 +110,7 @@ def _first_exception(error: BaseException) -> BaseException:
 
 
 def _print_error(error: BaseException, status: int, hint: str = "") -> int:
-    """Print the error and its hint to stderr, if there is one, and return `status`."""
+    """Prints the error and its hint to stderr, if there is one, and returns `status`."""
     hint = hint or getattr(error, "hint", "")
     NonBlockingStderr().msg(f"walrusd: {error}" + (f"\n  {hint}" if hint else ""))
     return status

@@ -1,4 +1,4 @@
-"""Runs the daemon: opens its components, recovers, serves requests and heartbeats, and shuts down in order."""
+"""Runs the daemon: opens its components, recovers, serves, and shuts down in order."""
 
 import gc
 import os
@@ -26,11 +26,14 @@ from walrusd.rpc.server import Server
 log = structlog.get_logger("walrusd")
 
 SHUTDOWN_MARGIN_S = 60.0
-"""Seconds that a stop may take beyond the grace period, on a slow disk. The unit's TimeoutStopSec includes them."""
+"""Seconds that a stop may take beyond the grace period, on a very slow disk.
+
+TimeoutStopSec of the unit includes them.
+"""
 
 
 async def serve(options: StartupOptions) -> None:
-    """Run the daemon on the home of the configuration until a signal or `daemon.shutdown` stops it.
+    """Runs the daemon on the home of the configuration until a signal or `daemon.shutdown` stops it.
 
     Raises AlreadyRunning, ListenerSetupFailed, StorageFailed and FdLimitTooLow.
     """
@@ -56,7 +59,7 @@ async def serve(options: StartupOptions) -> None:
 async def _run_until_stopped(
     options: StartupOptions, components: Components, max_connections: int, stop: trio.Event
 ) -> None:
-    """Recover the runtime, serve until `stop` is set, then shut down in order."""
+    """Recovers the runtime, serves until `stop` is set, then shuts down in order."""
     async with extending_timeout(options.notify):
         await components.runtime.recover()
     async with (
@@ -80,7 +83,7 @@ async def _run_until_stopped(
 def _build_server(
     options: StartupOptions, components: Components, max_connections: int, stop: trio.Event
 ) -> tuple[DaemonServices, Server]:
-    """Build the services that the handlers share, and the server for at most `max_connections` connections."""
+    """Builds the services that the handlers share, and the server that limits the connections."""
     limit_warning = connection_limit_warning(max_connections, options.config.daemon.max_connections)
     reloader = components.reloader
     services = DaemonServices(
@@ -104,7 +107,7 @@ def _build_server(
 
 
 def _current_warnings(components: Components, stop: trio.Event) -> Iterator[str]:
-    """Yield the warnings about the current state, which may change at any time."""
+    """Yields the warnings about the current state, which may change at any time."""
     if stop.is_set():
         grace_s = components.reloader.active.config.daemon.shutdown_grace_s
         yield f"walrusd is stopping. Running turns have {grace_s:g} s to finish, then they are suspended."
@@ -122,17 +125,17 @@ def _current_warnings(components: Components, stop: trio.Event) -> Iterator[str]
 
 
 def _tune_gc() -> None:
-    """Exclude all present objects from garbage collection, for they stay for ever, and make collections rarer.
+    """Excludes the present objects from garbage collection, and makes collections rarer.
 
-    With the default of 700 objects, collections take a tenth of the loop's time under load. Reference counts free
-    nearly all objects; cycles come only with tasks.
+    The present objects stay for ever, so scanning them is useless. With the default of 700 objects, collections take a
+    tenth of the loop's time under load. Reference counts free nearly all objects; cycles come only with tasks.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 
 
 def _report_ready(options: StartupOptions, services: DaemonServices) -> None:
-    """Log that the daemon is ready, with its warnings, and notify the service manager."""
+    """Logs that the daemon is ready, with its warnings, and notifies the service manager."""
     for warning in services.warnings():
         log.warning("status_warning", message=warning)
     log.info(
@@ -150,13 +153,13 @@ def _report_ready(options: StartupOptions, services: DaemonServices) -> None:
 
 
 def _kill_children_and_unlink(components: Components, socket: Path) -> None:
-    """Kill all children and remove the socket before a forced exit."""
+    """Kills all children and removes the socket before a forced exit."""
     components.spawner.kill_all()
     remove_own_socket(socket)
 
 
 async def _shut_down(options: StartupOptions, components: Components, server: Server) -> None:
-    """Stop new turns, suspend running ones after the grace period, and send the last responses.
+    """Stops new turns, suspends running ones after the grace period, and sends the last responses.
 
     The caller closes the components afterwards.
     """

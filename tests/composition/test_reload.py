@@ -1,4 +1,4 @@
-"""Tests of ConfigReloader: the order of its steps, its results and warnings, and failures that change nothing."""
+"""Tests of ConfigReloader: the order of its steps, its results, and failures that change nothing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

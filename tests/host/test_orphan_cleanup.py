@@ -45,14 +45,14 @@ class OrphanGroup:
         return self.leader.pid
 
     def read_pid(self) -> int:
-        """Return the next pid that it prints."""
+        """Returns the next pid that it prints."""
         assert self.leader.stdout
         return int(self.leader.stdout.readline())
 
 
 @pytest.fixture
 def start_group() -> Iterator[StartGroup]:
-    """Return a function that starts groups; those that survive the test are killed after it."""
+    """Returns a function that starts groups; those that survive the test are killed after it."""
     with ExitStack() as afterwards:
 
         def start(script: str, marker: str = OUR_MARKER, home: str = HOME) -> OrphanGroup:

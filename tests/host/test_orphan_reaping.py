@@ -25,7 +25,7 @@ def scenario_command(scenario: str) -> list[str]:
 
 
 def run_scenario(scenario: str, wrapper: tuple[str, ...] = ()) -> tuple[Any, list[dict[str, Any]], list[int]]:
-    """Run a scenario; return its result, its log lines and the pids of its remaining children.
+    """Runs a scenario; returns its result, its log lines and the pids of its remaining children.
 
     `wrapper` is a command that execs its arguments.
     """
@@ -74,7 +74,7 @@ def test_kill_all_kills_adopted_processes() -> None:
 
 @pytest.mark.parametrize("scenario", ["list_preexisting", "kill_beside_preexisting"])
 def test_children_from_before_the_exec_are_not_adopted_and_continue(scenario: str) -> None:
-    """Such a child is the `tee` of a script that ends with `exec walrusd`: if killed, it would lose the last output."""
+    """Such a child is the `tee` of a script that ends with `exec walrusd`; it must not lose output."""
     script = '(sleep 1000 & exec sleep 1000) > /dev/null & exec "$@"'
     result, _, left = run_scenario(scenario, wrapper=("bash", "-c", script, "bash"))
     strangers = [pid for pid in result["preexisting"] if alive(pid)]

@@ -1,4 +1,4 @@
-"""Tests that a child that must die with walrusd does nothing if walrusd died before it asked for its death signal."""
+"""Tests that a child that must die with walrusd does nothing if walrusd died before it started."""
 
 import os
 import select
@@ -12,7 +12,7 @@ LAUNCH_SCRIPT = """
 import os, sys, time
 from walrusd.host.launch import SpawnRequest, launch
 fifo, trace = sys.argv[1:]
-# Stands for setpriv, which asks for the death signal some time after the fork: here, when the test says so.
+# Stands for setpriv, which asks for the death signal some time after the fork: here, when the test writes to the FIFO.
 prefix = ("sh", "-c", f'read -r _ < {fifo}; exec "$@"', "sh")
 request = SpawnRequest(
     argv=("touch", trace), cwd="/", env=dict(os.environ), stdin="null", stderr="merged", umask=0o077

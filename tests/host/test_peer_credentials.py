@@ -15,7 +15,7 @@ from walrusd.host.peer_credentials import Peer, is_descendant, read_peer_credent
 
 @contextlib.contextmanager
 def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process, and wait for its exit when the block is left."""
+    """Starts a process, and waits for its exit when the block is left."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
 

@@ -1,4 +1,4 @@
-"""Tests of socket activation with a socket passed as systemd does it: at descriptor 3, named in the environment."""
+"""Tests of socket activation, with a socket at descriptor 3 and variables as systemd sets them."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def run_inheriting_process(*wrapper: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_with_descriptor_3(make: str, change: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the script with whatever `make` has put at descriptor 3; `change` may then alter the environment."""
+    """Runs the script after `make` has opened descriptor 3 and `change` has altered the environment."""
     return subprocess.run(
         [sys.executable, "-c", PASS_DESCRIPTOR_SCRIPT.format(make=make, change=change), INHERIT_SCRIPT],
         cwd=ROOT,

@@ -35,13 +35,13 @@ async def spawn_shell(spawner: Spawner, script: str, **how: Any) -> Child:
 
 
 async def read_output(child: Child) -> str:
-    """Return all of the process output."""
+    """Returns all of the process output."""
     with trio.fail_after(20):
         return b"".join([piece async for piece in child.output]).decode()
 
 
 async def read_pid(child: Child) -> int:
-    """Return the pid in the first line of its output."""
+    """Returns the pid in the first line of its output."""
     with trio.fail_after(20):
         line = b""
         while not line.endswith(b"\n"):
@@ -55,7 +55,7 @@ async def wait_status(child: Child) -> int:
 
 
 async def wait_exited(pid: int) -> None:
-    """Wait for the exit of a process that need not be our child."""
+    """Waits for the exit of a process that need not be our child."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Tests of the metrics, of their Prometheus text (read by Prometheus' own parser) and of the minute log."""
+"""Tests of the metrics, of their text (with Prometheus' own parser) and of the minute log."""
 
 from collections.abc import Iterator
 
@@ -61,7 +61,7 @@ def metrics_of(*events: AnyEvent, agent: str = "walrus") -> Metrics:
 
 
 def changed_samples(metrics: Metrics) -> dict[str, float]:
-    """Return the samples that are not 0, without the gauges and the event counts."""
+    """Returns the samples that are not 0, without the gauges and the event counts."""
     gauges = index_by_name(Metrics("1.2.3").read_families(GAUGES))
     return {
         name: value
@@ -71,7 +71,7 @@ def changed_samples(metrics: Metrics) -> dict[str, float]:
 
 
 def parse_prometheus(text: str) -> dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]:
-    """Parse the text with Prometheus' own parser; return the samples by type and name of their family."""
+    """Parses the text with Prometheus' own parser; returns the samples by type and name of their family."""
     return {
         f"{family.type} {family.name}": {
             (sample.name, tuple(sample.labels.items())): sample.value for sample in family.samples
@@ -228,7 +228,7 @@ def test_any_tool_name_and_number_round_trip(tool: str, value: float) -> None:
 
 @pytest.fixture
 def log_lines(errors_only_log: None) -> Iterator[list[EventDict]]:
-    """Capture the log lines instead of printing them."""
+    """Captures the log lines instead of printing them."""
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as lines:
         yield lines

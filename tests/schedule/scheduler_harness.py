@@ -38,11 +38,11 @@ class SchedulerHarness(Struct):
     log: Log
 
     async def reload_heartbeats(self, heartbeat_settings: Mapping[str, HeartbeatSettings]) -> None:
-        """Replace the heartbeats, as a reload does."""
+        """Replaces the heartbeats, as a reload does."""
         await self.scheduler.configure(build_heartbeats(config_of(heartbeat_settings), self.deps))
 
     async def rows(self, name: str | None = NAME) -> list[Tick]:
-        """Return the rows of the ledger, oldest first."""
+        """Returns the rows of the ledger, oldest first."""
         return (await self.log.ticks(name, limit=5000))[::-1]
 
     async def outcomes(self, name: str | None = NAME) -> list[tuple[str, str]]:
@@ -87,9 +87,10 @@ async def open_scheduler(
     max_running_turns: int = 64,
     heartbeat_settings: Mapping[str, HeartbeatSettings],
 ) -> AsyncIterator[SchedulerHarness]:
-    """Open a scheduler with one agent for each heartbeat. Leaving it stops everything in the order of walrusd.
+    """Opens a scheduler with one agent for each heartbeat.
 
-    To simulate a power cut, a test opens another log on the same tables: this log then cannot write any more.
+    Leaving it stops everything in the same order as walrusd does. To simulate a power cut, a test opens another log on
+    the same tables: this log then cannot write any more.
     """
     async with Runtime(model, log=log, clock=clock.now, max_running_turns=max_running_turns) as runtime:
         for name in heartbeat_settings:

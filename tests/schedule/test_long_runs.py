@@ -1,4 +1,4 @@
-"""Tests of weeks of ticks: the ledger has every slot and every cent, through quiet hours, restarts and failures."""
+"""Tests of weeks of ticks: the ledger has every slot and every cent, despite restarts and failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ async def reply_for_a_cent(request: ModelRequest, on_chunk: OnChunk) -> Reply:
 
 
 def check_complete(rows: Sequence[Tick], every_s: float, begin: float, end: float) -> None:
-    """Check that each slot between the two times is recorded by exactly one row, and lies on the grid."""
+    """Checks that each slot between the two times is recorded by exactly one row, and lies on the grid."""
     recorded = [row.slot + n * every_s for row in rows if row.by == "clock" for n in range(row.count)]
     count = int((end - begin) / every_s)
     assert recorded == [begin + number * every_s for number in range(1, count + 1)]
@@ -128,7 +128,7 @@ async def test_after_a_clock_was_set_back_by_hours_ticks_continue_one_interval_l
 
 
 async def test_a_suspend_of_the_machine_causes_one_row(autojump_clock: trio.abc.Clock) -> None:
-    """trio's clock stops during a suspend and the wall clock does not: a suspend looks like a clock set forward."""
+    """Only the wall clock advances in a suspend, so a suspend looks like a clock set forward."""
     clock = FakeWallClock(MONDAY)
     async with open_scheduler(
         MemoryLog(), FakeModel(reply_for_a_cent), clock, heartbeat_settings={"clerk": HOURLY}

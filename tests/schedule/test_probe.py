@@ -27,7 +27,7 @@ async def run_probe(probes: ProbeRunner, command: str, folder: Path | str = "/")
 
 
 async def wait_exited(pid: int) -> None:
-    """Wait until the process has exited, whichever process reaps it."""
+    """Waits until the process has exited, whichever process reaps it."""
     with suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         await trio.lowlevel.wait_readable(pidfd)

@@ -1,4 +1,4 @@
-"""Tests of reloads while a tick begins, runs or waits for the disk: each heartbeat has one tick at a time."""
+"""Tests of reloads while a tick begins, runs or waits for the disk."""
 
 import errno
 
@@ -40,7 +40,7 @@ class StallingLog(MemoryLog):
 
 
 class ClockOutOfDescriptors(FakeWallClock):
-    """A clock that cannot wait while `has_descriptors` is False, because no descriptor is free for its timer."""
+    """A clock that cannot wait while `has_descriptors` is False, for lack of a descriptor."""
 
     has_descriptors = True
 

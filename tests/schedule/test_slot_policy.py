@@ -1,4 +1,4 @@
-"""Tests of slot_policy: each slot is run or recorded once, whatever the clock does. Also quiet hours and breaker."""
+"""Tests of slot_policy and the breaker: each slot is handled once, whatever the clock does."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -38,7 +38,7 @@ cadences = st.builds(
 
 
 def decide_all(row: ScheduleRow, cadence: Cadence, now: float) -> tuple[list[SlotDecision], ScheduleRow]:
-    """Apply decisions at this time until nothing is left to do; return them and the row after them."""
+    """Applies decisions at this time until nothing is left to do; returns them and the row after them."""
     done: list[SlotDecision] = []
     while not isinstance(decision := next_decision(row, cadence, now, running=False), WaitUntil):
         done.append(decision)
@@ -125,7 +125,7 @@ def test_the_next_slot_is_at_most_one_interval_away_however_the_clock_is_set(
 def test_runs_are_an_interval_apart_if_the_clock_is_only_set_back(
     cadence: Cadence, steps: list[float], data: st.DataObject
 ) -> None:
-    """The distance is measured in real time: each wait passes, whole or half, and then the clock may be set back."""
+    """Real time is measured: after each wait, whole or half, the clock may be set back."""
     row, now, passed, ran = ROW, NOW, 0.0, list[float]()
     for step in steps:
         done, row = decide_all(row, cadence, now)
@@ -152,7 +152,7 @@ def test_a_new_interval_counts_from_the_last_slot_if_that_is_in_the_future() -> 
 
 
 def quiet_slots(first: datetime) -> list[str]:
-    """Return the local times of the slots within a day from `first` that are skipped as quiet."""
+    """Returns the local times of the slots within a day from `first` that are skipped as quiet."""
     cadence, last = Cadence(every_s=1800.0, quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
     quiet = []
     slot = first.timestamp()

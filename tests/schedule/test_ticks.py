@@ -1,4 +1,4 @@
-"""Tests of single ticks: the message to the agent, the session, the row in the ledger, and manual ticks."""
+"""Tests of single ticks: the message, the session, the row in the ledger, and manual ticks."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The units themselves: what systemd says of them, what they must hold, and that an installed walrusctl has them."""
+"""Tests of the systemd units: systemd accepts them, and they match the daemon."""
 
 import os
 import re
@@ -36,7 +36,7 @@ STRANGE_INSTALLATION = PLAIN_INSTALLATION._replace(
 
 def parse_unit(text: str) -> ConfigParser:
     unit = ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[method-assign,assignment]  # how the standard library has it be told
+    unit.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep upper case
     unit.read_string(text)
     return unit
 
@@ -47,7 +47,7 @@ def test_systemd_analyze_accepts_the_units(tmp_path: Path, installation: Install
     paths = [write_unit(str(tmp_path), name, text) for name, text in render_units(installation).items()]
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
-    looked = subprocess.run(
+    verified = subprocess.run(
         [systemd_analyze, "--user", "verify", *paths],
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)},
         capture_output=True,
@@ -55,7 +55,7 @@ def test_systemd_analyze_accepts_the_units(tmp_path: Path, installation: Install
         timeout=20,
         check=False,
     )
-    assert (looked.returncode, looked.stdout, looked.stderr) == (0, "", "")
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
 
 def test_the_service_unit_matches_the_daemon() -> None:
@@ -69,15 +69,15 @@ def test_the_service_unit_matches_the_daemon() -> None:
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 10.0, 0.5, 86_400.0])
-def test_a_stop_has_more_time_than_the_grace(grace_s: float) -> None:
+def test_a_stop_has_more_time_than_the_grace_period(grace_s: float) -> None:
     service = parse_unit(render_units(PLAIN_INSTALLATION._replace(grace_s=grace_s))["walrusd.service"])["Service"]
     assert int(service["TimeoutStopSec"]) >= grace_s + SHUTDOWN_MARGIN_S
 
 
-def test_a_restart_that_fails_at_the_pace_of_restarts_never_meets_the_start_limit() -> None:
+def test_automatic_restarts_alone_never_reach_the_start_limit() -> None:
     service = parse_unit(render_units(PLAIN_INSTALLATION)["walrusd.service"])
-    pace, window = float(service["Service"]["RestartSec"]), float(service["Unit"]["StartLimitIntervalSec"])
-    assert window / pace + 1 < int(service["Unit"]["StartLimitBurst"])
+    interval, window = float(service["Service"]["RestartSec"]), float(service["Unit"]["StartLimitIntervalSec"])
+    assert window / interval + 1 < int(service["Unit"]["StartLimitBurst"])
 
 
 def test_the_socket_is_private() -> None:
@@ -86,14 +86,14 @@ def test_the_socket_is_private() -> None:
     assert socket["ListenStream"] == PLAIN_INSTALLATION.socket
 
 
-def test_nothing_in_the_service_takes_sudo_or_a_sandbox_from_tools() -> None:
-    """Each of these implies no_new_privs or a user namespace where the manager is a user's."""
+def test_no_option_of_the_service_prevents_sudo_or_a_sandbox_in_tools() -> None:
+    """In a user's service manager each of these options implies no_new_privs or a user namespace."""
     service = parse_unit(render_units(PLAIN_INSTALLATION)["walrusd.service"])["Service"]
-    kept_out = ("NoNew", "Protect", "Private", "Restrict", "SystemCall", "Lock", "MemoryDeny", "Capabil", "ReadOnly")
-    assert not [key for key in service if key.startswith(kept_out)]
+    excluded = ("NoNew", "Protect", "Private", "Restrict", "SystemCall", "Lock", "MemoryDeny", "Capabil", "ReadOnly")
+    assert not [key for key in service if key.startswith(excluded)]
 
 
-def test_a_unit_tells_whether_it_is_as_it_was_written(tmp_path: Path) -> None:
+def test_an_edited_or_outdated_or_foreign_unit_is_recognised(tmp_path: Path) -> None:
     older, newer = (
         render_units(PLAIN_INSTALLATION)["walrusd.socket"],
         render_units(STRANGE_INSTALLATION)["walrusd.socket"],
@@ -119,9 +119,7 @@ PATHS = (
 
 
 @given(home=PATHS | st.text("/%$\"\\' [h-", min_size=1).map(lambda text: f"/{text}x"), named=st.booleans())
-def test_the_home_is_read_back_from_the_unit_whatever_stands_in_it(
-    tmp_path_factory: pytest.TempPathFactory, home: str, named: bool
-) -> None:
+def test_any_home_is_read_back_from_the_unit(tmp_path_factory: pytest.TempPathFactory, home: str, named: bool) -> None:
     folder = str(tmp_path_factory.getbasetemp() / "read-back")
     write_unit(
         folder, SERVICE, render_units(PLAIN_INSTALLATION._replace(home=home, needs_socket_option=named))[SERVICE]
@@ -141,7 +139,7 @@ def test_no_home_is_read_from_a_line_that_is_not_ours(tmp_path: Path, line: str)
 
 @pytest.fixture
 def site_packages(tmp_path: Path) -> Path:
-    """The packages and files as the wheel lays them out."""
+    """A folder with the packages and files as the wheel installs them."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     site = tmp_path / "site"
     for package in wheel["packages"]:
@@ -152,7 +150,7 @@ def site_packages(tmp_path: Path) -> Path:
     return site
 
 
-def test_a_unit_that_cannot_be_put_in_place_leaves_nothing_of_itself(tmp_path: Path) -> None:
+def test_a_unit_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "walrusd.socket").mkdir()
     with pytest.raises(IsADirectoryError):
         write_unit(str(tmp_path), "walrusd.socket", "[Socket]\n")
@@ -164,7 +162,7 @@ def test_an_installed_walrusctl_writes_the_same_units_as_a_checkout(site_package
         "import walrusctl.systemd_units as u; print(u.__file__); "
         f"print(*u.render_units(u.Installation(*{tuple(PLAIN_INSTALLATION)})).values())"
     )
-    asked = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(site_packages), *sys.path]!r}; {program}"],
         cwd=site_packages,
         capture_output=True,
@@ -172,7 +170,7 @@ def test_an_installed_walrusctl_writes_the_same_units_as_a_checkout(site_package
         timeout=20,
         check=True,
     )
-    where, _, said = asked.stdout.partition("\n")
-    assert where == f"{site_packages}/walrusctl/systemd_units.py"
-    assert said == " ".join(render_units(PLAIN_INSTALLATION).values()) + "\n"
+    module, _, units = printed.stdout.partition("\n")
+    assert module == f"{site_packages}/walrusctl/systemd_units.py"
+    assert units == " ".join(render_units(PLAIN_INSTALLATION).values()) + "\n"
     assert sorted(os.listdir(site_packages / "walrusctl" / "systemd")) == sorted(NAMES)

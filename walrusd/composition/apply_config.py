@@ -1,4 +1,4 @@
-"""Applies a configuration to the runtime: its agents, its tools behind the pipeline, and the hook for events."""
+"""Applies a configuration to the runtime: its agents, its tools and the hook for events."""
 
 import time
 from contextlib import suppress
@@ -25,7 +25,7 @@ from walrusd.tools.files import ReadTool
 
 
 class DaemonHook(Hook):
-    """The hook of the daemon: runs tools through the pipeline, counts events and logs a line for each turn."""
+    """The daemon's hook: runs tools through the pipeline, counts events and logs a line for each turn."""
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
         self._pipeline = pipeline
@@ -53,7 +53,7 @@ class ConfigApplier(Struct, frozen=True, kw_only=True):
     redact: Redaction
 
     def apply(self, active: ActiveConfig) -> None:
-        """Apply it without a checkpoint, so that no task sees one half of it."""
+        """Applies it without a checkpoint, so that no task sees one half of it."""
         config = active.config
         self.redact.update_secrets(collect_secrets(config))
         set_log_level(config.daemon.log_level)

@@ -73,9 +73,9 @@ class Components(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_components(options: StartupOptions, *, is_stopping: Callable[[], bool]) -> AsyncIterator[Components]:
-    """Open all components, and kill what the previous daemon left running. The runtime has not recovered yet.
+    """Opens all components, and kills what the previous daemon left running.
 
-    The caller must hold the lock of the home. Raises StorageFailed.
+    The runtime has not recovered yet. The caller must hold the lock of the home. Raises StorageFailed.
     """
     config, home = options.config, home_paths(options.config.home)
     metrics = Metrics(__version__)
@@ -161,7 +161,10 @@ async def _open_store(path: str, options: StartupOptions) -> AsyncIterator[Sqlit
 
 
 def _log_chain_head(store: SqliteLog, at: str) -> None:
-    """Log the head of the hash chain for `walrusctl verify --since`: the journal is stored apart from the database."""
+    """Logs the head of the hash chain for `walrusctl verify --since`.
+
+    The journal of the log is stored apart from the database.
+    """
     if store.chain_head:
         log.info("chain", head=str(store.chain_head), at=at)
 
@@ -178,7 +181,7 @@ async def _open_spawner(store: SqliteLog, options: StartupOptions) -> AsyncItera
 
 
 async def kill_orphaned_tools(store: SqliteLog, home: str) -> None:
-    """Kill the process tools that the previous daemon has left running. Recovery later closes their calls."""
+    """Kills the process tools that the previous daemon left running. Recovery later closes their calls."""
     started = []
     for number in await store.unfinished_sessions():
         try:

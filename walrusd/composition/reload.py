@@ -38,7 +38,7 @@ class ActiveConfig(Struct, frozen=True, kw_only=True):
 
 
 async def build_active_config(config: Config, models: Models) -> ActiveConfig:
-    """Join a configuration and its models, with a warning if no model provider is configured."""
+    """Joins a configuration and its models, with a warning if no model provider is configured."""
     warnings = config.warnings
     if hint := await models.setup_hint():
         others = (warning for warning in warnings if NO_PROVIDER_WARNING not in warning)
@@ -81,7 +81,7 @@ class ConfigReloader:
         self._requested = trio.Event()
 
     async def __call__(self) -> ReloadResult:
-        """Reload now. Raises Problem: config (with file and line of each error), storage_* or shutting_down."""
+        """Reloads now. Raises Problem: config (with file and line of each error), storage_* or shutting_down."""
         async with self._lock:
             if self._is_stopping():
                 raise Problem("shutting_down", "walrusd is stopping", "The next start reads the new configuration.")
@@ -99,11 +99,11 @@ class ConfigReloader:
                     self._notify.ready()
 
     def request(self) -> None:
-        """Ask `run` for a reload, as a HUP does. Any number of requests during a reload cause one more."""
+        """Asks `run` for a reload, as a HUP does. Any number of requests during a reload cause one more."""
         self._requested.set()
 
     async def run(self) -> None:
-        """Reload at each request and log errors, until cancelled."""
+        """Reloads at each request and logs errors, until cancelled."""
         while True:
             await self._requested.wait()
             self._requested = trio.Event()
@@ -136,7 +136,7 @@ class ConfigReloader:
         return ReloadResult(changed=changed, at_restart=at_restart, warnings=warnings)
 
     async def _run_after_apply(self, active: ActiveConfig) -> tuple[str, ...]:
-        """Run `after_apply`; return a warning if it failed."""
+        """Runs `after_apply`; returns a warning if it failed."""
         try:
             # Shielded, because it must not be done by half. The wait is bounded: the store always answers.
             with trio.CancelScope(shield=True):

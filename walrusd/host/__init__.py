@@ -1,1 +1,1 @@
-"""Everything of the daemon that touches the operating system: processes, signals, systemd, clocks and limits."""
+"""The daemon's access to the operating system: processes, signals, systemd, clocks and limits."""

@@ -13,8 +13,7 @@ from walrusd.host.launch import SpawnedProcess
 from walrusd.host.process_group import ProcessGroup
 
 EXIT_TIMEOUT_S = 5.0
-"""Seconds that a killed process may take to exit. Only the kernel can delay it then, and the kernel may wait for a
-disk."""
+"""Seconds that a killed process may take to exit; only the kernel, waiting for a disk, can delay that."""
 
 
 class Child:
@@ -31,7 +30,10 @@ class Child:
         kill_group: Callable[[ProcessGroup], None],
         release_and_reap: Callable[[ProcessGroup], trio.Event],
     ) -> None:
-        """`kill_group` kills the group and its session. `release_and_reap` reaps the leader, then sets the event."""
+        """Takes over the process. `kill_group` kills its group and its session.
+
+        `release_and_reap` reaps the leader, then sets the event that it returned.
+        """
         self.pid = group.pid
         self.process = group.process
         self.stdin: SendStream | None = None
@@ -42,7 +44,7 @@ class Child:
         self._takes_input = spawned.takes_input
         self._pidfd = spawned.pidfd
         self.status: int | None = None
-        """The exit status, or minus the number of the signal that killed it; None until `wait` has returned once."""
+        """The exit status, or minus the number of the signal that killed it; None before `wait` has returned."""
         self._wait_lock = trio.Lock()
         self._group = group
         self._kill_group = kill_group
@@ -58,7 +60,7 @@ class Child:
         return self._stderr
 
     def release_start_barrier(self) -> None:
-        """Release the start barrier: the child execs the requested program. No effect on a child that was killed."""
+        """Lets the child exec the requested program. No effect on a child that was killed."""
         with suppress(BrokenPipeError):
             os.write(self._start_barrier.fileno(), b"\n")
         if self._takes_input:
@@ -67,7 +69,7 @@ class Child:
             self._start_barrier.close()
 
     async def wait(self) -> int:
-        """Wait for the exit and return `status`; any number of tasks may wait.
+        """Waits for the exit and returns `status`; any number of tasks may wait.
 
         Raises ClosedResourceError if the child was closed before its exit status was known.
         """
@@ -80,16 +82,22 @@ class Child:
         return self.status
 
     def kill(self) -> None:
-        """Send SIGKILL to every process of its group at once, and to those of its session on the spawner's thread."""
+        """Sends SIGKILL to every process of its group at once.
+
+        The spawner's thread then kills the rest of its session.
+        """
         self._kill_group(self._group)
 
     def discard(self) -> None:
-        """Kill and close the child without waiting for its exit, because its caller was cancelled."""
+        """Kills and closes the child without waiting for its exit, because its caller was cancelled."""
         self.kill()
         self._close()
 
     async def aclose(self) -> None:
-        """Kill the rest of its group and wait until the leader is reaped. Shielded, and each wait has a deadline."""
+        """Kills the rest of its group and waits until the leader is reaped.
+
+        It is shielded from cancellation, and each wait has a deadline.
+        """
         with trio.CancelScope(shield=True):
             self.kill()
             with trio.move_on_after(EXIT_TIMEOUT_S):
@@ -119,7 +127,7 @@ class Child:
 
 
 def _exit_status(pidfd: int) -> int:
-    """Return the status of an exited process, and leave it unreaped so that its pid is not reused."""
+    """Returns the status of an exited process, and leaves it unreaped so that its pid is not reused."""
     info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
     assert info is not None, "waitid returns None only with WNOHANG"
     return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status

@@ -1,4 +1,4 @@
-"""The wall clock, with a wait that needs no polling: it wakes when the clock is set and after a suspend."""
+"""The wall clock, with a wait without polling that wakes when the clock is set and after a suspend."""
 
 import ctypes
 import math
@@ -23,13 +23,13 @@ class SystemClock:
     """The wall clock of the machine."""
 
     def now(self) -> float:
-        """Return the current time in Unix seconds."""
+        """Returns the current time in Unix seconds."""
         return time.time()
 
     async def wait_until(self, when: float) -> None:
-        """Wait until the wall clock shows `when`. Returns early if the clock is set meanwhile: check `now` again.
+        """Waits until the wall clock shows `when`.
 
-        Raises OSError if no timer can be opened.
+        Returns early if the clock is set meanwhile: check `now` again. Raises OSError if no timer can be opened.
         """
         timer = _open_timerfd(when)
         try:
@@ -39,9 +39,10 @@ class SystemClock:
 
 
 def _open_timerfd(when: float) -> int:
-    """Open a timerfd, which becomes readable at `when` or as soon as the clock is set. Python 3.11 has no timerfd.
+    """Opens a timerfd, which becomes readable at `when` or as soon as the clock is set.
 
-    trio's clock is monotonic: it does not advance during a suspend, and it does not notice that the clock is set.
+    Python 3.11 has no timerfd of its own. trio's clock is monotonic: it does not advance during a suspend, and it does
+    not notice that the clock is set.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     timer: int = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_CLOEXEC | _TFD_NONBLOCK)

@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 from walrusd.host.procfs import ProcInfo, read_proc
 
 MAX_PASSES = 50
-"""Maximum number of scans of /proc; each one finds only the processes forked during the scan before it."""
+"""Maximum number of scans of /proc; each finds only the processes forked during the scan before it."""
 
 
 def kill(process: ProcInfo) -> None:
-    """Send SIGKILL to the process. No effect if it has exited, if its pid was reused or if it may not be killed."""
+    """Sends SIGKILL to the process. No effect if it has exited, was replaced or may not be killed."""
     with suppress(OSError), _open_pidfd(process) as pidfd:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def kill_all(find: Callable[[], Iterable[ProcInfo]]) -> list[ProcInfo]:
-    """Kill the processes that `find` returns, until it returns no new ones; return all that were killed.
+    """Kills the processes that `find` returns, until it returns no new ones; returns all that were killed.
 
     Does not wait for their exit. A process that was sent SIGKILL cannot fork, so each pass finds fewer processes.
     """
@@ -36,7 +36,7 @@ def kill_all(find: Callable[[], Iterable[ProcInfo]]) -> list[ProcInfo]:
 
 
 def wait_exited(processes: Iterable[ProcInfo], within_s: float) -> bool:
-    """Block until all processes have exited; return False if that takes longer than `within_s` seconds."""
+    """Blocks until all processes have exited; returns False if that takes longer than `within_s` seconds."""
     deadline = time.monotonic() + within_s
     return all(_wait_exit(process, deadline) for process in processes)
 
@@ -53,7 +53,7 @@ def _wait_exit(process: ProcInfo, deadline: float) -> bool:
 
 @contextmanager
 def _open_pidfd(process: ProcInfo) -> Iterator[int]:
-    """Open a pidfd of exactly this process. Raises ProcessLookupError if it has exited."""
+    """Opens a pidfd of exactly this process. Raises ProcessLookupError if it has exited."""
     pidfd = os.pidfd_open(process.pid)
     try:
         current = read_proc(process.pid)

@@ -1,4 +1,4 @@
-"""Starts a child process behind a start barrier, or raises SpawnFailed. It blocks: only the spawner's thread calls it.
+"""Starts a child process behind a start barrier. It blocks: only the spawner's thread calls it.
 
 Each child is first a tiny shell that waits for a line on its stdin. When the line arrives, it execs the requested
 program. If stdin ends without a line, because walrusd has died, the shell exits without any effect. So a process is
@@ -21,11 +21,16 @@ from walrusd.host.procfs import boot_id, read_proc
 NOT_RELEASED_STATUS = 125
 """Exit status of a child whose start barrier was never released."""
 _START_BARRIER = f"read -r WALRUS_GATE || exit {NOT_RELEASED_STATUS}; "
-"""Shell code of the start barrier. `read` stops at the end of the line, so the program receives the rest of stdin. The
-shell adds PWD to the environment, as all shells do."""
+"""Shell code of the start barrier.
+
+`read` stops at the end of the line, so the program receives the rest of stdin. The shell adds PWD to the environment,
+as all shells do.
+"""
 _PARENT_CHECK = f'[ "$PPID" = {{parent}} ] || exit {NOT_RELEASED_STATUS}; '
-"""Stops a child that asked the kernel for its death signal only after walrusd had died: that signal never comes.
-A shell reads its parent's pid once, when it starts, which is after setpriv has asked."""
+"""Shell code that stops a child whose setpriv asked for the death signal only after walrusd had died.
+
+That signal never comes. A shell reads its parent's pid once, when it starts, which is after setpriv has asked.
+"""
 SHELL = "/bin/sh"
 BARRIER_SCRIPTS = {"null": _START_BARRIER + 'exec "$@" </dev/null', "pipe": _START_BARRIER + 'exec "$@"'}
 _HINTS = {
@@ -38,7 +43,7 @@ _HINTS = {
 
 
 class SpawnFailed(Exception):
-    """A process could not be started, for a reason that a person can fix. `hint` names the fix; it may be empty."""
+    """A process could not be started. `hint` is advice for a person; it may be empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -55,7 +60,10 @@ class SpawnRequest(Struct, frozen=True, kw_only=True):
 
 
 class SpawnedProcess(Struct, frozen=True, kw_only=True):
-    """A process behind its start barrier, leader of its own session and group. The caller closes the descriptors."""
+    """A process behind its start barrier, the leader of its own session and group.
+
+    The caller closes the descriptors.
+    """
 
     popen: subprocess.Popen[bytes]
     pidfd: int
@@ -69,10 +77,10 @@ class SpawnedProcess(Struct, frozen=True, kw_only=True):
 
 
 def find_pdeathsig_command() -> tuple[str, ...]:
-    """Return the prefix of a command that the kernel shall kill when our thread ends, or () if it is not available.
+    """Returns the prefix of a command that the kernel shall kill when our thread ends.
 
-    Code between fork and exec could request the same from the kernel. That is not safe beside other threads: it might
-    wait for a lock whose owner does not exist in the child.
+    Returns () if setpriv is missing or does not have the option. Code between fork and exec could request the same from
+    the kernel. That is not safe beside other threads: it might wait for a lock whose owner does not exist in the child.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
@@ -134,7 +142,7 @@ def _launch(request: SpawnRequest, prefix: Sequence[str]) -> SpawnedProcess:
 
 
 def _open_pipe(reader_stack: ExitStack, writer_stack: ExitStack) -> tuple[int, int]:
-    """Open a pipe and return its read end and its write end; each stack closes one of them."""
+    """Opens a pipe and returns its read end and its write end; each stack closes one of them."""
     read, write = os.pipe()
     reader_stack.callback(os.close, read)
     writer_stack.callback(os.close, write)
@@ -142,7 +150,10 @@ def _open_pipe(reader_stack: ExitStack, writer_stack: ExitStack) -> tuple[int, i
 
 
 def _check_program(request: SpawnRequest) -> None:
-    """Check that the program can be executed. The shell would fail too, but only after the barrier was released."""
+    """Checks that the program can be executed. Raises SpawnFailed and OSError.
+
+    The shell would fail too, but only after the barrier was released.
+    """
     name = request.argv[0]
     if "/" not in name:
         if shutil.which(name, path=request.env.get("PATH", os.defpath)) is None:

@@ -15,22 +15,25 @@ from walrusd.host.kill import kill_all, wait_exited
 from walrusd.host.procfs import ProcInfo, all_processes, boot_id, read_environment, read_proc
 
 CALL_MARKER_VARIABLE = "WALRUS_CALL"
-"""Environment variable with the marker of the call; every process tool and all that it starts inherits it."""
+"""Environment variable with the marker of the call; a process tool and all that it starts have it."""
 HOME_VARIABLE = "WALRUS_HOME"
 EXIT_TIMEOUT_S = 5.0
 """Seconds to wait for killed processes to exit."""
 
 
 def call_marker(session: int, turn: int, call_id: str) -> str:
-    """Return the value of CALL_MARKER_VARIABLE for a call: short and plain text, whatever call id a provider chose."""
+    """Returns the value of CALL_MARKER_VARIABLE for a call.
+
+    It is short and plain text, whatever call id a provider chose.
+    """
     digest = blake2b(call_id.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return f"{session}.{turn}.{digest}"
 
 
 def kill_orphans(started: Sequence[tuple[ProcessGroupId, str]], home: str) -> list[int]:
-    """Kill what is left of the process tools `started` on this home, each with its marker; return the killed pids.
+    """Kills what is left of the process tools `started` on this home; returns the killed pids.
 
-    Blocks until they have exited, at most EXIT_TIMEOUT_S.
+    Each tool comes with its marker. Blocks until they have exited, at most EXIT_TIMEOUT_S.
     """
     boot = boot_id()
     since_boot = [(process, marker) for process, marker in started if process.boot == boot]
@@ -63,7 +66,10 @@ def _orphans_of(
 
 
 def _own_and_ancestor_pids() -> Iterator[int]:
-    """Yield the pids of this process and its ancestors: a tool of the previous walrusd may have started this one."""
+    """Yields the pids of this process and its ancestors.
+
+    A tool of the previous walrusd may have started this one.
+    """
     info = read_proc(os.getpid())
     while info is not None:
         yield info.pid

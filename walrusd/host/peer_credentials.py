@@ -1,4 +1,4 @@
-"""Identifies the process at the other end of a Unix socket, and sets the kernel's options for this process."""
+"""Identifies the peer of a Unix socket, and sets kernel options of this process."""
 
 import ctypes
 import socket
@@ -23,12 +23,12 @@ class Peer(Struct, frozen=True):
 
 
 def read_peer_credentials(sock: socket.socket | trio.socket.SocketType) -> Peer:
-    """Read SO_PEERCRED, which the kernel fills in and the peer cannot fake."""
+    """Reads SO_PEERCRED, which the kernel fills in and the peer cannot fake."""
     return Peer(*_ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _ucred.size)))
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
-    """Return whether `pid` descends from `ancestor`. A process does not descend from itself.
+    """Returns whether `pid` descends from `ancestor`. A process does not descend from itself.
 
     Also True if this cannot be found out, because a process in between has exited or is hidden: callers use the answer
     to keep descendants out.
@@ -45,12 +45,12 @@ def is_descendant(pid: int, ancestor: int) -> bool:
 
 
 def set_undumpable() -> None:
-    """Forbid other processes of the same user to read our memory and environment, and disable core dumps."""
+    """Forbids processes of the same user to read our memory and environment, and disables core dumps."""
     _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
 
 
 def set_child_subreaper() -> None:
-    """Make this process the parent of every orphaned descendant. The process must then reap them."""
+    """Makes this process the parent of every orphaned descendant. The process must then reap them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER")
 
 
@@ -61,7 +61,7 @@ def _prctl(option: int, value: int, name: str) -> None:
 
 
 def _parent_pid(pid: int) -> int | None:
-    """Return the pid of the parent, 0 for the first process of all, or None if `pid` has exited or is hidden."""
+    """Returns the parent's pid, 0 for the first process, or None if `pid` has exited or is hidden."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

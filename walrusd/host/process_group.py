@@ -30,7 +30,7 @@ class ProcessGroup:
         return self.process.pgid
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole group at once; no member can escape the kernel's signal by forking."""
+        """Sends SIGKILL to the whole group at once; no member can escape the kernel's signal by forking."""
         with self._reap_lock, suppress(ProcessLookupError, PermissionError):
             if self._leader.returncode is None:
                 os.killpg(self.pid, signal.SIGKILL)
@@ -41,6 +41,6 @@ class ProcessGroup:
             kill_all(lambda: [process for process in list_processes() if process.sid == self.pid])
 
     def reap(self) -> bool:
-        """Reap the leader if it has exited, and return whether it has. Runs on the spawner's thread."""
+        """Reaps the leader if it has exited, and returns whether it has. Runs on the spawner's thread."""
         with self._reap_lock:
             return self._leader.poll() is not None

@@ -17,7 +17,7 @@ class ProcessStats(Struct, frozen=True, kw_only=True):
 
 
 def read_process_stats() -> ProcessStats:
-    """Read the numbers from /proc. It blocks while it reads every descendant of this process."""
+    """Reads the numbers from /proc. It blocks while it reads every descendant of this process."""
     return ProcessStats(
         rss_bytes=read_rss_bytes(),
         fds=count_open_fds(),
@@ -27,12 +27,12 @@ def read_process_stats() -> ProcessStats:
 
 
 def read_rss_bytes() -> int:
-    """Return the bytes of this process that are in RAM now."""
+    """Returns the bytes of this process that are in RAM now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def count_open_fds() -> int:
-    """Return the number of open descriptors, without the one that this function opens."""
+    """Returns the number of open descriptors, without the one that this function opens."""
     return len(os.listdir("/proc/self/fd")) - 1
 
 

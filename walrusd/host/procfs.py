@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class ProcInfo(Struct, frozen=True):
-    """A process at the time of reading. `pid` and `start` together identify it; neither changes when it execs."""
+    """A process at the time of reading, identified by `pid` and `start`; an exec changes neither."""
 
     pid: int
     name: str
@@ -27,7 +27,7 @@ class ProcInfo(Struct, frozen=True):
 
 
 def read_proc(pid: int) -> ProcInfo | None:
-    """Return the process, or None if it has been reaped or is hidden."""
+    """Returns the process, or None if it has been reaped or is hidden."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read()
@@ -48,14 +48,14 @@ def read_proc(pid: int) -> ProcInfo | None:
 
 
 def all_processes() -> Iterator[ProcInfo]:
-    """Yield all processes. One that starts or exits meanwhile may be missing. Takes 10 µs for each process."""
+    """Yields all processes; one that starts or exits meanwhile may be missing. Takes 10 µs for each."""
     for name in os.listdir("/proc"):
         if name.isdigit() and (process := read_proc(int(name))) is not None:
             yield process
 
 
 def child_pids(pid: int) -> list[int]:
-    """Return the pids of the children of all its threads, including those that have exited and are not reaped."""
+    """Returns the pids of the children of all its threads, including unreaped ones."""
     try:
         return listed_child_pids(pid)
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN; or the process has exited, and has none
@@ -63,7 +63,7 @@ def child_pids(pid: int) -> list[int]:
 
 
 def listed_child_pids(pid: int) -> list[int]:
-    """Return the children that the kernel lists. Raises FileNotFoundError if it does not list them."""
+    """Returns the children that the kernel lists. Raises FileNotFoundError if it does not list them."""
     found: list[int] = []
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
@@ -75,14 +75,15 @@ def listed_child_pids(pid: int) -> list[int]:
 
 
 def scanned_child_pids(pid: int) -> list[int]:
-    """Return the children that a scan of all processes finds."""
+    """Returns the children that a scan of all processes finds."""
     return [process.pid for process in all_processes() if process.ppid == pid]
 
 
 def descendants(pid: int, excluding: Collection[tuple[int, int]] = ()) -> list[ProcInfo]:
-    """Return the descendants of a process, without those in `excluding` (pid and start) and their descendants.
+    """Returns the descendants of a process.
 
-    Orphans are found if the process adopts them; none of those is missed.
+    Processes in `excluding` (pid and start) and their descendants are left out. Orphans are found if the process adopts
+    them; none of those is missed.
     """
     found: dict[int, ProcInfo | None] = {}
     # The outer loop finds processes that were orphaned, and so became children of `pid`, during the scan.
@@ -101,12 +102,12 @@ def descendants(pid: int, excluding: Collection[tuple[int, int]] = ()) -> list[P
 
 
 def read_environment(pid: int) -> frozenset[bytes]:
-    """Return the NAME=value entries of its last exec; empty if we may not read them."""
+    """Returns the NAME=value entries of its last exec; empty if we may not read them."""
     with suppress(OSError):
         return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     return frozenset()
 
 
 def boot_id() -> str:
-    """Return the boot id, which changes with every start of the kernel."""
+    """Returns the boot id, which changes with every start of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""Recognises the pseudo file systems of the kernel, which a file tool must not read: /proc, /sys and the like."""
+"""Recognises the kernel's pseudo file systems (/proc, /sys …), which a file tool must not read."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ _KERNEL_FILESYSTEM_MAGIC = frozenset(
 
 
 def is_kernel_filesystem(fd: int) -> bool:
-    """Return whether the kernel generates the content of the open file, as it does in /proc. Raises OSError."""
+    """Returns whether the kernel generates the content of the file, as in /proc. Raises OSError."""
     answer = (ctypes.c_long * 64)()  # struct statfs begins with its type and is far smaller than this
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.fstatfs(fd, answer) != 0:

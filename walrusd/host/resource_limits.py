@@ -1,4 +1,4 @@
-"""Limits of the machine that walrusd may run into: open files, disk space, a failing disk. Has hints for people."""
+"""Checks the limit for open files, and has hints for errors of the machine such as a full disk."""
 
 import errno
 import resource
@@ -28,12 +28,12 @@ class FdLimitTooLow(Exception):
 
 
 def hint_for_oserror(error: OSError) -> str:
-    """Return the hint for an error that a person can fix or that passes by itself; "" for any other error."""
+    """Returns the hint for an error that a person can fix or that passes by itself, else ""."""
     return _HINTS_BY_ERRNO.get(error.errno or 0, "")
 
 
 def limit_connections(wanted: int, turns: int) -> int:
-    """Return how many connections the limit for open files allows, at most `wanted`. Raises FdLimitTooLow."""
+    """Returns how many of the wanted connections the limit for open files allows. Raises FdLimitTooLow."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return wanted
@@ -44,6 +44,6 @@ def limit_connections(wanted: int, turns: int) -> int:
 
 
 def connection_limit_warning(allowed: int, wanted: int) -> tuple[str, ...]:
-    """Return a warning if fewer connections are allowed than wanted, else nothing."""
+    """Returns a warning if fewer connections are allowed than wanted, else nothing."""
     warning = f"The limit for open files allows only {allowed} of the {wanted} connections in max_connections."
     return (f"{warning} {_RAISE_LIMIT_HINT}",) if allowed < wanted else ()

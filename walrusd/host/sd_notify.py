@@ -19,9 +19,12 @@ log = structlog.get_logger("walrusd")
 EXTEND_EVERY_S = 5.0
 """Seconds between two messages that extend the timeout."""
 EXTEND_BY_S = 30.0
-"""Seconds by which a message extends the timeout. Six messages in a row can be lost before the manager gives up."""
+"""Seconds by which a message extends the timeout; the manager gives up after six lost messages."""
 MAX_START_S = 3600.0
-"""Maximum seconds for which a start is extended. A longer start hangs: migrating ten million events takes minutes."""
+"""Maximum seconds for which a start is extended; a longer start hangs.
+
+Migrating ten million events takes minutes.
+"""
 
 
 class Notify:
@@ -39,7 +42,7 @@ class Notify:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
-        """Read the manager's variables and remove them, so that no child can send messages in walrusd's name."""
+        """Reads the manager's variables and removes them, so that no child can send messages for walrusd."""
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         has_watchdog = usec.isdecimal() and int(usec) > 0 and pid in ("", str(os.getpid()))
@@ -47,7 +50,7 @@ class Notify:
         return cls(address if address.startswith(("/", "@")) else "", int(usec) / 1e6 if has_watchdog else None)
 
     def ready(self) -> None:
-        """Report that the start, or a reload, is complete."""
+        """Reports that the start, or a reload, is complete."""
         self._send_state("READY=1")
 
     def reloading(self) -> None:
@@ -58,15 +61,15 @@ class Notify:
         self._send_state("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Send a line for people; `systemctl --user status walrusd` shows it."""
+        """Sends a line for people; `systemctl --user status walrusd` shows it."""
         self._send(f"STATUS={' '.join(text.split())}")
 
     def extend_timeout(self, seconds: float) -> None:
-        """Allow the current start, reload or stop to take this long, counted from now."""
+        """Allows the current start, reload or stop to take this long, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def ping_watchdog(self) -> None:
-        """Send the message that the manager's watchdog expects."""
+        """Sends the message that the manager's watchdog expects."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:
@@ -96,7 +99,7 @@ class Notify:
 
 @asynccontextmanager
 async def extending_timeout(notify: Notify) -> AsyncIterator[None]:
-    """Keep extending the manager's timeout while the block runs, for MAX_START_S at most."""
+    """Keeps extending the manager's timeout while the block runs, for MAX_START_S at most."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_extend_repeatedly, notify)
         yield

@@ -14,7 +14,7 @@ EXIT_FORCED = 130
 
 
 def ignore_early_sighup() -> None:
-    """Ignore a HUP during the start, which reads the configuration files anyway.
+    """Ignores a HUP during the start, which reads the configuration files anyway.
 
     Installs a handler of its own, because children would inherit SIG_IGN.
     """
@@ -28,7 +28,7 @@ async def watch_signals(
     on_forced_exit: Callable[[], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Set `stop` at the first TERM or INT, and call `reload` at each HUP; run until cancelled.
+    """Sets `stop` at the first TERM or INT, and calls `reload` at each HUP; runs until cancelled.
 
     A second TERM or INT calls `on_forced_exit` and exits at once. Durable data is safe then, too.
     """

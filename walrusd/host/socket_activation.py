@@ -1,4 +1,7 @@
-"""Takes over the listening socket that systemd created; clients that connect during a restart wait in its queue."""
+"""Takes over the listening socket that systemd created.
+
+Clients that connect during a restart wait in its queue.
+"""
 
 import os
 import socket
@@ -12,7 +15,10 @@ FIRST_FD = 3
 
 
 class InvalidActivation(Exception):
-    """The service manager passed something other than one listening Unix socket. `hint` says what to do."""
+    """The service manager passed something other than one listening Unix socket.
+
+    `hint` is advice for a person.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(f"the service manager passed {message}")
@@ -22,7 +28,7 @@ class InvalidActivation(Exception):
 
 
 def take_activation_socket(environ: MutableMapping[str, str]) -> ListeningSocket | None:
-    """Return the socket that the service manager passed, or None if it passed none. Children do not inherit it.
+    """Returns the socket that the service manager passed, or None. Children do not inherit it.
 
     Removes the manager's variables from the environment, where a child would read them. Raises InvalidActivation.
     """

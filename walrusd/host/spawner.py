@@ -41,10 +41,10 @@ SpawnerJob = Callable[[], None]
 
 
 class Spawner:
-    """Starts child processes while it is entered (async with). Leaving it kills them and all that they have started.
+    """Starts child processes while it is entered (async with).
 
-    The job queue of its thread has no limit of its own: each caller waits for its job, and one job handles any number
-    of signals.
+    Leaving it kills them and all that they have started. The job queue of its thread has no limit of its own: each
+    caller waits for its job, and one job handles any number of signals.
     """
 
     def __init__(self, umask: int) -> None:
@@ -54,7 +54,7 @@ class Spawner:
         self._groups: dict[int, ProcessGroup] = {}
         """Children that are not reaped, by pid. Only the thread changes it."""
         self._preexisting_children: frozenset[tuple[int, int]] = frozenset()
-        """Children from before the start, by pid and start time: the program that exec'ed walrusd may have had some."""
+        """Children of the program that exec'ed walrusd, by pid and start time; they are left alone."""
         self._closed = False
         self._is_subreaper = False
         self._reap_queued = False
@@ -98,7 +98,7 @@ class Spawner:
         with_start_barrier: bool = False,
         dies_with_daemon: bool = True,
     ) -> Child:
-        """Start a process in its own session, with only the descriptors 0, 1 and 2. Raises SpawnFailed.
+        """Starts a process in its own session, with only the descriptors 0, 1 and 2. Raises SpawnFailed.
 
         `with_start_barrier`: the program starts only with `release_start_barrier`, and never if the child is killed
         before or walrusd dies. If the caller is cancelled here, the program has not run. `dies_with_daemon` has an
@@ -124,7 +124,7 @@ class Spawner:
         return pending.child
 
     async def adopt_and_reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Adopt every orphaned descendant of this process and reap those that exit, until cancelled.
+        """Adopts every orphaned descendant of this process and reaps those that exit, until cancelled.
 
         From then on no other code in this process may start children: their exit status would be lost.
         """
@@ -138,7 +138,7 @@ class Spawner:
                     self._jobs.put(self._reap_exited)
 
     def kill_all(self) -> None:
-        """Send SIGKILL to every started group and every adopted process, just before this process exits."""
+        """Sends SIGKILL to every started group and every adopted process, just before this process exits."""
         for group in list(self._groups.values()):
             group.kill()
         if self._is_subreaper:
@@ -160,7 +160,7 @@ class Spawner:
         self._trio_token.run_sync_soon(callback)
 
     def _run_on_thread(self, job: SpawnerJob) -> trio.Event:
-        """Run the job on the thread; the event is set when it is done."""
+        """Runs the job on the thread; the event is set when it is done."""
         done = trio.Event()
 
         def run_job() -> None:
@@ -208,9 +208,10 @@ class Spawner:
         return self._run_on_thread(release)
 
     def _possible_descendants(self) -> list[ProcInfo]:
-        """Return a list that contains all processes started here: our descendants, or all processes if we do not adopt.
+        """Returns processes among which are all that were started here.
 
-        The list is empty if no descriptor is free to read /proc.
+        They are our descendants, or all processes if we do not adopt orphans. The list is empty if no descriptor is
+        free to read /proc.
         """
         try:
             return (
@@ -222,7 +223,10 @@ class Spawner:
             return []
 
     def _reap_exited(self) -> None:
-        """Reap released children and adopted orphans. Only this thread reaps, so no listed child can disappear."""
+        """Reaps released children and adopted orphans.
+
+        Only this thread reaps, so no listed child can disappear meanwhile.
+        """
         self._reap_queued = False
         for group in [group for group in self._groups.values() if group.released and group.reap()]:
             del self._groups[group.pid]
@@ -233,7 +237,7 @@ class Spawner:
                         os.waitpid(pid, os.WNOHANG)
 
     def _kill_all_and_wait(self) -> None:
-        """Kill the remaining processes and log which they were. Takes STOP_TIMEOUT_S at most."""
+        """Kills the remaining processes and logs which they were. Takes STOP_TIMEOUT_S at most."""
         killed_names: dict[int, str] = {}
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while (alive := self._has_running_children()) and time.monotonic() < deadline:
@@ -254,7 +258,10 @@ class Spawner:
             )
 
     def _has_running_children(self) -> bool:
-        """Return whether children are left. As a subreaper we can ask the kernel: every orphan becomes our child."""
+        """Returns whether children are left.
+
+        A subreaper can ask the kernel, because every orphan becomes its child.
+        """
         if not self._is_subreaper:
             return bool(self._groups)
         with suppress(ChildProcessError):

@@ -13,16 +13,16 @@ log = structlog.get_logger("walrusd")
 
 
 def enable_faulthandler() -> None:
-    """Write the stack of each thread to stderr when walrusd is killed by ABRT, which is what a watchdog sends.
+    """Writes the stack of each thread to stderr when walrusd is killed by ABRT.
 
-    The stacks contain lines of code and no values, so no secrets.
+    That is the signal of systemd's watchdog. The stacks contain lines of code and no values, so no secrets.
     """
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
 
 
 async def run_watchdog(notify: Notify, check_store: Callable[[], Awaitable[None]]) -> None:
-    """Send the watchdog message every quarter of the watchdog's timeout; return at once without a watchdog.
+    """Sends the watchdog message every quarter of its timeout; returns at once without a watchdog.
 
     This task proves that the event loop runs, and `check_store` returning proves that the store's thread does. While
     `check_store` blocks, nothing is sent, and in the end systemd restarts walrusd. The log reports the stall after half

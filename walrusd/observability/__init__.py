@@ -1,1 +1,1 @@
-"""Log lines, metrics and the redaction of secrets: everything that shows a person how the daemon is doing."""
+"""Log lines, metrics and the redaction of secrets."""

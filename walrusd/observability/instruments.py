@@ -1,4 +1,4 @@
-"""Counters and histograms of the metrics: counting costs one dict lookup, and values can be read at any time."""
+"""Counters and histograms. Counting costs one dict lookup, and values can be read at any time."""
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
@@ -7,9 +7,10 @@ from itertools import accumulate
 from walrusd.observability.prometheus import MetricFamily, MetricSample
 
 MAX_LABEL_VALUES = 100
-"""Maximum number of agents, of tools and of models that are counted by name; later ones are counted as `other`.
+"""Maximum number of agents, of tools and of models that are counted by name.
 
-People and models may invent new names for months, and each counted name stays in memory.
+Later ones are counted as `other`. People and models may invent new names for months, and each counted name stays in
+memory.
 """
 OTHER_LABEL = "other"
 """Label of all names beyond MAX_LABEL_VALUES."""
@@ -71,7 +72,7 @@ class BoundedLabels:
         self._labels: set[str] = set()
 
     def label_for(self, name: str) -> str:
-        """Return the name itself, or OTHER_LABEL if the limit has been reached."""
+        """Returns the name itself, or OTHER_LABEL if the limit has been reached."""
         if name not in self._labels:
             if len(self._labels) >= MAX_LABEL_VALUES:
                 return OTHER_LABEL

@@ -1,4 +1,4 @@
-"""The daemon's own log on stderr: one canonical line for each turn and each request, without content and secrets."""
+"""The daemon's log on stderr: one canonical line for each turn and request, without their content."""
 
 import logging
 import os
@@ -17,18 +17,20 @@ from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.observability.redaction import Redaction
 
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
-"""Names of headers that hold a secret. Other headers name a program or a title, and hiding such a word everywhere would
-spoil the output of tools."""
+"""Names of headers that hold a secret.
+
+Other headers name a program or a title, and hiding such a word everywhere would spoil the output of tools.
+"""
 WRITE_TIMEOUT_MS = 100
 """Maximum milliseconds to wait for the reader of a full pipe before a line is dropped."""
 ACCEPT_WARNING_INTERVAL_S = 60.0
-"""Minimum seconds between two log lines about connections that cannot be accepted; trio retries ten times a second."""
+"""Minimum seconds between two log lines about failed accepts; trio retries ten times a second."""
 daemon_log = structlog.get_logger("walrusd")
 turn_log = structlog.get_logger("walrusd.turn")
 
 
 def configure_logging(config: Config) -> Redaction:
-    """Set up structlog for the process; return its redaction, which accepts more secrets later.
+    """Sets up structlog for the process; returns its redaction, which accepts more secrets later.
 
     The log format `auto` means the console format on a terminal, and JSON elsewhere.
     """
@@ -58,7 +60,7 @@ def configure_logging(config: Config) -> Redaction:
 
 
 def set_log_level(level: str) -> None:
-    """Log lines of this level and above from now on, and drop others."""
+    """Logs lines of this level and above from now on, and drops others."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
 
@@ -79,7 +81,7 @@ class AcceptErrorHandler(logging.Handler):
 
 
 class NonBlockingStderr:
-    """A logger for structlog that never raises, so that a closed terminal, a stopped reader or a full disk do no harm.
+    """A logger for structlog that never raises: a closed terminal or a full disk must do no harm.
 
     A line that cannot be written is dropped: otherwise a reader that has stopped (a terminal after Ctrl-S, a `less`)
     would block the event loop. It gets WRITE_TIMEOUT_MS once, and no more time until it reads again. Lines bypass the
@@ -112,7 +114,7 @@ class NonBlockingStderr:
 
 
 def collect_secrets(config: Config) -> frozenset[str]:
-    """Return all secrets of the configuration: API keys, values from the environment, and headers with secret names."""
+    """Returns all secrets: API keys, values from the environment, and headers with secret names."""
     secrets: set[str] = set()
     for provider in config.providers.values():
         if provider.api_key is not None:
@@ -126,7 +128,7 @@ def collect_secrets(config: Config) -> frozenset[str]:
 
 
 def build_redaction_processor(redact: Redaction) -> Processor:
-    """Return a structlog processor that redacts the known secrets in all text values of a log line."""
+    """Returns a structlog processor that redacts the known secrets in all text values of a log line."""
 
     def processor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
@@ -135,7 +137,7 @@ def build_redaction_processor(redact: Redaction) -> Processor:
 
 
 def log_turn(agent: str, done: Done) -> None:
-    """Log the canonical line of a turn: its outcome, usage and cost, but no message text."""
+    """Logs the canonical line of a turn: its outcome, usage and cost, but no message text."""
     turn_log.info(
         "turn",
         session=done.session,

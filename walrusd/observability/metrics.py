@@ -1,4 +1,4 @@
-"""The metrics of the daemon: counters of its work and gauges of its state, for clients and for Prometheus.
+"""The metrics of the daemon: counters of its work and gauges of its state.
 
 Counting is cheap and wakes no task; values are read on demand. In addition, each minute with activity has one log line.
 """
@@ -43,7 +43,7 @@ from walrusd.observability.instruments import OTHER_LABEL, BoundedLabels, Counte
 from walrusd.observability.prometheus import MetricFamily, MetricSample
 
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
-"""Upper bounds of the buckets of turn durations, in seconds: from an immediate answer to half an hour of work."""
+"""Seconds; upper bounds of the buckets of turn durations, up to half an hour of work."""
 MINUTE_S = 60.0
 """Seconds between two lines of the minute log."""
 RUNNING = "running"
@@ -131,7 +131,7 @@ class Metrics:
         self._activity = trio.Event()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """Count an event. Reply chunks are matched first, because only they come ten thousand times a second."""
+        """Counts an event. Reply chunks are matched first, because only they come ten thousand times a second."""
         self._event_counts[type(event)] += 1
         if not self._active:
             self._active = True
@@ -177,7 +177,7 @@ class Metrics:
             self._request_errors.add(error)
 
     def on_invalid_request(self, error: str) -> None:
-        """Count the error of a message that was not a valid request."""
+        """Counts the error of a message that was not a valid request."""
         self._request_errors.add(error)
 
     def on_connection(self, rejection: ConnectionRejection | None = None) -> None:
@@ -216,7 +216,7 @@ class Metrics:
         ]
 
     async def run_minute_log(self, read_gauges: Callable[[], Awaitable[Gauges]]) -> None:
-        """Log one line for each minute with activity, until cancelled. Without activity no task wakes up."""
+        """Logs one line for each minute with activity, until cancelled. Without activity no task wakes up."""
         before = ActivityTotals()
         while True:
             await self._activity.wait()
@@ -285,7 +285,7 @@ async def _read_gauges(read_gauges: Callable[[], Awaitable[Gauges]]) -> dict[str
 
 
 def _log_minute(before: ActivityTotals, after: ActivityTotals, gauges: dict[str, int]) -> None:
-    """Log the differences of the totals. `cost_usd` is null if the cost of a turn or an answer is unknown."""
+    """Logs the differences of the totals. `cost_usd` is null if the cost of a turn or answer is unknown."""
     log.info(
         "minute",
         turns=after.turns - before.turns,

@@ -1,4 +1,4 @@
-"""Formats metrics as a dict of names and values, or as the text that Prometheus scrapes. Pure functions."""
+"""Formats metrics as a dict by name, or as the text that Prometheus scrapes. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -25,12 +25,12 @@ class MetricFamily(Struct, frozen=True, kw_only=True):
 
 
 def index_by_name(families: Iterable[MetricFamily]) -> dict[str, float]:
-    """Return all values by the name that the Prometheus text has: `walrusd_turns_total{stop_reason="error"}`."""
+    """Returns all values by their names in the Prometheus text, labels included."""
     return {_sample_name(family, sample): sample.value for family in families for sample in family.samples}
 
 
 def format_prometheus(families: Iterable[MetricFamily]) -> str:
-    """Return the metrics in Prometheus' text format 0.0.4."""
+    """Returns the metrics in Prometheus' text format 0.0.4."""
     lines = []
     for family in families:
         lines.append(f"# HELP {family.name} {_escape(family.help)}")
@@ -54,5 +54,5 @@ def _escape_label_value(text: str) -> str:
 
 
 def _format_number(value: float) -> str:
-    """Return the shortest text that reads back as the same number; whole numbers have no decimal point."""
+    """Returns the shortest text that reads back as the same number; whole numbers have no decimal point."""
     return str(int(value)) if float(value).is_integer() else repr(value)

@@ -6,11 +6,13 @@ from collections.abc import Collection
 MASK = "***"
 """The text that replaces a secret."""
 MIN_SECRET_LENGTH = 4
-"""Minimum characters of a secret that is redacted. For servers without keys people configure one like "x", and hiding
-that would spoil every word with an x."""
+"""Minimum characters of a secret that is redacted.
+
+For servers without keys people configure one like "x", and hiding that would spoil every word with an x.
+"""
 
 MAX_RETIRED_SECRETS = 64
-"""Maximum number of former secrets that are still redacted; processes that know older ones have ended by then."""
+"""Maximum number of former secrets that are still redacted; older ones are not in use any more."""
 
 
 class Redaction:
@@ -22,7 +24,7 @@ class Redaction:
         self._compile(secrets)
 
     def update_secrets(self, secrets: Collection[str]) -> None:
-        """Redact these secrets from now on, and still the former ones: a replaced secret is still a secret."""
+        """Redacts these secrets from now on, and still the former ones: a replaced secret is still a secret."""
         replaced = [secret for secret in (*self._retired, *self._current) if secret not in secrets]
         self._retired, self._current = replaced[-MAX_RETIRED_SECRETS:], list(secrets)
         self._compile({*self._retired, *secrets})
@@ -38,7 +40,7 @@ class Redaction:
         return "".join(self._redact_until(text, len(text))[0]) if self._secrets else text
 
     def split_safe_prefix(self, text: str) -> tuple[str, str]:
-        """Return the redacted part of the text that no later text can change, and the unredacted rest."""
+        """Returns the redacted part of the text that no later text can change, and the unredacted rest."""
         if not self._secrets:
             return text, ""
         safe_end = self._find_partial_secret(text, len(text) - self._max_length + 1)
@@ -46,7 +48,7 @@ class Redaction:
         return "".join(parts), text[end:]
 
     def _redact_until(self, text: str, safe_end: int) -> tuple[list[str], int]:
-        """Return the redacted pieces of the text up to `safe_end`, or up to the end of a secret that crosses it."""
+        """Returns the redacted pieces up to `safe_end`, or further if a secret crosses it, and their end."""
         parts: list[str] = []
         position = 0
         # Checking each secret first is far faster than the pattern, and most texts contain none.
@@ -61,7 +63,10 @@ class Redaction:
         return [*parts, text[position:safe_end]], max(position, safe_end)
 
     def _find_partial_secret(self, text: str, start: int) -> int:
-        """Return where, from `start` on, a secret begins that the end of the text may cut off; len(text) if nowhere."""
+        """Returns where, from `start` on, a secret begins that the end of the text may cut off.
+
+        Returns len(text) if there is none.
+        """
         for found in self._first_character_pattern.finditer(text, max(start, 0)):
             tail = text[found.start() :]
             if any(len(tail) < len(secret) and secret.startswith(tail) for secret in self._secrets):
@@ -77,11 +82,11 @@ class StreamingRedactor:
         self._pending = ""
 
     def feed(self, piece: str) -> str:
-        """Return the redacted text that is final. Text that may still become a secret is held back."""
+        """Returns the redacted text that is final. Text that may still become a secret is held back."""
         final, self._pending = self._redaction.split_safe_prefix(self._pending + piece)
         return final
 
     def finish(self) -> str:
-        """Return the rest, redacted, after the last piece."""
+        """Returns the rest, redacted, after the last piece."""
         rest, self._pending = self._pending, ""
         return self._redaction(rest)

@@ -1,1 +1,1 @@
-"""Runs heartbeats: decides when each agent is woken, records every tick in a ledger, and has a circuit breaker."""
+"""Runs heartbeats: decides when agents are woken, and records every tick in a ledger."""

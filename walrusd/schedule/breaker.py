@@ -1,7 +1,8 @@
-"""Circuit breaker of a heartbeat: one that keeps failing is not paid for at every slot. Pure functions.
+"""The circuit breaker: a heartbeat that keeps failing is not paid for at every slot.
 
-Three failures in a row open the breaker. A single failure opens it if the next tick would only repeat it: a refused
-key or a used-up quota. Each further failure doubles the time that the breaker stays open. A success closes it.
+Pure functions. Three failures in a row open the breaker. A single failure opens it if the next tick would only repeat
+it: a refused key or a used-up quota. Each further failure doubles the time that the breaker stays open. A success
+closes it.
 """
 
 from msgspec.structs import replace
@@ -18,12 +19,15 @@ MAX_OPEN_S = 24 * 3600.0
 
 
 def is_open(row: ScheduleRow, now: float) -> bool:
-    """Return whether the breaker is open. A time more than MAX_OPEN_S ahead is ignored: the clock was set back."""
+    """Returns whether the breaker is open.
+
+    A closing time more than MAX_OPEN_S ahead is ignored, because the clock was set back.
+    """
     return row.closed_until is not None and now < row.closed_until <= now + MAX_OPEN_S
 
 
 def after_failure(row: ScheduleRow, every_s: float, now: float, *, opens_breaker: bool) -> ScheduleRow:
-    """Return the schedule after one more failure, which ended at `now`."""
+    """Returns the schedule after one more failure, which ended at `now`."""
     failures = max(row.failures + 1, FAILURES_TO_OPEN if opens_breaker else 0)
     if failures < FAILURES_TO_OPEN:
         return replace(row, failures=failures)
@@ -34,5 +38,5 @@ def after_failure(row: ScheduleRow, every_s: float, now: float, *, opens_breaker
 
 
 def reset(row: ScheduleRow) -> ScheduleRow:
-    """Return the schedule with a closed breaker, as after a success or a manual resume."""
+    """Returns the schedule with a closed breaker, as after a success or a manual resume."""
     return replace(row, failures=0, closed_until=None)

@@ -1,4 +1,4 @@
-"""Runs one tick of a heartbeat: sends the agent its prompt and pending work, unless its probe shows no change."""
+"""Runs a tick of a heartbeat: sends the agent its prompt, unless its probe shows no change."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ from walrusd.store.contract import ScheduleRow
 
 ACTOR = "heartbeat"
 CLOSE_TIMEOUT_S = 10.0
-"""Maximum seconds to wait until the close of a tick's session is durable, also while walrusd is stopping."""
+"""Maximum seconds to wait for a durable close of a tick's session, also while walrusd is stopping."""
 UNCHANGED_REASON = "the probe result is unchanged"
 _SKIPPED_KINDS = frozenset({"session_busy", "inbox_full", "session_closed"})
 """Kinds of problem that make a tick skipped, not failed: the next slot may not meet them."""
@@ -96,7 +96,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
         return result and _add_probe_outcome(result, probed, unreadable)
 
     async def _read_pending_work(self) -> tuple[list[heartbeat_prompt.PendingWork], list[str]]:
-        """Return the pending work of the agent, and a message for each source that cannot be read."""
+        """Returns the pending work of the agent, and a message for each source that cannot be read."""
         pending: list[heartbeat_prompt.PendingWork] = []
         unreadable: list[str] = []
         for source in self.deps.todo_sources:
@@ -132,7 +132,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     async def _send_to_new_session(
         self, session: int, message: MessageRequest, on_turn_start: OnTurnStart
     ) -> TurnHandle:
-        """Send the message, then request the close of the session: it closes after its turn, even after a crash."""
+        """Sends the message, then requests the close: the session closes after its turn, despite crashes."""
         runtime = self.deps.runtime
         try:
             await on_turn_start(TurnRef(session=session, turn=1), None)
@@ -142,7 +142,10 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
                 await runtime.close_session(session, by=ACTOR)
 
     async def _close_with_retry(self, session: int) -> None:
-        """Close the session, and retry while the store cannot write. The final row of the tick is written only then."""
+        """Closes the session, and retries while the store cannot write.
+
+        The final row of the tick is written only after that.
+        """
         while True:
             try:
                 await self.deps.runtime.close_session(session, by=ACTOR)
@@ -189,7 +192,7 @@ async def _wait_result(sending: Awaitable[TurnHandle]) -> TickResult | None:
 
 
 def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbeat]:
-    """Return the heartbeats of all agents whose interval is not 0."""
+    """Returns the heartbeats of all agents whose interval is not 0."""
     return [
         Heartbeat(
             agent=agent.name,
@@ -240,7 +243,7 @@ def _result_of_problem(problem: Problem) -> TickResult:
 def _failed_result(
     kind: str, message: str, ran: TurnRef | None = None, text: str = "", *, opens_breaker: bool = False
 ) -> TickResult:
-    """Return a failed result. Its reason begins with `kind`: the kind of an error, or a stop reason."""
+    """Returns a failed result. Its reason begins with `kind`: the kind of an error, or a stop reason."""
     return TickResult(
         outcome="failed", reason=f"{kind}: {message}", ran=ran, text=text, news=True, opens_breaker=opens_breaker
     )
@@ -251,6 +254,6 @@ def _unfinished_turn(handle: TurnHandle) -> TurnRef | None:
 
 
 def _add_probe_outcome(result: TickResult, probe: ProbeResult | None, unreadable: Sequence[str]) -> TickResult:
-    """Add the messages about unreadable sources, and the digest of the probe if the agent has answered to it."""
+    """Adds the messages about unreadable sources, and the probe's digest if the agent has answered."""
     reason = "; ".join(filter(None, (result.reason, *unreadable)))
     return replace(result, reason=reason, probe_digest=probe.digest if probe and result.outcome == "ran" else None)

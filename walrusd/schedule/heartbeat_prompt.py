@@ -1,4 +1,4 @@
-"""Builds the message of a heartbeat and recognises an answer that reports nothing. Pure functions on text."""
+"""Builds the message of a heartbeat and recognises an answer that reports nothing. Pure functions."""
 
 from collections.abc import Sequence
 
@@ -24,11 +24,11 @@ class PendingWork(Struct, frozen=True):
 
 
 def build_message(prompt: str, pending: Sequence[PendingWork]) -> str:
-    """Return the message to the agent. An empty `prompt` stands for DEFAULT_PROMPT."""
+    """Returns the message to the agent. An empty `prompt` stands for DEFAULT_PROMPT."""
     parts = [prompt.strip() or DEFAULT_PROMPT, *(f"{work.title}\n\n{work.text}" for work in pending)]
     return "\n\n".join(parts)
 
 
 def is_news(answer: str) -> bool:
-    """Return whether the answer reports something that a person should read."""
+    """Returns whether the answer reports something that a person should read."""
     return answer.strip(_DECORATION_CHARACTERS) != NOTHING_TO_REPORT

@@ -32,14 +32,16 @@ STOPPING_REASON = "walrusd is stopping"
 
 
 def idempotency_key_for(tick: Tick) -> str:
-    """Return the idempotency key with which a tick creates its session, and with which crash recovery finds it."""
+    """Returns the idempotency key with which a tick creates its session and recovery finds it."""
     return f"tick {tick.tick}"
 
 
 OnTurnStart = Callable[[TurnRef, int | None], Awaitable[None]]
-"""Records the turn that is about to begin, and the session that later ticks reuse, or None if they do not reuse it. It
-is awaited before the model is paid, so that the turn of an interrupted tick is known. Raises Cancelled if walrusd is
-stopping; after it has returned, a stop no longer cancels the tick, only the turn."""
+"""Records the turn that is about to begin, and the session that later ticks reuse, if they do.
+
+It is awaited before the model is paid, so that the turn of an interrupted tick is known. Raises Cancelled if walrusd is
+stopping; after it has returned, a stop no longer cancels the tick, only the turn.
+"""
 
 
 class Job(Protocol):
@@ -59,13 +61,13 @@ class Job(Protocol):
         """Seconds between two slots."""
 
     def first_slot(self, now: float) -> float:
-        """Return the first slot of a new schedule."""
+        """Returns the first slot of a new schedule."""
 
     def next_decision(self, row: ScheduleRow, now: float, *, running: bool) -> SlotDecision:
-        """Return what to do about the schedule at this time."""
+        """Returns what to do about the schedule at this time."""
 
     async def run(self, row: ScheduleRow, tick: Tick, on_turn_start: OnTurnStart) -> TickResult | None:
-        """Run the job once. Returns None if a stop interrupted it: the next start then closes the tick.
+        """Runs the job once. Returns None if a stop interrupted it: the next start then closes the tick.
 
         Expected failures are part of the result; an exception is a bug.
         """

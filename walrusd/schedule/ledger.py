@@ -1,8 +1,8 @@
-"""The ledger of ticks: records each slot before and after it runs, and closes the rows that a crash left open.
+"""The ledger of ticks: records each slot before and after it runs.
 
-A row is written as `running` before anything is done for its slot, and the same transaction moves the schedule's next
-slot past it. So no slot is begun twice. The end of a tick is written together with the schedule's new state and the
-daemon event `tick`.
+It also closes the rows that a crash left open. A row is written as `running` before anything is done for its slot, and
+the same transaction moves the schedule's next slot past it. So no slot is begun twice. The end of a tick is written
+together with the schedule's new state and the daemon event `tick`.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -48,7 +48,7 @@ class ScheduleState:
         """Set when the current change is done; a new event then replaces it."""
 
     async def wait_idle(self) -> bool:
-        """Wait until no change is under way, then return True.
+        """Waits until no change is under way, then returns True.
 
         A caller that then decides by `row` and writes without another wait decides by the current state.
         """
@@ -75,7 +75,7 @@ class Ledger:
         """The error of the last access to the store, or None if that succeeded."""
 
     def new_tick(self, state: ScheduleState, slot: float) -> Tick:
-        """Return a new tick, which is not written yet."""
+        """Returns a new tick, which is not written yet."""
         job, now = state.job, self._clock.now()
         number = self._daemon_recorder.next_tick()
         return Tick(ts=now, tick=number, schedule=job.name, agent=job.agent, slot=slot, outcome="running")
@@ -83,7 +83,7 @@ class Ledger:
     async def write(
         self, state: ScheduleState, change: Callable[[ScheduleRow], ScheduleRow], tick: Tick | None = None
     ) -> None:
-        """Write the changed schedule, and the tick if there is one, in one transaction.
+        """Writes the changed schedule, and the tick if there is one, in one transaction.
 
         If the tick is over, a `tick` event is recorded with it. Raises StorageFailed, with nothing changed.
         """
@@ -101,7 +101,7 @@ class Ledger:
     async def write_with_retry(
         self, state: ScheduleState, change: Callable[[ScheduleRow], ScheduleRow], tick: Tick
     ) -> None:
-        """Write like `write`, and retry every STORE_RETRY_S while the store cannot."""
+        """Writes like `write`, and retries every STORE_RETRY_S while the store cannot."""
         await self._retry_until_written(tick, partial(self.write, state, change, tick))
 
     async def close_interrupted_ticks(
@@ -110,7 +110,7 @@ class Ledger:
         find_state: Callable[[str], ScheduleState | None],
         reused_sessions: Collection[int],
     ) -> None:
-        """Close the rows that an earlier process left open, with the cost of their turns from the log.
+        """Closes the rows that an earlier process left open, with the cost of their turns from the log.
 
         `reused_sessions` are those that heartbeats continue. Any other session was created for one tick and is closed.
         """
@@ -130,7 +130,7 @@ class Ledger:
                 return
 
     async def save_unconfigured(self, row: ScheduleRow) -> None:
-        """Write the row of a schedule that is not in the configuration; if that fails, only report it."""
+        """Writes the row of a schedule that is not in the configuration; if that fails, only reports it."""
         try:
             await self._record(None, row)
         except StorageFailed as failure:
@@ -143,7 +143,7 @@ class Ledger:
         )
 
     async def record_stop(self, tick: Tick) -> None:
-        """Write STOPPED_REASON into the open row, so that the next start does not count the tick as a failure."""
+        """Writes STOPPED_REASON into the open row, so that the next start counts no failure."""
         try:
             await self._record(replace(tick, reason=STOPPED_REASON), None)
         except StorageFailed as failure:
@@ -167,12 +167,12 @@ class Ledger:
             state.last_tick = over
 
     async def _find_own_session(self, tick: Tick) -> int | None:
-        """Return the session that the tick had created before its row could name it, or None if it had none."""
+        """Returns the session that the tick had created before its row could name it, or None if it had none."""
         found = await self._runtime.log.session_created_with(idempotency_key_for(tick))
         return found[0] if found else None
 
     async def _wait_turn_cost(self, ran: TurnRef) -> TurnRef | None:
-        """Wait for the end of the turn and return it with its cost; None if the turn never began and never will."""
+        """Waits for the end of the turn and returns it with its cost, or None if it never begins."""
         try:
             live = await self._runtime.live_session(ran.session)
         except Problem:
@@ -197,14 +197,14 @@ class Ledger:
 
 
 def _is_turn_pending(ran: TurnRef, live: LiveSession) -> bool:
-    """Return whether the turn is running or still queued in the inbox."""
+    """Returns whether the turn is running or still queued in the inbox."""
     if (turn := live.session.turn) and turn.number <= ran.turn:
         return True
     return live.session.state.turns < ran.turn and bool(live.inbox)
 
 
 def _log_tick(tick: Tick) -> None:
-    """Log the canonical line of a tick: at level info if it is news, else at debug."""
+    """Logs the canonical line of a tick: at level info if it is news, else at debug."""
     log_line = log.info if tick.news else log.debug
     log_line(
         "tick",

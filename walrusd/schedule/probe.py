@@ -37,7 +37,7 @@ class ProbeRunner:
         self._redact = redact
 
     async def __call__(self, command: str, folder: str) -> ProbeResult:
-        """Run a command in a folder, then kill what it left in its process group. Raises ProbeFailed."""
+        """Runs a command in a folder, then kills what it left in its process group. Raises ProbeFailed."""
         output = _OutputDigest(self._redact)
         with trio.move_on_after(DEADLINE_S):
             try:
@@ -52,7 +52,7 @@ class ProbeRunner:
 
 
 class _OutputDigest:
-    """Collects the process output of a probe: the digest covers all of it, the shown part is cut and redacted."""
+    """Collects the output of a probe: the digest covers all of it, the shown part is cut and redacted."""
 
     def __init__(self, redact: Redaction) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

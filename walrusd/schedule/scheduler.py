@@ -1,4 +1,4 @@
-"""The scheduler: one task that sleeps until the next slot of any schedule, and one task for each running tick."""
+"""The scheduler: one task sleeps until the next slot of any schedule, and each tick has its own task."""
 
 import difflib
 import math
@@ -24,7 +24,7 @@ from walrusd.store.contract import ScheduleRow, StorageFailed
 
 MISSED_REASON = "walrusd or the machine was off, the clock was set forward, or the ledger could not be written"
 UNSCHEDULED = 0.0
-"""Next slot of a schedule that was removed from the configuration. If it is added again, a new grid begins."""
+"""Next slot of a schedule that is not configured any more. If it is added again, a new grid begins."""
 FINAL_WRITES_TIMEOUT_S = 5.0
 """Maximum seconds that a stop waits for ticks to write their last row after their turns have ended."""
 RETRY_AFTER_MS = 1000
@@ -62,7 +62,7 @@ class Scheduler:
         return tuple(self._states)
 
     async def run_scheduler(self, jobs: Iterable[Job], *, task_status: Ready = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the schedules until `stop` is called and the last tick is over."""
+        """Runs the schedules until `stop` is called and the last tick is over."""
         try:
             async with trio.open_nursery() as self._nursery:
                 open_ticks = await self._store.running_ticks()
@@ -77,20 +77,20 @@ class Scheduler:
             self._finished.set()
 
     def stop(self) -> None:
-        """Begin no more turns. Turns under way are ended or suspended by the runtime."""
+        """Begins no more turns. Turns under way are ended or suspended by the runtime."""
         self._stopping = True
         self._run_scope.cancel()
         for tick_run in self._tick_runs:
             tick_run.cancel()
 
     async def wait_finished(self) -> None:
-        """Wait, at most FINAL_WRITES_TIMEOUT_S, until each tick whose turn is over has its row; then give up."""
+        """Waits until each tick whose turn is over has its row, for FINAL_WRITES_TIMEOUT_S at most."""
         with trio.move_on_after(FINAL_WRITES_TIMEOUT_S):
             await self._finished.wait()
         self._nursery.cancel_scope.cancel()
 
     async def configure(self, jobs: Iterable[Job]) -> None:
-        """Replace the schedules. Those that stay keep their state, and running ticks finish as they began.
+        """Replaces the schedules. Those that stay keep their state, and running ticks finish as they began.
 
         Raises StorageFailed if the store cannot be read. A failed write is reported and repeated with the next one.
         """
@@ -128,7 +128,7 @@ class Scheduler:
         return state
 
     async def _set_next_slot(self, state: ScheduleState, next_slot: float) -> None:
-        """Set the next slot. If it cannot be written now, the next write of this schedule includes it."""
+        """Sets the next slot. If it cannot be written now, the next write of this schedule includes it."""
         try:
             await self._ledger.write(state, with_next_slot(next_slot))
         except StorageFailed as failure:
@@ -143,7 +143,7 @@ class Scheduler:
                 await self._wait_until(min(times, default=math.inf))
 
     async def _wait_until(self, when: float) -> None:
-        """Wait until the clock shows `when`; it may return earlier."""
+        """Waits until the clock shows `when`; it may return earlier."""
         if when == math.inf:
             await trio.sleep_forever()
         try:
@@ -153,7 +153,7 @@ class Scheduler:
             await trio.sleep(min(max(when - self._clock.now(), 0.0), STORE_RETRY_S))
 
     async def _process_or_retry_later(self, state: ScheduleState) -> float:
-        """Do what is due; return when to check the schedule again, which is later if the store cannot write."""
+        """Does what is due; returns when to check again, which is later if the store cannot write."""
         try:
             return await self._process_due(state)
         except StorageFailed as failure:
@@ -161,7 +161,10 @@ class Scheduler:
             return self._clock.now() + STORE_RETRY_S  # by then the slot is late or missed, and the ledger records that
 
     async def _process_due(self, state: ScheduleState) -> float:
-        """Do what is due; return when to check the schedule again. Raises StorageFailed, with the rest not done."""
+        """Does what is due; returns when to check the schedule again.
+
+        Raises StorageFailed, with the rest not done.
+        """
         while await state.wait_idle() and self._states.get(state.row.name) is state:
             match state.job.next_decision(state.row, self._clock.now(), running=state.running):
                 case WaitUntil(until):
@@ -182,15 +185,15 @@ class Scheduler:
         return math.inf
 
     def states(self) -> tuple[ScheduleState, ...]:
-        """Return the current state of every schedule."""
+        """Returns the current state of every schedule."""
         return tuple(self._states.values())
 
     def breaker_open_until(self, state: ScheduleState) -> float | None:
-        """Return the time at which its breaker closes, or None if it is closed."""
+        """Returns the time at which its breaker closes, or None if it is closed."""
         return state.row.closed_until if breaker.is_open(state.row, self._clock.now()) else None
 
     def warnings(self) -> tuple[str, ...]:
-        """Return one line for each current reason that keeps ticks from running."""
+        """Returns one line for each current reason that keeps ticks from running."""
         found = []
         if failure := self._ledger.failure:
             found.append(f"The ledger cannot be written, so no heartbeat runs: {failure}. Is the disk full?")
@@ -206,19 +209,22 @@ class Scheduler:
         return tuple(found)
 
     async def pause(self, name: str) -> ScheduleState:
-        """Skip every slot until `resume`; each still gets its row. Raises Problem schedule_not_found, StorageFailed."""
+        """Skips every slot until `resume`; each still gets its row.
+
+        Raises Problem schedule_not_found, StorageFailed.
+        """
         state = self._find(name)
         await self._ledger.write(state, lambda row: replace(row, paused=True))
         return state
 
     async def resume(self, name: str) -> ScheduleState:
-        """End a pause and close the breaker. Raises Problem schedule_not_found, StorageFailed."""
+        """Ends a pause and closes the breaker. Raises Problem schedule_not_found, StorageFailed."""
         state = self._find(name)
         await self._ledger.write(state, lambda row: replace(breaker.reset(row), paused=False))
         return state
 
     async def tick_now(self, name: str) -> Tick:
-        """Run a tick now and wait for its result. Cancelling the wait does not cancel the tick.
+        """Runs a tick now and waits for its result. Cancelling the wait does not cancel the tick.
 
         Raises Problem (schedule_not_found, session_busy, shutting_down, storage_full, storage_failed).
         """
@@ -240,7 +246,10 @@ class Scheduler:
     async def history(
         self, name: str | None, *, before: int | None = None, news: bool = False, limit: int = 50
     ) -> list[Tick]:
-        """Return rows of the ledger, newest first, also of removed schedules. Raises Problem schedule_not_found."""
+        """Returns rows of the ledger, newest first, also of removed schedules.
+
+        Raises Problem schedule_not_found.
+        """
         found = await self._store.ticks(name, before=before, news=news, limit=limit)
         if name is not None and not found and not await self._store.ticks(name, limit=1):
             self._find(name)
@@ -260,7 +269,7 @@ class Scheduler:
         return tick_run
 
     def _find(self, name: str) -> ScheduleState:
-        """Return the schedule of this name. Raises Problem schedule_not_found, with the nearest name as a hint."""
+        """Returns the schedule of this name. Raises Problem schedule_not_found with a hint."""
         if state := self._states.get(name):
             return state
         same_agent = [known for known in self._states if known.endswith(f":{name}")]

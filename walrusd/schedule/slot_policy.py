@@ -1,4 +1,4 @@
-"""Decides what to do about a schedule at a given time: run, skip, miss or wait. Pure functions without clock or store.
+"""Decides what to do about a schedule at a given time: run, skip, miss or wait. Pure functions.
 
 Slots lie on a grid, one interval apart, however late each of them is processed. The schedule's row names the next slot.
 It moves past a slot in the same transaction that records the slot, so no slot is forgotten and none is processed twice.
@@ -17,13 +17,16 @@ MAX_LATENESS_S = 60.0
 
 
 class QuietHours(Struct, frozen=True, kw_only=True):
-    """Quiet hours, in minutes since midnight: `start_minute` included, `end_minute` not. They may cross midnight."""
+    """Quiet hours, in minutes since midnight; `end_minute` is excluded. They may cross midnight."""
 
     start_minute: int
     end_minute: int
 
     def __contains__(self, local_time: datetime) -> bool:
-        """Return whether a local time is quiet. A local day may have 23 or 25 hours, and an hour may come twice."""
+        """Returns whether a local time is quiet.
+
+        A local day may have 23 or 25 hours, and an hour may come twice.
+        """
         minute = local_time.hour * 60 + local_time.minute
         if self.start_minute < self.end_minute:
             return self.start_minute <= minute < self.end_minute
@@ -68,8 +71,10 @@ class RecordMissed(Struct, frozen=True):
 
 
 class Reschedule(Struct, frozen=True):
-    """Begin a new grid. No slot is due, and the next is more than an interval away: the clock was set back, or the
-    interval was made shorter."""
+    """Begin a new grid, because the next slot is more than an interval away.
+
+    The clock was set back, or the interval was made shorter.
+    """
 
     next_slot: float
 
@@ -84,7 +89,7 @@ SlotDecision = RunSlot | SkipSlot | RecordMissed | Reschedule | WaitUntil
 
 
 def next_decision(row: ScheduleRow, cadence: Cadence, now: float, *, running: bool) -> SlotDecision:
-    """Return what to do about the schedule at this time; `running` means that its last tick has not ended."""
+    """Returns what to do about the schedule now; `running` means that its last tick has not ended."""
     every, following = cadence.every_s, row.next_slot
     if following > now + every:
         return Reschedule(now + every)
@@ -118,12 +123,15 @@ def _skip_reason(row: ScheduleRow, cadence: Cadence, now: float, *, running: boo
 
 
 def recompute_next_slot(next_slot: float, old_every_s: float, new_every_s: float, now: float) -> float:
-    """Return the next slot for a new interval: counted from the last slot, or from now if that time has passed."""
+    """Returns the next slot for a new interval.
+
+    It is counted from the last slot, or from now if that time has passed.
+    """
     following = next_slot - old_every_s + new_every_s
     return following if following > now else now + new_every_s
 
 
 def compute_jitter(name: str, slot: float, max_s: float) -> float:
-    """Return the seconds by which a slot is delayed: the same after a restart, and different for each agent."""
+    """Returns the delay of a slot in seconds: the same after a restart, different for each agent."""
     drawn = hashlib.blake2b(f"{name} {slot!r}".encode(), digest_size=8).digest()
     return max_s * int.from_bytes(drawn) / 2**64

@@ -26,7 +26,10 @@ def stopping_problem() -> Problem:
 
 
 class TickRun:
-    """One tick: call `claim`, then `run` in a task of its own. The schedule counts as running until it is over."""
+    """One tick: call `claim`, then `run` in a task of its own.
+
+    The schedule counts as running until the tick is over.
+    """
 
     def __init__(
         self, state: ScheduleState, ledger: Ledger, now: Callable[[], float], *, slot: float, by: TickTrigger
@@ -43,7 +46,10 @@ class TickRun:
         state.running = True
 
     async def claim(self, next_slot: float | None = None) -> None:
-        """Record that the slot is taken, and which is the next. Raises StorageFailed, with the slot released again."""
+        """Records that the slot is taken, and which is the next.
+
+        Raises StorageFailed, with the schedule released again.
+        """
 
         def advance(row: ScheduleRow) -> ScheduleRow:
             return row if next_slot is None else replace(row, next_slot=next_slot)
@@ -55,7 +61,10 @@ class TickRun:
             raise
 
     async def run(self) -> None:
-        """Run the job and record its result. If walrusd stops before that, the row stays open for the next start."""
+        """Runs the job and records its result.
+
+        If walrusd stops before that, the row stays open for the next start.
+        """
         try:
             result = await self._run_job()
             if result:
@@ -66,7 +75,7 @@ class TickRun:
             self._release()
 
     def result(self) -> Tick:
-        """Return the finished tick. Raises Problem if it could not be claimed, or if a stop interrupted it."""
+        """Returns the finished tick. Raises Problem if it could not be claimed, or if a stop interrupted it."""
         if self.claim_error:
             raise Problem(self.claim_error.kind, str(self.claim_error), self.claim_error.hint)
         if self.tick.outcome == "running":
@@ -74,7 +83,7 @@ class TickRun:
         return self.tick
 
     def cancel(self) -> None:
-        """Cancel the tick unless its turn has begun; the runtime ends such a turn."""
+        """Cancels the tick unless its turn has begun; the runtime ends such a turn."""
         if not self._turn_started:
             self._scope.cancel()
 

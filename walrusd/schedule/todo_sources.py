@@ -1,4 +1,4 @@
-"""Sources of pending work that a heartbeat shows to its agent; today the agent's .todo file, others may be added."""
+"""Sources of pending work that a heartbeat shows to its agent; the only one is its .todo file."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ import trio
 from walrusd.schedule.heartbeat_prompt import PendingWork
 
 MAX_TODO_BYTES = 16 * 1024
-"""Maximum bytes of a to-do list: some hundred lines, which is more than an agent gets done in one turn."""
+"""Maximum bytes of a to-do list: some hundred lines, more than an agent gets done in one turn."""
 
 
 class TodoUnreadable(Exception):
@@ -21,11 +21,11 @@ class TodoSource(Protocol):
     """A source of pending work."""
 
     async def read_pending(self, agent: str) -> PendingWork | None:
-        """Return the pending work of the agent, or None if there is none. Raises TodoUnreadable."""
+        """Returns the pending work of the agent, or None if there is none. Raises TodoUnreadable."""
 
 
 class TodoFile:
-    """The to-do list in agents/NAME.todo of the home. walrusd only reads it: its writer also removes the lines."""
+    """The to-do list in agents/NAME.todo of the home. walrusd only reads it and removes no lines."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -48,7 +48,7 @@ class TodoFile:
 
 
 def _read_head(path: Path) -> bytes:
-    """Read MAX_TODO_BYTES of a regular file, and one more byte if there is one. Raises OSError."""
+    """Reads MAX_TODO_BYTES of a regular file, and one more byte if there is one. Raises OSError."""
     # Opening a pipe would wait for its writer, and a device may have no end.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(file, "rb") as opened:
