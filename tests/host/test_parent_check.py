@@ -1,4 +1,4 @@
-"""Tests that a child that must die with walrusd does nothing if walrusd died before it started."""
+"""Tests that a child does nothing if walrusd died before the child asked for its death signal."""
 
 import os
 import select
