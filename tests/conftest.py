@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -10,6 +11,8 @@ from hypothesis import settings
 from tests.fakes.process_leak_check import all_pids, find_leaked_processes
 from walrusd.host.kill import kill
 
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 """Selected by `pytest --hypothesis-profile=thorough`; takes an hour instead of a minute."""
 
@@ -29,3 +32,14 @@ def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         for process in leaked:
             kill(process)
         pytest.fail(f"left running: {leaked}")
+
+
+TESTS = Path(__file__).parent
+SLOW_FOLDERS = ("crash", "end_to_end")
+"""Folders whose tests start real daemons or processes, all of which `make quick` leaves out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "protocol/README.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
 def test_a_console_example_prints_what_the_page_shows(page: str) -> None:
     shown = console_block((ROOT / page).read_text())

@@ -6,6 +6,7 @@ import trio
 
 from tests.crash.failing_disk import FailingDisk
 from tests.crash.kill_points import KillPoints
+from tests.fakes.stepped_log import Step, SteppedSqliteLog
 from walrus_protocol.content import plain_text
 from walrus_protocol.events import (
     AnySessionEvent,
@@ -19,10 +20,9 @@ from walrus_protocol.events import (
 )
 from walrusd.session.recovery import Draft
 from walrusd.store.contract import Write
-from walrusd.store.sqlite import SqliteLog
 
 
-class KillableLog(SqliteLog):
+class KillableLog(SteppedSqliteLog):
     """A store that kills the process at kill points; call `attach` before the first write."""
 
     def attach(
@@ -32,6 +32,7 @@ class KillableLog(SqliteLog):
         self._kill_points = kill_points
         self._disk = disk
         self._on_draft_durable = on_draft_durable
+        self.on_step = self._reach
         self._draft_done = trio.Event()
         self.write_refused = trio.Event()
         """Set when the next write is refused, and then replaced."""
@@ -42,16 +43,7 @@ class KillableLog(SqliteLog):
         await self._draft_done.wait()
 
     def submit(self, write: Write) -> None:
-        description = " + ".join(_describe_write(write))
-        committed, failed = write.committed, write.failed
-
-        def durable(offset: int) -> None:
-            self._kill_points.reach(description, "durable")
-            committed(offset)
-            if isinstance(write.draft, Draft):
-                self._on_draft_durable(write.session, write.draft)
-            self._kill_points.reach(description, "applied")
-            self._settle_draft(write)
+        failed = write.failed
 
         def refused(error: Exception) -> None:
             failed(error)
@@ -59,10 +51,17 @@ class KillableLog(SqliteLog):
             self.write_refused.set()
             self.write_refused = trio.Event()
 
-        write.committed, write.failed = durable, refused
-        self._kill_points.reach(description, "before")
-        self._disk.begin_write()
+        write.failed = refused
         super().submit(write)
+
+    def _reach(self, _number: int, step: Step, write: Write) -> None:
+        if step == "applied" and isinstance(write.draft, Draft):
+            self._on_draft_durable(write.session, write.draft)
+        self._kill_points.reach(" + ".join(_describe_write(write)), step)
+        if step == "before":
+            self._disk.begin_write()
+        if step == "applied":
+            self._settle_draft(write)
 
     def _settle_draft(self, write: Write) -> None:
         if isinstance(write.draft, Draft):

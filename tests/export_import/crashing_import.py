@@ -5,7 +5,6 @@ the acknowledgement. Each run has its own database in a subfolder of the folder 
 """
 
 import os
-import signal
 import sys
 from itertools import count
 from pathlib import Path
@@ -20,8 +19,7 @@ from tests.fakes.export_documents import (
     encode_document,
     import_text,
 )
-from walrusd.store.contract import Write
-from walrusd.store.sqlite import SqliteLog
+from tests.fakes.stepped_log import SteppedSqliteLog, kill_at
 
 TURNS = 100
 """Number of turns with three events each: more than one transaction for the session's own events."""
@@ -37,24 +35,10 @@ def large_document() -> ExportDict:
     return build_document(older, younger, outputs=[LONG_OUTPUT])
 
 
-class KilledImportLog(SqliteLog):
-    kill_at_write = 0
-    """Number of the write at which the process is killed."""
-    kill_after_commit = False
-
-    def submit(self, write: Write) -> None:
-        self.kill_at_write -= 1
-        if self.kill_at_write == 0:
-            if not self.kill_after_commit:
-                os.kill(os.getpid(), signal.SIGKILL)
-            write.committed = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        super().submit(write)
-
-
 async def run_import(folder: Path, kill_at_write: int, *, after_commit: bool) -> None:
-    log = await KilledImportLog.open(str(folder / "walrus.db"), durability="normal")
-    assert isinstance(log, KilledImportLog)
-    log.kill_at_write, log.kill_after_commit = kill_at_write, after_commit
+    log = await SteppedSqliteLog.open(str(folder / "walrus.db"), durability="normal")
+    assert isinstance(log, SteppedSqliteLog)
+    log.on_step = kill_at(kill_at_write, "durable" if after_commit else "before")
     await import_text(log, encode_document(large_document()))
     await log.aclose()
 

@@ -15,6 +15,7 @@ import trio
 from tests.export_import import crashing_import
 from tests.export_import.crashing_import import TURNS, large_document
 from tests.fakes.export_documents import encode_document, export_to_text, import_text, with_ids
+from tests.fakes.stepped_log import SteppedMemoryLog, fail_from
 from tests.fakes.stores import LogDisk, SqliteDisk, disk
 from walrus_protocol.problems import Problem
 from walrusd.store.contract import Log, SessionFilter, StorageFull, Write
@@ -74,22 +75,10 @@ def nonempty_tables(folder: Path) -> set[str]:
     return found
 
 
-class FullDiskLog(MemoryLog):
-    """A store whose disk is full from the n-th write on."""
-
-    def __init__(self, writes: int) -> None:
-        super().__init__()
-        self._writes_left = writes
-
-    def submit(self, write: Write) -> None:
-        self._writes_left -= 1
-        self.fail_with = StorageFull("the disk is full") if self._writes_left <= 0 else None
-        super().submit(write)
-
-
 async def test_a_disk_that_is_full_at_any_write_leaves_nothing() -> None:
     for writes in range(1, 100):
-        log = FullDiskLog(writes)
+        log = SteppedMemoryLog()
+        log.on_step = fail_from(writes, StorageFull("the disk is full"))
         kind = await import_problem_kind(log)
         if kind is None:
             assert await is_complete(log)

@@ -84,6 +84,7 @@ def feed_in_chunks(connection: Connection[object], wire_bytes: bytes, data: st.D
     return messages
 
 
+@pytest.mark.slow
 @given(st.lists(requests, unique_by=lambda request: (type(request.id), request.id)), st.data())
 def test_any_chunking_of_the_bytes_gives_the_same_requests(sent: list[Request], data: st.DataObject) -> None:
     client, server = Connection(CLIENT), Connection(SERVER)
@@ -91,6 +92,7 @@ def test_any_chunking_of_the_bytes_gives_the_same_requests(sent: list[Request], 
     assert server.in_flight == client.in_flight == {request.id for request in sent}
 
 
+@pytest.mark.slow
 @given(st.lists(requests, unique_by=lambda request: (type(request.id), request.id)), st.data())
 def test_any_chunking_of_the_bytes_gives_the_same_answers(sent: list[Request], data: st.DataObject) -> None:
     client, server = Connection(CLIENT), Connection(SERVER)

@@ -43,6 +43,7 @@ def test_any_document_in_pieces_of_any_size_is_read_as_the_json_module_reads_it(
     assert read_document(chunked_reader(f" {text}\r\n", size), lists) == document
 
 
+@pytest.mark.slow
 @given(documents, st.data())
 def test_a_document_cut_off_anywhere_is_malformed(document: dict[str, object], data: st.DataObject) -> None:
     text = json.dumps(document)

@@ -1,4 +1,4 @@
-"""Tests of ticks interrupted by a stop, a power cut at any write or a full disk: no slot is paid for twice."""
+"""Tests of ticks interrupted by a stop, a power cut or a full disk: no slot is paid for twice."""
 
 from collections import Counter
 
@@ -7,6 +7,7 @@ import trio
 
 from tests.fakes.clock import FakeWallClock
 from tests.fakes.model import BlockingReply, FakeModel, replies
+from tests.fakes.stepped_log import Step, SteppedMemoryLog, fail_from, never_stop
 from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
 from walrus_protocol.events import TurnRef
@@ -24,21 +25,20 @@ SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
 Autojump = trio.abc.Clock
 
 
-class PowerCutLog(MemoryLog):
-    """A log that loses power after `writes_left` writes: the next write and all later ones are never done."""
+class PowerCutLog(SteppedMemoryLog):
+    """A log that loses power after `writes` writes: the next write and all later ones are never done."""
 
-    def __init__(self, tables: MemoryTables | None, writes_left: int) -> None:
+    def __init__(self, tables: MemoryTables | None, writes: int) -> None:
         super().__init__(tables)
-        self.writes_left = writes_left
         self.power_lost = trio.Event()
+        self._writes = writes
+        self.on_step = self._lose_power
 
-    def submit(self, write: Write) -> None:
-        if self.writes_left == 0:
-            self.fail_with = StorageFailed("no power")
-            self.power_lost.set()
-        else:
-            self.writes_left -= 1
-        super().submit(write)
+    def _lose_power(self, number: int, step: Step, _write: Write) -> StorageFailed | None:
+        if step != "before" or number <= self._writes:
+            return None
+        self.power_lost.set()
+        return StorageFailed("no power")
 
 
 async def test_a_tick_suspended_by_a_stop_is_recorded_at_the_next_start(autojump_clock: Autojump) -> None:
@@ -277,29 +277,18 @@ async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_when_there
         )
 
 
-class FillingLog(MemoryLog):
-    """A log on a disk that is full after `writes_left` more writes."""
-
-    writes_left = 100
-
-    def submit(self, write: Write) -> None:
-        self.writes_left -= 1
-        self.fail_with = StorageFull("no space left") if self.writes_left < 0 else None
-        super().submit(write)
-
-
 async def test_a_disk_that_fills_up_at_any_write_of_a_tick_leaves_no_session_open(
     autojump_clock: Autojump,
 ) -> None:
     for writes in range(10):
-        log = FillingLog()
+        log = SteppedMemoryLog()
         async with open_scheduler(
             log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}
         ) as harness:
             await trio.sleep(HOUR / 2)
-            log.writes_left = writes
+            log.on_step = fail_from(log.write_count + writes + 1, StorageFull("no space left"))
             await trio.sleep(HOUR)
-            log.writes_left = 100
+            log.on_step = never_stop
             await trio.sleep(120)
             assert await harness.runtime.sessions() == [], f"after {writes} writes"
             assert [outcome for outcome, _ in await harness.outcomes()] in (["missed"], ["failed"], ["ran"])
