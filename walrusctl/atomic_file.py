@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all: written beside its place, and put there when nothing is missing."""
+"""Writes a file completely or not at all: to a temporary file beside it, which then replaces it."""
 
 import contextlib
 import os
@@ -10,24 +10,24 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[TextIO]:
-    """Written to within; at the end it is on the disk, for its owner alone, in the place of what was there.
+    """Opens a file for writing; at the end of the block it is synced and replaces any old file.
 
-    What is no file of its own, a pipe or a device, is written as it is. Raises OSError, which names a file.
+    Only its owner may read it. A pipe or a device is written directly. Raises OSError with a file name.
     """
-    # First as it was named: what a link of /proc points to may have no name of its own.
+    # Before resolving links: the target of a link in /proc may have no path.
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "w", encoding="utf-8") as there:
-            yield there
+        with open(path, "w", encoding="utf-8") as special:
+            yield special
         return
     path = os.path.realpath(path)
-    number, beside = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:200]}.", dir=os.path.dirname(path))
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:200]}.", dir=os.path.dirname(path))
     try:
-        with open(number, "w", encoding="utf-8") as new:
+        with open(descriptor, "w", encoding="utf-8") as new:
             yield new
             new.flush()
-            os.fsync(number)
-        os.replace(beside, path)
+            os.fsync(descriptor)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise

@@ -1,4 +1,7 @@
-"""walrusctl: the root of the command line. Commands are loaded when they are named; see commands/, a file a noun."""
+"""The root of the walrusctl command line. Imports a command's module only when the command is used.
+
+The commands are in commands/, one file for each noun.
+"""
 
 import os
 import sys
@@ -10,26 +13,36 @@ from walrus_protocol import wire
 from walrusctl.click_base import EXIT_BROKEN_PIPE, RootGroup, common_options
 from walrusctl.output import BestEffortStderr, print_error, redirect_to_devnull
 
-COMMANDS = {
-    "ping": "walrusctl.commands.daemon:ping",
-    "status": "walrusctl.commands.daemon:status",
-    "metrics": "walrusctl.commands.daemon:metrics",
-    "agent": "walrusctl.commands.agent:agent",
-    "session": "walrusctl.commands.session:session",
-    "send": "walrusctl.commands.send:send",
-    "stream": "walrusctl.commands.send:stream",
-    "run": "walrusctl.commands.send:run",
-    "events": "walrusctl.commands.events:events",
-    "tool": "walrusctl.commands.tool:tool",
-    "schedule": "walrusctl.commands.schedule:schedule",
-    "config": "walrusctl.commands.config:config",
-    "doctor": "walrusctl.commands.doctor:doctor",
-    "gc": "walrusctl.commands.gc:gc",
-    "verify": "walrusctl.commands.verify:verify",
-    "service": "walrusctl.commands.service:service",
-    "logs": "walrusctl.commands.logs:logs",
-    "reload": "walrusctl.commands.reload:reload",
+SECTIONS = {
+    "Sessions": {
+        "run": "walrusctl.commands.send:run",
+        "session": "walrusctl.commands.session:session",
+        "send": "walrusctl.commands.send:send",
+        "stream": "walrusctl.commands.send:stream",
+        "agent": "walrusctl.commands.agent:agent",
+        "tool": "walrusctl.commands.tool:tool",
+        "events": "walrusctl.commands.events:events",
+    },
+    "Daemon": {
+        "ping": "walrusctl.commands.daemon:ping",
+        "status": "walrusctl.commands.daemon:status",
+        "metrics": "walrusctl.commands.daemon:metrics",
+        "schedule": "walrusctl.commands.schedule:schedule",
+        "config": "walrusctl.commands.config:config",
+        "reload": "walrusctl.commands.reload:reload",
+    },
+    "Service": {
+        "service": "walrusctl.commands.service:service",
+        "logs": "walrusctl.commands.logs:logs",
+    },
+    "Database and diagnosis": {
+        "doctor": "walrusctl.commands.doctor:doctor",
+        "gc": "walrusctl.commands.gc:gc",
+        "verify": "walrusctl.commands.verify:verify",
+    },
 }
+"""Sections of `walrusctl --help`: each maps the names of its commands to `module:attribute`."""
+COMMANDS = {name: where for section in SECTIONS.values() for name, where in section.items()}
 
 EXIT_CODES = """\
 \b
@@ -47,6 +60,7 @@ Exit codes:
 @click.command(
     cls=RootGroup,
     lazy=COMMANDS,
+    sections=SECTIONS,
     epilog=EXIT_CODES,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,21 +70,27 @@ Exit codes:
 def cli() -> None:
     """Talk to walrusd, the daemon that runs your agents.
 
-    What a command answers goes to stdout, and nothing else does; what is said about it goes to stderr.
+    stdout carries only a command's answer. Notes, warnings and errors go to stderr.
+
+    \b
+    Examples:
+      walrusctl run walrus "What can you do?"
+      walrusctl send 1 "And what can you not do?"
+      walrusctl COMMAND --help
     """
 
 
 def main() -> None:
-    """The command line as a process: its last flush is here, where a failure of it can still be told."""
-    # Closed ones are opened, or the next file or socket would take their place.
+    """Runs the command line as a process; flushes stdout last, so that a failed write is still reported."""
+    # Closed standard streams are opened, or the next file or socket would get their descriptors.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     if isinstance(sys.stderr, TextIOWrapper):
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
         sys.stderr = BestEffortStderr(sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True)
     if sys.stdout is None:
-        print_error("cannot write the answer: stdout is closed", "send it to /dev/null where nobody wants it")
-        sys.exit(wire.EXIT_INTERNAL)  # before anything was asked
+        print_error("cannot write the answer: stdout is closed", "if you do not need it, redirect it to /dev/null")
+        sys.exit(wire.EXIT_INTERNAL)  # before any request was sent
     try:
         try:
             cli(prog_name="walrusctl")
@@ -81,7 +101,7 @@ def main() -> None:
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.filename is not None:
-            raise  # a file, and not the answer
+            raise  # it concerns a file and not the answer
         redirect_to_devnull(sys.stdout)
         print_error(f"cannot write the answer: {error.strerror}")
         sys.exit(wire.EXIT_INTERNAL)

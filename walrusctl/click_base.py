@@ -1,10 +1,10 @@
-"""How commands are found and what they all share: lazy loading, the common options, one place where failures end."""
+"""The shared base of all commands: lazy loading, option types, common options, failure handling."""
 
 import math
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -15,8 +15,21 @@ from walrusctl.hint_wording import as_cli_options, strip_method_names
 from walrusctl.output import print_error, print_json, redirect_to_devnull
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
+Number = TypeVar("Number", bound=float)
 EXIT_BROKEN_PIPE = 141
-"""What a shell reports of a program that SIGPIPE ended."""
+"""Exit status that a shell reports for a program ended by SIGPIPE."""
+
+
+class BoundedNumber(click.ParamType[Number]):
+    """A number whose bounds appear in errors, but not in --help, where click shows `[0<x<=5]`."""
+
+    def __init__(self, number_type: click.ParamType[Number]) -> None:
+        self._number_type: click.ParamType[Number] = number_type
+        self.name = number_type.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Number:
+        number: Number = self._number_type.convert(value, param, ctx)
+        return number
 
 
 class SessionId(click.IntRange):
@@ -29,13 +42,13 @@ class Seconds(click.FloatRange):
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = super().convert(value, param, ctx)
         assert isinstance(seconds, float)
-        if math.isnan(seconds):  # it compares with no bound
+        if math.isnan(seconds):  # a comparison with a bound does not reject it
             self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
         return seconds
 
 
 class BoundedText(click.ParamType[str]):
-    """A text of so many characters, at least and at most."""
+    """A text with a minimum and a maximum number of characters."""
 
     name = "text"
 
@@ -45,21 +58,30 @@ class BoundedText(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not self._min_length <= len(value) <= self._max_length:
             self.fail(
-                f"it has {len(value)} characters, and {self._min_length} to {self._max_length} are allowed.", param, ctx
+                f"it has {len(value)} characters; {self._min_length} to {self._max_length} are allowed.", param, ctx
             )
         return value
 
 
-SESSION = SessionId(1, 2**53 - 1)
-SECONDS = Seconds(min=0, min_open=True, max=31_536_000)
-"""What the protocol takes as a time: up to a year."""
+SESSION = BoundedNumber(SessionId(1, 2**53 - 1))
+OFFSET = BoundedNumber(click.IntRange(0, 2**53 - 1))
+"""An offset or seq; 2^53 - 1 is the largest integer of the protocol."""
+LIMIT = BoundedNumber(click.IntRange(1))
+SECONDS = BoundedNumber(Seconds(min=0, min_open=True, max=31_536_000))
+"""A duration as the protocol allows it: at most a year."""
 KEY = BoundedText(1, 256)
+"""A key or the name of a checkpoint, with the protocol's bounds."""
 SHORT_TEXT = BoundedText(0, 1024)
-"""What the protocol takes as a key, or the name of a checkpoint; and as a title, or who somebody is."""
+"""A title or the name of a person or program, with the protocol's bounds."""
+
+
+def examples(*commands: str) -> str:
+    """Returns the epilog that shows examples of a command, one on each line."""
+    return "\n".join(["\b", "Examples:" if commands[1:] else "Example:", *(f"  {command}" for command in commands)])
 
 
 def common_options(command: Decorated) -> Decorated:
-    """--home, --socket, --json and --timeout, which may stand before a command's name as well as after it."""
+    """Adds --home, --socket, --json and --timeout; they may stand before a command's name or after it."""
     for option in (
         click.option(
             "--timeout",
@@ -67,7 +89,7 @@ def common_options(command: Decorated) -> Decorated:
             type=SECONDS,
             expose_value=False,
             callback=_store_option,
-            help="Wait this long for an answer, then exit 7. [5, or what the command may take]",
+            help="Exit 7 without an answer in time. [5 for most commands]",
         ),
         click.option(
             "--json",
@@ -75,21 +97,21 @@ def common_options(command: Decorated) -> Decorated:
             default=None,
             expose_value=False,
             callback=_store_option,
-            help="Print one JSON object; streams print one a line.",
+            help="Print JSON: one object, or one per line for streams.",
         ),
         click.option(
             "--socket",
             metavar="PATH",
             expose_value=False,
             callback=_store_option,
-            help="walrusd's socket. [WALRUS_SOCKET, else walrus.sock in the home]",
+            help="The socket of walrusd. [$WALRUS_SOCKET or the home's]",
         ),
         click.option(
             "--home",
             metavar="FOLDER",
             expose_value=False,
             callback=_store_option,
-            help="walrusd's home. [WALRUS_HOME, else ~/.openwalrus]",
+            help="The home of walrusd. [$WALRUS_HOME or ~/.openwalrus]",
         ),
     ):
         command = option(command)
@@ -102,10 +124,10 @@ def _store_option(context: click.Context, parameter: click.Parameter, value: obj
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for. `lazy` maps a name to `module:attribute`."""
+    """A group that imports a command only when it is used. `lazy` maps a name to `module:attribute`."""
 
     def __init__(self, *args: object, lazy: Mapping[str, str], **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through: click says what they are
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through: click checks them
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -129,25 +151,41 @@ class LazyGroup(click.Group):
 
 
 class RootGroup(LazyGroup):
-    """The root group: what any command may fail with becomes a sentence on stderr and an exit code here."""
+    """The root group: lists commands in sections, and turns failures into messages and exit codes."""
+
+    def __init__(self, *args: object, sections: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        size = max(map(len, self.list_commands(ctx)))
+        for title, names in self._sections.items():
+            with formatter.section(title):
+                commands = ((name, self.get_command(ctx, name)) for name in names)
+                rows = [
+                    (f"{name:{size}}", command.get_short_help_str(formatter.width))
+                    for name, command in commands
+                    if command
+                ]
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
-        asked = ctx.ensure_object(CliContext)
+        cli_context = ctx.ensure_object(CliContext)
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a reader that has gone can still be seen quietly
+            sys.stdout.flush()  # here, where BrokenPipeError is handled without a message
         except RequestFailed as error:
             print_error(error.message, as_cli_options(error.hint))
-            _print_json_error(error.code, error.kind, error.message, error.hint, as_json=asked.json)
+            _print_json_error(error.code, error.kind, error.message, error.hint, as_json=cli_context.json)
             raise click.exceptions.Exit(wire.exit_code_for_error(error.code, error.kind)) from None
         except Unreachable as error:
-            hint = asked.unreachable_hint(error)
+            hint = cli_context.unreachable_hint(error)
             print_error(strip_method_names(error.message), hint)
-            _print_json_error(None, "unreachable", error.message, hint, as_json=asked.json)
+            _print_json_error(None, "unreachable", error.message, hint, as_json=cli_context.json)
             raise click.exceptions.Exit(wire.EXIT_UNREACHABLE) from None
         except TimedOut as error:
-            print_error(strip_method_names(str(error)), asked.timeout_hint)
-            _print_json_error(None, "timeout", str(error), asked.timeout_hint, as_json=asked.json)
+            print_error(strip_method_names(str(error)), cli_context.timeout_hint)
+            _print_json_error(None, "timeout", str(error), cli_context.timeout_hint, as_json=cli_context.json)
             raise click.exceptions.Exit(wire.EXIT_TIMEOUT) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(wire.EXIT_CTRL_C) from None
@@ -158,6 +196,6 @@ class RootGroup(LazyGroup):
 
 
 def _print_json_error(code: int | None, kind: str, message: str, hint: str, *, as_json: bool) -> None:
-    """A failure to a program that asked for JSON: in the words of the wire, which has no code for what is not its."""
+    """Prints a failure as the protocol's error object for --json; `code` is None for local failures."""
     if as_json:
         print_json({"error": {"code": code, "kind": kind, "message": message, "hint": hint}})

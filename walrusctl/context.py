@@ -1,4 +1,4 @@
-"""What was asked for in front of, or behind, a command's name: whose daemon, how long, in which form."""
+"""The common options of a call (home, socket, timeout, JSON), and the connection to walrusd."""
 
 import os
 
@@ -10,18 +10,20 @@ from walrus_protocol.client import Client, Json, Unreachable
 from walrusctl.output import print_note
 
 DEFAULT_TIMEOUT_S = 5
-"""How long an answer may take that walrusd has at hand; where it takes longer, something is wrong."""
+"""Seconds for a response that walrusd can give at once; if it takes longer, something is wrong."""
 
 
 class CliContext:
+    """The common options; None means that an option was not given."""
+
     home: str | None = None
     socket: str | None = None
     json: bool = False
     timeout: float | None = None
     timeout_hint: str = ""
-    """What to do when no answer has come in time; known once a client is made."""
+    """What to do if no response arrives in time; set by `connect`."""
     disconnect_hint: str = ""
-    """What becomes of what was asked where walrusd goes away before it answers, if a command knows that."""
+    """What happens to the request if walrusd stops before it responds; set by commands that know it."""
 
     def home_path(self) -> str:
         try:
@@ -30,14 +32,14 @@ class CliContext:
             raise click.UsageError(str(error)) from None
 
     def connect(self, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> Client:
-        """A connection to the daemon; `within`: the seconds for an answer where --timeout says none, None for ever.
+        """Returns a connection to walrusd. Raises Unreachable.
 
-        Raises Unreachable.
+        `timeout_s` applies if --timeout was not given; None waits without limit.
         """
         self.timeout_hint = (
-            "a turn goes on: `walrusctl session attach` shows it"
+            "a running turn continues; `walrusctl session attach` shows it"
             if timeout_s is None
-            else "is walrusd stopped or overloaded? Its log may tell; --timeout waits longer"
+            else "walrusd may be stopped or overloaded: see its log, or wait longer with --timeout"
         )
         path = self._socket_path()
         try:
@@ -47,37 +49,37 @@ class CliContext:
                 error.__cause__, FileNotFoundError | ConnectionRefusedError
             ):
                 raise
-            self.socket = self._find_running_socket(path)  # for what is asked next, too
+            self.socket = self._find_running_socket(path)  # also for the next connection
             if self.socket is None:
                 raise
         return Client(self.socket, self.timeout or timeout_s)
 
     def call(self, method: str, params: Json | None = None, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> Json:
-        """One request on a connection of its own. Raises Unreachable, RequestFailed and TimedOut."""
+        """Sends one request on a new connection. Raises Unreachable, RequestFailed and TimedOut."""
         with self.connect(timeout_s) as client:
             return client.call(method, params)
 
     def unreachable_hint(self, error: Unreachable) -> str:
-        """What to do: of a walrusd that is this user's service, what the protocol's client cannot know."""
+        """Returns what to do; knows, unlike the protocol's client, whether walrusd is installed as a service."""
         cause = error.__cause__
-        gone = cause is None or isinstance(cause, FileNotFoundError | ConnectionRefusedError)
-        was_there = f"{self.disconnect_hint}; " if cause is None and self.disconnect_hint else ""
-        if not gone or self._has_explicit_socket():
-            return was_there + error.hint
+        is_down = cause is None or isinstance(cause, FileNotFoundError | ConnectionRefusedError)
+        consequence = f"{self.disconnect_hint}; " if cause is None and self.disconnect_hint else ""
+        if not is_down or self._has_explicit_socket():
+            return consequence + error.hint
         from walrusctl import systemd_units
 
         if not systemd_units.is_installed_for(systemd_units.unit_folder(os.environ), self.home_path()):
-            return was_there + error.hint
-        kept = "what it had acknowledged is kept; " if cause is None else ""
+            return consequence + error.hint
+        durable = "acknowledged messages are not lost; " if cause is None else ""
         start = systemd_units.START_COMMAND
-        return f"{was_there}{kept}it is a service: `walrusctl service status` tells how it is, `{start}` starts it"
+        return f"{consequence}{durable}it is a service: `walrusctl service status` shows its state, `{start}` starts it"
 
     def _has_explicit_socket(self) -> bool:
-        """Whether the socket was said, and does not go by the home."""
+        """Whether --socket or WALRUS_SOCKET gives the socket, instead of the home."""
         return bool(self.socket or os.environ.get("WALRUS_SOCKET"))
 
     def _socket_path(self) -> str:
-        # A socket that is named needs no home, and there may be none.
+        # An explicit socket needs no home, and there may be none.
         home = "" if self._has_explicit_socket() else self.home_path()
         try:
             configured = paths.read_configured_socket(home) if home else ""
@@ -86,17 +88,17 @@ class CliContext:
             raise click.UsageError(str(error)) from None
 
     def _find_running_socket(self, path: str) -> str | None:
-        """Where the walrusd of the home listens though its walrus.toml says `path` by now: it reads that at its start.
+        """Returns the socket in the home's lock file if it differs from `path`, otherwise None.
 
-        None where it is nowhere else.
+        It differs if walrus.toml was changed: walrusd reads the socket's path only at its start.
         """
         from walrusctl.lock_owner import find_lock_owner
 
-        holder = find_lock_owner(paths.home_paths(self.home_path()).lock)
-        if not holder or holder.socket in ("", path):
+        owner = find_lock_owner(paths.home_paths(self.home_path()).lock)
+        if not owner or owner.socket in ("", path):
             return None
-        print_note(f"walrusd (pid {holder.pid}) listens on {holder.socket}, and moves to {path} when it is restarted")
-        return holder.socket
+        print_note(f"walrusd (pid {owner.pid}) listens on {owner.socket}; it moves to {path} when it is restarted")
+        return owner.socket
 
 
 pass_cli_context = click.make_pass_decorator(CliContext, ensure=True)

@@ -1,4 +1,4 @@
-"""The log on disk, opened for reading only, beside a running walrusd or without one. Nothing is left behind by it."""
+"""Opens the database of a home for reading only, whether walrusd runs or not; creates no files."""
 
 import os
 import sqlite3
@@ -7,14 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 APPLICATION_ID = 0x57414C52
-"""WALR: how walrusd marks its databases."""
+"""SQLite application id of walrusd's databases: the letters WALR."""
 
 
 def open_read_only(path: str) -> sqlite3.Connection:
-    """For one thread; each statement is a snapshot of its own. Raises sqlite3.Error."""
-    # Where there is no write-ahead log nobody has it open, and SQLite would leave one behind that is its own.
-    alone = "" if has_wal(path) else "&immutable=1"
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro{alone}", uri=True, timeout=1.0, isolation_level=None)
+    """Opens a connection for one thread; each statement reads its own snapshot. Raises sqlite3.Error."""
+    # Without a write-ahead log no process has the database open. SQLite would create a log and leave it there.
+    immutable = "" if has_wal(path) else "&immutable=1"
+    return sqlite3.connect(f"file:{quote(path)}?mode=ro{immutable}", uri=True, timeout=1.0, isolation_level=None)
 
 
 def has_wal(path: str) -> bool:
@@ -22,25 +22,25 @@ def has_wal(path: str) -> bool:
 
 
 def describe_incompatibility(db: sqlite3.Connection, path: str) -> tuple[str, str] | None:
-    """Why this walrusctl cannot know what is in there, and what to do; None where it can."""
+    """Returns why this walrusctl cannot read the database and what to do, or None if it can."""
     [[mark]], [[schema]] = db.execute("PRAGMA application_id"), db.execute("PRAGMA user_version")
     if mark != APPLICATION_ID:
-        return f"{path} is a database of another program", "move it away: walrusd then starts with an empty log"
+        return f"{path} is a database of another program", "move it away; walrusd then starts with an empty log"
     if (known := known_schema()) and schema > known:
-        message = f"{path} was written by a newer walrusd: its schema is version {schema}, known here is {known}"
-        return message, "install that version again"
+        message = f"{path} was written by a newer walrusd: its schema version is {schema}, this walrusctl knows {known}"
+        return message, "install the newer version again"
     return None
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
-    """Whether the next start makes a new log of it."""
+    """Whether the database has no tables, so that the next start of walrusd creates a new log in it."""
     return db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
 
 def known_schema() -> int:
-    """The schema that the walrusd beside this walrusctl writes; 0 where none is installed.
+    """Returns the schema version of the walrusd beside this walrusctl; 0 if none is installed.
 
-    Looked for and not imported: the two programs share a home, and no code.
+    Counts the migration files instead of importing walrusd: the two programs share no code.
     """
     package = find_spec("walrusd")
     folders = (package and package.submodule_search_locations) or ()

@@ -1,6 +1,6 @@
-"""A conversation as its events tell it: text to stdout as it comes, the rest as dim lines beside it.
+"""Prints the events of a turn or a session as they arrive.
 
-What a tool says while it runs goes to stderr.
+Reply text goes to stdout, other events become dim lines, and the live output of tools goes to stderr.
 """
 
 import sys
@@ -13,11 +13,14 @@ from walrusctl.output import StreamPrinter, print_note
 
 OnEvent = Callable[[Json], None]
 _SEQ_WIDTH = 5
-"""Columns that a seq has at least."""
+"""Minimum columns of a seq."""
 
 
 class ReplyPrinter:
-    """What the assistant says, each character once: as deltas, as whole messages, or as both with gaps between."""
+    """Prints the assistant's text, each character once, from deltas, whole messages or both.
+
+    The deltas may have gaps.
+    """
 
     def __init__(self, printer: StreamPrinter) -> None:
         self._printer = printer
@@ -25,11 +28,11 @@ class ReplyPrinter:
         self._printed = 0
 
     def print_event(self, event: Json, prefix: str = "", suffix: str = "") -> None:
-        """`speaker` goes before the first word of a message, and `end` behind its last."""
+        """Prints `prefix` before the first word of a message, and `suffix` after its last."""
         kind = event.get("type")
         if kind == "text_delta":
             self._start_round(event["round"])
-            if event["at"] <= self._printed:  # after a gap the rest waits for the whole message
+            if event["at"] <= self._printed:  # after a gap, the rest is printed from the whole message
                 self._print_text(event["text"][self._printed - event["at"] :], prefix)
         elif kind == "assistant_message":
             self._start_round(event["round"])
@@ -53,9 +56,9 @@ class ReplyPrinter:
 
 
 class EventPrinter:
-    """Shows a turn, or with `everything` a whole session: then who spoke, and how each turn ended.
+    """Prints a turn, or with `whole_session` a session with the senders and the end of each turn.
 
-    With `seqs` each event has its seq before it.
+    With `show_seqs` each event has its seq before it.
     """
 
     def __init__(self, note_stream: TextIO, *, whole_session: bool, show_seqs: bool = False) -> None:
@@ -87,6 +90,6 @@ class EventPrinter:
             print_note(seq + line, self._note_stream)
 
     def finish(self) -> None:
-        """Nothing more comes; a line that has begun is ended."""
+        """Ends an unfinished line; call it after the last event."""
         self._tool_output.end_line()
         self._printer.end_line()

@@ -1,4 +1,4 @@
-"""Human output: tables, fields, and the line that says what an event was. Pure: texts in, texts out."""
+"""Formats output for people: tables, fields, quantities, and one line for each event. Pure functions."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,47 +9,47 @@ from walrusctl.hint_wording import as_cli_options
 from walrusctl.sanitize import to_single_line
 
 _MAX_LINE = 200
-"""Characters of a tool's arguments or output that a line shows; `--json` shows all."""
+"""Maximum characters of a tool's arguments or output in one line; `--json` shows all."""
 TRUNCATED_MARK = " (cut off)"
-"""Behind an answer that was interrupted, or ended by the most that may be said."""
+"""Suffix of an answer that was interrupted, or that reached the model's output limit."""
 _MIN_WRAP_WIDTH = 20
-"""Characters that a wrapped line has at least, however narrow the terminal."""
+"""Minimum characters of a wrapped line, however narrow the terminal is."""
 
 
 def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None) -> str:
-    """Columns as wide as they need, the last one open; nothing but the heads where there are no rows.
+    """Returns a table with columns as wide as their longest cell; without rows, only the headers.
 
-    Lines longer than `width` are cut: what need not be read whole stands last.
+    Lines longer than `width` are cut, so the column that matters least should be the last.
     """
     lines = [[*headers], *([to_short_line(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ("  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join(truncate(line, width or len(line)) for line in shown)
+    padded = ("  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(truncate(line, width or len(line)) for line in padded)
 
 
 def format_fields(pairs: Iterable[tuple[str, object]], width: int | None = None) -> str:
-    """A name and a value a line; what is empty is left out."""
+    """Returns one line for each name and value; pairs with an empty value are left out."""
     words = {True: "yes", False: "no"}
-    shown = [
+    fields = [
         (name, words[value] if isinstance(value, bool) else to_single_line(str(value)))
         for name, value in pairs
         if value not in (None, "", [], {})
     ]
-    size = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name.ljust(size)}  {wrap_text(value, width, size + 2)}" for name, value in shown)
+    size = max((len(name) for name, _ in fields), default=0)
+    return "\n".join(f"{name.ljust(size)}  {wrap_text(value, width, size + 2)}" for name, value in fields)
 
 
 def wrap_text(text: str, width: int | None, indent: int) -> str:
-    """Text that begins in column `indent`, and goes on there in its further lines. No word is broken: it may be a path.
+    """Wraps text that begins in column `indent`, and indents its further lines by as much.
 
-    As it is where no width is known.
+    Words are never broken, since they may be paths. If `width` is None the text is returned unchanged.
     """
     if width is None or indent + len(text) <= width:
         return text
     from textwrap import wrap
 
-    room = max(width - indent, _MIN_WRAP_WIDTH)
-    return f"\n{'':{indent}}".join(wrap(text, room, break_long_words=False, break_on_hyphens=False))
+    columns = max(width - indent, _MIN_WRAP_WIDTH)
+    return f"\n{'':{indent}}".join(wrap(text, columns, break_long_words=False, break_on_hyphens=False))
 
 
 def format_time(ts: float) -> str:
@@ -57,7 +57,7 @@ def format_time(ts: float) -> str:
 
 
 def format_time_short(ts: float, now: float) -> str:
-    """As `when`, without the date where that is today's."""
+    """Formats like `format_time`, but without the date if it is today."""
     day, clock = format_time(ts).split()
     return clock if format_time(now).startswith(day) else f"{day} {clock}"
 
@@ -67,17 +67,17 @@ def truncate(text: str, width: int) -> str:
 
 
 def to_short_line(text: str) -> str:
-    """The text in one line, cut where it is long."""
+    """Returns the text in one line, cut at _MAX_LINE characters."""
     return truncate(to_single_line(text), _MAX_LINE + 1)
 
 
 def format_count(number: int, noun: str) -> str:
-    """So many of what has an s where it is not one."""
+    """Returns the number and the noun, with a plural s unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_bytes(byte_count: float) -> str:
-    """In the unit that leaves at most three digits before the point."""
+    """Formats a size in the unit that leaves at most three digits before the point, up to GB."""
     if byte_count < 1000:
         return format_count(round(byte_count), "byte")
     for unit in ("kB", "MB"):
@@ -88,7 +88,7 @@ def format_bytes(byte_count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in the largest unit that it has one of."""
+    """Formats a duration in the largest unit that it is at least one of."""
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             return f"{seconds / length:g} {unit}{'' if seconds == length else 's'}"
@@ -100,23 +100,23 @@ def format_cost(cost_usd: float | None) -> str:
 
 
 def format_content(content: object) -> str:
-    """The text of a message's content; of its other parts, what they are."""
+    """Returns the text of a message's content; parts that are not text appear as their type in brackets."""
     if not isinstance(content, list):
         return str(content)
     return "\n".join(part["text"] if part.get("type") == "text" else f"[{part.get('type')}]" for part in content)
 
 
 def format_message(body: Json) -> str:
-    """A message of a history."""
+    """Formats one message of `session.history`, with the tool calls it requests."""
     if body["role"] == "tool":
         return f"tool {body['name']}: {body['output']}"
-    asked = "".join(f"\n  {format_call(call)}" for call in body.get("calls", ()))
+    calls = "".join(f"\n  {format_call(call)}" for call in body.get("calls", ()))
     text = format_content(body.get("content", ""))
-    return f"{body['role']}:{text and ' '}{text}{asked}"
+    return f"{body['role']}:{text and ' '}{text}{calls}"
 
 
 def is_truncated(event: Json) -> bool:
-    """Whether it is an answer that is not whole."""
+    """Whether the event is an assistant message that was interrupted or reached the output limit."""
     return event.get("type") == "assistant_message" and event.get("finish") in ("interrupted", "length")
 
 
@@ -125,10 +125,10 @@ def format_call(call: Json) -> str:
 
 
 def format_event(event: Json) -> str:
-    """What an event was; "" for the text of the conversation itself, and for what a person needs no word of."""
+    """Describes an event; "" for conversation text and for events that people need not see."""
     kind = event.get("type", "")
-    said = _EVENT_FORMATTERS.get(kind)
-    return said(event) if said else f"({kind})"
+    formatter = _EVENT_FORMATTERS.get(kind)
+    return formatter(event) if formatter else f"({kind})"
 
 
 def _format_created(event: Json) -> str:
@@ -141,13 +141,13 @@ def _format_result(event: Json) -> str:
     outcome = event.get("outcome", "ok")
     took = f"{event.get('bytes', 0):,} bytes, {event.get('duration_ms', 0)} ms"
     ref = event.get("ref")
-    whole = f"\n  more of it: walrusctl tool output {event['session']} {ref}" if ref else ""
+    more = f"\n  whole output: walrusctl tool output {event['session']} {ref}" if ref else ""
     if not event.get("is_error"):
-        return f"← {event['name']} {outcome}, {took}{whole}"
+        return f"← {event['name']} {outcome}, {took}{more}"
     gate = event.get("gate")
-    by = f" by {gate}" if gate not in (None, "execute") else ""  # what failed at work was refused by nobody
+    by = f" by {gate}" if gate not in (None, "execute") else ""  # a tool that ran and failed was not refused
     return (
-        f"← {event['name']} {'failed' if outcome == 'error' else outcome}{by}: {to_short_line(event['output'])}{whole}"
+        f"← {event['name']} {'failed' if outcome == 'error' else outcome}{by}: {to_short_line(event['output'])}{more}"
     )
 
 
@@ -163,10 +163,10 @@ def _format_done(event: Json) -> str:
 
 
 def format_error(error: Json) -> str:
-    """What a turn failed with, and below it what to do."""
+    """Formats the error of a turn, with its hint in a second line."""
     hint = error.get("hint")
-    below = f"\n  hint: {to_short_line(as_cli_options(hint))}" if hint else ""
-    return f"{error['kind']}: {to_short_line(error['message'])}{below}"
+    hint_line = f"\n  hint: {to_short_line(as_cli_options(hint))}" if hint else ""
+    return f"{error['kind']}: {to_short_line(error['message'])}{hint_line}"
 
 
 _EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {

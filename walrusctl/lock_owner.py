@@ -1,4 +1,4 @@
-"""Who has a home, whether its daemon answers or not: what the lock of the home says while it is held."""
+"""Finds the walrusd that runs on a home by its lock file, even if that walrusd does not answer."""
 
 import fcntl
 import os
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class LockOwner(NamedTuple):
-    """`pid` is 0 and `socket` empty where they are not written yet."""
+    """The process that holds the lock; `pid` is 0 and `socket` empty if not written yet."""
 
     pid: int
     socket: str
 
 
 def find_lock_owner(lock: str) -> LockOwner | None:
-    """The walrusd that holds the lock; None where none does, and where this user may not see that.
+    """Returns the walrusd that holds the lock; None if there is none or the file is unreadable.
 
-    Looking takes the lock, shared and for microseconds; a walrusd that starts at that moment tries again.
+    The test takes the lock itself, shared and for microseconds; a walrusd that starts at that moment tries again.
     """
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

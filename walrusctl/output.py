@@ -1,6 +1,6 @@
-"""The two ways out: answers to stdout, and what is said about them to stderr.
+"""Writes answers to stdout, and notes and errors to stderr.
 
-What models and tools said is cleaned of escape sequences where a terminal would obey them; a pipe gets it as it is.
+On a terminal, escape sequences are removed from text of models and tools; a pipe gets the text unchanged.
 """
 
 import json
@@ -17,14 +17,14 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 def print_answer(text: str) -> None:
-    """A whole text to stdout, with a newline at its end."""
+    """Writes a complete text to stdout, with a newline at its end."""
     write_stdout(sanitize(text) if sys.stdout.isatty() else text)
     if not text.endswith("\n"):
         write_stdout("\n")
 
 
 def print_json(value: Json) -> None:
-    # ASCII: whole on any terminal and in any locale, and no control character but by its escape.
+    # ASCII only: readable in every locale, and control characters are escaped.
     write_stdout(json.dumps(value) + "\n")
 
 
@@ -33,7 +33,7 @@ def write_stdout(text: str) -> None:
 
 
 def print_note(text: str, stream: TextIO | None = None) -> None:
-    """A line beside the answer, dim on a terminal; on stderr unless told otherwise."""
+    """Writes a line that is not part of the answer, by default to stderr; dim on a terminal."""
     stream = stream or sys.stderr
     line = sanitize(text) if stream.isatty() else text
     if stream.isatty() and not os.environ.get("NO_COLOR"):
@@ -42,23 +42,23 @@ def print_note(text: str, stream: TextIO | None = None) -> None:
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """What went wrong, and what to do about it."""
-    for head, text in (("walrusctl: ", message), ("  hint: ", hint)):
+    """Writes to stderr what went wrong and, in a second line, what to do about it."""
+    for prefix, text in (("walrusctl: ", message), ("  hint: ", hint)):
         if text:
-            lines = (wrap_text(line, terminal_width(sys.stderr), len(head)) for line in sanitize(text).split("\n"))
-            _write_encodable(sys.stderr, head + "\n".join(lines) + "\n")
+            lines = (wrap_text(line, terminal_width(sys.stderr), len(prefix)) for line in sanitize(text).split("\n"))
+            _write_encodable(sys.stderr, prefix + "\n".join(lines) + "\n")
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Columns of the terminal that reads a stream; None where none does, or it does not say."""
+    """Returns the columns of a stream's terminal; None if there is none or its width is unknown."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError):  # a pipe; and what is no file at all
+    except (OSError, ValueError):  # a pipe, or an object that is not a file
         return None
 
 
 class StreamPrinter:
-    """Text to a stream as it comes, piece by piece; a sequence cut in two is cleaned all the same."""
+    """Writes text to a stream piece by piece; removes even escape sequences split between pieces."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -76,13 +76,15 @@ class StreamPrinter:
 
     def _write_text(self, text: str) -> None:
         if text:
-            self._at_line_start = text.endswith("\n")  # first: Ctrl-C may come between any two lines
+            self._at_line_start = text.endswith(
+                "\n"
+            )  # before the write: Ctrl-C may interrupt between any two statements
             _write_encodable(self._stream, text)
             self._stream.flush()
 
 
 class BestEffortStderr(TextIOWrapper):
-    """stderr, whose failures are nobody's: where it can take no more, what is said to it goes nowhere."""
+    """A stderr that ignores write errors: after the first one, further text is discarded."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -99,7 +101,7 @@ class BestEffortStderr(TextIOWrapper):
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """It cannot be written any more: let what comes, and Python's own last flush, go nowhere."""
+    """Redirects an unwritable stream to /dev/null, so that later writes and Python's last flush succeed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -1,16 +1,16 @@
-"""Lists that come in pages, put together."""
+"""Fetches a list that walrusd returns in pages, and joins the pages."""
 
 from walrus_protocol.client import Json
 from walrusctl.context import CliContext
 
 _PAGE_SIZE = 500
-"""The most that one page of a list holds."""
+"""Maximum items of one page; walrusd allows no more."""
 
 
 def fetch_pages(
     ctx: CliContext, method: str, items_key: str, params: Json, limit: int | None
 ) -> tuple[list[Json], str | None]:
-    """The first `limit` items of a paged list, None for all; and the cursor of what was left."""
+    """Returns the first `limit` items of a paged list (None: all), and the cursor of the rest or None."""
     items: list[Json] = []
     cursor: str | None = None
     with ctx.connect() as client:

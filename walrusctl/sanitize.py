@@ -1,6 +1,7 @@
-"""Text from models and tools without what a terminal would obey: escape sequences and control characters.
+"""Removes escape sequences and control characters from text, so that no terminal obeys them.
 
-Newline and tab stay. A pure filter; `Cleaner` takes the text in pieces, cut anywhere.
+The text comes from models and tools.
+Newline and tab stay. The functions are pure; `StreamSanitizer` takes the text in pieces that may be cut anywhere.
 """
 
 import re
@@ -26,7 +27,10 @@ _PARTIAL_SEQUENCE = re.compile(
 _DROP_CONTROLS = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
 _CONTROLS_TO_SPACES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 _MAX_SEQUENCE = 4096
-"""Characters that a sequence may take. What goes on longer is text behind a stray escape, and is shown."""
+"""Maximum characters of an escape sequence.
+
+Anything longer is text after a stray escape character, and is shown.
+"""
 
 
 def sanitize(text: str) -> str:
@@ -34,27 +38,30 @@ def sanitize(text: str) -> str:
 
 
 def to_single_line(text: str) -> str:
-    """The text in one line, whoever reads it: without sequences, a space for what else is not printed."""
+    """Returns the text in one line, also for a pipe, with spaces instead of control characters.
+
+    Escape sequences are removed.
+    """
     return " ".join(_ESCAPE_SEQUENCE.sub("", text).translate(_CONTROLS_TO_SPACES).split())
 
 
 class StreamSanitizer:
-    """`clean` for a text that comes in pieces: a sequence that has begun is kept until it ends."""
+    """`sanitize` for text in pieces: an incomplete escape sequence is held back until it ends."""
 
     def __init__(self) -> None:
         self._pending = ""
 
     def feed(self, piece: str) -> str:
         text = _ESCAPE_SEQUENCE.sub("", self._pending + piece)
-        begun = _PARTIAL_SEQUENCE.search(text)
-        if begun and len(text) - begun.start() <= _MAX_SEQUENCE:
-            self._pending = text[begun.start() :]
-            text = text[: begun.start()]
+        partial = _PARTIAL_SEQUENCE.search(text)
+        if partial and len(text) - partial.start() <= _MAX_SEQUENCE:
+            self._pending = text[partial.start() :]
+            text = text[: partial.start()]
         else:
             self._pending = ""
         return text.translate(_DROP_CONTROLS)
 
     def flush(self) -> str:
-        """What is left of a sequence that never ended: its text, for nothing of an answer may be hidden by it."""
-        kept, self._pending = self._pending, ""
-        return kept.translate(_DROP_CONTROLS)
+        """Returns the printable text of a sequence that never ended, so that no part of an answer is hidden."""
+        rest, self._pending = self._pending, ""
+        return rest.translate(_DROP_CONTROLS)

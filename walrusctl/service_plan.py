@@ -1,7 +1,11 @@
-"""Which walrusd a service would run, on which home and socket, and whether it could: read as the service will be."""
+"""Determines which walrusd, home and socket a service would use, and whether it could start.
+
+The configuration is read with the environment that the service will have, not with the shell's.
+"""
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,45 +19,52 @@ from walrusctl.systemctl import UserSystemd
 from walrusctl.systemd_units import Installation
 
 _DEFAULT_GRACE_S = 10.0
-"""That of a configuration which does not say another."""
+"""Seconds of shutdown grace if the configuration cannot be read; the configuration's own default."""
 _LOGIN_VARIABLES = ("HOME", "USER", "LOGNAME", "PATH", "LANG")
-"""What a user's systemd gives its services, beside what concerns neither walrusd nor its configuration."""
+"""Variables that a user's systemd gives its services and that concern walrusd or its configuration."""
 
 
 class ServicePlan(NamedTuple):
     installation: Installation
     config_error: ConfigError | None
-    """Why walrusd would not start as a service."""
+    """Why walrusd would not start as a service; None if it would."""
 
 
 def plan_service(ctx: CliContext, systemd: UserSystemd | str) -> ServicePlan:
-    """This installation with the home as it is. Raises click.UsageError where there can be no service of it."""
+    """Plans the service for the home. Raises click.UsageError if there can be none."""
     home = ctx.home_path()
-    grace_s, refused = _read_grace(home, _service_environment(home, systemd))
+    grace_s, config_error = _read_grace(home, _service_environment(home, systemd))
     try:
         configured = paths.read_configured_socket(home)
         socket = paths.socket_path(ctx.socket, os.environ, home, configured=configured)
-        unnamed = paths.socket_path(None, {"HOME": os.environ.get("HOME", "")}, home, configured=configured)
+        default = paths.socket_path(None, {"HOME": os.environ.get("HOME", "")}, home, configured=configured)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     installation = Installation(
         walrusd=_find_walrusd(),
         home=home,
         socket=socket,
-        needs_socket_option=socket != unnamed,
+        needs_socket_option=socket != default,
         grace_s=grace_s,
         umask=_read_umask(),
     )
-    return ServicePlan(installation, refused)
+    return ServicePlan(installation, config_error)
 
 
 def works_only_in_this_shell(home: str) -> bool:
-    """Whether what the service is refused for would do in this shell: it has variables that the service has not."""
+    """Whether the configuration that fails for a service loads with this shell's variables."""
     return _read_grace(home, os.environ)[1] is None
 
 
+def is_temporary(home: str) -> bool:
+    """Whether the home is in a temporary folder, which may be emptied at the next boot."""
+    home = os.path.realpath(home)
+    folders = {os.path.realpath(folder) for folder in ("/tmp", tempfile.gettempdir())}  # noqa: S108 - only compared
+    return any(os.path.commonpath((home, folder)) == folder for folder in folders)
+
+
 def _read_grace(home: str, environ: Mapping[str, str]) -> tuple[float, ConfigError | None]:
-    # msgspec and the parsers are for commands that read the configuration alone.
+    # Imported here: only commands that read the configuration need msgspec and the parsers.
     from walrus_config.load import load
 
     try:
@@ -64,17 +75,19 @@ def _read_grace(home: str, environ: Mapping[str, str]) -> tuple[float, ConfigErr
 
 
 def _find_walrusd() -> str:
-    """The walrusd beside this walrusctl, or beside the Python that runs it."""
+    """Returns the path of the walrusd beside this walrusctl, or beside the Python that runs it."""
     beside = [sys.argv[0]] if os.path.basename(sys.argv[0]) == "walrusctl" else []
-    programs = [os.path.join(os.path.dirname(os.path.abspath(one)), "walrusd") for one in (*beside, sys.executable)]
+    programs = [
+        os.path.join(os.path.dirname(os.path.abspath(neighbour)), "walrusd") for neighbour in (*beside, sys.executable)
+    ]
     for program in programs:
         if os.path.isfile(program) and os.access(program, os.X_OK):
             return program
-    raise click.UsageError(f"there is no walrusd beside this walrusctl: neither {' nor '.join(programs)} is a program")
+    raise click.UsageError(f"there is no walrusd beside this walrusctl; looked for {' and '.join(programs)}")
 
 
 def _read_umask() -> int:
-    """Read as it can be: by setting it. No other thread is there to see it."""
+    """Returns the umask. Reading it requires setting it; no other thread runs that could notice."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
@@ -82,21 +95,21 @@ def _read_umask() -> int:
 
 def _service_environment(home: str, systemd: UserSystemd | str) -> dict[str, str]:
     if isinstance(systemd, UserSystemd):
-        given = dict(systemd.service_environment)
+        environment = dict(systemd.service_environment)
     else:
-        given = {name: os.environ[name] for name in _LOGIN_VARIABLES if name in os.environ}
+        environment = {name: os.environ[name] for name in _LOGIN_VARIABLES if name in os.environ}
     try:
         with open(os.path.join(home, "environment"), encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file]
             if os.fstat(file.fileno()).st_mode & 0o044:
                 print_error(f"others may read {file.name}", f"chmod 600 {file.name}")
     except OSError:
-        return given
+        return environment
     for line in lines:
         name, equals, value = line.partition("=")
         if equals and not line.startswith(("#", ";")):
-            given[name.strip()] = _unquote(value.strip())
-    return given
+            environment[name.strip()] = _unquote(value.strip())
+    return environment
 
 
 def _unquote(value: str) -> str:

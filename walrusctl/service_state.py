@@ -1,4 +1,4 @@
-"""How the service stands: what systemd says of its two units, and how the last walrusd of it ended."""
+"""Reads the state of the walrusd service from systemd: its two units, and how its last process ended."""
 
 import signal
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from walrusctl import systemd_units
 from walrusctl.systemctl import UserSystemd
 
 _CLD_EXITED = "1"
-"""systemd's number, which is waitpid's, for an end by exit; others are ends by a signal."""
+"""systemd's code (as in waitid) for a process that exited; other codes mean that a signal ended it."""
 _SERVICE_PROPERTIES = (
     "ActiveState",
     "SubState",
@@ -20,19 +20,19 @@ _SERVICE_PROPERTIES = (
     "NRestarts",
 )
 _EXIT_STATUS_REASONS = {
-    75: "another walrusd has this home",
-    78: "the configuration or the database cannot be used; `walrusctl logs` shows what was said of it",
+    75: "another walrusd uses this home",
+    78: "the configuration or the database cannot be used; `walrusctl logs` shows the reason",
 }
 _RESULT_REASONS = {
-    "watchdog": "by the watchdog: its loop or its store was silent for two minutes",
-    "oom-kill": "the system had no memory left",
+    "watchdog": "by the watchdog: its event loop or its store did not respond for two minutes",
+    "oom-kill": "the system ran out of memory",
     "timeout": "it took too long to start or to stop",
     "start-limit-hit": "it was started too often",
 }
 
 
 class ProcessExit(NamedTuple):
-    """Of a process: by a signal, or by an exit."""
+    """The end of a process: `number` is a signal if `by_signal`, otherwise an exit status."""
 
     by_signal: bool
     number: int
@@ -55,11 +55,11 @@ class ServiceState(NamedTuple):
     sub: str
     enabled: str
     socket: str
-    """listening, or what else systemd says of the socket's unit."""
+    """`listening`, or otherwise the ActiveState of the socket unit."""
     pid: int | None
     result: str
     last_exit: ProcessExit | None
-    """None where no walrusd of the service has ended, as far as is known."""
+    """None if no process of the service is known to have ended."""
     restarts: int
 
     @property
@@ -68,7 +68,7 @@ class ServiceState(NamedTuple):
 
     @property
     def exit_reason(self) -> str:
-        """How it ended last, where that was no ordinary stop."""
+        """How the last process ended; "" if it stopped normally or none has ended."""
         if self.last_exit is None or self.last_exit == ProcessExit(by_signal=False, number=0):
             return ""
         known = None if self.last_exit.by_signal else _EXIT_STATUS_REASONS.get(self.last_exit.number)
@@ -77,18 +77,18 @@ class ServiceState(NamedTuple):
 
 
 def read_service_state(systemd: UserSystemd) -> ServiceState:
-    """Raises ManagerFailed."""
-    now = systemd.read_properties(systemd_units.SERVICE, *_SERVICE_PROPERTIES)
+    """Reads both units. Raises SystemctlFailed."""
+    properties = systemd.read_properties(systemd_units.SERVICE, *_SERVICE_PROPERTIES)
     socket = systemd.read_properties(systemd_units.SOCKET, "ActiveState").get("ActiveState", "unknown")
-    pid, restarts = int(now.get("MainPID", "0")) or None, int(now.get("NRestarts", "0"))
+    pid, restarts = int(properties.get("MainPID", "0")) or None, int(properties.get("NRestarts", "0"))
     return ServiceState(
-        active=now.get("ActiveState", "unknown"),
-        sub=now.get("SubState", "unknown"),
-        enabled=now.get("UnitFileState", ""),
+        active=properties.get("ActiveState", "unknown"),
+        sub=properties.get("SubState", "unknown"),
+        enabled=properties.get("UnitFileState", ""),
         socket="listening" if socket == "active" else socket,
         pid=pid,
-        result=now.get("Result", ""),
-        last_exit=_read_exit(now) or (_read_exit_before_restart(systemd) if restarts else None),
+        result=properties.get("Result", ""),
+        last_exit=_read_exit(properties) or (_read_exit_before_restart(systemd) if restarts else None),
         restarts=restarts,
     )
 
@@ -99,7 +99,7 @@ def _read_exit(properties: Mapping[str, str]) -> ProcessExit | None:
 
 
 def _read_exit_before_restart(systemd: UserSystemd) -> ProcessExit | None:
-    """systemd forgets an end with the next start; the journal keeps what made it start again."""
-    said = systemd.read_last_failure(systemd_units.SERVICE)
-    code, status = said.get("EXIT_CODE"), said.get("EXIT_STATUS", "")
+    """Reads the last exit from the journal: systemd itself forgets it at the next start."""
+    entry = systemd.read_last_failure(systemd_units.SERVICE)
+    code, status = entry.get("EXIT_CODE"), entry.get("EXIT_STATUS", "")
     return ProcessExit(code != "exited", int(status)) if code and status.isdigit() else None

@@ -1,4 +1,4 @@
-"""The units of this installation: the templates of systemd/ filled in, and what lies of them in the user's folder."""
+"""Renders, reads, writes and removes walrusd's systemd units; the templates are in systemd/."""
 
 import glob
 import hashlib
@@ -14,11 +14,15 @@ import click
 SOCKET, SERVICE = "walrusd.socket", "walrusd.service"
 NAMES = (SOCKET, SERVICE)
 STOP_MARGIN_S = 60
-"""What a stop may take beyond the grace: the last words to clients, the ends of tools, the store's last writes."""
+"""Seconds a stop may take beyond the grace: last responses, ending tools, the store's last writes."""
 
 UnitState = Literal["absent", "current", "outdated", "of another home", "edited", "foreign"]
-"""outdated: written by an installation that differed; of another home: by one that serves another home, which would
-lose its service; edited: by a hand since; foreign: not written by walrusctl."""
+"""The state of a unit's file compared with what install would write.
+
+absent: no file. current: the same text. outdated: written by walrusctl for another installation or configuration. of
+another home: the service of another home, which would lose it. edited: changed by hand after walrusctl wrote it.
+foreign: not written by walrusctl.
+"""
 START_COMMAND = f"systemctl --user start {' '.join(NAMES)}"
 
 _HEADER = """\
@@ -31,41 +35,41 @@ _QUOTED_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 class Installation(NamedTuple):
-    """What the templates lack."""
+    """The values that the templates need."""
 
     walrusd: str
     home: str
     socket: str
     needs_socket_option: bool
-    """Whether walrusd has to be told of the socket: neither its home nor walrus.toml says it."""
+    """Whether walrusd needs --socket, because neither its home nor walrus.toml gives this socket."""
     grace_s: float
     umask: int
 
     @property
     def environment(self) -> str:
-        """The file with keys that the service reads."""
+        """The file of environment variables, such as keys, that the service reads."""
         return os.path.join(self.home, "environment")
 
 
 def unit_folder(environ: Mapping[str, str]) -> str:
-    """Where a user's own units lie."""
+    """Returns the folder of the user's own units."""
     config = environ.get("XDG_CONFIG_HOME", "")
-    # XDG has a relative one ignored, and so does systemd.
+    # The XDG specification and systemd ignore a relative path.
     return os.path.join(config if os.path.isabs(config) else os.path.expanduser("~/.config"), "systemd", "user")
 
 
 def render_units(installation: Installation) -> dict[str, str]:
-    """The text of each unit, by its name. Raises click.UsageError for a path that no unit can carry."""
+    """Returns the text of each unit by name. Raises click.UsageError for a path not allowed in units."""
     for path in (installation.walrusd, installation.home, installation.socket):
         if not path.isprintable() or path != path.strip() or path.endswith("\\"):
-            raise click.UsageError(f"{path!r} cannot stand in a unit of systemd; choose a plainer path")
-    told = [
+            raise click.UsageError(f"{path!r} cannot be written into a systemd unit; choose a simpler path")
+    arguments = [
         "--home",
         installation.home,
         *(["--socket", installation.socket] if installation.needs_socket_option else []),
     ]
     values = {
-        "EXEC": _format_command(installation.walrusd, *told),
+        "EXEC": _format_command(installation.walrusd, *arguments),
         "SOCKET": _escape_specifiers(installation.socket),
         "ENVIRONMENT": _escape_specifiers(glob.escape(installation.environment)),
         "STOP_S": str(math.ceil(installation.grace_s) + STOP_MARGIN_S),
@@ -75,7 +79,10 @@ def render_units(installation: Installation) -> dict[str, str]:
 
 
 def read_home(folder: str) -> str | None:
-    """The home that the service in the folder serves; None where there is none of ours, or a hand has changed that."""
+    """Returns the home of the service in the folder, or None if it is unknown.
+
+    It is unknown if walrusctl did not write the unit, or if the unit's command was changed.
+    """
     try:
         with open(os.path.join(folder, SERVICE), encoding="utf-8", errors="surrogateescape") as file:
             text = file.read()
@@ -90,26 +97,26 @@ def read_home(folder: str) -> str | None:
 
 
 def find_other_home(folder: str, home: str) -> str | None:
-    """The home that the service in the folder serves, where that is not `home`."""
-    theirs = read_home(folder)
-    return theirs if theirs is not None and os.path.realpath(theirs) != os.path.realpath(home) else None
+    """Returns the home of the service in the folder if it differs from `home`, otherwise None."""
+    other = read_home(folder)
+    return other if other is not None and os.path.realpath(other) != os.path.realpath(home) else None
 
 
 def is_installed_for(folder: str, home: str) -> bool:
-    """Whether the service in the folder is that of the home, or may be."""
+    """Whether there is a service in the folder that is, or may be, the service of the home."""
     return os.path.lexists(os.path.join(folder, SERVICE)) and find_other_home(folder, home) is None
 
 
 def read_states(folder: str, home: str, wanted: Mapping[str, str]) -> dict[str, UnitState]:
-    """What lies in the folder of each unit; `wanted` is what install would write for the home, where that is known."""
-    lying = {name: read_state(os.path.join(folder, name), wanted.get(name)) for name in NAMES}
+    """Returns the state of each unit; `wanted` has the texts that install would write, if known."""
+    states = {name: read_state(os.path.join(folder, name), wanted.get(name)) for name in NAMES}
     if find_other_home(folder, home) is None:
-        return lying
-    return {name: state if state in ("absent", "foreign") else "of another home" for name, state in lying.items()}
+        return states
+    return {name: state if state in ("absent", "foreign") else "of another home" for name, state in states.items()}
 
 
 def read_state(path: str, wanted: str | None) -> UnitState:
-    """What lies at `path`, where `wanted` is the text that install would write; None where that cannot be said."""
+    """Returns the state of a unit; `wanted` is the text that install would write, if known."""
     if not os.path.lexists(path):
         return "absent"
     try:
@@ -117,32 +124,32 @@ def read_state(path: str, wanted: str | None) -> UnitState:
             text = file.read()
     except OSError:
         return "foreign"
-    marked = None if os.path.islink(path) else _HEADER_PATTERN.match(text)
-    if marked is None:
+    header = None if os.path.islink(path) else _HEADER_PATTERN.match(text)
+    if header is None:
         return "foreign"
-    if _digest(text[marked.end() :]) != marked[1]:
+    if _digest(text[header.end() :]) != header[1]:
         return "edited"
     return "current" if wanted is None or text == wanted else "outdated"
 
 
 def write_unit(folder: str, name: str, text: str) -> str:
-    """Put a unit into the folder, whole or not at all; its path. Raises OSError."""
+    """Writes a unit completely or not at all; returns its path. Raises OSError."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
-    new = f"{path}.{os.getpid()}"  # no suffix of a unit: systemd does not read it
+    temporary = f"{path}.{os.getpid()}"  # not the suffix of a unit: systemd does not read it
     try:
-        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-        os.replace(new, path)
+        os.replace(temporary, path)
     except OSError:
         with suppress(OSError):
-            os.unlink(new)
+            os.unlink(temporary)
         raise
     return path
 
 
 def remove_unit(folder: str, name: str) -> str:
-    """Take a unit out of the folder, and the links that enabled it; its path. Raises OSError."""
+    """Removes a unit and the links that enabled it; returns its path. Raises OSError."""
     path = os.path.join(folder, name)
     for link in glob.glob(os.path.join(glob.escape(folder), "*.wants", name)):
         if os.path.islink(link):
@@ -158,7 +165,7 @@ def _fill_template(name: str, values: Mapping[str, str]) -> str:
 
 def _read_template(name: str) -> str:
     here = os.path.dirname(os.path.abspath(__file__))
-    # Beside this file where it was installed, one folder up in a checkout.
+    # In an installation the folder is beside this file, in a checkout one level up.
     installed = os.path.join(here, "systemd", name)
     path = installed if os.path.exists(installed) else os.path.join(os.path.dirname(here), "systemd", name)
     with open(path, encoding="utf-8") as file:
@@ -174,12 +181,12 @@ def _escape_specifiers(path: str) -> str:
 
 
 def _format_command(program: str, *arguments: str) -> str:
-    """The line that runs a program. A variable is looked for in arguments, and not in the program's own path."""
+    """Returns an ExecStart command; systemd expands variables in arguments, not in the program's path."""
     return " ".join([_quote(program), *(_quote(word).replace("$", "$$") for word in arguments)])
 
 
 def _parse_arguments(command: str) -> list[str]:
-    """What `_command` was told; nothing of a line that it does not write."""
+    """Returns the arguments in a command of `_format_command`; empty for any other command."""
     words = _QUOTED_WORD.findall(command)
     if " ".join(f'"{word}"' for word in words) != command:
         return []

@@ -1,6 +1,6 @@
-"""An exported document for people and for line-wise tools: Markdown, and one event a line. Texts in, texts out.
+"""Converts an exported session to Markdown for people, or to JSON lines with one event each.
 
-It is read piece by piece, and shown as it comes.
+The document is read and converted piece by piece.
 """
 
 import json
@@ -16,20 +16,20 @@ _FENCE = re.compile("`{3,}")
 
 
 def iter_jsonl(read: Callable[[], str]) -> Iterator[str]:
-    """Each event as it stands in the document, inherited ones first. Raises Malformed."""
+    """Yields each event as one line of JSON, inherited events first. Raises MalformedJson."""
     for text in _document_parts(JsonReader(read)):
         if isinstance(text, str):
             yield text + "\n"
 
 
 def iter_markdown(read: Callable[[], str]) -> Iterator[str]:
-    """The conversation, inherited first. No escape sequence of what was said is left. Raises Malformed."""
+    """Yields the conversation as Markdown without escape sequences. Raises MalformedJson."""
     for piece in _document_parts(JsonReader(read)):
         yield sanitize(_format_header(piece) if isinstance(piece, dict) else _format_event(json.loads(piece)))
 
 
 def _document_parts(reader: JsonReader) -> Iterator[Json | str]:
-    """What is said of the session, and the text of each event."""
+    """Yields the session's description as a dict, then each event as JSON text."""
     for name in reader.members():
         if name == "session":
             yield json.loads(reader.read_value())
@@ -57,10 +57,10 @@ def _format_header(session: Json) -> str:
     title = to_single_line(session["title"]) or f"Session {session['id']}"
     by = to_single_line(session["created_by"])
     agent, created = to_single_line(session["agent"]), format_time(session["created_at"])
-    made = f"Session {session['id']} of agent {agent}, made {created}"
+    origin = f"Session {session['id']} of agent {agent}, created {created}"
     left_out = session.get("turn_left_out")
-    running = f" Turn {left_out} was under way, and is left out." if left_out else ""
-    return f"# {title}\n\n*{made}{f' by {by}' if by else ''}.{running}*\n"
+    running = f" Turn {left_out} was still running and is left out." if left_out else ""
+    return f"# {title}\n\n*{origin}{f' by {by}' if by else ''}.{running}*\n"
 
 
 def _format_event(event: Json) -> str:
@@ -76,11 +76,11 @@ def _format_event(event: Json) -> str:
         outcome = event.get("outcome", "ok")
         return f"\n*← {to_single_line(event['name'])}: {outcome}*\n\n{_fence(event['output'])}"
     if kind == "session_created" and not event.get("parent"):
-        return ""  # the head has said it
+        return ""  # the header has this information
     if kind == "done" and event["stop_reason"] == "text_response":
         return ""
-    said = to_single_line(format_event(event)).replace("*", "\\*")
-    return f"\n*{said}*\n" if said else ""
+    line = to_single_line(format_event(event)).replace("*", "\\*")
+    return f"\n*{line}*\n" if line else ""
 
 
 def _format_section(author: str, event: Json) -> str:
@@ -89,7 +89,7 @@ def _format_section(author: str, event: Json) -> str:
 
 
 def _quote(text: str) -> str:
-    """As it was said, with headings and fences of its own that end with it."""
+    """Quotes a text, so that its headings and code fences do not affect the rest of the document."""
     return "\n".join(f"> {line}" if line else ">" for line in sanitize(text).split("\n"))
 
 

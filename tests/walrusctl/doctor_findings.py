@@ -1,4 +1,4 @@
-"""What walrusctl doctor says, for tests of what it should say."""
+"""Runs `walrusctl doctor --json` and returns its findings, for tests of the checks."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ Finding = tuple[str, str, str]
 
 
 def doctor_findings(home: Path, *words: str) -> dict[str, list[Finding]]:
-    """What --json says, by name; the exit status agrees with it."""
+    """Returns the findings by name; checks that the exit status agrees with them."""
     result = WalrusctlRunner(home).run("doctor", "--json", *words)
     checks = json.loads(result.stdout)["checks"]
     assert result.stderr == ""
-    assert result.exit_code == any(check["status"] == "broken" for check in checks)
+    assert result.exit_code == any(check["status"] == "error" for check in checks)
     found: dict[str, list[Finding]] = {}
     for check in checks:
         found.setdefault(check["name"], []).append((check["status"], check["message"], check["hint"]))
@@ -23,6 +23,6 @@ def doctor_findings(home: Path, *words: str) -> dict[str, list[Finding]]:
 
 
 def finding_of(home: Home, name: str, *words: str) -> Finding:
-    """The one finding of a name."""
+    """Returns the only finding of a name."""
     [finding] = doctor_findings(home.path, *words)[name]
     return finding

@@ -1,4 +1,4 @@
-"""walrusctl session attach, list and show: points to go on from, what was cut off, and why a session failed."""
+"""Tests of walrusctl session attach, list and show: seqs, cut-off streams, and failed sessions."""
 
 import fcntl
 import os
@@ -45,7 +45,7 @@ def emit_log_and_stop(call: FakeCall) -> Struct:
     raise Problem("shutting_down", "walrusd is stopping", "Ask again.")
 
 
-def test_seqs_stand_before_the_lines_where_they_are_asked_for(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_with_seq_each_line_begins_with_its_seq(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.attach"] = emit_log
     assert terminal.run("session", "attach", 1, "--seq").stdout == (
         "    1  session 1 of agent walrus created\n"
@@ -68,28 +68,28 @@ def test_a_cut_off_client_is_given_the_point_to_continue_from(
     daemon.script["session.attach"] = emit_log_and_hang_up if ends is emit_log_and_hang_up else emit_log_and_stop
     result = terminal.run("session", "attach", 1)
     assert result.exit_code == 4
-    assert "`walrusctl session attach 1 --since 123457` goes on from here\n" in result.stderr
+    assert "`walrusctl session attach 1 --since 123457` continues from here\n" in result.stderr
 
 
 def test_ctrl_c_prints_the_point_to_continue_from(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    def waits(call: FakeCall) -> Struct:
+    def emit_log_and_wait(call: FakeCall) -> Struct:
         emit_log(call)
         call.emit(StateChanged(session=1, state="error"))
         return call.wait_for_cancel()
 
-    daemon.script["session.attach"] = waits
+    daemon.script["session.attach"] = emit_log_and_wait
     with terminal.start_process("session", "attach", 1, "--json") as child:
         assert child.stdout
         assert child.stderr
-        for _ in (*LOG, "the state: by then all before it is done with"):
+        for _ in (*LOG, "the live event state_changed, after which all others were read"):
             child.stdout.readline()
         child.send_signal(signal.SIGINT)
-        said = child.stderr.read().decode()
+        stderr = child.stderr.read().decode()
         assert child.wait(MAX_WAIT_S) == 130
-    assert said == "`walrusctl session attach 1 --since 123457` goes on from here\n"
+    assert stderr == "`walrusctl session attach 1 --since 123457` continues from here\n"
 
 
-def test_a_session_that_failed_says_why(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_failed_session_is_shown_with_its_error(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     failed = replace(session_info(1), state="error", error=FAILED)
     daemon.script["session.get"] = returns(failed)
     result = terminal.run("session", "show", 1)
@@ -97,12 +97,12 @@ def test_a_session_that_failed_says_why(daemon: FakeDaemon, terminal: WalrusctlR
     assert result.stderr == "crashed_repeatedly: Twice.\n  hint: Raise --turn-timeout, or resume it.\n"
 
 
-def test_a_message_without_words_has_no_blank_behind_its_speaker(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_message_without_text_has_no_space_after_its_role(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.history"] = returns(History(messages=(Assistant(calls=(CALL,)),)))
     assert terminal.run("session", "history", 1).stdout == 'assistant:\n  → read {"path": "notes.txt"}\n'
 
 
-def test_a_list_on_a_terminal_has_a_line_a_session_and_says_which_failed_by_what(
+def test_a_list_on_a_terminal_has_one_line_per_session_with_its_error_kind(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     failed = replace(session_info(1), state="error", error=FAILED, title="long " * 60)
@@ -117,9 +117,9 @@ def test_a_list_on_a_terminal_has_a_line_a_session_and_says_which_failed_by_what
     assert (len(row), row.endswith("…"), "  error: crashed_repeatedly  " in row) == (90, True, True)
 
 
-def test_an_empty_list_says_so_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_an_empty_list_has_a_note_on_stderr(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.list"] = returns(SessionList(sessions=(), cursor=None))
     result = terminal.run("session", "list")
     assert (result.exit_code, result.stdout) == (0, "ID  AGENT  STATE  MESSAGES  UPDATED  TITLE\n")
-    assert result.stderr == "there is no session\n"
-    assert terminal.run("session", "list", "--agent", "x").stderr == "there is no such session\n"
+    assert result.stderr == "no sessions\n"
+    assert terminal.run("session", "list", "--agent", "x").stderr == "no matching sessions\n"

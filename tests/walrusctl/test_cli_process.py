@@ -1,4 +1,4 @@
-"""walrusctl as a process: what it imports, a terminal in front of it, Ctrl-C, and a reader who has gone."""
+"""Tests of walrusctl as a process: imports, terminals, Ctrl-C, and closed standard streams."""
 
 import os
 import pty
@@ -44,7 +44,7 @@ def wait_without_events(call: FakeCall) -> TurnResult:
 
 @contextmanager
 def terminal_pair() -> Iterator[tuple[int, int]]:
-    """A terminal's two ends: ours, and the child's."""
+    """Opens a pseudo-terminal; yields our end and the child's end."""
     ours, theirs = pty.openpty()
     try:
         yield ours, theirs
@@ -54,13 +54,13 @@ def terminal_pair() -> Iterator[tuple[int, int]]:
 
 
 def output_on_terminal(terminal: WalrusctlRunner, *words: str | int, columns: int = 0) -> str:
-    """`columns` 0: a terminal that does not say how wide it is."""
+    """Returns the output of a command on a terminal; `columns` 0 means that its width is unknown."""
     with terminal_pair() as (ours, theirs):
         termios.tcsetwinsize(theirs, (24, columns))
         child = terminal.start_process(*words, stdout=theirs)
         _, stderr = child.communicate(timeout=30)
         assert (child.returncode, stderr) == (0, b"")
-        os.write(theirs, b"\0")  # the end: what comes after it is nobody's
+        os.write(theirs, b"\0")  # marks the end of the output
         shown = b""
         while not shown.endswith(b"\0"):
             shown += os.read(ours, 65536)
@@ -105,19 +105,19 @@ def test_the_installed_program_is_this_one(daemon: FakeDaemon, terminal: Walrusc
 
 
 def test_a_terminal_gets_no_escapes_and_a_pipe_gets_them_all(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    said = "a\x1b]0;title\x07b\x1b[31mc\x9b2J\rd"
+    text = "a\x1b]0;title\x07b\x1b[31mc\x9b2J\rd"
 
     def script(call: FakeCall) -> TurnResult:
-        for at, letter in enumerate(said):
+        for at, letter in enumerate(text):
             call.emit(TextDelta(session=1, turn=1, text=letter, round=1, at=at))
-        call.emit(AssistantMessage(session=1, turn=1, seq=3, round=1, content=said))
-        return TurnResult(session=1, turn=1, text=said, stop_reason="text_response")
+        call.emit(AssistantMessage(session=1, turn=1, seq=3, round=1, content=text))
+        return TurnResult(session=1, turn=1, text=text, stop_reason="text_response")
 
     daemon.script["session.stream"] = script
     assert output_on_terminal(terminal, "stream", 1, "hi") == "abcd\n"
     assert output_on_terminal(terminal, "send", 1, "hi") == "abcd\n"
     stdout, _ = terminal.start_process("send", 1, "hi").communicate(timeout=30)
-    assert stdout.decode() == said + "\n"
+    assert stdout.decode() == text + "\n"
 
 
 def test_run_streams_on_a_terminal(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
@@ -128,7 +128,7 @@ def test_run_streams_on_a_terminal(daemon: FakeDaemon, terminal: WalrusctlRunner
     assert child.returncode == 0
 
 
-def test_a_log_is_dim_on_a_terminal_unless_colour_is_unwanted(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_events_are_dim_on_a_terminal_unless_no_color_is_set(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     assert "\x1b[2msession 1 of agent walrus created\x1b[0m\n" in output_on_terminal(terminal, "session", "attach", 1)
     terminal.environ["NO_COLOR"] = "1"
     assert "\x1b" not in output_on_terminal(terminal, "session", "attach", 1)
@@ -153,7 +153,7 @@ def test_a_terminal_with_no_text_is_a_usage_error(daemon: FakeDaemon, terminal: 
         child = terminal.start_process("send", 1, stdin=theirs)
         _, stderr = child.communicate(timeout=30)
     assert child.returncode == 2
-    assert b"TEXT is missing; give it, or pipe it in" in stderr
+    assert b"TEXT is missing; give it as an argument or pipe it in" in stderr
     assert daemon.requests == []
 
 
@@ -175,11 +175,11 @@ def test_ctrl_c_with_detach_leaves_the_turn_alone(daemon: FakeDaemon, terminal: 
     assert child.stdout.read(4) == b"word"
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=30)
-    assert (child.returncode, stderr) == (130, b"not waiting any longer; the turn goes on\n")
+    assert (child.returncode, stderr) == (130, b"no longer waiting; the turn continues\n")
     assert daemon.params("session.interrupt") == []
 
 
-def test_ctrl_c_interrupts_nobody_elses_turn_while_the_message_waits(
+def test_ctrl_c_does_not_interrupt_another_turn_while_the_message_is_queued(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     daemon.script["session.stream"] = wait_without_events
@@ -188,7 +188,7 @@ def test_ctrl_c_interrupts_nobody_elses_turn_while_the_message_waits(
     child.send_signal(signal.SIGINT)
     stdout, stderr = child.communicate(timeout=30)
     assert (child.returncode, stdout) == (130, b"")
-    assert stderr == b"not waiting any longer; the turn had not begun, and will run when its time comes\n"
+    assert stderr == b"no longer waiting; the message stays queued, and its turn will run later\n"
     assert daemon.params("session.interrupt") == []
 
 
@@ -223,7 +223,7 @@ def test_a_closed_stdout_ends_it_quietly(daemon: FakeDaemon, terminal: Walrusctl
 @pytest.mark.parametrize(
     "words", [("ping",), ("session", "list"), ("send", "1", "hi"), ("stream", "1", "hi"), ("--help",), ("--version",)]
 )
-def test_an_answer_that_cannot_be_written_is_no_success(
+def test_an_answer_that_cannot_be_written_is_a_failure(
     daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str, ...]
 ) -> None:
     with open("/dev/full", "wb") as full:
@@ -243,7 +243,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(
         (("--socket", "/nowhere.sock", "ping"), 4),
     ],
 )
-def test_what_stderr_cannot_take_changes_nothing(
+def test_a_full_stderr_changes_nothing(
     daemon: FakeDaemon, terminal: WalrusctlRunner, words: tuple[str, ...], code: int
 ) -> None:
     with open("/dev/full", "wb") as full:
@@ -261,7 +261,7 @@ def test_a_stderr_without_a_reader_changes_nothing(daemon: FakeDaemon, terminal:
     assert (child.returncode, stdout) == (0, b"I will look.\nIt says hi.\n")
 
 
-def test_with_stdout_closed_nothing_is_asked(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_with_a_closed_stdout_no_request_is_sent(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     child = terminal.start_process("send", "1", "hi", prelude="import sys; sys.stdout = None\n")
     stdout, stderr = child.communicate(timeout=30)
     assert (child.returncode, stdout) == (1, b"")

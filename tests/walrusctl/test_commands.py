@@ -1,4 +1,4 @@
-"""Every command, for people and for programs: what goes to stdout, and that nothing else does."""
+"""Tests of the commands: what they write to stdout, as text and as JSON, and nothing else."""
 
 from typing import get_args
 
@@ -33,12 +33,12 @@ from walrusctl.commands.session import STATES
 TOOL_CALL_LINES = '→ read {"path": "notes.txt"}\n← read ok, 2 bytes, 3 ms\n'
 
 
-def test_ping_says_that_the_daemon_answers(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_ping_reports_that_the_daemon_answers(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     assert terminal.run("ping").stdout.startswith("walrusd answers (")
     assert terminal.json_lines("ping") == [{}]
 
 
-def test_status_shows_what_the_daemon_does_and_its_warnings_beside(
+def test_status_shows_the_state_of_the_daemon_and_its_warnings_on_stderr(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     result = terminal.run("status")
@@ -58,16 +58,14 @@ def test_status_shows_what_the_daemon_does_and_its_warnings_beside(
     assert status["warnings"] == ["tools run without a sandbox"]
 
 
-def test_metrics_are_shown_where_there_is_something_and_whole_for_prometheus(
-    daemon: FakeDaemon, terminal: WalrusctlRunner
-) -> None:
+def test_metrics_omit_zeros_except_for_json_and_prometheus(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     shown = "walrusd_open_fds        24\nwalrusd_uptime_seconds  61.5\n"
     text = 'walrusd_turns_total{stop_reason="error"} 0\n'
     assert terminal.run("metrics").stdout == shown
     assert terminal.run("metrics", "--prometheus").stdout == text
     both = terminal.run("metrics", "--prometheus", "--json")
     assert (both.exit_code, both.stdout) == (2, "")
-    assert "--json and --prometheus are two forms: ask for one of them" in both.stderr
+    assert "--json and --prometheus exclude each other: choose one" in both.stderr
     [found] = terminal.json_lines("metrics")
     assert isinstance(found, dict)
     assert found["metrics"]['walrusd_turns_total{stop_reason="error"}'] == 0
@@ -80,7 +78,7 @@ def test_agents_are_listed_and_shown(daemon: FakeDaemon, terminal: WalrusctlRunn
     assert daemon.params("agent.get") == [AgentParams(agent="walrus")]
 
 
-def test_session_create_prints_the_id_alone(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_session_create_prints_only_the_id(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     assert terminal.run("session", "create", "walrus").output == "1\n"
     assert (
         terminal.run("session", "create", "walrus", "--title", "t", "--key", "k", "--created-by", "me").exit_code == 0
@@ -107,16 +105,16 @@ def test_session_list_follows_cursors_up_to_the_limit(daemon: FakeDaemon, termin
     )
     (page,) = terminal.json_lines("session", "list", "--limit", "2")
     assert isinstance(page, dict)
-    assert ([one["id"] for one in page["sessions"]], page["cursor"]) == ([3, 2], "2")
+    assert ([session["id"] for session in page["sessions"]], page["cursor"]) == ([3, 2], "2")
 
 
-def test_session_show_tells_its_state_and_cost(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_session_show_prints_state_and_cost(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     shown = terminal.run("session", "show", 1).stdout
     assert "state       idle\n" in shown
     assert "tokens      0 in, 0 out, $0.0000\n" in shown
 
 
-def test_a_title_stays_in_its_line(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_title_stays_in_one_line(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     odd = SessionInfo(id=1, agent="walrus", title="a\nb\x07c\x1b[31md\r\te", created_by="cli")
     daemon.script["session.list"] = returns(SessionList(sessions=(odd,), cursor=None))
     daemon.script["session.get"] = returns(odd)
@@ -139,7 +137,7 @@ def test_session_history_prints_all_pages(daemon: FakeDaemon, terminal: Walrusct
     assert daemon.params("session.history")[-1] == HistoryParams(session=1, limit=1)
 
 
-def test_session_attach_shows_the_log_and_says_each_text_once(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_session_attach_prints_the_events_and_each_text_once(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     assert terminal.run("session", "attach", 1).stdout == (
         "session 1 of agent walrus created\n"
         "user: what does it say?\n"
@@ -153,7 +151,7 @@ def test_session_attach_shows_the_log_and_says_each_text_once(daemon: FakeDaemon
     ]
 
 
-def test_session_attach_as_json_is_a_line_an_event_and_the_result(
+def test_session_attach_as_json_is_one_line_per_event_and_the_result(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     lines = terminal.json_lines("session", "attach", 1)
@@ -161,7 +159,7 @@ def test_session_attach_as_json_is_a_line_an_event_and_the_result(
     assert lines[-1] == {"last_seq": 9, "reason": "end"}
 
 
-def test_session_interrupt_close_and_wait_say_what_became_of_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_session_interrupt_close_and_wait_print_their_results(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     assert terminal.run("session", "interrupt", 1).stdout == "interrupted turn 1\n"
     assert terminal.run("session", "close", 1, "--force").stdout == "closed\n"
     assert terminal.run("session", "wait", 1).stdout == "idle\n"
@@ -174,11 +172,11 @@ def test_session_interrupt_close_and_wait_say_what_became_of_it(daemon: FakeDaem
     daemon.script["session.interrupt"] = returns(InterruptResult(interrupted=False))
     daemon.script["session.close"] = returns(CloseResult(closed=False))
     assert terminal.run("session", "interrupt", 1).stdout == "no turn was running\n"
-    assert terminal.run("session", "close", 1).stdout == "was closed before\n"
+    assert terminal.run("session", "close", 1).stdout == "was already closed\n"
     assert terminal.json_lines("session", "wait", 1) == [{"state": "idle"}]
 
 
-def test_send_prints_the_answer_alone(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_send_prints_only_the_answer(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     result = terminal.run("send", 1, "what does it say?")
     assert (result.stdout, result.stderr) == ("It says hi.\n", "")
     (answer,) = terminal.json_lines("send", 1, "x")
@@ -186,7 +184,7 @@ def test_send_prints_the_answer_alone(daemon: FakeDaemon, terminal: WalrusctlRun
     assert answer["text"] == "It says hi."
 
 
-def test_send_passes_on_its_options_and_only_those_given(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_send_passes_on_only_the_options_that_were_given(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     terminal.run("send", 1, "hi")
     terminal.run(
         "send", 1, "hi", "--key", "k", "--when-busy", "steer", "--sender", "me", "--turn-timeout", "2.5", "--detach"
@@ -198,17 +196,17 @@ def test_send_passes_on_its_options_and_only_those_given(daemon: FakeDaemon, ter
     assert get_args(WhenBusy) == WHEN_BUSY
 
 
-def test_session_resume_prints_the_answer_alone_as_send_does(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_session_resume_prints_only_the_answer(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.resume"] = returns(TURN_RESULT)
     result = terminal.run("session", "resume", 1)
     assert (result.stdout, result.stderr, result.exit_code) == (f"{TURN_RESULT.text}\n", "", 0)
     assert daemon.params("session.resume") == [SessionParams(session=1)]
-    given_up = TurnError("crashed_repeatedly", "Twice.", "By hand.")
-    daemon.script["session.resume"] = returns(replace(TURN_RESULT, stop_reason="error", error=given_up, text=""))
+    abandoned = TurnError("crashed_repeatedly", "Twice.", "By hand.")
+    daemon.script["session.resume"] = returns(replace(TURN_RESULT, stop_reason="error", error=abandoned, text=""))
     assert terminal.run("session", "resume", 1).exit_code == 1
 
 
-def test_stream_prints_the_text_once_and_the_tools_beside_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_stream_prints_the_text_once_and_tool_calls_to_stderr(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     result = terminal.run("stream", 1, "what does it say?")
     assert (result.stdout, result.stderr) == ("I will look.\nIt says hi.\n", TOOL_CALL_LINES)
 
@@ -226,14 +224,14 @@ def test_a_failed_tool_is_not_shown_as_refused(daemon: FakeDaemon, terminal: Wal
     )
 
 
-def test_stream_as_json_is_a_line_an_event_and_the_result(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_stream_as_json_is_one_line_per_event_and_the_result(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     lines = terminal.json_lines("stream", 1, "x")
     assert len(lines) == 12
     assert isinstance(lines[-1], dict)
     assert lines[-1]["stop_reason"] == "text_response"
 
 
-def test_run_prints_the_answer_alone_into_a_pipe(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_run_prints_only_the_answer_into_a_pipe(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     result = terminal.run("run", "walrus", "what does it say?", "--title", "t")
     assert (result.stdout, result.stderr) == ("It says hi.\n", "")
     assert daemon.params("agent.run") == [
@@ -247,25 +245,25 @@ def test_text_is_read_from_stdin(daemon: FakeDaemon, terminal: WalrusctlRunner, 
     assert daemon.params("session.stream") == [SendParams(session=1, content="two\nlines é")]
 
 
-def test_options_stand_before_a_command_or_after_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    elsewhere = WalrusctlRunner(terminal.home / "elsewhere")
-    assert elsewhere.run("--socket", str(daemon.path), "--json", "ping").stdout == "{}\n"
-    assert elsewhere.run("session", "--json", "create", "a", "--home", str(terminal.home)).stdout == '{"session": 1}\n'
+def test_common_options_may_be_before_or_after_the_command(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    other = WalrusctlRunner(terminal.home / "other")
+    assert other.run("--socket", str(daemon.path), "--json", "ping").stdout == "{}\n"
+    assert other.run("session", "--json", "create", "a", "--home", str(terminal.home)).stdout == '{"session": 1}\n'
 
 
-def test_the_socket_that_walrus_toml_names_is_used(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_the_socket_in_walrus_toml_is_used(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     home = terminal.home / "home"
     home.mkdir()
     (home / "walrus.toml").write_text('[daemon]\nsocket = "../walrus.sock"\n')
     assert WalrusctlRunner(home).run("ping").exit_code == 0
 
 
-def test_every_command_helps(terminal: WalrusctlRunner) -> None:
+def test_every_command_has_a_help_text(terminal: WalrusctlRunner) -> None:
     for name in COMMANDS:
         result = terminal.run(name, "--help")
         assert (result.exit_code, result.stderr) == (0, "")
         assert "Usage: walrusctl " + name in result.stdout
 
 
-def test_walrusctl_alone_shows_the_help(terminal: WalrusctlRunner) -> None:
+def test_walrusctl_without_a_command_shows_the_help(terminal: WalrusctlRunner) -> None:
     assert all(f"\n  {name} " in terminal.run().output for name in COMMANDS)

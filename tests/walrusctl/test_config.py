@@ -1,4 +1,4 @@
-"""walrusctl config: the files are read, no daemon is asked, and no secret is printed."""
+"""Tests of walrusctl config: it reads the files itself and prints no secret."""
 
 import json
 import tomllib
@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_check_says_ok_and_warns_beside(home: Path) -> None:
+def test_check_prints_ok_and_its_warnings_to_stderr(home: Path) -> None:
     result = WalrusctlRunner(home).run("config", "check")
     assert (result.exit_code, result.stdout) == (0, f"ok: {home}/walrus.toml\n")
     assert result.stderr.startswith("walrusctl: warning: ")
@@ -41,7 +41,7 @@ def test_check_says_ok_and_warns_beside(home: Path) -> None:
     assert (as_json["ok"], as_json["path"], len(as_json["warnings"])) == (True, f"{home}/walrus.toml", 1)
 
 
-def test_check_names_file_line_and_nearest_key_and_exits_2(home: Path) -> None:
+def test_check_reports_file_line_and_nearest_key_and_exits_2(home: Path) -> None:
     (home / "walrus.toml").write_text("[daemon]\nlog_levl = 'info'\n")
     result = WalrusctlRunner(home).run("config", "check")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -56,12 +56,12 @@ def test_check_without_a_file_exits_2(home: Path) -> None:
     assert WalrusctlRunner(home).run("config", "check").exit_code == 2
 
 
-def test_check_says_what_the_daemon_would_say_of_the_home_itself(home: Path) -> None:
+def test_check_reports_problems_of_the_home_like_the_daemon(home: Path) -> None:
     home.chmod(0o770)
     result = WalrusctlRunner(home).run("config", "check")
     assert (result.exit_code, result.stdout) == (2, "")
-    said = f"walrusctl: {home}: group or others may write the home (mode 0770); chmod 700 {home}\n"
-    assert result.stderr == said
+    message = f"walrusctl: {home}: group or others may write the home (mode 0770); chmod 700 {home}\n"
+    assert result.stderr == message
     (problem,) = json.loads(WalrusctlRunner(home).run("config", "check", "--json").stdout)["problems"]
     assert (problem["file"], problem["hint"]) == (str(home), f"chmod 700 {home}")
 
@@ -76,7 +76,7 @@ def test_show_prints_the_active_config_with_stars_for_secrets(home: Path) -> Non
         assert shown["agents"]["walrus"]["max_iterations"] == 16
 
 
-def test_path_prints_where_the_file_is_or_would_be(home: Path) -> None:
+def test_path_prints_the_path_even_if_the_file_does_not_exist(home: Path) -> None:
     assert WalrusctlRunner(home).run("config", "path").output == f"{home}/walrus.toml\n"
     elsewhere = WalrusctlRunner(home).run("config", "path", "--home", "/nowhere/at/all")
     assert elsewhere.output == "/nowhere/at/all/walrus.toml\n"

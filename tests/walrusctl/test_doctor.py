@@ -1,4 +1,4 @@
-"""walrusctl doctor on the home, its files and its configuration, and how it says what it has found."""
+"""Tests of walrusctl doctor: the home, its files, the configuration, and the printed findings."""
 
 import json
 import os
@@ -23,21 +23,21 @@ MACHINE_CHECKS = {"disk", "clock", "limits", "programs", "runtime folder"}
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """One that may be left in any state, of somebody who has installed no service."""
+    """A home without an installed service; a test may leave it in any state."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     home = Home(tmp_path / "home")
     yield home
     home.path.chmod(0o700)
 
 
-def test_a_healthy_home_has_nothing_broken_with_a_daemon_or_without(home: Home) -> None:
+def test_a_healthy_home_has_no_errors_with_or_without_a_daemon(home: Home) -> None:
     with home.walrusd() as daemon:
         running = doctor_findings(home.path)
-        beside = sorted(os.listdir(home.path))
+        files = sorted(os.listdir(home.path))
         assert running["daemon"][0][1].startswith(
             f"walrusd {version('walrusd')} answers at {home.socket}, pid {daemon.pid}"
         )
-        assert beside == sorted(os.listdir(home.path))
+        assert files == sorted(os.listdir(home.path))
     stopped, after = doctor_findings(home.path), sorted(os.listdir(home.path))
     for found in (running, stopped):
         assert {
@@ -49,16 +49,16 @@ def test_a_healthy_home_has_nothing_broken_with_a_daemon_or_without(home: Home) 
             "database",
             "sandbox",
         } | MACHINE_CHECKS <= set(found)
-        assert not [finding for findings in found.values() for finding in findings if finding[0] == "broken"]
-        assert "sound" in found["database"][0][1]
+        assert not [finding for findings in found.values() for finding in findings if finding[0] == "error"]
+        assert "intact" in found["database"][0][1]
     assert [finding[:2] for finding in stopped["daemon"]] == [("warning", "walrusd is not running")]
-    assert not [name for name in after if name.startswith("walrus.db-")], "looking leaves nothing behind"
+    assert not [name for name in after if name.startswith("walrus.db-")], "the checks leave no files behind"
 
 
-def test_without_a_home_only_that_and_the_machine_are_looked_at(tmp_path: Path) -> None:
+def test_without_a_home_only_the_home_and_the_machine_are_checked(tmp_path: Path) -> None:
     found = doctor_findings(tmp_path / "nowhere")
     assert found["home"] == [
-        ("broken", f"{tmp_path}/nowhere: there is no such folder", "`make run` or `walrusd --init` makes it")
+        ("error", f"{tmp_path}/nowhere: there is no such folder", "create it with `make run` or `walrusd --init`")
     ]
     assert found.keys() - MACHINE_CHECKS - {"service"} == {"home"}
 
@@ -67,21 +67,21 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     [(status, message, _)] = doctor_findings(tmp_path / "link")["home"]
     assert (status, message) == (
-        "broken",
+        "error",
         f"{tmp_path}/link: there is no such folder: it is a link to {tmp_path}/nowhere",
     )
 
 
-def test_a_link_to_a_home_is_reported_with_where_it_leads(home: Home, tmp_path: Path) -> None:
+def test_a_link_to_a_home_is_reported_with_its_target(home: Home, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(home.path)
     [(status, message, _)] = doctor_findings(tmp_path / "link")["home"]
-    assert (status, message.partition(", mode")[0]) == ("fine", f"{tmp_path}/link, which is {home.path}")
+    assert (status, message.partition(", mode")[0]) == ("ok", f"{tmp_path}/link (a link to {home.path})")
 
 
-def test_a_home_that_others_may_write_or_swap_is_reported(home: Home) -> None:
+def test_a_home_that_others_may_write_or_replace_is_reported(home: Home) -> None:
     home.path.chmod(0o770)
     assert finding_of(home, "home") == (
-        "broken",
+        "error",
         f"{home.path}: group or others may write the home (mode 0770)",
         f"chmod 700 {home.path}",
     )
@@ -89,7 +89,7 @@ def test_a_home_that_others_may_write_or_swap_is_reported(home: Home) -> None:
     home.path.parent.chmod(0o777)
     status, message, hint = finding_of(home, "home")
     assert (status, hint) == ("warning", f"chmod go-w {home.path.parent}, or move the home")
-    assert "put another home in its place" in message
+    assert "replace the home" in message
 
 
 def test_secrets_that_others_may_read_are_reported(home: Home) -> None:
@@ -103,16 +103,16 @@ def test_secrets_that_others_may_read_are_reported(home: Home) -> None:
         file.chmod(0o640)
     found = doctor_findings(home.path)
     assert sorted(found["files"]) == sorted(
-        ("warning", f"others may read {file} (mode 0640)", f"chmod go-rwx {file}")
+        ("warning", f"other users may read {file} (mode 0640)", f"chmod go-rwx {file}")
         for file in (key, database, home.toml)
     )
     assert "configuration" in found
 
 
-def test_a_file_that_others_may_write_is_broken(home: Home) -> None:
+def test_a_file_that_others_may_write_is_an_error(home: Home) -> None:
     prompt = home.write("agents/walrus.md", "Be good.")
     prompt.chmod(0o666)
-    assert finding_of(home, "files") == ("broken", f"others may write {prompt} (mode 0666)", f"chmod go-w {prompt}")
+    assert finding_of(home, "files") == ("error", f"other users may write {prompt} (mode 0666)", f"chmod go-w {prompt}")
 
 
 @ROOT_ONLY
@@ -122,8 +122,8 @@ def test_root_gets_a_finding_with_the_owner_and_what_the_owner_cannot_write(home
     lock = home.write("walrusd.lock", "")
     found = doctor_findings(home.path)
     [(status, message, _)] = found["home"]
-    assert (status, message) == ("fine", f"{home.path}, mode 0700, of nobody; you are root")
-    assert found["files"] == [("broken", f"{lock} belongs to root, and walrusd runs as nobody", f"chown nobody {lock}")]
+    assert (status, message) == ("ok", f"{home.path}, mode 0700, owner nobody; you are root")
+    assert found["files"] == [("error", f"{lock} belongs to root, but walrusd runs as nobody", f"chown nobody {lock}")]
 
 
 AS_NOBODY = """
@@ -131,7 +131,7 @@ import os
 import walrus_config.load, walrusctl.commands.doctor, walrusctl.doctor.runner
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
-"""All that is needed is imported before: it may not be theirs to read."""
+"""Imports all modules first, since the other user may not be able to read them."""
 
 
 @ROOT_ONLY
@@ -153,15 +153,15 @@ def test_a_user_of_another_owners_home_gets_a_finding() -> None:
 def test_keys_for_the_service_that_others_may_read_are_reported(home: Home) -> None:
     keys = home.write("environment", "DEEPSEEK_API_KEY=sk-never-shown")
     keys.chmod(0o644)
-    assert finding_of(home, "files") == ("warning", f"others may read {keys} (mode 0644)", f"chmod go-rwx {keys}")
+    assert finding_of(home, "files") == ("warning", f"other users may read {keys} (mode 0644)", f"chmod go-rwx {keys}")
 
 
-def test_a_broken_walrus_toml_is_reported_with_its_lines_and_the_rest_is_looked_at(home: Home) -> None:
+def test_a_broken_walrus_toml_is_reported_with_lines_and_the_other_checks_run(home: Home) -> None:
     home.write("walrus.toml", "[agents.a]\nmodle = 1\n[agents.a.budget]\nusd_per_day = 1\n")
     found = doctor_findings(home.path)
     assert found["configuration"] == [
-        ("broken", f"{home.toml}:2: agents.a.modle: unknown key", "did you mean model?"),
-        ("broken", f"{home.toml}:3: agents.a.budget: not available yet", "take it out until it is"),
+        ("error", f"{home.toml}:2: agents.a.modle: unknown key", "did you mean model?"),
+        ("error", f"{home.toml}:3: agents.a.budget: not available yet", "remove it"),
     ]
     assert {"daemon", "database", *MACHINE_CHECKS} <= set(found)
 
@@ -175,9 +175,9 @@ def test_warnings_of_the_configuration_are_reported(home: Home) -> None:
 def test_a_missing_walrus_toml_is_reported_with_what_to_do(home: Home) -> None:
     home.toml.unlink()
     assert finding_of(home, "configuration") == (
-        "broken",
+        "error",
         f"{home.toml}: there is no such file",
-        "`walrusd --init` writes a commented one; an empty one will do",
+        "create it with `walrusd --init`; an empty file is enough",
     )
 
 
@@ -190,7 +190,7 @@ def test_a_terminal_gets_marks_and_a_pipe_gets_words(home: Home) -> None:
     for unmarked in ({"NO_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}):
         plain = WalrusctlRunner(home.path)
         plain.environ |= unmarked
-        assert f"fine     home            {home.path}, mode 0700" in output_on_terminal(plain, "doctor")
+        assert f"ok       home            {home.path}, mode 0700" in output_on_terminal(plain, "doctor")
     words = WalrusctlRunner(home.path).run("doctor")
     assert (words.exit_code, words.stderr) == (0, "")
     assert "warning  daemon          walrusd is not running\n                         hint: start it" in words.stdout
@@ -198,12 +198,12 @@ def test_a_terminal_gets_marks_and_a_pipe_gets_words(home: Home) -> None:
 
 def test_on_a_terminal_a_wrapped_finding_is_indented(home: Home) -> None:
     home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
-    (_, whole, _) = finding_of(home, "configuration")
+    (_, message, _) = finding_of(home, "configuration")
     terminal = WalrusctlRunner(home.path)
     terminal.environ["NO_COLOR"] = "1"
     shown = output_on_terminal(terminal, "doctor", columns=60)
-    assert f"warning  configuration   {wrap_text(whole, 60, 25)}\n" in shown
-    assert whole not in shown
+    assert f"warning  configuration   {wrap_text(message, 60, 25)}\n" in shown
+    assert message not in shown
 
 
 def test_help_imports_nothing_slow(home: Home) -> None:
@@ -211,6 +211,6 @@ def test_help_imports_nothing_slow(home: Home) -> None:
     _, stderr = child.communicate(timeout=30)
     assert child.returncode == 0
     assert {name.partition(".")[0] for name in stderr.decode().split()} & SLOW_MODULES == set()
-    before = "import walrusctl.doctor.runner, sys; print(*sys.modules)"
-    loaded = subprocess.check_output([sys.executable, "-c", before], env=home.environ(), text=True)
+    statements = "import walrusctl.doctor.runner, sys; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", statements], env=home.environ(), text=True)
     assert {name.partition(".")[0] for name in loaded.split()} & SLOW_MODULES == set()

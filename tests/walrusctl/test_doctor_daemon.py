@@ -1,4 +1,4 @@
-"""walrusctl doctor on the daemon: does it answer, is it the right one, and who is in its place where it does not?"""
+"""Tests of walrusctl doctor: the check of walrusd, its socket and its lock."""
 
 import fcntl
 import json
@@ -39,19 +39,19 @@ def status(home: Home, *warnings: str) -> Handler:
 
 
 def healthy_script(home: Home, **handlers: Handler) -> Mapping[str, Handler]:
-    """A walrusd that is well, but for what is said otherwise: daemon_hello=… and so on."""
-    well: dict[str, Handler] = {
+    """Returns the script of a healthy walrusd; keyword arguments such as daemon_hello=… replace handlers."""
+    script: dict[str, Handler] = {
         "daemon.ping": returns(Pong()),
         "daemon.hello": returns(Hello(protocol=1, version=version("walrusd"), pid=4, home=str(home.path), uptime_s=5)),
         "daemon.status": status(home),
         "config.check": returns(ConfigCheckResult(ok=True, path=str(home.toml))),
     }
-    return well | {name.replace("_", "."): handler for name, handler in handlers.items()}
+    return script | {name.replace("_", "."): handler for name, handler in handlers.items()}
 
 
 @contextmanager
 def held_lock(home: Home, content: str) -> Iterator[None]:
-    """The lock of the home, as a walrusd holds it."""
+    """Holds the lock of the home like a walrusd."""
     with open(home.write("walrusd.lock", content)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -63,7 +63,7 @@ def test_a_walrusd_of_another_version_is_reported(home: Home) -> None:
         assert finding_of(home, "daemon") == (
             "warning",
             f"walrusd (pid 4) is version 0.0.1, this walrusctl is {version('walrusd')}",
-            "restart walrusd, or call the walrusctl beside it",
+            "restart walrusd, or use the walrusctl of its installation",
         )
 
 
@@ -72,12 +72,12 @@ def test_a_walrusd_of_another_home_is_reported(home: Home) -> None:
     with FakeDaemon(home.socket, healthy_script(home, daemon_hello=other)):
         status, message, _ = finding_of(home, "daemon")
         assert (status, message) == (
-            "broken",
-            f"the walrusd at {home.socket} (pid 4) is that of another home, /another",
+            "error",
+            f"the walrusd at {home.socket} (pid 4) runs on another home, /another",
         )
 
 
-def test_what_the_daemon_warns_of_is_reported_once(home: Home) -> None:
+def test_a_warning_of_the_daemon_is_reported_once(home: Home) -> None:
     home.write("walrus.toml", f"{ECHO}\n[agents.walrus]\nmembers = ['other']\n")
     [(_, known, _)] = doctor_findings(home.path)["configuration"]
     worse = "The log cannot be written."
@@ -92,30 +92,30 @@ def test_the_environment_of_the_daemon_is_checked_and_not_that_of_the_doctor(hom
     with FakeDaemon(home.socket, healthy_script(home)):
         status, message, _ = finding_of(home, "configuration")
         assert status == "warning"
-        assert message.startswith("walrusd can read it, but not from here: ")
+        assert message.startswith("walrusd can load it, but this shell cannot: ")
         assert "NO_SUCH_KEY" in message
     home.write("walrus.toml", ECHO)
-    refusing = returns(
+    failing = returns(
         ConfigCheckResult(ok=False, path="", message="walrus.toml:3: the environment variable X is not set")
     )
-    with FakeDaemon(home.socket, healthy_script(home, config_check=refusing)):
+    with FakeDaemon(home.socket, healthy_script(home, config_check=failing)):
         status, message, _ = finding_of(home, "configuration")
         assert (status, message) == (
-            "broken",
-            "walrusd could not start again: walrus.toml:3: the environment variable X is not set",
+            "error",
+            "walrusd could not restart: walrus.toml:3: the environment variable X is not set",
         )
 
 
-def test_a_doctor_run_by_a_tool_gets_less_and_reports_no_fault(home: Home) -> None:
-    no = fails("from_tool", "this process was started by walrusd's own tools")
-    with FakeDaemon(home.socket, healthy_script(home, daemon_status=no, config_check=no)):
-        assert finding_of(home, "daemon")[0] == "fine"
+def test_doctor_run_by_a_tool_gets_less_information_and_reports_no_error(home: Home) -> None:
+    refused = fails("from_tool", "this process was started by walrusd's own tools")
+    with FakeDaemon(home.socket, healthy_script(home, daemon_status=refused, config_check=refused)):
+        assert finding_of(home, "daemon")[0] == "ok"
 
 
 def test_a_walrusd_that_holds_the_home_and_does_not_answer_is_named(home: Home) -> None:
     with held_lock(home, f"42\n{home.socket}\n"):
         status, message, hint = finding_of(home, "daemon")
-    assert (status, message) == ("broken", f"walrusd (pid 42) has the home, and does not answer at {home.socket}")
+    assert (status, message) == ("error", f"walrusd (pid 42) runs on the home, but does not answer at {home.socket}")
     assert "kill 42" in hint
 
 
@@ -124,58 +124,60 @@ def test_a_walrusd_that_hangs_is_reported_within_seconds(home: Home) -> None:
         held_lock(home, f"42\n{home.socket}\n"),
         FakeDaemon(home.socket, healthy_script(home, daemon_hello=FakeCall.wait_for_cancel)),
     ):
-        assert finding_of(home, "daemon")[1] == f"walrusd (pid 42) has the home, and does not answer at {home.socket}"
+        assert (
+            finding_of(home, "daemon")[1] == f"walrusd (pid 42) runs on the home, but does not answer at {home.socket}"
+        )
 
 
 def test_a_walrusd_that_should_listen_elsewhere_and_does_not_answer_is_named(home: Home) -> None:
     with held_lock(home, "42\n/elsewhere.sock\n"):
         assert finding_of(home, "daemon") == (
-            "broken",
+            "error",
             f"walrusd (pid 42) listens on /elsewhere.sock, not on {home.socket}",
-            "--socket /elsewhere.sock, or WALRUS_SOCKET, finds it",
+            "reach it with --socket /elsewhere.sock or WALRUS_SOCKET",
         )
 
 
-def test_a_walrusd_at_an_earlier_configured_socket_is_fine_and_reported(home: Home) -> None:
+def test_a_walrusd_at_an_earlier_configured_socket_is_ok_and_reported(home: Home) -> None:
     home.write("walrus.toml", ECHO.replace("[daemon]", f"[daemon]\nsocket = '{home.path}/new.sock'"))
     with held_lock(home, f"4\n{home.socket}\n"), FakeDaemon(home.socket, healthy_script(home)):
-        [well, moving] = doctor_findings(home.path)["daemon"]
-        assert well[:2] == ("fine", f"walrusd {version('walrusd')} answers at {home.socket}, pid 4, up 5 s")
+        [answers, moving] = doctor_findings(home.path)["daemon"]
+        assert answers[:2] == ("ok", f"walrusd {version('walrusd')} answers at {home.socket}, pid 4, up 5 s")
         assert (moving[0], f"moves to {home.path}/new.sock when it is restarted" in moving[1]) == ("warning", True)
-        [named] = doctor_findings(home.path, "--socket", f"{home.path}/new.sock")["daemon"]
-        assert (named[0], "finds it" in named[2]) == ("broken", True)
+        [explicit] = doctor_findings(home.path, "--socket", f"{home.path}/new.sock")["daemon"]
+        assert (explicit[0], "reach it with --socket" in explicit[2]) == ("error", True)
 
 
-def test_a_socket_that_was_left_behind_is_reported_and_left_there(home: Home) -> None:
+def test_a_left_over_socket_is_reported_and_not_removed(home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(home.socket))
     status, message, _ = finding_of(home, "daemon")
-    assert (status, "left behind by one that was killed" in message) == ("warning", True)
+    assert (status, "left over from a killed walrusd" in message) == ("warning", True)
     assert home.socket.exists()
 
 
 def test_a_file_in_place_of_the_socket_is_reported(home: Home) -> None:
-    home.socket.write_text("somebody's")
-    assert finding_of(home, "daemon")[1] == f"{home.socket} is there and is no socket"
+    home.socket.write_text("a file")
+    assert finding_of(home, "daemon")[1] == f"{home.socket} exists but is not a socket"
     status, message, hint = finding_of(home, "daemon", "--socket", "/tmp/" + "x" * 120)
-    assert (status, "too long" in message, "--socket" in hint) == ("broken", True, True)
+    assert (status, "too long" in message, "--socket" in hint) == ("error", True, True)
 
 
 def test_another_program_at_the_socket_is_reported(home: Home) -> None:
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.bind(str(home.socket))
-        stranger.listen()
-        stranger.settimeout(10)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(home.socket))
+        other.listen()
+        other.settimeout(10)
         child = WalrusctlRunner(home.path).start_process("doctor", "--json")
-        with stranger.accept()[0] as line:
-            line.sendall(b"220 mail.example.org\r\n")
+        with other.accept()[0] as connection:
+            connection.sendall(b"220 mail.example.org\r\n")
             stdout, _ = child.communicate(timeout=30)
     [daemon] = [check for check in json.loads(stdout)["checks"] if check["name"] == "daemon"]
-    assert daemon["status"] == "broken"
-    assert daemon["message"] == f"what answers at {home.socket} does not speak as walrusd does"
+    assert daemon["status"] == "error"
+    assert daemon["message"] == f"the server at {home.socket} does not speak the protocol of walrusd"
 
 
-def test_a_database_that_is_gone_under_a_running_walrusd_is_reported(home: Home) -> None:
+def test_a_database_that_was_deleted_under_a_running_walrusd_is_reported(home: Home) -> None:
     with FakeDaemon(home.socket, healthy_script(home)):
         status, message, _ = finding_of(home, "database")
-    assert (status, message) == ("broken", f"{home.path}/walrus.db is gone, and walrusd runs on it")
+    assert (status, message) == ("error", f"{home.path}/walrus.db was deleted while walrusd uses it")

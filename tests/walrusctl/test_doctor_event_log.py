@@ -1,4 +1,4 @@
-"""walrusctl doctor on the log itself: what is missing, unpaired or nobody's is named, and nothing else is."""
+"""Tests of walrusctl doctor: the event log check reports missing, unpaired and orphaned rows, and nothing else."""
 
 import shutil
 import sqlite3
@@ -13,7 +13,7 @@ from tests.fakes.home import ROOT, Home
 from tests.walrusctl.doctor_findings import doctor_findings
 from walrus_protocol.client import Client
 from walrusctl.database_reader import open_read_only
-from walrusctl.doctor.event_log import examine_log as examined_log
+from walrusctl.doctor.event_log import examine_log
 from walrusctl.doctor.event_pairing import find_unpaired
 
 TOUR = ROOT / "docs" / "tour"
@@ -22,10 +22,12 @@ LONG = "very long " * 1000
 
 @pytest.fixture(scope="module")
 def populated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which there was talk. Session 1 had three turns, one of them with a call, and was forked as 3 before
-    its third; 2 was closed, and has an output of its own; 4 was told something long.
+    """A home with four sessions.
+
+    Session 1 has three turns, one of them with a call; session 3 is its fork before the third turn. Session 2 has a
+    stored output, and session 4 a long message.
     """
-    home = Home(tmp_path_factory.mktemp("lived") / "home")
+    home = Home(tmp_path_factory.mktemp("populated") / "home")
     shutil.copytree(TOUR, home.path, dirs_exist_ok=True)
     home.write("walrus.toml", (TOUR / "walrus.toml").read_text() + "[daemon]\nshutdown_grace_s = 0.1\n")
     with home.walrusd():
@@ -64,28 +66,28 @@ def findings_after(home: Path, *statements: str) -> list[tuple[str, str]]:
     return log_findings(home)
 
 
-HEALTHY = [("fine", "4 sessions; nothing is missing, unpaired or nobody's")]
+HEALTHY = [("ok", "4 sessions; nothing is missing, unpaired or orphaned")]
 
 
-def test_a_log_that_walrusd_wrote_is_well(home: Path) -> None:
+def test_a_log_that_walrusd_wrote_has_no_problems(home: Path) -> None:
     assert log_findings(home) == HEALTHY
 
 
-def test_deleted_data_that_awaits_the_sweep_is_fine_and_reported(home: Path) -> None:
-    left = "DELETE FROM {} WHERE session = 2".format
+def test_deleted_data_that_waits_for_removal_is_ok_and_reported(home: Path) -> None:
+    delete = "DELETE FROM {} WHERE session = 2".format
     assert findings_after(
         home,
         "DELETE FROM session WHERE id = 2",
         "UPDATE counter SET value = 3 WHERE name = 'session_open'",
-        *map(left, ("turn", "inbox", "draft", "sent", "created_with", "output_of")),
+        *map(delete, ("turn", "inbox", "draft", "sent", "created_with", "output_of")),
         "INSERT INTO remains VALUES (2)",
     ) == [
-        ("fine", "3 sessions; 1 more, and 1 output, wait to be thrown away; nothing is missing, unpaired or nobody's")
+        ("ok", "3 sessions; 1 deleted session and 1 output wait for removal; nothing is missing, unpaired or orphaned")
     ]
 
 
 def first_offset_sql(kind: str) -> str:
-    """The offset of session 1's first event of a kind, as SQL."""
+    """Returns SQL for the offset of session 1's first event of a kind."""
     start = f'{{"type":"{kind}"'
     return f"""(SELECT "offset" FROM event
         WHERE session = 1 AND substr(body, 1, {len(start)}) = CAST('{start}' AS BLOB) ORDER BY seq LIMIT 1)"""
@@ -93,31 +95,31 @@ def first_offset_sql(kind: str) -> str:
 
 TOOL_RESULT, DONE = first_offset_sql("tool_result"), first_offset_sql("done")
 DAMAGES = {
-    "an event is gone": (
+    "an event is missing": (
         ["DELETE FROM event WHERE session = 1 AND seq = 3"],
         [
-            ("broken", "session 1 has 14 events, from seq 1 to 15: some are gone"),
-            ("broken", "session 3 goes on from session 1 at seq 12, and 1 events before that are gone"),
-            ("warning", "1 entries in the index of what was said are of no event"),
+            ("error", "session 1 has 14 events, from seq 1 to 15: some are missing"),
+            ("error", "session 3 is a fork of session 1 at seq 12, but 1 events before that are missing"),
+            ("warning", "1 entries of the search index belong to no event"),
         ],
     ),
-    "the first event is gone": (
+    "the first event is missing": (
         ["DELETE FROM event WHERE session = 3 AND seq = 1"],
-        [("broken", "session 3 ends with seq 0, and its outline says 1")],
+        [("error", "session 3 ends with seq 0, but its state records 1")],
     ),
-    "the last event is gone": (
+    "the last event is missing": (
         ["DELETE FROM event WHERE session = 3"],
-        [("broken", "session 3 ends with seq 0, and its outline says 1")],
+        [("error", "session 3 ends with seq 0, but its state records 1")],
     ),
-    "an outline says another state": (
+    "the session state is another one": (
         ["UPDATE session SET state = 'processing', in_turn = 1 WHERE id = 3"],
-        [("broken", "session 3 is listed as processing, in a turn, and its outline says idle")],
+        [("error", "session 3 is listed as processing, in a turn, but its state records idle")],
     ),
     "a turn is not listed": (
         ["DELETE FROM turn WHERE session = 1 AND turn = 3"],
         [
-            ("broken", "session 1 has had 3 turns, and 2 are listed"),
-            ("broken", "session 1: turn 3 ends at seq 15, and is said to be open or not to be at all"),
+            ("error", "session 1 has had 3 turns, but 2 are listed"),
+            ("error", "session 1: turn 3 ends at seq 15, but is recorded as open or not at all"),
         ],
     ),
     "the counters are behind": (
@@ -126,17 +128,17 @@ DAMAGES = {
             "UPDATE counter SET value = 9 WHERE name = 'session_open'",
         ],
         [
-            ("broken", "the log has given out 3 offsets, and its last event has 25"),
-            ("broken", "3 sessions are open, and 9 are counted"),
+            ("error", "the log has assigned offsets up to 3, but its last event has 25"),
+            ("error", "3 sessions are open, but 9 are counted"),
         ],
     ),
-    "a long text is gone": (
+    "a long text is missing": (
         ["DELETE FROM text"],
-        [("broken", "session 4 has 1 events whose long text is gone, the first at seq 2")],
+        [("error", "session 4 has 1 events whose long text is missing, the first at seq 2")],
     ),
-    "an output is gone": (
+    "an output is missing": (
         ["DELETE FROM output"],
-        [("broken", "session 2 has the output r1, which is gone")],
+        [("error", "session 2 has the output r1, which is missing")],
     ),
     "rows of no session": (
         [
@@ -151,25 +153,25 @@ DAMAGES = {
         ],
         [
             *(
-                ("warning", f"1 rows of {table} are of session 9, which there is not")
+                ("warning", f"1 rows of {table} are of session 9, which does not exist")
                 for table in ("inbox", "draft", "created_with", "turn", "sent", "output_of", "event")
             ),
-            ("warning", "session 9, which there is not, is said to go on from session 1"),
+            ("warning", "session 9, which does not exist, is recorded as a fork of session 1"),
         ],
     ),
-    "what was long or said is of no event": (
+    "a long text and an index entry belong to no event": (
         [
             "INSERT INTO text VALUES (CAST('d' AS BLOB), CAST('long' AS BLOB))",
             "INSERT INTO said_docsize (id, sz) VALUES (99, CAST('' AS BLOB))",
         ],
         [
-            ("warning", "1 long texts are of no event"),
-            ("warning", "1 entries in the index of what was said are of no event"),
+            ("warning", "1 long texts belong to no event"),
+            ("warning", "1 entries of the search index belong to no event"),
         ],
     ),
     "a call has no result": (
         [f'UPDATE event SET body = CAST(\'{{"type":"turn_resumed"}}\' AS BLOB) WHERE "offset" = {TOOL_RESULT}'],
-        [("broken", "session 1: the call call_3_0 has no result before seq 11")],
+        [("error", "session 1: the call call_3_0 has no result before seq 11")],
     ),
     "a result is of another call": (
         [
@@ -177,88 +179,91 @@ DAMAGES = {
             WHERE "offset" = {TOOL_RESULT}"""
         ],
         [
-            ("broken", "session 1: the result at seq 9 is of call call_9_9, which was answered or never asked for"),
-            ("broken", "session 1: the call call_3_0 has no result before seq 11"),
+            (
+                "error",
+                "session 1: the result at seq 9 is for call call_9_9, which already had one or was never requested",
+            ),
+            ("error", "session 1: the call call_3_0 has no result before seq 11"),
         ],
     ),
     "a turn ends twice": (
         [f'UPDATE event SET body = CAST(replace(body, \'"turn":1\', \'"turn":2\') AS BLOB) WHERE "offset" = {DONE}'],
         [
-            ("broken", "session 1: turn 2 ends twice, at seq 4 and seq 12"),
-            ("broken", "session 1: turn 1 is said to end at seq 4, and does not"),
-            ("broken", "session 1: turn 2 is said to end at seq 12, and does not"),
+            ("error", "session 1: turn 2 ends twice, at seq 4 and seq 12"),
+            ("error", "session 1: turn 1 is recorded as ending at seq 4, but does not"),
+            ("error", "session 1: turn 2 is recorded as ending at seq 12, but does not"),
         ],
     ),
-    "an event is no JSON": (
+    "an event is not JSON": (
         [f'UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) WHERE "offset" = {DONE}'],
-        [("broken", "session 1: the event at seq 4 is no JSON")],
+        [("error", "session 1: the event at seq 4 is not JSON")],
     ),
-    "an event lacks what belongs to it": (
+    "an event lacks required fields": (
         [f'UPDATE event SET body = CAST(\'{{"type":"done","ts":1}}\' AS BLOB) WHERE "offset" = {DONE}'],
-        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+        [("error", "session 1: the event at seq 4 is not one that walrusd writes")],
     ),
-    "an event has something else where its calls should be": (
+    "the calls of an event have the wrong type": (
         [f'UPDATE event SET body = CAST(\'{{"type":"assistant_message","calls":5}}\' AS BLOB) WHERE "offset" = {DONE}'],
-        [("broken", "session 1: the event at seq 4 is not one that walrusd writes")],
+        [("error", "session 1: the event at seq 4 is not one that walrusd writes")],
     ),
-    "a message is no JSON": (
+    "a message is not JSON": (
         ["UPDATE event SET body = x'ff00' WHERE session = 1 AND seq = 2"],
-        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+        [("error", "session 1: the event at seq 2 is not one that walrusd writes")],
     ),
-    "a call that was begun is no JSON": (
+    "a started call is not JSON": (
         [
             (
                 "UPDATE event SET body = CAST(substr(body, 1, 40) AS BLOB) "
                 f'WHERE "offset" = {first_offset_sql("tool_started")}'
             )
         ],
-        [("broken", "session 1: the event at seq 8 is not one that walrusd writes")],
+        [("error", "session 1: the event at seq 8 is not one that walrusd writes")],
     ),
-    "a message is JSON, and no event": (
+    "a message is JSON but not an event": (
         ["UPDATE event SET body = CAST('{\"a\":1}' AS BLOB) WHERE session = 1 AND seq = 2"],
-        [("broken", "session 1: the event at seq 2 is not one that walrusd writes")],
+        [("error", "session 1: the event at seq 2 is not one that walrusd writes")],
     ),
-    "a long text is another one": (
+    "a long text was changed": (
         ["UPDATE text SET body = CAST('short' AS BLOB)"],
-        [("broken", "session 4: the long text of the event at seq 2 is not the one that walrusd wrote")],
+        [("error", "session 4: the long text of the event at seq 2 was changed after walrusd wrote it")],
     ),
-    "an outline is no JSON": (
+    "a session state is not JSON": (
         ["UPDATE session SET outline = CAST('{' AS BLOB) WHERE id = 1"],
-        [("broken", "it cannot be looked into: malformed JSON")],
+        [("error", "it cannot be read: malformed JSON")],
     ),
 }
 
 
-@pytest.mark.parametrize(("how", "told"), DAMAGES.values(), ids=DAMAGES)
-def test_what_is_broken_is_named(home: Path, how: list[str], told: list[tuple[str, str]]) -> None:
-    assert findings_after(home, *how) == told
+@pytest.mark.parametrize(("statements", "expected"), DAMAGES.values(), ids=DAMAGES)
+def test_each_damage_is_reported(home: Path, statements: list[str], expected: list[tuple[str, str]]) -> None:
+    assert findings_after(home, *statements) == expected
 
 
-def test_a_log_of_an_older_walrusd_is_left_to_its_next_start(home: Path) -> None:
+def test_a_log_of_an_older_walrusd_is_left_to_the_upgrade_at_the_next_start(home: Path) -> None:
     assert findings_after(home, "PRAGMA user_version = 3") == [
-        ("fine", "it is of schema 3: the next start of walrusd keeps a copy and brings it up to date")
+        ("ok", "it has schema 3: the next start of walrusd makes a backup and upgrades it")
     ]
 
 
 def test_at_its_deadline_the_check_reports_how_far_it_came(home: Path) -> None:
     with closing(open_read_only(str(home / "walrus.db"))) as db:
-        [check] = examined_log(db, 0.0)
-    assert check[:3] == ("log", "fine", "1 of 4 sessions, the newest, were looked into in 0 s")
+        [check] = examine_log(db, 0.0)
+    assert check[:3] == ("log", "ok", "the newest 1 of 4 sessions were checked in 0 s")
 
 
-def test_while_turns_run_nothing_is_broken(home: Path) -> None:
+def test_while_turns_run_there_are_no_errors(home: Path) -> None:
     running = Home(home, (home / "walrus.toml").read_text())
     with running.walrusd() as walrusd:
-        story = running.command_line("send", "1", "A story")
+        command = running.command_line("send", "1", "A story")
         with (
-            subprocess.Popen(story, env=running.environ(), cwd=ROOT, stderr=subprocess.DEVNULL) as send,
+            subprocess.Popen(command, env=running.environ(), cwd=ROOT, stderr=subprocess.DEVNULL) as send,
             ThreadPoolExecutor() as pool,
         ):
             assert running.walrusctl("session", "wait", "1", "--state", "processing").returncode == 0
-            talk = pool.submit(run_turns, walrusd.socket)
-            while not talk.done():
-                assert {status for status, _ in log_findings(home)} == {"fine"}
-            talk.result()
+            turns = pool.submit(run_turns, walrusd.socket)
+            while not turns.done():
+                assert {status for status, _ in log_findings(home)} == {"ok"}
+            turns.result()
             send.terminate()
 
 
@@ -269,9 +274,9 @@ def run_turns(socket: Path) -> None:
 
 
 def test_an_open_turn_may_have_open_calls() -> None:
-    asked = b'{"type":"assistant_message","calls":[{"id":"a"},{"id":"b"}]}'
+    requested = b'{"type":"assistant_message","calls":[{"id":"a"},{"id":"b"}]}'
     answered = b'{"type":"tool_result","call_id":"a"}'
-    assert list(find_unpaired([(2, asked), (3, answered)], [], in_turn=True)) == []
-    assert list(find_unpaired([(2, asked), (3, answered)], [], in_turn=False)) == [
+    assert list(find_unpaired([(2, requested), (3, answered)], [], in_turn=True)) == []
+    assert list(find_unpaired([(2, requested), (3, answered)], [], in_turn=False)) == [
         "the call b has no result at its end"
     ]

@@ -1,4 +1,4 @@
-"""walrusctl doctor on the database and the machine: damage, versions, room, the clock, limits, programs."""
+"""Tests of walrusctl doctor: the database, disk space, the clock, limits and programs."""
 
 import json
 import resource
@@ -15,7 +15,7 @@ from tests.fakes.home import ECHO, Home
 from tests.walrusctl.doctor_findings import doctor_findings, finding_of
 from walrusctl.database_reader import APPLICATION_ID, known_schema
 from walrusd.store.migrations import MIGRATIONS
-from walrusd.store.migrations.m001_log import APPLICATION_ID as OURS
+from walrusd.store.migrations.m001_log import APPLICATION_ID as WALRUSD_APPLICATION_ID
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def used_home(home: Home) -> Home:
-    """A home whose database has been written by a real walrusd, which has ended."""
+    """A home whose database was written by a real walrusd, which has exited."""
     with home.walrusd():
         assert home.walrusctl("run", "walrus", "hi").returncode == 0
     return home
@@ -38,21 +38,21 @@ def test_a_damaged_database_is_reported(used_home: Home) -> None:
         data[page : page + 8] = b"\xff" * 8
     database.write_bytes(data)
     status, message, hint = finding_of(used_home, "database")
-    assert (status, message.startswith(f"{database} is damaged")) == ("broken", True)
+    assert (status, message.startswith(f"{database} is damaged")) == ("error", True)
     assert ".recover" in hint
 
 
-def test_a_file_that_is_no_database_or_another_programs_is_reported(home: Home) -> None:
+def test_a_file_that_is_not_a_database_or_is_of_another_program_is_reported(home: Home) -> None:
     database = home.write("walrus.db", "this is not SQLite " * 100)
-    assert finding_of(home, "database")[:2] == ("broken", f"{database} is no database")
+    assert finding_of(home, "database")[:2] == ("error", f"{database} is not a database")
     database.unlink()
     with closing(sqlite3.connect(database)) as db:
         db.execute("CREATE TABLE theirs (x)")
         db.execute("PRAGMA application_id = 7")
-    assert finding_of(home, "database")[:2] == ("broken", f"{database} is a database of another program")
+    assert finding_of(home, "database")[:2] == ("error", f"{database} is a database of another program")
 
 
-@pytest.mark.parametrize(("how", "message"), [("emptied", "is empty"), ("removed", "is gone")])
+@pytest.mark.parametrize(("how", "message"), [("emptied", "is empty"), ("removed", "is missing")])
 def test_a_missing_log_is_reported(used_home: Home, how: str, message: str) -> None:
     database = used_home.path / "walrus.db"
     database.unlink()
@@ -60,8 +60,8 @@ def test_a_missing_log_is_reported(used_home: Home, how: str, message: str) -> N
         database.touch(0o600)
     assert finding_of(used_home, "database") == (
         "warning",
-        f"{database} {message}, though this home was in use: the next start makes a new, empty log",
-        "restore it from a backup, if it was not you who took it away",
+        f"{database} {message}, although this home was in use: the next start creates a new, empty log",
+        "if you did not remove it, restore it from a backup",
     )
 
 
@@ -69,7 +69,7 @@ def test_a_database_that_has_lost_its_tables_is_reported(home: Home) -> None:
     database = home.path / "walrus.db"
     with closing(sqlite3.connect(database)) as db:
         db.executescript("PRAGMA application_id = 0x57414C52; PRAGMA user_version = 3")
-    assert finding_of(home, "database")[:2] == ("broken", f"{database} has lost its tables")
+    assert finding_of(home, "database")[:2] == ("error", f"{database} has lost its tables")
 
 
 def test_a_database_of_a_newer_walrusd_is_reported(used_home: Home) -> None:
@@ -77,16 +77,16 @@ def test_a_database_of_a_newer_walrusd_is_reported(used_home: Home) -> None:
     with closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA user_version = 99")
     status, message, _ = finding_of(used_home, "database")
-    assert status == "broken"
-    assert f"its schema is version 99, known here is {len(MIGRATIONS)}" in message
+    assert status == "error"
+    assert f"its schema version is 99, this walrusctl knows {len(MIGRATIONS)}" in message
 
 
 def test_the_known_application_id_and_schema_are_those_of_walrusd() -> None:
-    assert (known_schema(), APPLICATION_ID) == (len(MIGRATIONS), OURS)
+    assert (known_schema(), APPLICATION_ID) == (len(MIGRATIONS), WALRUSD_APPLICATION_ID)
 
 
 def test_a_clock_that_is_behind_the_newest_event_is_reported(used_home: Home) -> None:
-    assert finding_of(used_home, "clock")[0] != "broken"
+    assert finding_of(used_home, "clock")[0] != "error"
     with closing(sqlite3.connect(used_home.path / "walrus.db")) as db, db:
         body = json.dumps({"ts": time.time() + 7200}).encode()
         db.execute("INSERT INTO event (session, seq, body) VALUES (1, 999, ?)", [body])
@@ -120,13 +120,13 @@ def home_on_full_disk(tmp_path: Path) -> Iterator[Home]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_without_room_is_reported(home_on_full_disk: Home) -> None:
+def test_a_full_disk_is_reported(home_on_full_disk: Home) -> None:
     status, message, hint = finding_of(home_on_full_disk, "disk")
-    assert (status, message.partition(" free")[0]) == ("broken", "1.0 MiB of 1.0 MiB")
-    assert "make room" in hint
+    assert (status, message.partition(" free")[0]) == ("error", "1.0 MiB of 1.0 MiB")
+    assert "free disk space" in hint
 
 
-def test_programs_that_tools_need_are_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_that_tools_need_are_reported(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(home.path))
     assert [message for _, message, _ in doctor_findings(home.path)["programs"]] == [
         "bash is not on the PATH",
@@ -139,18 +139,18 @@ def test_bash_without_a_sandbox_is_reported_once(home: Home) -> None:
     found = doctor_findings(home.path)
     assert found["sandbox"][0][:2] == (
         "warning",
-        "bash runs without one: a permitted command can do whatever you can",
+        "bash runs without a sandbox: a permitted command can do whatever you can",
     )
-    assert found["configuration"][0][0] == "fine"
+    assert found["configuration"][0][0] == "ok"
 
 
 @pytest.mark.parametrize(
-    ("folder", "told"),
+    ("folder", "expected"),
     [("", "is not set"), ("/no/such/folder", "No such file or directory"), ("/tmp", "open to others")],
 )
-def test_a_runtime_folder_that_is_not_right_is_reported(
-    home: Home, monkeypatch: pytest.MonkeyPatch, folder: str, told: str
+def test_an_unusable_runtime_folder_is_reported(
+    home: Home, monkeypatch: pytest.MonkeyPatch, folder: str, expected: str
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
     status, message, _ = finding_of(home, "runtime folder")
-    assert (status, told in message) == ("warning", True)
+    assert (status, expected in message) == ("warning", True)

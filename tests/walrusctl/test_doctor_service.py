@@ -1,4 +1,4 @@
-"""walrusctl doctor on the service: installed or not, up to date, enabled, failed, and whether it outlives a login."""
+"""Tests of walrusctl doctor: the service is installed, up to date, enabled, running, and lingers."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.fakes.walrusctl_runner import WalrusctlRunner
 
 
 class AccountWithSystemd(WalrusctlRunner):
-    """Somebody with a home, units of their own and a systemd."""
+    """A user account with a home, a folder of units and a fake systemd."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(Home(folder / "home").path)
@@ -38,20 +38,20 @@ def installed_account(account: AccountWithSystemd) -> AccountWithSystemd:
     return account
 
 
-HEALTHY = [("fine", "installed, enabled, and runs", "")]
+HEALTHY = [("ok", "installed, enabled and running", "")]
 
 
-def test_no_service_is_no_fault(account: AccountWithSystemd) -> None:
+def test_a_missing_service_is_ok(account: AccountWithSystemd) -> None:
     [(status, message, hint)] = account.service_findings()
-    assert (status, message) == ("fine", "not installed")
+    assert (status, message) == ("ok", "not installed")
     assert "walrusctl service install" in hint
 
 
-def test_a_service_that_is_well_is_fine(installed_account: AccountWithSystemd) -> None:
+def test_a_running_service_is_ok(installed_account: AccountWithSystemd) -> None:
     assert installed_account.service_findings() == HEALTHY
 
 
-def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_reported(
+def test_outdated_edited_and_missing_units_are_reported(
     installed_account: AccountWithSystemd,
 ) -> None:
     service = installed_account.units / "walrusd.service"
@@ -59,8 +59,8 @@ def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_reported(
     assert installed_account.service_findings() == [
         (
             "warning",
-            f"{service} is not as this walrusd, home and configuration need it",
-            "`walrusctl service install` writes it anew",
+            f"{service} does not match this walrusd, home and configuration",
+            "`walrusctl service install` rewrites it",
         )
     ]
     service.write_text(service.read_text() + "# mine\n")
@@ -71,19 +71,19 @@ def test_units_that_no_longer_fit_or_were_edited_or_are_missing_are_reported(
     assert installed_account.service_findings()[0][1] == f"{service} is missing"
 
 
-def test_the_service_of_another_home_is_no_fault_and_no_takeover_is_advised(account: AccountWithSystemd) -> None:
+def test_the_service_of_another_home_is_ok_and_no_install_is_suggested(account: AccountWithSystemd) -> None:
     other = Home(account.home.parent / "other").path
     assert account.run("service", "install", "--home", str(other)).exit_code == 0
     [(status, message, hint)] = account.service_findings()
-    assert (status, message) == ("fine", f"not installed: the units are those of another home, {other}")
+    assert (status, message) == ("ok", f"not installed: the service is for another home, {other}")
     assert "install" not in hint
 
 
-def test_a_service_that_has_failed_is_broken(installed_account: AccountWithSystemd) -> None:
+def test_a_failed_service_is_an_error(installed_account: AccountWithSystemd) -> None:
     failed = RUNNING.replace("ActiveState=active", "ActiveState=failed").replace("Result=success", "Result=watchdog")
     installed_account.systemd.set_service(failed)
     [(status, message, hint)] = installed_account.service_findings()
-    assert (status, message) == ("broken", "it has failed (watchdog)")
+    assert (status, message) == ("error", "it has failed (watchdog)")
     assert "walrusctl logs" in hint
 
 
@@ -95,14 +95,14 @@ def test_a_service_that_is_stopped_disabled_or_without_linger_is_reported(
     assert installed_account.service_findings() == [
         (
             "warning",
-            "installed, but it will not start by itself",
+            "installed, but not enabled: it does not start at login",
             "systemctl --user enable walrusd.socket walrusd.service",
         ),
         ("warning", "it does not run", "systemctl --user start walrusd.service"),
         (
             "warning",
-            "it starts when you log in, and ends when you log out",
-            "`loginctl enable-linger` lets it run without you",
+            "it starts when you log in and stops when you log out",
+            "with `loginctl enable-linger` it runs without a login",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""walrusctl events: lines for people, objects for programs, and where to go on from."""
+"""Tests of walrusctl events: lines for people, JSON for programs, and the point to continue from."""
 
 import json
 import signal
@@ -66,7 +66,7 @@ def daemon(tmp_path: Path) -> FakeDaemon:
     return FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": emit_events})
 
 
-def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_each_event_is_one_line_with_its_time_and_session(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("events")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -85,7 +85,9 @@ def test_each_event_is_a_line_with_its_time_and_its_session(daemon: FakeDaemon, 
     ]
 
 
-def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_with_json_each_event_is_one_line_and_the_result_is_the_last(
+    daemon: FakeDaemon, terminal: WalrusctlRunner
+) -> None:
     with daemon:
         lines = terminal.json_lines("events")
     assert [line.get("offset") for line in lines if isinstance(line, dict)] == [None, *range(5, 11), 12, 13, 18, None]
@@ -93,12 +95,12 @@ def test_with_json_every_event_is_a_line_and_the_result_the_last(daemon: FakeDae
 
 
 def test_the_filter_options_are_sent_to_the_daemon(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    chosen = ("--session", 3, "--session", 4, "--agent", "a", "--type", "done", "--type", "tick")
+    filters = ("--session", 3, "--session", 4, "--agent", "a", "--type", "done", "--type", "tick")
     with daemon:
         terminal.run("events")
         terminal.run("events", "--no-follow")
         terminal.run("events", "--json")
-        terminal.run("events", "--json", "--no-deltas", "--since", 7, *chosen)
+        terminal.run("events", "--json", "--no-deltas", "--since", 7, *filters)
     assert daemon.params("event.subscribe") == [
         SubscribeParams(deltas=False),
         SubscribeParams(deltas=False, follow=False, since=0),
@@ -107,13 +109,13 @@ def test_the_filter_options_are_sent_to_the_daemon(daemon: FakeDaemon, terminal:
     ]
 
 
-def test_a_type_that_is_asked_for_has_a_line_in_any_case(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_selected_type_has_a_line_in_any_case(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("events", "--type", "state_changed")
     assert result.stdout.splitlines()[0] == f"{format_time(TS)} [walrusd] (state_changed)"
 
 
-def test_a_type_that_there_is_not_is_refused_with_the_nearest(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_an_unknown_type_is_refused_with_the_nearest_name(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("events", "--type", "dnoe")
     assert result.exit_code == 2
@@ -134,40 +136,40 @@ def test_if_the_daemon_goes_away_the_point_to_continue_from_is_printed(
         result = terminal.run("events", "--json")
     assert result.exit_code == 4
     assert [json.loads(line).get("offset") for line in result.stdout.splitlines()[:-1]] == [None, 5, 6, 7]
-    assert "`walrusctl events --since 7` goes on from here" in result.stderr
+    assert "`walrusctl events --since 7` continues from here" in result.stderr
 
 
 def test_if_the_daemon_stops_the_point_to_continue_from_is_printed(tmp_path: Path, terminal: WalrusctlRunner) -> None:
-    def stops(call: FakeCall) -> Struct:
+    def emit_events_and_stop(call: FakeCall) -> Struct:
         emit_events(call)
         raise Problem("shutting_down", "walrusd is stopping", "Ask again when it is back.")
 
-    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": stops}):
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": emit_events_and_stop}):
         result = terminal.run("events", "--json")
     assert result.exit_code == 4
-    assert "`walrusctl events --since 18` goes on from here" in result.stderr
+    assert "`walrusctl events --since 18` continues from here" in result.stderr
 
 
 def test_after_a_refusal_no_point_to_continue_from_is_printed(tmp_path: Path, terminal: WalrusctlRunner) -> None:
-    def refuses(call: FakeCall) -> Struct:
+    def refuse(call: FakeCall) -> Struct:
         raise Problem("offset_in_future", "the log ends at offset 3, before 9", "Begin earlier.")
 
-    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": refuses}):
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": refuse}):
         result = terminal.run("events", "--since", 9)
-    assert (result.exit_code, "goes on from here" in result.stderr) == (1, False)
+    assert (result.exit_code, "continues from here" in result.stderr) == (1, False)
 
 
 def test_ctrl_c_exits_130_and_prints_the_point_to_continue_from(tmp_path: Path, terminal: WalrusctlRunner) -> None:
-    def follows(call: FakeCall) -> Struct:
+    def emit_events_and_wait(call: FakeCall) -> Struct:
         emit_events(call)
         call.emit(MessageQueued(ts=TS, session=3, position=1))
         return call.wait_for_cancel()
 
-    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": follows}):
+    with FakeDaemon(tmp_path / "walrus.sock", {"event.subscribe": emit_events_and_wait}):
         child = terminal.start_process("events")
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(9)]
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate(timeout=MAX_WAIT_S)
     assert (child.returncode, len(lines)) == (130, 9)
-    assert stderr.decode() == "`walrusctl events --since 18` goes on from here\n"
+    assert stderr.decode() == "`walrusctl events --since 18` continues from here\n"

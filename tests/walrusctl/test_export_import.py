@@ -1,4 +1,4 @@
-"""walrusctl session export and import: what goes to stdout and into files, whole or not at all, and for people too."""
+"""Tests of walrusctl session export and import: stdout, files, Markdown, and invalid documents."""
 
 import json
 import os
@@ -41,20 +41,20 @@ def export_cut_off(call: FakeCall) -> ExportResult:
 
 
 def imported_text(daemon: FakeDaemon) -> str:
-    """All that was sent to be imported."""
+    """Returns all text sent with session.import."""
     sent = [params for params in daemon.params("session.import") if isinstance(params, ImportParams)]
     assert [params.last for params in sent] == [False] * (len(sent) - 1) + [True]
     return "".join(params.data for params in sent)
 
 
 def import_error(path: Path, daemon: FakeDaemon, terminal: WalrusctlRunner) -> str:
-    """What is wrong with it that walrusctl itself can see."""
-    asked = len(daemon.requests)
+    """Returns the error that walrusctl reports for a file without a request."""
+    requests = len(daemon.requests)
     result = terminal.run("session", "import", str(path), "--json")
-    told = json.loads(result.stdout)["error"]
-    assert result.stderr == f"walrusctl: {told['message']}\n  hint: {told['hint']}\n"
-    assert (result.exit_code, told["kind"], len(daemon.requests)) == (2, "invalid_params", asked)
-    return str(told["message"]).removeprefix("this is no exported session: ")
+    error = json.loads(result.stdout)["error"]
+    assert result.stderr == f"walrusctl: {error['message']}\n  hint: {error['hint']}\n"
+    assert (result.exit_code, error["kind"], len(daemon.requests)) == (2, "invalid_params", requests)
+    return str(error["message"]).removeprefix("this is not an exported session: ")
 
 
 def remaining_files(folder: Path) -> set[str]:
@@ -70,35 +70,35 @@ def test_export_writes_the_document_as_it_is(daemon: FakeDaemon, terminal: Walru
     assert daemon.params("session.export") == [ExportParams(session=3)] * 2
 
 
-def test_a_file_is_its_owners_alone_and_takes_the_place_of_what_was_there(
+def test_a_file_is_private_to_its_owner_and_replaces_the_old_file(
     daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     text = encode_document(three_generations())
     daemon.script["session.export"] = export_handler(text)
     path = tmp_path / "walrus.json"
-    path.write_text("what was there")
+    path.write_text("the old file")
     path.chmod(0o644)
     link = tmp_path / "link.json"
     link.symlink_to(path)
     result = terminal.run("session", "export", 3, "-o", str(link))
-    said = f"28 events, {len(text.encode()):,} bytes of JSON, written to {link} as json\n"
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
+    note = f"28 events, {len(text.encode()):,} bytes of JSON, written to {link} as json\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", note)
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), link.is_symlink()) == (text, 0o600, True)
     assert remaining_files(tmp_path) == {"walrus.json", "link.json"}
-    (told,) = terminal.json_lines("session", "export", 3, "-o", str(path))
-    assert told == {"events": 28, "bytes": len(text.encode()), "file": str(path)}
+    (report,) = terminal.json_lines("session", "export", 3, "-o", str(path))
+    assert report == {"events": 28, "bytes": len(text.encode()), "file": str(path)}
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "markdown"])
-def test_what_is_cut_off_leaves_no_half_a_file_and_what_was_there(
+def test_a_failed_export_leaves_the_old_file_and_no_partial_one(
     form: str, daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     path = tmp_path / "walrus.json"
-    path.write_text("what was there")
+    path.write_text("the old file")
     for handler, exit_code in ((export_cut_off, 4), (fails("session_not_found", "there is none"), 3)):
         daemon.script["session.export"] = handler
         result = terminal.run("session", "export", 3, "-o", str(path), "--format", form)
-        assert (result.exit_code, result.stdout, path.read_text()) == (exit_code, "", "what was there")
+        assert (result.exit_code, result.stdout, path.read_text()) == (exit_code, "", "the old file")
         assert remaining_files(tmp_path) == {"walrus.json"}
 
 
@@ -106,32 +106,33 @@ def test_a_path_that_cannot_be_written_is_reported(
     daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     daemon.script["session.export"] = export_handler("{}")
-    for path, why in ((tmp_path / "no" / "such", "No such file or directory"), (tmp_path, "Is a directory")):
+    for path, reason in ((tmp_path / "no" / "such", "No such file or directory"), (tmp_path, "Is a directory")):
         result = terminal.run("session", "export", 3, "-o", str(path))
         assert (result.exit_code, result.stdout) == (1, "")
         assert (
-            result.stderr == f"walrusctl: cannot write {path}: {why}\n  hint: name another file, or make room for it\n"
+            result.stderr
+            == f"walrusctl: cannot write {path}: {reason}\n  hint: choose another file, or free disk space\n"
         )
 
 
-def test_an_export_too_large_to_import_is_warned_of(
+def test_an_export_that_is_too_large_to_import_has_a_warning(
     daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     daemon.script["session.export"] = lambda _: ExportResult(events=1, bytes=MAX_DOCUMENT + 1)
-    for to in (["-o", str(tmp_path / "large.json")], []):
-        result = terminal.run("session", "export", 3, *to)
+    for options in (["-o", str(tmp_path / "large.json")], []):
+        result = terminal.run("session", "export", 3, *options)
         assert result.exit_code == 0
-        assert "no walrusd imports a document of over 268,435,456 bytes" in result.stderr
+        assert "too large to import: the limit is 268,435,456 bytes" in result.stderr
 
 
-def test_stdout_by_its_other_name_is_stdout_and_no_name_is_none(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_dev_stdout_is_stdout_and_an_empty_file_name_is_refused(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.export"] = export_handler("{}")
     assert terminal.run("session", "export", 3, "-o", "/dev/stdout").stdout == "{}"
     result = terminal.run("session", "export", 3, "-o", "")
-    assert (result.exit_code, result.stdout, "-o names no file" in result.stderr) == (2, "", True)
+    assert (result.exit_code, result.stdout, "-o is empty" in result.stderr) == (2, "", True)
 
 
-def test_a_pipe_by_its_number_is_written(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_pipe_given_by_its_descriptor_is_written(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.export"] = export_handler("{}")
     ours, theirs = os.pipe()
     result = terminal.run("session", "export", 3, "-o", f"/dev/fd/{theirs}")
@@ -146,10 +147,10 @@ def test_a_device_is_written_and_not_replaced(daemon: FakeDaemon, terminal: Walr
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-def test_jsonl_is_an_event_a_line_inherited_ones_first(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
-    told = three_generations()
-    daemon.script["session.export"] = export_handler(encode_document(told))
-    events = [*(event for ancestor in told["ancestors"] for event in ancestor["events"]), *told["events"]]
+def test_jsonl_has_one_event_per_line_inherited_events_first(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    document = three_generations()
+    daemon.script["session.export"] = export_handler(encode_document(document))
+    events = [*(event for ancestor in document["ancestors"] for event in ancestor["events"]), *document["events"]]
     assert terminal.json_lines("session", "export", 3, "--format", "jsonl") == events
 
 
@@ -166,17 +167,17 @@ def sample_document() -> ExportDict:
     own.append(AssistantMessage(round=1, content="# Mine\n\n```\nopen", finish="interrupted"))
     own.append(Done(stop_reason="interrupted"))
     own.append(Rewound(to=1, messages=2), SessionClosed(by="me"))
-    told = build_document(first, own)
-    told["session"]["title"] = "On\nwalruses"
-    told["session"]["turn_left_out"] = 3
-    told["events"][5]["output"] = "```\nx\n````\n\x1b[2J"
-    return told
+    document = build_document(first, own)
+    document["session"]["title"] = "On\nwalruses"
+    document["session"]["turn_left_out"] = 3
+    document["events"][5]["output"] = "```\nx\n````\n\x1b[2J"
+    return document
 
 
 EXPECTED_MARKDOWN = f"""\
 # On walruses
 
-*Session 5 of agent walrus, made {format_time(0)} by me. Turn 3 was under way, and is left out.*
+*Session 5 of agent walrus, created {format_time(0)} by me. Turn 3 was still running and is left out.*
 
 ## User, {format_time(1)}
 
@@ -240,7 +241,7 @@ x
 """.replace("one\x5b31m.", "one.")
 
 
-def test_markdown_is_pleasant_to_read_and_holds_nothing_that_a_terminal_obeys(
+def test_markdown_shows_the_conversation_without_escape_sequences(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     daemon.script["session.export"] = export_handler(encode_document(sample_document()))
@@ -277,7 +278,7 @@ def test_import_reads_a_pipe_and_prints_warnings_to_stderr(daemon: FakeDaemon, t
     assert result.stdout == '{"received": 2, "session": 7, "agent": "x", "warnings": ["there is no x"]}\n'
 
 
-def test_what_is_no_document_is_refused_with_words(
+def test_an_invalid_document_is_refused_with_a_message(
     daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     daemon.script["session.import"] = fails("invalid_params", "this cannot be imported: it is cut off", "Look.")
@@ -290,7 +291,7 @@ def test_what_is_no_document_is_refused_with_words(
     assert terminal.run("session", "import", "-", stdin="{}").exit_code == 2
 
 
-def test_a_file_that_is_clearly_no_document_is_not_sent(
+def test_a_file_that_is_visibly_not_a_document_is_not_sent(
     daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path
 ) -> None:
     daemon.script["session.export"] = export_handler(encode_document(sample_document()))
@@ -298,17 +299,17 @@ def test_a_file_that_is_clearly_no_document_is_not_sent(
     for form in ("jsonl", "markdown"):
         assert terminal.run("session", "export", 5, "--format", form, "-o", str(path)).exit_code == 0
         assert import_error(path, daemon, terminal).startswith(f"it looks like --format {form}, which")
-    for held, wrong in ((b" \n", "it is empty"), (b'{"a":"\xff\xfe"}', "it holds bytes that are no UTF-8")):
-        path.write_bytes(held)
-        assert import_error(path, daemon, terminal) == wrong
+    for content, problem in ((b" \n", "it is empty"), (b'{"a":"\xff\xfe"}', "it contains bytes that are not UTF-8")):
+        path.write_bytes(content)
+        assert import_error(path, daemon, terminal) == problem
 
 
-def test_an_import_that_waits_for_terminal_input_says_so(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_an_import_that_waits_for_terminal_input_prints_a_note(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.import"] = returns(IMPORTED)
     ours, theirs = pty.openpty()
     with terminal.start_process("session", "import", "-", stdin=theirs) as child:
         assert child.stderr
-        assert child.stderr.readline() == b"waiting for a document on stdin; Ctrl-D ends it\n"
+        assert child.stderr.readline() == b"waiting for a document on stdin; end it with Ctrl-D\n"
         os.write(ours, b"{}\n\x04")
         assert child.wait(MAX_WAIT_S) == 0
     os.close(theirs)

@@ -264,7 +264,7 @@ def test_a_timeout_ends_the_wait_with_its_own_code(daemon: FakeDaemon, terminal:
         (("send", "1", ""), "TEXT is empty"),
         (("send", "1", "\udcff"), "TEXT contains bytes that are not UTF-8"),
         (("session", "list", "--limit", "0"), "0 is not in the range"),
-        (("--socket", "x" * 120, "ping"), "the system takes at most 107"),
+        (("--socket", "x" * 120, "ping"), "the system allows at most 107"),
     ],
 )
 def test_bad_arguments_exit_2_and_send_no_request(
@@ -316,7 +316,7 @@ def test_a_user_without_a_home_folder_must_give_a_home_or_a_socket(tmp_path: Pat
     finally:
         os.seteuid(0)
     assert without_home.exit_code == 2
-    assert "no home is known for uid 61234; set HOME or WALRUS_HOME" in without_home.stderr
+    assert "uid 61234 has no home folder; set HOME or WALRUS_HOME" in without_home.stderr
     assert with_socket.exit_code == 4
     assert "there is no socket at /nowhere.sock" in with_socket.stderr
 
@@ -331,4 +331,4 @@ def test_a_deleted_current_folder_affects_only_relative_paths(
     assert terminal.run("ping").exit_code == 0
     result = terminal.run("--socket", "walrus.sock", "ping")
     assert result.exit_code == 2
-    assert "walrus.sock: the current folder is gone; name it from the root" in result.stderr
+    assert "walrus.sock: the current folder no longer exists; use an absolute path" in result.stderr

@@ -1,4 +1,4 @@
-"""walrusctl session fork, rewind, checkpoint and checkpoints: seqs and names, for people and for programs."""
+"""Tests of walrusctl session fork, rewind, checkpoint and checkpoints."""
 
 from msgspec.structs import replace
 
@@ -25,7 +25,7 @@ LATER = CheckpointInfo(name="before the storm", at=9, ts=TS + 60)
 
 
 def pages(call: FakeCall) -> CheckpointList:
-    """One a page."""
+    """Returns one checkpoint per page."""
     params = call.request.params
     assert isinstance(params, CheckpointListParams)
     if params.cursor is None:
@@ -33,7 +33,7 @@ def pages(call: FakeCall) -> CheckpointList:
     return CheckpointList(checkpoints=(LATER,))
 
 
-def test_fork_prints_the_id_alone(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_fork_prints_only_the_id(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.fork"] = returns(ForkResult(session=7, at=9))
     result = terminal.run("session", "fork", 3)
     assert (result.stdout, result.stderr) == ("7\n", "")
@@ -53,52 +53,49 @@ def test_a_point_may_be_given_by_the_name_of_its_checkpoint(daemon: FakeDaemon, 
     assert daemon.params("session.rewind") == [RewindParams(session=3, to=4)] * 2
 
 
-def test_a_point_within_a_call_is_rounded_and_that_is_said_beside(
-    daemon: FakeDaemon, terminal: WalrusctlRunner
-) -> None:
+def test_a_point_within_a_call_is_rounded_and_a_note_reports_it(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.fork"] = returns(ForkResult(session=7, at=9))
     daemon.script["session.rewind"] = returns(RewindResult(last_seq=12, to=9))
-    beside = "from seq 9: at 11 a tool call was open\n"
+    note = "from seq 9 instead: at seq 11 a tool call had no result yet\n"
     for words, answer in ((("fork", "3", "--at", "11"), "7\n"), (("rewind", "3", "11"), "rewound to seq 9\n")):
         result = terminal.run("session", *words)
-        assert (result.stdout, result.stderr) == (answer, beside)
+        assert (result.stdout, result.stderr) == (answer, note)
 
 
-def test_a_checkpoint_that_is_not_there_is_not_found(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_an_unknown_checkpoint_is_not_found(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.checkpoints"] = pages
     for point in ("finish", "9" * 5000):
         result = terminal.run("session", "rewind", 3, point)
         assert (result.exit_code, result.stdout) == (3, "")
         assert result.stderr == (
-            f"walrusctl: session 3 has no checkpoint {point!r}\n"
-            "  hint: `walrusctl session checkpoints 3` shows those it has.\n"
+            f"walrusctl: session 3 has no checkpoint {point!r}\n  hint: `walrusctl session checkpoints 3` lists them.\n"
         )
     assert daemon.params("session.rewind") == []
     assert '"kind": "checkpoint_not_found"' in terminal.run("session", "fork", 3, "--at", "x", "--json").stdout
 
 
-def test_a_checkpoint_is_made_and_all_are_listed(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_checkpoints_are_created_and_listed(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.checkpoint"] = returns(CheckpointResult(at=4))
     daemon.script["session.checkpoints"] = pages
     assert terminal.run("session", "checkpoint", 3, "start").output == "checkpoint start at seq 4\n"
     assert terminal.json_lines("session", "checkpoint", 3, "start") == [{"at": 4}]
     assert daemon.params("session.checkpoint") == [CheckpointParams(session=3, name="start")] * 2
     assert terminal.run("session", "checkpoints", 3).output == (
-        "SEQ  MADE                 NAME\n"
+        "SEQ  CREATED              NAME\n"
         f"4    {format_time(TS)}  start\n"
         f"9    {format_time(TS + 60)}  before the storm\n"
     )
     [listed] = terminal.json_lines("session", "checkpoints", 3)
     assert isinstance(listed, dict)
-    assert [one["name"] for one in listed["checkpoints"]] == ["start", "before the storm"]
+    assert [checkpoint["name"] for checkpoint in listed["checkpoints"]] == ["start", "before the storm"]
 
 
-def test_a_session_that_runs_is_busy(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_rewind_of_a_running_session_is_busy(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.rewind"] = fails("session_busy", "it runs", "wait", retry_after_ms=1000)
     assert terminal.run("session", "rewind", 3, 4).exit_code == 12
 
 
-def test_show_and_attach_say_where_a_fork_comes_from_and_what_became_of_it(
+def test_show_and_attach_show_the_parent_checkpoints_and_rewinds_of_a_fork(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     def log(call: FakeCall) -> AttachResult:

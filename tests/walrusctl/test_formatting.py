@@ -1,4 +1,4 @@
-"""What people are shown, as pure functions of it: tables and fields that fit a terminal, and times worth reading."""
+"""Tests of the formatting functions: tables and fields that fit a terminal, numbers and times."""
 
 import time
 from datetime import datetime
@@ -30,7 +30,7 @@ def test_a_time_of_today_is_shown_without_its_date() -> None:
     )
 
 
-def test_a_table_is_cut_where_the_terminal_ends_and_nowhere_in_a_pipe() -> None:
+def test_a_table_is_cut_at_the_width_of_the_terminal_and_not_in_a_pipe() -> None:
     rows = [("one", "a text that is long"), ("two", "short")]
     assert format_table(("N", "TEXT"), rows) == "N    TEXT\none  a text that is long\ntwo  short"
     assert format_table(("N", "TEXT"), rows, 12) == "N    TEXT\none  a text…\ntwo  short"
@@ -38,7 +38,9 @@ def test_a_table_is_cut_where_the_terminal_ends_and_nowhere_in_a_pipe() -> None:
 
 def test_a_wrapped_value_is_indented() -> None:
     pairs = [("home", "/h"), ("agents", "walrus, poet, clerk, librarian")]
-    assert format_fields(pairs, 24) == "home    /h\nagents  walrus, poet, clerk,\n        librarian", "20 at least"
+    assert format_fields(pairs, 24) == "home    /h\nagents  walrus, poet, clerk,\n        librarian", (
+        "a line has at least 20 characters"
+    )
     assert format_fields(pairs, 30) == "home    /h\nagents  walrus, poet, clerk,\n        librarian"
     assert format_fields(pairs) == "home    /h\nagents  walrus, poet, clerk, librarian"
 
@@ -58,13 +60,13 @@ def test_numbers_are_formatted_for_people() -> None:
 
 
 def test_a_path_is_never_broken() -> None:
-    path = "/a/very/long/path/of-a/socket-that-somebody/may/want/to/copy.sock"
+    path = "/a/very/long/path/of-a/socket-that-a-person/may/want/to/copy.sock"
     assert wrap_text(f"it is at {path}, there", 40, 4) == f"it is at\n    {path},\n    there"
 
 
 @given(words, st.integers(1, 100), st.integers(0, 20))
-def test_wrapping_loses_no_word_and_keeps_to_the_width_wherever_that_can_be(text: str, width: int, indent: int) -> None:
+def test_wrapping_loses_no_word_and_keeps_the_width_if_possible(text: str, width: int, indent: int) -> None:
     lines = wrap_text(text, width, indent).split("\n")
     assert " ".join(lines).split() == text.split()
-    room = max(width, indent + 20)
-    assert all(len(line) <= room for line in [" " * indent + lines[0], *lines[1:]])
+    limit = max(width, indent + 20)
+    assert all(len(line) <= limit for line in [" " * indent + lines[0], *lines[1:]])

@@ -1,4 +1,4 @@
-"""What a terminal would obey is taken out of a text, however the text is cut; the rest stays, letter by letter."""
+"""Tests of sanitize: escape sequences and control characters are removed, wherever the text is cut."""
 
 import pytest
 from hypothesis import given
@@ -31,32 +31,32 @@ plain = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from
 
 
 @given(st.lists(st.tuples(plain, st.sampled_from(SEQUENCES))), st.data())
-def test_only_sequences_and_control_characters_go_wherever_the_text_is_cut(
+def test_only_sequences_and_control_characters_are_removed_wherever_the_text_is_cut(
     parts: list[tuple[str, str]], data: st.DataObject
 ) -> None:
-    text = "".join(said + sequence for said, sequence in parts)
-    cleaner, shown = StreamSanitizer(), ""
+    text = "".join(plain_text + sequence for plain_text, sequence in parts)
+    sanitizer, shown = StreamSanitizer(), ""
     left = text
     while left:
         size = data.draw(st.integers(1, len(left)))
-        shown += cleaner.feed(left[:size])
+        shown += sanitizer.feed(left[:size])
         left = left[size:]
-    assert shown + cleaner.flush() == sanitize(text) == "".join(said for said, _ in parts)
+    assert shown + sanitizer.flush() == sanitize(text) == "".join(plain_text for plain_text, _ in parts)
 
 
 @given(st.text(), st.data())
-def test_nothing_that_a_terminal_obeys_is_ever_left(text: str, data: st.DataObject) -> None:
-    cleaner, shown = StreamSanitizer(), ""
+def test_no_control_character_is_left_in_any_text(text: str, data: st.DataObject) -> None:
+    sanitizer, shown = StreamSanitizer(), ""
     while text:
         size = data.draw(st.integers(1, len(text)))
-        shown += cleaner.feed(text[:size])
+        shown += sanitizer.feed(text[:size])
         text = text[size:]
-    for letter in shown + cleaner.flush():
+    for letter in shown + sanitizer.flush():
         assert letter in "\n\t" or (ord(letter) >= 0x20 and not 0x7F <= ord(letter) < 0xA0)
 
 
 @pytest.mark.parametrize("text", ["\x1b]0;an answer that goes on", "\x1b[31", "\x1bP an answer"])
-def test_a_sequence_that_never_ends_hides_nothing(text: str) -> None:
-    cleaner = StreamSanitizer()
-    assert cleaner.feed(text) + cleaner.flush() == sanitize(text) == text[1:]
+def test_a_sequence_that_never_ends_hides_no_text(text: str) -> None:
+    sanitizer = StreamSanitizer()
+    assert sanitizer.feed(text) + sanitizer.flush() == sanitize(text) == text[1:]
     assert StreamSanitizer().feed(text + "x" * 5000).endswith("x")

@@ -1,4 +1,4 @@
-"""walrusctl session search: what was found, for people and for programs."""
+"""Tests of walrusctl session search: tables for people, JSON for programs."""
 
 import fcntl
 import os
@@ -35,7 +35,7 @@ CLERK = Hit(session=7, seq=2, offset=41, agent="clerk", role="user", ts=TS, snip
 
 
 def pages(call: FakeCall) -> Hits:
-    """A hit a page."""
+    """Returns one hit per page."""
     params = call.request.params
     assert isinstance(params, SearchParams)
     return Hits(hits=(SEA,), cursor="90") if params.cursor is None else Hits(hits=(CLERK,))
@@ -46,12 +46,12 @@ def daemon(tmp_path: Path) -> FakeDaemon:
     return FakeDaemon(tmp_path / "walrus.sock", {"session.search": pages})
 
 
-def test_hits_are_a_line_each_from_all_pages(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_the_hits_of_all_pages_are_one_line_each(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("session", "search", "walrus", "sea")
     assert (result.exit_code, result.stderr) == (0, "")
-    heads, *rows = result.stdout.splitlines()
-    assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
+    headers, *rows = result.stdout.splitlines()
+    assert headers.split() == ["SESSION", "SEQ", "AGENT", "TIME", "BY", "TEXT"]
     assert rows == [
         f"12       3    poet   {format_time(TS + 60)}  assistant  {SEA.snippet}",
         f"7        2    clerk  {format_time(TS)}  user       {CLERK.snippet}",
@@ -59,7 +59,7 @@ def test_hits_are_a_line_each_from_all_pages(daemon: FakeDaemon, terminal: Walru
     assert daemon.params("session.search")[0] == SearchParams(query="walrus sea", limit=50)
 
 
-def test_with_a_limit_what_is_left_is_said_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_with_a_limit_a_note_reports_that_there_are_more(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("session", "search", "walrus", "--limit", 1)
         assert len(result.stdout.splitlines()) == 2
@@ -68,18 +68,18 @@ def test_with_a_limit_what_is_left_is_said_beside(daemon: FakeDaemon, terminal: 
     assert convert(found, Hits) == Hits(hits=(SEA,), cursor="90")
 
 
-def test_words_in_quotes_reach_the_daemon_in_quotes(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_quoted_words_are_sent_with_their_quotes(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         terminal.run("session", "search", '"boiling hot"', "wal*", "--limit", 1)
     assert daemon.params("session.search") == [SearchParams(query='"boiling hot" wal*', limit=1)]
 
 
-def test_nothing_found_is_a_table_without_rows_and_a_word_beside(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_without_matches_the_table_has_no_rows_and_stderr_a_note(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     daemon.script["session.search"] = returns(Hits(hits=()))
     with daemon:
         result = terminal.run("session", "search", "x")
-    assert (result.exit_code, result.stdout) == (0, "SESSION  SEQ  AGENT  SAID  BY  TEXT\n")
-    assert result.stderr == "nothing was found\n"
+    assert (result.exit_code, result.stdout) == (0, "SESSION  SEQ  AGENT  TIME  BY  TEXT\n")
+    assert result.stderr == "no matches\n"
 
 
 def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
@@ -92,11 +92,11 @@ def test_a_query_without_words_is_a_usage_error(daemon: FakeDaemon, terminal: Wa
 
 
 @pytest.mark.parametrize(("no_color", "bold", "plain"), [("", "\x1b[1m", "\x1b[0m"), ("1", "", "")])
-def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
+def test_on_a_terminal_matches_are_bold_and_escapes_are_removed(
     daemon: FakeDaemon, terminal: WalrusctlRunner, no_color: str, bold: str, plain: str
 ) -> None:
-    rude = replace(CLERK, snippet="\x1b[31mred\x07 w\ufdd0alrus\ufdd1 \x1b]0;x", marks=(Mark(10, 17), Mark(19, 23)))
-    daemon.script["session.search"] = returns(Hits(hits=(SEA, rude)))
+    hostile = replace(CLERK, snippet="\x1b[31mred\x07 w\ufdd0alrus\ufdd1 \x1b]0;x", marks=(Mark(10, 17), Mark(19, 23)))
+    daemon.script["session.search"] = returns(Hits(hits=(SEA, hostile)))
     terminal.environ["NO_COLOR"] = no_color
     ours, theirs = pty.openpty()
     with daemon, terminal.start_process("session", "search", "walrus", stdout=theirs) as child:
@@ -111,11 +111,9 @@ def test_on_a_terminal_what_was_found_stands_out_and_nothing_else_is_obeyed(
     assert "\ufdd0" not in shown
 
 
-def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(
-    daemon: FakeDaemon, terminal: WalrusctlRunner
-) -> None:
-    far = "The time has come to talk of many things, of shoes and ships and sealing-wax, and whether pigs have wings"
-    pigs = replace(SEA, snippet=far, marks=(Mark(far.index("pigs"), far.index("pigs") + 4),))
+def test_on_a_narrow_terminal_a_line_is_cut_around_the_match(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+    text = "The time has come to talk of many things, of shoes and ships and sealing-wax, and whether pigs have wings"
+    pigs = replace(SEA, snippet=text, marks=(Mark(text.index("pigs"), text.index("pigs") + 4),))
     daemon.script["session.search"] = returns(Hits(hits=(pigs, CLERK)))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -123,9 +121,9 @@ def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(
     with daemon, terminal.start_process("session", "search", "pigs", stdout=theirs) as child:
         os.close(theirs)
         assert child.wait(MAX_WAIT_S) == 0
-    heads, *rows = os.read(ours, 4096).decode().splitlines()
+    headers, *rows = os.read(ours, 4096).decode().splitlines()
     os.close(ours)
-    assert heads.split() == ["SESSION", "SEQ", "AGENT", "SAID", "BY", "TEXT"]
+    assert headers.split() == ["SESSION", "SEQ", "AGENT", "TIME", "BY", "TEXT"]
     assert rows == [
         f"12       3    poet   {format_time(TS + 60)}  assistant  …nd whether pigs have wings",
         f"7        2    clerk  {format_time(TS)}  user       {CLERK.snippet}",
@@ -134,15 +132,15 @@ def test_on_a_narrow_terminal_a_line_is_cut_around_what_was_found(
 
 
 @given(st.text("abc", max_size=120), st.integers(20, 100), st.data())
-def test_what_is_cut_fits_and_still_shows_what_was_found_first(text: str, room: int, data: st.DataObject) -> None:
+def test_a_cropped_snippet_fits_and_still_shows_the_first_match(text: str, max_chars: int, data: st.DataObject) -> None:
     ends = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
     marks = tuple(Mark(start, end) for start, end in zip(ends[::2], ends[1::2], strict=False))
     hit = to_builtins(replace(SEA, snippet=text, marks=marks))
-    shown = crop_snippet(hit, room)
-    snippet, kept = shown["snippet"], shown["marks"]
-    assert len(snippet) == min(room, len(text))
+    cropped = crop_snippet(hit, max_chars)
+    snippet, visible = cropped["snippet"], cropped["marks"]
+    assert len(snippet) == min(max_chars, len(text))
     assert snippet.removeprefix("…").removesuffix("…") in text
-    found = [snippet[mark["start"] : mark["end"]] for mark in kept]
+    found = [snippet[mark["start"] : mark["end"]] for mark in visible]
     assert all(found)
     assert "…" not in "".join(found)
     assert not marks or text[marks[0].start : marks[0].end].startswith(found[0])

@@ -1,4 +1,4 @@
-"""walrusctl service install and uninstall: with a systemctl that only keeps what it was asked, and without any."""
+"""Tests of walrusctl service install and uninstall, with a fake systemctl and without systemctl."""
 
 import contextlib
 import fcntl
@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.service_account import ServiceAccount
 from tests.fakes.systemctl import RUNNING, FakeSystemd
+from walrusctl.service_plan import is_temporary
 
 BOTH = "walrusd.socket walrusd.service"
 ENABLE_NOW = f"systemctl --user enable --now {BOTH}"
@@ -19,9 +20,14 @@ REMAINING_STEPS = ["systemctl --user daemon-reload", ENABLE_NOW, "loginctl enabl
 TOML_WITH_KEY = '[providers.mine]\nkind = "openai"\napi_key = "${SECRET_KEY}"\nmodels = ["m"]\n'
 
 
+def temporary_warning(home: Path) -> str:
+    """Returns the warning that install prints for the homes of these tests."""
+    return f"walrusctl: the home {home} is in a temporary folder; it may be deleted at the next boot\n"
+
+
 @contextlib.contextmanager
 def held_lock(home: Path, pid: int) -> Iterator[None]:
-    """The lock as a walrusd of that pid holds it."""
+    """Holds the lock of the home like a walrusd with this pid."""
     home.mkdir(mode=0o700, exist_ok=True)
     with open(home / "walrusd.lock", "w") as lock:
         lock.write(f"{pid}\n{home}/walrus.sock\n")
@@ -30,13 +36,14 @@ def held_lock(home: Path, pid: int) -> Iterator[None]:
         yield
 
 
-def test_install_makes_the_home_writes_the_units_and_starts_them(
+def test_install_creates_the_home_writes_the_units_and_starts_them(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     done = service_account.run("service", "install")
     assert done.exit_code == 0
     assert {"walrus.toml", "agents", "workspace"} <= set(os.listdir(service_account.home))
-    assert f"made {service_account.home}/workspace\n" in done.stdout
+    assert done.stdout.startswith(f"home: {service_account.home}\n")
+    assert f"created {service_account.home}/workspace\n" in done.stdout
     assert f"wrote {service_account.home}/walrus.toml\n" in done.stdout
     assert f"wrote {service_account.units_folder}/walrusd.service\nwalrusd runs as a service, pid 4711\n" in done.stdout
     assert "to do" not in done.output
@@ -48,6 +55,23 @@ def test_install_makes_the_home_writes_the_units_and_starts_them(
     assert f"\nEnvironmentFile=-{service_account.home}/environment\n" in service_account.read_unit("walrusd.service")
     assert f"\nListenStream={service_account.home}/walrus.sock\n" in service_account.read_unit("walrusd.socket")
     assert systemd.commands == ["daemon-reload", f"enable {BOTH}", f"reset-failed {BOTH}", f"start {BOTH}"]
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_install_warns_if_the_home_is_in_a_temporary_folder(
+    service_account: ServiceAccount, systemd: FakeSystemd, option: tuple[str, ...]
+) -> None:
+    done = service_account.run("service", "install", *option)
+    assert (done.exit_code, done.stderr) == (0, temporary_warning(service_account.home))
+
+
+def test_a_home_under_tmp_or_the_temporary_folder_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to("/tmp")
+    homes = ("/tmp", "/tmp/x", f"{tmp_path}/link/x", "/var/scratch/x", "/home/ann/.openwalrus", "/tmpfs/x", "/")
+    monkeypatch.setattr(tempfile, "tempdir", "/var/scratch")
+    assert [home for home in homes if is_temporary(home)] == list(homes[:4])
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    assert [home for home in homes if is_temporary(home)] == list(homes[:3])
 
 
 def test_a_second_install_changes_nothing(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
@@ -66,7 +90,7 @@ def test_a_second_install_changes_nothing(service_account: ServiceAccount, syste
     assert systemd.commands.count(f"start {BOTH}") == 1
 
 
-def test_the_units_follow_the_configuration_and_a_running_service_is_left_to_the_user(
+def test_changed_units_are_written_but_a_running_service_is_not_restarted(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     service_account.run("service", "install")
@@ -83,13 +107,13 @@ def test_the_units_follow_the_configuration_and_a_running_service_is_left_to_the
     assert "--socket" not in service_account.read_unit("walrusd.service")
 
 
-def test_a_socket_and_a_home_that_are_named_reach_the_units_whatever_stands_in_them(
+def test_an_explicit_socket_and_home_are_escaped_in_the_units(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     home, socket = f"{service_account.environ['HOME']}/50% $HOME [x]", f"{service_account.environ['HOME']}/w.sock"
     assert service_account.run("service", "install", "--home", home, "--socket", socket).exit_code == 0
-    told = f'"--home" "{service_account.environ["HOME"]}/50%% $$HOME [x]" "--socket" "{socket}"\n'
-    assert told in service_account.read_unit("walrusd.service")
+    arguments = f'"--home" "{service_account.environ["HOME"]}/50%% $$HOME [x]" "--socket" "{socket}"\n'
+    assert arguments in service_account.read_unit("walrusd.service")
     assert (
         f"\nEnvironmentFile=-{service_account.environ['HOME']}/50%% $HOME [[]x]/environment\n"
         in service_account.read_unit("walrusd.service")
@@ -97,14 +121,14 @@ def test_a_socket_and_a_home_that_are_named_reach_the_units_whatever_stands_in_t
     assert f"\nListenStream={socket}\n" in service_account.read_unit("walrusd.socket")
 
 
-def test_a_path_that_no_unit_can_carry_is_refused(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
+def test_a_path_that_units_cannot_contain_is_refused(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
     done = service_account.run("service", "install", "--home", f"{service_account.environ['HOME']}/two\nlines")
     assert done.exit_code == 2
-    assert "cannot stand in a unit" in done.stderr
+    assert "cannot be written into a systemd unit" in done.stderr
     assert not service_account.units_folder.exists()
 
 
-def test_a_configuration_that_is_refused_is_not_installed(
+def test_a_configuration_with_errors_is_not_installed_without_force(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     service_account.write_config("[daemn]\n")
@@ -117,7 +141,7 @@ def test_a_configuration_that_is_refused_is_not_installed(
     assert service_account.run("service", "install", "--force").exit_code == 0
 
 
-def test_a_key_that_only_the_shell_has_is_reported_with_where_to_write_it(
+def test_a_key_that_only_the_shell_has_is_reported_with_the_file_to_put_it_in(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     service_account.write_config(TOML_WITH_KEY)
@@ -130,64 +154,65 @@ def test_a_key_that_only_the_shell_has_is_reported_with_where_to_write_it(
 
 
 @pytest.mark.parametrize("line", ["SECRET_KEY=sk-1", ' SECRET_KEY = "sk 1"', "# keys\n\nSECRET_KEY='sk-1'\nOTHER=x"])
-def test_a_key_in_the_environment_file_is_seen(
+def test_a_key_in_the_environment_file_is_used(
     service_account: ServiceAccount, systemd: FakeSystemd, line: str
 ) -> None:
     service_account.write_config(TOML_WITH_KEY)
     (service_account.home / "environment").write_text(line)
     (service_account.home / "environment").chmod(0o600)
     done = service_account.run("service", "install")
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, temporary_warning(service_account.home))
     (service_account.home / "environment").chmod(0o644)
     assert "others may read" in service_account.run("service", "install").stderr
 
 
-def test_a_key_that_systemd_itself_gives_is_seen(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
+def test_a_key_in_the_environment_of_systemd_is_used(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
     service_account.write_config(TOML_WITH_KEY)
     systemd.set_environment("HOME=/home/ann", "SECRET_KEY=sk-1")
     assert service_account.run("service", "install").exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["install", "uninstall"])
-def test_a_unit_that_was_edited_is_not_touched_without_force(
+def test_an_edited_unit_is_not_changed_without_force(
     service_account: ServiceAccount, systemd: FakeSystemd, command: str
 ) -> None:
     service_account.run("service", "install")
     edited = service_account.read_unit("walrusd.service").replace("RestartSec=5", "RestartSec=50")
     (service_account.units_folder / "walrusd.service").write_text(edited)
-    asked = systemd.commands
+    commands = systemd.commands
     done = service_account.run("service", command)
     assert done.exit_code == 1
     assert f"{service_account.units_folder}/walrusd.service was edited by hand" in done.stderr
     assert "systemctl --user edit walrusd.service" in done.stderr
-    assert (service_account.read_unit("walrusd.service"), systemd.commands) == (edited, asked)
+    assert (service_account.read_unit("walrusd.service"), systemd.commands) == (edited, commands)
     assert service_account.run("service", command, "--force").exit_code == 0
     assert not (
         service_account.units_folder / "walrusd.service"
     ).exists() or "RestartSec=5\n" in service_account.read_unit("walrusd.service")
 
 
-@pytest.mark.parametrize("kind", ["somebody's", "masked"])
-def test_a_unit_of_somebody_elses_is_neither_replaced_nor_removed(
+@pytest.mark.parametrize("kind", ["foreign", "masked"])
+def test_a_foreign_unit_is_neither_replaced_nor_removed(
     service_account: ServiceAccount, systemd: FakeSystemd, kind: str
 ) -> None:
     service_account.units_folder.mkdir(parents=True)
-    theirs = service_account.units_folder / "walrusd.service"
-    theirs.write_text("[Service]\nExecStart=/bin/true\n") if kind == "somebody's" else theirs.symlink_to("/dev/null")
-    before = theirs.lstat()
+    unit = service_account.units_folder / "walrusd.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\n") if kind == "foreign" else unit.symlink_to("/dev/null")
+    before = unit.lstat()
     done = service_account.run("service", "install")
     assert done.exit_code == 1
-    assert f"{theirs} was not written by walrusctl" in done.stderr
-    assert f"kept {theirs}" in service_account.run("service", "uninstall", "--force").stdout
-    assert os.path.samestat(before, theirs.lstat())
+    assert f"{unit} was not written by walrusctl" in done.stderr
+    assert f"kept {unit}" in service_account.run("service", "uninstall", "--force").stdout
+    assert os.path.samestat(before, unit.lstat())
 
 
 def test_without_a_systemctl_the_units_are_written_and_the_other_steps_printed(service_account: ServiceAccount) -> None:
     done = service_account.run("service", "install")
     assert done.exit_code == 0
     assert done.stderr == (
-        "walrusctl: there is no systemctl here: nothing is started\n"
-        "walrusctl: it starts when you log in and ends when you log out, unless you let it linger\n"
+        "walrusctl: there is no systemctl here: walrusd was not started\n"
+        + temporary_warning(service_account.home)
+        + "walrusctl: without lingering, it starts when you log in and stops when you log out\n"
     )
     assert [line.removeprefix("to do: ") for line in done.stdout.splitlines() if "to do" in line] == REMAINING_STEPS
     assert (service_account.units_folder / "walrusd.service").exists()
@@ -202,7 +227,7 @@ def test_without_a_systemctl_the_units_are_written_and_the_other_steps_printed(s
     }
 
 
-def test_without_a_user_manager_the_other_steps_are_printed_with_the_reason(
+def test_without_a_user_systemd_the_other_steps_are_printed_with_the_reason(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     systemd.set_failure("show-environment", "Failed to connect to bus: No medium found\n")
@@ -217,21 +242,21 @@ def test_without_a_user_manager_the_other_steps_are_printed_with_the_reason(
 def test_a_service_without_linger_is_reported(service_account: ServiceAccount, systemd: FakeSystemd) -> None:
     systemd.set_linger("Linger=no")
     done = service_account.run("service", "install")
-    assert "ends when you log out" in done.stderr
+    assert "stops when you log out" in done.stderr
     assert done.stdout.endswith("to do: loginctl enable-linger\n")
     assert service_account.report("status")["lingers"] is False
 
 
-def test_a_walrusd_that_runs_without_systemd_is_noticed_and_left_alone(
+def test_a_walrusd_that_runs_without_systemd_is_reported_and_not_stopped(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     with held_lock(service_account.home, 12345):
         done = service_account.run("service", "install")
         assert done.exit_code == 0
-        assert f"walrusd runs on {service_account.home} already (pid 12345), and not as this service" in done.stderr
+        assert f"walrusd already runs on {service_account.home} (pid 12345), but not as this service" in done.stderr
         assert service_account.report("install")["todo"] == ["kill 12345", ENABLE_NOW]
         assert not [line for line in systemd.commands if line.startswith("start")]
-        assert "(pid 12345), and not as this service" in service_account.run("service", "status").stderr
+        assert "(pid 12345), but not as this service" in service_account.run("service", "status").stderr
     with held_lock(service_account.home, 4711):
         systemd.set_service(RUNNING)
         assert service_account.run("service", "status").stderr == ""
@@ -248,15 +273,15 @@ def test_a_failed_start_is_reported_with_the_message_of_systemd(
     assert "failed" in str(service_account.report("install")["error"])
 
 
-def test_uninstall_stops_it_and_leaves_the_home_and_what_was_put_beside_the_units(
+def test_uninstall_stops_the_service_and_keeps_the_home_and_drop_ins(
     service_account: ServiceAccount, systemd: FakeSystemd
 ) -> None:
     service_account.run("service", "install")
-    beside, wants = (
+    drop_ins, wants = (
         service_account.units_folder / "walrusd.service.d",
         service_account.units_folder / "default.target.wants",
     )
-    beside.mkdir()
+    drop_ins.mkdir()
     wants.mkdir()
     (wants / "walrusd.service").symlink_to(service_account.units_folder / "walrusd.service")
     done = service_account.run("service", "uninstall")
@@ -264,7 +289,7 @@ def test_uninstall_stops_it_and_leaves_the_home_and_what_was_put_beside_the_unit
     assert done.stdout.splitlines() == [
         f"removed {service_account.units_folder}/walrusd.socket",
         f"removed {service_account.units_folder}/walrusd.service",
-        f"kept {beside}",
+        f"kept {drop_ins}",
         f"kept {service_account.home}",
     ]
     assert systemd.commands[-2:] == [f"disable --now {BOTH}", "daemon-reload"]
@@ -273,12 +298,12 @@ def test_uninstall_stops_it_and_leaves_the_home_and_what_was_put_beside_the_unit
     assert (service_account.home / "walrus.toml").exists()
     assert service_account.report("uninstall") == {
         "removed": [],
-        "kept": [str(beside), str(service_account.home)],
+        "kept": [str(drop_ins), str(service_account.home)],
         "pid": None,
     }
 
 
-def test_uninstall_works_without_systemd_and_reports_what_still_runs(service_account: ServiceAccount) -> None:
+def test_uninstall_works_without_systemd_and_reports_a_running_walrusd(service_account: ServiceAccount) -> None:
     service_account.run("service", "install")
     with held_lock(service_account.home, 12345):
         done = service_account.run("service", "uninstall")
@@ -292,17 +317,17 @@ import os
 import walrus_config.load, walrusctl.commands.service
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
-"""All that is needed is imported before: it may not be theirs to read."""
+"""Imports all modules first, since the other user may not be able to read them."""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_a_unit_that_cannot_be_removed_is_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o711)
-        desk = ServiceAccount(Path(folder))
-        desk.run("service", "install")
-        child = desk.start_process("service", "uninstall", prelude=AS_NOBODY)
+        account = ServiceAccount(Path(folder))
+        account.run("service", "install")
+        child = account.start_process("service", "uninstall", prelude=AS_NOBODY)
         _, stderr = child.communicate(timeout=30)
         assert (child.returncode, b"Traceback" in stderr) == (1, False)
-        assert f"{desk.units_folder}/walrusd.socket: Permission denied" in stderr.decode()
-        assert sorted(os.listdir(desk.units_folder)) == ["walrusd.service", "walrusd.socket"]
+        assert f"{account.units_folder}/walrusd.socket: Permission denied" in stderr.decode()
+        assert sorted(os.listdir(account.units_folder)) == ["walrusd.service", "walrusd.socket"]

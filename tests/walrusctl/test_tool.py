@@ -1,4 +1,4 @@
-"""What tools say: shown while they run, and printed whole afterwards."""
+"""Tests of tool output: shown while a tool runs, and printed completely afterwards."""
 
 import os
 import pty
@@ -41,15 +41,15 @@ def pages(call: FakeCall) -> Struct:
 SCRIPT = {"session.stream": emit_running_output, "session.attach": emit_running_output, "tool.output": pages}
 
 
-def test_running_output_is_shown_on_stderr_as_it_comes(tmp_path: Path, terminal: WalrusctlRunner) -> None:
+def test_running_output_is_shown_on_stderr_as_it_arrives(tmp_path: Path, terminal: WalrusctlRunner) -> None:
     with FakeDaemon(tmp_path / "walrus.sock", SCRIPT):
         streamed, attached = terminal.run("stream", 1, "make it"), terminal.run("session", "attach", 1)
     assert streamed.stdout == "Made.\n"
-    ended = "← bash ok, 17 bytes, 3 ms\n  more of it: walrusctl tool output 1 0a1b\n"
-    assert streamed.stderr == f'→ bash {{"command": "make"}}\ncompiling \x1b[31mfish.c\n{ended}', (
-        "a pipe gets it as it is"
+    result = "← bash ok, 17 bytes, 3 ms\n  whole output: walrusctl tool output 1 0a1b\n"
+    assert streamed.stderr == f'→ bash {{"command": "make"}}\ncompiling \x1b[31mfish.c\n{result}', (
+        "a pipe gets the text unchanged"
     )
-    assert attached.stdout == f'→ bash {{"command": "make"}}\n{ended}assistant: Made.\n'
+    assert attached.stdout == f'→ bash {{"command": "make"}}\n{result}assistant: Made.\n'
     assert attached.stderr == "compiling \x1b[31mfish.c\n"
 
 
@@ -64,7 +64,7 @@ def test_escapes_in_tool_output_do_not_reach_a_terminal(tmp_path: Path, terminal
     os.close(theirs)
 
 
-def test_a_whole_output_is_printed_page_by_page(tmp_path: Path, terminal: WalrusctlRunner) -> None:
+def test_a_complete_output_is_printed_page_by_page(tmp_path: Path, terminal: WalrusctlRunner) -> None:
     with FakeDaemon(tmp_path / "walrus.sock", SCRIPT):
         assert terminal.run("tool", "output", 1, "0a1b").stdout == "one\ntwo and \x1b[31mthree\x1b[0m\n"
         assert terminal.run("tool", "output", 1, "0a1b", "--offset", 7).stdout == " and \x1b[31mthree\x1b[0m\n"

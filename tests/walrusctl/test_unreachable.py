@@ -1,4 +1,4 @@
-"""No walrusd where it was looked for: the one that holds the home is found by its lock, else a program is told why."""
+"""Tests without a walrusd at the socket: it is found by the home's lock, or the failure is reported."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ TOML_WITH_OTHER_SOCKET = '[daemon]\nsocket = "other.sock"\n'
 
 @contextmanager
 def held_lock(home: Path, content: str) -> Iterator[None]:
-    """The lock of the home, as a walrusd holds it."""
+    """Holds the lock of the home like a walrusd."""
     with open(home / "walrusd.lock", "w+") as lock:
         lock.write(content)
         lock.flush()
@@ -32,7 +32,7 @@ def test_a_daemon_whose_socket_walrus_toml_no_longer_names_is_found_by_its_lock(
         result = terminal.run("session", "create", "walrus")
     assert (result.exit_code, result.stdout) == (0, "1\n")
     assert result.stderr == (
-        f"walrusd (pid 42) listens on {daemon.path}, and moves to {terminal.home}/other.sock when it is restarted\n"
+        f"walrusd (pid 42) listens on {daemon.path}; it moves to {terminal.home}/other.sock when it is restarted\n"
     )
 
 
@@ -46,10 +46,10 @@ def test_a_daemon_found_by_its_lock_gets_all_requests_and_is_mentioned_once(
     assert (child.returncode, stderr.decode().count("listens on")) == (0, 1)
 
 
-@pytest.mark.parametrize("told", ["", "42\n", "42\n{home}/other.sock\n"])
-def test_a_lock_that_names_no_other_socket_changes_nothing(terminal: WalrusctlRunner, told: str) -> None:
+@pytest.mark.parametrize("content", ["", "42\n", "42\n{home}/other.sock\n"])
+def test_a_lock_without_another_socket_changes_nothing(terminal: WalrusctlRunner, content: str) -> None:
     (terminal.home / "walrus.toml").write_text(TOML_WITH_OTHER_SOCKET)
-    with held_lock(terminal.home, told.format(home=terminal.home)):
+    with held_lock(terminal.home, content.format(home=terminal.home)):
         result = terminal.run("ping")
     assert (result.exit_code, result.stdout) == (4, "")
     assert f"there is no socket at {terminal.home}/other.sock" in result.stderr
@@ -62,16 +62,16 @@ def test_the_lock_of_a_daemon_that_has_exited_is_ignored(daemon: FakeDaemon, ter
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_socket_that_is_named_is_the_only_one_tried(daemon: FakeDaemon, terminal: WalrusctlRunner, by: str) -> None:
-    named = f"{terminal.home}/named.sock"
-    words = ("--socket", named) if by == "option" else ()
-    terminal.environ["WALRUS_SOCKET"] = named if by == "environment" else ""
+def test_an_explicit_socket_is_the_only_one_tried(daemon: FakeDaemon, terminal: WalrusctlRunner, by: str) -> None:
+    socket = f"{terminal.home}/named.sock"
+    words = ("--socket", socket) if by == "option" else ()
+    terminal.environ["WALRUS_SOCKET"] = socket if by == "environment" else ""
     with held_lock(terminal.home, f"42\n{daemon.path}\n"):
         assert terminal.run(*words, "ping").exit_code == 4
     assert daemon.requests == []
 
 
-def test_a_daemon_that_is_not_there_is_an_object_too_where_json_is_asked_for(terminal: WalrusctlRunner) -> None:
+def test_with_json_a_missing_daemon_is_also_printed_as_an_object(terminal: WalrusctlRunner) -> None:
     result = terminal.run("ping", "--json")
     assert result.exit_code == 4
     assert json.loads(result.stdout) == {
@@ -85,9 +85,7 @@ def test_a_daemon_that_is_not_there_is_an_object_too_where_json_is_asked_for(ter
     assert result.stderr.startswith("walrusctl: walrusd is not running")
 
 
-def test_a_wait_that_ran_out_is_an_object_too_where_json_is_asked_for(
-    tmp_path: Path, terminal: WalrusctlRunner
-) -> None:
+def test_with_json_a_timeout_is_also_printed_as_an_object(tmp_path: Path, terminal: WalrusctlRunner) -> None:
     with FakeDaemon(tmp_path / "walrus.sock", {**SCRIPT, "daemon.status": FakeCall.wait_for_cancel}):
         result = terminal.run("status", "--json", "--timeout", "0.05")
     assert result.exit_code == 7
@@ -96,6 +94,6 @@ def test_a_wait_that_ran_out_is_an_object_too_where_json_is_asked_for(
             "code": None,
             "kind": "timeout",
             "message": "no answer to daemon.status within 0.05 s",
-            "hint": "is walrusd stopped or overloaded? Its log may tell; --timeout waits longer",
+            "hint": "walrusd may be stopped or overloaded: see its log, or wait longer with --timeout",
         }
     }

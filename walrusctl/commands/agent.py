@@ -1,8 +1,8 @@
-"""walrusctl agent: the agents that sessions can be made of."""
+"""The commands `walrusctl agent`: list the agents, show one."""
 
 import click
 
-from walrusctl.click_base import LazyGroup, common_options
+from walrusctl.click_base import LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_fields, format_table
 from walrusctl.output import print_answer, print_json
@@ -10,36 +10,40 @@ from walrusctl.output import print_answer, print_json
 HERE = "walrusctl.commands.agent"
 
 
-@click.command(cls=LazyGroup, lazy={"list": f"{HERE}:list_", "show": f"{HERE}:show"})
+@click.command(
+    cls=LazyGroup,
+    lazy={"list": f"{HERE}:list_", "show": f"{HERE}:show"},
+    epilog=examples("walrusctl agent list", "walrusctl agent show walrus"),
+)
 @common_options
 def agent() -> None:
-    """The agents that walrusd knows."""
+    """List and show agents."""
 
 
-@click.command("list")
+@click.command("list", epilog=examples("walrusctl agent list"))
 @common_options
 @pass_cli_context
 def list_(ctx: CliContext) -> None:
-    """List the agents."""
+    """List the agents with their models."""
     answer = ctx.call("agent.list")
     if ctx.json:
         print_json(answer)
         return
-    rows = [(one["name"], one["model"] or "-", one["description"]) for one in answer["agents"]]
+    rows = [(agent["name"], agent["model"] or "-", agent["description"]) for agent in answer["agents"]]
     print_answer(format_table(("NAME", "MODEL", "DESCRIPTION"), rows))
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl agent show walrus"))
 @click.argument("name")
 @common_options
 @pass_cli_context
 def show(ctx: CliContext, name: str) -> None:
-    """Show one agent: its model, its limits, its tools, its system prompt."""
-    one = ctx.call("agent.get", {"agent": name})
+    """Show the settings and system prompt of an agent."""
+    info = ctx.call("agent.get", {"agent": name})
     if ctx.json:
-        print_json(one)
+        print_json(info)
         return
-    pairs = [(key, one[key]) for key in ("name", "description", "model", "max_iterations", "thinking", "workspace")]
-    print_answer(format_fields([*pairs, ("tools", ", ".join(one["tools"]) or "none")]))
-    if one["system_prompt"]:
-        print_answer(f"\n{one['system_prompt']}")
+    pairs = [(key, info[key]) for key in ("name", "description", "model", "max_iterations", "thinking", "workspace")]
+    print_answer(format_fields([*pairs, ("tools", ", ".join(info["tools"]) or "none")]))
+    if info["system_prompt"]:
+        print_answer(f"\n{info['system_prompt']}")

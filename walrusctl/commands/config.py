@@ -1,4 +1,4 @@
-"""walrusctl config: the files of the home, read here and now; no daemon is asked."""
+"""The commands `walrusctl config`: check and show the configuration without asking walrusd."""
 
 import os
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import click
 from walrus_config import paths
 from walrus_config.errors import ConfigError
 from walrus_protocol import wire
-from walrusctl.click_base import LazyGroup, common_options
+from walrusctl.click_base import LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json
 
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 HERE = "walrusctl.commands.config"
 
 
-@click.command(cls=LazyGroup, lazy={"check": f"{HERE}:check", "show": f"{HERE}:show", "path": f"{HERE}:path"})
+@click.command(
+    cls=LazyGroup,
+    lazy={"check": f"{HERE}:check", "show": f"{HERE}:show", "path": f"{HERE}:path"},
+    epilog=examples("walrusctl config check", "walrusctl config show"),
+)
 @common_options
 def config() -> None:
-    """walrus.toml and what belongs to it."""
+    """Check and show walrus.toml and the agents' files."""
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl config check"))
 @common_options
 @pass_cli_context
 def check(ctx: CliContext) -> None:
-    """Say whether walrusd could start with the files as they are now; exit 2 where it could not."""
+    """Check whether walrusd could start with these files.
+
+    Exit 2 if it could not. The files of the home are read here; walrusd need not run.
+    """
     loaded = _load(ctx, check_home=True)
     if ctx.json:
         print_json({"ok": True, "path": loaded.path, "warnings": list(loaded.warnings)})
@@ -36,27 +43,30 @@ def check(ctx: CliContext) -> None:
         print_answer(f"ok: {loaded.path}")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl config show"))
 @common_options
 @pass_cli_context
 def show(ctx: CliContext) -> None:
-    """Print the configuration as it would be in force, defaults filled in and secrets masked."""
+    """Print the configuration with its defaults.
+
+    Secrets are masked. These are the values that a start of walrusd would use now.
+    """
     from walrus_config.load import mask_secrets
 
-    whole = mask_secrets(_load(ctx))
+    values = mask_secrets(_load(ctx))
     if ctx.json:
-        print_json(whole)
+        print_json(values)
         return
     import tomlkit
 
-    print_answer(tomlkit.dumps(_drop_unset(whole)).strip())
+    print_answer(tomlkit.dumps(_drop_unset(values)).strip())
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl config path"))
 @common_options
 @pass_cli_context
 def path(ctx: CliContext) -> None:
-    """Print where walrus.toml is, or would be."""
+    """Print the path of walrus.toml, which may not exist."""
     toml = paths.home_paths(ctx.home_path()).toml
     if ctx.json:
         print_json({"path": toml})
@@ -65,15 +75,15 @@ def path(ctx: CliContext) -> None:
 
 
 def _drop_unset(table: dict[str, object]) -> dict[str, object]:
-    """The same without what is not set: TOML has no null."""
+    """Returns the table without unset values: TOML has no null."""
     values = {key: _drop_unset(value) if isinstance(value, dict) else value for key, value in table.items()}
     return {key: value for key, value in values.items() if value is not None}
 
 
 def _load(ctx: CliContext, *, check_home: bool = False) -> "Config":
-    """The configuration, its warnings said; where there are problems they are said and the command ends."""
+    """Loads the configuration and prints its warnings; prints problems and exits if there are any."""
     home = ctx.home_path()
-    # msgspec and the parsers are for these commands alone: no other pays for them.
+    # Imported here: only these commands need msgspec and the parsers.
     from walrus_config.load import load
 
     try:

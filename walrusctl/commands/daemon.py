@@ -1,42 +1,42 @@
-"""walrusctl ping, status, metrics: is walrusd there, how is it, and what has it done?"""
+"""The commands `walrusctl ping`, `status` and `metrics`: is walrusd running, and what is it doing?"""
 
 import sys
 import time
 
 import click
 
-from walrusctl.click_base import common_options
+from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_bytes, format_fields
 from walrusctl.output import print_answer, print_error, print_json, terminal_width
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl ping"))
 @common_options
 @pass_cli_context
 def ping(ctx: CliContext) -> None:
-    """Ask walrusd for a sign of life."""
+    """Check that walrusd responds, and how fast."""
     with ctx.connect() as client:
-        began = time.perf_counter()
+        start = time.perf_counter()
         pong = client.call("daemon.ping")
-        took = time.perf_counter() - began
+        elapsed = time.perf_counter() - start
     if ctx.json:
         print_json(pong)
     else:
-        print_answer(f"walrusd answers ({took * 1000:.1f} ms)")
+        print_answer(f"walrusd answers ({elapsed * 1000:.1f} ms)")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl status"))
 @common_options
 @pass_cli_context
 def status(ctx: CliContext) -> None:
-    """Show what walrusd is doing, and what it needs from you."""
+    """Show the state of walrusd, and its warnings."""
     now = ctx.call("daemon.status")
     if ctx.json:
         print_json(now)
         return
     sessions = now["sessions"]
-    providers = [f"{one['name']} ({one['kind']}): {', '.join(one['models']) or 'any'}" for one in now["providers"]]
+    providers = [f"{each['name']} ({each['kind']}): {', '.join(each['models']) or 'any'}" for each in now["providers"]]
     print_answer(
         format_fields(
             [
@@ -60,18 +60,21 @@ def status(ctx: CliContext) -> None:
         print_error(warning)
 
 
-@click.command()
-@click.option("--prometheus", is_flag=True, help="Print them as Prometheus reads them, zeros too.")
+@click.command(epilog=examples("walrusctl metrics", "walrusctl metrics --prometheus"))
+@click.option("--prometheus", is_flag=True, help="Print in Prometheus format, including zeros.")
 @common_options
 @pass_cli_context
 def metrics(ctx: CliContext, *, prometheus: bool) -> None:
-    """Count what walrusd has done since its start, and what it holds now."""
+    """Print counters and gauges of walrusd since its start.
+
+    Metrics that are zero are left out, except with --json and --prometheus.
+    """
     if ctx.json and prometheus:
-        raise click.UsageError("--json and --prometheus are two forms: ask for one of them")
-    found = ctx.call("daemon.metrics", {"format": "prometheus" if prometheus else "json"})
+        raise click.UsageError("--json and --prometheus exclude each other: choose one")
+    answer = ctx.call("daemon.metrics", {"format": "prometheus" if prometheus else "json"})
     if ctx.json:
-        print_json(found)
+        print_json(answer)
     elif prometheus:
-        print_answer(found["text"])
+        print_answer(answer["text"])
     else:
-        print_answer(format_fields((name, value) for name, value in found["metrics"].items() if value))
+        print_answer(format_fields((name, value) for name, value in answer["metrics"].items() if value))

@@ -1,4 +1,4 @@
-"""walrusctl doctor: what is well with a home and around it, what is not, and what to do."""
+"""The command `walrusctl doctor`: runs the checks and prints their findings."""
 
 import os
 import sys
@@ -6,21 +6,23 @@ import sys
 import click
 
 from walrus_protocol import wire
-from walrusctl.click_base import common_options
+from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import wrap_text
 from walrusctl.output import print_answer, print_json, terminal_width, write_stdout
 
-_MARKS = {"fine": ("32", "✓"), "warning": ("33", "!"), "broken": ("31", "✗")}
+_MARKS = {"ok": ("32", "✓"), "warning": ("33", "!"), "error": ("31", "✗")}
+"""For a terminal: the colour and the mark of each status."""
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl doctor", "walrusctl --home ~/other doctor", "walrusctl doctor --json"))
 @common_options
 @pass_cli_context
 def doctor(ctx: CliContext) -> None:
-    """Look at all that walrusd needs, running or not, and say what to do.
+    """Check everything walrusd needs; say how to fix it.
 
-    Exit 0 where nothing is broken; a warning breaks nothing.
+    It changes nothing, and walrusd need not run. Each finding is ok, warning or error. Exit 1 if there is an error;
+    warnings alone exit 0.
     """
     from walrusctl.doctor.runner import run_checks
 
@@ -28,11 +30,11 @@ def doctor(ctx: CliContext) -> None:
     if ctx.json:
         print_json({"checks": [check._asdict() for check in checks]})
     else:
-        marked, columns = _can_show_marks(), terminal_width(sys.stdout)
+        with_marks, columns = _can_show_marks(), terminal_width(sys.stdout)
         size = max(len(check.name) for check in checks)
-        indent = (2 if marked else 9) + size + 2
+        indent = (2 if with_marks else 9) + size + 2
         for check in checks:
-            if marked:
+            if with_marks:
                 colour, mark = _MARKS[check.status]
                 write_stdout(f"\x1b[{colour}m{mark}\x1b[0m ")
             else:
@@ -40,12 +42,12 @@ def doctor(ctx: CliContext) -> None:
             print_answer(f"{check.name:{size}}  {wrap_text(check.message, columns, indent)}")
             if check.hint:
                 print_answer(f"{'':{indent}}hint: {wrap_text(check.hint, columns, indent + len('hint: '))}")
-    if any(check.status == "broken" for check in checks):
+    if any(check.status == "error" for check in checks):
         raise click.exceptions.Exit(wire.EXIT_INTERNAL)
 
 
 def _can_show_marks() -> bool:
-    """On a terminal that has the characters, where nobody has asked for less."""
+    """Whether stdout is a terminal that can show the marks, and NO_COLOR is not set."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return False
     try:

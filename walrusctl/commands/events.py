@@ -1,4 +1,4 @@
-"""walrusctl events: what happens, in whichever session, and in walrusd itself."""
+"""The command `walrusctl events`: prints the events of all sessions and of walrusd itself."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
-from walrusctl.click_base import SESSION, common_options
+from walrusctl.click_base import OFFSET, SESSION, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_content, format_event, format_time, to_short_line
 from walrusctl.output import print_answer, print_json, print_note
@@ -15,13 +15,13 @@ _EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {
     "user_message": lambda event: f"{event['sender'] or 'user'}: {format_content(event['content'])}",
     "assistant_message": lambda event: f"assistant: {format_content(event['content'])}" if event["content"] else "",
     "tick": lambda event: f"{event['schedule']} {event['outcome']}: {event['reason'] or event['text']}".rstrip(": "),
-    "config_reloaded": lambda event: f"reloaded: {', '.join(event['changed']) or 'nothing has changed'}",
-    "sessions_expired": lambda event: f"thrown away ({event['reason']}): {', '.join(map(str, event['sessions']))}",
+    "config_reloaded": lambda event: f"reloaded: {', '.join(event['changed']) or 'no changes'}",
+    "sessions_expired": lambda event: f"deleted ({event['reason']}): {', '.join(map(str, event['sessions']))}",
     "session_imported": lambda event: f"session {event['imported']} of agent {event['agent']} imported",
     "state_changed": lambda _: "",
     "tool_output": lambda _: "",
 }
-"""What a conversation shows in another way, or not at all."""
+"""Formatters of the event types that this command shows unlike a conversation, or not at all."""
 
 
 EVENT_TYPES = (
@@ -49,23 +49,39 @@ EVENT_TYPES = (
     "state_changed",
     "lagged",
 )
-"""All that there are, for the help; walrusd says which it knows."""
+"""All event types, for the help; walrusd itself checks the types of a request."""
 
 
-@click.command(epilog=f"Types: {', '.join(EVENT_TYPES)}.")
+@click.command(
+    epilog="\n\n".join(
+        [
+            f"Types: {', '.join(EVENT_TYPES)}.",
+            examples("walrusctl events --session 3", "walrusctl events --since 0 --no-follow --type done --json"),
+        ]
+    )
+)
 @click.option(
     "--since",
-    type=click.IntRange(0, 2**53 - 1),
+    type=OFFSET,
     metavar="OFFSET",
-    help="First what came after this offset; 0 is all there is. [from now on; with --no-follow 0]",
+    help="Begin after this offset; 0 begins with the oldest event. [now; 0 with --no-follow]",
 )
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [follow]")
-@click.option("--session", "sessions", type=SESSION, multiple=True, help="Only of this session; may be repeated.")
-@click.option("--agent", "agents", multiple=True, help="Only of this agent's sessions; may be repeated.")
+@click.option("--follow/--no-follow", default=True, help="Wait for new events until Ctrl-C. [follow]")
 @click.option(
-    "--type", "types", metavar="TYPE", multiple=True, help="Only of this type, one of those below; may be repeated."
+    "--session",
+    "sessions",
+    type=SESSION,
+    metavar="SESSION",
+    multiple=True,
+    help="Only events of this session; may be repeated.",
 )
-@click.option("--deltas/--no-deltas", default=True, help="With --json, text as it comes, too. [deltas]")
+@click.option(
+    "--agent", "agents", metavar="AGENT", multiple=True, help="Only events of this agent's sessions; may be repeated."
+)
+@click.option(
+    "--type", "types", metavar="TYPE", multiple=True, help="Only events of this type (see below); may be repeated."
+)
+@click.option("--deltas/--no-deltas", default=True, help="With --json, print partial text too. [deltas]")
 @common_options
 @pass_cli_context
 def events(
@@ -78,10 +94,10 @@ def events(
     types: tuple[str, ...],
     deltas: bool,
 ) -> None:
-    """Show what happens in all sessions, and to walrusd itself, as it happens.
+    """Print the events of all sessions and of walrusd.
 
-    With --json every event is a line, and the result is the last one. Where it stopped is told on stderr: --since goes
-    on from there, after a restart of walrusd, too.
+    With --json each event is one line, and the last line is the result. When it stops, stderr shows the --since that
+    continues from there, even after a restart of walrusd.
     """
     params: Json = {
         "since": since if follow else since or 0,
@@ -97,16 +113,16 @@ def events(
             for event in stream:
                 _print_event(event, as_json=ctx.json, is_selected=event["type"] in types)
                 last = event.get("offset", last)
-    except (KeyboardInterrupt, Unreachable, RequestFailed) as ended:
-        if last is not None and (last != since or not isinstance(ended, RequestFailed)):
-            print_note(f"`walrusctl events --since {last}` goes on from here")
+    except (KeyboardInterrupt, Unreachable, RequestFailed) as error:
+        if last is not None and (last != since or not isinstance(error, RequestFailed)):
+            print_note(f"`walrusctl events --since {last}` continues from here")
         raise
     if ctx.json:
         print_json(stream.result)
 
 
 def _print_event(event: Json, *, as_json: bool, is_selected: bool) -> None:
-    """What is asked for by its type has a line in any case."""
+    """Prints an event; one whose type was selected has a line in any case."""
     kind = event["type"]
     if as_json:
         print_json(event)

@@ -1,17 +1,17 @@
-"""walrusctl session fork, rewind, checkpoint, checkpoints: other ways on from an earlier point of a conversation."""
+"""The commands `walrusctl session fork`, `rewind`, `checkpoint` and `checkpoints`."""
 
 import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed
-from walrusctl.click_base import KEY, SESSION, common_options
+from walrusctl.click_base import KEY, SESSION, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_table, format_time
 from walrusctl.output import print_answer, print_json, print_note
 from walrusctl.pagination import fetch_pages
 
 _MAX_SEQ_DIGITS = 16
-"""Digits: as many as 2^53 has."""
+"""Maximum digits of a seq: 2^53 has as many. A longer number is the name of a checkpoint."""
 _SEQ_TYPE: click.ParamType[int] = click.IntRange(1, 2**53 - 1)
 
 
@@ -28,16 +28,16 @@ class Point(click.ParamType[int | str]):
 POINT = Point()
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session fork 3", "walrusctl session fork 3 --at 12"))
 @click.argument("session", type=SESSION)
-@click.option("--at", type=POINT, metavar="SEQ|NAME", help="Go on from this point, a seq or a checkpoint. [the end]")
+@click.option("--at", type=POINT, metavar="SEQ|NAME", help="Fork at this seq or checkpoint. [the end]")
 @common_options
 @pass_cli_context
 def fork(ctx: CliContext, session: int, at: int | str | None) -> None:
-    """Make a session that goes on from a point of SESSION, and print its id alone.
+    """Create a session from a point of SESSION; print its id.
 
-    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names.
-    SESSION itself is left as it is; it may be running, or closed.
+    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names. SESSION itself does not change; it
+    may be running or closed.
     """
     wanted = None if at is None else _resolve_seq(ctx, session, at)
     forked = ctx.call("session.fork", {"session": session, "at": wanted})
@@ -48,16 +48,16 @@ def fork(ctx: CliContext, session: int, at: int | str | None) -> None:
     _note_if_rounded(wanted, forked["at"])
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session rewind 3 12", "walrusctl session rewind 3 before-the-tests"))
 @click.argument("session", type=SESSION)
 @click.argument("to", type=POINT, metavar="SEQ|NAME")
 @common_options
 @pass_cli_context
 def rewind(ctx: CliContext, session: int, to: int | str) -> None:
-    """Have SESSION go on from an earlier point of its own: a seq, or a checkpoint.
+    """Continue SESSION from an earlier seq or checkpoint.
 
-    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names.
-    Nothing is erased: a rewind to a point before this rewind brings everything back.
+    `session attach SESSION --seq` shows the seqs, `session checkpoints` the names. Nothing is deleted: a rewind to a
+    point before this rewind restores everything.
     """
     wanted = _resolve_seq(ctx, session, to)
     answer = ctx.call("session.rewind", {"session": session, "to": wanted})
@@ -68,13 +68,16 @@ def rewind(ctx: CliContext, session: int, to: int | str) -> None:
     _note_if_rounded(wanted, answer["to"])
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session checkpoint 3 before-the-tests"))
 @click.argument("session", type=SESSION)
 @click.argument("name", type=KEY)
 @common_options
 @pass_cli_context
 def checkpoint(ctx: CliContext, session: int, name: str) -> None:
-    """Call the point where SESSION stands NAME, for fork and rewind. A name that is used again moves."""
+    """Name the current end of SESSION for fork and rewind.
+
+    A NAME that exists already moves to the new point.
+    """
     answer = ctx.call("session.checkpoint", {"session": session, "name": name})
     if ctx.json:
         print_json(answer)
@@ -82,38 +85,40 @@ def checkpoint(ctx: CliContext, session: int, name: str) -> None:
         print_answer(f"checkpoint {name} at seq {answer['at']}")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session checkpoints 3"))
 @click.argument("session", type=SESSION)
 @common_options
 @pass_cli_context
 def checkpoints(ctx: CliContext, session: int) -> None:
-    """List the checkpoints of SESSION, the latest last."""
+    """List the checkpoints of SESSION, the newest last."""
     found, _ = fetch_pages(ctx, "session.checkpoints", "checkpoints", {"session": session}, None)
     if ctx.json:
         print_json({"checkpoints": found})
         return
     print_answer(
-        format_table(("SEQ", "MADE", "NAME"), [(one["at"], format_time(one["ts"]), one["name"]) for one in found])
+        format_table(
+            ("SEQ", "CREATED", "NAME"), [(each["at"], format_time(each["ts"]), each["name"]) for each in found]
+        )
     )
 
 
 def _resolve_seq(ctx: CliContext, session: int, point: int | str) -> int:
-    """What a person calls a point, as a seq. Raises RequestFailed where there is no such checkpoint."""
+    """Returns the seq of a point. Raises RequestFailed if there is no such checkpoint."""
     if isinstance(point, int):
         return point
     found, _ = fetch_pages(ctx, "session.checkpoints", "checkpoints", {"session": session}, None)
-    for one in found:
-        if one["name"] == point:
-            seq: int = one["at"]
+    for each in found:
+        if each["name"] == point:
+            seq: int = each["at"]
             return seq
     raise RequestFailed(
         wire.NOT_FOUND,
         "checkpoint_not_found",
         f"session {session} has no checkpoint {point!r}",
-        f"`walrusctl session checkpoints {session}` shows those it has.",
+        f"`walrusctl session checkpoints {session}` lists them.",
     )
 
 
 def _note_if_rounded(wanted: int | None, actual: int) -> None:
     if wanted not in (None, actual):
-        print_note(f"from seq {actual}: at {wanted} a tool call was open")
+        print_note(f"from seq {actual} instead: at seq {wanted} a tool call had no result yet")

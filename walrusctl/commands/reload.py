@@ -1,26 +1,27 @@
-"""walrusctl reload: have walrusd read its files anew, and say what became of it."""
+"""The command `walrusctl reload`: makes walrusd read its configuration again."""
 
 import click
 
-from walrusctl.click_base import common_options
+from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl reload"))
 @common_options
 @pass_cli_context
 def reload(ctx: CliContext) -> None:
-    """Put walrus.toml and agents/*.md in force as they are now.
+    """Apply the current walrus.toml and agents/*.md.
 
-    Turns that run keep what they started with. Exit 2 where something is wrong with the files: then nothing changes.
+    Running turns keep the configuration they started with. If the files have an error nothing changes, and it exits
+    with 2.
     """
-    told = ctx.call("daemon.reload")
+    result = ctx.call("daemon.reload")
     if ctx.json:
-        print_json(told)
+        print_json(result)
     else:
-        lines = [f"changed: {key}" for key in told["changed"]]
-        lines += [f"at restart: {key}" for key in told["at_restart"]]
-        print_answer("\n".join(lines) or "nothing has changed")
-    for warning in told["warnings"]:
+        lines = [f"changed: {key}" for key in result["changed"]]
+        lines += [f"at restart: {key}" for key in result["at_restart"]]
+        print_answer("\n".join(lines) or "no changes")
+    for warning in result["warnings"]:
         print_error(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""walrusctl schedule: what walrusd does by the clock, and what became of it."""
+"""The commands `walrusctl schedule`: list, run, pause and resume schedules, and show their history."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import Json
-from walrusctl.click_base import LazyGroup, common_options
+from walrusctl.click_base import LIMIT, LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_cost, format_table, format_time, format_time_short
 from walrusctl.output import print_answer, print_error, print_json, print_note, terminal_width
@@ -17,10 +17,13 @@ from walrusctl.pagination import fetch_pages
 HERE = "walrusctl.commands.schedule"
 _TIME_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _STOP_REASONS = frozenset({"max_iterations", "no_action", "interrupted", "budget_exceeded"})
-"""Words for how a turn ended without an answer; a failed tick's reason begins with one, or with an error's kind."""
+"""Stop reasons of turns without an answer.
+
+The reason of a failed tick begins with one of them or with an error kind.
+"""
 _HEARTBEAT_PREFIX = "heartbeat:"
 _MAX_STORED_ANSWER = 500
-"""Characters of an answer that the ledger keeps."""
+"""Maximum characters of an answer that the ledger stores."""
 
 
 @click.command(
@@ -32,20 +35,21 @@ _MAX_STORED_ANSWER = 500
         "resume": f"{HERE}:resume",
         "history": f"{HERE}:history",
     },
+    epilog=examples("walrusctl schedule list", "walrusctl schedule run walrus"),
 )
 @common_options
 def schedule() -> None:
-    """What walrusd does by the clock.
+    """List, run, pause and resume heartbeats.
 
-    NAME is heartbeat:AGENT, or AGENT alone.
+    The NAME of a heartbeat is heartbeat:AGENT, or AGENT alone.
     """
 
 
-@click.command("list")
+@click.command("list", epilog=examples("walrusctl schedule list"))
 @common_options
 @pass_cli_context
 def list_(ctx: CliContext) -> None:
-    """List what is done by the clock, when next, and what became of it last."""
+    """List schedules with their next and last tick."""
     answer = ctx.call("schedule.list")
     if ctx.json:
         print_json(answer)
@@ -53,31 +57,31 @@ def list_(ctx: CliContext) -> None:
     now = time.time()
     rows = [
         (
-            _short_name(one["name"]),
-            _format_interval(one["every_s"]),
-            _format_next(one, now),
-            _format_state(one, now),
-            _format_last(one["last"], now),
+            _short_name(entry["name"]),
+            _format_interval(entry["every_s"]),
+            _format_next(entry, now),
+            _format_state(entry, now),
+            _format_last(entry["last"], now),
         )
-        for one in answer["schedules"]
+        for entry in answer["schedules"]
     ]
     print_answer(format_table(("NAME", "EVERY", "NEXT", "STATE", "LAST"), rows, terminal_width(sys.stdout)))
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl schedule run walrus"))
 @click.argument("name")
 @common_options
 @pass_cli_context
 def run(ctx: CliContext, name: str) -> None:
-    """Tick now, whatever a pause, quiet hours or an open breaker say, and print the answer.
+    """Run a tick of NAME now, and print the answer.
 
-    The probe is asked all the same. Exit 0 where it ran or had no reason to; where it failed, as a turn that failed so.
-    Ctrl-C only stops waiting.
+    It ignores a pause, quiet hours and an open breaker, but still runs the probe. Exit 0 if the tick ran or had no
+    reason to run; a failed tick exits like a turn that failed in the same way. Ctrl-C only stops waiting.
     """
     try:
         tick = ctx.call("schedule.run", {"schedule": _resolve_name(ctx, name)}, timeout_s=None)
     except KeyboardInterrupt:
-        print_note("not waiting any longer; the tick goes on")
+        print_note("no longer waiting; the tick continues")
         raise
     if ctx.json:
         print_json(tick)
@@ -86,7 +90,7 @@ def run(ctx: CliContext, name: str) -> None:
     _exit_by_outcome(tick)
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl schedule pause walrus"))
 @click.argument("name")
 @common_options
 @pass_cli_context
@@ -95,27 +99,30 @@ def pause(ctx: CliContext, name: str) -> None:
     _print_schedule(ctx, ctx.call("schedule.pause", {"schedule": _resolve_name(ctx, name)}))
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl schedule resume walrus"))
 @click.argument("name")
 @common_options
 @pass_cli_context
 def resume(ctx: CliContext, name: str) -> None:
-    """Go on with NAME: end its pause, and close its breaker."""
+    """End the pause of NAME, and close its breaker."""
     _print_schedule(ctx, ctx.call("schedule.resume", {"schedule": _resolve_name(ctx, name)}))
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl schedule history", "walrusctl schedule history walrus --news"))
 @click.argument("name", required=False)
-@click.option("--news", is_flag=True, help="Only what a person need read.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many rows.")
-@click.option("--all", "everything", is_flag=True, help="As many as there are.")
+@click.option("--news", is_flag=True, help="Only ticks that a person should read.")
+@click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N rows.")
+@click.option("--all", "everything", is_flag=True, help="All rows.")
 @common_options
 @pass_cli_context
 def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everything: bool) -> None:
-    """Print what became of each slot of NAME, or of all schedules, the newest first."""
+    """Print past ticks, the newest first.
+
+    Without NAME, the ticks of all schedules.
+    """
     if name is not None:
         name = _resolve_name(ctx, name)
-        # The ledger knows heartbeats that are configured no more, and they are on no list.
+        # The ledger also has heartbeats that are no longer configured; schedule.list does not return them.
         name = name if ":" in name else _HEARTBEAT_PREFIX + name
     params = {"schedule": name, "news": news}
     ticks, cursor = fetch_pages(ctx, "schedule.history", "ticks", params, None if everything else limit)
@@ -123,7 +130,7 @@ def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everyt
         print_json({"ticks": ticks, "cursor": cursor})
         return
     now = time.time()
-    heads = ("TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT")
+    headers = ("TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT")
     rows = [
         (
             tick["tick"],
@@ -135,20 +142,20 @@ def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everyt
         )
         for tick in ticks
     ]
-    print_answer(format_table(heads, rows, terminal_width(sys.stdout)))
+    print_answer(format_table(headers, rows, terminal_width(sys.stdout)))
     if cursor:
-        print_note("there are more: raise --limit, or give --all")
+        print_note("there are more: raise --limit, or use --all")
 
 
 def _resolve_name(ctx: CliContext, name: str) -> str:
-    """The whole name for the part of it that says whose it is, where that is one."""
+    """Returns the full name of a schedule for an agent's name; returns `name` itself if none matches."""
     if ":" in name:
         return name
-    names = [one["name"] for one in ctx.call("schedule.list")["schedules"]]
-    meant = [known for known in names if known.partition(":")[2] == name]
-    if len(meant) > 1:
-        raise click.UsageError(f"{name} may be {' or '.join(meant)}")
-    return meant[0] if meant else name
+    names = [entry["name"] for entry in ctx.call("schedule.list")["schedules"]]
+    matches = [known for known in names if known.partition(":")[2] == name]
+    if len(matches) > 1:
+        raise click.UsageError(f"{name} is ambiguous: it may be {' or '.join(matches)}")
+    return matches[0] if matches else name
 
 
 def _print_schedule(ctx: CliContext, entry: Json) -> None:
@@ -158,12 +165,12 @@ def _print_schedule(ctx: CliContext, entry: Json) -> None:
         print_answer(
             f"{entry['name']} is paused"
             if entry["paused"]
-            else f"{entry['name']} ticks at {format_time(entry['next_slot'])}"
+            else f"{entry['name']} ticks next at {format_time(entry['next_slot'])}"
         )
 
 
 def _exit_by_outcome(tick: Json) -> NoReturn:
-    """Say what there is beside the answer, and exit as a turn that ended so."""
+    """Prints the reason of a tick, and exits like a turn with the same outcome."""
     code, reason = wire.EXIT_OK, tick["reason"]
     if tick["outcome"] == "failed":
         print_error(reason)
@@ -184,18 +191,18 @@ def _exit_code(reason: str) -> int:
 
 
 def _format_interval(seconds: float) -> str:
-    """Of an interval, in the largest unit that needs no fraction."""
+    """Formats an interval in the largest unit that needs no fraction."""
     size, unit = next(((size, unit) for size, unit in _TIME_UNITS if seconds % size == 0), (1, "s"))
     return f"{seconds / size:g} {unit}"
 
 
 def _short_name(name: str) -> str:
-    """Of a schedule, for a table: the name of its agent stands for its heartbeat."""
+    """Returns the name for a table: a heartbeat is shown as the name of its agent."""
     return name.removeprefix(_HEARTBEAT_PREFIX)
 
 
 def _format_next(entry: Json, now: float) -> str:
-    """A slot that has passed could not be written down, or waits for its jitter."""
+    """Formats the next slot; one that has passed waits for its jitter or could not be written."""
     slot = entry["next_slot"]
     if slot is None:
         return "-"
@@ -213,8 +220,8 @@ def _format_state(entry: Json, now: float) -> str:
 def _format_last(tick: Json | None, now: float) -> str:
     if tick is None:
         return "-"
-    why = f": {tick['reason']}" if tick["reason"] else ""
-    return f"{_format_outcome(tick)}, {format_time_short(tick['slot'], now)}{why}"
+    reason = f": {tick['reason']}" if tick["reason"] else ""
+    return f"{_format_outcome(tick)}, {format_time_short(tick['slot'], now)}{reason}"
 
 
 def _format_outcome(tick: Json) -> str:

@@ -1,4 +1,4 @@
-"""walrusctl send, stream, run and session resume: one message, one turn, and its answer."""
+"""The commands `walrusctl send`, `stream`, `run` and `session resume`: one turn and its answer."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
-from walrusctl.click_base import KEY, SECONDS, SESSION, SHORT_TEXT, common_options
+from walrusctl.click_base import KEY, SECONDS, SESSION, SHORT_TEXT, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.event_printer import EventPrinter, OnEvent
 from walrusctl.hint_wording import as_cli_options
@@ -18,31 +18,31 @@ from walrusctl.output import print_answer, print_error, print_json, print_note
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 WHEN_BUSY = ("queue", "steer", "interrupt", "reject")
 _INTERRUPT_TIMEOUT_S = 10
-"""How long Ctrl-C waits until the turn has been stopped and written down."""
+"""Seconds that Ctrl-C waits until the turn has stopped and is logged."""
 
 _STOP_MESSAGES = {
     "max_iterations": (
         "the agent used up its rounds without a final answer",
-        "send again to let it go on, or raise its max_iterations",
+        "send another message to continue, or raise max_iterations of the agent",
     ),
-    "no_action": ("the model neither said nor asked for anything", "send again, or try another model"),
+    "no_action": ("the model returned neither text nor tool calls", "send again, or try another model"),
     "interrupted": ("the turn was interrupted", ""),
-    "budget_exceeded": ("the turn went over its budget", "raise the budget, or ask for less"),
+    "budget_exceeded": ("the turn exceeded its budget", "raise the budget, or ask for less"),
 }
 
 
 def turn_options(command: Decorated) -> Decorated:
-    """What a message may carry, and what Ctrl-C means; TEXT is an argument of it too."""
+    """Adds the options of a turn and the argument TEXT."""
     for parameter in (
-        click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn goes on."),
+        click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn continues."),
         click.option(
             "--turn-timeout",
             "timeout_s",
             metavar="SECONDS",
             type=SECONDS,
-            help="End the turn itself when it has taken this long, then exit 7.",
+            help="Stop the turn after this time, then exit 7.",
         ),
-        click.option("--sender", type=SHORT_TEXT, metavar="NAME", help="Who speaks; the model is told."),
+        click.option("--sender", type=SHORT_TEXT, metavar="NAME", help="The sender's name, which the model sees."),
         click.argument("text", required=False),
     ):
         command = parameter(command)
@@ -50,11 +50,11 @@ def turn_options(command: Decorated) -> Decorated:
 
 
 def session_options(command: Decorated) -> Decorated:
-    """What a message to a session may say beyond that: see `session.send` in protocol/README.md."""
+    """Adds the turn options, --when-busy, --key and SESSION; see `session.send` in protocol/README.md."""
     for parameter in (
-        click.option("--when-busy", type=click.Choice(WHEN_BUSY), help="What to do while a turn runs. [queue]"),
+        click.option("--when-busy", type=click.Choice(WHEN_BUSY), help="What to do if a turn is running. [queue]"),
         click.option(
-            "--key", type=KEY, metavar="KEY", help="Send exactly once: a repeat gives the first turn's answer."
+            "--key", type=KEY, metavar="KEY", help="Send exactly once: a repeat prints the first answer again."
         ),
         turn_options,
         click.argument("session", type=SESSION),
@@ -63,30 +63,30 @@ def session_options(command: Decorated) -> Decorated:
     return command
 
 
-@click.command()
+@click.command(epilog=examples('walrusctl send 3 "What is new?"', "git diff | walrusctl send 3"))
 @session_options
 @common_options
 @pass_cli_context
 def send(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
-    """Send TEXT to SESSION and print the answer alone.
+    """Send TEXT to SESSION and print only the answer.
 
-    TEXT is read from stdin where it is `-`, or left out and stdin is no terminal. Put `--` before a TEXT that begins
-    with a dash. Ctrl-C interrupts the turn; while the message is still queued it only stops waiting, and the message
-    stays queued.
+    TEXT is read from stdin if it is `-`, or if it is left out and stdin is not a terminal. Put `--` before a TEXT that
+    begins with a dash. Ctrl-C interrupts the turn. If the message is still queued, Ctrl-C only stops waiting, and the
+    message stays queued.
     """
     params = _turn_params(text, options, session=session)
     _print_result(ctx, run_turn(ctx, "session.stream", params, _ignore_event, detach=detach))
 
 
-@click.command()
+@click.command(epilog=examples('walrusctl stream 3 "Tell me more"', 'walrusctl stream 3 --json "Tell me more"'))
 @session_options
 @common_options
 @pass_cli_context
 def stream(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
-    """Send TEXT to SESSION and print what the agent says as it comes.
+    """Send TEXT to SESSION and print text as it arrives.
 
-    Tool calls are shown on stderr. With --json every event is a line, and the result is the last one. TEXT is read
-    from stdin, and Ctrl-C obeyed, as `send` does it.
+    Tool calls are shown on stderr. With --json each event is one line, and the last line is the result. TEXT from stdin
+    and Ctrl-C work as with `send`.
     """
     params = _turn_params(text, options, session=session)
     if ctx.json:
@@ -96,16 +96,17 @@ def stream(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, 
     _stream_turn(ctx, "session.stream", params, detach=detach)
 
 
-@click.command()
+@click.command(epilog=examples('walrusctl run walrus "What can you do?"'))
 @click.argument("agent")
 @turn_options
 @click.option("--title", type=SHORT_TEXT, metavar="TEXT", help="The session's title.")
 @common_options
 @pass_cli_context
 def run(ctx: CliContext, /, agent: str, text: str | None, *, detach: bool, **options: object) -> None:
-    """Give TEXT to AGENT in a session of its own, and print the answer.
+    """Send TEXT to AGENT in a new session.
 
-    On a terminal the text is shown as it comes, as `stream` does; in a pipe the answer stands alone, as with `send`.
+    On a terminal the text is shown as it arrives, as with `stream`. In a pipe only the answer is printed, as with
+    `send`.
     """
     params = _turn_params(text, options, agent=agent, created_by="cli")
     if ctx.json or not sys.stdout.isatty():
@@ -113,21 +114,22 @@ def run(ctx: CliContext, /, agent: str, text: str | None, *, detach: bool, **opt
     _stream_turn(ctx, "agent.run", params, detach=detach)
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session resume 3"))
 @click.argument("session", type=SESSION)
-@click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn goes on.")
+@click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn continues.")
 @common_options
 @pass_cli_context
 def resume(ctx: CliContext, session: int, *, detach: bool) -> None:
-    """Have the agent of SESSION go on where its last turn ended, and print the answer alone.
+    """Continue the last turn of SESSION.
 
-    For a turn that failed, was interrupted, or was given up because walrusd went down twice while it ran.
+    For a turn that failed, was interrupted, or was abandoned because walrusd crashed twice while it ran. It prints only
+    the answer.
     """
     try:
         result = ctx.call("session.resume", {"session": session}, timeout_s=None)
     except KeyboardInterrupt:
         if detach:
-            print_note("not waiting any longer; the turn goes on")
+            print_note("no longer waiting; the turn continues")
         else:
             _interrupt_turn(ctx, session)
         raise
@@ -135,36 +137,39 @@ def resume(ctx: CliContext, session: int, *, detach: bool) -> None:
 
 
 def run_turn(ctx: CliContext, method: str, params: Json, on_event: OnEvent, *, detach: bool) -> Json:
-    """The result of a turn whose events `hear` is told. Ctrl-C interrupts it, where it is ours to interrupt."""
+    """Runs a turn, passes its events to `on_event`, and returns its result.
+
+    Ctrl-C interrupts the turn if it has begun and `detach` is false.
+    """
     running: Json | None = None
     ctx.disconnect_hint = _disconnect_hint(params)
     with ctx.connect(None) as client:
         try:
             with client.stream(method, params) as events:
                 for event in events:
-                    # A message that waits in the inbox has no turn yet, and the one that runs is somebody else's.
+                    # A queued message has no turn yet; the running turn belongs to another message.
                     running = event if event.get("turn") is not None else running
                     on_event(event)
             return events.result
         except KeyboardInterrupt:
             if detach:
-                print_note("not waiting any longer; the turn goes on")
+                print_note("no longer waiting; the turn continues")
             elif running is None:
-                print_note("not waiting any longer; the turn had not begun, and will run when its time comes")
+                print_note("no longer waiting; the message stays queued, and its turn will run later")
             else:
                 _interrupt_turn(ctx, running["session"])
             raise
 
 
 def _disconnect_hint(params: Json) -> str:
-    """What becomes of a turn whose walrusd goes away, and what a repeat of it would do."""
-    goes_on = "a turn that had begun goes on by itself when walrusd is back"
+    """Returns what happens to the turn if walrusd stops, and what a repeat of the command would do."""
+    continues = "if the turn had begun, it continues when walrusd is back"
     if params.get("key"):
-        return f"{goes_on}, and a repeat with the same --key gives its answer"
+        return f"{continues}; a repeat with the same --key prints its answer"
     if "session" not in params:
-        return f"{goes_on}: `walrusctl session list` shows it, and a repeat would be another one"
-    shown = f"`walrusctl session attach {params['session']}` shows it"
-    return f"{goes_on}: {shown}, and a repeat would be another one (with a --key it would not)"
+        return f"{continues}: see `walrusctl session list`; a repeat starts another turn"
+    attach = f"`walrusctl session attach {params['session']}`"
+    return f"{continues}: see {attach}; a repeat without --key starts another turn"
 
 
 def _interrupt_turn(ctx: CliContext, session: int) -> None:
@@ -177,11 +182,11 @@ def _interrupt_turn(ctx: CliContext, session: int) -> None:
 
 
 def _stream_turn(ctx: CliContext, method: str, params: Json, *, detach: bool) -> NoReturn:
-    shown = EventPrinter(sys.stderr, whole_session=False)
+    printer = EventPrinter(sys.stderr, whole_session=False)
     try:
-        result = run_turn(ctx, method, params, shown, detach=detach)
+        result = run_turn(ctx, method, params, printer, detach=detach)
     finally:
-        shown.finish()
+        printer.finish()
     _exit_by_result(result)
 
 
@@ -194,24 +199,24 @@ def _print_result(ctx: CliContext, result: Json) -> NoReturn:
 
 
 def _exit_by_result(result: Json) -> NoReturn:
-    """Say why a turn ended where it is not with an answer, and exit by it."""
-    stop, error = result["stop_reason"], result.get("error")
+    """Prints why a turn ended without an answer, and exits with the status of its stop reason."""
+    stop_reason, error = result["stop_reason"], result.get("error")
     if error:
         print_error(f"{error['message']} ({error['kind']})", as_cli_options(error.get("hint", "")))
-    elif stop in _STOP_MESSAGES:
-        print_error(*_STOP_MESSAGES[stop])
+    elif stop_reason in _STOP_MESSAGES:
+        print_error(*_STOP_MESSAGES[stop_reason])
     sys.stdout.flush()
-    raise click.exceptions.Exit(wire.exit_code_for_turn(stop, error and error["kind"]))
+    raise click.exceptions.Exit(wire.exit_code_for_turn(stop_reason, error and error["kind"]))
 
 
 def _turn_params(text: str | None, options: Json, **more: object) -> Json:
-    """The params of a turn; an option that was not given is left to the daemon's default."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return {**more, **given, "content": read_text(text)}
+    """Returns the params of a turn; options that were not given are left to walrusd's defaults."""
+    set_options = {name: value for name, value in options.items() if value is not None}
+    return {**more, **set_options, "content": read_text(text)}
 
 
 def _ignore_event(event: Json) -> None:
-    """What happens on the way is not shown, but has to be known: see take_turn."""
+    """Does nothing with an event: `run_turn` needs the events, but the command does not show them."""
 
 
 def _print_event(event: Json) -> None:

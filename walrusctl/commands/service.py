@@ -1,4 +1,4 @@
-"""walrusctl service: walrusd as a service of the user's systemd, where there is one."""
+"""The commands `walrusctl service`: install, uninstall and show walrusd as a systemd user service."""
 
 import errno
 import os
@@ -13,79 +13,91 @@ from walrus_config.errors import ConfigError
 from walrus_config.scaffold import scaffold
 from walrus_protocol import wire
 from walrusctl import systemd_units
-from walrusctl.click_base import LazyGroup, common_options
+from walrusctl.click_base import LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_fields
 from walrusctl.lock_owner import find_lock_owner
 from walrusctl.output import print_answer, print_error, print_json
-from walrusctl.service_plan import plan_service, works_only_in_this_shell
+from walrusctl.service_plan import is_temporary, plan_service, works_only_in_this_shell
 from walrusctl.service_state import ServiceState, read_service_state
 from walrusctl.systemctl import SystemctlFailed, UserSystemd, find_user_systemd, hint_without_systemd, is_lingering
 
 HERE = "walrusctl.commands.service"
 JOB_TIMEOUT_S = 120.0
-"""For a start that migrates and a stop that waits for turns; --timeout says otherwise."""
+"""Seconds for a start, which may migrate, or a stop, which waits for turns; --timeout overrides it."""
 BOTH_UNITS = " ".join(systemd_units.NAMES)
 ENABLE_LINGER = "loginctl enable-linger"
-_WRITE_HINT = "let your own user write there"
+_WRITE_HINT = "make it writable for your own user"
 _HINTS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "that has to be a folder: does XDG_CONFIG_HOME name one?"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "it must be a folder; check XDG_CONFIG_HOME"),
 }
 
 
 @click.command(
     cls=LazyGroup,
     lazy={"install": f"{HERE}:install", "uninstall": f"{HERE}:uninstall", "status": f"{HERE}:status"},
+    epilog=examples("walrusctl service install", "walrusctl service status"),
 )
 @common_options
 def service() -> None:
-    """walrusd as a service: started with your login, watched, started again when it fails."""
+    """Run walrusd as a systemd service of your user.
+
+    The service starts at your login, is watched, and restarts after a failure.
+    """
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl service install", "walrusctl --home ~/other service install --force"))
 @click.option(
     "--force",
     is_flag=True,
-    help="Replace units that are not ours or serve another home, and take a configuration that is refused.",
+    help="Replace edited or foreign units and those of another home, and accept a configuration with errors.",
 )
 @common_options
 @pass_cli_context
 def install(ctx: CliContext, *, force: bool) -> None:
-    """Write the units for this walrusd and this home, enable and start them.
+    """Install and start the service for this home.
 
-    Makes the home first, as `walrusd --init` does. Where no systemd runs for you, says what to type where one does.
+    Creates the home first, as `walrusd --init` does. Then it writes the systemd units, enables and starts them. If your
+    user has no running systemd, it prints the commands to run later.
     """
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
     if not force:
-        _require_own_home(ctx, folder, home, "takes them over for this home")
+        _require_own_home(ctx, folder, home, "replaces them by units for this home")
     made = _make_home(ctx, home)
-    manager = find_user_systemd(os.environ)
-    installation, refused = plan_service(ctx, manager)
-    if refused:
-        _print_config_error(home, refused)
+    systemd = find_user_systemd(os.environ)
+    installation, config_error = plan_service(ctx, systemd)
+    if config_error:
+        _print_config_error(home, config_error)
         if not force:
-            _exit_bad_config(ctx, refused)
+            _exit_bad_config(ctx, config_error)
     wanted = systemd_units.render_units(installation)
     states = systemd_units.read_states(folder, home, wanted)
     if not force:
         _require_unmodified(ctx, folder, states, ("edited", "foreign"))
     written = _write_units(ctx, folder, {name: wanted[name] for name, state in states.items() if state != "current"})
-    pid, todo = _start_service(ctx, home, manager, changed=bool(written))
+    pid, todo = _start_service(ctx, home, systemd, changed=bool(written))
     linger = is_lingering(os.environ)
     todo += [] if linger else [ENABLE_LINGER]
+    _warn_if_temporary(home)
     if ctx.json:
         report = {"made": made, "written": written, "pid": pid, "lingers": linger, "todo": todo}
         print_json({"home": home, "socket": installation.socket, **report})
         return
+    print_answer(f"home: {home}")
     for path in [*made, *written]:
-        print_answer(f"{'made' if os.path.isdir(path) else 'wrote'} {path}")
+        print_answer(f"{'created' if os.path.isdir(path) else 'wrote'} {path}")
     if pid:
         print_answer(f"walrusd runs as a service, pid {pid}")
     if not linger:
-        print_error("it starts when you log in and ends when you log out, unless you let it linger")
+        print_error("without lingering, it starts when you log in and stops when you log out")
     for command in todo:
         print_answer(f"to do: {command}")
+
+
+def _warn_if_temporary(home: str) -> None:
+    if is_temporary(home):
+        print_error(f"the home {home} is in a temporary folder; it may be deleted at the next boot")
 
 
 def _write_units(ctx: CliContext, folder: str, texts: Mapping[str, str]) -> list[str]:
@@ -98,87 +110,95 @@ def _write_units(ctx: CliContext, folder: str, texts: Mapping[str, str]) -> list
 def _start_service(
     ctx: CliContext, home: str, systemd: UserSystemd | str, *, changed: bool
 ) -> tuple[int | None, list[str]]:
-    """Enable and start it; the pid of the service then, and what a person has still to type."""
+    """Enables and starts the service; returns its pid, and the commands that the user must still run."""
     enable = f"systemctl --user enable --now {BOTH_UNITS}"
-    holder = find_lock_owner(paths.home_paths(home).lock)
+    owner = find_lock_owner(paths.home_paths(home).lock)
     try:
         if isinstance(systemd, str):
             pid = None
-            print_error(f"{systemd}: nothing is started", hint_without_systemd(systemd))
+            print_error(f"{systemd}: walrusd was not started", hint_without_systemd(systemd))
         else:
             systemd.run("daemon-reload")
             systemd.run("enable", *systemd_units.NAMES)
             pid = _main_pid(systemd)
         if pid:
             return pid, [f"systemctl --user restart {BOTH_UNITS}"] if changed else []
-        if holder:
-            print_error(f"walrusd runs on {home} already (pid {holder.pid}), and not as this service")
-            return None, [f"kill {holder.pid}", enable]
+        if owner:
+            print_error(f"walrusd already runs on {home} (pid {owner.pid}), but not as this service")
+            return None, [f"kill {owner.pid}", enable]
         if isinstance(systemd, str):
             return None, ["systemctl --user daemon-reload", enable]
-        # What failed too often is tried all the same: it may have been mended.
+        # Try a service that failed too often again: the cause may have been fixed.
         systemd.run("reset-failed", *systemd_units.NAMES)
         systemd.run("start", *systemd_units.NAMES, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
         return _main_pid(systemd), []
-    except SystemctlFailed as failed:
-        _exit_with_error(ctx, str(failed), failed.hint)
+    except SystemctlFailed as error:
+        _exit_with_error(ctx, str(error), error.hint)
 
 
-@click.command()
-@click.option("--force", is_flag=True, help="Remove units that were edited or serve another home, too.")
+@click.command(epilog=examples("walrusctl service uninstall"))
+@click.option("--force", is_flag=True, help="Also remove edited units and those of another home.")
 @common_options
 @pass_cli_context
 def uninstall(ctx: CliContext, *, force: bool) -> None:
-    """Stop the service and remove its units. The home, and all that was said, stays."""
+    """Stop the service and remove its units.
+
+    The home with all sessions stays.
+    """
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
     states = systemd_units.read_states(folder, home, {})
     if not force:
-        _require_own_home(ctx, folder, home, "removes them all the same")
+        _require_own_home(ctx, folder, home, "removes them anyway")
         _require_unmodified(ctx, folder, states, ("edited",))
     ours = [name for name, state in states.items() if state not in ("absent", "foreign")]
-    manager = find_user_systemd(os.environ)
+    systemd = find_user_systemd(os.environ)
     try:
-        if ours and isinstance(manager, UserSystemd):
-            manager.run("disable", "--now", *ours, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
+        if ours and isinstance(systemd, UserSystemd):
+            systemd.run("disable", "--now", *ours, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
         removed = [systemd_units.remove_unit(folder, name) for name in ours]
-        if ours and isinstance(manager, UserSystemd):
-            manager.run("daemon-reload")
-    except SystemctlFailed as failed:
-        _exit_with_error(ctx, str(failed), failed.hint)
+        if ours and isinstance(systemd, UserSystemd):
+            systemd.run("daemon-reload")
+    except SystemctlFailed as error:
+        _exit_with_error(ctx, str(error), error.hint)
     except OSError as error:
-        _exit_with_error(ctx, f"{error.filename}: {error.strerror}", "let your own user write there, and do it again")
-    others = [name for name, state in states.items() if state == "foreign"]
-    beside = [*others, *(f"{name}.d" for name in systemd_units.NAMES)]
-    kept = [path for path in (*(os.path.join(folder, name) for name in beside), home) if os.path.lexists(path)]
-    holder = find_lock_owner(paths.home_paths(home).lock)
+        _exit_with_error(
+            ctx, f"{error.filename}: {error.strerror}", "make it writable for your own user, and try again"
+        )
+    foreign = [name for name, state in states.items() if state == "foreign"]
+    not_ours = [*foreign, *(f"{name}.d" for name in systemd_units.NAMES)]
+    kept = [path for path in (*(os.path.join(folder, name) for name in not_ours), home) if os.path.lexists(path)]
+    owner = find_lock_owner(paths.home_paths(home).lock)
     if ctx.json:
-        print_json({"removed": removed, "kept": kept, "pid": holder and holder.pid})
+        print_json({"removed": removed, "kept": kept, "pid": owner and owner.pid})
         return
     for path in removed:
         print_answer(f"removed {path}")
     for path in kept:
         print_answer(f"kept {path}")
-    if holder:
-        print_error(f"walrusd still runs on {home} (pid {holder.pid})", f"kill {holder.pid} stops it")
+    if owner:
+        print_error(f"walrusd still runs on {home} (pid {owner.pid})", f"`kill {owner.pid}` stops it")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl service status"))
 @common_options
 @pass_cli_context
 def status(ctx: CliContext) -> None:
-    """Say whether walrusd is installed as a service, and how it is: exit 0 where it runs, 4 not, 3 not installed."""
-    manager = find_user_systemd(os.environ)
+    """Show whether the service is installed and running.
+
+    Exit 0: it runs. 3: it is not installed. 4: it does not run.
+    """
+    systemd = find_user_systemd(os.environ)
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
-    installation, refused = plan_service(ctx, manager)
-    states = systemd_units.read_states(folder, home, {} if refused else systemd_units.render_units(installation))
+    installation, config_error = plan_service(ctx, systemd)
+    states = systemd_units.read_states(folder, home, {} if config_error else systemd_units.render_units(installation))
     installed = not {"absent", "of another home"} & set(states.values())
-    now = _read_state_or_exit(ctx, manager) if installed else None
+    now = _read_state_or_exit(ctx, systemd) if installed else None
     linger = is_lingering(os.environ)
     if ctx.json:
         report = {
             "installed": installed,
             "home": systemd_units.read_home(folder),
-            "up_to_date": None if refused else set(states.values()) == {"current"},
+            "up_to_date": None if config_error else set(states.values()) == {"current"},
             "units": states,
             "enabled": now and now.enabled,
             "active": now.active if now else "unknown",
@@ -193,7 +213,7 @@ def status(ctx: CliContext) -> None:
         print_json(report)
     else:
         print_answer(_format_status(folder, states, now, linger=linger))
-        _print_advice(ctx, manager, states, refused, now and now.pid)
+        _print_advice(ctx, systemd, states, config_error, now and now.pid)
     if not installed:
         raise click.exceptions.Exit(wire.EXIT_NOT_FOUND)
     if not now or now.active != "active":
@@ -207,8 +227,8 @@ def _format_status(
     *,
     linger: bool | None,
 ) -> str:
-    lie = [(name, f"{state}, {os.path.join(folder, name)}") for name, state in states.items()]
-    stands = (
+    units = [(name, f"{state}, {os.path.join(folder, name)}") for name, state in states.items()]
+    fields = (
         [
             ("enabled", service_state.enabled),
             ("state", service_state.state),
@@ -220,7 +240,7 @@ def _format_status(
         if service_state
         else []
     )
-    return format_fields([*lie, *stands, ("lingers", linger)])
+    return format_fields([*units, *fields, ("lingers", linger)])
 
 
 def _print_advice(
@@ -230,27 +250,30 @@ def _print_advice(
     config_error: ConfigError | None,
     pid: int | None,
 ) -> None:
-    """What a person should know or do, beside the state."""
+    """Prints problems of the service, and what to do about them."""
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
     if isinstance(systemd, str):
         print_error(systemd, hint_without_systemd(systemd))
-    if theirs := systemd_units.find_other_home(folder, home):
+    if other := systemd_units.find_other_home(folder, home):
         print_error(
-            _other_home_message(theirs), f"`walrusctl --home {shlex.quote(theirs)} service status` tells how it is"
+            _other_home_message(other), f"`walrusctl --home {shlex.quote(other)} service status` shows its state"
         )
     elif "absent" in states.values():
-        print_error("it is not installed", "`walrusctl service install` does that")
+        print_error("the service is not installed", "install it with `walrusctl service install`")
     elif "outdated" in states.values():
-        print_error("the units are not those of this walrusd, home and configuration", "`walrusctl service install`")
+        print_error(
+            "the units do not match this walrusd, home and configuration",
+            "rewrite them with `walrusctl service install`",
+        )
     elif config_error:
-        print_error(f"it could not start: {config_error}")
-    holder = find_lock_owner(paths.home_paths(home).lock)
-    if holder and holder.pid != pid:
-        print_error(f"walrusd runs on this home (pid {holder.pid}), and not as this service")
+        print_error(f"the service could not start: {config_error}")
+    owner = find_lock_owner(paths.home_paths(home).lock)
+    if owner and owner.pid != pid:
+        print_error(f"walrusd runs on this home (pid {owner.pid}), but not as this service")
 
 
 def _make_home(ctx: CliContext, home: str) -> list[str]:
-    """What `walrusd --init` makes, where it is missing."""
+    """Creates what `walrusd --init` creates, and returns the new paths."""
     try:
         return [*([home] if paths.prepare_home(home) else []), *scaffold(home)]
     except ConfigError as error:
@@ -262,25 +285,25 @@ def _print_config_error(home: str, config_error: ConfigError) -> None:
     print_error(str(config_error))
     if works_only_in_this_shell(home):
         hint = f"write NAME=value into {home}/environment, and chmod 600 it"
-        print_error("what your shell exports does not reach a service", hint)
+        print_error("variables that your shell exports do not reach a service", hint)
 
 
 def _exit_bad_config(ctx: CliContext, config_error: ConfigError) -> NoReturn:
-    """A service that could not start is not installed."""
+    """Exits, since a service that could not start is not installed."""
     if ctx.json:
         print_json({"ok": False, "problems": [problem._asdict() for problem in config_error.problems]})
     raise click.exceptions.Exit(wire.EXIT_USAGE)
 
 
 def _other_home_message(home: str) -> str:
-    return f"these units are those of {home}"
+    return f"the installed service is for another home, {home}"
 
 
 def _require_own_home(ctx: CliContext, folder: str, home: str, force_effect: str) -> None:
-    """A user has one service: what is done to it for a home is not done to another's in silence."""
-    if theirs := systemd_units.find_other_home(folder, home):
-        there = f"`walrusctl --home {shlex.quote(theirs)} service status` tells how that one is"
-        _exit_with_error(ctx, _other_home_message(theirs), f"{there}; --force {force_effect}")
+    """Exits if the units are for another home: a user has one service, which must not change unnoticed."""
+    if other := systemd_units.find_other_home(folder, home):
+        status_hint = f"`walrusctl --home {shlex.quote(other)} service status` shows its state"
+        _exit_with_error(ctx, _other_home_message(other), f"{status_hint}; --force {force_effect}")
 
 
 def _require_unmodified(
@@ -289,20 +312,20 @@ def _require_unmodified(
     states: Mapping[str, systemd_units.UnitState],
     protected: tuple[systemd_units.UnitState, ...],
 ) -> None:
-    """What a hand has written is not lost in silence."""
+    """Exits if a unit is in a protected state, so that changes made by hand are not lost unnoticed."""
     for name, state in states.items():
         if state in protected:
-            what = "was edited by hand" if state == "edited" else "was not written by walrusctl"
-            hint = f"`systemctl --user edit {name}` keeps changes apart from it; then --force replaces or removes it"
-            _exit_with_error(ctx, f"{os.path.join(folder, name)} {what}", hint)
+            problem = "was edited by hand" if state == "edited" else "was not written by walrusctl"
+            hint = f"move your changes to `systemctl --user edit {name}`; then --force replaces or removes the unit"
+            _exit_with_error(ctx, f"{os.path.join(folder, name)} {problem}", hint)
 
 
 def _read_state_or_exit(ctx: CliContext, systemd: UserSystemd | str) -> ServiceState | None:
-    """How systemd has the service; None where none runs."""
+    """Returns the state of the service, None without a systemd; exits if systemctl fails."""
     try:
         return None if isinstance(systemd, str) else read_service_state(systemd)
-    except SystemctlFailed as failed:
-        _exit_with_error(ctx, str(failed), failed.hint)
+    except SystemctlFailed as error:
+        _exit_with_error(ctx, str(error), error.hint)
 
 
 def _main_pid(systemd: UserSystemd) -> int | None:

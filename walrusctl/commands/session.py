@@ -1,11 +1,11 @@
-"""walrusctl session: conversations, from their making to their closing."""
+"""The commands `walrusctl session`: create, list, show, attach to, interrupt and close sessions."""
 
 import sys
 
 import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
-from walrusctl.click_base import KEY, SESSION, SHORT_TEXT, LazyGroup, common_options
+from walrusctl.click_base import KEY, LIMIT, OFFSET, SESSION, SHORT_TEXT, LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.event_printer import EventPrinter
 from walrusctl.formatting import format_cost, format_error, format_fields, format_message, format_table, format_time
@@ -14,7 +14,7 @@ from walrusctl.pagination import fetch_pages
 
 HERE = "walrusctl.commands.session"
 _FINISH_TIMEOUT_S = 60
-"""How long a turn may take until it has stopped and is written down."""
+"""Seconds to wait until a turn has stopped and is logged."""
 STATES = (
     "idle",
     "processing",
@@ -47,21 +47,24 @@ STATES = (
         "resume": "walrusctl.commands.send:resume",
         "wait": f"{HERE}:wait",
     },
+    epilog=examples("walrusctl session create walrus", "walrusctl session attach 3"),
 )
 @common_options
 def session() -> None:
-    """Conversations with agents."""
+    """Create, list, read and change sessions."""
 
 
-@click.command()
+@click.command(epilog=examples('walrusctl session create walrus --title "Shopping list"'))
 @click.argument("agent")
-@click.option("--title", type=SHORT_TEXT, default="", help="What the session is about; for people.")
-@click.option("--key", type=KEY, help="Create exactly once: a repeat gives the same session.")
-@click.option("--created-by", type=SHORT_TEXT, default="cli", show_default=True, help="Who made it; for people.")
+@click.option("--title", type=SHORT_TEXT, metavar="TEXT", default="", help="A title for people to read.")
+@click.option("--key", type=KEY, metavar="KEY", help="Create exactly once: a repeat prints the same session.")
+@click.option(
+    "--created-by", type=SHORT_TEXT, metavar="NAME", default="cli", show_default=True, help="The creator's name."
+)
 @common_options
 @pass_cli_context
 def create(ctx: CliContext, agent: str, title: str, key: str | None, created_by: str) -> None:
-    """Make a session of AGENT and print its id alone."""
+    """Create a session of AGENT and print its id."""
     params = {"agent": agent, "title": title, "created_by": created_by, "key": key}
     created = ctx.call("session.create", params)
     if ctx.json:
@@ -70,11 +73,11 @@ def create(ctx: CliContext, agent: str, title: str, key: str | None, created_by:
         print_answer(str(created["session"]))
 
 
-@click.command("list")
-@click.option("--agent", help="Only those of this agent.")
-@click.option("--state", help=f"Only those in this state: {', '.join(STATES)}.")
-@click.option("--all", "include_closed", is_flag=True, help="Closed ones too.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.command("list", epilog=examples("walrusctl session list", "walrusctl session list --agent walrus --all"))
+@click.option("--agent", metavar="AGENT", help="Only sessions of this agent.")
+@click.option("--state", metavar="STATE", help=f"Only sessions in this state: {', '.join(STATES)}.")
+@click.option("--all", "include_closed", is_flag=True, help="Closed sessions too.")
+@click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N sessions.")
 @common_options
 @pass_cli_context
 def list_(ctx: CliContext, agent: str | None, state: str | None, limit: int, *, include_closed: bool) -> None:
@@ -91,50 +94,50 @@ def list_(ctx: CliContext, agent: str | None, state: str | None, limit: int, *, 
         format_table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows, terminal_width(sys.stdout))
     )
     if not found:
-        print_note("there is no such session" if agent or state else "there is no session")
+        print_note("no matching sessions" if agent or state else "no sessions")
     if cursor:
         print_note("there are more: raise --limit")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session show 3"))
 @click.argument("session", type=SESSION)
 @common_options
 @pass_cli_context
 def show(ctx: CliContext, session: int) -> None:
-    """Show one session: its state, its size, what it has cost."""
-    one = ctx.call("session.get", {"session": session})
+    """Show the state, size and cost of SESSION."""
+    info = ctx.call("session.get", {"session": session})
     if ctx.json:
-        print_json(one)
+        print_json(info)
         return
-    usage, parent = one["usage"], one["parent"]
-    state = {**one, "state": _format_state(one)}
-    pairs = [(key, state[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
+    usage, parent = info["usage"], info["parent"]
+    fields = {**info, "state": _format_state(info)}
+    pairs = [(key, fields[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
     print_answer(
         format_fields(
             [
                 *pairs,
                 ("forked from", parent and f"session {parent['session']} at seq {parent['seq']}"),
-                ("created", format_time(one["created_at"])),
-                ("updated", format_time(one["updated_at"])),
-                ("last seq", one["last_seq"]),
-                ("tokens", f"{usage['input']} in, {usage['output']} out, {format_cost(one['cost_usd'])}"),
+                ("created", format_time(info["created_at"])),
+                ("updated", format_time(info["updated_at"])),
+                ("last seq", info["last_seq"]),
+                ("tokens", f"{usage['input']} in, {usage['output']} out, {format_cost(info['cost_usd'])}"),
             ],
             terminal_width(sys.stdout),
         )
     )
-    if one.get("error"):
-        print_note(format_error(one["error"]))
+    if info.get("error"):
+        print_note(format_error(info["error"]))
 
 
 def _format_state(info: Json) -> str:
-    """With what it failed with, where it has."""
+    """Returns the session's state, with the kind of its error if it has one."""
     error = info.get("error")
     return f"{info['state']}: {error['kind']}" if error else str(info["state"])
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session history 3"))
 @click.argument("session", type=SESSION)
-@click.option("--limit", type=click.IntRange(1), help="At most so many messages, from the oldest. [all]")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most N messages, from the oldest. [all]")
 @common_options
 @pass_cli_context
 def history(ctx: CliContext, session: int, limit: int | None) -> None:
@@ -147,30 +150,26 @@ def history(ctx: CliContext, session: int, limit: int | None) -> None:
         print_answer(format_message(body))
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session attach 3", "walrusctl session attach 3 --no-follow --seq"))
 @click.argument("session", type=SESSION)
+@click.option("--since", metavar="SEQ", type=OFFSET, default=0, help="Only events after this seq (see --seq). [0: all]")
 @click.option(
-    "--since",
-    metavar="SEQ",
-    type=click.IntRange(0, 2**53 - 1),
-    default=0,
-    help="Only what came after this seq; --seq shows them. [0: all]",
+    "--follow/--no-follow", default=True, help="Wait for new events until Ctrl-C or the session's end. [follow]"
 )
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C or its end. [follow]")
-@click.option("--deltas/--no-deltas", default=True, help="Text as it comes, too. [deltas; not with --seq]")
-@click.option("--seq", "seqs", is_flag=True, help="The seq of each event before it, for fork, rewind and --since.")
+@click.option("--deltas/--no-deltas", default=True, help="Print partial text too. [deltas; not with --seq]")
+@click.option("--seq", "seqs", is_flag=True, help="Print each event's seq, for fork, rewind and --since.")
 @common_options
 @pass_cli_context
 def attach(ctx: CliContext, session: int, since: int, *, follow: bool, deltas: bool, seqs: bool) -> None:
-    """Show the log of SESSION, and then what happens in it.
+    """Print the events of SESSION, and follow new ones.
 
-    With --json every event is a line, and the result is the last one. Where it was cut off, stderr tells from which
-    --since to go on.
+    With --json each event is one line, and the last line is the result. If it is cut off, stderr shows the --since that
+    continues from there.
     """
-    # A text has its seq when it is said whole.
+    # Only a complete message has a seq.
     deltas = deltas and (ctx.json or not seqs)
     params = {"session": session, "since": since, "follow": follow, "deltas": deltas}
-    shown = EventPrinter(sys.stdout, whole_session=True, show_seqs=seqs)
+    printer = EventPrinter(sys.stdout, whole_session=True, show_seqs=seqs)
     last = since
     try:
         with ctx.connect(None) as client, client.stream("session.attach", params) as events:
@@ -179,25 +178,28 @@ def attach(ctx: CliContext, session: int, since: int, *, follow: bool, deltas: b
                     print_json(event)
                     sys.stdout.flush()
                 else:
-                    shown(event)
+                    printer(event)
                 last = event.get("seq") or last
     except (KeyboardInterrupt, Unreachable, RequestFailed):
-        shown.finish()
+        printer.finish()
         if last > since:
-            print_note(f"`walrusctl session attach {session} --since {last}` goes on from here")
+            print_note(f"`walrusctl session attach {session} --since {last}` continues from here")
         raise
     finally:
-        shown.finish()
+        printer.finish()
     if ctx.json:
         print_json(events.result)
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session interrupt 3"))
 @click.argument("session", type=SESSION)
 @common_options
 @pass_cli_context
 def interrupt(ctx: CliContext, session: int) -> None:
-    """Stop the turn that runs in SESSION. Queued messages then run."""
+    """Stop the running turn of SESSION.
+
+    Queued messages run afterwards.
+    """
     answer = ctx.call("session.interrupt", {"session": session}, timeout_s=_FINISH_TIMEOUT_S)
     if ctx.json:
         print_json(answer)
@@ -205,21 +207,24 @@ def interrupt(ctx: CliContext, session: int) -> None:
         print_answer(f"interrupted turn {answer['turn']}" if answer["interrupted"] else "no turn was running")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session close 3"))
 @click.argument("session", type=SESSION)
-@click.option("--force", is_flag=True, help="Interrupt the running turn and drop the queued ones.")
+@click.option("--force", is_flag=True, help="Interrupt the running turn and drop queued messages.")
 @common_options
 @pass_cli_context
 def close(ctx: CliContext, session: int, *, force: bool) -> None:
-    """Close SESSION for ever, once its turns are finished. It can still be read."""
+    """Close SESSION permanently; it can still be read.
+
+    Without --force it waits until the turns are finished.
+    """
     answer = ctx.call("session.close", {"session": session, "force": force}, timeout_s=_FINISH_TIMEOUT_S)
     if ctx.json:
         print_json(answer)
     else:
-        print_answer("closed" if answer["closed"] else "was closed before")
+        print_answer("closed" if answer["closed"] else "was already closed")
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl session wait 3"))
 @click.argument("session", type=SESSION)
 @click.option(
     "--state",
@@ -231,7 +236,7 @@ def close(ctx: CliContext, session: int, *, force: bool) -> None:
 @common_options
 @pass_cli_context
 def wait(ctx: CliContext, session: int, state: str) -> None:
-    """Wait until SESSION is in one of some states, and print which."""
+    """Wait until SESSION reaches a state; print the state."""
     states = [name.strip() for name in state.split(",")]
     answer = ctx.call("session.wait", {"session": session, "states": states}, timeout_s=None)
     if ctx.json:

@@ -1,34 +1,34 @@
-"""walrusctl tool: what tools have said."""
+"""The command `walrusctl tool output`: prints the stored output of a tool."""
 
 import sys
 
 import click
 
-from walrusctl.click_base import SESSION, LazyGroup, common_options
+from walrusctl.click_base import OFFSET, SESSION, LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import StreamPrinter, print_json
 
 HERE = "walrusctl.commands.tool"
 
 
-@click.command(cls=LazyGroup, lazy={"output": f"{HERE}:output"})
+@click.command(cls=LazyGroup, lazy={"output": f"{HERE}:output"}, epilog=examples("walrusctl tool output 3 0a1b2c"))
 @common_options
 def tool() -> None:
-    """What tools have said."""
+    """Print the outputs of tools."""
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl tool output 3 0a1b2c"))
 @click.argument("session", type=SESSION)
 @click.argument("ref")
-@click.option("--offset", type=click.IntRange(0, 2**53 - 1), default=0, help="Begin after so many bytes. [0]")
+@click.option("--offset", type=OFFSET, metavar="BYTES", default=0, help="Skip this many bytes. [0]")
 @common_options
 @pass_cli_context
 def output(ctx: CliContext, session: int, ref: str, offset: int) -> None:
-    """Print an output of SESSION whole that the model was shown only in part.
+    """Print the whole output that the model saw in part.
 
-    REF stands in the gap of what it was shown, and in its tool_result.
+    REF is in the gap of the text that the model saw, and in the event tool_result.
     """
-    shown, texts, at = StreamPrinter(sys.stdout), [], offset
+    printer, texts, at = StreamPrinter(sys.stdout), [], offset
     with ctx.connect() as client:
         while at is not None:
             page = client.call("tool.output", {"session": session, "ref": ref, "offset": at})
@@ -36,8 +36,8 @@ def output(ctx: CliContext, session: int, ref: str, offset: int) -> None:
             if ctx.json:
                 texts.append(page["text"])
             else:
-                shown.write(page["text"])
+                printer.write(page["text"])
     if ctx.json:
         print_json({"text": "".join(texts), "next": None})
     else:
-        shown.end_line()
+        printer.end_line()

@@ -1,4 +1,4 @@
-"""walrusctl verify: is the log as walrusd wrote it?"""
+"""The command `walrusctl verify`: checks the hash chain of the event log."""
 
 import sqlite3
 from typing import TYPE_CHECKING, NoReturn
@@ -8,14 +8,14 @@ import click
 from walrus_config import paths
 from walrus_protocol import hash_chain, wire
 from walrus_protocol.client import Json
-from walrusctl.click_base import common_options
+from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json, print_note
 
 if TYPE_CHECKING:
     from walrusctl.verify_chain import ChainVerdict
 
-_TAMPERING_HINT = "keep the database as it is; a backup, or a head that was logged before, tells since when it is so"
+_TAMPERING_HINT = "keep the database unchanged; compare with a backup or an earlier head to find out when it happened"
 
 
 class ChainHeadParam(click.ParamType[hash_chain.ChainHead]):
@@ -28,36 +28,37 @@ class ChainHeadParam(click.ParamType[hash_chain.ChainHead]):
             self.fail(str(error), param, ctx)
 
 
-@click.command()
+@click.command(epilog=examples("walrusctl verify", "walrusctl verify --since 1200:9f86d0..."))
 @click.option(
     "--since",
     metavar="HEAD",
     type=ChainHeadParam(),
-    help="A head that was printed or logged earlier, OFFSET:HEX: it has to be in the chain still.",
+    help="An earlier head, OFFSET:HEX, that must still be in the chain.",
 )
 @common_options
 @pass_cli_context
 def verify(ctx: CliContext, *, since: hash_chain.ChainHead | None) -> None:
-    """Prove that no event was changed, taken out or put in, and print the head of the chain.
+    """Check that no event was changed, removed or inserted.
 
-    It reads the database itself, while walrusd runs or not. walrusd keeps a chain where walrus.toml says `[storage]
-    chain = true`. Note the head elsewhere: only --since shows a log that was cut off, or made anew as a whole.
+    It prints the head of the hash chain. It reads the database itself, and walrusd need not run. walrusd writes a chain
+    if walrus.toml has `[storage] chain = true`. Store the head elsewhere: only --since detects that a log was truncated
+    or replaced as a whole.
 
-    Exit 0: it is whole. 1: it was tampered with, and the first place is named, or it cannot be read. 2: there is no
-    chain.
+    Exit 0: the log is intact. 1: it was tampered with (the first place is printed), or it cannot be read. 2: there is
+    no chain.
     """
     from walrusctl.verify_chain import UnknownDatabase
-    from walrusctl.verify_chain import verify as proved
+    from walrusctl.verify_chain import verify as verify_chain
 
     path = paths.home_paths(ctx.home_path()).database
     try:
-        verdict = proved(path, since)
+        verdict = verify_chain(path, since)
     except FileNotFoundError:
-        _exit_with_error(ctx, wire.EXIT_NOT_FOUND, f"there is no {path}", "the first start of walrusd makes it")
-    except UnknownDatabase as refused:
-        _exit_with_error(ctx, wire.EXIT_INTERNAL, *refused.args)
+        _exit_with_error(ctx, wire.EXIT_NOT_FOUND, f"{path} does not exist", "the first start of walrusd creates it")
+    except UnknownDatabase as error:
+        _exit_with_error(ctx, wire.EXIT_INTERNAL, *error.args)
     except (sqlite3.Error, OSError) as error:
-        hint = "`walrusctl doctor` looks at what is wrong with it"
+        hint = "`walrusctl doctor` shows what is wrong with it"
         _exit_with_error(ctx, wire.EXIT_INTERNAL, f"{path} cannot be read: {error}", hint)
     if ctx.json:
         print_json(_as_json(verdict))
@@ -83,28 +84,28 @@ def _as_json(verdict: "ChainVerdict") -> Json:
         "head": str(verdict.head) if verdict.head and not verdict.tampering else None,
         "events": verdict.events,
         "thrown_away": verdict.deleted_events,
-        "stretches": [stretch._asdict() for stretch in verdict.segments],
+        "stretches": [segment._asdict() for segment in verdict.segments],
         "tampered": verdict.tampering._asdict() if verdict.tampering else None,
     }
 
 
 def _print_verdict(verdict: "ChainVerdict") -> None:
     if found := verdict.tampering:
-        named = {"offset": found.offset, "session": found.session, "seq": found.seq}
-        place = ", ".join(f"{name} {number}" for name, number in named.items() if number is not None)
+        position = {"offset": found.offset, "session": found.session, "seq": found.seq}
+        place = ", ".join(f"{name} {number}" for name, number in position.items() if number is not None)
         print_error(f"the log was tampered with, first at {place}: {found.what}", _TAMPERING_HINT)
         return
     if not verdict.segments:
-        print_error("there is no chain", "`[storage] chain = true` in walrus.toml begins one at the next start")
+        print_error("there is no chain", "set `[storage] chain = true` in walrus.toml and restart walrusd to begin one")
         return
     before = 0
-    for stretch in verdict.segments:
-        if stretch.first > before + 1:
-            print_note(f"offsets {before + 1} to {stretch.first - 1} are of no chain: it was switched off")
-        before = stretch.last
+    for segment in verdict.segments:
+        if segment.first > before + 1:
+            print_note(f"offsets {before + 1} to {segment.first - 1} are not in the chain: it was switched off")
+        before = segment.last
     if not verdict.segments[-1].goes_on:
-        print_note(f"what was written after offset {before} is of no chain: it was switched off")
-    gone = f", {verdict.deleted_events:,} of them thrown away since" if verdict.deleted_events else ""
+        print_note(f"events after offset {before} are not in the chain: it was switched off")
+    deleted = f", {verdict.deleted_events:,} of them deleted since" if verdict.deleted_events else ""
     are = "event is as it was" if verdict.events == 1 else "events are as they were"
-    print_note(f"{verdict.events:,} {are} written{gone}")
+    print_note(f"{verdict.events:,} {are} written{deleted}")
     print_answer(str(verdict.head))

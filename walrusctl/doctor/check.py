@@ -1,12 +1,12 @@
-"""One finding of the doctor: what was looked at, how it is, and what to do about it."""
+"""The finding type of `walrusctl doctor`: what was checked, the result, and what to do about it."""
 
 from typing import Literal, NamedTuple
 
-Status = Literal["fine", "warning", "broken"]
+Status = Literal["ok", "warning", "error"]
 
 
 class Check(NamedTuple):
-    """`name` is what was looked at; several findings may have the same. `hint` is empty where nothing is to be done."""
+    """A finding. Several may have the same `name`; `hint` is empty if there is nothing to do."""
 
     name: str
     status: Status

@@ -1,4 +1,4 @@
-"""Could walrusd start with the files as they are now?"""
+"""Doctor check of the configuration: could walrusd start with the files as they are now?"""
 
 import os
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from walrus_config.schema import Config
 
 _REPORTED_BY_OTHER_CHECKS = ("none is configured", "others may read", "runs without a sandbox")
-"""Of warnings that are findings of their own: of the providers, the files and the sandbox."""
+"""Parts of warnings that the checks of the providers, the files and the sandbox already report."""
 
 
 def read_config(home: str) -> "Config | ConfigError":
-    # msgspec and the parsers are for this command: importing it must cost no other anything.
+    # Imported here: only this command needs msgspec and the parsers.
     from walrus_config.load import load
 
     try:
@@ -26,29 +26,31 @@ def read_config(home: str) -> "Config | ConfigError":
 
 
 def check_configuration(context: DoctorContext) -> Iterator[Check]:
-    config, refusal = context.config, context.daemon and context.daemon.start_error
+    config, start_error = context.config, context.daemon and context.daemon.start_error
     if isinstance(config, ConfigError):
-        if refusal == "":
+        if start_error == "":
             yield Check(
                 "configuration",
                 "warning",
-                f"walrusd can read it, but not from here: {_format_problem(config.problems[0])}",
-                "its environment has what this one lacks; so the providers cannot be tried from here",
+                f"walrusd can load it, but this shell cannot: {_format_problem(config.problems[0])}",
+                "walrusd has environment variables that this shell lacks; export them to check the providers from here",
             )
             return
         for problem in config.problems:
-            yield Check("configuration", "broken", _format_problem(problem), problem.hint)
+            yield Check("configuration", "error", _format_problem(problem), problem.hint)
         return
-    if refusal:
-        hint = "it is the environment of walrusd that counts: for a service, that of its unit"
-        yield Check("configuration", "broken", f"walrusd could not start again: {refusal}", hint)
+    if start_error:
+        hint = "check the environment variables of walrusd; a service has those of its unit, not those of your shell"
+        yield Check("configuration", "error", f"walrusd could not restart: {start_error}", hint)
         return
-    told = [warning for warning in config.warnings if not any(said in warning for said in _REPORTED_BY_OTHER_CHECKS)]
-    for warning in told:
+    warnings = [
+        warning for warning in config.warnings if not any(part in warning for part in _REPORTED_BY_OTHER_CHECKS)
+    ]
+    for warning in warnings:
         yield Check("configuration", "warning", warning)
-    if not told:
+    if not warnings:
         agents, providers = len(config.agents), len(config.providers)
-        yield Check("configuration", "fine", f"{config.path}: agents: {agents}, providers: {providers}")
+        yield Check("configuration", "ok", f"{config.path}: agents: {agents}, providers: {providers}")
 
 
 def _format_problem(problem: ConfigProblem) -> str:

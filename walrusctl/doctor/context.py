@@ -1,4 +1,4 @@
-"""Whom the doctor looks at: a home, what its configuration says, and what its daemon has answered."""
+"""The input of all doctor checks: the home, its configuration, and the responses of its walrusd."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class DaemonReport(NamedTuple):
-    """What a walrusd says of itself."""
+    """The responses of a running walrusd."""
 
     pid: int
     version: str
@@ -21,24 +21,24 @@ class DaemonReport(NamedTuple):
     uptime_s: float
     warnings: tuple[str, ...] = ()
     start_error: str | None = None
-    """Why it could not start with the files as they are now; "" where it could, None where it was not asked."""
+    """Why it could not restart with the present files; "" if it could, None if unknown."""
 
 
 class DoctorContext(NamedTuple):
     home: str
     environ: Mapping[str, str]
     socket: str
-    """Where walrusd listens, or would; empty where there can be no such path."""
+    """The path where walrusd listens or would listen; empty if no valid path can be made."""
     config: "Config | ConfigError"
     daemon: DaemonReport | None = None
     unreachable: str = ""
-    """Why there is no daemon's word, where something holds the socket that should give it."""
+    """Why walrusd did not respond, if a process holds its socket; otherwise empty."""
     moves_to: str = ""
-    """Where it will listen when it is started anew, where that is elsewhere."""
+    """The path where walrusd will listen after a restart, if it differs; otherwise empty."""
 
     @property
     def uid(self) -> int:
-        """Who walrusd runs as: who asks, or the owner of the home where root asks."""
+        """The user id of walrusd: this user, or the owner of the home if this user is root."""
         try:
             return os.geteuid() or os.stat(self.home).st_uid
         except OSError:
@@ -54,4 +54,7 @@ class DoctorContext(NamedTuple):
 
 
 CheckFn = Callable[[DoctorContext], Iterator[Check]]
-"""Sees one thing and changes nothing. It may take its time: it runs in a thread, and is not waited for without end."""
+"""Checks one thing and changes nothing.
+
+It may be slow: it runs in a thread of its own, and the wait for it is bounded.
+"""

@@ -1,4 +1,4 @@
-"""Is walrusd there? Its socket, its lock, and what it says of itself."""
+"""Doctor check of walrusd itself: does it run, and what are its warnings?"""
 
 import os
 import stat
@@ -12,23 +12,24 @@ from walrusctl.doctor.context import DaemonReport, DoctorContext
 from walrusctl.lock_owner import LockOwner, find_lock_owner
 
 ANSWER_TIMEOUT_S = 2.0
-"""For one answer; one that is well gives it in milliseconds."""
+"""Seconds for one response; a healthy walrusd needs milliseconds."""
 NOT_RUNNING = "walrusd is not running"
-_START_HINT = "start it with `walrusd`, or `systemctl --user start walrusd` where it is installed as a service"
+_START_HINT = "start it with `walrusd`, or with `systemctl --user start walrusd` if it is a service"
 
 
 def query_daemon(socket: str) -> DaemonReport:
-    """What the walrusd behind a socket says. Raises Unreachable, RequestFailed and TimedOut."""
+    """Queries the walrusd behind a socket. Raises Unreachable, RequestFailed and TimedOut."""
     with Client(socket, ANSWER_TIMEOUT_S) as client:
         hello = client.call("daemon.hello", {"client": "walrusctl doctor", "protocol": wire.PROTOCOL})
         daemon = DaemonReport(hello["pid"], hello["version"], hello["home"], hello["uptime_s"])
         try:
-            status, verdict = client.call("daemon.status"), client.call("config.check")
-        except RequestFailed as refused:
-            if refused.kind == "from_tool":  # a doctor called by a tool is told no more than that
+            status, config_check = client.call("daemon.status"), client.call("config.check")
+        except RequestFailed as error:
+            if error.kind == "from_tool":  # processes of tools may not call these methods
                 return daemon
             raise
-    return daemon._replace(warnings=tuple(status["warnings"]), start_error="" if verdict["ok"] else verdict["message"])
+    start_error = "" if config_check["ok"] else config_check["message"]
+    return daemon._replace(warnings=tuple(status["warnings"]), start_error=start_error)
 
 
 def check_daemon(context: DoctorContext) -> Iterator[Check]:
@@ -37,28 +38,28 @@ def check_daemon(context: DoctorContext) -> Iterator[Check]:
     elif context.socket:
         yield _check_unresponsive(context, find_lock_owner(context.paths.lock))
     else:
-        hint = "choose a shorter one with --socket, WALRUS_SOCKET or [daemon] socket, or a home nearer the root"
-        yield Check("daemon", "broken", "the path of the socket is too long for the system", hint)
+        hint = "choose a shorter path with --socket, WALRUS_SOCKET or [daemon] socket, or a home with a shorter path"
+        yield Check("daemon", "error", "the path of the socket is too long for the system", hint)
 
 
 def _check_running(context: DoctorContext, report: DaemonReport) -> Iterator[Check]:
     ours = version("walrusd")
     if os.path.realpath(report.home) != os.path.realpath(context.home):
-        message = f"the walrusd at {context.socket} (pid {report.pid}) is that of another home, {report.home}"
-        yield Check("daemon", "broken", message, "name this home's own socket, or that --home")
+        message = f"the walrusd at {context.socket} (pid {report.pid}) runs on another home, {report.home}"
+        yield Check("daemon", "error", message, f"use this home's own socket, or --home {report.home}")
     elif report.version != ours:
         message = f"walrusd (pid {report.pid}) is version {report.version}, this walrusctl is {ours}"
-        yield Check("daemon", "warning", message, "restart walrusd, or call the walrusctl beside it")
+        yield Check("daemon", "warning", message, "restart walrusd, or use the walrusctl of its installation")
     else:
         message = f"walrusd {ours} answers at {context.socket}, pid {report.pid}, up {report.uptime_s:.0f} s"
-        yield Check("daemon", "fine", message)
+        yield Check("daemon", "ok", message)
     if context.moves_to:
         message = f"walrusd moves to {context.moves_to} when it is restarted; until then walrusctl finds it by its lock"
-        yield Check("daemon", "warning", message, "restart it, or take the other socket out of walrus.toml again")
+        yield Check("daemon", "warning", message, "restart it, or restore the former socket in walrus.toml")
     config = context.config
     known = () if isinstance(config, Exception) else config.warnings
     for warning in report.warnings:
-        if warning not in known and "No model provider" not in warning:  # those are told where they belong
+        if warning not in known and "No model provider" not in warning:  # other checks report those
             yield Check("daemon", "warning", warning)
 
 
@@ -66,18 +67,20 @@ def _check_unresponsive(context: DoctorContext, owner: LockOwner | None) -> Chec
     socket = context.socket
     if owner and owner.socket not in ("", socket):
         message = f"walrusd (pid {owner.pid}) listens on {owner.socket}, not on {socket}"
-        return Check("daemon", "broken", message, f"--socket {owner.socket}, or WALRUS_SOCKET, finds it")
+        return Check("daemon", "error", message, f"reach it with --socket {owner.socket} or WALRUS_SOCKET")
     if owner:
-        message = f"walrusd (pid {owner.pid}) has the home, and does not answer at {socket}"
-        hint = f"it may be starting or stopping: look again; if it stays so, its log may tell why, and kill {owner.pid}"
-        return Check("daemon", "broken", message, hint)
+        message = f"walrusd (pid {owner.pid}) runs on the home, but does not answer at {socket}"
+        hint = f"it may be starting or stopping: try again; otherwise see its log, then `kill {owner.pid}`"
+        return Check("daemon", "error", message, hint)
     if context.unreachable:
-        return Check("daemon", "broken", context.unreachable, "see who has that socket: `ss -xlp` tells")
+        return Check("daemon", "error", context.unreachable, "find the process that has that socket with `ss -xlp`")
     if _is_socket(socket):
-        message = f"{NOT_RUNNING}; the socket {socket} was left behind by one that was killed"
-        return Check("daemon", "warning", message, f"{_START_HINT}: it takes the socket over")
+        message = f"{NOT_RUNNING}; the socket {socket} is left over from a killed walrusd"
+        return Check("daemon", "warning", message, f"{_START_HINT}; it replaces the socket")
     if os.path.lexists(socket):
-        return Check("daemon", "broken", f"{socket} is there and is no socket", "move it away: walrusd cannot listen")
+        return Check(
+            "daemon", "error", f"{socket} exists but is not a socket", "move it away, so that walrusd can listen there"
+        )
     return Check("daemon", "warning", NOT_RUNNING, _START_HINT)
 
 

@@ -1,6 +1,6 @@
-"""The log on disk: may it be read, is it whole, is it of a version that this installation knows, how large is it?
+"""Doctor check of the database file: readable, intact, of a known schema, and how large?
 
-It is opened for reading only, beside a running daemon or without one, and nothing is left behind.
+The file is opened for reading only, whether walrusd runs or not, and no file is created.
 """
 
 import json
@@ -17,34 +17,33 @@ from walrusctl.doctor.context import DoctorContext
 from walrusctl.formatting import format_bytes
 
 CHECK_TIMEOUT_S = 4.0
-"""For reading the database through: some gigabytes from a disk that is not busy."""
+"""Seconds for reading the whole database; enough for some gigabytes on an idle disk."""
 LARGE_WAL_BYTES = 64 * 1024 * 1024
-"""walrusd keeps its write-ahead log far smaller; one that grows is held by a reader."""
+"""Bytes of the write-ahead log above which a reader must be blocking it; walrusd keeps it far smaller."""
 _PROGRESS_STEPS = 10_000
-"""Of SQLite's own machine between two looks at the clock: less than a millisecond's."""
-_RESTORE_HINT = "restore it from a backup, or save what can be read: sqlite3 {} .recover"
+"""Instructions of SQLite's virtual machine between two checks of the time: less than a millisecond."""
+_RESTORE_HINT = "restore it from a backup, or save the readable part: sqlite3 {} .recover"
 
 
 def check_database(context: DoctorContext) -> Iterator[Check]:
     path = context.paths.database
     if not os.path.exists(path):
         if context.daemon:
-            hint = "stop walrusd and restore the file from a backup: what it writes now is lost when it ends"
-            yield Check("database", "broken", f"{path} is gone, and walrusd runs on it", hint)
+            hint = "stop walrusd and restore the file from a backup: its present writes are lost when it ends"
+            yield Check("database", "error", f"{path} was deleted while walrusd uses it", hint)
         else:
-            yield _report_new_database(context, "is gone", "none yet: the first start makes it")
+            yield _report_new_database(context, "is missing", "none yet: the first start creates it")
         return
-    had_log, finding = has_wal(path), _check_file(context)
-    if finding.status == "broken" and has_wal(path) != had_log:
-        finding = _check_file(
-            context
-        )  # a walrusd was started or stopped meanwhile, and changed under the reader's eyes
+    had_wal, finding = has_wal(path), _check_file(context)
+    if finding.status == "error" and has_wal(path) != had_wal:
+        # walrusd was started or stopped meanwhile, and the file changed during the check.
+        finding = _check_file(context)
     yield finding
     yield from _check_wal(path)
 
 
 def newest_event_time(path: str) -> float | None:
-    """When the last event was written, unix time; None where that cannot be read."""
+    """Returns the unix time of the last event; None if there is none or it cannot be read."""
     try:
         with closing(open_read_only(path)) as db:
             row = db.execute('SELECT body FROM event ORDER BY "offset" DESC LIMIT 1').fetchone()
@@ -54,12 +53,12 @@ def newest_event_time(path: str) -> float | None:
 
 
 def _report_new_database(context: DoctorContext, problem: str, unused_message: str) -> Check:
-    """What there is to say where the next start makes a new log; `unused`: in a home where none has been yet."""
+    """Reports that the next start creates a new log; `unused_message` is for a home that never had one."""
     path = context.paths.database
     if os.path.exists(context.paths.lock) or glob(f"{escape(path)}.v*.backup*"):
-        message = f"{path} {problem}, though this home was in use: the next start makes a new, empty log"
-        return Check("database", "warning", message, "restore it from a backup, if it was not you who took it away")
-    return Check("database", "fine", unused_message)
+        message = f"{path} {problem}, although this home was in use: the next start creates a new, empty log"
+        return Check("database", "warning", message, "if you did not remove it, restore it from a backup")
+    return Check("database", "ok", unused_message)
 
 
 def _check_file(context: DoctorContext) -> Check:
@@ -75,45 +74,52 @@ def _check_contents(context: DoctorContext) -> Check:
         [[schema]] = db.execute("PRAGMA user_version")
         if is_empty(db) and not schema:
             return _report_new_database(context, "is empty", f"{path} is empty: the first start fills it")
-        if refused := describe_incompatibility(db, path):
-            return Check("database", "broken", *refused)
+        if problem := describe_incompatibility(db, path):
+            return Check("database", "error", *problem)
         if is_empty(db):
-            hint = "restore it from a backup, or move it away: walrusd then starts with an empty log"
-            return Check("database", "broken", f"{path} has lost its tables", hint)
+            hint = "restore it from a backup, or move it away; walrusd then starts with an empty log"
+            return Check("database", "error", f"{path} has lost its tables", hint)
         end = time.monotonic() + CHECK_TIMEOUT_S
         db.set_progress_handler(lambda: time.monotonic() > end, _PROGRESS_STEPS)
-        log = os.stat(f"{path}-wal").st_size if has_wal(path) else 0
-        takes = f"{format_bytes(os.stat(path).st_size)}, write-ahead log {format_bytes(log)}"
+        wal_bytes = os.stat(f"{path}-wal").st_size if has_wal(path) else 0
+        sizes = f"{format_bytes(os.stat(path).st_size)}, write-ahead log {format_bytes(wal_bytes)}"
         try:
-            [[found]] = db.execute("PRAGMA quick_check(1)")
+            [[result]] = db.execute("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
             return Check(
-                "database", "fine", f"{takes}, schema {schema}; sound as far as {CHECK_TIMEOUT_S:g} s of reading went"
+                "database", "ok", f"{sizes}, schema {schema}; intact as far as was read in {CHECK_TIMEOUT_S:g} s"
             )
-    if found != "ok":
-        return Check("database", "broken", f"{path} is damaged: {found.splitlines()[-1]}", _RESTORE_HINT.format(path))
-    return Check("database", "fine", f"{takes}, schema {schema}, sound")
+    if result != "ok":
+        return Check("database", "error", f"{path} is damaged: {result.splitlines()[-1]}", _RESTORE_HINT.format(path))
+    return Check("database", "ok", f"{sizes}, schema {schema}, intact")
 
 
 def _describe_read_error(path: str, error: sqlite3.Error) -> Check:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_NOTADB:
-            hint = "restore it from a backup, or move it away: walrusd then starts with an empty log"
-            return Check("database", "broken", f"{path} is no database", hint)
+            hint = "restore it from a backup, or move it away; walrusd then starts with an empty log"
+            return Check("database", "error", f"{path} is not a database", hint)
         case sqlite3.SQLITE_CORRUPT:
-            return Check("database", "broken", f"{path} is damaged: {error}", _RESTORE_HINT.format(path))
+            return Check("database", "error", f"{path} is damaged: {error}", _RESTORE_HINT.format(path))
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
-            return Check("database", "broken", f"{path} may not be read by this user: {error}", "ask as its owner")
+            return Check("database", "error", f"this user cannot read {path}: {error}", "run doctor as its owner")
         case sqlite3.SQLITE_BUSY:
-            return Check("database", "warning", f"{path} is locked by another process", "look again when it has ended")
+            return Check(
+                "database",
+                "warning",
+                f"{path} is locked by another process",
+                "run doctor again when that process has ended",
+            )
         case _:
-            return Check("database", "broken", f"{path} cannot be read: {error}", "`dmesg` says whether the disk fails")
+            return Check(
+                "database", "error", f"{path} cannot be read: {error}", "check with `dmesg` whether the disk fails"
+            )
 
 
 def _check_wal(path: str) -> Iterator[Check]:
-    log = os.stat(f"{path}-wal").st_size if has_wal(path) else 0
-    if log > LARGE_WAL_BYTES:
-        hint = "a backup or a shell that reads for long holds it: end that; restarting walrusd makes it small again"
-        yield Check("database", "warning", f"its write-ahead log has {format_bytes(log)}", hint)
+    wal_bytes = os.stat(f"{path}-wal").st_size if has_wal(path) else 0
+    if wal_bytes > LARGE_WAL_BYTES:
+        hint = "a process that reads for long, such as a backup, blocks it: end that process, or restart walrusd"
+        yield Check("database", "warning", f"its write-ahead log has {format_bytes(wal_bytes)}", hint)

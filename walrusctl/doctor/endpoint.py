@@ -1,7 +1,7 @@
-"""Does the server of a provider answer? One GET with the standard library; nothing of the answer is read or shown.
+"""Checks whether a provider's server answers, with one GET; reads and shows nothing of the answer.
 
-As in the daemon, the usual proxy variables are obeyed, but loopback never goes through a proxy, and no redirection is
-followed: it would carry the key elsewhere.
+As in walrusd, the usual proxy variables apply, but not to loopback. Redirects are not followed: they would send the key
+to another server.
 """
 
 import http.client
@@ -17,28 +17,28 @@ from urllib.parse import urlsplit
 from walrusctl.doctor.check import Check
 
 STEP_TIMEOUT_S = 5.0
-"""For each step: connecting, the greeting of TLS, the answer."""
+"""Seconds for each step: connection, TLS handshake, answer."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def check_endpoint(name: str, base_url: str, headers: Mapping[str, str], *, has_credentials: bool) -> Check:
-    """`keyed`: whether a key or a header of the user's own goes with it."""
+    """Sends one request; `has_credentials`: it carries a key or a header of the user's own."""
     parts = urlsplit(base_url)
-    at = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(f"{base_url.rstrip('/')}/models", headers=dict(headers))  # noqa: S310 - http or https: load has checked it
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(f"{base_url.rstrip('/')}/models", headers=dict(headers))  # noqa: S310 - http or https, checked when it was loaded
     proxies = {} if parts.hostname in _LOOPBACK else _proxies()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _NoRedirects)
     try:
         with opener.open(request, timeout=STEP_TIMEOUT_S) as response:
-            return _judge_status(name, at, response.status, has_credentials=has_credentials)
+            return _judge_status(name, host, response.status, has_credentials=has_credentials)
     except HTTPError as answer:
         answer.close()
-        return _judge_status(name, at, answer.code, has_credentials=has_credentials)
+        return _judge_status(name, host, answer.code, has_credentials=has_credentials)
     except URLError as error:
         reason = error.reason
-        return _describe_failure(name, at, parts.scheme, reason if isinstance(reason, Exception) else error)
+        return _describe_failure(name, host, parts.scheme, reason if isinstance(reason, Exception) else error)
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-        return _describe_failure(name, at, parts.scheme, error)
+        return _describe_failure(name, host, parts.scheme, error)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -57,51 +57,50 @@ def _judge_status(name: str, host: str, status: int, *, has_credentials: bool) -
     key = "with the key" if has_credentials else "without a key"
     if status in (401, 403) and has_credentials:
         return Check(
-            name, "broken", f"{host} refuses the key ({status})", "see whether it is the right one, and in force"
+            name, "error", f"{host} refuses the key ({status})", "check that it is the right key and still valid"
         )
     if status in (401, 403):
-        return Check(name, "broken", f"{host} wants a key ({status})", 'give the provider an api_key = "${NAME}"')
+        return Check(name, "error", f"{host} requires a key ({status})", 'give the provider an api_key = "${NAME}"')
     if status == 429:
-        hint = "wait, or look at the account: its quota may be used up"
-        return Check(name, "warning", f"{host} answers that it was asked too much ({status})", hint)
+        hint = "wait, or check the account: its quota may be used up"
+        return Check(name, "warning", f"{host} reports too many requests ({status})", hint)
     if status >= 500:
-        return Check(name, "warning", f"{host} answers that it has trouble ({status})", "it may pass: try again later")
+        return Check(name, "warning", f"{host} reports a server error ({status})", "try again later")
     if 300 <= status < 400:
-        hint = "set base_url to where it points; walrusd follows none"
-        return Check(name, "broken", f"{host} answers with a redirection ({status})", hint)
-    if status in (404, 405):  # before it had looked at a key, perhaps
-        return Check(name, "fine", f"{host} answers ({status}: it lists no models)")
+        hint = "set base_url to the target of the redirect; walrusd follows none"
+        return Check(name, "error", f"{host} answers with a redirect ({status})", hint)
+    if status in (404, 405):  # the server may not have checked the key
+        return Check(name, "ok", f"{host} answers ({status}: it lists no models)")
     if status == 200:
-        return Check(name, "fine", f"{host} answers {key} ({status})")
-    hint = "see whether base_url and the key belong together"
-    return Check(name, "warning", f"{host} answers {key}, but not as it should ({status})", hint)
+        return Check(name, "ok", f"{host} answers {key} ({status})")
+    hint = "check that base_url and the key belong together"
+    return Check(name, "warning", f"{host} answers {key}, but with an unexpected status ({status})", hint)
 
 
 def _describe_failure(name: str, host: str, scheme: str, error: Exception) -> Check:
-    """The sentence for a failed try; none of them quotes what a server has said."""
+    """Returns the finding for a failed request; it quotes nothing from the server."""
     match error:
-        case socket.gaierror() | UnicodeError():  # not found, or no name at all
-            return Check(
-                name, "broken", f"the name of {host} cannot be found", "is base_url right, and the network up?"
-            )
+        case socket.gaierror() | UnicodeError():  # not found, or not a valid name
+            return Check(name, "error", f"the host name {host} cannot be resolved", "check base_url and the network")
         case ssl.SSLCertVerificationError():
-            hint = "is the clock right? A CA of your own: SSL_CERT_FILE names its certificate"
-            return Check(name, "broken", f"the certificate of {host} is not trusted: {error.verify_message}", hint)
+            hint = "check the clock; for your own CA, set SSL_CERT_FILE to its certificate"
+            return Check(name, "error", f"the certificate of {host} is not trusted: {error.verify_message}", hint)
         case ssl.SSLError():
             return Check(
-                name, "broken", f"{host} does not speak TLS as it should", "should base_url begin with http://?"
+                name,
+                "error",
+                f"the TLS connection to {host} failed",
+                "check whether base_url should begin with http://",
             )
         case TimeoutError():
-            hint = "is the network up, and does a firewall or proxy stand between?"
-            return Check(name, "broken", f"{host} did not answer within {STEP_TIMEOUT_S:g} s", hint)
+            hint = "check the network, firewalls and proxies"
+            return Check(name, "error", f"{host} did not answer within {STEP_TIMEOUT_S:g} s", hint)
         case ConnectionRefusedError():
-            return Check(name, "broken", f"nothing listens at {host}", "start that server, or mend base_url")
+            return Check(name, "error", f"nothing listens at {host}", "start that server, or correct base_url")
         case http.client.HTTPException() | ConnectionError():
             other = "https" if scheme == "http" else "http"
-            hint = f"should base_url begin with {other}://, or name another port?"
-            return Check(name, "broken", f"{host} does not speak HTTP", hint)
+            hint = f"check whether base_url should begin with {other}:// or have another port"
+            return Check(name, "error", f"{host} does not speak HTTP", hint)
         case _:
-            said = getattr(error, "strerror", None) or type(error).__name__
-            return Check(
-                name, "broken", f"{host} cannot be reached: {said}", "is the network up? Is a proxy in the way?"
-            )
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            return Check(name, "error", f"{host} cannot be reached: {reason}", "check the network and proxies")

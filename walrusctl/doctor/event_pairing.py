@@ -1,4 +1,4 @@
-"""Whether a session's log has what belongs together: calls and their results, turns and their ends. Pure."""
+"""Checks that the calls in a session's log have results, and that its turns have ends. Pure functions."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -20,20 +20,19 @@ class EndedTurn(NamedTuple):
 
 
 class UnknownEvent(NamedTuple):
-    """What is no event at all."""
+    """A row that is not an event that walrusd writes."""
 
 
 def find_unpaired(
     events: Iterable[tuple[int, bytes]], ended_turns: Iterable[tuple[int, int]], *, in_turn: bool
 ) -> Iterator[str]:
-    """What is wrong with the events of a session, as (seq, body), and its ended turns, as (turn, last seq).
+    """Yields the problems of a session's paired events (seq, body) and ended turns (turn, last seq).
 
-    Of the events those that come in pairs, and what is none.
-
-    `in_turn`: a turn is open, and may have calls without a result. Raises ValueError where an event cannot be read.
+    `events` has the event types that come in pairs, and rows that are not events. With `in_turn` a turn is open and may
+    have calls without a result. Raises ValueError for an event that cannot be read.
     """
     calls: set[str] = set()
-    done: dict[int, int] = {}
+    ends: dict[int, int] = {}
     for seq, event in _decode_events(events):
         match event:
             case RequestedCalls():
@@ -42,27 +41,27 @@ def find_unpaired(
             case AnsweredCall(call) if call in calls:
                 calls.remove(call)
             case AnsweredCall(call):
-                yield f"the result at seq {seq} is of call {call}, which was answered or never asked for"
+                yield f"the result at seq {seq} is for call {call}, which already had one or was never requested"
             case EndedTurn(turn):
                 yield from _describe_unanswered(calls, seq)
                 calls = set()
-                if turn in done:
-                    yield f"turn {turn} ends twice, at seq {done[turn]} and seq {seq}"
-                done.setdefault(turn, seq)
+                if turn in ends:
+                    yield f"turn {turn} ends twice, at seq {ends[turn]} and seq {seq}"
+                ends.setdefault(turn, seq)
             case UnknownEvent():
                 yield f"the event at seq {seq} is not one that walrusd writes"
     if not in_turn:
         yield from _describe_unanswered(calls, None)
-    yield from _find_misplaced_ends(done, ended_turns)
+    yield from _find_misplaced_ends(ends, ended_turns)
 
 
 def _find_misplaced_ends(logged_ends: dict[int, int], ended_turns: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """`done`: each turn with the seq of its end in the log."""
+    """Compares the ends in the log (turn to seq) with the ends in the table of turns."""
     for turn, seq in ended_turns:
         if logged_ends.pop(turn, None) != seq:
-            yield f"turn {turn} is said to end at seq {seq}, and does not"
+            yield f"turn {turn} is recorded as ending at seq {seq}, but does not"
     for turn, seq in logged_ends.items():
-        yield f"turn {turn} ends at seq {seq}, and is said to be open or not to be at all"
+        yield f"turn {turn} ends at seq {seq}, but is recorded as open or not at all"
 
 
 def _decode_events(
@@ -75,14 +74,14 @@ def _decode_events(
         try:
             event = _decode_event(body)
         except json.JSONDecodeError:
-            raise ValueError(f"the event at seq {seq} is no JSON") from None
+            raise ValueError(f"the event at seq {seq} is not JSON") from None
         except (ValueError, LookupError, TypeError):
             raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
         yield seq, event
 
 
 def _decode_event(body: bytes) -> RequestedCalls | AnsweredCall | EndedTurn:
-    """Raises ValueError, LookupError and TypeError."""
+    """Decodes an event. Raises ValueError, LookupError and TypeError."""
     event = json.loads(body)
     match event["type"]:
         case "assistant_message":

@@ -1,4 +1,4 @@
-"""The home and its files: are they there, whose are they, and who else may read or write them?"""
+"""Doctor checks of the home and its files: owner, and permissions of other users."""
 
 import glob
 import os
@@ -24,49 +24,49 @@ def check_home(context: DoctorContext) -> Iterator[Check]:
         paths.check_home(home, context.uid)
     except ConfigError as error:
         [problem] = error.problems
-        yield Check("home", "broken", f"{home}: {problem.message}", problem.hint)
+        yield Check("home", "error", f"{home}: {problem.message}", problem.hint)
         return
-    real, found = os.path.realpath(home), os.stat(home)
-    where = home if real == home else f"{home}, which is {real}"
-    whose = f"mode {stat.S_IMODE(found.st_mode):04o}, of {paths.user_name(found.st_uid)}"
-    above = _find_replaceable_parent(real, context.uid)
-    if above:
-        hint = f"chmod go-w {above}, or move the home"
-        yield Check("home", "warning", f"{where}: others may write {above} and put another home in its place", hint)
+    real, status = os.path.realpath(home), os.stat(home)
+    where = home if real == home else f"{home} (a link to {real})"
+    owner = f"mode {stat.S_IMODE(status.st_mode):04o}, owner {paths.user_name(status.st_uid)}"
+    parent = _find_replaceable_parent(real, context.uid)
+    if parent:
+        hint = f"chmod go-w {parent}, or move the home"
+        yield Check("home", "warning", f"{where}: other users may write {parent} and replace the home", hint)
     elif context.uid != os.geteuid():
-        hint = "let its owner start walrusd: what root makes in the home its owner cannot write"
-        yield Check("home", "fine", f"{where}, {whose}; you are root", hint)
+        hint = "start walrusd as the owner: files that root creates in the home are not writable for the owner"
+        yield Check("home", "ok", f"{where}, {owner}; you are root", hint)
     else:
-        yield Check("home", "fine", f"{where}, {whose}")
+        yield Check("home", "ok", f"{where}, {owner}")
 
 
 def _find_replaceable_parent(home: str, uid: int) -> str:
-    """The nearest folder above in which others may rename what is ours; "" where there is none."""
-    above = os.path.dirname(home)
-    while above != os.path.dirname(above):
-        found = os.stat(above)
-        if found.st_mode & _OTHERS_WRITE and not found.st_mode & stat.S_ISVTX:
-            return above
-        if found.st_uid not in (uid, 0):
-            return above
-        above = os.path.dirname(above)
+    """Returns the nearest parent folder in which other users may rename entries; "" if there is none."""
+    parent = os.path.dirname(home)
+    while parent != os.path.dirname(parent):
+        status = os.stat(parent)
+        if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
+            return parent
+        if status.st_uid not in (uid, 0):
+            return parent
+        parent = os.path.dirname(parent)
     return ""
 
 
 def check_files(context: DoctorContext) -> Iterator[Check]:
-    """Those that walrusd writes have to be its user's; those it obeys may be written by nobody else."""
-    where = context.paths
-    written = [where.lock, where.logs, *(where.database + suffix for suffix in ("", "-wal", "-shm"))]
-    secret = [where.toml, os.path.join(context.home, "environment"), *written, *_key_files(context.config)]
-    obeyed = [where.agents, *glob.glob(os.path.join(glob.escape(where.agents), "*.md"))]
-    found = {path: os.stat(path) for path in (*secret, *obeyed) if os.path.exists(path)}
+    """Checks that walrusd's user owns the files it writes, and that no other user can write its input."""
+    home_paths = context.paths
+    written = [home_paths.lock, home_paths.logs, *(home_paths.database + suffix for suffix in ("", "-wal", "-shm"))]
+    secret = [home_paths.toml, os.path.join(context.home, "environment"), *written, *_key_files(context.config)]
+    agent_files = [home_paths.agents, *glob.glob(os.path.join(glob.escape(home_paths.agents), "*.md"))]
+    statuses = {path: os.stat(path) for path in (*secret, *agent_files) if os.path.exists(path)}
     findings = [
         finding
-        for path, status in found.items()
+        for path, status in statuses.items()
         if (finding := _check_file(path, status, context.uid, written=path in written, secret=path in secret))
     ]
-    fine = Check("files", "fine", f"{len(found)} looked at; nobody else may write them or read what is secret")
-    yield from findings or [fine]
+    no_problem = Check("files", "ok", f"{len(statuses)} checked; no other user may write them or read the secret ones")
+    yield from findings or [no_problem]
 
 
 def _key_files(config: "Config | ConfigError") -> list[str]:
@@ -78,10 +78,10 @@ def _key_files(config: "Config | ConfigError") -> list[str]:
 def _check_file(path: str, status: os.stat_result, uid: int, *, written: bool, secret: bool) -> Check | None:
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != uid and (written or status.st_uid != 0):
-        message = f"{path} belongs to {paths.user_name(status.st_uid)}, and walrusd runs as {paths.user_name(uid)}"
-        return Check("files", "broken", message, f"chown {paths.user_name(uid)} {path}")
+        message = f"{path} belongs to {paths.user_name(status.st_uid)}, but walrusd runs as {paths.user_name(uid)}"
+        return Check("files", "error", message, f"chown {paths.user_name(uid)} {path}")
     if mode & _OTHERS_WRITE:
-        return Check("files", "broken", f"others may write {path} (mode {mode:04o})", f"chmod go-w {path}")
+        return Check("files", "error", f"other users may write {path} (mode {mode:04o})", f"chmod go-w {path}")
     if secret and mode & _OTHERS_READ:
-        return Check("files", "warning", f"others may read {path} (mode {mode:04o})", f"chmod go-rwx {path}")
+        return Check("files", "warning", f"other users may read {path} (mode {mode:04o})", f"chmod go-rwx {path}")
     return None

@@ -1,4 +1,4 @@
-"""The machine around walrusd: room on the disk, the clock, the limit of open files."""
+"""Doctor checks of the machine: disk space, the clock, and the limit of open files."""
 
 import os
 import resource
@@ -19,17 +19,19 @@ from walrusctl.formatting import format_time
 
 GIB = 1024**3
 LOW_SPACE_BYTES = GIB
-"""A month of a busy daemon."""
+"""Free bytes below which there is a warning; a busy walrusd writes as much in a month."""
 MIN_SPACE_BYTES = 16 * 1024 * 1024
-"""SQLite needs some of it to give any back."""
+"""Free bytes below which it is an error; SQLite needs some free space even to release space."""
 LOW_SPACE_SHARE = 0.05
+"""Free share of the disk below which there is a warning, unless LOW_SPACE_MAX_BYTES are free."""
 LOW_SPACE_MAX_BYTES = 10 * GIB
-"""A twentieth of a large disk is more than enough."""
+"""Free bytes that are enough on any disk; a twentieth of a large disk is more than needed."""
 LOW_INODES = 1000
+"""Free inodes below which there is a warning."""
 CLOCK_TOLERANCE_S = 60.0
-"""A clock may be put right by that much without a word."""
+"""Seconds by which a clock may be corrected without a warning."""
 TIMEDATECTL_TIMEOUT_S = 2.0
-"""For timedatectl, which asks over D-Bus."""
+"""Seconds for timedatectl, which sends a D-Bus request."""
 
 
 def check_disk(context: DoctorContext) -> Iterator[Check]:
@@ -38,18 +40,20 @@ def check_disk(context: DoctorContext) -> Iterator[Check]:
         folder = os.path.dirname(folder)
     disk = os.statvfs(folder)
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    said = f"{_format_size(free)} of {_format_size(size)} free on the file system of {folder}"
+    space = f"{_format_size(free)} of {_format_size(size)} free on the file system of {folder}"
     if free < MIN_SPACE_BYTES:
-        yield Check("disk", "broken", said, "make room: walrusd takes no new work on a full disk, and loses nothing")
+        yield Check(
+            "disk", "error", space, "free disk space; until then walrusd accepts no new work, but loses nothing"
+        )
     elif disk.f_files and not disk.f_favail:
-        yield Check("disk", "broken", f"no inode is free on the file system of {folder}", "remove files: `df -i` tells")
+        yield Check("disk", "error", f"no inode is free on the file system of {folder}", "remove files; see `df -i`")
     elif free < LOW_SPACE_BYTES or (free < LOW_SPACE_MAX_BYTES and free < size * LOW_SPACE_SHARE):
-        yield Check("disk", "warning", said, "make room before it is full")
+        yield Check("disk", "warning", space, "free disk space before it is full")
     elif disk.f_files and disk.f_favail < LOW_INODES:
         message = f"{disk.f_favail} inodes are free on the file system of {folder}"
-        yield Check("disk", "warning", message, "remove files before there are none: `df -i` tells")
+        yield Check("disk", "warning", message, "remove files before none is left; see `df -i`")
     else:
-        yield Check("disk", "fine", said)
+        yield Check("disk", "ok", space)
 
 
 def _format_size(size: float) -> str:
@@ -60,57 +64,57 @@ def check_clock(context: DoctorContext) -> Iterator[Check]:
     now = time.time()
     newest = newest_event_time(context.paths.database) if os.path.exists(context.paths.database) else None
     installed = os.stat(__file__).st_mtime
-    hint = "set it right: `timedatectl set-ntp true`, or `date -s`"
+    hint = "correct it with `timedatectl set-ntp true` or `date -s`"
     if newest is not None and now < newest - CLOCK_TOLERANCE_S:
-        message = f"it says {format_time(now)}, but the last event was written at {format_time(newest)}"
+        message = f"it shows {format_time(now)}, but the last event was written at {format_time(newest)}"
         yield Check("clock", "warning", message, hint)
     elif now < installed - CLOCK_TOLERANCE_S:
-        message = f"it says {format_time(now)}, but this program was installed at {format_time(installed)}"
+        message = f"it shows {format_time(now)}, but this program was installed at {format_time(installed)}"
         yield Check("clock", "warning", message, hint)
     elif _is_synchronised() is False:
-        yield Check("clock", "warning", "it is not synchronised with any other", "`timedatectl set-ntp true`")
+        yield Check("clock", "warning", "it is not synchronised", "enable it with `timedatectl set-ntp true`")
     else:
-        yield Check("clock", "fine", format_time(now))
+        yield Check("clock", "ok", format_time(now))
 
 
 def _is_synchronised() -> bool | None:
-    """By NTP; None where nobody here can tell."""
+    """Whether the clock is synchronised by NTP; None if unknown."""
     if os.path.exists("/run/systemd/timesync/synchronized"):
         return True
     if not (program := shutil.which("timedatectl")):
         return None
     try:
-        told = subprocess.run(  # noqa: S603 - a fixed command
+        done = subprocess.run(  # noqa: S603 - a fixed command
             [program, "show", "--property=NTPSynchronized", "--value"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEDATECTL_TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return {"yes": True, "no": False}.get(told.stdout.strip())
+    return {"yes": True, "no": False}.get(done.stdout.strip())
 
 
 def check_limits(context: DoctorContext) -> Iterator[Check]:
-    from walrus_config.schema import DaemonSettings  # msgspec's, loaded by now for the configuration
+    from walrus_config.schema import DaemonSettings  # imports msgspec, which the configuration has loaded
 
     daemon = DaemonSettings() if isinstance(context.config, ConfigError) else context.config.daemon
     wanted, turns = daemon.max_connections, daemon.max_running_turns
     limit = _read_file_limit(context)
-    whose = "walrusd" if context.daemon else "a walrusd started from here"
+    process = "walrusd" if context.daemon else "a walrusd started from here"
     needed = IDLE_DAEMON_FDS + wanted + FDS_PER_TURN * turns
-    hint = f"LimitNOFILE={needed} in its unit, or `ulimit -n {needed}` before the start"
-    fit = compute_connection_limit(limit, wanted, turns)
+    hint = f"set LimitNOFILE={needed} in its unit, or `ulimit -n {needed}` before the start"
+    supported = compute_connection_limit(limit, wanted, turns)
     if limit < MIN_FDS:
-        message = f"{whose} may open {limit} files, and needs {MIN_FDS} at the very least"
-        yield Check("limits", "broken", message, hint)
-    elif fit < wanted:
-        message = f"{whose} may open {limit} files: that is enough for {fit} of {wanted} connections"
+        message = f"{process} may open {limit} files, but needs at least {MIN_FDS}"
+        yield Check("limits", "error", message, hint)
+    elif supported < wanted:
+        message = f"{process} may open {limit} files: that is enough for {supported} of {wanted} connections"
         yield Check("limits", "warning", message, hint)
     else:
-        yield Check("limits", "fine", f"{whose} may open {limit} files, and needs at most {needed}")
+        yield Check("limits", "ok", f"{process} may open {limit} files, and needs at most {needed}")
 
 
 def _read_file_limit(context: DoctorContext) -> int:
-    """Of the daemon where it runs, of this process where it does not."""
+    """Returns the limit of open files of walrusd if it runs, otherwise of this process."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if context.daemon:
         with suppress(OSError, StopIteration):

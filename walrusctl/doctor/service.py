@@ -1,4 +1,4 @@
-"""walrusd as a service: is it installed, as this installation would, enabled, well, and does it outlive a login?"""
+"""Doctor check of the systemd service: units, state, and whether it runs without a login."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from walrusctl.systemctl import SystemctlFailed, UserSystemd, find_user_systemd,
 
 _INSTALL_COMMAND = "`walrusctl service install`"
 _UNIT_FINDINGS: dict[str, tuple[str, str]] = {
-    "outdated": ("is not as this walrusd, home and configuration need it", f"{_INSTALL_COMMAND} writes it anew"),
+    "outdated": ("does not match this walrusd, home and configuration", f"{_INSTALL_COMMAND} rewrites it"),
     "edited": (
         "was edited by hand",
-        f"{_INSTALL_COMMAND} --force writes it anew; `systemctl --user edit` keeps changes apart",
+        f"move your changes to `systemctl --user edit`; then {_INSTALL_COMMAND} --force rewrites it",
     ),
     "foreign": ("was not written by walrusctl", f"{_INSTALL_COMMAND} --force replaces it"),
     "absent": ("is missing", f"{_INSTALL_COMMAND} writes it"),
@@ -27,33 +27,33 @@ _UNIT_FINDINGS: dict[str, tuple[str, str]] = {
 def check_service(context: DoctorContext) -> Iterator[Check]:
     folder = systemd_units.unit_folder(context.environ)
     if not any(os.path.lexists(os.path.join(folder, name)) for name in systemd_units.NAMES):
-        yield Check("service", "fine", "not installed", f"{_INSTALL_COMMAND} has systemd start and watch walrusd")
+        yield Check("service", "ok", "not installed", f"with {_INSTALL_COMMAND} systemd starts and watches walrusd")
         return
-    if theirs := systemd_units.find_other_home(folder, context.home):
-        hint = "a user has one service: for this home, start walrusd by hand"
-        yield Check("service", "fine", f"not installed: the units are those of another home, {theirs}", hint)
+    if other := systemd_units.find_other_home(folder, context.home):
+        hint = "a user can have only one service; start walrusd by hand for this home"
+        yield Check("service", "ok", f"not installed: the service is for another home, {other}", hint)
         return
-    manager = find_user_systemd(context.environ)
-    findings = [*_check_units(context, folder, manager), *_check_state(manager)]
+    systemd = find_user_systemd(context.environ)
+    findings = [*_check_units(context, folder, systemd), *_check_state(systemd)]
     if is_lingering(context.environ) is False:
-        message = "it starts when you log in, and ends when you log out"
-        findings.append(Check("service", "warning", message, "`loginctl enable-linger` lets it run without you"))
-    yield from findings or [Check("service", "fine", "installed, enabled, and runs")]
+        message = "it starts when you log in and stops when you log out"
+        findings.append(Check("service", "warning", message, "with `loginctl enable-linger` it runs without a login"))
+    yield from findings or [Check("service", "ok", "installed, enabled and running")]
 
 
 def _check_units(context: DoctorContext, folder: str, systemd: UserSystemd | str) -> Iterator[Check]:
-    asked = CliContext()
-    asked.home, asked.socket = context.home, context.socket
+    options = CliContext()
+    options.home, options.socket = context.home, context.socket
     try:
-        wanted = systemd_units.render_units(plan_service(asked, systemd).installation)
+        wanted = systemd_units.render_units(plan_service(options, systemd).installation)
     except click.UsageError as error:
-        yield Check("service", "warning", error.message, "install walrusd and walrusctl side by side")
+        yield Check("service", "warning", error.message, "install walrusd and walrusctl in the same environment")
         return
     for name in systemd_units.NAMES:
         path = os.path.join(folder, name)
         if (state := systemd_units.read_state(path, wanted[name])) != "current":
-            what, hint = _UNIT_FINDINGS[state]
-            yield Check("service", "warning", f"{path} {what}", hint)
+            problem, hint = _UNIT_FINDINGS[state]
+            yield Check("service", "warning", f"{path} {problem}", hint)
 
 
 def _check_state(systemd: UserSystemd | str) -> Iterator[Check]:
@@ -61,18 +61,18 @@ def _check_state(systemd: UserSystemd | str) -> Iterator[Check]:
         yield Check("service", "warning", f"installed, but {systemd}", hint_without_systemd(systemd))
         return
     try:
-        now = systemd.read_properties(systemd_units.SERVICE, "ActiveState", "UnitFileState", "Result")
-        enabled = systemd.read_properties(systemd_units.SOCKET, "UnitFileState")
-    except SystemctlFailed as failed:
-        yield Check("service", "warning", str(failed), failed.hint)
+        service = systemd.read_properties(systemd_units.SERVICE, "ActiveState", "UnitFileState", "Result")
+        socket = systemd.read_properties(systemd_units.SOCKET, "UnitFileState")
+    except SystemctlFailed as error:
+        yield Check("service", "warning", str(error), error.hint)
         return
-    if "enabled" not in (now.get("UnitFileState"), enabled.get("UnitFileState")):
+    if "enabled" not in (service.get("UnitFileState"), socket.get("UnitFileState")):
         hint = f"systemctl --user enable {' '.join(systemd_units.NAMES)}"
-        yield Check("service", "warning", "installed, but it will not start by itself", hint)
-    match now.get("ActiveState"):
+        yield Check("service", "warning", "installed, but not enabled: it does not start at login", hint)
+    match service.get("ActiveState"):
         case "failed":
-            message = f"it has failed ({now.get('Result', 'for no known reason')})"
-            yield Check("service", "broken", message, "`walrusctl logs` tells why; mend that, then start it again")
+            message = f"it has failed ({service.get('Result', 'for an unknown reason')})"
+            yield Check("service", "error", message, "see `walrusctl logs` for the reason; fix it and start it again")
         case "inactive":
             yield Check("service", "warning", "it does not run", f"systemctl --user start {systemd_units.SERVICE}")
         case _:

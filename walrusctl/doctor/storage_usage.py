@@ -1,4 +1,4 @@
-"""The room that the log takes, held against what walrus.toml allows it."""
+"""Doctor check of the space that the database uses, against the limit in walrus.toml."""
 
 import os
 import sqlite3
@@ -11,11 +11,11 @@ from walrusctl.doctor.check import Check
 from walrusctl.doctor.context import DoctorContext
 from walrusctl.formatting import format_bytes, format_duration
 
-_RETENTION_HINT = "docs/space.md says what is thrown away, and in which order"
+_RETENTION_HINT = "docs/space.md describes what is deleted, and in which order"
 
 
 def check_storage_usage(context: DoctorContext) -> Iterator[Check]:
-    """Nothing of a database that cannot be read: `database` tells of that."""
+    """Compares usage and limit; a database that cannot be read is reported by the check `database`."""
     path = context.paths.database
     if isinstance(context.config, ConfigError) or not os.path.exists(path):
         return
@@ -29,14 +29,14 @@ def check_storage_usage(context: DoctorContext) -> Iterator[Check]:
     except sqlite3.Error:
         return
     used, storage = (pages - free) * page, context.config.storage
-    days, most = storage.retain_closed_days, storage.max_db_bytes
-    kept = f"closed sessions are kept for {'ever' if days is None else format_duration(days * 86_400)}"
-    taken = f"{format_bytes(used)} used, {format_bytes(free * page)} free in the file"
-    if most is None:
-        yield Check("space", "fine", f"{taken}; {kept}")
-    elif used <= most:
-        yield Check("space", "fine", f"{taken}, {format_bytes(most)} allowed; {kept}")
+    days, limit = storage.retain_closed_days, storage.max_db_bytes
+    retention = f"closed sessions are kept {'forever' if days is None else 'for ' + format_duration(days * 86_400)}"
+    usage = f"{format_bytes(used)} used, {format_bytes(free * page)} free in the file"
+    if limit is None:
+        yield Check("space", "ok", f"{usage}; {retention}")
+    elif used <= limit:
+        yield Check("space", "ok", f"{usage}, {format_bytes(limit)} allowed; {retention}")
     else:
-        message = f"{taken}, and storage.max_db_bytes allows {format_bytes(most)}"
-        hint = f"walrusd throws away what it may; what is left then is of open sessions: close some. {_RETENTION_HINT}"
+        message = f"{usage}, but storage.max_db_bytes allows {format_bytes(limit)}"
+        hint = f"walrusd deletes what it may; the rest belongs to open sessions: close some. {_RETENTION_HINT}"
         yield Check("space", "warning", message, hint)

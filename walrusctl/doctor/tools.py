@@ -1,4 +1,4 @@
-"""What tools need, and what they may do: programs, the sandbox, the folder of the login session."""
+"""Doctor checks of what tools need and may do: programs, the sandbox, XDG_RUNTIME_DIR."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ from walrusctl.doctor.check import Check
 from walrusctl.doctor.context import DoctorContext
 
 _REQUIRED_PROGRAMS = {
-    "bash": "install it: the tool bash and the probes of heartbeats run in it",
-    "setpriv": "install util-linux: with it, what tools start ends with walrusd even where that is killed",
+    "bash": "install bash: the tool bash and the probes of heartbeats need it",
+    "setpriv": "install util-linux: with setpriv, processes of tools end even if walrusd is killed",
 }
 
 
@@ -21,37 +21,40 @@ def check_programs(context: DoctorContext) -> Iterator[Check]:
     for name in missing:
         yield Check("programs", "warning", f"{name} is not on the PATH", _REQUIRED_PROGRAMS[name])
     if not missing:
-        yield Check("programs", "fine", f"{' and '.join(_REQUIRED_PROGRAMS)} are there")
+        yield Check("programs", "ok", f"{' and '.join(_REQUIRED_PROGRAMS)} are installed")
 
 
 def check_sandbox(context: DoctorContext) -> Iterator[Check]:
     if isinstance(context.config, ConfigError):
         return
-    from walrus_config.schema import is_bash_offered  # msgspec's, loaded by now for the configuration
+    from walrus_config.schema import is_bash_offered  # imports msgspec, which the configuration has loaded
 
     if is_bash_offered(context.config.tools):
-        hint = "permit it to no agent that reads what strangers write; take [tools.bash] out to be without it"
-        yield Check("sandbox", "warning", "bash runs without one: a permitted command can do whatever you can", hint)
+        hint = "do not permit it to agents that read untrusted text; remove [tools.bash] to switch it off"
+        yield Check(
+            "sandbox", "warning", "bash runs without a sandbox: a permitted command can do whatever you can", hint
+        )
     else:
-        message = "there is none yet, and no tool that needs one: read stays in the workspace of its agent"
-        yield Check("sandbox", "fine", message)
+        message = "there is no sandbox yet, and no tool needs one: read is limited to the workspace of its agent"
+        yield Check("sandbox", "ok", message)
 
 
 def check_runtime_folder(context: DoctorContext) -> Iterator[Check]:
-    """XDG_RUNTIME_DIR, by which `systemctl --user` finds the user's systemd. walrusd itself does without."""
+    """Checks XDG_RUNTIME_DIR, which `systemctl --user` needs; walrusd itself does not use it."""
     folder = context.environ.get("XDG_RUNTIME_DIR", "")
     if not folder:
-        hint = f"only `systemctl --user` needs it: export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}, or log in anew"
+        hint = f"only `systemctl --user` needs it: export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}, or log in again"
         yield Check("runtime folder", "warning", "XDG_RUNTIME_DIR is not set", hint)
         return
     try:
-        found = os.stat(folder)
+        status = os.stat(folder)
     except OSError as error:
-        hint = "log in anew; `loginctl enable-linger` keeps it when you log out"
+        hint = "log in again; with `loginctl enable-linger` the folder stays after a logout"
         yield Check("runtime folder", "warning", f"XDG_RUNTIME_DIR, {folder}: {error.strerror}", hint)
         return
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        hint = "log in anew rather than by su: its own user alone may enter it"
-        yield Check("runtime folder", "warning", f"XDG_RUNTIME_DIR, {folder}, is another's or open to others", hint)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        hint = "log in directly instead of with su; only the user itself may have access to it"
+        message = f"XDG_RUNTIME_DIR, {folder}, belongs to another user or is open to others"
+        yield Check("runtime folder", "warning", message, hint)
     else:
-        yield Check("runtime folder", "fine", folder)
+        yield Check("runtime folder", "ok", folder)
