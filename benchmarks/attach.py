@@ -63,7 +63,7 @@ def run(setup: Setup) -> list[Measurement]:
         Measurement(
             what=f"attach of {expected.events:,} events, {name}",
             measured=f"{per_s(p50(found))} (at least {per_s(min(found))}), byte for byte",
-            floor=f"{per_s(p50(floors))} ready-made frames of {len(EVENT_FRAME)} bytes by bare trio",
+            floor=f"{per_s(p50(floors))} prebuilt frames of {len(EVENT_FRAME)} bytes by bare trio",
             ratio=p50(found) / p50(floors),
             bar=f"≥ {BAR:,}/s",
             met=p50(found) >= BAR,

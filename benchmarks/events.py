@@ -169,7 +169,7 @@ def measure_replay(setup: Setup) -> list[Measurement]:
         Measurement(
             what=f"replay of {frames:,} events to a client",
             measured=f"{per_s(measured)} ({p50(cpu):.1f} µs of daemon CPU; {per_s(first)} when first loaded)",
-            floor=f"{per_s(floor)} ready-made frames of {len(EVENT)} bytes by bare trio",
+            floor=f"{per_s(floor)} prebuilt frames of {len(EVENT)} bytes by bare trio",
             ratio=measured / floor,
             bar="≥ 50,000/s",
             met=measured >= 50_000,

@@ -113,7 +113,7 @@ async def test_queued_messages_keep_their_order_and_kind_over_a_restart(
         }
         first = "text_response" if on_restart == "continue" else "interrupted"
         assert turn_endings(log) == [(1, first), (2, "text_response"), (3, "text_response")]
-        assert [openai_violations(asked.messages) for asked in fake.requests] == [[]] * len(fake.requests)
+        assert [openai_violations(received.messages) for received in fake.requests] == [[]] * len(fake.requests)
 
 
 async def test_a_message_waiting_for_a_slot_keeps_its_place_over_a_kill(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_a_repeated_key_returns_the_first_result_after_a_restart(tmp_path:
             "interrupt": hangs("so"),
             "timeout": hangs("so"),
         }
-        fake.choose = lambda asked: behaviours.get(asked.last_content)
+        fake.choose = lambda received: behaviours.get(received.last_content)
         first: dict[str, Json] = {}
         sends = {
             content: {"content": content, "key": "k", "timeout_s": 0.3 if content == "timeout" else None}
@@ -191,7 +191,7 @@ async def test_a_repeated_key_returns_the_first_result_after_a_restart(tmp_path:
 
 
 def is_model_asked(content: str, fake: FakeProvider) -> bool:
-    return any(asked.last_content == content for asked in fake.requests)
+    return any(received.last_content == content for received in fake.requests)
 
 
 def create_params(content: str) -> Json:
@@ -237,12 +237,12 @@ async def test_a_logged_interrupt_takes_effect_however_soon_the_daemon_is_killed
                 for session in sessions:
                     await raw_client.call("session.wait", {"session": session, "states": ["idle", "closed"]})
                     log = await session_log(raw_client, session)
-                    asked = [event["type"] for event in log].count("interrupt_requested")
-                    requested += asked
-                    assert turn_endings(log)[0] == (1, "interrupted" if asked else "text_response")
-                    later = how == "message" and bool(asked)
+                    logged = [event["type"] for event in log].count("interrupt_requested")
+                    requested += logged
+                    assert turn_endings(log)[0] == (1, "interrupted" if logged else "text_response")
+                    later = how == "message" and bool(logged)
                     assert len(turn_endings(log)) == 1 + later
-                    assert (log[-1]["type"] == "session_closed") == (how == "close" and bool(asked))
+                    assert (log[-1]["type"] == "session_closed") == (how == "close" and bool(logged))
                 assert requested
 
 
@@ -250,7 +250,7 @@ async def test_a_resumed_turn_can_be_interrupted_and_the_queue_behind_it_runs(
     tmp_path: Path,
 ) -> None:
     async with home_with_provider(tmp_path) as (home, fake):
-        fake.choose = lambda asked: replies("next it is") if asked.last_content == "next" else hangs("so far")
+        fake.choose = lambda received: replies("next it is") if received.last_content == "next" else hangs("so far")
         with home.walrusd() as daemon:
             async with open_raw_client(daemon.socket) as raw_client:
                 session = await create_session(raw_client)

@@ -179,7 +179,7 @@ if os.geteuid() == 0:
 sys.argv = sys.argv[3:]
 main()
 """
-"""A wrapper that runs walrusd as nobody. It imports walrusd first, because nobody may be unable to read the source."""
+"""A wrapper that runs walrusd as `nobody`. It imports walrusd first, because that user may be unable to read it."""
 
 
 def test_a_home_that_cannot_be_written_is_refused() -> None:

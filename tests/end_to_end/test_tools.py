@@ -88,22 +88,22 @@ async def test_a_file_is_read_and_the_model_answers_from_it(client: AsyncClient,
         False,
         None,
     )
-    asked = provider.requests[0].body
-    assert [tool["function"]["name"] for tool in asked["tools"]] == ["read"]
+    body = provider.requests[0].body
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["read"]
     call, answer = provider.requests[1].messages[-2:]
     assert (answer["role"], answer["content"]) == ("tool", "line one\nline two\n")
     assert answer["tool_call_id"] == call["tool_calls"][0]["id"]
 
 
 async def test_calls_of_one_round_are_answered_in_their_order(client: AsyncClient, provider: FakeProvider) -> None:
-    asked = [("read", {"path": "missing.txt"}), ("read", {"path": "notes.txt"}), ("write", {"path": "x"})]
-    provider.enqueue(calls_tools(*asked), replies("ok"))
+    requested = [("read", {"path": "missing.txt"}), ("read", {"path": "notes.txt"}), ("write", {"path": "x"})]
+    provider.enqueue(calls_tools(*requested), replies("ok"))
     _, events = await run_turn(client)
     [start] = [event for event in events if isinstance(event, ToolCallsStart)]
-    seen = [message["tool_call_id"] for message in provider.requests[1].messages if message["role"] == "tool"]
-    assert seen == [call.id for call in start.calls]
+    answered = [message["tool_call_id"] for message in provider.requests[1].messages if message["role"] == "tool"]
+    assert answered == [call.id for call in start.calls]
     by_call = {result.call_id: result.outcome for result in results(events)}
-    assert [by_call[call] for call in seen] == ["error", "ok", "unknown_tool"]
+    assert [by_call[call] for call in answered] == ["error", "ok", "unknown_tool"]
 
 
 @pytest.mark.parametrize(

@@ -175,14 +175,14 @@ def replies(
     deltas: list[dict[str, Any]] = [{"role": "assistant"}]
     deltas += [{"reasoning_content": thinking}] if thinking else []
     head = b"".join(map(_chunk, deltas))
-    said = [_chunk({"content": piece}) for piece in pieces if piece]
+    text_chunks = [_chunk({"content": piece}) for piece in pieces if piece]
     tail = b"".join(_call_chunks(calls))
     tail += _chunk({}, finish or ("tool_calls" if calls else "stop"))
     if usage is not None:
         tail += _event({"choices": [], "usage": usage})
     tail += b"data: [DONE]\n\n"
     if not (separate_writes or isinstance(gate, trio.Event) or gate):
-        whole = STREAM_HEAD + _http_chunk(head + b"".join(said) + tail) + LAST_CHUNK
+        whole = STREAM_HEAD + _http_chunk(head + b"".join(text_chunks) + tail) + LAST_CHUNK
 
         async def send_whole(exchange: Exchange) -> None:
             await exchange.send(whole)
@@ -192,7 +192,7 @@ def replies(
 
     async def piece_by_piece(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD + _http_chunk(head))
-        for piece in said:
+        for piece in text_chunks:
             if (event := next(gates, None)) is not None:
                 await event.wait()
             await exchange.send(_http_chunk(piece))
@@ -243,13 +243,13 @@ def hangs(text: str = "", *, in_call: str = "") -> Behaviour:
 
     With a text it hangs after sending it; with `in_call`, in the middle of the second of two calls of that tool.
     """
-    said = _chunk({"content": text}) if text else b""
+    sent = _chunk({"content": text}) if text else b""
     if in_call:
-        said += b"".join(_call_chunks([(in_call, {}), (in_call, '{"path": "no')]))
+        sent += b"".join(_call_chunks([(in_call, {}), (in_call, '{"path": "no')]))
 
     async def hang(exchange: Exchange) -> None:
-        if said:
-            await exchange.send(STREAM_HEAD + _http_chunk(said))
+        if sent:
+            await exchange.send(STREAM_HEAD + _http_chunk(sent))
         await exchange.wait_disconnect()
         raise _ClientDisconnected
 
@@ -332,7 +332,7 @@ def _http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data) if data else b""  # an empty chunk would end the response
 
 
-# A process of its own
+# The program
 
 
 async def main(port: int) -> None:

@@ -145,7 +145,7 @@ async def no_files_to_look_with(spawner: Spawner) -> object:
 
 
 async def no_forks(spawner: Spawner) -> object:
-    """Spawns a child at the process limit; returns the error. Root is not limited, so it becomes nobody."""
+    """Spawns a child at the process limit as `nobody`, because root has no limit; returns the error."""
     await (await start_bash(spawner, "exit 0")).aclose()
     if os.getuid() == 0:
         os.setresuid(65534, 65534, 65534)
