@@ -16,7 +16,7 @@ _PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 
 
 class SystemctlFailed(Exception):
-    """A systemctl command failed or timed out. `hint` says what to do."""
+    """A systemctl command failed or timed out. `hint` is what to do about it."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

@@ -63,7 +63,7 @@ def test_without_a_home_only_the_home_and_the_machine_are_checked(tmp_path: Path
     assert found.keys() - MACHINE_CHECKS - {"service"} == {"home"}
 
 
-def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_link_without_a_target_is_reported(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     [(status, message, _)] = doctor_findings(tmp_path / "link")["home"]
     assert (status, message) == (
@@ -116,7 +116,7 @@ def test_a_file_that_others_may_write_is_an_error(home: Home) -> None:
 
 
 @ROOT_ONLY
-def test_root_gets_a_finding_with_the_owner_and_what_the_owner_cannot_write(home: Home) -> None:
+def test_root_gets_a_finding_with_the_owner_and_files_that_the_owner_cannot_write(home: Home) -> None:
     for path in (home.path.parent, home.path, home.toml):
         os.chown(path, 65534, 65534)
     lock = home.write("walrusd.lock", "")
@@ -172,7 +172,7 @@ def test_warnings_of_the_configuration_are_reported(home: Home) -> None:
     assert (status, f"{home.toml}:" in message) == ("warning", True)
 
 
-def test_a_missing_walrus_toml_is_reported_with_what_to_do(home: Home) -> None:
+def test_a_missing_walrus_toml_is_reported_with_a_hint(home: Home) -> None:
     home.toml.unlink()
     assert finding_of(home, "configuration") == (
         "error",

@@ -1,4 +1,4 @@
-"""Tests of walrusctl doctor: the event log check reports missing, unpaired and orphaned rows, and nothing else."""
+"""Tests of walrusctl doctor: the event log check finds missing, unpaired and orphaned rows."""
 
 import shutil
 import sqlite3

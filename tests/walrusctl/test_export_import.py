@@ -257,7 +257,7 @@ def test_json_and_markdown_on_stdout_exclude_each_other(daemon: FakeDaemon, term
     assert daemon.requests == []
 
 
-def test_import_prints_the_id_alone(daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path) -> None:
+def test_import_prints_only_the_id(daemon: FakeDaemon, terminal: WalrusctlRunner, tmp_path: Path) -> None:
     text = encode_document(three_generations()) + "é" * 1_000_000
     daemon.script["session.import"] = returns(IMPORTED)
     path = tmp_path / "walrus.json"

@@ -91,7 +91,7 @@ def test_tables_are_cut_at_the_width_of_the_terminal(daemon: FakeDaemon, termina
     assert (len(row), row[-1]) == (80, "…")
 
 
-def test_a_tick_by_hand_prints_the_answer_alone(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
+def test_a_tick_by_hand_prints_only_the_answer(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
     with daemon:
         result = terminal.run("schedule", "run", "heartbeat:clerk")
         assert (result.exit_code, result.stdout, result.stderr) == (0, "The roof leaks.\n", "")
@@ -132,7 +132,7 @@ def test_a_skipped_tick_prints_its_reason_and_exits_0(daemon: FakeDaemon, termin
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"skipped: {reason}\n")
 
 
-def test_a_truncated_answer_has_a_note_with_the_command_for_the_whole(
+def test_a_truncated_answer_has_a_note_with_the_command_for_all_of_it(
     daemon: FakeDaemon, terminal: WalrusctlRunner
 ) -> None:
     daemon.script["schedule.run"] = returns(replace(RAN, text="x" * 500, reason="the list cannot be read"))

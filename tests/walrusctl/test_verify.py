@@ -1,4 +1,4 @@
-"""Tests of walrusctl verify: every change to the log is found and located, and an untouched log is intact."""
+"""Tests of walrusctl verify: changes to the log are found and located; an untouched log is intact."""
 
 import json
 import shutil

@@ -87,7 +87,7 @@ def _build_context(home: str, socket: str | None, environ: Mapping[str, str]) ->
 
 
 def _retry_socket_of_lock(context: DoctorContext) -> DoctorContext:
-    """Tries the socket in the home's lock file: a walrusd whose walrus.toml was changed listens there."""
+    """Tries the socket in the home's lock file, where walrusd listens if walrus.toml was changed since."""
     owner = find_lock_owner(context.paths.lock)
     if not owner or owner.socket in ("", context.socket):
         return context
