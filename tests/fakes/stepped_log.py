@@ -15,7 +15,7 @@ from walrusd.store.memory import MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
 Step = Literal["before", "durable", "applied"]
-"""Before the write is submitted; when it is durable and no caller knows yet; when its event was applied and published."""
+"""Before the write is submitted; when it is durable and no caller knows yet; when it was applied and published."""
 OnStep = Callable[[int, Step, Write], StorageFailed | None]
 """Called with the number of the write, from 1, and its step.
 
