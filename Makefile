@@ -96,10 +96,12 @@ types:
 contracts:
 	$(BIN)/lint-imports
 
-# The pages that a program writes: console examples, the recording, the crash matrix, the states.
+# The pages that a program writes. The crash matrix takes minutes.
 docs: $(VENV)/.dev
 	$(BIN)/python -m docs.console README.md docs/tour.md
 	$(BIN)/python -m docs.record_svg README.md docs/first-minute.svg
+	PYTHONPATH=.:protocol:config $(BIN)/python tests/session/test_transitions_page.py
+	PYTHONPATH=.:protocol:config $(BIN)/python -m tests.crash.render
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
@@ -124,7 +126,8 @@ lock:
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	$(call pip_install,.venv-lock,the newest allowed versions,$(ALL_EXTRAS))
 	@{ echo "# What make installs, written by make lock: the newest versions that pyproject.toml allowed on that day."; \
-		.venv-lock/bin/python -m pip freeze --disable-pip-version-check --exclude walrusd; } > constraints.txt
+		.venv-lock/bin/python -m pip freeze --disable-pip-version-check --exclude walrusd; } > .venv-lock/constraints.txt
+	@mv .venv-lock/constraints.txt constraints.txt
 	@rm -rf .venv-lock
 	@git --no-pager diff --stat constraints.txt
 

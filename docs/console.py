@@ -5,12 +5,15 @@
 `make docs` calls it, and tests/test_readme.py compares the pages with what it finds.
 """
 
+import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +22,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 SHOWN_HOME = "/tmp/walrus-tour"
 """The home that the pages show. The replay uses a folder of its own instead."""
+TIMEOUT_S = 60.0
+"""Seconds after which a replay is killed; the tour takes 8."""
 NOT_TYPED = ("make ", "bash", "exit")
-"""Commands that the reader types and the replay does not need: its environment and its shell are there already."""
+"""Commands that the reader types and the replay skips: it already has an environment and a shell."""
+
 
 class Output(NamedTuple):
-    """One command, the lines that it printed, and when it started and ended, in seconds after the first command."""
+    """One command, its output, and its start and end, in seconds after the first command."""
 
     command: str
     lines: list[str]
@@ -51,10 +57,13 @@ def replay(commands: list[str]) -> Iterator[Output]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WALRUS")}
     shell = subprocess.Popen(
         ["bash"], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        text=True, start_new_session=True,
     )  # fmt: skip
     assert shell.stdin is not None
     assert shell.stdout is not None
+    kill_all = functools.partial(os.killpg, shell.pid, signal.SIGKILL)
+    deadline = threading.Timer(TIMEOUT_S, kill_all)
+    deadline.start()
     first = time.monotonic()
     try:
         for command in commands:
@@ -65,7 +74,7 @@ def replay(commands: list[str]) -> Iterator[Output]:
                 shell.stdin.flush()
                 for line in iter(shell.stdout.readline, "--END--\n"):
                     if not line:
-                        raise RuntimeError(f"the shell ended at: {command}")
+                        raise RuntimeError(f"the shell ended, or took more than {TIMEOUT_S} s, at: {command}")
                     lines.append(_as_shown(line, home, binaries))
                 if lines and not lines[-1]:
                     lines.pop()  # the line end before the marker
@@ -73,8 +82,9 @@ def replay(commands: list[str]) -> Iterator[Output]:
                     raise RuntimeError(f"{command} failed:\n" + "\n".join(lines))
             yield Output(command, lines, started, time.monotonic() - first)
     finally:
+        deadline.cancel()
         with shell:  # closes its pipes and waits for its end
-            shell.stdin.close()
+            kill_all()  # whatever an example that failed has left running
         shutil.rmtree(folder, ignore_errors=True)
 
 

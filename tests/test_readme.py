@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import console
 from docs.console import commands_of, console_block, mask_variable_parts, render, replay
 
 ROOT = Path(__file__).parents[1]
@@ -89,3 +90,9 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _xml(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def test_an_example_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "TIMEOUT_S", 0.2)
+    with pytest.raises(RuntimeError, match="sleep 1000"):
+        list(replay(["sleep 1000"]))

@@ -24,7 +24,7 @@ from walrus_protocol.content import (
     TurnError,
     Usage,
 )
-from walrus_protocol.json import BadJson, Decoder
+from walrus_protocol.json import BadJson, Decoder, convert
 
 
 def _to_snake_case(name: str) -> str:
@@ -132,7 +132,7 @@ class RunningOutput(Event, frozen=True, kw_only=True, tag="tool_output"):
 
 
 class ToolResult(Event, frozen=True, kw_only=True):
-    """The outcome of a call. `gate` and `rule` name what refused it; `bytes` is the size of the whole output."""
+    """The outcome of a call. `gate` and `rule` name what refused it; `bytes` is the whole output's size."""
 
     call_id: str
     name: str
@@ -215,7 +215,7 @@ class Tick(Event, frozen=True, kw_only=True):
     """The outcome of one tick of a heartbeat. A daemon event: `session`, `turn` and `seq` are null.
 
     `slot` is the time when it was due. `count` is the number of slots; it is over 1 only for slots missed while walrusd
-    was off, and then `slot` is the first. `reason` tells why it did not run, or how it failed. `news` is false if
+    was off, and then `slot` is the first. `reason` is why it did not run, or how it failed. `news` is false if
     there is nothing that a person needs to read.
     """
 
@@ -254,7 +254,7 @@ class SessionsExpired(Event, frozen=True, kw_only=True):
 
 
 class SessionImported(Event, frozen=True, kw_only=True):
-    """A session was imported. A daemon event: `session`, `turn` and `seq` are null. `imported` is the session's id.
+    """A session was imported. A daemon event: `session`, `turn` and `seq` are null. `imported` is its id.
 
     The session's events have lower offsets than this one. Subscribers have already passed these offsets when the
     session appears; this event announces it to them.
@@ -332,7 +332,7 @@ def decode_row(body: bytes) -> AnySessionEvent:
 
 
 def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
-    """Returns an event from the wire, as NewerEvent if its type is unknown to this version. Raises BadJson."""
+    """Returns an event from the wire; it is a NewerEvent if its type is unknown. Raises BadJson."""
     try:
         return _any_event_decoder.decode(body)
     except BadJson as error:
@@ -340,7 +340,7 @@ def decode(body: bytes | msgspec.Raw) -> AnyEvent | NewerEvent:
             raise
         fields = _generic_decoder.decode(body)
         head = {name: fields.get(name) for name in ("type", "seq", "offset", "session", "turn")}
-        return msgspec.convert({**head, "ts": fields.get("ts") or 0.0, "body": fields}, NewerEvent)
+        return convert({**head, "ts": fields.get("ts") or 0.0, "body": fields}, NewerEvent)
 
 
 def insert_position(body: bytes, seq: int | None, offset: int) -> bytes:

@@ -1,11 +1,14 @@
-"""Decodes JSON for the whole code base; every failure is raised as BadJson, whatever the library raises."""
+"""Decodes JSON for the whole code base; every failure is a BadJson, whatever the library raises."""
 
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import msgspec
 
 Reason = Literal["utf8", "syntax", "schema", "depth"]
-"""utf8: not UTF-8. syntax: not JSON. schema: JSON that does not fit the type. depth: nested too deeply to decode."""
+"""The reason of a BadJson.
+
+utf8: not UTF-8. syntax: not JSON. schema: JSON that does not fit the type. depth: nested too deeply to decode.
+"""
 
 T = TypeVar("T")
 
@@ -42,8 +45,16 @@ def decode(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     return Decoder(kind).decode(data)
 
 
+def convert(value: object, kind: type[T]) -> T:
+    """Returns a decoded value as another type. Raises BadJson if it has another shape."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise BadJson("schema", str(error)) from error
+
+
 def _bad_json(data: bytes | str | msgspec.Raw, error: Exception) -> BadJson:
-    """Determines the reason from the bytes and from exception classes that exist in all versions of msgspec.
+    """Determines the reason from the bytes and from exception classes of all versions of msgspec.
 
     For a string that is not UTF-8, msgspec raises UnicodeDecodeError up to 0.22 and its own DecodeError from 0.23 on.
     It raises nothing for such a string in a skipped value. All of these are ValueErrors.

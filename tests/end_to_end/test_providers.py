@@ -186,7 +186,8 @@ async def test_no_secret_is_in_any_log_line_event_error_or_answer(tmp_path: Path
         assert "***" in repr(outputs)
         for path in (tmp_path / "home").iterdir():
             if path.is_file():
-                assert KEY.encode() not in path.read_bytes(), path
+                for secret in (KEY, HEADER):
+                    assert secret.encode() not in path.read_bytes(), path
 
 
 async def test_a_model_unknown_to_its_provider_is_reported_by_the_turn(tmp_path: Path) -> None:

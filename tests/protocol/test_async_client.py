@@ -1,4 +1,4 @@
-"""Tests of the trio client over a real socket: concurrent requests, cancellation, typed streams and disconnects."""
+"""Tests of the trio client over a real socket: concurrency, cancellation, streams and disconnects."""
 
 import socket
 from collections.abc import AsyncGenerator, Coroutine
@@ -340,4 +340,5 @@ async def test_the_client_has_a_method_for_every_method_of_the_protocol(path: Pa
 def test_the_former_module_name_still_exports_the_client() -> None:
     from walrus_protocol import aclient
 
-    assert aclient.Client is AsyncClient
+    assert (aclient.Client, aclient.connect) == (AsyncClient, connect)
+    assert {"Chunks", "Events"} <= set(aclient.__all__)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from walrus_protocol.events import decode as decode_event
 from walrus_protocol.json import BadJson, Decoder, decode
 
 
@@ -61,3 +62,9 @@ def test_bad_json_has_the_original_error_as_its_cause() -> None:
         decode(b'{"x":"one"}', Coordinate)
     assert isinstance(caught.value.__cause__, msgspec.ValidationError)
     assert str(caught.value) == str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("body", [b'{"type":"done","turn":"x"}', b'{"type":"newer","ts":"late"}', b'{"ts":1}', b"[]"])
+def test_an_event_of_another_shape_is_bad_json(body: bytes) -> None:
+    with pytest.raises(BadJson):
+        decode_event(body)

@@ -4,6 +4,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -33,6 +34,7 @@ operation_strategy = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(operation_strategy, max_size=25))
 @settings(max_examples=60, deadline=None)  # no deadline: it opens files
 async def test_after_any_operations_listed_sessions_are_whole_and_nothing_leaks(
@@ -144,6 +146,19 @@ async def test_an_output_is_deleted_with_its_last_owner(log: Log) -> None:
     assert (await log.output(1, "r", 0, 9), await log.output(2, "r", 0, 9)) == (None, b"12345")
     await commit(log, write(session=DAEMON_SESSION, released_outputs=[(2, "r")]))
     assert await log.sweep() == SweepStats(0, 1)
+
+
+async def test_unreadable_closed_sessions_are_skipped_and_hide_no_others(tmp_path: Path) -> None:
+    disk, tree = SqliteDisk(tmp_path), ForkTree()
+    log = await disk.open()
+    sessions = [await tree.create_session(log, 3) for _ in range(4)]
+    with closing(apsw.Connection(disk.path)) as db:
+        db.execute("UPDATE session SET outline = x'ff' WHERE id IN (?, ?)", sessions[:2])
+    found = await log.closed_sessions(2.0**53, target_bytes=2**53, limit=1)
+    assert [one.session for one in found] == [sessions[2]]
+    found = await log.closed_sessions(2.0**53, target_bytes=2**53, limit=9)
+    assert [one.session for one in found] == sessions[2:]
+    await log.aclose()
 
 
 async def test_closed_sessions_are_listed_oldest_first_and_no_more_than_requested(log: Log) -> None:
@@ -269,6 +284,7 @@ async def test_a_sweep_on_a_failing_disk_raises_and_the_next_one_continues(sqlit
         await log.aclose()
 
 
+@pytest.mark.slow
 async def test_a_kill_during_a_sweep_loses_no_listed_session_and_the_sweep_can_continue(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_sweep.__file__, tmp_path)
     for step in range(1, survived + 1):

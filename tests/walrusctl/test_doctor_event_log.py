@@ -229,7 +229,7 @@ DAMAGES = {
     ),
     "a session state is not JSON": (
         ["UPDATE session SET outline = CAST('{' AS BLOB) WHERE id = 1"],
-        [("error", "it cannot be read: malformed JSON")],
+        [("error", "session 1: its recorded state is not JSON")],
     ),
 }
 

@@ -5,13 +5,16 @@ WITH recorded AS (
     SELECT id, state, in_turn, ifnull(json_extract(row, '$.last_seq'), 0) AS last_seq,
         ifnull(json_extract(row, '$.turns'), 0) AS turns, ifnull(json_extract(row, '$.state'), '') AS recorded_state,
         json_type(row, '$.turn') IS NOT NULL AS recorded_turn
-    FROM (SELECT id, state, in_turn, CAST(outline AS TEXT) AS row FROM session)
+    FROM (SELECT id, state, in_turn, CAST(outline AS TEXT) AS row FROM session) WHERE json_valid(row)
 )
 """
 _MISSING_EVENTS = """
 SELECT 'session ' || session || ' has ' || count(*) || ' events, from seq ' || min(seq) || ' to ' || max(seq)
     || ': some are missing'
 FROM event WHERE session IN (SELECT id FROM session) GROUP BY session HAVING count(*) <> max(seq) OR min(seq) <> 1
+"""
+_UNREADABLE_STATE = """
+SELECT 'session ' || id || ': its recorded state is not JSON' FROM session WHERE NOT json_valid(CAST(outline AS TEXT))
 """
 _WRONG_LAST_SEQ = f"""{_WITH_STATE}
 SELECT 'session ' || id || ' ends with seq ' || last || ', but its state records ' || last_seq
@@ -61,6 +64,7 @@ FROM output_of WHERE NOT EXISTS (SELECT 1 FROM output WHERE output.ref = output_
 """
 INCONSISTENCIES = (
     _MISSING_EVENTS,
+    _UNREADABLE_STATE,
     _WRONG_LAST_SEQ,
     _WRONG_STATE,
     _WRONG_TURN_COUNT,

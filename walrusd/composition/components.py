@@ -31,8 +31,8 @@ from walrusd.schedule.heartbeat import Heartbeat, HeartbeatDeps, build_heartbeat
 from walrusd.schedule.probe import ProbeRunner
 from walrusd.schedule.scheduler import Scheduler
 from walrusd.schedule.todo_sources import TodoFile
-from walrusd.store.contract import StorageFailed
 from walrusd.store.database import is_empty
+from walrusd.store.errors import UnreadableRow
 from walrusd.store.sqlite import SqliteLog
 
 log = structlog.get_logger("walrusd")
@@ -186,7 +186,7 @@ async def kill_orphaned_tools(store: SqliteLog, home: str) -> None:
     for number in await store.unfinished_sessions():
         try:
             state = await store.session_state(number)
-        except StorageFailed:
+        except UnreadableRow:
             continue  # the runtime skips the session, and logs that, when it recovers
         if state and state.turn:
             started += [

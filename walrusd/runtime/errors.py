@@ -23,7 +23,7 @@ def unreadable_log(session: int, seq: int, reason: object) -> Problem:
     return Problem(
         "storage_failed",
         f"the log of session {session} cannot be read on from seq {seq}: {reason}",
-        "Other sessions are not affected. `walrusctl doctor` shows what is wrong; restore walrus.db from a backup.",
+        "Other sessions are not affected. Restore walrus.db from a backup; `walrusctl doctor` checks the rest.",
         session=session,
     )
 

@@ -22,16 +22,21 @@ log = structlog.get_logger("walrusd")
 Durability = Literal["full", "normal"]
 
 BUSY_TIMEOUT_MS = 5000
-"""Milliseconds to wait for a lock. Only another program can hold one: a backup, or a person with a shell."""
+"""Milliseconds to wait for a lock.
+
+Only another program can hold one: a backup, or a person with a shell.
+"""
 WRITER_CACHE_KIB = 4096
 """KiB of page cache of the writer's connection."""
 WAL_SIZE_LIMIT_BYTES = 8 * 1024 * 1024
-"""Bytes to which SQLite truncates the write-ahead log when it restarts: twice its size before a checkpoint."""
+"""Bytes to which SQLite truncates the write-ahead log at its restart: twice its size at a checkpoint."""
 READER_CACHE_KIB = 1024
 """KiB of page cache of each reader's connection."""
 MAX_VACUUM_BYTES = 8 * 1024 * 1024 * 1024
-"""Maximum bytes of an old database that is rewritten at its first start, which takes minutes on a slow disk. If a
-start took longer than the service manager waits for it, it would be repeated again and again."""
+"""Maximum bytes of an old database that is rewritten at the first start, in minutes on a slow disk.
+
+If a start took longer than the service manager waits for it, it would be repeated again and again.
+"""
 AUTO_VACUUM_INCREMENTAL = 2
 """SQLite's number of the mode in which free pages are returned to the file system on request."""
 

@@ -20,7 +20,7 @@ class DatabaseUnusable(StorageFailed):
     """
 
     def __init__(self, message: str, hint: str, *, transient: bool = True) -> None:
-        """`transient`: a retry may succeed without anybody repairing the database."""
+        """`transient`: a retry may succeed without a repair of the database."""
         super().__init__(message)
         self.hint = hint
         self.transient = transient
@@ -60,11 +60,15 @@ def open_error(path: str, error: apsw.Error | OSError | BadJson, error_number: i
             return DatabaseUnusable(f"cannot open {path}: {error}", "Check the disk, then start again.")
 
 
-def unreadable_row(what: str, session: int, error: BadJson) -> StorageFailed:
-    """Returns the failure of one session whose row cannot be decoded. Other sessions are not affected."""
-    failure = StorageFailed(f"{what} of session {session} cannot be read: {error}")
+class UnreadableRow(StorageFailed):
+    """One session has a row that cannot be decoded; no other session is affected."""
+
+
+def unreadable_row(what: str, session: int, error: BadJson) -> UnreadableRow:
+    """Returns the failure of one session whose row cannot be decoded."""
+    failure = UnreadableRow(f"{what} of session {session} cannot be read: {error}")
     failure.hint = (
-        "Other sessions are not affected. `walrusctl doctor` shows what is wrong; restore walrus.db from a backup."
+        "Other sessions are not affected. Restore walrus.db from a backup; `walrusctl doctor` checks the rest."
     )
     return failure
 

@@ -5,7 +5,7 @@ import time
 import trio
 
 MAX_WAIT_S = 0.001
-"""Maximum seconds without a result of the store before the loop yields: a batch alone takes a third of it."""
+"""Maximum seconds without a result before the loop yields: a batch alone takes a third of it."""
 
 
 class GilYieldInstrument(trio.abc.Instrument):

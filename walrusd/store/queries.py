@@ -65,7 +65,7 @@ RUNNING_TICKS = "SELECT body FROM tick WHERE running ORDER BY tick DESC"
 LAST_TICK_AND_SEQ = "SELECT (SELECT max(tick) FROM tick), (SELECT max(seq) FROM event WHERE session = ?)"
 
 MAX_ID_PLUS_ONE = 2**53
-"""A number above every id: ids are at most 2^53 - 1, so that every JSON reader represents them exactly."""
+"""A number above every id: ids are at most 2^53 - 1, which every JSON reader represents exactly."""
 
 _row_positions = Decoder(list[tuple[int, int, int]])
 

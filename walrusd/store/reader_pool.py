@@ -14,7 +14,10 @@ from walrusd.store.errors import CORRUPTION_ERRORS, open_error
 from walrusd.store.gil_yield import GilYieldInstrument
 
 READER_COUNT = 3
-"""Number of concurrent queries: enough that a long page does not delay a short look-up. All share one GIL anyway."""
+"""Number of concurrent queries: enough that a long page does not delay a short look-up.
+
+All share one GIL anyway.
+"""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -46,17 +46,25 @@ def closed_sessions(
     db: apsw.Connection, before: float, after: ClosedCursor, target_bytes: int, limit: int
 ) -> list[ClosedSession]:
     found: list[ClosedSession] = []
-    bindings = {"before": before, "closed_at": after[0], "session": after[1], "limit": limit}
-    for session, closed_at, row, inherited, size in db.execute(CLOSED_SESSIONS, bindings):
-        if target_bytes <= 0 and size:
-            break
-        try:
-            state = session_state.decode(row)
-        except BadJson:
-            continue  # an unreadable session is not deleted: a person may still recover it
-        events = max(0, state.last_seq - inherited)
-        found.append(ClosedSession(session=session, closed_at=closed_at, turns=state.turns, events=events, bytes=size))
-        target_bytes -= size
+    more = True
+    while more and len(found) < limit:
+        wanted = limit - len(found)
+        bindings = {"before": before, "closed_at": after[0], "session": after[1], "limit": wanted}
+        rows: list[tuple[int, float, bytes, int, int]] = list(db.execute(CLOSED_SESSIONS, bindings))
+        for session, closed_at, row, inherited, size in rows:
+            if target_bytes <= 0 and size:
+                return found
+            after = (closed_at, session)
+            try:
+                state = session_state.decode(row)
+            except BadJson:
+                continue  # an unreadable session is not deleted: a person may still recover it
+            events = max(0, state.last_seq - inherited)
+            found.append(
+                ClosedSession(session=session, closed_at=closed_at, turns=state.turns, events=events, bytes=size)
+            )
+            target_bytes -= size
+        more = len(rows) == wanted
     return found
 
 

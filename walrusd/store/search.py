@@ -30,7 +30,10 @@ FROM (
 CROSS JOIN event ON event."offset" = hit.rowid ORDER BY hit.rowid DESC
 """  # noqa: S608 - only our own text
 MAX_HIGHLIGHTED = 100_000
-"""Maximum characters of a text that are searched for words to mark. Matches beyond them are hits without a mark."""
+"""Maximum characters of a text that are searched for words to mark.
+
+Matches beyond them are hits without a mark.
+"""
 SNIPPET_WORDS = 24
 """Maximum words of a snippet."""
 MAX_SNIPPET = 240
@@ -40,7 +43,7 @@ SNIPPET_LEAD = 80
 
 _MARK_START, _MARK_END = "\x02", "\x03"
 _RESERVED = re.compile(f"[\0{WORD_SEPARATOR}{_MARK_START}{_MARK_END}]")
-"""Characters that a text must not contain: our separators, and NUL, which ends a text in SQLite's snippets."""
+"""Characters that a text must not contain: our separators, and NUL, which ends SQLite's snippets."""
 _MARK_SPLITTER = re.compile(f"([{_MARK_START}{_MARK_END}])")
 _TABLE = f"CREATE VIRTUAL TABLE text USING fts5 (said, tokenize='{TOKENIZER}')"
 _MATCHING = "SELECT rowid FROM text WHERE text MATCH ? ORDER BY rowid DESC LIMIT ?"
@@ -120,7 +123,7 @@ def _temporary_index(texts: Iterable[tuple[int, str]]) -> Iterator[apsw.Connecti
 def _cut_snippet(marked: str) -> tuple[str, tuple[Mark, ...]]:
     """Returns the text without the mark characters, and the marks as positions.
 
-    Of a long text it returns the part around the first mark.
+    If the text is long, it returns the part around the first mark.
     """
     text, marks, start = "", [], 0
     for piece in _MARK_SPLITTER.split(marked.replace(WORD_SEPARATOR, "")):

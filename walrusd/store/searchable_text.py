@@ -1,6 +1,6 @@
 """Extracts the text of an event that the search index covers: messages of users and models.
 
-Tool outputs are not covered: they are most of the bytes of a log, and nobody wrote them. Nor are automatic user
+Tool outputs are not covered: they are most of the bytes of a log, and no person wrote them. Nor are automatic user
 messages (heartbeat, schedule, resume): they are the same every time.
 """
 

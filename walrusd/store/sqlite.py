@@ -47,10 +47,12 @@ from walrusd.store.writer import Writer
 from walrusd.store.writer_barrier import WriterBarrier
 
 SEARCH_READER_COUNT = 1
-"""Number of concurrent searches: one, so that no turn waits for a search, which may take a tenth of a second."""
+"""Number of concurrent searches: one, so that no turn waits for a search of a tenth of a second."""
 STREAM_READER_COUNT = 1
-"""Number of concurrent page reads of the global stream: one, so that a thousand subscribers that read it from its
-beginning delay only each other."""
+"""Number of concurrent page reads of the global stream: one.
+
+A thousand subscribers that read it from its beginning then delay only each other.
+"""
 CLOSE_TIMEOUT_S = 30.0
 """Seconds to wait for the writer thread at closing: longer than any commit on a working disk."""
 

@@ -23,14 +23,16 @@ BATCH_SIZE = 32
 MAX_EVENTS = 256
 """Number of events after which a transaction ends."""
 MAX_TRANSACTION_S = 0.003
-"""Seconds after which a transaction ends, without its commit: a write that arrives meanwhile waits for it."""
+"""Seconds after which a transaction ends, without its commit: a concurrent write waits for it."""
 MAX_TRANSACTION_BYTES = 1024 * 1024
-"""Maximum bytes of outputs deleted per transaction (SQLite walks their pages to free them), and of events per batch
-(with a chain, each event is read again)."""
+"""Maximum bytes of outputs deleted per transaction, and of events per batch.
+
+SQLite reads the pages of outputs to free them; with a chain, each event is read again.
+"""
 VACUUM_PAGES = 64
 """Maximum pages returned to the file system per transaction: each may have to be moved."""
 RESERVED_FREE_PAGES = 256
-"""Number of 4 KiB pages that stay free for later writes: returning them would make the file shrink and grow in vain."""
+"""Number of 4 KiB pages kept free for later writes, so that the file does not shrink and grow again."""
 MERGE_PAGES = 256
 """Maximum pages of the search index that are rewritten per transaction."""
 LOOKUP_LIMIT = 64

@@ -10,9 +10,9 @@ import re
 from typing import NamedTuple
 
 MIN_BODY_BYTES = 4096
-"""Minimum bytes of a body to detach a text from: the size of a database page; a longer body takes extra pages."""
+"""Minimum bytes of a body to detach a text from: a database page; a longer body takes extra pages."""
 MIN_TEXT_BYTES = 2048
-"""Minimum bytes of a string to detach: for a shorter one, a separate row and two digests save hardly anything."""
+"""Minimum bytes of a string to detach: for a shorter one, a row and two digests save hardly anything."""
 
 # Possessive quantifiers: with backtracking at each escape, 4 MiB of lines take half a second, without it 14 ms.
 _STRING_CONTENT = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)

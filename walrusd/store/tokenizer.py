@@ -8,7 +8,10 @@ import re
 import unicodedata
 
 WORD_SEPARATOR = "\x01"
-"""Surrounds a character that is a word by itself; the tokenizer does not take it for a letter, and it is invisible."""
+"""Surrounds a character that is a word by itself.
+
+It is invisible, and the tokenizer does not treat it as a letter.
+"""
 _WITHOUT_SPACES = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer

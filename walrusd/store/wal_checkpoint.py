@@ -10,16 +10,21 @@ from walrusd.store.retention_contract import GROWTH_BYTES
 PAGE_BYTES = 4096
 """Bytes of a database page."""
 CHECKPOINT_PAGES = GROWTH_BYTES // PAGE_BYTES
-"""Pages in the log that are not in the database yet, after which a checkpoint copies them: about SQLite's default."""
+"""Pages of the log missing in the database, above which a checkpoint runs: about SQLite's default."""
 TRUNCATE_PAGES = 2 * CHECKPOINT_PAGES
-"""Pages (8 MiB) of the log from which on it is truncated: the readers never all pause, so waiting once is worth it."""
+"""Pages (8 MiB) of the log above which it is truncated.
+
+The readers never all pause, so waiting once is worth it.
+"""
 RETRY_PAGES = CHECKPOINT_PAGES // 2
 """Pages by which the log must grow before the next attempt, if a reader was too slow for the last one."""
 MAX_WAIT_MS = 200
 """Milliseconds to wait for readers at a truncation: walrusd's own read one page and pause."""
 FOREIGN_READER_PAGES = 10 * CHECKPOINT_PAGES
-"""Pages (40 MiB) from which on another program must hold a snapshot, perhaps for hours: attempts become rarer, so that
-turns do not wait for it again and again."""
+"""Pages (40 MiB) of the log that are only reached if another program holds a snapshot, perhaps for hours.
+
+Attempts then become rarer, so that turns do not wait for it again and again.
+"""
 MAX_OWN_WAL_BYTES = 16 * 1024 * 1024
 """Bytes of the log that walrusd's own readers never make it exceed."""
 

@@ -106,7 +106,10 @@ EXPIRE_SESSION = (
     BatchStatement("DELETE FROM session WHERE id IN (VALUES", 1, ")"),
     BatchStatement("INSERT INTO remains (session) VALUES", 1, "ON CONFLICT (session) DO NOTHING"),
 )
-"""The statements that delete a session: all its rows except events and the fork row. `sweep` deletes those later."""
+"""The statements that delete a session: all its rows except events and the fork row.
+
+`sweep` deletes those later.
+"""
 ADD_UNLISTED = BatchStatement("INSERT INTO remains (session) VALUES", 1)
 REMOVE_UNLISTED = BatchStatement("DELETE FROM remains WHERE session IN (VALUES", 1, ")")
 ENDED_TURNS = BatchStatement("INSERT INTO turn (session, turn, first_seq, last_seq) VALUES", 4)

@@ -25,7 +25,7 @@ from walrusd.store.writer_barrier import WriterBarrier
 from walrusd.store.writer_task import WriterTask
 
 MAX_BATCH = 512
-"""Maximum items per batch: with more, the first would wait long for little gain, as the sync is shared enough."""
+"""Maximum items per batch: more would delay the first one, and save little of the shared sync."""
 
 OutcomeCallback = Callable[[], None]
 

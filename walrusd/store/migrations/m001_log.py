@@ -6,7 +6,7 @@ APPLICATION_ID = 0x57414C52
 """The bytes WALR; they distinguish walrusd's databases from those of other programs."""
 
 TABLES = """
--- AUTOINCREMENT: an offset is not used again even when the last rows are gone.
+-- AUTOINCREMENT: an offset is not used again even when the last rows were deleted.
 CREATE TABLE event (
     "offset" INTEGER PRIMARY KEY AUTOINCREMENT,
     session INTEGER NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE event (
 ) STRICT;
 CREATE UNIQUE INDEX event_in_session ON event (session, seq);
 
--- agent, state and in_turn repeat what the outline says, for the indexes.
+-- agent, state and in_turn are copies of fields of the outline, for the indexes.
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
     agent TEXT NOT NULL,
@@ -62,8 +62,8 @@ CREATE TABLE draft (
     body BLOB NOT NULL
 ) STRICT;
 
--- session_given: the highest id that was ever handed out. session_open: how many are not closed, kept by the
--- triggers so that nobody has to count them.
+-- session_given: the highest id ever assigned. session_open: the number that are not closed, maintained by the
+-- triggers so that no query has to count them.
 CREATE TABLE counter (
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL

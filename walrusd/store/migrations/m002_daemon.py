@@ -3,7 +3,7 @@
 import apsw
 
 TABLES = """
--- One row for the same bytes, however many sessions have said them; output_of tells who may read it.
+-- One row for the same bytes, even if several sessions have the output; output_of lists the sessions that may read it.
 CREATE TABLE output (
     ref TEXT PRIMARY KEY,
     body BLOB NOT NULL
@@ -14,7 +14,7 @@ CREATE TABLE output_of (
     PRIMARY KEY (session, ref)
 ) STRICT, WITHOUT ROWID;
 
--- schedule, running and news repeat what the body says, for the indexes.
+-- schedule, running and news are copies of fields of the body, for the indexes.
 CREATE TABLE tick (
     tick INTEGER PRIMARY KEY,
     schedule TEXT NOT NULL,
@@ -27,7 +27,7 @@ CREATE INDEX tick_news ON tick (tick) WHERE news;
 CREATE INDEX tick_news_of_schedule ON tick (schedule) WHERE news;
 CREATE INDEX tick_running ON tick (tick) WHERE running;
 
--- How many ticks a schedule has, kept by the triggers so that nobody has to count them.
+-- The number of ticks of each schedule, maintained by the triggers so that no query has to count them.
 CREATE TABLE ledger (
     schedule TEXT PRIMARY KEY,
     ticks INTEGER NOT NULL

@@ -3,8 +3,8 @@
 import apsw
 
 TABLES = """
--- What is long is kept once, however often it is said. `text` of an event is the digest of what was taken out of its
--- body, `at` where it stood.
+-- Each long text is stored once, even if several events contain it. `text` of an event is the digest of the text
+-- that was removed from its body, `at` is the text's position in the body.
 CREATE TABLE text (
     digest BLOB PRIMARY KEY,
     body BLOB NOT NULL
@@ -16,7 +16,7 @@ CREATE TRIGGER text_left AFTER DELETE ON event WHEN old.text IS NOT NULL BEGIN
     DELETE FROM text WHERE digest = old.text AND NOT EXISTS (SELECT 1 FROM event WHERE text = old.text);
 END;
 
--- Who goes on from whom, and up to which seq it reads it.
+-- The parent of each fork, and the last seq of the parent that the fork inherits.
 CREATE TABLE fork (
     child INTEGER PRIMARY KEY,
     parent INTEGER NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE fork (
 ) STRICT;
 CREATE INDEX fork_of ON fork (parent);
 
--- When it was closed.
+-- The time when the session was closed.
 ALTER TABLE session ADD COLUMN closed_at REAL;
 CREATE INDEX session_closed_at ON session (closed_at) WHERE closed_at IS NOT NULL;
 
@@ -32,16 +32,16 @@ CREATE TRIGGER session_gone AFTER DELETE ON session WHEN old.state <> 'closed' B
     UPDATE counter SET value = value - 1 WHERE name = 'session_open';
 END;
 
--- By which what a session leaves is found.
+-- Indexes to find the rows that a deleted session leaves.
 CREATE INDEX output_of_ref ON output_of (ref);
 CREATE INDEX created_with_session ON created_with (session);
 
--- Sessions that have no row any more, or not yet, and still rows in `event`: read only through forks, or waiting to be
--- swept.
+-- Sessions with rows in `event` but no row in `session`: deleted, or not imported completely yet. Their events are read
+-- only through forks, or will be swept.
 CREATE TABLE remains (session INTEGER PRIMARY KEY) STRICT;
 
--- The chain, where it is switched on: one row for each event from then on. session, seq and digest (of the whole
--- body) are filled in when the event itself is thrown away.
+-- The hash chain, if it is enabled: one row for each event from then on. session, seq and digest (of the whole
+-- body) are set when the event itself is deleted.
 CREATE TABLE link (
     "offset" INTEGER PRIMARY KEY,
     link BLOB NOT NULL,
