@@ -25,7 +25,7 @@ END_S = 4.0
 
 
 class Frame(NamedTuple):
-    """What the terminal shows from a moment on, in seconds."""
+    """The lines that the terminal shows from `at_s` on, in seconds after the start."""
 
     at_s: float
     lines: list[str]

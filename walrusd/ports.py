@@ -38,7 +38,10 @@ class ThinkingChunk(Struct, frozen=True):
 
 ReplyChunk = TextChunk | ThinkingChunk
 OnChunk = Callable[[ReplyChunk], None]
-"""Receives each chunk while a reply streams. Never blocks and never raises: slow readers must not slow the model."""
+"""Receives each chunk while a reply streams.
+
+Never blocks and never raises: slow readers must not slow the model.
+"""
 
 
 class RenderedHistory(Protocol):
@@ -63,7 +66,10 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """A model's complete answer. If the provider reported no usage, `usage` is zero and `cost_usd` is None."""
+    """A model's complete answer.
+
+    If the provider reported no usage, `usage` is zero and `cost_usd` is None.
+    """
 
     content: Content = ""
     thinking: str = ""
@@ -148,7 +154,7 @@ class Command(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class ProcessTool(Protocol):
-    """A tool that runs as a process: it builds the command, and the dispatch pipeline starts and ends the process."""
+    """A tool that runs as a process: it builds the command, and the dispatch pipeline runs the process."""
 
     @property
     def schema(self) -> ToolSchema: ...
@@ -158,7 +164,10 @@ class ProcessTool(Protocol):
 
 
 class WallClock(Protocol):
-    """The wall clock, for times that a person means, such as eight o'clock. It can be set forwards and backwards."""
+    """The wall clock, for times that a person means, such as eight o'clock.
+
+    It can be set forwards and backwards.
+    """
 
     def now(self) -> float:
         """Returns the time in Unix seconds."""

@@ -1,4 +1,4 @@
-"""Checks the values of heartbeat settings that their types cannot express: short intervals and invalid hours."""
+"""Checks heartbeat settings for what their types cannot express: short intervals and invalid hours."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def check_heartbeats(
 ) -> None:
     """Adds an error to `diagnostics` for each invalid heartbeat setting.
 
-    `raw_agents` are the agents' tables before decoding; they tell where a key is written.
+    `raw_agents` are the agents' tables before decoding; they show where a key is written.
     """
     tiers: dict[KeyPath, BaseAgentSettings] = {("defaults",): raw_config.defaults}
     tiers |= {("agents", name): table for name, table in raw_config.agents.items()}
@@ -48,6 +48,6 @@ def _check_heartbeat(key_path: KeyPath, heartbeat: HeartbeatSettings, diagnostic
         return
     location, hint = (*key_path, "quiet_hours"), 'for example ["23:00", "07:00"], or [] for none'
     if len(hours) != 2 or not all(TIME_OF_DAY.fullmatch(hour) for hour in hours):
-        diagnostics.add_error(location, "expected two times of day as HH:MM, from and until", hint)
+        diagnostics.add_error(location, "expected two times of day as HH:MM, start and end", hint)
     elif hours[0] == hours[1]:
         diagnostics.add_error(location, "both times are the same, which could mean no hours or the whole day", hint)

@@ -1,4 +1,7 @@
-"""Decodes tables of TOML or YAML to Structs; reports unknown keys, wrong types and invalid values by their keys."""
+"""Decodes TOML or YAML tables to Structs, and reports each error by its key.
+
+Errors are unknown keys, wrong types and invalid values.
+"""
 
 import json
 import re
@@ -20,13 +23,13 @@ _ELEMENT = re.compile(r"\$\[(\d+)\]")
 _PLAIN_TYPE_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 _PLAIN_TYPE_NAMES |= {"array": "a list", "object": "a table", "null": "nothing"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than"}
-# Characters that names and paths must not contain: NUL ends them for the system, and terminals obey the others.
+# Characters that names and paths must not contain: NUL ends them for the system, and terminals interpret the others.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
 def decode_section(section_type: type[S], table: object, key_path: KeyPath, diagnostics: Diagnostics) -> S | None:
-    """Returns `table` as a `section_type`, or None if anything in it was refused; `diagnostics` has the reasons."""
+    """Returns `table` as a `section_type`, or None after adding the errors in it to `diagnostics`."""
     if not isinstance(table, dict):
         diagnostics.add_error(key_path, f"expected a table, not {_type_name(table)}")
         return None

@@ -10,7 +10,10 @@ from walrus_config.toml_positions import KeyPath
 
 
 class SourceFile:
-    """A file with keys and their lines. `locate_keys` is called at most once, and only if a line is needed."""
+    """A file with keys and their lines.
+
+    `locate_keys` is called at most once, and only if a line is needed.
+    """
 
     def __init__(self, file: str, keys: Mapping[str, object], locate_keys: Callable[[], Mapping[KeyPath, int]]) -> None:
         self.file = file
@@ -29,7 +32,10 @@ class SourceFile:
 
 
 class Diagnostics:
-    """The errors and warnings found so far, so that all are reported together. Key paths are those of walrus.toml."""
+    """The errors and warnings found so far, so that all are reported together.
+
+    Key paths are those of walrus.toml.
+    """
 
     def __init__(self, toml: SourceFile, front_matters: Mapping[str, SourceFile]) -> None:
         self.toml = toml
@@ -66,7 +72,10 @@ class Diagnostics:
 
 
 def format_key_path(key_path: KeyPath) -> str:
-    """Returns a key as TOML writes it; all but bare keys are quoted, so that no control character is printed."""
+    """Returns a key as TOML writes it.
+
+    All but bare keys are quoted, so that no control character is printed.
+    """
     text = ""
     for part in key_path:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""Compares two Configs: the changed keys of walrus.toml, and which of them need a restart to take effect.
+"""Compares two Configs: the changed keys of walrus.toml, and those that need a restart.
 
 Pure functions. Secrets are compared and never shown: a change is a key, not a value.
 """
@@ -12,7 +12,7 @@ from walrus_config.schema import Config, Section
 from walrus_config.toml_positions import KeyPath
 
 AT_RESTART = (
-    "daemon.socket",  # clients of the old socket would not notice
+    "daemon.socket",  # clients would still connect to the old socket
     "daemon.log_format",  # a log file has one format
     "daemon.max_connections",
     "daemon.max_running_turns",
@@ -25,7 +25,9 @@ _COMPUTED_FIELDS = frozenset({"home", "path", "warnings"})
 
 
 def changed_keys(before: Config, after: Config) -> tuple[str, ...]:
-    """Returns the keys that differ. A new or removed table is one key: `agents.scout`, `providers.deepseek`.
+    """Returns the keys that differ.
+
+    A new or removed table is one key: `agents.scout`, `providers.deepseek`.
 
     A change of a prompt file is reported as the agent's key `system_prompt`.
     """

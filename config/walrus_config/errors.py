@@ -36,7 +36,7 @@ def config_error(file: str, message: str, hint: str = "") -> ConfigError:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns a hint with the most similar of `names`, or with all of up to twelve names; "" if there are none."""
+    """Returns a hint with the most similar of `names`, or all names if they are few, or ""."""
     known = sorted(names)
     if matches := get_close_matches(name, known, n=1):
         return f"did you mean {matches[0]}?"

@@ -34,7 +34,7 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def merge_front_matter(
     toml: dict[str, object], prompts: Mapping[str, Prompt], diagnostics: Diagnostics
 ) -> dict[str, object]:
-    """Returns the tables with each prompt's front matter merged into its agent's table; refuses keys set in both."""
+    """Returns the agents' tables with each prompt's front matter merged; refuses keys set in both."""
     agents = toml.get("agents", {})
     if not isinstance(agents, dict):
         return toml
@@ -62,7 +62,7 @@ def merge_agents(
 ) -> dict[str, AgentSettings]:
     """Returns every complete agent by name.
 
-    `raw_agents` are the agents' tables before decoding; they tell which keys were set.
+    `raw_agents` are the agents' tables before decoding; they show which keys were set.
     """
     agents: dict[str, AgentSettings] = {}
     agents_by_workspace = defaultdict[tuple[KeyPath, str], list[str]](list)
@@ -102,7 +102,10 @@ def merge_section(base: S, overrides: S, written_keys: Mapping[str, object]) -> 
 def _check_workspace(
     path: str, names: list[str], key_path: KeyPath, diagnostics: Diagnostics, *, created_at_start: bool
 ) -> None:
-    """Checks the workspace of the agents `names`. If `created_at_start`, walrusd creates a missing one at its start."""
+    """Checks the workspace of the agents `names`.
+
+    If `created_at_start`, walrusd creates a missing one at its start.
+    """
     if os.path.isdir(path):
         return
     if os.path.lexists(path):

@@ -42,7 +42,9 @@ def home_paths(home: str) -> Paths:
 
 
 def expand(path: str, environ: Mapping[str, str], *, base: str) -> str:
-    """Returns `path` as an absolute path: a leading ~ is the user's home folder; other paths are relative to `base`.
+    """Returns `path` as an absolute path.
+
+    A leading ~ is the user's home folder; other paths are relative to `base`.
 
     Raises ConfigError for ~ if the user has no home folder.
     """
@@ -60,7 +62,9 @@ def home_path(flag: str | None, environ: Mapping[str, str]) -> str:
 
 
 def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, configured: str = "") -> str:
-    """Returns the socket: `--socket`, else WALRUS_SOCKET, else [daemon] socket, else walrus.sock in the home.
+    """Returns the path of the socket.
+
+    The order is `--socket`, WALRUS_SOCKET, [daemon] socket, and walrus.sock in the home.
 
     Raises ConfigError for a path that does not fit into a socket address.
     """
@@ -78,7 +82,7 @@ def socket_path(flag: str | None, environ: Mapping[str, str], home: str, *, conf
 
 
 def read_configured_socket(home: str) -> str:
-    """Returns [daemon] socket as the home's walrus.toml has it, for clients that do not load the configuration.
+    """Returns [daemon] socket of the home's walrus.toml, for clients that do not load the configuration.
 
     Returns "" if it is not set or the file cannot be read: the daemon reports what is wrong, not its client.
     """
@@ -154,14 +158,14 @@ def check_home(home: str, uid: int | None = None) -> None:
         raise config_error(
             home,
             "the home is on a read-only file system",
-            "remount it for writing, or choose another home; `dmesg` may tell why it became read-only",
+            "remount it for writing, or choose another home; `dmesg` may show why it became read-only",
         )
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise config_error(home, "the home is not writable", f"chmod 700 {home}, or choose another with WALRUS_HOME")
 
 
 def make_folder(path: str) -> bool:
-    """Creates a folder with mode 0700, and missing folders above it; returns False if the path already exists.
+    """Creates a folder and its parents with mode 0700; returns False if the path already exists.
 
     Raises ConfigError if the folder cannot be created.
     """

@@ -1,4 +1,6 @@
-"""Reads agents/*.md: each file is an agent's system prompt, with optional front matter for keys of [agents.NAME].
+"""Reads agents/*.md: each file is the system prompt of an agent.
+
+Optional front matter sets keys of [agents.NAME].
 
 The front matter is TOML between two lines +++ or YAML between two lines ---, at the very top. A key that is also set in
 walrus.toml is refused, because it would be unclear which one counts.
@@ -16,7 +18,7 @@ from walrus_config.toml_positions import find_key_lines
 from walrus_config.yaml_front_matter import parse_yaml
 
 MAX_PROMPT = 256 * 1024
-"""Maximum bytes of a prompt file: about 60,000 tokens, more than most models can process and still answer."""
+"""Maximum bytes of a prompt file: some 60,000 tokens, more than most models can process."""
 AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AGENT_NAME_RULE = "use at most 64 lower-case letters, digits, - and _, beginning with a letter or digit"
 
@@ -29,7 +31,10 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 def read_prompts(folder: str) -> tuple[dict[str, Prompt], tuple[ConfigProblem, ...]]:
-    """Returns the prompts of a folder by agent, and the problems of unreadable files. A missing folder has none."""
+    """Returns the prompts of a folder by agent, and the problems of unreadable files.
+
+    A missing folder has none.
+    """
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:

@@ -23,16 +23,22 @@ _UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
     "scripted": _REMOTE_KEYS,
     "echo": (*_REMOTE_KEYS, "path"),
 }
-"""Keys that a kind of provider does not read. They are refused, because ignoring one would be misleading."""
+"""Keys that a kind of provider does not read.
+
+They are refused, because ignoring one would be misleading.
+"""
 
 
 def model_names(name: str, provider: ProviderSettings) -> tuple[str, ...]:
-    """Returns the names of a provider's models: the listed ones, or the provider's own name if it is one model."""
+    """Returns the names of a provider's models; a provider that is one model has its own name."""
     return provider.models or (() if provider.kind == "openai" else (name,))
 
 
 def find_provider(model: str, providers: Mapping[str, ProviderSettings]) -> str | None:
-    """Returns the provider of a model: one that has the whole name, else the one before the first slash, else None."""
+    """Returns the provider of a model, or None.
+
+    A provider with the whole name is preferred to one that is named before the first slash.
+    """
     for name, provider in providers.items():
         if model in model_names(name, provider):
             return name
@@ -50,7 +56,7 @@ def nearest_model_hint(model: str, providers: Mapping[str, ProviderSettings]) ->
 def resolve_provider(
     name: str, provider: ProviderSettings, *, environ: Mapping[str, str], home: str, toml: str, diagnostics: Diagnostics
 ) -> ProviderSettings:
-    """Returns the provider with its secrets and paths resolved; adds its errors and warnings to `diagnostics`."""
+    """Returns the provider with resolved secrets and paths; adds errors and warnings to `diagnostics`."""
     at: KeyPath = ("providers", name)
     if not _PROVIDER_NAME.fullmatch(name):
         rule = "use letters, digits, -, _ and ., beginning with a letter or digit"
@@ -124,7 +130,7 @@ def _check_url(url: str, key_path: KeyPath, diagnostics: Diagnostics) -> None:
 def check_models(
     providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], diagnostics: Diagnostics
 ) -> None:
-    """Checks that no two providers list the same model, and that [models] has only existing models and usable keys."""
+    """Checks that no two providers list the same model, and that the entries of [models] are valid."""
     listed: dict[str, str] = {}
     for name, provider in providers.items():
         for index, model in enumerate(model_names(name, provider)):

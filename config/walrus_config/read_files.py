@@ -11,7 +11,10 @@ _ERROR_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\
 
 
 def read_text(path: str, *, limit: int) -> str:
-    """Returns the text of a regular UTF-8 file of at most `limit` bytes. Raises FileNotFoundError and ConfigError."""
+    """Returns the text of a regular UTF-8 file of at most `limit` bytes.
+
+    Raises FileNotFoundError and ConfigError.
+    """
     try:
         # Checked before it is opened: opening a pipe would wait for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -1,4 +1,4 @@
-"""Writes the files of a new home: the commented sample, the built-in agent as an example to edit, and folders."""
+"""Writes the files of a new home: the commented sample, the built-in agent as an example, and folders."""
 
 import os
 from contextlib import suppress
@@ -34,7 +34,9 @@ def read_sample() -> str:
 
 
 def scaffold(home: str) -> list[str]:
-    """Creates the missing files and folders of a home, and returns their paths. Existing ones are not changed.
+    """Creates the missing files and folders of a home, and returns their paths.
+
+    Existing ones are not changed.
 
     `home` itself must exist: see `prepare_home`. Raises ConfigError if something cannot be written.
     """

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 _MAX_NUMBER = 1_000_000_000
-"""Maximum of most numbers: more than any sensible value (it is thirty years of seconds); it excludes infinity."""
+"""Maximum of most numbers: thirty years in seconds, more than any sensible value; excludes infinity."""
 Seconds = Annotated[float, Meta(gt=0, le=_MAX_NUMBER)]
 Count = Annotated[int, Meta(ge=1, le=_MAX_NUMBER)]
 _MIN_DB_BYTES = 1024 * 1024
@@ -102,7 +102,10 @@ class ModelSettings(Section, frozen=True, kw_only=True):
 
 
 class PermissionSettings(Section, frozen=True, kw_only=True):
-    """Permissions by tool name. `deny` takes precedence over `allow`; `default` applies to tools in neither list."""
+    """Permissions by tool name.
+
+    `deny` takes precedence over `allow`; `default` applies to tools in neither list.
+    """
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -121,7 +124,7 @@ class HeartbeatSettings(Section, frozen=True, kw_only=True):
     probe: str = ""
     """A shell command; the model is called only if its output differs from the last time."""
     quiet_hours: tuple[str, ...] = ()
-    """From and until, as HH:MM in local time; empty means no quiet hours."""
+    """Start and end, as HH:MM in local time; empty means no quiet hours."""
     jitter_s: Annotated[float, Meta(ge=0, le=_MAX_NUMBER)] = 0.0
     """Maximum seconds by which a tick is delayed; the delay differs from tick to tick."""
 
@@ -175,7 +178,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
 
 
 class RawConfig(Section, frozen=True, kw_only=True):
-    """walrus.toml with the prompts' front matter in its agents, before defaults are merged and secrets resolved."""
+    """The content of walrus.toml and of front matter, before defaults are merged and secrets resolved."""
 
     daemon: DaemonSettings = DaemonSettings()
     defaults: BaseAgentSettings = BaseAgentSettings()

@@ -1,4 +1,7 @@
-"""Resolves secrets: `${NAME}` in api_key and headers, key files, systemd credentials. Never prints a secret."""
+"""Resolves secrets: `${NAME}` in api_key and headers, key files, systemd credentials.
+
+Never prints a secret.
+"""
 
 import os
 import re
@@ -13,7 +16,7 @@ from walrus_config.toml_positions import KeyPath
 
 CREDENTIAL_PREFIX = "credential:"
 MAX_SECRET = 64 * 1024
-"""Maximum bytes of a key file: larger than any key or token, and smaller than most files named by mistake."""
+"""Maximum bytes of a key file: larger than any key, smaller than most files named by mistake."""
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -1,4 +1,6 @@
-"""Finds the line of each key of a TOML text. tomllib returns no lines, so the text is parsed again for an error.
+"""Finds the line of each key of a TOML text.
+
+tomllib returns no lines, so the text is parsed again for an error.
 
 It requires text that tomllib has parsed: valid syntax is assumed and not checked again.
 """

@@ -1,4 +1,6 @@
-"""The keys of walrus.toml whose feature does not exist yet. The change that adds a feature removes its line here.
+"""The keys of walrus.toml whose feature does not exist yet.
+
+The change that adds a feature removes its line here.
 
 These keys are refused, not ignored: a budget or a rule that silently does nothing is worse than none.
 """

@@ -1,4 +1,7 @@
-"""Parses YAML front matter to a table and the lines of its keys. PyYAML is imported only if a prompt file needs it."""
+"""Parses YAML front matter to a table and the lines of its keys.
+
+PyYAML is imported only if a prompt file needs it.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def parse_yaml(file: str, text: str, *, first_line: int) -> tuple[dict[str, object], dict[KeyPath, int]]:
-    """Returns the mapping of a YAML text that begins at `first_line` of `file`, and its lines. Raises ConfigError."""
+    """Returns the mapping of a YAML text that begins at `first_line` of `file`, and its lines.
+
+    Raises ConfigError.
+    """
     import yaml
 
     lines: dict[KeyPath, int] = {}

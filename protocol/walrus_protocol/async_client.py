@@ -1,4 +1,4 @@
-"""The typed trio client of walrusd: concurrent requests over one connection, and streams of typed events.
+"""The typed trio client of walrusd, with concurrent requests and streams of typed events.
 
     async with connect(socket_path) as client:
         created = await client.create(CreateParams(agent="walrus"))
@@ -7,7 +7,7 @@
         print(turn.result.text)
 
 Raises Unreachable and RequestFailed, like the blocking client. To limit the time of a call, put `trio.fail_after`
-around it. Cancelling a call only ends the wait (rpc.cancel); a turn goes on in the daemon.
+around it. Cancelling a call only ends the wait (rpc.cancel); a turn continues in the daemon.
 """
 
 import os
@@ -37,7 +37,10 @@ from walrus_protocol.param_types import NoParams, Params
 
 
 class _AsyncPendingRequest(Generic[Result]):
-    """A request with notifications before its response. It has its own connection and delays no other request."""
+    """A request with notifications before its response.
+
+    It has its own connection and delays no other request.
+    """
 
     def __init__(self, transport: ClientTransport, result_type: type[Result]) -> None:
         self._transport = transport
@@ -46,7 +49,10 @@ class _AsyncPendingRequest(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """The method's result, available when all notifications have been read; before that, raises RuntimeError."""
+        """The method's result.
+
+        Raises RuntimeError until all notifications have been read.
+        """
         if self._result is None:
             raise RuntimeError("there is no answer yet: read all notifications first")
         return self._result
@@ -281,7 +287,10 @@ class AsyncClient:
             self._is_reading = False
 
     def _wake_next_reader(self) -> None:
-        """Wakes one unanswered call to read, if none reads. Every call that ends does this: it may be the woken one."""
+        """Wakes one unanswered call to read, if none reads.
+
+        Every call that ends does this: it may be the woken one.
+        """
         if not self._is_reading:
             unserved = (waiter for waiter in self._waiters.values() if waiter.response is None)
             for waiter in islice(unserved, 1):

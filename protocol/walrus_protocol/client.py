@@ -1,4 +1,4 @@
-"""The blocking client of walrusd, with the standard library alone: one request at a time, in plain dicts.
+"""The blocking client of walrusd, with the standard library only: one request at a time, plain dicts.
 
     with Client(socket_path) as client:
         session = client.call("session.create", {"agent": "walrus"})["session"]
@@ -25,13 +25,16 @@ from walrus_protocol import wire
 Json = dict[str, Any]
 
 _CONNECT_TIMEOUT_S = 10
-"""Maximum seconds until an overloaded daemon accepts a connection. Normally it accepts one within milliseconds."""
+"""Maximum seconds until an overloaded daemon accepts a connection.
+
+Normally it accepts one within milliseconds.
+"""
 _READ_BYTES = 65536
 _START_HINT = "start it with `walrusd`, or `make run` in its source folder"
 
 
 class Unreachable(Exception):
-    """No walrusd can be reached, or it disconnected before it answered. `hint` tells people what to do."""
+    """No walrusd can be reached, or it disconnected before it answered. `hint` is advice for people."""
 
     def __init__(self, message: str, hint: str = _START_HINT) -> None:
         super().__init__(message)
@@ -40,7 +43,10 @@ class Unreachable(Exception):
 
 
 class RequestFailed(Exception):
-    """The request was refused. `kind` is one of wire.KINDS or a newer one; `data` holds the error's other fields."""
+    """The request was refused.
+
+    `kind` is one of wire.KINDS or a newer one; `data` holds the error's other fields.
+    """
 
     def __init__(self, code: int, kind: str, message: str, hint: str = "", data: Json | None = None) -> None:
         super().__init__(message)
@@ -52,11 +58,13 @@ class RequestFailed(Exception):
 
 
 class TimedOut(Exception):
-    """No answer came within the client's timeout. The request's work may go on in the daemon; a turn does."""
+    """No answer came within the client's timeout. The daemon may still work on the request."""
 
 
 class Client:
-    """A connection to walrusd. `timeout` is the maximum seconds until a request's result; None means no limit.
+    """A connection to walrusd.
+
+    `timeout` is the maximum seconds until a request's result; None means no limit.
 
     The constructor raises Unreachable; the methods raise Unreachable, RequestFailed and TimedOut.
     """
@@ -85,11 +93,17 @@ class Client:
         return stream.result
 
     def stream(self, method: str, params: Json | None = None) -> "Stream":
-        """Calls a method and streams its events. Exit the stream, or read it to its end, before the next request."""
+        """Calls a method and streams its events.
+
+        Exit the stream, or read it to its end, before the next request.
+        """
         return self._start_request(Stream, method, params)
 
     def chunks(self, method: str, params: Json | None = None) -> "Chunks":
-        """Calls a method and streams its document. Exit the stream, or read it to its end, before the next request."""
+        """Calls a method and streams its document.
+
+        Exit the stream, or read it to its end, before the next request.
+        """
         return self._start_request(Chunks, method, params)
 
     def _start_request(
@@ -119,7 +133,10 @@ class _PendingRequest:
 
     @property
     def result(self) -> Json:
-        """The method's result, available when all notifications have been read; before that, raises RuntimeError."""
+        """The method's result.
+
+        Raises RuntimeError until all notifications have been read.
+        """
         if self._result is None:
             raise RuntimeError(f"{self._method} has not answered yet: read all its notifications first")
         return self._result
@@ -169,7 +186,7 @@ class _PendingRequest:
 class Stream(_PendingRequest):
     """A streaming request under way: iterate over its events, then read its `result`.
 
-    Exiting it early cancels only the wait: a turn goes on in the daemon.
+    Exiting it early cancels only the wait: a turn continues in the daemon.
     """
 
     def __next__(self) -> Json:
@@ -178,7 +195,10 @@ class Stream(_PendingRequest):
 
 
 class Chunks(_PendingRequest):
-    """A document sent in chunks: iterate over the chunks, then read the `result`. Exiting it early cancels it."""
+    """A document sent in chunks: iterate over the chunks, then read the `result`.
+
+    Exiting it early cancels it.
+    """
 
     def __next__(self) -> str:
         return str(self._next_notification("chunk", "data"))

@@ -95,7 +95,7 @@ async def _connect(path: str) -> trio.socket.SocketType:
     sock.settimeout(0)
     try:
         with trio.move_on_after(CONNECT_TIMEOUT_S):
-            while (error := _try_connect(sock, path)) is not None:  # noqa: ASYNC110  (no event tells when a backlog has space)
+            while (error := _try_connect(sock, path)) is not None:  # noqa: ASYNC110  (no event signals that a backlog has space)
                 # A full backlog refuses at once; trio's own connect mistakes that for a connection under way.
                 await trio.sleep(0.01)
         if error is not None:

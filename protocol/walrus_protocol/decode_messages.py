@@ -1,4 +1,4 @@
-"""Decodes payloads to messages: a client's payloads for the server, and a server's payloads for the client.
+"""Decodes payloads to messages, for the server and for the client.
 
 `in_flight` is the connection's table of ids and methods: decoding a request adds an entry, decoding a response removes
 it.
@@ -36,7 +36,7 @@ class ProtocolViolation(Exception):
 
 
 _MAX_ID_CHARS = 128
-"""Maximum characters of an id: it is repeated in every event and reply, which must fit into a frame with it."""
+"""Maximum characters of an id: every event and reply repeats it, and must fit into a frame with it."""
 _MAX_SAFE_INT = 2**53 - 1
 """The largest int that every JSON library represents exactly."""
 _BoundedId = Annotated[int, Meta(ge=-_MAX_SAFE_INT, le=_MAX_SAFE_INT)] | Annotated[str, Meta(max_length=_MAX_ID_CHARS)]
@@ -140,7 +140,9 @@ def _envelope_problem(members: dict[str, Raw]) -> Problem:
 
 
 def _reject_lone_surrogate(payload: bytes) -> RejectedRequest | None:
-    """Rejects a lone \\ud800 without closing: its grammar is valid JSON, and some languages write half an emoji so.
+    """Rejects a lone \\ud800 without closing the connection.
+
+    Its grammar is valid JSON, and some languages write half an emoji so.
 
     Returns None if the payload is invalid for another reason.
     """

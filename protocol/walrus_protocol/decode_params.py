@@ -1,4 +1,4 @@
-"""Decodes the params of a request to the method's Struct, or raises a Problem that explains what is wrong."""
+"""Decodes the params of a request to the method's Struct, or raises a Problem with an explanation."""
 
 import binascii
 import difflib
@@ -18,7 +18,7 @@ from walrus_protocol.problems import Problem
 _decoders: dict[str, Decoder[Params]] = {name: Decoder(params) for name, (params, _) in METHODS.items()}
 _encode = msgspec.json.Encoder().encode
 _MAX_NAME_CHARS = 80
-"""Maximum characters of a client's name that an error repeats: enough to find it, too few to flood a log."""
+"""Maximum characters of a client's name in an error: enough to find it, too few to flood a log."""
 FRAMING_HINT = "a frame is a 4-byte big-endian length and that many bytes of JSON; see protocol/README.md"
 _PARTS_HINT = (
     'a part is {"type":"text","text"}, {"type":"image","media_type","data" or "url"} or {"type":"file","name","data"}'
@@ -48,7 +48,10 @@ class _StrictFilePart(FilePart, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class _StrictContent(msgspec.Struct):
-    """Content parts with the strict checks for requests; the types of content.py are also read from logs, leniently."""
+    """Content parts with strict checks, for requests.
+
+    Logs are read leniently, with the types of content.py.
+    """
 
     content: tuple[_StrictTextPart | _StrictImagePart | _StrictFilePart, ...]
 
@@ -57,7 +60,10 @@ _content_decoder = Decoder(_StrictContent)
 
 
 def decode_params(method: str, raw: msgspec.Raw | bytes) -> Params:
-    """Returns the params of `method`. Raises Problem, of kind `parse_error` only if the bytes are not JSON."""
+    """Returns the params of `method`.
+
+    Raises Problem, of kind `parse_error` only if the bytes are not JSON.
+    """
     decoder = _decoders.get(method)
     if decoder is None:
         raise _unknown_method_problem(method)
@@ -107,7 +113,10 @@ def _unknown_method_problem(method: str) -> Problem:
 
 
 def _validation_problem(method: str, text: str) -> Problem:
-    """Rewrites msgspec's message, such as `Expected `int`, got `str` - at `$.session``: path first, JSON type names."""
+    """Rewrites msgspec's message: path first, JSON type names.
+
+    An example of a message is `Expected `int`, got `str` - at `$.session``.
+    """
     params = METHODS[method][0]
     message, _, location = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
     path = location.rstrip("`").lstrip(".")
@@ -159,7 +168,7 @@ def _hint(method: str, path: str, value: str) -> str:
 
 
 def _literal_choices(params: type[Params], path: str) -> tuple[str, ...]:
-    """Returns the allowed values of a param with a closed list, also of an item such as `states[0]`; otherwise ()."""
+    """Returns the allowed values of a param or an item such as `states[0]`; () if any value is allowed."""
     hints = get_type_hints(params)
     pending = [hints.get(path.partition("[")[0].partition(".")[0])]
     while pending:

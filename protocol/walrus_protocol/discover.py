@@ -1,4 +1,4 @@
-"""Builds the result of rpc.discover: all methods, with JSON Schemas made from the Structs of the protocol."""
+"""Builds the result of rpc.discover: all methods, with JSON Schemas of the protocol's Structs."""
 
 from functools import cache
 from typing import get_args

@@ -1,4 +1,4 @@
-"""The hash chain over the log, with the standard library only: walrusd writes it and walrusctl verifies it.
+"""The hash chain over the log: walrusd writes it and walrusctl verifies it. Standard library only.
 
 A link is a hash over an event and the link before it. So every change, removal or insertion of an event changes all
 later links.
@@ -16,7 +16,10 @@ _position_format = Struct(">qqq")
 
 
 class ChainHead(NamedTuple):
-    """The last link of a chain at some time. A copy stored elsewhere later proves that nothing before it changed."""
+    """The last link of a chain at some time.
+
+    A copy stored elsewhere later proves that nothing before it changed.
+    """
 
     offset: int
     link: bytes

@@ -1,4 +1,6 @@
-"""Reads a JSON document of any size one value at a time, with the standard library only. No I/O: the caller reads.
+"""Reads a JSON document of any size one value at a time.
+
+It uses the standard library only, and does no I/O: the caller reads.
 
     reader = JsonReader(read)                   # read() returns the next piece of the text, "" at its end
     for name in reader.members():               # of the object that comes next
@@ -17,12 +19,20 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 MAX_VALUE_CHARS = 32 * 1024 * 1024
-"""Maximum characters of one value. The longest that walrusd writes is an output of 4 MiB, six characters per byte."""
+"""Maximum characters of one value.
+
+The longest that walrusd writes is an output of 4 MiB, six characters per byte.
+"""
 MAX_VALUE_DELIMITERS = 250_000
-"""Maximum commas, brackets and braces of a long value: parsing more takes a hundred times the value's size in memory,
-and too much time. walrusd never writes such a value."""
+"""Maximum commas, brackets and braces of a long value; walrusd never writes a value with more.
+
+Parsing it would take a hundred times the value's size in memory, and too much time.
+"""
 _SHORT_VALUE_CHARS = 64 * 1024
-"""Maximum characters of a value that is parsed at once. Longer ones are scanned for their end first, without memory."""
+"""Maximum characters of a value that is parsed at once.
+
+The end of a longer value is found first, by a scan that needs no memory.
+"""
 _MAX_DEPTH = 1000
 """Maximum depth of nested brackets and braces, as in the json module."""
 _NUMBER_LOOKAHEAD = 2
@@ -31,7 +41,10 @@ _WHITESPACE = " \t\r\n"
 
 
 class MalformedJson(Exception):
-    """The text is not JSON, or not of the requested shape. The message has the position, in characters from 1."""
+    """The text is not JSON, or not of the requested shape.
+
+    The message has the position, in characters from 1.
+    """
 
 
 def _reject_constant(constant: str) -> NoReturn:
@@ -43,11 +56,14 @@ _decoder = json.JSONDecoder(parse_constant=_reject_constant)
 
 _DELIMITER = re.compile(r'["\[\]{},]')
 _STRING_REST = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-"""The rest of a string up to its closing quotation mark, or to the end of the text without a final backslash."""
+"""The rest of a string up to its closing quote, or up to the end without a final backslash."""
 
 
 class _ValueScanner:
-    """Finds the end of a string, an array or an object by its quotation marks and brackets. Its text may grow."""
+    """Finds the end of a string, an array or an object by its quotation marks and brackets.
+
+    Its text may grow.
+    """
 
     def __init__(self) -> None:
         self._scanned = 0
@@ -57,7 +73,10 @@ class _ValueScanner:
         self._delimiters = 0
 
     def find_end(self, text: str, start: int) -> int | None:
-        """Returns the end of the value that begins at `start`, or None if `text` ends before it. Raises ValueError."""
+        """Returns the end of the value that begins at `start`, or None if `text` ends before it.
+
+        Raises ValueError.
+        """
         position = start + self._scanned
         while position < len(text):
             if self._in_string:
@@ -126,7 +145,10 @@ class JsonReader:
             more = self._has_next("}")
 
     def elements(self) -> Iterator[int]:
-        """Iterates over the indexes of the next array, from 0. Raises MalformedJson, also if it is not an array."""
+        """Iterates over the indexes of the next array, from 0.
+
+        Raises MalformedJson, also if it is not an array.
+        """
         self._expect("[", "an array")
         number, more = 0, not self._skip_if("]")
         while more:

@@ -27,7 +27,10 @@ class Cancel(Struct, frozen=True):
 
 
 class RejectedRequest(Struct, frozen=True):
-    """A message from a client that cannot be served: send this error, then close the connection if `close` is true."""
+    """A message from a client that cannot be served.
+
+    Send this error, then close the connection if `close` is true.
+    """
 
     id: RequestId | None
     problem: Problem
@@ -94,7 +97,10 @@ def encode_result(request: RequestId, result: Struct) -> bytes:
 
 
 def encode_error(request: RequestId | None, problem: Problem) -> bytes:
-    """Returns a framed error response. It always fits: long texts are cut, and data that is too large is left out."""
+    """Returns a framed error response.
+
+    It always fits: long texts are cut, and data that is too large is left out.
+    """
     return encode_failure(request, Failure.of(problem))
 
 
@@ -123,7 +129,10 @@ def encode_failure(request: RequestId | None, failure: Failure) -> bytes:
 
 
 def _encodable_text(text: str) -> str:
-    """Shortens a text, and replaces lone surrogates: file names can contain them, and UTF-8 cannot encode them."""
+    """Shortens a text, and replaces lone surrogates.
+
+    File names can contain them, and UTF-8 cannot encode them.
+    """
     return text[:_MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
 
 

@@ -4,7 +4,10 @@ from walrus_protocol import wire
 
 
 class Problem(Exception):
-    """An expected failure of a request. `kind` is from wire.KINDS, which gives the code; `data` is sent along."""
+    """An expected failure of a request.
+
+    `kind` is from wire.KINDS, which gives the code; `data` is sent along.
+    """
 
     def __init__(self, kind: str, message: str, hint: str = "", **data: object) -> None:
         super().__init__(message)

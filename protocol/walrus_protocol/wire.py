@@ -1,4 +1,6 @@
-"""The constants of the protocol and its framing, with the standard library only: limits, codes, kinds and exit codes.
+"""The framing and the constants of the protocol: limits, codes, kinds and exit codes.
+
+It needs only the standard library.
 
 Both clients and the sans-I/O connection use it. A frame is a 4-byte big-endian length and that many bytes of JSON.
 """

@@ -1,4 +1,4 @@
-"""Fixtures for tests of walrus_config: a home, and functions that load a walrus.toml or return its errors."""
+"""Fixtures for tests of walrus_config: a home, and functions that load a walrus.toml."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,10 @@ def load_toml(home: Path) -> LoadToml:
 
 @pytest.fixture
 def load_errors(home: Path, load_toml: LoadToml) -> LoadErrors:
-    """A function that returns the problems of a walrus.toml with the given text, without the home in their paths."""
+    """A function that returns the problems of a walrus.toml with the given text.
+
+    The paths in them do not contain the home.
+    """
 
     def load_and_fail(text: str = "", /, **environ: str) -> list[str]:
         with pytest.raises(ConfigError) as error:

@@ -60,15 +60,15 @@ prompt = "Look."
         ("[agents.x.heartbeat]\nsession = 'old'", '2: agents.x.heartbeat.session: "old" is not one of new, same'),
         (
             "[agents.x.heartbeat]\nquiet_hours = ['23:00', '7:00']",
-            "2: agents.x.heartbeat.quiet_hours: expected two times of day as HH:MM, from and until; for example ",
+            "2: agents.x.heartbeat.quiet_hours: expected two times of day as HH:MM, start and end; for example ",
         ),
         (
             "[agents.x.heartbeat]\nquiet_hours = ['23:00', '24:00']",
-            "2: agents.x.heartbeat.quiet_hours: expected two times of day as HH:MM, from and until; for example ",
+            "2: agents.x.heartbeat.quiet_hours: expected two times of day as HH:MM, start and end; for example ",
         ),
         (
             "[defaults.heartbeat]\n\nquiet_hours = ['23:00']",
-            "3: defaults.heartbeat.quiet_hours: expected two times of day as HH:MM, from and until; for example ",
+            "3: defaults.heartbeat.quiet_hours: expected two times of day as HH:MM, start and end; for example ",
         ),
         (
             "[defaults.heartbeat]\nquiet_hours = ['07:00', '07:00']",

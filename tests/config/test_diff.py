@@ -1,4 +1,4 @@
-"""Tests of the comparison of two configurations: every changed key is found, no other key, and no secret is shown."""
+"""Tests of diff.py: exactly the changed keys are found, and no secret is shown."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args, get_origin, get_type_hints

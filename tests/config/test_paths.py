@@ -1,4 +1,4 @@
-"""Tests of the paths of a home and of the socket, of the checks of a home, and of the files of a new one."""
+"""Tests of the paths of a home and its socket, the checks of a home, and the files of a new one."""
 
 import os
 import socket

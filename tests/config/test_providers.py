@@ -1,4 +1,4 @@
-"""Tests of loaded providers: secrets are resolved and never shown, paths are absolute, models find their provider."""
+"""Tests of loaded providers: secrets, paths, and the search for a model's provider."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of the commented sample: it loads as it is and with every example enabled, and it has every key."""
+"""Tests of the commented sample: it loads unchanged and with every example enabled, and has every key."""
 
 import re
 import tomllib

@@ -24,7 +24,7 @@ from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk, TextChunk, T
 from walrusd.tools.bash import BashTool
 
 LONG_OUTPUT = "some output, " * 20
-"""An output of 260 bytes, more than `max_output_bytes` of the tool, so that it is stored apart from the result."""
+"""An output of 260 bytes, more than the tool's `max_output_bytes`, so it is stored separately."""
 GO_PIPE = "go"
 """Name of a named pipe. The bash command waits for a line from it after it has begun."""
 
@@ -62,7 +62,10 @@ SYNC_POINT_AT_SECOND_CHUNK = {"work": "more"}
 
 
 def reply_name_for(messages: Sequence[Message]) -> str:
-    """Returns the key in PLANNED_REPLIES; it depends on the conversation only, so a restart does not change it."""
+    """Returns the key in PLANNED_REPLIES.
+
+    It depends on the conversation only, so a restart does not change it.
+    """
     topic, called = "", set[str]()
     for message in messages:
         match message:
@@ -216,7 +219,7 @@ class KillableSpawner(Spawner):
 
 
 class KillableHook(DaemonHook):
-    """The daemon's hook. It records published events, and lets bash go on after the first process output."""
+    """The daemon's hook; it records published events, and releases bash after its first output."""
 
     def __init__(
         self, pipeline: Pipeline, control: SchedulerControl, tools: ScriptedTools, records: SideRecords, folder: Path

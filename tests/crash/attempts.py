@@ -1,4 +1,4 @@
-"""Checks the attempts of each turn in the log against the turns that each start of the daemon found open."""
+"""Checks the attempts of each turn in the log against the turns found open by each start."""
 
 from collections.abc import Mapping, Sequence
 

@@ -20,7 +20,10 @@ class DiskFault(Struct, frozen=True, kw_only=True):
 
 
 class FailingDisk:
-    """Raises the fault from `before_step`, which the fault-injecting VFS calls; `begin_write` counts the writes."""
+    """Raises the fault in `before_step`, which the fault-injecting VFS calls.
+
+    `begin_write` counts the writes.
+    """
 
     def __init__(self, fault: DiskFault | None) -> None:
         self.has_failed = False

@@ -1,4 +1,4 @@
-"""The kill points of a run: numbered in the order in which the run reaches them, each with a description."""
+"""The kill points of a run, numbered in the order in which the run reaches them, with descriptions."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 Moment = Literal["before", "durable", "applied", "here"]
-"""When a kill point is reached.
+"""The moment at which a kill point is reached.
 
 A write has three: before it is submitted, when it is durable but not reported, and when its effects are applied.
 Everything else has one: `here`.
@@ -20,7 +20,10 @@ class KillPoint(Struct, frozen=True):
 
 
 class KillPoints:
-    """Records the kill points reached. At number `kill_at` the process kills itself with SIGKILL; 0 is never."""
+    """Records the kill points reached.
+
+    At number `kill_at` the process kills itself with SIGKILL; 0 is never.
+    """
 
     def __init__(self, kill_at: int = 0) -> None:
         self.reached: list[KillPoint] = []

@@ -28,7 +28,10 @@ class KillableLog(SteppedSqliteLog):
     def attach(
         self, kill_points: KillPoints, disk: FailingDisk, on_draft_durable: Callable[[int, Draft], None]
     ) -> None:
-        """Sets the kill points and the disk; `on_draft_durable` gets the session and each draft that became durable."""
+        """Sets the kill points and the disk.
+
+        `on_draft_durable` gets the session and each draft that became durable.
+        """
         self._kill_points = kill_points
         self._disk = disk
         self._on_draft_durable = on_draft_durable

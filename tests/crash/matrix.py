@@ -1,4 +1,4 @@
-"""Runs the crash matrix: a kill at every kill point, kills of two runs, and a disk fault at every write."""
+"""Runs the crash matrix: kills at every point, kills of two runs, and a disk fault at every write."""
 
 import errno
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.crash.kill_points import KillPoint
 from tests.crash.single_run import RunSpec
 
 SECOND_KILL_AFTER = ("draft “Hm.I look.”", "bash: its command runs", "count has taken effect")
-"""Descriptions of the kill points after which the next run is killed, too, at each of its own kill points.
+"""The kill points after which the next run is killed, too, at each of its own kill points.
 
 They are in a model reply, in a command, and in an idempotent call that is rerun.
 """
@@ -29,7 +29,7 @@ class KillRow(Struct, frozen=True):
 
 
 class DoubleKillRow(Struct, frozen=True):
-    """Kills at `first` in one run and at `second` in the next, and the outcome after the third went to its end."""
+    """Kills at `first` in one run and at `second` in the next, and the outcome of the third run."""
 
     first: int
     first_point: KillPoint
@@ -85,7 +85,10 @@ FAULT_KINDS: dict[FaultKind, tuple[Literal["write", "sync"], int]] = {
     "broken once": ("sync", errno.EIO),
     "broken": ("sync", errno.EIO),
 }
-"""The failing step and errno of each kind: a full disk fails at a write, a broken disk at the sync after it."""
+"""The failing step and errno of each kind.
+
+A full disk fails at a write, a broken disk at the sync after it.
+"""
 
 
 def run_disk_faults(runs: ForkedRuns) -> list[DiskFaultRow]:

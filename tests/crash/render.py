@@ -1,6 +1,6 @@
 """Runs the crash matrix: `python -m tests.crash.render` prints and writes docs/crash-matrix.md.
 
-With the name of a part as its argument it prints only that section, and writes nothing.
+If its argument is the name of a part, it prints only that section and writes nothing.
 """
 
 import gc

@@ -1,4 +1,7 @@
-"""Makes each run reach its kill points in the same order: actors wait at sync points, and the clock is mocked."""
+"""Makes each run reach its kill points in the same order.
+
+Actors wait at sync points, and the clock is mocked.
+"""
 
 import trio
 import trio.testing
@@ -24,7 +27,10 @@ class SchedulerControl:
         self._unacknowledged = 0
 
     def hold(self) -> None:
-        """Holds models and tools from now on, and opens all sync points: the client sends its messages meanwhile."""
+        """Holds models and tools from now on, and opens all sync points.
+
+        The client can then send its messages.
+        """
         if self._released.is_set():
             self.actor_waiting, self._released = trio.Event(), trio.Event()
         if self._unacknowledged:

@@ -1,4 +1,4 @@
-"""Records that a run keeps outside its log: acknowledgements, results and published events; they survive SIGKILL."""
+"""Records outside a run's log: acknowledgements, results and published events. They survive SIGKILL."""
 
 import os
 from pathlib import Path

@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Home:
 
 
 class Sender:
-    """Sends messages with idempotency keys to one session until the daemon is killed, and records the results."""
+    """Sends messages with idempotency keys to one session until the daemon is killed; records the results."""
 
     def __init__(self, socket: Path, session: int) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""Tests the crash matrix: walrusd loses nothing and does nothing twice after a kill or a disk fault at any point.
+"""Tests the crash matrix: after any kill or disk fault nothing is lost and nothing is done twice.
 
 Each run checks its own log (`expected_outcome`). These tests check that every run passed, and that docs/crash-matrix.md
 shows its outcome.

@@ -1,4 +1,4 @@
-"""Tests SIGKILL of walrusd at any token of a reply: drafts are kept, and every turn runs to its `done`."""
+"""Tests SIGKILL of walrusd at any token of a reply: drafts survive, and every turn reaches its `done`."""
 
 from contextlib import suppress
 from functools import partial
@@ -36,7 +36,10 @@ def token(number: int) -> str:
 
 
 def paced_reply(request: ReceivedRequest) -> Behaviour:
-    """Sends as many tokens as the message names and then hangs; all sessions get their last token at the same time."""
+    """Sends as many tokens as the message names and then hangs.
+
+    All sessions get their last token at the same time.
+    """
     tokens = int(request.last_content)
     events = [trio.Event() for _ in range(tokens + 1)]
     reply = replies([token(n) for n in range(tokens)] + ["never"], gate=events)
@@ -109,7 +112,10 @@ async def test_a_turn_killed_at_any_token_keeps_its_text_and_runs_to_its_done(tm
 
 
 async def run_until_killed(home: Home, fake: FakeProvider) -> dict[int, str]:
-    """Returns the drafts right before the kill; session n has then received n tokens, the last a moment ago."""
+    """Returns the drafts right before the kill.
+
+    Session n has then received n tokens, the last a moment ago.
+    """
     fake.choose = paced_reply
     with home.walrusd() as daemon:
         async with connect(daemon.socket) as client, trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Tests of orphan_cleanup: processes that a dead walrusd left running are killed, and no others."""
+"""Tests of orphan_cleanup: processes that a killed walrusd left running are killed, and no others."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of bad input to a server connection: each kind gets its own error, and only invalid frames close it."""
+"""Tests of bad input to a server: each kind gets its own error, and only invalid frames close it."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def drain(connection: Connection[object]) -> Iterator[object]:
 
 
 def server_refusals(*payloads: bytes) -> list[tuple[object, str, bool]]:
-    """Returns a server's refusals of payloads: the id, the error's kind, and whether it closes the connection."""
+    """Returns a server's refusals of payloads: the id, the error's kind, and whether it disconnects."""
     server = Connection(SERVER)
     server.receive_data(b"".join(map(wire.frame, payloads)))
     messages = list(drain(server))

@@ -1,4 +1,4 @@
-"""Tests of the blocking client over a real socket: results, streams, and unreachable daemons of every kind."""
+"""Tests of the blocking client over a real socket: results, streams and unreachable daemons."""
 
 import os
 import socket

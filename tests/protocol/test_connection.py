@@ -1,4 +1,4 @@
-"""Tests of the sans-I/O connection: messages survive any chunking of the bytes, and limits and ids are checked."""
+"""Tests of the sans-I/O connection: any chunking of the bytes, limits and ids."""
 
 from collections.abc import Iterator
 from typing import get_args

@@ -1,4 +1,7 @@
-"""Tests of the msgspec messages that decode_params and decode_tables parse; a release that rewords one fails here."""
+"""Tests of the msgspec messages that are parsed by decode_params and decode_tables.
+
+A release of msgspec that rewords one fails here.
+"""
 
 from typing import Annotated, Literal
 

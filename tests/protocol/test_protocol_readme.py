@@ -1,4 +1,4 @@
-"""Tests of protocol/README.md: its tables match the Structs, and a client written from the page alone works."""
+"""Tests of protocol/README.md: its tables match the Structs, and a client written from it works."""
 
 import json
 import re

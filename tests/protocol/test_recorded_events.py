@@ -28,7 +28,10 @@ def test_every_recorded_event_is_read_with_all_its_fields(release: str) -> None:
 
 
 def test_this_release_writes_the_bytes_that_were_recorded_for_it() -> None:
-    """A difference is a change of the wire and of the log: record it for a new release, never over an old one."""
+    """A difference is a change of the wire and of the log.
+
+    Record it for a new release, never over an old one.
+    """
     assert [encode(event) for event in instances()] == recorded(walrusd.__version__)
 
 

@@ -103,7 +103,7 @@ async def test_an_engine_that_dies_in_a_reply_is_a_failure_with_its_last_output(
     async with open_local(weights, "die later") as model:
         error = await failure(model)
         assert error.kind == "provider_bad_response"
-        assert "died in the middle of an answer" in error.message
+        assert "exited in the middle of an answer" in error.message
         assert "exit status 3" in error.message
         assert "out of memory" in error.message
         write_behaviour(weights, "ready")

@@ -1,4 +1,4 @@
-"""What the collector deletes and in which order, through a runtime and on both stores."""
+"""Tests of what the collector deletes, and in which order, through a runtime and on both stores."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -272,7 +272,7 @@ async def test_the_order_of_deletions_over_the_size_limit(harness: RetentionHarn
 
 
 async def test_nothing_is_deleted_that_would_free_no_space(harness: RetentionHarness) -> None:
-    """What a fork inherits stays in any case, and so does an output that an open session also has."""
+    """Events that a fork inherits are never deleted, nor is an output that an open session also has."""
     forked, unforked = await harness.create_closed("x" * 3 * MB), await harness.create_closed("y" * MB)
     fork = await harness.create_open(fork_of=forked)
     for session, ref, megabytes in ((forked, "a", 1), (fork, "a", 1), (unforked, "b", 1)):

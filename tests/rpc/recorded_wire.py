@@ -71,7 +71,7 @@ REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("session.send", {"session": 1, "contnt": "hi"}),
 ]
 LIVE = re.compile(rb'"live":true')
-"""Matches live events, which are not recorded: how many pieces of text make one delta depends on timing."""
+"""Matches live events, which are not recorded: the number of deltas depends on timing."""
 MASKS = [
     (re.compile(rb'"(ts|created_at|updated_at|uptime_s|slot|next_slot|started_at|ended_at)":[-+.\de]+'), rb'"\1":0.0'),
     (

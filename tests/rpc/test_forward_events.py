@@ -24,7 +24,7 @@ from walrusd.store.memory import MemoryLog
 EVENT_COUNT = MAX_FRAMES + PAGE_ROWS
 """Number of events: so many that the outbox cannot take the whole last page."""
 TEXT = "x" * (WINDOW_BYTES // EVENT_COUNT // 2)
-"""The text of an event: so long that few fit in the socket's buffer, and all fit in the stream's window."""
+"""The text of an event: few fit into the socket's buffer, and all into the stream's window."""
 
 
 @pytest.fixture

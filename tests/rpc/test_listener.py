@@ -49,7 +49,7 @@ held.__enter__()
 """
 
 
-def leave_dead_socket(path: Path) -> None:
+def leave_stale_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unused:
         unused.bind(str(path))
 
@@ -168,9 +168,9 @@ async def test_five_hundred_clients_can_connect_before_one_is_accepted(home: Pat
                 await (await listener.accept()).aclose()
 
 
-async def test_a_dead_socket_is_replaced(home: Path) -> None:
+async def test_a_stale_socket_is_replaced(home: Path) -> None:
     path = home / "walrus.sock"
-    leave_dead_socket(path)
+    leave_stale_socket(path)
     assert not is_accepting(path)
     async with open_listener(path):
         assert is_accepting(path)
@@ -205,17 +205,17 @@ async def test_a_socket_whose_backlog_is_full_is_left(home: Path) -> None:
         assert path.is_socket()
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "link to a dead socket", "dangling link"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link to a stale socket", "dangling link"])
 async def test_a_file_that_is_not_a_socket_is_refused_and_left(home: Path, kind: str) -> None:
     path = home / "walrus.sock"
-    leave_dead_socket(home / "dead")
+    leave_stale_socket(home / "stale")
     match kind:
         case "file":
             path.write_text("precious")
         case "folder":
             path.mkdir()
-        case "link to a dead socket":
-            path.symlink_to("dead")
+        case "link to a stale socket":
+            path.symlink_to("stale")
         case _:
             path.symlink_to("gone")
     before = path.lstat()
@@ -223,13 +223,13 @@ async def test_a_file_that_is_not_a_socket_is_refused_and_left(home: Path, kind:
         async with open_listener(path):
             pass
     assert os.path.samestat(path.lstat(), before)
-    assert (home / "dead").is_socket()
+    assert (home / "stale").is_socket()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
-async def test_a_dead_socket_of_another_user_is_refused_and_left(home: Path) -> None:
+async def test_a_stale_socket_of_another_user_is_refused_and_left(home: Path) -> None:
     path = home / "walrus.sock"
-    leave_dead_socket(path)
+    leave_stale_socket(path)
     os.chown(path, 65534, 65534)
     with pytest.raises(ListenerSetupFailed, match="belongs to another user"):
         async with open_listener(path):
@@ -264,13 +264,13 @@ async def test_only_the_socket_that_was_bound_is_removed_at_the_end(home: Path, 
         path.unlink()
         if close_first:
             await listener.aclose()
-        leave_dead_socket(path)
+        leave_stale_socket(path)
     assert path.is_socket()
 
 
 async def test_only_one_of_two_simultaneous_starts_on_one_socket_succeeds(home: Path) -> None:
     path = home / "walrus.sock"
-    leave_dead_socket(path)
+    leave_stale_socket(path)
     outcomes: list[str] = []
     decided = trio.Event()
 

@@ -21,7 +21,10 @@ if os.fork():
     os.execv(sys.argv[2], sys.argv[2:])
 exec(sys.argv[1])
 """
-"""A program that forks and then becomes walrusd: its child is a descendant of walrusd, like a tool's process."""
+"""A program that forks and then becomes walrusd.
+
+Its child is a descendant of walrusd, like a tool's process.
+"""
 
 CALL_METHODS = """
 import json, socket, struct, sys, time

@@ -1,4 +1,4 @@
-"""Tests the subscriptions of one session: each logged event once and in order, live events in their place."""
+"""Tests the subscriptions of one session: order, no duplicates, and the position of live events."""
 
 import pytest
 import trio
@@ -59,7 +59,10 @@ async def record_turns(live: LiveSession, count: int, text: str = "hi") -> None:
 
 
 async def read_available(reader: Subscription, limit: int = PAGE_ROWS) -> list[AnyEvent]:
-    """Returns all events that are available now. Asserts that no logged event is missing or delivered twice."""
+    """Returns all events that are available now.
+
+    Asserts that no logged event is missing or delivered twice.
+    """
     seq, events = reader.cursor, []
     while items := await read_batch_now(reader, limit):
         for item in items:

@@ -1,4 +1,4 @@
-"""Tests the messages that a fork inherits: loaded on first use, counted in its size, evicted with it, encoded once."""
+"""Tests the messages that a fork inherits: when they are loaded, counted, evicted and encoded."""
 
 from collections.abc import AsyncIterator
 from weakref import ref

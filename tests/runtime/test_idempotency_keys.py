@@ -1,4 +1,4 @@
-"""Tests idempotency keys: a retry returns the first result, in one run of the daemon and over restarts."""
+"""Tests idempotency keys: a retry returns the first result, also after a restart."""
 
 from functools import partial
 

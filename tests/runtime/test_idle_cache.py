@@ -1,4 +1,4 @@
-"""Tests the idle cache: unused sessions are evicted from memory, and loaded again without a visible difference."""
+"""Tests the idle cache: unused sessions are evicted and loaded again without a visible difference."""
 
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Tests power cuts at every write of a turn and of its recovery: nothing is lost and nothing is done twice."""
+"""Tests power cuts at every write of a turn and its recovery: nothing is lost or done twice."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ class PowerCutMemoryLog(SteppedMemoryLog):
 
 @dataclass
 class RecoveryScenario:
-    """What survives the daemon: its disk, the effects of its tools, and the results its clients got."""
+    """The state that survives the daemon: its disk, the effects of tools, and the results of clients."""
 
     on_restart: OnRestart = "continue"
     disk: MemoryTables = field(default_factory=MemoryTables)

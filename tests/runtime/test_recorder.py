@@ -1,4 +1,4 @@
-"""Tests the recorder: it checks, persists, applies and publishes events in order, in batches, all or nothing."""
+"""Tests the recorder: it checks, persists, applies and publishes events, in order and in batches."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

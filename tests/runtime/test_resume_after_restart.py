@@ -1,4 +1,4 @@
-"""Tests that open turns resume after a stop or crash of the daemon, up to the maximum number of attempts."""
+"""Tests that open turns resume after a stop or crash, up to the maximum number of attempts."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Tests a swap of model, hook and agents while turns run: a running turn keeps its own, the next gets the new."""
+"""Tests a swap of model, hook and agents: a running turn keeps the old ones, the next gets the new."""
 
 import pytest
 import trio

@@ -1,4 +1,4 @@
-"""Tests the order of writes of a call: `tool_started` before any effect, the output before the result that names it."""
+"""Tests the order of a call's writes: `tool_started`, then effects, then the output, then the result."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of rewinds and resume points, against a reference model that copies the conversation at every event."""
+"""Tests of rewinds and resume points against a model that copies the conversation at every event."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Tests of session/recovery.py: closing and resuming open turns, cut off at every event and with every draft."""
+"""Tests of session/recovery.py: turns that are cut off at every event, with every draft."""
 
 from collections.abc import Callable
 
@@ -216,10 +216,10 @@ PARTIAL_DRAFT = Draft(turn=1, round=1, text="so far")
 @pytest.mark.parametrize(
     ("events", "draft", "on_restart", "action"),
     [
-        ([], PARTIAL_DRAFT, "continue", "go on"),
+        ([], PARTIAL_DRAFT, "continue", "continue"),
         ([], PARTIAL_DRAFT, "close", "end"),
         ([TurnResumed(attempt=2)], PARTIAL_DRAFT, "continue", "give up"),
-        ([TurnResumed(attempt=2)], CLEAN_SHUTDOWN_DRAFT, "continue", "go on"),
+        ([TurnResumed(attempt=2)], CLEAN_SHUTDOWN_DRAFT, "continue", "continue"),
         ([TurnResumed(attempt=2)], PARTIAL_DRAFT, "close", "end"),
         ([InterruptRequested()], CLEAN_SHUTDOWN_DRAFT, "continue", "end"),
         ([TurnResumed(attempt=2), InterruptRequested()], PARTIAL_DRAFT, "continue", "end"),

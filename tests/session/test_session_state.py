@@ -1,4 +1,4 @@
-"""Tests of session/session_state.py: folding a log, also one that is cut off, and refusing invalid events."""
+"""Tests of session/session_state.py: folding complete and cut-off logs, refusing invalid events."""
 
 import pytest
 from hypothesis import given

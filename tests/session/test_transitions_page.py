@@ -1,4 +1,4 @@
-"""Checks that docs/states.md is generated from the table in session/transitions.py; as a script it writes the page."""
+"""Checks that docs/states.md matches session/transitions.py; as a script it writes the page."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The definition of an agent, immutable. Sessions refer to it by name; a reload replaces the whole object."""
+"""The definition of an agent, immutable.
+
+Sessions refer to it by name; a reload replaces the whole object.
+"""
 
 from msgspec import Struct
 
@@ -22,7 +25,10 @@ class Agent(Struct, frozen=True, kw_only=True):
     tools: tuple[ToolSchema, ...] = ()
 
     def may_use(self, tool: str) -> bool:
-        """Returns whether the agent's tool lists include the tool. Permissions are checked separately, at each call."""
+        """Returns whether the agent's tool lists include the tool.
+
+        Permissions are checked separately, at each call.
+        """
         return tool not in self.denied_tools and (not self.allowed_tools or tool in self.allowed_tools)
 
     def find_schema(self, tool: str) -> ToolSchema | None:

@@ -16,7 +16,7 @@ class AskModel(Struct, frozen=True):
 class CallTools(Struct, frozen=True):
     """Run these calls. `total` also counts the calls of the round that have a result already.
 
-    `start_recorded` tells whether `tool_calls_start` is already in the log.
+    `start_recorded` is True if `tool_calls_start` is already in the log.
     """
 
     calls: tuple[ToolCall, ...]

@@ -92,7 +92,10 @@ async def _ask_model(agent: Agent, context: TurnContext, round_: int) -> None:
 
 
 def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessage) -> tuple[Done, ...]:
-    """Returns the `done` that follows this answer, if any: recorded in the same transaction, it saves one sync."""
+    """Returns the `done` that follows this answer, if any.
+
+    Recording both in one transaction saves one sync.
+    """
     if context.has_steers:
         return ()
     after = apply_event(

@@ -1,7 +1,7 @@
 """Collects the output of a tool call in bounded memory, and formats a part of it for the model."""
 
 MAX_STORED_BYTES = 4 * 1024 * 1024
-"""Maximum bytes stored of one output, the same as of a message; 256 MiB of memory if every running turn fills it.
+"""Maximum bytes stored of one output: 256 MiB of memory if every running turn fills it.
 
 Bytes beyond it are counted and dropped, except for the end, which is shown to the model.
 """

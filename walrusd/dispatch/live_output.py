@@ -7,7 +7,7 @@ import trio
 FLUSH_INTERVAL_S = 0.1
 """Seconds between two live events of one call: short enough to look immediate."""
 MAX_CHARS = 16 * 1024
-"""Maximum characters of one live event: a flood becomes 160 KB a second, which the slowest terminals can show."""
+"""Maximum characters of one live event: a flood becomes 160 KB/s, which slow terminals can show."""
 
 
 class LiveOutput:

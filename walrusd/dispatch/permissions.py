@@ -21,8 +21,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
 def decide_permission(policy: PolicySnapshot, agent: str, tool: str) -> Verdict:
     """Decides by the first tier that names the tool: the agent's, then the global one.
 
-    In a tier, deny beats allow. If no tier names the tool, the default decides: the agent's, else the global one, else
-    deny.
+    In a tier, deny takes precedence over allow. If no tier names the tool, the default decides: the agent's, else the
+    global one, else deny.
     """
     tiers: list[tuple[str, config.PermissionSettings]] = [("permissions", policy.permissions)]
     if agent in policy.agents:

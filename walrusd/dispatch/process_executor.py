@@ -31,14 +31,17 @@ A flood of 25 MB a second then takes about a tenth of the loop.
 MAX_DRAIN_BYTES = 1024 * 1024
 """Maximum bytes read after the process has ended: the largest capacity of a pipe.
 
-A process that left the group may keep the pipe open for ever and go on writing.
+A process that left the group may keep the pipe open forever and continue to write.
 """
 
 INHERITED_VARIABLES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"}
     | {"XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"}
 )
-"""Variables of walrusd's environment that a command inherits, besides all LC_*. The others may hold keys."""
+"""Variables of walrusd's environment that a command inherits, besides all LC_*.
+
+The others may hold keys.
+"""
 
 OnProcessOutput = Callable[[bytes | bytearray], None]
 

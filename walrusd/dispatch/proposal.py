@@ -15,7 +15,7 @@ from walrus_protocol.events import AnySessionEvent, ProcessGroupId, ToolStarted
 from walrusd.ports import Dispatch, ToolRequest
 
 MAX_CONCURRENT_CALLS = 8
-"""Maximum concurrent calls of one round: enough to overlap waits, few enough to leave capacity for other sessions."""
+"""Maximum concurrent calls of one round: enough to overlap waits, and other sessions keep capacity."""
 
 
 class RecordEvents(Protocol):
@@ -53,7 +53,7 @@ async def run_calls(
             attempt = 1 + unfinished_call_ids.count(call.id)
             await record(ToolStarted(call_id=call.id, name=call.name, attempt=attempt, process=process))
 
-        # Recording cannot be cancelled: without this check, calls would go on starting after an interrupt.
+        # Recording cannot be cancelled: without this check, further calls would start after an interrupt.
         await trio.lowlevel.checkpoint_if_cancelled()
         request = ToolRequest(
             session=session,

@@ -22,8 +22,10 @@ from walrusd.runtime.commands.fork_rewind import check_checkpoint_name
 MAX_EVENT_BYTES = MAX_FRAME - 64 * 1024
 """Maximum bytes of an event: one that does not fit into a frame would break every attach."""
 MAX_DEPTH = 256
-"""Maximum nesting of objects and arrays in an event, as in the arguments of a call. Readers of a log support less
-nesting than the importer."""
+"""Maximum nesting of objects and arrays in an event, as in the arguments of a call.
+
+Readers of a log support less nesting than the importer.
+"""
 MAX_TIMESTAMP = 253_402_214_400.0
 """Maximum unix time: the last day of the year 9999 in every time zone; calendars do not go further."""
 MAX_NUMBER = 2**53 - 1

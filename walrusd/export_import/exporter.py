@@ -26,7 +26,7 @@ OUTPUT_PAGE_BYTES = 256 * 1024
 """Bytes of an output that are read per page."""
 
 SendChunk = Callable[[str], Awaitable[None]]
-"""Sends the next chunk of the document, of at most MAX_CHUNK_CHARS characters; it waits for back-pressure."""
+"""Sends the next chunk of the document, at most MAX_CHUNK_CHARS characters. Waits for back-pressure."""
 
 
 class _EventReferences(Struct, frozen=True):

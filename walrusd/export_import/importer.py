@@ -34,9 +34,12 @@ MAX_CONCURRENT_IMPORTS = 2
 READ_BYTES = 64 * 1024
 """Bytes of the document that are read at once."""
 MAX_TRANSACTION_ROWS, MAX_TRANSACTION_BYTES = 256, 256 * 1024
-"""Maximum rows and bytes of a transaction: a concurrent turn waits no longer for it than for another turn."""
+"""Maximum rows and bytes of a transaction: a concurrent turn waits as long as for another turn."""
 WORK_SLICE_S, YIELD_S = 0.001, 0.0001
-"""Seconds that a thread works and then sleeps: without a sleep it gives the GIL to the loop only every 5 ms."""
+"""Seconds that a thread works and then sleeps.
+
+Without a sleep it releases the GIL to the event loop only every 5 ms.
+"""
 
 PartialWrite = partial[Write]
 """A write without its callbacks."""

@@ -21,7 +21,7 @@ class ProcessGroup:
     def __init__(self, leader: subprocess.Popen[bytes], process: ProcessGroupId) -> None:
         self.process = process
         self.released = False
-        """Nobody waits for the leader's exit status any more, so it may be reaped."""
+        """True if no caller needs the leader's exit status any longer, so that it may be reaped."""
         self._leader = leader
         self._reap_lock = threading.Lock()
 

@@ -154,7 +154,7 @@ class Spawner:
                 self.kill_all()  # trio has ended, so __aexit__ does not do it
                 return
             except Exception:
-                log.exception("spawner_job_failed")  # a bug; the thread must go on all the same
+                log.exception("spawner_job_failed")  # a bug; the thread must continue regardless
 
     def _run_in_trio(self, callback: SpawnerJob) -> None:
         self._trio_token.run_sync_soon(callback)

@@ -48,6 +48,6 @@ async def _log_store_stall(seconds: float) -> None:
     log.error(
         "store_stalled",
         for_s=round(seconds),
-        hint="systemd restarts walrusd unless the store responds soon. Check whether the disk is dead or very busy."
+        hint="systemd restarts walrusd unless the store responds soon. Check whether the disk has failed or is busy."
         " Acknowledged data is safe.",
     )

@@ -8,7 +8,7 @@ MASK = "***"
 MIN_SECRET_LENGTH = 4
 """Minimum characters of a secret that is redacted.
 
-For servers without keys people configure one like "x", and hiding that would spoil every word with an x.
+Servers that need no key are often configured with one like "x"; redacting it would mangle every word with an x.
 """
 
 MAX_RETIRED_SECRETS = 64

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx2
 
 CONNECT_TIMEOUT_S = 10.0
-"""Maximum seconds for opening a connection: three SYNs fit; a host that has not answered by then is unreachable."""
+"""Maximum seconds for opening a connection: three SYNs; a host that has not answered is unreachable."""
 CLOSE_TIMEOUT_S = 1.0
 """Maximum seconds that the daemon's stop waits for connections to close cleanly."""
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")

@@ -119,7 +119,7 @@ class Local:
         )
 
     async def _ensure_engine(self) -> Engine:
-        """Returns the engine, loaded. If the caller is cancelled, loading goes on for the next request."""
+        """Returns the engine, loaded. If the caller is cancelled, loading continues for the next request."""
         engine = self._engine
         if engine is None or engine.ended.is_set():
             engine = self._engine = Engine(self._spawner, find_weights(self._settings.path), self._window)
@@ -141,7 +141,7 @@ class Local:
         with trio.move_on_after(1):  # the connection breaks a moment before the process is reaped
             await engine.ended.wait()
         if engine.ended.is_set():
-            raise self._engine_failed(engine, "died in the middle of an answer; the next message starts it again")
+            raise self._engine_failed(engine, "exited in the middle of an answer; the next message starts it again")
 
     def _engine_failed(self, engine: Engine, failure: str) -> ModelFailed:
         log = redact_and_truncate(engine.failure_detail, (engine.options.key,))

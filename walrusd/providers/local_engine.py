@@ -17,7 +17,10 @@ from walrusd.host.launch import SpawnFailed
 from walrusd.host.spawner import Spawner
 
 COMMAND = (sys.executable, "-P", "-m", "walrusd.providers.local_server")
-"""The engine's command line. -P: a json.py in the daemon's working directory must not shadow the engine's imports."""
+"""The engine's command line.
+
+-P: a json.py in the daemon's working directory must not shadow the engine's imports.
+"""
 LOG_TAIL_BYTES = 4096
 """Maximum bytes kept of the engine's log: enough for a traceback, or its last twenty lines."""
 EXIT_TIMEOUT_S = 2.0

@@ -19,9 +19,15 @@ import sys
 PROMPT_CACHE_MIB = 256
 """MiB of the prompt cache; the engine's own default of 8 GiB is too much for a background daemon."""
 TEMPERATURE = 0.2
-"""The sampling temperature that the authors of SmolLM2 advise; at the engine's 0.8 a small model soon loses sense."""
+"""The sampling temperature that the authors of SmolLM2 recommend.
+
+At the engine's 0.8 a small model soon becomes incoherent.
+"""
 REPEAT_PENALTY = 1.1
-"""The repeat penalty; at the engine's 1.0 the same model repeated itself until the cut-off in half of its stories."""
+"""The repeat penalty.
+
+At the engine's 1.0 the same model repeated itself until the cut-off in half of its stories.
+"""
 
 
 def main() -> None:

@@ -30,7 +30,10 @@ MAX_ERROR_BODY = 64 * 1024
 MAX_UNSTREAMED_BODY = 16 * 1024 * 1024
 """Maximum bytes of an answer that is not streamed."""
 MAX_STREAM = 256 * 1024 * 1024
-"""Maximum bytes of one stream. Frames around single tokens are some sixty times the text, which has its own cap."""
+"""Maximum bytes of one stream.
+
+Frames around single tokens are some sixty times the text, which has its own cap.
+"""
 DRAIN_TIMEOUT_S = 0.25
 """Maximum seconds for a server to end its body after [DONE]; the connection is reused only if it does."""
 

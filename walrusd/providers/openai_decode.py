@@ -11,7 +11,7 @@ from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import Reply, ReplyChunk, TextChunk, ThinkingChunk
 
 MAX_TEXT = 3 * 1024 * 1024
-"""Maximum code points of one answer: at most 12 MiB as UTF-8, which still fits a frame of our own wire."""
+"""Maximum code points of one answer: at most 12 MiB as UTF-8, which fits a frame of the protocol."""
 
 
 class _FunctionDelta(Struct):

@@ -110,7 +110,7 @@ def request_body(
     """Returns the bytes of a request.
 
     `use_max_completion_tokens` sends the token cap under OpenAI's newer name. Tools are encoded again for each
-    request: twenty of them take some 30 µs, so a cache would not pay.
+    request: twenty of them take some 30 µs, so a cache would save nothing.
     """
     settings = _RequestOptions(model=request.model)
     if max_output_tokens is not None and use_max_completion_tokens:

@@ -12,7 +12,7 @@ from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import ModelFailed
 
 MAX_ERROR_TEXT_CHARS = 500
-"""Maximum characters of a provider's own text in an error: enough for a sentence, too few for a page of HTML."""
+"""Maximum characters of a provider's text in an error: a sentence fits, a page of HTML does not."""
 
 MIN_SECRET_CHARS = 6
 """Minimum characters of a secret that is redacted.

@@ -12,7 +12,7 @@ from walrusd.providers.provider_errors import ProviderCallFailed
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
 MAX_RETRY_AFTER_S = 60.0
-"""Maximum seconds of a Retry-After that is waited for; with a longer one the call fails, and the person decides."""
+"""Maximum seconds of a Retry-After that is waited for; with a longer one the call fails."""
 
 _log = structlog.get_logger("walrusd.providers")
 
@@ -52,6 +52,6 @@ async def with_retries(
 
 
 def _backoff(tries: int, random: Random) -> float:
-    """Returns a delay that doubles with each try; half is random, so that sessions do not retry at once."""
+    """Returns a delay that doubles with each try; half is random, so that retries spread out."""
     longest: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1))
     return longest * (0.5 + random.random() / 2)

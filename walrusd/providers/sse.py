@@ -7,7 +7,10 @@ The bytes may be split anywhere. Fields stay bytes, since they hold JSON and its
 from msgspec import Struct
 
 MAX_EVENT = 4 * 1024 * 1024
-"""Maximum bytes of one event. A chunk of an answer has some hundred; an answer sent whole in one event fits too."""
+"""Maximum bytes of one event.
+
+A chunk of an answer has some hundred; an answer sent whole in one event fits too.
+"""
 
 _BOM = b"\xef\xbb\xbf"
 

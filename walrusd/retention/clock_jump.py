@@ -17,10 +17,15 @@ log = structlog.get_logger("walrusd")
 DAY_S = 86_400.0
 """Seconds of a day."""
 MIN_JUMP_S = DAY_S
-"""Seconds of the smallest jump that counts. A smaller one is ignored: a session is deleted at most one day early."""
+"""Seconds of the smallest jump that counts.
+
+A smaller one is ignored: a session is deleted at most one day early.
+"""
 WAIT_FRACTION = 1 / 24
-"""Fraction of the jump that retention waits: two hours after a weekend, and never more than a day. The clock of a
-machine that was off for that long is most likely right."""
+"""Fraction of the jump that retention waits: two hours after a weekend, and never more than a day.
+
+The clock of a machine that was off for that long is most likely right.
+"""
 TAIL_EVENTS = 16
 """Number of offsets at the end of the log in which the last listed event is searched."""
 

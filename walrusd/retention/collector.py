@@ -31,10 +31,15 @@ HOUR_S = 3600.0
 BATCH_SIZE = 64
 """Maximum sessions, or outputs, deleted in one transaction."""
 MAX_BATCH_TURNS = 1000
-"""Maximum turns of the sessions in one transaction, but at least one session: as many turn and key rows are deleted
-with them, which takes some milliseconds."""
+"""Maximum turns of the sessions in one transaction, but at least one session.
+
+As many turn and key rows are deleted with them, which takes some milliseconds.
+"""
 WAL_WARNING_BYTES = 64 * 1024 * 1024
-"""Bytes of the write-ahead log from which on there is a warning. walrusd's own readers never make it so long."""
+"""Bytes of the write-ahead log above which there is a warning.
+
+walrusd's own readers never make it so long.
+"""
 NO_LIMIT = 2**53
 """No limit, for byte counts, row counts and times: more than there can be."""
 

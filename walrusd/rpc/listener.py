@@ -1,7 +1,7 @@
 """The socket that clients connect to, and the lock that makes this walrusd the only one of its home.
 
 A start calls `lock_home`, then whatever needs the home, then `open_listener`; both clean up when they are left. Only
-two sockets are ever removed: a dead one that refuses connections, and the one that was bound here. An inherited socket
+two sockets are ever removed: a stale one that refuses connections, and the one that was bound here. An inherited socket
 belongs to the process that made it, and is left in place.
 """
 
@@ -30,7 +30,7 @@ BACKLOG = 1024
 FOLDER_LOCK_TIMEOUT_S = 5.0
 """Maximum seconds to wait for another walrusd that binds in the same folder; it needs microseconds."""
 HOME_LOCK_RETRY_S = 0.1
-"""Seconds until the home lock is tried again: programs that only probe it (`walrusctl service`) hold it briefly."""
+"""Seconds between attempts to lock the home: `walrusctl service` only probes the lock briefly."""
 
 
 class AlreadyRunning(Exception):
@@ -143,7 +143,7 @@ async def open_listener(
 ) -> AsyncIterator[trio.SocketListener]:
     """Yields a listener bound to `path`, which is unlinked at the end if it is still ours.
 
-    The caller must hold the lock of its home. A dead socket file is replaced. An inherited socket is used as it is,
+    The caller must hold the lock of its home. A stale socket file is replaced. An inherited socket is used as it is,
     and is not removed. Raises ListenerSetupFailed.
     """
     if inherited_socket:
@@ -155,7 +155,7 @@ async def open_listener(
     with ExitStack() as stack:
         bound = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         async with _lock_folder(path.parent):
-            _remove_dead_socket(path)
+            _remove_stale_socket(path)
             _bind_and_listen(bound, path)
             stack.callback(_unlink_bound_socket, path, os.open(path, os.O_PATH | os.O_NOFOLLOW))
         yield trio.SocketListener(trio.socket.from_stdlib_socket(bound))
@@ -210,8 +210,8 @@ async def _lock_folder(folder: Path) -> AsyncIterator[None]:
         os.close(descriptor)
 
 
-def _remove_dead_socket(path: Path) -> None:
-    """Removes a dead socket of this user. Raises ListenerSetupFailed if anything else is at the path."""
+def _remove_stale_socket(path: Path) -> None:
+    """Removes a stale socket of this user. Raises ListenerSetupFailed if anything else is at the path."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -257,7 +257,7 @@ def _unlink_bound_socket(path: Path, bound_fd: int) -> None:
         if os.path.samestat(path.lstat(), os.fstat(bound_fd)):
             path.unlink()
     except OSError:
-        pass  # the file is missing, or another walrusd is binding here: the next start removes a dead socket
+        pass  # the file is missing, or another walrusd is binding here: the next start removes a stale socket
     finally:
         os.close(bound_fd)
         if folder >= 0:

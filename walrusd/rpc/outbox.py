@@ -13,9 +13,9 @@ MAX_FRAMES = 1024
 MAX_BYTES = 8 * 1024 * 1024
 """Maximum bytes of an outbox that is not full; an empty one takes a message of any legal size."""
 MAX_SEND_BYTES = 256 * 1024
-"""Maximum bytes joined for one send: more than a socket's buffer takes, so joining more would only copy."""
+"""Maximum bytes joined for one send: a socket's buffer takes less, so joining more only copies."""
 COALESCE_WINDOW_S = 0.0001
-"""Seconds between frames below which they are queued and sent together: a send costs more than queueing."""
+"""Seconds between frames below which they are queued and sent together: a send costs more."""
 
 
 class Outbox:
@@ -35,7 +35,7 @@ class Outbox:
         self._blocked = trio.Event()
 
     def try_send_direct(self, frame: bytes) -> bool:
-        """Sends a frame at once; returns False without sending if frames come so fast that joining pays."""
+        """Sends a frame at once; returns False without sending if frames come fast enough to join."""
         now = time.perf_counter()
         previous, self._last_frame_at = self._last_frame_at, now
         if self._frames or now - previous < COALESCE_WINDOW_S:

@@ -21,7 +21,7 @@ class OrderTicket:
             self.previous = self.previous.previous
 
     def release(self) -> None:
-        """Lets later requests go on: the ordered part of this one is done, or will not happen."""
+        """Lets later requests continue: the ordered part of this one is done, or will not happen."""
         self.released.set()
 
     @property

@@ -26,17 +26,20 @@ log = structlog.get_logger("walrusd.rpc")
 READ_BYTES = 64 * 1024
 """Maximum bytes read at once: some thousand small requests."""
 FRAME_TIMEOUT_S = 30.0
-"""Maximum seconds from the start of a frame to its end; a peer on this machine that takes longer is stuck."""
+"""Maximum seconds from the start of a frame to its end; a local peer that takes longer is stuck."""
 FINAL_SEND_TIMEOUT_S = 2.0
 """Maximum seconds for a peer to take its last answer."""
 DRAIN_TIMEOUT_S = 0.2
-"""Maximum seconds to answer the requests whose turns have ended; subscriptions have no end, and are cancelled then."""
+"""Maximum seconds to answer the requests whose turns have ended.
+
+Subscriptions have no end, and are cancelled then.
+"""
 MAX_IN_FLIGHT = 1024
 """Maximum requests of one connection that run at once; a client that reads its answers has far fewer."""
 ALLOWED_FROM_TOOLS = frozenset({"daemon.ping", "daemon.hello"})
 """The methods that processes started by walrusd's own tools may call."""
 
-CANCELLED = Problem("cancelled", "the request was cancelled", "If it started a turn, the turn goes on.")
+CANCELLED = Problem("cancelled", "the request was cancelled", "If it started a turn, the turn continues.")
 SHUTTING_DOWN = Problem(
     "shutting_down", "walrusd is stopping", "Try again when it is back. No accepted message is lost."
 )
@@ -120,7 +123,7 @@ class Server:
             try:
                 await connection.run()
             except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the peer has disconnected; its turns go on
+                pass  # the peer has disconnected; its turns continue
             except* Exception:
                 log.exception("connection_crashed", pid=peer.pid)
             finally:

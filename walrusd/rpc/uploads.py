@@ -17,7 +17,7 @@ from walrusd.store.contract import StorageFailed, StorageFull
 MAX_UPLOADS = 4
 """Maximum concurrent uploads of one connection: each may take a quarter of a GiB of the disk."""
 MAX_PENDING_PARTS = 4
-"""Maximum parts of one connection that were received and not yet written; each holds a frame in memory."""
+"""Maximum parts of one connection that are not written yet; each holds a frame in memory."""
 MAX_MEMORY_BYTES = 256 * 1024
 """Maximum bytes of an upload that stay in memory; a larger one is written to a file."""
 

@@ -301,7 +301,7 @@ class Runtime:
         for live in found:
             if (turn := live.session.turn) and choose_recovery_action(
                 turn, live.draft, self._worker_context.on_restart
-            ) != "go on":
+            ) != "continue":
                 ending.append(live.create_turn_handle())
             self._worker_pool.ensure_worker(live)
         for handle in ending:

@@ -14,7 +14,7 @@ MAX_TODO_BYTES = 16 * 1024
 
 
 class TodoUnreadable(Exception):
-    """A source cannot be read. The text goes into the ledger, and the agent is woken all the same."""
+    """A source cannot be read. The text goes into the ledger, and the agent is woken regardless."""
 
 
 class TodoSource(Protocol):

@@ -46,7 +46,7 @@ class MessageTree:
         self._messages.append(message)
 
     def rewind(self, seq: int, to: int) -> None:
-        """From the event `seq` on, shows the messages that were visible after the earlier event `to`."""
+        """Makes the messages that were visible after event `to` visible again from event `seq` on."""
         self._segments_after_rewind.append(self._last_segment_at(to))
         self._rewind_seqs.append(seq)
 
@@ -119,7 +119,9 @@ class ResumePointSearch:
 
 
 def is_empty_message(event: AssistantMessage) -> bool:
-    """Returns whether a message has no content and no calls. Providers refuse such a message, so no model sees it.
+    """Returns whether a message has no content and no calls.
+
+    Providers refuse such a message, so no model sees it.
 
     White space counts as no content: a reply that was cut off may consist of a line feed.
     """

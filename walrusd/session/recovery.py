@@ -1,4 +1,7 @@
-"""Computes the events that close a turn that was cut off, or that let it continue. Pure functions, without I/O."""
+"""Computes the events that close a turn that was cut off, or that let it continue.
+
+Pure functions, without I/O.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,11 +22,14 @@ from walrusd.session.message_tree import is_empty_message
 from walrusd.session.session_state import SessionState, TurnState
 
 MAX_ATTEMPTS = 2
-"""Maximum starts of a turn: one crash of walrusd while it runs may be chance, a second one is blamed on the turn."""
+"""Maximum starts of a turn: one crash of walrusd may be chance, a second is attributed to the turn."""
 MAX_CALL_RUNS = 2
 """Maximum starts of a tool call whose tool is idempotent."""
 SCHEDULED_KINDS: frozenset[MessageKind] = frozenset({"heartbeat", "schedule"})
-"""Kinds of turns that are not resumed: the ledger records their tick as interrupted, and the next tick comes anyway."""
+"""Kinds of turns that are not resumed.
+
+The ledger records their tick as interrupted, and the next tick comes at its time.
+"""
 
 EFFECT_UNKNOWN = (
     "Interrupted while running. Whether it took effect is unknown. Check the current state before running it again."
@@ -33,13 +39,16 @@ RETRY_REPLY_PROMPT = (
     "Your answer was cut off here because walrusd was restarted. Give the complete answer again. "
     "Tool calls that have finished remain done."
 )
-"""The message to a model whose answer a restart cut off. A complete answer becomes the answer of the turn."""
+"""The message to a model whose answer a restart cut off.
+
+A complete answer becomes the answer of the turn.
+"""
 CONTINUE_PROMPT = "Continue this conversation from here. Do what was asked for and is not done yet."
 """The message to a model when a person resumes a session."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """The reply received so far in the round under way; stored beside the log until its message is in the log."""
+    """The partial reply of the round under way; stored beside the log until its message is in the log."""
 
     turn: int
     round: int
@@ -48,11 +57,14 @@ class Draft(Struct, frozen=True, kw_only=True):
     thinking: str = ""
     model: str = ""
     suspended: bool = False
-    """The daemon shut down in good order and suspended the turn; this does not count as a crash of the turn."""
+    """True if a clean shutdown suspended the turn; this does not count as a crash of the turn."""
 
 
 def close_open_round(session_state: SessionState, draft: Draft | None) -> list[AnySessionEvent]:
-    """Returns the events that close the open round: the draft as an interrupted message, a result for every call."""
+    """Returns the events that close the open round.
+
+    The draft becomes an interrupted message, and every call gets a result.
+    """
     turn = session_state.turn
     if turn is None:
         return []
@@ -66,28 +78,28 @@ def close_open_round(session_state: SessionState, draft: Draft | None) -> list[A
 
 
 OnRestart = Literal["continue", "close"]
-RecoveryAction = Literal["end", "give up", "go on"]
+RecoveryAction = Literal["end", "give up", "continue"]
 
 
 def choose_recovery_action(turn: TurnState, draft: Draft | None, on_restart: OnRestart) -> RecoveryAction:
-    """Decides whether a turn that an earlier process left open ends, is given up, or goes on."""
+    """Decides whether a turn that an earlier process left open ends, is given up, or continues."""
     if turn.interrupt is not None or on_restart == "close" or turn.kind in SCHEDULED_KINDS:
         return "end"
     if turn.attempt >= MAX_ATTEMPTS and not _was_clean_shutdown(draft):
         return "give up"
-    return "go on"
+    return "continue"
 
 
 def resume_open_turn(
     session_state: SessionState, draft: Draft | None, is_idempotent: Callable[[str], bool]
 ) -> list[AnySessionEvent]:
-    """Returns the events after which an open turn can go on.
+    """Returns the events after which an open turn can continue.
 
     Calls that had started are closed, together with the calls that had not. Started calls of idempotent tools stay
     open, and so do all calls of a round in which every outcome is known.
     """
     turn = session_state.turn
-    assert turn is not None, "only an open turn can go on"
+    assert turn is not None, "only an open turn can continue"
     clean = _was_clean_shutdown(draft)
     resumed = TurnResumed(attempt=turn.attempt if clean else turn.attempt + 1, reason="shutdown" if clean else "crash")
     if draft is None or not is_current(turn, draft):
@@ -107,7 +119,7 @@ def _was_clean_shutdown(draft: Draft | None) -> bool:
 def recovered_draft(turn: TurnState, draft: Draft | None) -> Draft | None:
     """Returns the draft that an earlier process left of the round under way.
 
-    If it stored none, the model may have been called all the same, at an unknown cost; then the draft is empty.
+    If it stored none, the model may have been called anyway, at an unknown cost; then the draft is empty.
     """
     if draft is None and turn.needs_model:
         return Draft(turn=turn.number, round=turn.rounds + 1)
@@ -120,7 +132,10 @@ def is_current(turn: TurnState, draft: Draft) -> bool:
 
 
 def interrupted_message(draft: Draft) -> AssistantMessage:
-    """Returns the event of a reply that was cut off, even if it is empty: it was requested, and its cost is unknown."""
+    """Returns the event of a reply that was cut off, even if it is empty.
+
+    It was requested, and its cost is unknown.
+    """
     return AssistantMessage(
         round=draft.round,
         content=draft.text,

@@ -18,7 +18,10 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class Session:
-    """A session, folded from its events. The same events give the same session on any machine, at any time."""
+    """A session, folded from its events.
+
+    The same events give the same session on any machine, at any time.
+    """
 
     def __init__(self, id: int) -> None:  # noqa: A002 - the word of the design
         self.state = SessionState(id=id)
@@ -41,7 +44,7 @@ class Session:
         return self.conversation.history
 
     def apply(self, event: AnySessionEvent, state: SessionState | None = None) -> None:
-        """Folds one stamped event. Raises InvalidTransition and changes nothing if the event is not allowed here.
+        """Folds one stamped event. Raises InvalidTransition and changes nothing if it is not allowed here.
 
         `state` is the result of `apply_event` for this event, if the caller has computed it to check the event.
         """

@@ -1,4 +1,4 @@
-"""The immutable part of a session: its state, its open turn and its totals, everything but the messages.
+"""The immutable part of a session: its state, its open turn and its totals, without the messages.
 
 `apply_event` folds one event into a state, or refuses it. Because states are values, a whole transaction can be
 checked before anything is written, and the resulting state is stored as the session's row.
@@ -77,7 +77,10 @@ class TurnState(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_S
 
 
 class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A session without its messages. The store keeps it as the session's row, from which sessions are listed."""
+    """A session without its messages.
+
+    The store keeps it as the session's row, from which sessions are listed.
+    """
 
     id: int
     state: State | None = None
@@ -253,7 +256,7 @@ def _apply_interrupt_or_resume(turn: TurnState, event: InterruptRequested | Turn
 
 
 def _add_cost(total: float | None, cost: float | None) -> float | None:
-    """Returns the sum, or None if either is unknown: a sum without one call would look like money not spent."""
+    """Returns the sum, or None if either is unknown: a partial sum would look like a low cost."""
     return None if total is None or cost is None else total + cost
 
 

@@ -1,4 +1,6 @@
-"""The table of a session's states and of the events that are allowed in each. No other code changes the state.
+"""The table of a session's states and of the events allowed in each.
+
+No other code changes the state.
 
 States that wait for a person or a subagent are added with the events that cause them.
 """

@@ -14,13 +14,13 @@ from walrusd.tools.workspace_open import open_confined, resolve_path
 MAX_LINES = 2_000
 """Maximum lines returned by one read."""
 MAX_SKIPPED_BYTES = 64 * 1024 * 1024
-"""Maximum bytes read to count the lines before `offset`: a tenth of a second; a huge file would take minutes."""
+"""Maximum bytes read to count the lines before `offset`: a tenth of a second, not minutes."""
 SKIP_CHUNK_BYTES = 256 * 1024
 """Bytes of a skipped part that are in memory at once."""
 HEADER_BYTES = 256
 """Bytes of the output reserved for the header line; half of the output if that is very small."""
 MAX_CONCURRENT_READS = 8
-"""Maximum concurrent reads: a hanging file system can block only these threads, not those that others need."""
+"""Maximum concurrent reads: a hanging file system blocks only these threads, not all."""
 
 
 class ReadArguments(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from walrusd.host.pseudo_filesystems import is_kernel_filesystem
 from walrusd.ports import ToolFailed
 
 MAX_NAMES_READ = 2_000
-"""Maximum names read of a folder, for listings and similar names: a folder with millions must not delay the answer."""
+"""Maximum names read of a folder: a folder with millions must not delay the answer."""
 MAX_NAMES_SHOWN = 50
 """Maximum names of a folder that are shown to a model."""
 
@@ -31,7 +31,7 @@ class ResolvedPath(Struct, frozen=True, kw_only=True):
     """A path with its links resolved: the parts of the workspace's `root`, and those `relative` to it."""
 
     path: str
-    """As the model wrote it."""
+    """The path as the model wrote it."""
     root: tuple[str, ...]
     relative: tuple[str, ...]
 

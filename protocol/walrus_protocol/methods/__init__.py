@@ -1,4 +1,4 @@
-"""All methods of the protocol: the Structs of their params and results, and METHODS, the table of both.
+"""All methods of the protocol: the Structs of params and results, and METHODS, the table of both.
 
 The server refuses unknown params and names the most similar one; clients skip unknown fields of results.
 """
@@ -119,7 +119,9 @@ class ParentInfo(Struct, frozen=True, kw_only=True):
 
 
 class SessionInfo(Struct, frozen=True, kw_only=True):
-    """A session as lists show it. `messages` counts the messages of users and assistants that the model sees.
+    """A session as lists show it.
+
+    `messages` counts the messages of users and assistants that the model sees.
 
     `cost_usd` is null if the price of any call is unknown. `error` is the last turn's error in the state `error`.
     """

@@ -1,4 +1,4 @@
-"""The params and results of daemon.*: status, metrics, reload, garbage collection and shutdown of the daemon."""
+"""The params and results of daemon.*: status, metrics, reload, garbage collection and shutdown."""
 
 from typing import Literal
 
@@ -66,14 +66,14 @@ class MetricsParams(Params, frozen=True, kw_only=True):
 
 
 class MetricsResult(Struct, frozen=True, kw_only=True):
-    """All metrics: `metrics` for the format json, `text` for the format prometheus; the other one is empty."""
+    """All metrics, in `metrics` for the format json and in `text` for the format prometheus."""
 
     metrics: dict[str, float]
     text: str = ""
 
 
 class ReloadResult(Struct, frozen=True, kw_only=True):
-    """The changed keys of walrus.toml: those that are now in force, and those that take effect at the next start."""
+    """The changed keys of walrus.toml: those now in force, and those that need a restart."""
 
     changed: tuple[str, ...]
     at_restart: tuple[str, ...] = ()
@@ -86,7 +86,10 @@ class GcParams(Params, frozen=True, kw_only=True):
 
 
 class GcResult(Struct, frozen=True, kw_only=True):
-    """Counts of what was deleted, or, after a dry run, estimates of it. `db_bytes` is the size of the database."""
+    """Counts of what was deleted, or, after a dry run, estimates of it.
+
+    `db_bytes` is the size of the database.
+    """
 
     dry_run: bool
     sessions: int

@@ -27,7 +27,10 @@ class ExportResult(Struct, frozen=True, kw_only=True):
 
 
 class ImportParams(Params, frozen=True, kw_only=True):
-    """The next part of a document. `upload` names the document if a connection sends several at the same time."""
+    """The next part of a document.
+
+    `upload` names the document if a connection sends several at the same time.
+    """
 
     upload: ShortText = ""
     data: str
@@ -44,7 +47,10 @@ class ImportResult(Struct, frozen=True, kw_only=True):
 
 
 class SessionHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The session of a document. `turn_left_out` is the number of the running turn, which is not in the document."""
+    """The session of a document.
+
+    `turn_left_out` is the number of the running turn, which is not in the document.
+    """
 
     id: Id
     agent: str

@@ -32,7 +32,10 @@ class TickInfo(Struct, frozen=True, kw_only=True):
 
 
 class ScheduleInfo(Struct, frozen=True, kw_only=True):
-    """A schedule. `next_slot` is null while it is paused; `closed_until` is set while its circuit breaker is open."""
+    """A schedule.
+
+    `next_slot` is null while it is paused; `closed_until` is set while its circuit breaker is open.
+    """
 
     name: str
     agent: str

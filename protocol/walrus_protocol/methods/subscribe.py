@@ -12,7 +12,10 @@ AgentName = Annotated[ShortText, Meta(min_length=1)]
 
 
 class SubscribeParams(Params, frozen=True, kw_only=True):
-    """The start and the filters of a subscription. If `since` is null it starts now; a null filter matches all."""
+    """The start and the filters of a subscription.
+
+    If `since` is null it starts now; a null filter matches all.
+    """
 
     since: Seq | None = None
     follow: bool = True

@@ -1,4 +1,4 @@
-"""What the runtime promised its clients in a scenario, and the checks that compare it with the log."""
+"""The results that clients of the runtime got in a scenario, and the checks against the log."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

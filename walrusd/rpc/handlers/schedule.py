@@ -22,7 +22,7 @@ def list_schedules(services: DaemonServices, _: NoParams) -> ScheduleList:
 
 
 async def run(context: RequestContext, params: ScheduleParams) -> TickInfo:
-    """Runs a tick now; answers when it has ended. The tick goes on if the client disconnects before."""
+    """Runs a tick now; answers when it has ended. The tick continues if the client disconnects earlier."""
     return _to_tick_info(await context.services.scheduler.tick_now(params.schedule))
 
 

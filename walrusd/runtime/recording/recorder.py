@@ -1,4 +1,4 @@
-"""Records the events of a session, as the only writer of its log: check → persist → apply → publish.
+"""Records the events of a session, as its log's only writer: check → persist → apply → publish.
 
 A session has one transaction under way; records that arrive meanwhile join the next one. The state table refuses
 an event before it is written, and the state in memory changes only after the disk. So the state always equals

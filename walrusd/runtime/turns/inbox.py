@@ -35,7 +35,10 @@ class MessageRequest(Struct, frozen=True, kw_only=True):
 
 
 def hash_content(content: Content) -> bytes:
-    """Returns the hash that tells a retry from a reused key. Raises Problem if the message is too large."""
+    """Returns the hash that distinguishes a retry from a reused key.
+
+    Raises Problem if the message is too large.
+    """
     encoded = msgspec.json.encode(content)
     if len(encoded) > MAX_MESSAGE:
         raise Problem(

@@ -119,12 +119,12 @@ class Worker:
             live.has_worker = False
 
     async def _resume_or_close(self) -> bool:
-        """Records how the turn that an earlier process left open goes on; False if it is not to be run."""
+        """Records how a turn that an earlier process left open continues; returns False if it does not run."""
         live, turn = self._live, self._live.session.turn
         assert turn is not None, "an earlier process left it open"
         action = choose_recovery_action(turn, live.draft, self._ctx.on_restart)
         remaining_s = self._remaining_s(turn)
-        if action == "go on" and not live.has_forced_close and remaining_s != 0:
+        if action == "continue" and not live.has_forced_close and remaining_s != 0:
             await self._acquire_slot(within_s=remaining_s)
             if self._ctx.is_stopping():
                 return False
@@ -132,9 +132,9 @@ class Worker:
             return True  # before the restart, or while it waited for a slot
         if live.has_forced_close:
             await self._record_interrupt("close")
-        elif action == "go on" and not self._has_slot:
+        elif action == "continue" and not self._has_slot:
             await self._record_interrupt("timeout")
-        elif action == "go on":
+        elif action == "continue":
             await self._record_resume(turn)
         elif action == "give up":
             logger.error("turn_given_up", session=live.id, turn=turn.number, attempts=turn.attempt)
