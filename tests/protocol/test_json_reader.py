@@ -1,4 +1,4 @@
-"""Tests of the JSON reader against the json module: any document in any pieces, and errors with their positions."""
+"""Tests of the JSON reader against the json module: documents in any pieces, and error positions."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Tests the global stream: any subscriber gets each matching logged event once, however late or slow it is."""
+"""Tests the global stream: even a slow subscriber gets each matching logged event exactly once."""
 
 import json
 import random
