@@ -21,7 +21,7 @@ RETRY_PAGES = CHECKPOINT_PAGES // 2
 MAX_WAIT_MS = 200
 """Milliseconds to wait for readers at a truncation: walrusd's own read one page and pause."""
 FOREIGN_READER_PAGES = 10 * CHECKPOINT_PAGES
-"""Pages (40 MiB) of the log that are only reached if another program holds a snapshot, perhaps for hours.
+"""Pages (40 MiB) of the log that are only reached if another program holds a snapshot.
 
 Attempts then become rarer, so that turns do not wait for it again and again.
 """
