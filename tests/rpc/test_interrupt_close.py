@@ -1,4 +1,4 @@
-"""Tests of session.interrupt and session.close at every stage of a turn: it ends immediately, and once."""
+"""Tests of session.interrupt and session.close at every stage of a turn: it ends immediately and once."""
 
 import random
 
