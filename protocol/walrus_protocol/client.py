@@ -30,7 +30,7 @@ _CONNECT_TIMEOUT_S = 10
 Normally it accepts one within milliseconds.
 """
 _READ_BYTES = 65536
-_START_HINT = "start it with `walrusd`, or `make run` in its source folder"
+_START_HINT = "start it with `walrusd`, the first time with `walrusd --init`"
 
 
 class Unreachable(Exception):

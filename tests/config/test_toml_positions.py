@@ -3,6 +3,7 @@
 import json
 import tomllib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ def test_every_key_of_any_toml_is_found_and_no_other(text: str) -> None:
     assert set(find_key_lines(text)) == paths_of(tomllib.loads(text))
 
 
+@pytest.mark.slow
 @given(documents(), keys, st.integers(-9, 9))
 def test_the_line_of_a_key_is_the_one_on_which_it_is_written(text: str, key: str, value: int) -> None:
     document = f"{text}[it]\n\n{written_key(key)} = {value}\n"

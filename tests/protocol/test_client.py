@@ -167,7 +167,7 @@ def test_a_server_of_another_protocol_is_reported_as_such(path: Path, greeting: 
 def test_the_error_for_a_missing_socket_says_how_to_start_walrusd(path: Path) -> None:
     with pytest.raises(Unreachable, match="is not running: there is no socket at") as error:
         Client(path)
-    assert error.value.hint == "start it with `walrusd`, or `make run` in its source folder"
+    assert error.value.hint == "start it with `walrusd`, the first time with `walrusd --init`"
 
 
 def test_a_stale_socket_means_that_walrusd_is_not_running(path: Path) -> None:

@@ -34,6 +34,7 @@ def read_document(read: Callable[[], str], lists: set[str]) -> dict[str, object]
     return document
 
 
+@pytest.mark.slow
 @given(documents, st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
 def test_any_document_in_pieces_of_any_size_is_read_as_the_json_module_reads_it(
     document: dict[str, object], size: int, indent: int | None, ascii_only: bool
@@ -144,6 +145,7 @@ def test_a_syntax_error_in_a_long_value_is_reported_with_its_position(value: str
         read_document(chunked_reader(f'{{"b":{value}', size), set())
 
 
+@pytest.mark.slow
 def test_an_implausible_document_is_refused_before_it_uses_memory() -> None:
     reads = 0
 

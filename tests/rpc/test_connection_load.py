@@ -154,6 +154,7 @@ async def test_a_daemon_whose_clients_do_not_read_still_stops(own_daemon: Walrus
         assert await trio.to_thread.run_sync(own_daemon.wait_exit) == 0
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_gets_every_logged_event(own_daemon: WalrusdProcess) -> None:
     async with connect(own_daemon.socket) as client, open_raw_client(own_daemon.socket) as slow:
         session = await session_with_messages(client, 12, 2 * MIB)

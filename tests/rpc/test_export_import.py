@@ -86,6 +86,7 @@ async def test_the_inherited_history_and_outputs_of_a_fork_are_imported_with_it(
             assert error["data"]["kind"] == "session_not_found", method
 
 
+@pytest.mark.slow
 async def test_ten_thousand_events_are_imported_and_exported_unchanged(
     client: AsyncClient, raw_client: RawClient
 ) -> None:
@@ -235,6 +236,7 @@ async def test_an_upload_ends_with_its_connection(daemon: WalrusdProcess, client
     assert await client.sessions(ListParams(limit=500)) == before
 
 
+@pytest.mark.slow
 async def test_a_slow_export_reader_delays_no_other_and_uses_little_memory(
     daemon: WalrusdProcess, raw_client: RawClient, client: AsyncClient
 ) -> None:

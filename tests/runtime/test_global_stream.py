@@ -123,6 +123,7 @@ async def record_ticks(daemon_events: DaemonRecorder) -> None:
         await daemon_events.record(tick if number % 4 else ConfigReloaded(changed=("a",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 async def test_the_switch_from_history_to_live_has_no_gap_and_no_duplicate_under_load(disk: LogDisk, seed: int) -> None:
     rng = random.Random(seed)
@@ -264,6 +265,7 @@ async def test_events_outside_its_filter_do_not_wake_a_reader(stream: GlobalStre
     assert {reader.cursor for reader in readers} == {3 * WINDOW_EVENTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readers", [1, 500])
 def test_subscribers_that_never_read_hold_no_events(stream: GlobalStream, readers: int) -> None:
     def fill_window_twice() -> None:

@@ -5,6 +5,7 @@ Its hash chain is valid, too.
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.fakes.fork_and_kill import run_until_survived
@@ -15,6 +16,7 @@ from walrusctl.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.store.contract import DAEMON_SESSION, Log, TurnSpan
 
 
+@pytest.mark.slow
 async def test_a_killed_log_has_all_acknowledged_writes_and_no_partial_write(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_writer.__file__, tmp_path)
     for step in range(1, survived + 1):

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,6 +190,7 @@ def has_impossible_parent(write: Write, deleted: set[int]) -> bool:
     return parent is not None and (parent.session in deleted or parent.session >= write.session)
 
 
+@pytest.mark.slow
 @given(
     runs=st.lists(st.lists(st.lists(writes(), max_size=5), max_size=3), max_size=2), session_filters=st.lists(filters)
 )

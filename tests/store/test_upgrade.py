@@ -193,6 +193,7 @@ async def test_a_backup_replaces_no_other_file(disk: SqliteDisk, old_version: in
     assert schema_version(disk.folder / f"{name}.2") == old_version
 
 
+@pytest.mark.slow
 async def test_a_kill_during_an_upgrade_loses_nothing_and_the_next_start_finishes_it(tmp_path: Path) -> None:
     survived = await run_until_survived(crashing_upgrade.__file__, tmp_path)
     create(1, tmp_path)
@@ -213,6 +214,7 @@ async def test_a_kill_during_an_upgrade_loses_nothing_and_the_next_start_finishe
     assert survived > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 async def test_a_disk_failure_during_an_upgrade_is_reported_and_loses_nothing(tmp_path: Path, number: int) -> None:
     failure: DatabaseUnusable | None

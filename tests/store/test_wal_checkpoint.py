@@ -38,6 +38,7 @@ async def search_forever(log: Log) -> None:
         await log.search("w*")
 
 
+@pytest.mark.slow
 async def test_the_wal_stays_short_while_walrusd_reads_a_large_log(disk: SqliteDisk) -> None:
     log = await disk.open()
     assert await max_wal_bytes_with_readers(log) <= MAX_OWN_WAL_BYTES
@@ -67,6 +68,7 @@ async def max_wal_bytes_with_readers(log: Log) -> int:
     return max_bytes
 
 
+@pytest.mark.slow
 async def test_another_program_with_a_snapshot_blocks_no_write_and_the_wal_shrinks_later(
     disk: SqliteDisk,
 ) -> None:

@@ -252,6 +252,7 @@ def expected_text(harness: ReadHarness, root: Path, path: str) -> str | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(
     st.lists(tree_entries, max_size=14),

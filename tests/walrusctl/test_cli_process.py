@@ -143,8 +143,8 @@ def test_on_a_terminal_error_lines_are_indented_when_wrapped(terminal: Walrusctl
         assert os.read(ours, 65536).decode().replace("\r\n", "\n") == (
             "walrusctl: walrusd is not running: there is no socket at\n"
             "           /nowhere.sock\n"
-            "  hint: start it with `walrusd`, or `make run` in its source\n"
-            "        folder\n"
+            "  hint: start it with `walrusd`, the first time with\n"
+            "        `walrusd --init`\n"
         )
 
 

@@ -175,6 +175,7 @@ def test_an_unknown_certificate_is_reported_and_a_configured_one_is_trusted(
         assert provider_finding(home, provider_toml_with_key(server.url))[0] == "ok"
 
 
+@pytest.mark.slow
 def test_a_server_of_another_protocol_or_without_an_answer_is_reported(home: Home) -> None:
     with socket.socket() as other, socket.socket() as silent:
         for listener in (other, silent):

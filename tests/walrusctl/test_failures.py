@@ -103,7 +103,7 @@ def test_without_a_daemon_the_hint_shows_how_to_start_one(terminal: WalrusctlRun
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr == (
         f"walrusctl: walrusd is not running: there is no socket at {terminal.home}/walrus.sock\n"
-        "  hint: start it with `walrusd`, or `make run` in its source folder\n"
+        "  hint: start it with `walrusd`, the first time with `walrusd --init`\n"
     )
 
 

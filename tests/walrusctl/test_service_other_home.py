@@ -111,8 +111,8 @@ def test_if_a_service_is_unreachable_the_hint_names_systemctl(service_account: S
     assert done.exit_code == 4
     assert done.stderr.endswith(f"  hint: {SERVICE_HINT}\n")
     other = service_account.run("ping", "--home", other_home)
-    assert "`make run`" in other.stderr
-    assert "`make run`" in service_account.run("ping", "--socket", f"{service_account.home}/mine.sock").stderr
+    assert "`walrusd --init`" in other.stderr
+    assert "`walrusd --init`" in service_account.run("ping", "--socket", f"{service_account.home}/mine.sock").stderr
 
 
 def test_if_a_service_closes_the_connection_the_hint_names_systemctl(

@@ -79,7 +79,7 @@ def test_with_json_a_missing_daemon_is_also_printed_as_an_object(terminal: Walru
             "code": None,
             "kind": "unreachable",
             "message": f"walrusd is not running: there is no socket at {terminal.home}/walrus.sock",
-            "hint": "start it with `walrusd`, or `make run` in its source folder",
+            "hint": "start it with `walrusd`, the first time with `walrusd --init`",
         }
     }
     assert result.stderr.startswith("walrusctl: walrusd is not running")

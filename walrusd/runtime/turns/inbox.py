@@ -127,7 +127,9 @@ async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> 
 def _check_not_closing(live: LiveSession) -> None:
     if live.is_closing:
         raise Problem(
-            "session_closed", f"session {live.id} is closed", "Create a new session: `walrusctl session create AGENT`."
+            "session_closed",
+            f"session {live.id} is closed",
+            f"Fork it to continue: `walrusctl session fork {live.id}`.",
         )
 
 
