@@ -1,4 +1,7 @@
-"""Prints pip constraints that pin each run-time dependency of a pyproject.toml to the lowest version it allows."""
+"""Prints pip constraints that pin dependencies to the lowest allowed versions.
+
+They cover each run-time dependency of a pyproject.toml.
+"""
 
 import re
 import sys

@@ -1,5 +1,6 @@
-"""Measures `session.attach` of a session with 10,000 events: as the first request after a start, and again.
+"""Measures `session.attach` of a session with 10,000 events: first after a start, and again.
 
+The first attachment is the first request after the start.
 The received bytes are compared with frames that are built here from the log, without the daemon.
 """
 

@@ -1,4 +1,7 @@
-"""Starts the processes of a benchmark: fake provider, walrusd, echo server, clients. Each ends with its block."""
+"""Starts the processes of a benchmark: fake provider, walrusd, echo server, clients.
+
+Each process ends with its block.
+"""
 
 import os
 import subprocess

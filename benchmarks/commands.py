@@ -1,4 +1,7 @@
-"""Measures what `walrusctl send` costs a shell script: time from spawn to exit beyond the turn itself, and memory."""
+"""Measures the time and memory that `walrusctl send` costs a shell script.
+
+The time is from spawn to exit, beyond the turn itself.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Creates sessions as a kill leaves them: each has an open turn that was interrupted at one of four points."""
+"""Creates sessions as a kill leaves them, each with an open turn interrupted at one of four points."""
 
 import os
 from pathlib import Path

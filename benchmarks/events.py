@@ -1,4 +1,7 @@
-"""Measures durable events per second: recorded under concurrent load, with a hash chain, and replayed to a client."""
+"""Measures durable events per second: under concurrent load, with a hash chain, and in a replay.
+
+The load records the events; the replay sends them to a client.
+"""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Measures whether turns, starts and memory grow with a long conversation, a full store and many turns."""
+"""Measures whether turns, starts and memory grow with long conversations, full stores and many turns."""
 
 import time
 from contextlib import ExitStack

@@ -1,4 +1,7 @@
-"""Measures the floor of a turn: the same HTTP exchange by httpx2 on trio in the benchmark's own process."""
+"""Measures the floor of a turn: the same HTTP exchange without the daemon.
+
+It is made by httpx2 on trio in the benchmark's own process.
+"""
 
 import time
 

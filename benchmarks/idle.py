@@ -1,4 +1,4 @@
-"""Measures CPU and wake-ups of an idle daemon after some work, compared with a program that only sleeps."""
+"""Measures CPU and wake-ups of an idle daemon after some work, against a program that only sleeps."""
 
 import time
 

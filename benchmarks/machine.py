@@ -1,4 +1,4 @@
-"""Reads data from the kernel: about the machine, a folder's disk, and the time and memory of a process."""
+"""Reads data from the kernel: the machine, a folder's disk, and the time and memory of a process."""
 
 import os
 import platform

@@ -1,4 +1,7 @@
-"""Measures daemon.ping round trips per second, compared with a bare trio server that echoes the same frames."""
+"""Measures daemon.ping round trips per second.
+
+They are compared with a bare trio server that echoes the same frames.
+"""
 
 from contextlib import ExitStack
 

@@ -1,4 +1,6 @@
-"""A fake provider that uses as little CPU as possible: HTTP/1.1 and server-sent events from a raw epoll loop.
+"""A fake provider that uses as little CPU as possible.
+
+It serves HTTP/1.1 and server-sent events from a raw epoll loop.
 
     python -m benchmarks.provider        # prints its base URL
 

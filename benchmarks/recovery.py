@@ -1,4 +1,7 @@
-"""Measures the start after a kill that interrupted a thousand turns: seconds until ready, recovered and done."""
+"""Measures the start after a kill that interrupted a thousand turns.
+
+It reports the seconds until ready, recovered and done.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""Measures what the daemon adds to the first request of the default agent, from the body that the provider received."""
+"""Measures what the daemon adds to the first request of the default agent.
+
+It reads the body that the provider received.
+"""
 
 import urllib.request
 
@@ -11,7 +14,10 @@ from benchmarks.turns import TEXT, create_sessions, run_turn
 from walrus_protocol.json import decode
 
 BYTES_A_TOKEN = 4
-"""Bytes per token: an estimate for English and JSON; its error is smaller than the difference between tokenizers."""
+"""Bytes per token: an estimate for English and JSON.
+
+Its error is smaller than the difference between tokenizers.
+"""
 BAR = 1200
 
 

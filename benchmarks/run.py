@@ -1,4 +1,7 @@
-"""`make bench`: measures each performance goal with its floor in one run; prints a table and writes a JSON file."""
+"""Measures each performance goal with its floor in one run (`make bench`).
+
+It prints a table and writes a JSON file.
+"""
 
 import argparse
 import datetime as dt

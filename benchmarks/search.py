@@ -1,4 +1,4 @@
-"""Measures `session.search` over a million messages, and the start that builds the index of an older store."""
+"""Measures `session.search` over a million messages, and the start that indexes an older store."""
 
 import random
 import time

@@ -1,4 +1,7 @@
-"""Fills homes with sessions before a daemon starts, with the daemon's own runtime and store in this process."""
+"""Fills homes with sessions before a daemon starts.
+
+It uses the daemon's own runtime and store in this process.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,11 +31,14 @@ ROUNDS = 99
 LONG_TURN = 5 * ROUNDS + 3
 """Number of events in a long turn."""
 MESSAGES_PER_STEERED_TURN = 32
-"""Number of messages in a turn that is steered in each round: sixteen rounds, the default limit of an agent."""
+"""Number of messages in a turn that is steered in each round.
+
+The turn has sixteen rounds, the default limit of an agent.
+"""
 
 
 class FixedReplyModel:
-    """A model that always gives the same answer at once."""
+    """A model that always gives the same answer immediately."""
 
     async def reply(self, _: ModelRequest, __: OnChunk) -> Reply:
         return Reply(content="A short answer, as a model gives it when it is asked little.", usage=Usage(input=40))

@@ -1,4 +1,4 @@
-"""`make soak`: runs walrusd under everyday load, and records its memory, latency and resources each second.
+"""Runs walrusd under everyday load and records memory, latency and resources (`make soak`).
 
 Each second adds a line of CSV; at the end there are a plot and a verdict, which sets the exit status.
 """

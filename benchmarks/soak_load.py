@@ -1,4 +1,7 @@
-"""The load of `make soak`: clients that send, stream, attach, interrupt, disconnect, reconnect, and close sessions."""
+"""The load of `make soak`: clients that do everything a real client does.
+
+They send, stream, attach, interrupt, disconnect, reconnect, and close sessions.
+"""
 
 import random
 import time
@@ -19,16 +22,23 @@ from walrus_protocol.methods import (
 
 CLIENTS = 16
 MEAN_PAUSE_S = 0.05
-"""Mean seconds between two requests of a client. All clients together run about two hundred turns a second, which is a
-month of a busy home in an hour."""
+"""Mean seconds between two requests of a client.
+
+All clients together run about two hundred turns a second, which is a month of a busy home in an hour.
+"""
 TURNS_PER_SESSION = 20
-"""Number of turns after which a session is closed and a new one created: real use has many sessions rather than long
-ones."""
+"""Number of turns after which a session is closed and a new one created.
+
+Real use has many sessions rather than long ones.
+"""
 WORDS = ("walrus", "tusk", "ice", "floe", "clam", "whisker", "herd", "moult", "arctic", "dive", "breath", "krill")
 
 Action = Literal["send", "stream", "attach", "history", "interrupt", "leave"]
 ACTION_WEIGHTS: dict[Action, float] = {"send": 60, "stream": 25, "attach": 6, "history": 5, "interrupt": 3, "leave": 1}
-"""Percentage of each action. A client that leaves disconnects in the middle of a stream and then reconnects."""
+"""Percentage of each action.
+
+A client that leaves disconnects in the middle of a stream and then reconnects.
+"""
 
 
 class SoakLoad:

@@ -1,4 +1,7 @@
-"""Draws the plot of a soak run: one chart for each quantity over the same time axis, with its limit if it has one."""
+"""Draws the plot of a soak run: one chart for each quantity over the same time axis.
+
+A chart shows the limit of its quantity if there is one.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,14 +9,19 @@ from walrusd.store.wal_checkpoint import MAX_OWN_WAL_BYTES
 
 WARMUP_SHARE = 0.2
 MIN_WARMUP_S = 60
-"""Minimum seconds of warm-up, which is a fifth of the run: by then pools, caches and the cache of idle sessions are
-full."""
+"""Minimum seconds of warm-up, which is a fifth of the run.
+
+By then pools, caches and the cache of idle sessions are full.
+"""
 MIN_DURATION_S = 3 * MIN_WARMUP_S
 LEVEL_SHARE = 0.05
 """Share of the samples whose median is a level, after the warm-up and at the end."""
 MAX_RSS_GROWTH = 1.1
 MAX_FD_GROWTH = 8
-"""Number of additional descriptors allowed, for connections and for readers of the store, which open and close."""
+"""Maximum number of additional descriptors.
+
+They are for connections and for readers of the store, which open and close.
+"""
 MAX_WAL_MB = MAX_OWN_WAL_BYTES / 2**20
 
 

@@ -1,4 +1,4 @@
-"""Runs a command several times; prints for each run the seconds, the peak RSS in KiB and the exit status.
+"""Runs a command several times; prints the seconds, peak RSS in KiB and exit status of each run.
 
     python -S -I benchmarks/spawn.py TIMES COMMAND…
 

@@ -1,4 +1,4 @@
-"""Measures how a thousand subscribers slow down turns, and that two hundred concurrent turns lose no event."""
+"""Measures how a thousand subscribers slow down turns, and that 200 concurrent turns lose no event."""
 
 import json
 import selectors
@@ -19,7 +19,10 @@ ROUNDS = 12
 WARMUP_TURNS = 5
 """Number of turns at the beginning of a round that are not counted."""
 BAR = 1.1
-"""Maximum factor to the time of a turn without subscribers. The goal is "no slower"; medians differ by this much."""
+"""Maximum factor to the time of a turn without subscribers.
+
+The goal is "no slower"; medians differ by this much.
+"""
 STREAMS = 200
 TOKENS = 100
 GAP_US = 20_000

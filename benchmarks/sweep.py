@@ -1,4 +1,7 @@
-"""Measures the latency of a turn's events while retention deletes 100,000 other events and returns their pages."""
+"""Measures the latency of a turn's events while retention deletes 100,000 other events.
+
+Retention also returns the pages of the deleted events.
+"""
 
 import time
 from collections.abc import Callable, Sequence

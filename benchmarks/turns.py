@@ -1,4 +1,7 @@
-"""Measures turns over the socket, one at a time and sixteen at once, compared with the bare HTTP exchange of each."""
+"""Measures turns over the socket, one at a time and sixteen at once.
+
+They are compared with the bare HTTP exchange of each.
+"""
 
 import json
 import selectors

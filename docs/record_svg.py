@@ -19,9 +19,9 @@ TYPING_S = 0.03
 """Seconds for one typed character: a fast typist."""
 MAX_WAIT_S = 1.5
 READING_S = 0.9
-"""Pause after each output, to read it."""
+"""Seconds of the pause after each output, to read it."""
 END_S = 4.0
-"""Pause before the animation starts again."""
+"""Seconds of the pause before the animation starts again."""
 
 
 class Frame(NamedTuple):

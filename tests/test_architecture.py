@@ -1,4 +1,7 @@
-"""Tests of the layout: the import contracts hold and can fail, files are small, and each module has a docstring."""
+"""Tests of the layout of the code.
+
+The import contracts hold and can fail, files are small, and each module has a docstring.
+"""
 
 import ast
 import os

@@ -1,4 +1,7 @@
-"""The documentation is true: its console examples are typed, its library example runs, its tables match the project."""
+"""Tests that the documentation is true.
+
+Its console examples are typed, its library example runs, and its tables match the project.
+"""
 
 import re
 import subprocess

@@ -10,7 +10,7 @@ from walrus_protocol.client import Client, Json, Unreachable
 from walrusctl.output import print_note
 
 DEFAULT_TIMEOUT_S = 5
-"""Seconds for a response that walrusd can give at once; if it takes longer, something is wrong."""
+"""Seconds for a response that walrusd can give immediately; if it takes longer, something is wrong."""
 
 
 class CliContext:
@@ -21,9 +21,9 @@ class CliContext:
     json: bool = False
     timeout: float | None = None
     timeout_hint: str = ""
-    """What to do if no response arrives in time; set by `connect`."""
+    """Advice for the user if no response arrives in time; set by `connect`."""
     disconnect_hint: str = ""
-    """What happens to the request if walrusd stops before it responds; set by commands that know it."""
+    """The fate of the request if walrusd stops before it responds; set by commands that know it."""
 
     def home_path(self) -> str:
         try:

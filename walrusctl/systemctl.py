@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 QUERY_TIMEOUT_S = 10.0
-"""Seconds for a command that systemd answers at once."""
+"""Seconds for a command that systemd answers immediately."""
 NO_SYSTEMCTL = "there is no systemctl here"
 _PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 """SD_MESSAGE_UNIT_PROCESS_EXIT: the id of the journal entry about a service's failed process."""

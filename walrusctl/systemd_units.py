@@ -20,7 +20,7 @@ UnitState = Literal["absent", "current", "outdated", "of another home", "edited"
 """The state of a unit's file compared with what install would write.
 
 absent: no file. current: the same text. outdated: written by walrusctl for another installation or configuration.
-of another home: the service of another home, which would lose it. edited: changed by hand after walrusctl wrote it.
+of another home: the service of another home, which would lose it. edited: changed manually after walrusctl wrote it.
 foreign: not written by walrusctl.
 """
 START_COMMAND = f"systemctl --user start {' '.join(NAMES)}"

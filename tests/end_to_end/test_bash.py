@@ -1,4 +1,7 @@
-"""Tests of the tool `bash` in a real walrusd: its permissions and output, and that no command outlives its call."""
+"""Tests of the tool `bash` in a real walrusd.
+
+They cover its permissions and output, and that no command outlives its call.
+"""
 
 import os
 import shlex

@@ -1,4 +1,7 @@
-"""Tests of walrusctl with a real walrusd, both as processes: output and exit statuses, as a shell script sees them."""
+"""Tests of walrusctl with a real walrusd, both as processes.
+
+They check output and exit statuses, as a shell script sees them.
+"""
 
 import json
 import os

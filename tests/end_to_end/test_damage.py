@@ -11,7 +11,10 @@ from tests.fakes.home import Home, WalrusdProcess
 
 PAGE_BYTES = 4096
 EXIT_UNUSABLE = 78
-"""The exit status, as for a bad configuration: another try would fail too, so a service manager must not restart."""
+"""Exit status after damage, as for a bad configuration.
+
+Another try would fail too, so a service manager must not restart.
+"""
 
 
 @pytest.fixture(scope="module")

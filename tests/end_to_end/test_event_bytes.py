@@ -1,4 +1,4 @@
-"""Tests that a logged event has the same bytes for every reader, live or later, before and after a crash."""
+"""Tests that an event has the same bytes for every reader, live or later, before and after a crash."""
 
 import json
 import socket

@@ -1,4 +1,7 @@
-"""Tests that a session exported to another home has the same history and sends the same next request, byte for byte."""
+"""Tests that a session stays the same when it is exported to another home.
+
+It has the same history and sends the same next request, byte for byte.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -24,7 +24,7 @@ def logged_heads(daemon: WalrusdProcess, moment: str) -> list[str]:
 
 
 def run_turns(socket: Path, turns: int) -> None:
-    """Runs short and long turns; every ten turns it forks the session, closes it and goes on in the fork."""
+    """Runs short and long turns; every ten turns, forks the session, closes it and continues in the fork."""
     with Client(str(socket), 30) as client:
         session = client.call("session.create", {"agent": "walrus"})["session"]
         for turn in range(turns):

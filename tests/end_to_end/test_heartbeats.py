@@ -1,4 +1,4 @@
-"""Tests of heartbeats in a real walrusd: by schedule and by command, over a crash, a stop and a reload."""
+"""Tests of heartbeats in a real walrusd: scheduled and by command, over a crash, a stop and a reload."""
 
 import json
 import os

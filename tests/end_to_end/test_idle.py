@@ -11,8 +11,10 @@ SAMPLE_INTERVAL_S = 0.5
 QUIET_SAMPLES = 6
 """Consecutive samples without a wake-up that count as idle: three seconds."""
 MAX_SAMPLES = 40
-"""Samples before the test fails. Delayed work, such as ending a thread that was not used for ten seconds, is done by
-then."""
+"""Maximum number of samples before the test fails.
+
+Delayed work, such as ending a thread that was not used for ten seconds, is done by then.
+"""
 
 
 def wake_ups(daemon: WalrusdProcess) -> dict[int, int]:

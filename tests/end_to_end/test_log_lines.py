@@ -1,4 +1,7 @@
-"""Tests of the daemon's log: one line for each turn and request, no message text; the daemon runs without a log too."""
+"""Tests of the daemon's log: one line for each turn and request, and no message text.
+
+The daemon runs without a log too.
+"""
 
 import fcntl
 import os

@@ -1,4 +1,7 @@
-"""Tests of failing providers in a real daemon: the turn ends with an error and its reason, the session continues."""
+"""Tests of failing providers in a real daemon.
+
+The turn ends with an error and its reason, and the session continues.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

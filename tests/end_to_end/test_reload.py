@@ -1,4 +1,7 @@
-"""Tests of `daemon.reload`: new turns use the changed walrus.toml and prompts, running turns keep the old ones."""
+"""Tests of `daemon.reload`.
+
+New turns use the changed walrus.toml and prompts; running turns keep the old ones.
+"""
 
 import json
 import signal

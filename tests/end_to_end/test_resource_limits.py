@@ -1,4 +1,7 @@
-"""Tests of missing resources: walrusd reports each in one line with a hint, without a traceback or data loss."""
+"""Tests of missing resources.
+
+walrusd reports each in one line with a hint, without a traceback or data loss.
+"""
 
 import contextlib
 import os
@@ -63,7 +66,7 @@ def check_start_refused(
 
 
 IN_DELETED_FOLDER = shell_wrapper("folder=$(mktemp -d)", 'cd "$folder"', 'rmdir "$folder"')
-"""Runs a command in a current folder that was deleted."""
+"""A wrapper that runs a command in a current folder that was deleted."""
 
 
 @pytest.mark.parametrize(

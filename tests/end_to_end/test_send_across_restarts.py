@@ -1,4 +1,4 @@
-"""Tests that queued messages, keys and interrupts survive a restart of walrusd, after a stop and after a kill."""
+"""Tests that queued messages, keys and interrupts survive a restart after a stop and after a kill."""
 
 import signal
 from collections.abc import AsyncIterator

@@ -1,4 +1,7 @@
-"""Tests of starting walrusd: each reason that prevents a start is reported with a hint, and nothing is changed."""
+"""Tests of starting walrusd.
+
+Each reason that prevents a start is reported with a hint, and nothing is changed.
+"""
 
 import json
 import os
@@ -179,7 +182,10 @@ if os.geteuid() == 0:
 sys.argv = sys.argv[3:]
 main()
 """
-"""A wrapper that runs walrusd as `nobody`. It imports walrusd first, because that user may be unable to read it."""
+"""A wrapper that runs walrusd as the user `nobody`.
+
+It imports walrusd first, because that user may be unable to read it.
+"""
 
 
 def test_a_home_that_cannot_be_written_is_refused() -> None:

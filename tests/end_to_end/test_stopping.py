@@ -1,4 +1,7 @@
-"""Tests of stopping by SIGTERM, a second SIGTERM and daemon.shutdown: what turns, clients and the next start do."""
+"""Tests of stopping by SIGTERM, a second SIGTERM and daemon.shutdown.
+
+They check what turns, clients and the next start do.
+"""
 
 import signal
 from collections.abc import AsyncIterator

@@ -1,4 +1,7 @@
-"""Tests of walrusd as a systemd service: notifications and socket activation, with the test as the service manager."""
+"""Tests of walrusd as a systemd service: notifications and socket activation.
+
+The test is the service manager.
+"""
 
 import os
 import signal

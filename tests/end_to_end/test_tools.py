@@ -1,4 +1,7 @@
-"""Tests of the tool `read` in a real daemon, from the model's call through every gate to the result that it gets."""
+"""Tests of the tool `read` in a real daemon.
+
+They follow the model's call through every gate to the result that the model gets.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

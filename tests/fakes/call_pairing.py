@@ -1,4 +1,7 @@
-"""Checks the rule of every provider: each tool call is answered once, right after the message that made it."""
+"""Checks that each tool call is answered once, right after the message that made it.
+
+Every provider has this rule.
+"""
 
 from collections.abc import Iterable
 

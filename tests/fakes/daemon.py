@@ -1,4 +1,4 @@
-"""A fake walrusd: a real socket and the real protocol connection, with one scripted handler for each method."""
+"""A fake walrusd: a real socket and protocol connection, with a scripted handler for each method."""
 
 import contextlib
 import socket

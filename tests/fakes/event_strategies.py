@@ -1,4 +1,7 @@
-"""Hypothesis strategies for random but valid event logs: each event is chosen among those that may follow."""
+"""Hypothesis strategies for random but valid event logs.
+
+Each event is chosen among those that may follow.
+"""
 
 from collections.abc import Iterator, Sequence
 

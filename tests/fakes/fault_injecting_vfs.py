@@ -1,4 +1,4 @@
-"""A SQLite VFS over the real file system that calls a hook before every write, sync, truncate and delete."""
+"""A SQLite VFS on the real file system with a hook before every write, sync, truncate and delete."""
 
 import errno
 import os
@@ -8,7 +8,10 @@ from contextlib import contextmanager
 import apsw
 
 StepHook = Callable[[str, str], None]
-"""Called with (step, file name) before each step. It may raise an OSError or apsw error, or end the process."""
+"""A function that is called with (step, file name) before each step.
+
+It may raise an OSError or apsw error, or end the process.
+"""
 
 
 class _FaultInjectingFile(apsw.VFSFile):

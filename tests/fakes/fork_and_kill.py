@@ -1,4 +1,7 @@
-"""Runs code in forks that kill themselves before their n-th disk step, for n = 1, 2, … until one survives."""
+"""Runs code in forks that kill themselves before their n-th disk step.
+
+It tries n = 1, 2, … until a fork survives.
+"""
 
 import os
 import signal

@@ -25,7 +25,10 @@ import trio
 
 ROOT = Path(__file__).parent.parent.parent
 MAX_WAIT_S = 20.0
-"""Seconds before a test gives up on something that normally takes less than one; a loaded machine is slow."""
+"""Seconds before a test gives up on something that normally takes less than one.
+
+A loaded machine is slow.
+"""
 
 ECHO = """
 [daemon]
@@ -41,8 +44,10 @@ models = ["echo"]
 WALRUSCTL = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from walrusctl.cli import main; main()"
 )
-"""A script that runs walrusctl. It restores the default action of SIGINT: a child inherits an ignored SIGINT, as in
-`make test &`, and walrusctl then rightly ignores Ctrl-C."""
+"""A script that runs walrusctl and restores the default action of SIGINT.
+
+A child inherits an ignored SIGINT, as in `make test &`, and walrusctl then rightly ignores Ctrl-C.
+"""
 
 LogLine = dict[str, Any]
 """One line of the daemon's log; a line that is not JSON is stored under "text"."""

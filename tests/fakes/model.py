@@ -67,7 +67,7 @@ def fails(failure: Exception, after: str = "") -> Responder:
 
 
 class BlockingReply:
-    """A responder that emits `text_before`, sets `reached` and waits for `released` to go on."""
+    """A responder that emits `text_before`, sets `reached` and waits for `released` before it continues."""
 
     def __init__(self, text_before: str = "", text_after: str = "ok") -> None:
         self.reached = trio.Event()

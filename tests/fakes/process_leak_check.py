@@ -1,6 +1,7 @@
-"""Finds processes that a test left running: descendants of this process, or processes that use the test's folders.
+"""Finds processes that a test left running.
 
-It is cheap enough for every test, because only processes that started during the test are examined.
+These are descendants of this process, and processes that use the test's folders. The check is cheap enough for
+every test, because only processes that started during the test are examined.
 """
 
 import os

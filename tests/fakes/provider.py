@@ -1,4 +1,6 @@
-"""A fake OpenAI-compatible server for tests: real HTTP/1.1 on the loopback interface, with scripted answers.
+"""A fake OpenAI-compatible server for tests, with scripted answers.
+
+It speaks real HTTP/1.1 on the loopback interface.
 
 In a test:
 

@@ -1,7 +1,7 @@
 """A fake engine of a local model: `python -m tests.fakes.provider_engine`.
 
 Like the real engine it reads its order from stdin and exits when stdin closes. Its behaviour is the content of the file
-that the order names as weights: `ready` serves, `die` exits at once with an error message, `die later` exits in the
+that the order names as weights: `ready` serves, `die` exits immediately with an error message, `die later` exits in the
 middle of an answer, `babble` prints a line that is not JSON, `load` never becomes ready.
 """
 

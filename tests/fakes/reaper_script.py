@@ -1,4 +1,6 @@
-"""A script that adopts and reaps orphans as walrusd does: `python -m tests.fakes.reaper_script SCENARIO`.
+"""A script that adopts and reaps orphans as walrusd does.
+
+    python -m tests.fakes.reaper_script SCENARIO
 
 It prints one line of JSON: the result of the scenario, the log lines, and the pids of the children that are left.
 It is a process of its own because it reaps every child that ends, and becomes the parent of all orphans.

@@ -1,4 +1,7 @@
-"""Finds programs that tests need: a test is skipped without its program, or fails if WALRUS_REQUIRE names it."""
+"""Finds programs that tests need.
+
+A test is skipped without its program, or fails if WALRUS_REQUIRE names it.
+"""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A fake service manager for tests: a notify socket, and a wrapper command that passes a listening socket on.
+"""A fake service manager for tests: a notify socket, and a wrapper that passes on a listening socket.
 
 with FakeServiceManager(tmp_path) as manager, manager.listen(home.socket) as listener:
     wrapper = manager.socket_activation_command(listener)

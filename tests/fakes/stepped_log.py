@@ -1,5 +1,6 @@
-"""Stores that can be stopped at a step: each write passes numbered steps, at which a test may kill, fail or cut power.
+"""Stores that can be stopped at a step of a write.
 
+Each write passes numbered steps, at which a test may kill, fail or cut power.
 Killing between two steps of the disk itself is the task of fault_injecting_vfs.
 """
 
@@ -15,9 +16,12 @@ from walrusd.store.memory import MemoryLog
 from walrusd.store.sqlite import SqliteLog
 
 Step = Literal["before", "durable", "applied"]
-"""Before the write is submitted; when it is durable and no caller knows yet; when it was applied and published."""
+"""A step of a write.
+
+before: it is not submitted yet. durable: it is durable and no caller knows yet. applied: it was applied and published.
+"""
 OnStep = Callable[[int, Step, Write], StorageFailed | None]
-"""Called with the number of the write, from 1, and its step.
+"""A function that is called with the number of the write, from 1, and its step.
 
 A failure that it returns is what the caller gets: at "before" instead of the write, at "durable" in spite of it.
 """

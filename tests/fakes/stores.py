@@ -1,4 +1,6 @@
-"""Both stores behind one interface: disks on which a test opens a log several times, as a daemon does over restarts.
+"""Both stores behind one interface: disks on which a test opens a log several times.
+
+A daemon does the same over restarts.
 
 The fixture `disk` runs a test on both stores: import it, or create the disk of one store if a test is about that one.
 """

@@ -1,4 +1,7 @@
-"""Fake systemctl, loginctl and journalctl programs: shell scripts that answer from files and record their arguments."""
+"""Fake systemctl, loginctl and journalctl programs.
+
+They are shell scripts that answer from files and record their arguments.
+"""
 
 from pathlib import Path
 

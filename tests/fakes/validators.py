@@ -1,5 +1,6 @@
-"""Checks the messages of a request against the rules of providers; each violation is described by a text.
+"""Checks the messages of a request against the rules of providers.
 
+Each violation is described by a text.
 The checks are stricter than any single server: no server refuses messages that pass here.
 """
 

@@ -1,4 +1,7 @@
-"""Runs walrusctl for tests, in this process or as a child, and provides a script of answers for the fake daemon."""
+"""Runs walrusctl for tests, in this process or as a child.
+
+It also provides a script of answers for the fake daemon.
+"""
 
 import json
 import os

@@ -7,7 +7,7 @@ from tests.fakes.home import Home
 from tests.fakes.walrusctl_runner import WalrusctlRunner
 
 Finding = tuple[str, str, str]
-"""Status, message and hint."""
+"""A finding of doctor: status, message and hint."""
 
 
 def doctor_findings(home: Path, *words: str) -> dict[str, list[Finding]]:

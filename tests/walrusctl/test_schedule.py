@@ -1,4 +1,4 @@
-"""Tests of walrusctl schedule: lists, ticks by hand, pauses, history and exit codes."""
+"""Tests of walrusctl schedule: lists, manual ticks, pauses, history and exit codes."""
 
 from pathlib import Path
 

@@ -317,7 +317,10 @@ import os
 import walrus_config.load, walrusctl.commands.service
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
-"""Imports all modules first, since the other user may not be able to read them."""
+"""A prelude that switches to the user `nobody`.
+
+It imports all modules first, since the other user may not be able to read them.
+"""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

@@ -312,7 +312,7 @@ def _require_unmodified(
     states: Mapping[str, systemd_units.UnitState],
     protected: tuple[systemd_units.UnitState, ...],
 ) -> None:
-    """Exits if a unit is in a protected state, so that changes made by hand are not lost unnoticed."""
+    """Exits if a unit is in a protected state, so that manual changes are not lost unnoticed."""
     for name, state in states.items():
         if state in protected:
             problem = "was edited by hand" if state == "edited" else "was not written by walrusctl"

@@ -54,7 +54,7 @@ class DoctorContext(NamedTuple):
 
 
 CheckFn = Callable[[DoctorContext], Iterator[Check]]
-"""Checks one thing and changes nothing.
+"""A function that checks one thing and changes nothing.
 
 It may be slow: it runs in a thread of its own, and the wait for it is bounded.
 """
