@@ -40,7 +40,7 @@ kind = "scripted"
 path = "script.toml"
 models = ["say"]
 """
-SCRIPT = 3 * '[[reply]]\nwhen = ""\ntext = "A short answer, as a model gives it when it is client_s little."\n'
+SCRIPT = 3 * '[[reply]]\nwhen = ""\ntext = "A short answer, as a model gives it when it is asked little."\n'
 
 
 class CrashedHome(Struct, frozen=True):

@@ -56,6 +56,7 @@ REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("session.export", {"session": 2}),
     ("tool.output", {"session": 1, "ref": "none"}),
     ("agent.run", {"agent": "librarian", "content": "Hello!"}),
+    ("session.wait", {"session": 3, "states": ["closed"]}),  # it closes after the reply
     ("event.subscribe", {"since": 0, "follow": False, "types": ["done", "session_created"]}),
     ("schedule.list", {}),
     ("schedule.run", {"schedule": "heartbeat:nobody"}),
