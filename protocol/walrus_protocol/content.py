@@ -179,3 +179,8 @@ def plain_text(content: Content) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part.text for part in content if isinstance(part, TextPart))
+
+
+# Former names: aliases for one release, then they are removed (see CHANGELOG.md).
+TickedBy = TickTrigger
+ExpiredBy = ExpiryReason

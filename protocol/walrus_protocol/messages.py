@@ -145,3 +145,7 @@ def encode_request(request: Request) -> bytes:
 def encode_cancel(request: RequestId) -> bytes:
     """Returns a framed rpc.cancel."""
     return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _encode_id(request))
+
+
+# Former names: aliases for one release, then they are removed (see CHANGELOG.md).
+Refusal = RejectedRequest

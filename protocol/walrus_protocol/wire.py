@@ -182,3 +182,9 @@ class FrameDecoder:
         del self._buffer[: self._start]
         self._start = 0
         return None
+
+
+# Former names: aliases for one release, then they are removed (see CHANGELOG.md).
+exit_of_error = exit_code_for_error
+exit_of_turn = exit_code_for_turn
+Frames = FrameDecoder

@@ -310,3 +310,12 @@ STREAMING = frozenset({"agent.run", "session.stream", "session.attach", "event.s
 """Methods that send events as notifications before their response."""
 CHUNKED = frozenset({"session.export"})
 """Methods that send a document in chunk notifications before their response."""
+
+# Former names: aliases for one release, then they are removed (see CHANGELOG.md).
+Created = CreateResult
+Attached = AttachResult
+Waited = WaitResult
+Interrupted = InterruptResult
+Closed = CloseResult
+ConfigText = ConfigResult
+ConfigVerdict = ConfigCheckResult
