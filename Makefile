@@ -27,13 +27,13 @@ help:
 	@echo "make run        run walrusd in the foreground on your own home (~/.openwalrus), made the first time"
 	@echo "make install    install walrusd and walrusctl under PREFIX=$(PREFIX); make uninstall removes them"
 	@echo "make test       run the tests;  make quick   the fast ones only"
-	@echo "make coverage   run the tests and print the branch coverage of each file that is not covered whole"
-	@echo "make check      format, lint, types, contracts and tests: what must be green before a commit"
+	@echo "make coverage   run the tests and print the branch coverage of each file below 100 %"
+	@echo "make check      format, lint, types, contracts and tests: what must pass before a commit"
 	@echo "make docs       replay the console examples of the documentation and draw its generated pages"
-	@echo "make bench      measure the bars of the design; prints a table, writes benchmarks/results/"
-	@echo "make soak       load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and draw what it held meanwhile"
+	@echo "make bench      measure each performance goal; prints a table, writes benchmarks/results/"
+	@echo "make soak       load a walrusd for SECONDS=$(SECONDS) with SESSIONS=$(SESSIONS) open, and plot its memory and latency"
 	@echo "make lock       renew constraints.txt: the newest versions that pyproject.toml allows"
-	@echo "make test-versions   run the tests of what touches libraries with the lowest and the newest allowed versions"
+	@echo "make test-versions   run the tests that depend on libraries with the lowest and the newest allowed versions"
 	@echo "make setup      only make .venv;  make clean   remove it and all caches"
 
 setup: $(VENV)/.base
@@ -104,7 +104,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m docs.console README.md docs/tour.md
 	$(BIN)/python -m docs.record_svg README.md docs/first-minute.svg
 	PYTHONPATH=.:protocol:config $(BIN)/python tests/session/test_transitions_page.py
-	PYTHONPATH=.:protocol:config $(BIN)/python -m tests.crash.render
+	PYTHONPATH=.:protocol:config $(BIN)/python -m tests.crash.render > /dev/null
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
