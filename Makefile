@@ -103,6 +103,7 @@ contracts:
 docs: $(VENV)/.dev
 	$(BIN)/python -m docs.console README.md docs/tour.md
 	$(BIN)/python -m docs.record_svg README.md docs/first-minute.svg
+	$(BIN)/python -m docs.architecture_svg docs/architecture.svg
 	PYTHONPATH=.:protocol:config $(BIN)/python tests/session/test_transitions_page.py
 	PYTHONPATH=.:protocol:config $(BIN)/python -m tests.crash.render > /dev/null
 

@@ -125,11 +125,11 @@ models = ["echo"]
 
 
 @contextmanager
-def walrusd(home: Path) -> Iterator[DaemonProcess]:
-    """Runs a daemon on an existing home; yields it when it is ready."""
+def walrusd(home: Path, module: str = "walrusd") -> Iterator[DaemonProcess]:
+    """Runs a daemon on an existing home; yields it when it is ready. `module` is the program that runs it."""
     log = home.parent / f"{home.name}.log"
     try:
-        with child(["-m", "walrusd", "--home", str(home)], stderr_path=log) as process:
+        with child(["-m", module, "--home", str(home)], stderr_path=log) as process:
             daemon = DaemonProcess(process, home)
             wait_ready(daemon.socket, process)
             yield daemon

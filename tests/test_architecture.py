@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import architecture_svg
+
 ROOT = Path(__file__).parent.parent
 CODE_FOLDERS = ("walrusd", "walrusctl", "protocol", "config", "benchmarks")
 PACKAGES = ("walrusd", "walrusctl", "protocol/walrus_protocol", "config/walrus_config")
@@ -87,6 +89,16 @@ def test_a_planted_breach_is_found(package_copy: Path, contract: str, module: st
     with open(package_copy / module, "a") as file:
         file.write(f"\n{line}\n")
     assert contract in broken_contracts(package_copy)
+
+
+def test_a_package_that_no_contract_names_is_found(package_copy: Path) -> None:
+    (package_copy / "walrusd" / "unplaced.py").write_text('"""A module without a layer."""\n')
+    assert "imports inside walrusd point downwards" in broken_contracts(package_copy)
+
+
+def test_the_drawing_of_the_packages_is_the_one_that_the_contracts_give() -> None:
+    drawn = (ROOT / "docs/architecture.svg").read_text()
+    assert drawn == architecture_svg.draw(), "run: python -m docs.architecture_svg docs/architecture.svg"
 
 
 def test_every_contract_has_a_planted_breach() -> None:

@@ -1,0 +1,1 @@
+"""The command line: a thin client of the daemon, with one module for each noun. It starts fast."""
