@@ -19,22 +19,29 @@ from benchmarks.children import ROOT
 OWN_FOLDERS = tuple(f"{ROOT}/{name}/" for name in ("walrusd", "protocol", "config"))
 CALLS_FILE = "calls.json"
 
+RESUMED = " (resumed)"
+"""Follows the name of a function if the number is that of its resumptions after an await or a yield."""
+
 calls: Counter[CodeType] = Counter()
+resumptions: Counter[CodeType] = Counter()
 
 
 def count(frame: FrameType, event: str, _: object) -> None:
-    """Counts each call of a Python function, and each time that a coroutine or a generator is resumed."""
-    if event == "call" and frame.f_code.co_filename.startswith(OWN_FOLDERS):
-        calls[frame.f_code] += 1
+    code = frame.f_code
+    if event == "call" and code.co_filename.startswith(OWN_FOLDERS):
+        # The interpreter reports both as a call. The argument of the RESUME instruction tells them apart.
+        resumed = frame.f_lasti >= 0 and code.co_code[frame.f_lasti + 1] & 3
+        (resumptions if resumed else calls)[code] += 1
 
 
 def write_counts(path: Path) -> None:
     """Writes the counts as JSON: {"file:function": calls}. Replaces the file, so that a reader sees all or nothing."""
-    counted = calls.copy()
-    calls.clear()
     named: Counter[str] = Counter()
-    for code, number in counted.items():
-        named[f"{os.path.relpath(code.co_filename, ROOT)}:{code.co_qualname}"] += number
+    for counter, suffix in ((calls, ""), (resumptions, RESUMED)):
+        counted = counter.copy()
+        counter.clear()
+        for code, number in counted.items():
+            named[f"{os.path.relpath(code.co_filename, ROOT)}:{code.co_qualname}{suffix}"] += number
     path.with_suffix(".new").write_text(json.dumps(named))
     path.with_suffix(".new").replace(path)
 
