@@ -17,5 +17,9 @@ class Problem(Exception):
         self.hint = hint
         self.data = data
 
+    def with_data(self, **data: object) -> "Problem":
+        """Returns a new Problem that also has `data`: each waiting task must be given an exception of its own."""
+        return Problem(self.kind, self.message, self.hint, **{**self.data, **data})
+
     def __repr__(self) -> str:
         return f"Problem({self.kind!r}, {self.message!r}, {self.hint!r}, {self.data!r})"

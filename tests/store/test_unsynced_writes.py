@@ -48,7 +48,7 @@ async def test_a_failed_write_is_reported_until_a_write_succeeds(tmp_path: Path)
         log = await disk.open()
         full = True
         [failure] = await submit_all(log, write(session=1, bodies=[b"1"], first_seq=1))
-        warning = f"The last write to the log failed: {failure}. {StorageFull.hint}"
+        warning = f"The last write to the log failed: {failure}. {StorageFull('').hint}"
         assert (type(failure), log.write_warning) == (StorageFull, warning)
         await log.sweep()
         assert log.write_warning == warning, "the sweep had nothing to write"

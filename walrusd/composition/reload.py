@@ -21,7 +21,6 @@ from walrus_protocol.problems import Problem
 from walrusd.host.sd_notify import Notify
 from walrusd.ports import Clock
 from walrusd.providers.registry import Models
-from walrusd.runtime.errors import translate_storage_errors
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.store.contract import StorageFailed
 
@@ -122,8 +121,7 @@ class ConfigReloader:
         active = await build_active_config(config, before.models.with_configuration(config.providers, config.models))
         if changed or at_restart:
             event = ConfigReloaded(ts=self._clock(), changed=changed, at_restart=at_restart)
-            with translate_storage_errors():
-                await self._daemon_recorder.record(event)
+            await self._daemon_recorder.record(event)
             self._on_event(event)
         self._apply(active)
         self.active = active

@@ -23,7 +23,6 @@ from walrusd.export_import.document_format import EventPiece, InvalidDocument, O
 from walrusd.export_import.event_validation import encode_row
 from walrusd.export_import.validation import ValidatedExport, validate_document
 from walrusd.ports import Clock
-from walrusd.runtime.errors import translate_storage_errors
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import IdempotencyKey, ImportedSession, Log, StoredOutput, Write
@@ -87,8 +86,7 @@ class Importer:
                     f"this cannot be imported: {invalid}",
                     "Nothing was imported. Check whether the document was cut off, edited, or made by a newer walrusd.",
                 ) from invalid
-            with translate_storage_errors():
-                session = await self._write_session(document, validated)
+            session = await self._write_session(document, validated)
         agent = validated.session_state.agent
         return ImportResult(received=document.tell(), session=session, agent=agent, warnings=self._warnings(agent))
 

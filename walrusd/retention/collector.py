@@ -18,7 +18,6 @@ from walrus_protocol.methods.daemon import GcResult
 from walrusd.ports import Clock
 from walrusd.retention.clock_jump import DAY_S, ClockJumpGuard
 from walrusd.retention.dry_run import DeletionCandidates, DeletionStats, simulate_retention
-from walrusd.runtime.errors import translate_storage_errors
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.store.contract import Log, StorageFailed
@@ -94,14 +93,13 @@ class RetentionCollector:
 
     async def collect(self, *, dry_run: bool) -> GcResult:
         """Deletes now what the settings permit, or only reports it. Raises Problem storage_*."""
-        with translate_storage_errors():
-            if dry_run:
-                before = await self._store.space_usage()
-                return _gc_result(await self._simulate(before.used_bytes), before, dry_run=True)
-            async with self._lock:
-                before = await self._store.space_usage()
-                stats = await self._enforce_limits("gc", full_sweep=True)
-                after = await self._store.space_usage()
+        if dry_run:
+            before = await self._store.space_usage()
+            return _gc_result(await self._simulate(before.used_bytes), before, dry_run=True)
+        async with self._lock:
+            before = await self._store.space_usage()
+            stats = await self._enforce_limits("gc", full_sweep=True)
+            after = await self._store.space_usage()
         stats.bytes = max(0, before.used_bytes - after.used_bytes)
         return _gc_result(stats, after, dry_run=False)
 

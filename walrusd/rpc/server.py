@@ -19,7 +19,6 @@ from walrusd.rpc.outbox import Outbox
 from walrusd.rpc.request_context import DaemonServices, RequestContext
 from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.uploads import Uploads
-from walrusd.store.contract import StorageFailed
 
 log = structlog.get_logger("walrusd.rpc")
 
@@ -282,15 +281,13 @@ class _Connection:
         self._log_request(request, kind, ms=round((trio.current_time() - began) * 1000, 1))
 
     async def _run_handler(self, request: Request, context: RequestContext) -> Struct | Problem:
-        """Returns the handler's result or Problem; a storage failure, cancellation or bug becomes a Problem."""
+        """Returns the handler's result or Problem; cancellation or a bug becomes a Problem."""
         try:
             with self._in_flight[request.id]:
                 return await ASYNC_HANDLERS[request.method](context, request.params)
             return self._cancel_problem
         except Problem as problem:
             return problem
-        except StorageFailed as failure:
-            return Problem(failure.kind, str(failure), failure.hint)
         except trio.BrokenResourceError:
             raise
         except Exception:

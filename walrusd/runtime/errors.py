@@ -10,12 +10,12 @@ from walrusd.store.contract import EventRow, StorageFailed
 
 
 @contextlib.contextmanager
-def translate_storage_errors(**data: object) -> Iterator[None]:
-    """Translates StorageFailed into a Problem of the same kind, with `data` attached."""
+def attach_to_storage_errors(**data: object) -> Iterator[None]:
+    """Attaches `data` to a StorageFailed: the session that it is about."""
     try:
         yield
     except StorageFailed as failure:
-        raise Problem(failure.kind, str(failure), failure.hint, **data) from failure
+        raise failure.with_data(**data) from failure
 
 
 def unreadable_log(session: int, seq: int, reason: object) -> Problem:

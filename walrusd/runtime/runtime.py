@@ -18,7 +18,7 @@ from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.ports import Clock, Model
 from walrusd.runtime.commands import interrupt_close, session_info
 from walrusd.runtime.commands.fork_rewind import ForkRewindCommands
-from walrusd.runtime.errors import translate_storage_errors
+from walrusd.runtime.errors import attach_to_storage_errors
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.registry.agents import AgentRegistry
@@ -184,37 +184,35 @@ class Runtime:
         """
         self.check_not_stopping()
         created = SessionCreated(agent=agent, created_by=created_by, title=title)
-        with translate_storage_errors():
-            if key is not None:
-                return await self.session_cache.create_once(created, key, lambda: self.agent(agent))
-            self.agent(agent)
-            return (await self.session_cache.create(created)).id
+        if key is not None:
+            return await self.session_cache.create_once(created, key, lambda: self.agent(agent))
+        self.agent(agent)
+        return (await self.session_cache.create(created)).id
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """Closes a session; returns False if a close was accepted before. Raises Problem session_not_found."""
         live = await self.live_session(session)
-        with translate_storage_errors(session=session):
+        with attach_to_storage_errors(session=session):
             return await interrupt_close.close(live, self._worker_pool, force=force, by=by)
 
     async def interrupt(self, session: int, *, by: str = "") -> InterruptResult:
         """Interrupts the running turn, if there is one. Raises Problem session_not_found."""
         live = await self.live_session(session)
-        with translate_storage_errors(session=session):
+        with attach_to_storage_errors(session=session):
             return await interrupt_close.interrupt(live, by=by)
 
     async def session(self, session: int) -> SessionInfo:
         """Returns the description of a session. Raises Problem session_not_found."""
-        with translate_storage_errors(session=session):
+        with attach_to_storage_errors(session=session):
             return await session_info.get_session_info(self.log, self.session_cache, session)
 
     async def sessions(self, session_filter: SessionFilter | None = None) -> list[SessionInfo]:
         """Returns the descriptions of the sessions that match, newest first."""
-        with translate_storage_errors():
-            return await session_info.list_session_infos(self.log, session_filter or SessionFilter())
+        return await session_info.list_session_infos(self.log, session_filter or SessionFilter())
 
     async def live_session(self, session: int) -> LiveSession:
         """Returns the session, loaded into memory if necessary. Raises Problem session_not_found."""
-        with translate_storage_errors(session=session):
+        with attach_to_storage_errors(session=session):
             return await self.session_cache.get(session)
 
     async def send(self, session: int, message: MessageRequest) -> TurnHandle:
@@ -229,7 +227,7 @@ class Runtime:
             return replace(message, content=await self.hook.preprocess(agent, message.content))
 
         turn = live.session.turn
-        with translate_storage_errors(session=session, turn=turn.number if turn else None):
+        with attach_to_storage_errors(session=session, turn=turn.number if turn else None):
             handle = await accept_message(live, message, prepare, self._worker_pool)
         if self._stop_problem:
             handle.fail(self._stop_problem)  # accepted after `stop` had failed the other handles

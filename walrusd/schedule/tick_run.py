@@ -77,7 +77,7 @@ class TickRun:
     def result(self) -> Tick:
         """Returns the finished tick. Raises Problem if it could not be claimed, or if a stop interrupted it."""
         if self.claim_error:
-            raise Problem(self.claim_error.kind, str(self.claim_error), self.claim_error.hint)
+            raise self.claim_error.with_data()
         if self.tick.outcome == "running":
             raise stopping_problem()
         return self.tick
@@ -109,10 +109,7 @@ class TickRun:
             return row if session is None else replace(row, session=session)
 
         self.tick = replace(self.tick, ran=ran)
-        try:
-            await self._ledger.write(self.state, set_session, self.tick)
-        except StorageFailed as failure:
-            raise Problem(failure.kind, str(failure), failure.hint) from failure
+        await self._ledger.write(self.state, set_session, self.tick)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._turn_started = True
 

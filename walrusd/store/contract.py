@@ -14,6 +14,7 @@ from msgspec import Struct
 from walrus_protocol.content import Content, MessageKind, State
 from walrus_protocol.events import Tick
 from walrus_protocol.methods.search import Hit
+from walrus_protocol.problems import Problem
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
 from walrusd.store.retention_contract import RetentionStore
@@ -168,18 +169,21 @@ class Write(Struct, kw_only=True):
     """Called instead of `committed`, with StorageFull or StorageFailed."""
 
 
-class StorageFailed(Exception):
+class StorageFailed(Problem):
     """Raised if the store cannot write or read. Nothing of a failed write is durable, and it used no seq."""
 
-    kind = "storage_failed"
-    hint = "Check the disk and the daemon's log; the session continues when the store can write again."
+    _kind = "storage_failed"
+    _hint = "Check the disk and the daemon's log; the session continues when the store can write again."
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(self._kind, message, hint or self._hint)
 
 
 class StorageFull(StorageFailed):
     """Raised if there is no disk space left for the log."""
 
-    kind = "storage_full"
-    hint = "Free some disk space; the session continues when the store can write again."
+    _kind = "storage_full"
+    _hint = "Free some disk space; the session continues when the store can write again."
 
 
 class SessionFilter(Struct, frozen=True, kw_only=True):

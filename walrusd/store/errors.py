@@ -21,8 +21,7 @@ class DatabaseUnusable(StorageFailed):
 
     def __init__(self, message: str, hint: str, *, transient: bool = True) -> None:
         """`transient`: a retry may succeed without a repair of the database."""
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(message, hint)
         self.transient = transient
 
 
@@ -66,11 +65,10 @@ class UnreadableRow(StorageFailed):
 
 def unreadable_row(what: str, session: int, error: BadJson) -> UnreadableRow:
     """Returns the failure of one session whose row cannot be decoded."""
-    failure = UnreadableRow(f"{what} of session {session} cannot be read: {error}")
-    failure.hint = (
-        "Other sessions are not affected. Restore walrus.db from a backup; `walrusctl doctor` checks the rest."
+    return UnreadableRow(
+        f"{what} of session {session} cannot be read: {error}",
+        "Other sessions are not affected. Restore walrus.db from a backup; `walrusctl doctor` checks the rest.",
     )
-    return failure
 
 
 def _error_for_errno(path: str, error_number: int) -> DatabaseUnusable:
@@ -105,8 +103,10 @@ def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
     if isinstance(error, CORRUPTION_ERRORS):
         return open_error(db.filename, error)
     if isinstance(error, apsw.ConstraintError):
-        failure = StorageFailed(f"{db.filename} does not hold what walrusd wrote, so nothing can be added: {error}")
-        failure.hint = "Rows were removed or changed. `walrusctl doctor` lists them; restore walrus.db from a backup."
+        failure = StorageFailed(
+            f"{db.filename} does not hold what walrusd wrote, so nothing can be added: {error}",
+            "Rows were removed or changed. `walrusctl doctor` lists them; restore walrus.db from a backup.",
+        )
         failure.__cause__ = error
         return failure
     number = db.system_errno if isinstance(error, apsw.IOError) else 0

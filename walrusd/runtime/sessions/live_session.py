@@ -239,15 +239,14 @@ class LiveSession:
         handles, self.turn_handles = self.turn_handles, []
         turn = self.session.turn
         for handle in handles:
-            data = {**problem.data, "session": self.id, "turn": turn.number if turn else None}
-            handle.fail(Problem(problem.kind, problem.message, problem.hint, **data))
+            handle.fail(problem.with_data(session=self.id, turn=turn.number if turn else None))
         self.drop_settled_keys()
 
     def fail_all_handles(self, problem: Problem) -> None:
         """Fails the handles of the open turn and of queued messages; the messages stay in the inbox."""
         handles, self.handles_by_place = self.handles_by_place, {}
         for handle in handles.values():
-            handle.fail(Problem(problem.kind, problem.message, problem.hint, session=self.id, turn=None))
+            handle.fail(problem.with_data(session=self.id, turn=None))
         self.fail_turn_handles(problem)
 
     def drop_settled_keys(self) -> None:

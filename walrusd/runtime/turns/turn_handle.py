@@ -107,7 +107,7 @@ class TurnHandle:
         await self.settled.wait()
         if problem := self.problem:
             # A new exception for each waiter: one raised in two tasks would collect the tracebacks of both.
-            raise Problem(problem.kind, problem.message, problem.hint, **problem.data)
+            raise problem.with_data()
         assert self.result is not None, "a settled handle has a result or a problem"
         return self.result
 

@@ -301,7 +301,7 @@ class Worker:
             kind=failure.kind,
             error=str(failure),
         )
-        live.fail_turn_handles(Problem(failure.kind, str(failure), failure.hint))
+        live.fail_turn_handles(failure)
         live.suspended = True
         try:
             await self._retry_until_written(failure)
