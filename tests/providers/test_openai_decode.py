@@ -24,19 +24,19 @@ def call_delta(name: str | None = None, arguments: Any = None, **more: Any) -> d
 def decode_reply(*events: bytes) -> Reply:
     decoder = ReplyDecoder("here", "call_3")
     for event in events:
-        decoder.add(event)
+        decoder.add(event, [])
     return decoder.build_reply()
 
 
 def test_text_and_thinking_are_streamed_and_returned_whole() -> None:
-    decoder, chunks = ReplyDecoder("here", "c"), []
+    decoder, chunks = ReplyDecoder("here", "c"), list[ReplyChunk]()
     for delta in ({"role": "assistant", "content": ""}, {"reasoning": "hm"}, {"content": "Hel"}, {"content": "lo"}):
-        chunks += decoder.add(chunk(delta))
+        decoder.add(chunk(delta), chunks)
     assert not decoder.is_complete
-    decoder.add(chunk(finish="stop"))
+    decoder.add(chunk(finish="stop"), [])
     assert decoder.is_complete
     assert not decoder.done_received
-    decoder.add(b"[DONE]")
+    decoder.add(b"[DONE]", [])
     assert decoder.done_received
     assert chunks == [ThinkingChunk("hm"), TextChunk("Hel"), TextChunk("lo")]
     assert decoder.build_reply() == Reply(content="Hello", thinking="hm")
@@ -181,7 +181,7 @@ def test_other_choices_are_ignored() -> None:
 @pytest.mark.parametrize("error", [{"message": "no"}, "no", {}])
 def test_an_error_in_the_stream_is_recognised(error: Any) -> None:
     with pytest.raises(ErrorInStream):
-        ReplyDecoder("here", "c").add(json.dumps({"error": error}).encode())
+        ReplyDecoder("here", "c").add(json.dumps({"error": error}).encode(), [])
 
 
 def test_a_null_error_is_not_an_error() -> None:
@@ -191,15 +191,15 @@ def test_a_null_error_is_not_an_error() -> None:
 @pytest.mark.parametrize("data", [b"hello", b"[1]", b'{"choices": 1}', b'{"choices": [', b"\xff\xfe"])
 def test_data_that_is_not_a_chunk_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedReply):
-        ReplyDecoder("here", "c").add(data)
+        ReplyDecoder("here", "c").add(data, [])
 
 
 def test_an_endless_answer_is_malformed() -> None:
     decoder, half = ReplyDecoder("here", "c"), chunk({"content": "x" * (MAX_TEXT // 2)})
-    decoder.add(half)
-    decoder.add(half)
+    decoder.add(half, [])
+    decoder.add(half, [])
     with pytest.raises(MalformedReply):
-        decoder.add(chunk({"reasoning": "x"}))
+        decoder.add(chunk({"reasoning": "x"}), [])
 
 
 DELTAS = st.one_of(
@@ -217,7 +217,7 @@ def test_any_chunking_of_the_bytes_gives_the_same_reply(deltas: list[dict[str, A
     while wire:
         size = data.draw(st.integers(1, min(len(wire), 40)))
         for event in events.feed(wire[:size]):
-            chunks += decoder.add(event.data)
+            decoder.add(event.data, chunks)
         wire = wire[size:]
     assert decoder.done_received
     assert decoder.build_reply() == expected

@@ -169,7 +169,9 @@ async def _read_whole_reply(
 ) -> None:
     """Reads an answer in one piece, from a server that does not stream."""
     body = await _read_body(response, MAX_UNSTREAMED_BODY)
-    _emit_joined(decoder.add(body), on_chunk)
+    chunks: list[ReplyChunk] = []
+    decoder.add(body, chunks)
+    _emit_joined(chunks, on_chunk)
     if not decoder.started:
         raise context.failure(
             "provider_bad_response", "sent an answer without a message", detail=body.decode(errors="replace")
@@ -186,7 +188,11 @@ async def _read_stream(
             first = first or chunk
             if size > MAX_STREAM:
                 raise MalformedReply(f"the stream is longer than {MAX_STREAM:,} bytes")
-            _emit_joined([piece for event in events.feed(chunk) for piece in decoder.add(event.data)], on_chunk)
+            pieces: list[ReplyChunk] = []
+            for event in events.feed(chunk):
+                decoder.add(event.data, pieces)
+            if pieces:
+                _emit_joined(pieces, on_chunk)
             if decoder.done_received:
                 await _drain(chunks)
                 return
@@ -218,5 +224,8 @@ async def _read_body(response: httpx2.Response, cap: int) -> bytes:
 
 def _emit_joined(pieces: list[ReplyChunk], on_chunk: OnChunk) -> None:
     """Joins neighbouring pieces of one kind and passes them on: fewer chunks help a slow subscriber."""
+    if len(pieces) == 1:
+        on_chunk(pieces[0])
+        return
     for kind, group in groupby(pieces, type):
         on_chunk(kind("".join(piece.text for piece in group)))

@@ -144,14 +144,14 @@ class ReplyDecoder:
         """Returns whether the content is complete; only the usage may still be missing."""
         return self.done_received or self._finish is not None
 
-    def add(self, data: bytes) -> list[ReplyChunk]:
-        """Adds the data of one event, or a whole answer, and returns its chunks.
+    def add(self, data: bytes, chunks: list[ReplyChunk]) -> None:
+        """Adds the data of one event, or a whole answer, and appends its chunks to `chunks`.
 
         Raises MalformedReply and ErrorInStream.
         """
         if data == b"[DONE]":
             self.done_received = True
-            return []
+            return
         try:
             chunk = _chunk_decoder.decode(data)
         except BadJson as error:
@@ -160,11 +160,11 @@ class ReplyDecoder:
             raise ErrorInStream(data)
         if chunk.usage is not None:
             self._usage = _to_usage(chunk.usage)
-        chunks: list[ReplyChunk] = []
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._add_choice(choice, chunks)
-        return chunks
+        if self._size > MAX_TEXT:
+            raise MalformedReply(f"it is longer than {MAX_TEXT:,} characters")
 
     def _add_choice(self, choice: _Choice, chunks: list[ReplyChunk]) -> None:
         self.started = True
@@ -174,24 +174,19 @@ class ReplyDecoder:
             return
         self._has_reasoning_content = self._has_reasoning_content or delta.reasoning_content is not None
         if thinking := delta.reasoning_content or delta.reasoning:
-            self._add_to_size(thinking)
+            self._size += len(thinking)
             self._thinking.append(thinking)
             chunks.append(ThinkingChunk(thinking))
         self._refused = self._refused or bool(delta.refusal)
         for text in (delta.content, delta.refusal):
             if text:
-                self._add_to_size(text)
+                self._size += len(text)
                 self._text.append(text)
                 chunks.append(TextChunk(text))
         for call in delta.tool_calls or ():
             if call.function is not None and isinstance(call.function.arguments, str):
-                self._add_to_size(call.function.arguments)
+                self._size += len(call.function.arguments)
             self._find_partial_call(call).add(call)
-
-    def _add_to_size(self, text: str) -> None:
-        self._size += len(text)
-        if self._size > MAX_TEXT:
-            raise MalformedReply(f"it is longer than {MAX_TEXT:,} characters")
 
     def _find_partial_call(self, call: _ToolCallDelta) -> _PartialCall:
         """Returns the call that a delta belongs to, or a new one.

@@ -43,6 +43,33 @@ class EventStream:
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Adds bytes of the stream and returns the events that they complete. Raises EventTooLarge."""
+        events: list[ServerSentEvent] = []
+        # No function call for each line: a token is two or three lines.
+        lines, unfinished = self._take_lines(data)
+        for line in lines:
+            field, _, value = line.rstrip(b"\r\n").partition(b":")
+            if field == b"data":
+                value = value.removeprefix(b" ")
+                self._data.append(value)
+                self._size += len(value) + 1
+                if self._size > self._cap:
+                    raise EventTooLarge(self._cap)
+            elif field == b"event":
+                self._event = value.removeprefix(b" ")
+            elif not field and not line.startswith(b":"):
+                if self._data:
+                    events.append(ServerSentEvent(b"\n".join(self._data), self._event or b"message"))
+                self._data, self._event, self._size = [], b"", 0
+        if unfinished:
+            # Joined once its end arrives: a long line in small pieces must not take quadratic time.
+            self._partial_line.append(unfinished)
+            self._size += len(unfinished)
+            if self._size > self._cap:
+                raise EventTooLarge(self._cap)
+        return events
+
+    def _take_lines(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Returns the lines that `data` completes, with their ends, and the line that it leaves unfinished."""
         if self._after_cr and data:
             # The CR that ended the last line may be the first half of a CRLF.
             self._after_cr = False
@@ -52,47 +79,14 @@ class EventStream:
             self._partial_line = []
             if len(data) < len(_BOM) and _BOM.startswith(data):
                 self._partial_line = [data]
-                return []
+                return [], b""
             self._at_start = False
             data = data.removeprefix(_BOM)
         if b"\n" not in data and b"\r" not in data:
-            # Joined once its end arrives: a long line in small pieces must not take quadratic time.
-            self._buffer_partial_line(data)
-            return []
+            return [], data
         self._after_cr = data.endswith(b"\r")
         # bytes.splitlines splits at CR, LF and CRLF and nowhere else: exactly the line ends of the grammar.
         lines = b"".join([*self._partial_line, data]).splitlines(keepends=True)
-        unfinished = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
         self._size -= sum(map(len, self._partial_line))
         self._partial_line = []
-        events = [event for line in lines if (event := self._process_line(line.rstrip(b"\r\n"))) is not None]
-        self._buffer_partial_line(unfinished)
-        return events
-
-    def _buffer_partial_line(self, part: bytes) -> None:
-        self._partial_line.append(part)
-        self._add_to_size(len(part))
-
-    def _add_to_size(self, size: int) -> None:
-        self._size += size
-        if self._size > self._cap:
-            raise EventTooLarge(self._cap)
-
-    def _process_line(self, line: bytes) -> ServerSentEvent | None:
-        if not line:
-            return self._complete_event()
-        field, _, value = line.partition(b":")
-        if field == b"data":
-            value = value.removeprefix(b" ")
-            self._data.append(value)
-            self._add_to_size(len(value) + 1)
-        elif field == b"event":
-            self._event = value.removeprefix(b" ")
-        return None
-
-    def _complete_event(self) -> ServerSentEvent | None:
-        data, event = self._data, self._event
-        self._data, self._event, self._size = [], b"", 0
-        if not data:
-            return None
-        return ServerSentEvent(b"\n".join(data), event or b"message")
+        return lines, b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
