@@ -12,7 +12,7 @@ from tests.fakes.fork_and_kill import run_until_survived
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_writer
 from tests.store.crashing_writer import ROUNDS, SESSIONS, numbered_write, tick
-from walrusctl.verify_chain import ChainSegment, ChainVerdict, verify
+from walrus_protocol.database.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.store.contract import DAEMON_SESSION, Log, TurnSpan
 
 

@@ -12,9 +12,8 @@ import trio
 
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
-from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
-from walrusctl.verify_chain import MAX_DAEMON_EVENTS as VERIFIER_MAX_DAEMON_EVENTS
-from walrusctl.verify_chain import ChainSegment, ChainVerdict, verify
+from walrus_protocol.database.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
+from walrus_protocol.database.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, MAX_DAEMON_EVENTS, SESSIONS_EXPIRED_PREFIX, StorageFull
 from walrusd.store.hash_chain import store_digests, unlisted_sessions
@@ -167,7 +166,6 @@ async def test_unlisted_sessions_are_reported_until_a_daemon_event_names_them(di
 
 
 async def test_old_daemon_events_are_deleted_except_those_that_record_deletions(disk: SqliteDisk) -> None:
-    assert VERIFIER_MAX_DAEMON_EVENTS == MAX_DAEMON_EVENTS
     expired = SESSIONS_EXPIRED_PREFIX + b'"sessions":[7]}'
     log = await disk.open()
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}", expired, b"{}"], first_seq=1))

@@ -8,10 +8,10 @@ import pytest
 
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
-from walrusctl.database_reader import open_read_only
+from walrus_protocol.database.reader import DatabaseReader
+from walrus_protocol.database.verify_chain import verify
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.event_log import examine_log
-from walrusctl.verify_chain import verify
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, SESSIONS_EXPIRED_PREFIX, Write
 from walrusd.store.sqlite import SqliteLog
@@ -83,8 +83,7 @@ async def test_a_log_verifies_after_random_writes_and_so_does_every_earlier_head
         verdict = verify(disk.path, since=head)
         assert (verdict.tampering, verdict.head, len(verdict.segments)) == (None, heads[-1], 2)
     assert verdict.deleted_events > 20
-    with open_read_only(disk.path) as db:
+    with DatabaseReader(disk.path) as db:
         [check] = examine_log(db, timeout_s=60)
-    db.close()
     assert check == Check("log", "ok", check.message)
     assert check.message.endswith("nothing is missing, unpaired or orphaned")

@@ -18,8 +18,8 @@ from tests.fakes.fork_and_kill import run_until_survived
 from tests.fakes.stores import LogDisk, MemoryDisk, SqliteDisk, commit, write
 from tests.store import crashing_sweep
 from tests.store.fork_tree import ForkTree, read_full_log, row_counts
+from walrus_protocol.database.hash_chain import hash_body
 from walrus_protocol.events import UserMessage, encode
-from walrus_protocol.hash_chain import hash_body
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, Log, StorageFull, StoredOutput
 from walrusd.store.retention_contract import ClosedSession, OutputRef, SweepStats

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.home import ROOT, Home
 from tests.walrusctl.doctor_findings import doctor_findings
 from walrus_protocol.client import Client
-from walrusctl.database_reader import open_read_only
+from walrus_protocol.database.reader import DatabaseReader
 from walrusctl.doctor.event_log import examine_log
 from walrusctl.doctor.event_pairing import find_unpaired
 
@@ -246,7 +246,7 @@ def test_a_log_of_an_older_walrusd_is_left_to_the_upgrade_at_the_next_start(home
 
 
 def test_at_its_deadline_the_check_reports_how_far_it_came(home: Path) -> None:
-    with closing(open_read_only(str(home / "walrus.db"))) as db:
+    with DatabaseReader(str(home / "walrus.db")) as db:
         [check] = examine_log(db, 0.0)
     assert check[:3] == ("log", "ok", "the newest 1 of 4 sessions were checked in 0 s")
 

@@ -12,8 +12,8 @@ import trio
 
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.fakes.walrusctl_runner import WalrusctlRunner
+from walrus_protocol.database.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
 from walrus_protocol.events import UserMessage, encode
-from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
 from walrusd.session.session_state import SessionState
 
 SESSIONS, ROUNDS = 3, 6

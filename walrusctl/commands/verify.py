@@ -1,29 +1,29 @@
 """The command `walrusctl verify`: checks the hash chain of the event log."""
 
-import sqlite3
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from walrus_config import paths
-from walrus_protocol import hash_chain, wire
+from walrus_protocol import wire
 from walrus_protocol.client import Json
+from walrus_protocol.database.hash_chain import ChainHead, parse_head
 from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json, print_note
 
 if TYPE_CHECKING:
-    from walrusctl.verify_chain import ChainVerdict
+    from walrus_protocol.database.verify_chain import ChainVerdict
 
 _TAMPERING_HINT = "keep the database unchanged; compare with a backup or an earlier head to find out when it happened"
 
 
-class ChainHeadParam(click.ParamType[hash_chain.ChainHead]):
+class ChainHeadParam(click.ParamType[ChainHead]):
     name = "head"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> hash_chain.ChainHead:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> ChainHead:
         try:
-            return hash_chain.parse_head(value)
+            return parse_head(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -37,7 +37,7 @@ class ChainHeadParam(click.ParamType[hash_chain.ChainHead]):
 )
 @common_options
 @pass_cli_context
-def verify(ctx: CliContext, *, since: hash_chain.ChainHead | None) -> None:
+def verify(ctx: CliContext, *, since: ChainHead | None) -> None:
     """Check that no event was changed, removed or inserted.
 
     It prints the head of the hash chain. It reads the database itself, and walrusd need not run. walrusd writes a chain
@@ -47,8 +47,9 @@ def verify(ctx: CliContext, *, since: hash_chain.ChainHead | None) -> None:
     Exit 0: the log is intact. 1: it was tampered with (the first place is printed), or it cannot be read. 2: there is
     no chain.
     """
-    from walrusctl.verify_chain import UnknownDatabase
-    from walrusctl.verify_chain import verify as verify_chain
+    from walrus_protocol.database.reader import DatabaseUnreadable
+    from walrus_protocol.database.verify_chain import UnknownDatabase
+    from walrus_protocol.database.verify_chain import verify as verify_chain
 
     path = paths.home_paths(ctx.home_path()).database
     try:
@@ -57,7 +58,7 @@ def verify(ctx: CliContext, *, since: hash_chain.ChainHead | None) -> None:
         _exit_with_error(ctx, wire.EXIT_NOT_FOUND, f"{path} does not exist", "the first start of walrusd creates it")
     except UnknownDatabase as error:
         _exit_with_error(ctx, wire.EXIT_INTERNAL, *error.args)
-    except (sqlite3.Error, OSError) as error:
+    except (DatabaseUnreadable, OSError) as error:
         hint = "`walrusctl doctor` shows what is wrong with it"
         _exit_with_error(ctx, wire.EXIT_INTERNAL, f"{path} cannot be read: {error}", hint)
     if ctx.json:

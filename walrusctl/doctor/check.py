@@ -1,5 +1,6 @@
 """The finding type of `walrusctl doctor`: what was checked, the result, and what to do about it."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Status = Literal["ok", "warning", "error"]
@@ -12,3 +13,7 @@ class Check(NamedTuple):
     status: Status
     message: str
     hint: str = ""
+
+
+def has_error(checks: Iterable[Check]) -> bool:
+    return any(check.status == "error" for check in checks)

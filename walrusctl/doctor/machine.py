@@ -1,5 +1,6 @@
 """Doctor checks of the machine: disk space, the clock, and the limit of open files."""
 
+import json
 import os
 import resource
 import shutil
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from walrus_config.errors import ConfigError
 from walrus_config.fd_budget import FDS_PER_TURN, IDLE_DAEMON_FDS, MIN_FDS, compute_connection_limit
+from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.context import DoctorContext
-from walrusctl.doctor.database import newest_event_time
 from walrusctl.formatting import format_time
 
 GIB = 1024**3
@@ -62,7 +63,7 @@ def _format_size(size: float) -> str:
 
 def check_clock(context: DoctorContext) -> Iterator[Check]:
     now = time.time()
-    newest = newest_event_time(context.paths.database) if os.path.exists(context.paths.database) else None
+    newest = _newest_event_time(context.paths.database)
     installed = os.stat(__file__).st_mtime
     hint = "correct it with `timedatectl set-ntp true` or `date -s`"
     if newest is not None and now < newest - CLOCK_TOLERANCE_S:
@@ -75,6 +76,18 @@ def check_clock(context: DoctorContext) -> Iterator[Check]:
         yield Check("clock", "warning", "it is not synchronised", "enable it with `timedatectl set-ntp true`")
     else:
         yield Check("clock", "ok", format_time(now))
+
+
+def _newest_event_time(path: str) -> float | None:
+    """Returns the unix time of the last event; None if there is none or it cannot be read."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with DatabaseReader(path) as db:
+            body = db.newest_event()
+        return float(json.loads(body)["ts"]) if body else None
+    except (DatabaseUnreadable, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_synchronised() -> bool | None:

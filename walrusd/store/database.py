@@ -11,11 +11,11 @@ from typing import Literal
 import apsw
 import structlog
 
+from walrus_protocol.database.schema import APPLICATION_ID
 from walrusd.store.backup import backup_before_upgrade
 from walrusd.store.errors import NO_SPACE_ERRNOS, DatabaseUnusable, open_error
 from walrusd.store.hash_chain import set_chain_enabled
 from walrusd.store.migrations import MIGRATIONS, migrate, schema_version
-from walrusd.store.migrations.m001_log import APPLICATION_ID
 
 log = structlog.get_logger("walrusd")
 

@@ -7,9 +7,9 @@ reports how far it got.
 import apsw
 import msgspec
 
+from walrus_protocol.database.schema import FULL_BODY, FULL_BODY_SIZE
 from walrus_protocol.json import BadJson, Decoder
 from walrusd.store.contract import DAEMON_SESSION, MAX_SCANNED_ROWS, EventRow, StreamFilter, StreamPage
-from walrusd.store.queries import FULL_BODY, FULL_BODY_SIZE
 
 # The range begins with the next existing offset: deleted events are skipped in one step.
 SCAN_END = 'SELECT min(:upto, (SELECT min("offset") FROM event WHERE "offset" > :since) + :max_rows - 1)'

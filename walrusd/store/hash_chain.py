@@ -1,26 +1,26 @@
-"""Maintains the hash chain: a row in `link` for each event, written in the transaction of the event.
-
-A segment of the chain is the range of events written while the chain was on. `counter` has a row for each segment,
-"chain FIRST": its name contains the offset of the first event, its value is the offset of the last one, or 0 while the
-segment is open. With these, `walrusctl verify` notices missing links: the first, the last or all of them.
-"""
+"""Writes the hash chain (see `walrus_protocol.database.hash_chain`) with the apsw connection of the writer."""
 
 import json
 from collections.abc import Collection, Iterable
 
 import apsw
 
-from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
-from walrusd.store.contract import DAEMON_SESSION, SESSIONS_EXPIRED_PREFIX
-from walrusd.store.queries import FULL_BODY
+from walrus_protocol.database.hash_chain import (
+    INITIAL_LINK,
+    SEGMENTS,
+    ChainHead,
+    compute_link,
+    hash_body,
+    segment_name,
+)
+from walrus_protocol.database.schema import EXPIRED_SESSIONS, FULL_BODY, LAST_OFFSET
 
-OPEN_SEGMENT = "SELECT CAST(substr(name, 7) AS INTEGER) FROM counter WHERE name GLOB 'chain *' AND value = 0"
+OPEN_SEGMENT = f"SELECT first FROM ({SEGMENTS}) WHERE last = 0"  # noqa: S608 - only our own text
 LAST_LINK = 'SELECT "offset", link FROM link WHERE "offset" >= ? ORDER BY "offset" DESC LIMIT 1'
-LAST_OFFSET = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
 EVENTS_TO_DELETE = f"""
 SELECT event."offset", event.session, event.seq, {FULL_BODY} FROM link JOIN event USING ("offset")
 WHERE link."offset" IN (SELECT value FROM json_each(?))
-"""  # noqa: S608 - only our own text
+"""  # noqa: S608 - as above
 
 UNLISTED_SESSIONS = f"""
 WITH RECURSIVE is_read (session) AS (
@@ -29,10 +29,7 @@ WITH RECURSIVE is_read (session) AS (
 )
 SELECT session FROM remains WHERE EXISTS (SELECT 1 FROM link)
 AND session NOT IN (SELECT session FROM is_read) AND session NOT IN (SELECT value FROM json_each(?))
-AND session NOT IN (
-    SELECT value FROM event, json_each(CAST(event.body AS TEXT), '$.sessions')
-    WHERE event.session = {DAEMON_SESSION} AND substr(event.body, 1, {len(SESSIONS_EXPIRED_PREFIX)}) = ?
-)
+AND session NOT IN (SELECT session FROM ({EXPIRED_SESSIONS}))
 """  # noqa: S608 - as above
 
 
@@ -62,11 +59,11 @@ def set_chain_enabled(db: apsw.Connection, *, enabled: bool) -> None:
         return
     last: int = db.execute(LAST_OFFSET).get
     if enabled:
-        db.execute("INSERT INTO counter VALUES (?, 0)", (f"chain {last + 1}",))
+        db.execute("INSERT INTO counter VALUES (?, 0)", (segment_name(last + 1),))
     elif first <= last:
-        db.execute("UPDATE counter SET value = ? WHERE name = ?", (last, f"chain {first}"))
+        db.execute("UPDATE counter SET value = ? WHERE name = ?", (last, segment_name(first)))
     else:
-        db.execute("DELETE FROM counter WHERE name = ?", (f"chain {first}",))
+        db.execute("DELETE FROM counter WHERE name = ?", (segment_name(first),))
 
 
 def read_head(db: apsw.Connection) -> ChainHead | None:
@@ -84,10 +81,7 @@ def unlisted_sessions(db: apsw.Connection, importing_sessions: Collection[int]) 
     They were never listed: ancestors that came with an import, or sessions of an import that was cut off. Returns none
     if there are no links.
     """
-    return [
-        session
-        for (session,) in db.execute(UNLISTED_SESSIONS, (json.dumps([*importing_sessions]), SESSIONS_EXPIRED_PREFIX))
-    ]
+    return [session for (session,) in db.execute(UNLISTED_SESSIONS, (json.dumps([*importing_sessions]),))]
 
 
 def store_digests(db: apsw.Connection, offsets: list[int]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import apsw
 
 from walrus_protocol.content import State, TurnError
+from walrus_protocol.database.schema import FULL_BODY, FULL_BODY_SIZE
 from walrus_protocol.events import Tick
 from walrus_protocol.json import BadJson, Decoder
 from walrusd.session import session_state
@@ -25,16 +26,6 @@ from walrusd.store.contract import (
 )
 from walrusd.store.errors import unreadable_row
 from walrusd.store.row_codecs import decode_draft, decode_inbox_entry, decode_schedule, decode_tick
-
-FULL_BODY = """CASE WHEN event.text IS NULL THEN event.body ELSE CAST(
-    substr(event.body, 1, event.at)
-    || (SELECT text.body FROM text WHERE text.digest = event.text)
-    || substr(event.body, event.at + 1)
-AS BLOB) END"""
-"""SQL expression of the whole body of a row of `event`, with its detached text (see `text_dedup`)."""
-FULL_BODY_SIZE = """length(event.body)
-    + iif(event.text IS NULL, 0, (SELECT length(text.body) FROM text WHERE text.digest = event.text))"""
-"""SQL expression of the bytes of the whole body."""
 
 # A page is two values: the position of each row, and all bodies end to end. `upto = size` admits the first row always.
 EVENTS = f"""

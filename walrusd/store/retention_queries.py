@@ -4,9 +4,9 @@ from typing import Literal
 
 import apsw
 
+from walrus_protocol.database.schema import FULL_BODY_SIZE
 from walrus_protocol.json import BadJson
 from walrusd.session import session_state
-from walrusd.store.queries import FULL_BODY_SIZE
 from walrusd.store.retention_contract import ClosedCursor, ClosedSession, OutputRef, SpaceUsage
 
 CLOSED_SESSIONS = f"""

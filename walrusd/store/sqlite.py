@@ -7,8 +7,8 @@ from typing import Literal
 import apsw
 import trio
 
+from walrus_protocol.database.hash_chain import ChainHead
 from walrus_protocol.events import Tick
-from walrus_protocol.hash_chain import ChainHead
 from walrus_protocol.methods.search import Hit
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState

@@ -11,8 +11,8 @@ from functools import partial
 import apsw
 import trio
 
+from walrus_protocol.database.schema import FULL_BODY_SIZE
 from walrusd.store.hash_chain import store_digests
-from walrusd.store.queries import FULL_BODY_SIZE
 from walrusd.store.reader_pool import ReaderPool
 from walrusd.store.retention_contract import SweepStats
 from walrusd.store.writer import Writer

@@ -39,7 +39,7 @@ def detach(body: bytes) -> DetachedText | None:
 
 
 def reattach(detached: DetachedText) -> bytes:
-    """Returns the original body. `queries.FULL_BODY` does the same in SQL."""
+    """Returns the original body. `schema.FULL_BODY` does the same in SQL."""
     return detached.rest[: detached.position] + detached.text + detached.rest[detached.position :]
 
 

@@ -2,8 +2,7 @@
 
 import apsw
 
-APPLICATION_ID = 0x57414C52
-"""The bytes WALR; they distinguish walrusd's databases from those of other programs."""
+from walrus_protocol.database.schema import APPLICATION_ID
 
 TABLES = """
 -- AUTOINCREMENT: an offset is not used again even when the last rows were deleted.

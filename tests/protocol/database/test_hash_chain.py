@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walrus_protocol.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body, parse_head
+from walrus_protocol.database.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body, parse_head
 
 NUMBERS = st.integers(0, 2**53 - 1)
 HASHES = st.binary(min_size=32, max_size=32)

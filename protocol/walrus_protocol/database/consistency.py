@@ -1,4 +1,17 @@
-"""SQL queries that check the tables of the event log; each returns one message per problem."""
+"""Finds contradictions between the tables of the event log, and rows without an owner.
+
+Rows are compared with each other: only the hash chain detects a changed event body.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from walrus_protocol.database.reader import DatabaseReader
+from walrus_protocol.database.schema import DAEMON_SESSION, TABLES
+
+MAX_PROBLEMS = 5
+"""Maximum problems of a query; more would add no information."""
 
 _WITH_STATE = """
 WITH recorded AS (
@@ -62,7 +75,7 @@ _MISSING_OUTPUTS = """
 SELECT 'session ' || session || ' has the output ' || ref || ', which is missing'
 FROM output_of WHERE NOT EXISTS (SELECT 1 FROM output WHERE output.ref = output_of.ref)
 """
-INCONSISTENCIES = (
+_INCONSISTENCIES = (
     _MISSING_EVENTS,
     _UNREADABLE_STATE,
     _WRONG_LAST_SEQ,
@@ -74,19 +87,20 @@ INCONSISTENCIES = (
     _MISSING_TEXTS,
     _MISSING_OUTPUTS,
 )
-"""Queries for contradictions between tables, which must not occur."""
 
-_NOT_IN_REMAINS = "AND session NOT IN (SELECT session FROM remains)"
-_TABLES_BY_SESSION = {
-    **dict.fromkeys(("inbox", "draft", "created_with"), ""),
-    **dict.fromkeys(("turn", "sent", "output_of"), _NOT_IN_REMAINS),  # an import writes these before the session itself
-    "event": f"{_NOT_IN_REMAINS} AND session <> 0",
+_NOT_OF_SESSION = "session NOT IN (SELECT id FROM session)"
+_NOT_OF_UNLISTED_SESSION = f"{_NOT_OF_SESSION} AND session NOT IN (SELECT session FROM remains)"  # noqa: S608 - as above
+_ORPHAN_CONDITIONS = {
+    **dict.fromkeys(("inbox", "draft", "created_with"), _NOT_OF_SESSION),  # an import writes these with the session
+    "event": f"{_NOT_OF_UNLISTED_SESSION} AND session <> {DAEMON_SESSION}",
 }
-ORPHANS = (
+"""The conditions for an orphan in tables with sessions; in the others it is `_NOT_OF_UNLISTED_SESSION`."""
+_ORPHANS = (
     *(
         f"""SELECT count(*) || ' rows of {table} are of session ' || session || ', which does not exist'
-        FROM {table} WHERE session NOT IN (SELECT id FROM session) {and_not} GROUP BY session"""  # noqa: S608 - as above
-        for table, and_not in _TABLES_BY_SESSION.items()
+        FROM {table} WHERE {_ORPHAN_CONDITIONS.get(table, _NOT_OF_UNLISTED_SESSION)} GROUP BY session"""  # noqa: S608 - as above
+        for table, columns in TABLES.items()
+        if "session" in columns and table not in ("link", "remains")
     ),
     """SELECT 'session ' || child || ', which does not exist, is recorded as a fork of session ' || parent
     FROM fork WHERE child NOT IN (SELECT id FROM session) AND child NOT IN (SELECT session FROM remains)""",
@@ -97,16 +111,15 @@ ORPHANS = (
         SELECT count(*) AS orphans FROM said_docsize WHERE id NOT IN (SELECT "offset" FROM event)
     ) WHERE orphans""",
 )
-"""Queries for rows without an owner; they are harmless, but take space."""
 
-COUNTS = """
+_COUNTS = """
 SELECT (SELECT count(*) FROM session),
     (SELECT count(*) FROM remains WHERE session NOT IN (SELECT parent FROM fork)),
     (SELECT count(*) FROM output WHERE ref NOT IN (SELECT ref FROM output_of))
 """
 """Counts of sessions, and of deleted sessions and outputs that wait for removal."""
-NEWEST_SESSION = "SELECT id, in_turn FROM session WHERE id < ? ORDER BY id DESC LIMIT 1"
-EVENTS = """
+_NEWEST_SESSION = "SELECT id, in_turn FROM session WHERE id < ? ORDER BY id DESC LIMIT 1"
+_EVENTS = """
 SELECT seq, body FROM (SELECT seq, body, CAST(body AS TEXT) AS json FROM event WHERE session = ?)
 WHERE json GLOB '{"type":"assistant_message",*' OR json GLOB '{"type":"tool_result",*' OR json GLOB '{"type":"done",*'
     OR iif(json_valid(json), json_type(json, '$.type'), '') IS NOT 'text'
@@ -116,5 +129,60 @@ ORDER BY seq
 
 An event whose long text is stored in another table is still JSON without that text.
 """
-TEXTS = "SELECT seq, digest, text.body FROM event JOIN text ON digest = event.text WHERE session = ? ORDER BY seq"
-ENDED_TURNS = "SELECT turn, last_seq FROM turn WHERE session = ? AND last_seq IS NOT NULL"
+_TEXTS = "SELECT seq, digest, text.body FROM event JOIN text ON digest = event.text WHERE session = ? ORDER BY seq"
+_ENDED_TURNS = "SELECT turn, last_seq FROM turn WHERE session = ? AND last_seq IS NOT NULL"
+
+
+class LogCounts(NamedTuple):
+    sessions: int
+    deleted_sessions: int
+    """Sessions whose events wait for removal."""
+    unreferenced_outputs: int
+    """Outputs that wait for removal."""
+
+
+class SessionRows(NamedTuple):
+    """The rows of a session that are compared with each other; valid until the next session is read."""
+
+    session: int
+    in_turn: bool
+    changed_texts: list[int]
+    """The seqs of events whose long text was changed."""
+    events: Iterator[tuple[int, bytes]]
+    """Seq and body of the events that come in pairs, and of rows that are not events."""
+    ended_turns: list[tuple[int, int]]
+    """Turn and last seq."""
+
+
+def count_log(db: DatabaseReader) -> LogCounts:
+    [counts] = db.rows(_COUNTS)
+    return LogCounts(*counts)
+
+
+def find_inconsistencies(db: DatabaseReader) -> Iterator[str]:
+    """Yields contradictions between tables, which must not occur."""
+    return _run_all(db, _INCONSISTENCIES)
+
+
+def find_orphans(db: DatabaseReader) -> Iterator[str]:
+    """Yields rows without an owner; they are harmless, but take space."""
+    return _run_all(db, _ORPHANS)
+
+
+def read_sessions(db: DatabaseReader) -> Iterator[SessionRows]:
+    """Yields the sessions, the newest first, each in a snapshot of its own."""
+    session = 2**53
+    while True:
+        with db.snapshot():
+            if not (newest := db.row(_NEWEST_SESSION, session)):
+                return
+            session, in_turn = newest
+            changed = [seq for seq, digest, text in db.rows(_TEXTS, session) if hashlib.sha256(text).digest() != digest]
+            ended: list[tuple[int, int]] = [*db.rows(_ENDED_TURNS, session)]
+            yield SessionRows(session, bool(in_turn), changed, db.rows(_EVENTS, session), ended)
+
+
+def _run_all(db: DatabaseReader, queries: tuple[str, ...]) -> Iterator[str]:
+    for query in queries:
+        for (message,) in db.rows(f"{query} LIMIT {MAX_PROBLEMS}"):
+            yield message

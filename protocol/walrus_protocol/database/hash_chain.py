@@ -1,7 +1,9 @@
-"""The hash chain over the log: walrusd writes it and walrusctl verifies it. Standard library only.
+"""The hash chain over the log: a row in `link` for each event, written in the transaction of the event.
 
 A link is a hash over an event and the link before it. So every change, removal or insertion of an event changes all
-later links.
+later links. A segment of the chain is the range of events written while the chain was on. `counter` has a row for each
+segment, "chain FIRST": its name contains the offset of the first event, its value is the offset of the last one, or 0
+while the segment is open. With these, `verify_chain` notices missing links: the first, the last or all of them.
 """
 
 import re
@@ -11,6 +13,8 @@ from typing import NamedTuple
 
 INITIAL_LINK = bytes(32)
 """The predecessor of the first link of a chain, 32 zero bytes."""
+SEGMENTS = "SELECT CAST(substr(name, 7) AS INTEGER) AS first, value AS last FROM counter WHERE name GLOB 'chain *'"
+"""SQL query of the segments of the chain: first and last offset, or 0 as the last one of the open segment."""
 _HEAD_PATTERN = re.compile(rf"([0-9]{{1,16}}):([0-9a-fA-F]{{{2 * len(INITIAL_LINK)}}})")
 _position_format = Struct(">qqq")
 
@@ -26,6 +30,11 @@ class ChainHead(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.offset}:{self.link.hex()}"
+
+
+def segment_name(first: int) -> str:
+    """Returns the name of a segment's row in `counter`."""
+    return f"chain {first}"
 
 
 def hash_body(body: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""The file format of walrus.db, for both programs: walrusd writes it, walrusctl reads it. Standard library only."""
