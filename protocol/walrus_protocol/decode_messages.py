@@ -195,7 +195,7 @@ class _ChunkParams(Struct):
 _server_envelope_decoder = Decoder(_ServerEnvelope)
 _event_params_decoder = Decoder(_EventParams)
 _chunk_params_decoder = Decoder(_ChunkParams)
-_result_decoders = {name: Decoder(result) for name, (_, result) in METHODS.items()}
+_result_decoders = {name: Decoder(row.result) for name, row in METHODS.items()}
 
 
 def decode_response(payload: bytes, in_flight: InFlight) -> FromServer | None:

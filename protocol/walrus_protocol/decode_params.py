@@ -15,7 +15,7 @@ from walrus_protocol.methods import METHODS
 from walrus_protocol.param_types import Params
 from walrus_protocol.problems import Problem
 
-_decoders: dict[str, Decoder[Params]] = {name: Decoder(params) for name, (params, _) in METHODS.items()}
+_decoders: dict[str, Decoder[Params]] = {name: Decoder(row.params) for name, row in METHODS.items()}
 _encode = msgspec.json.Encoder().encode
 _MAX_NAME_CHARS = 80
 """Maximum characters of a client's name in an error: enough to find it, too few to flood a log."""
@@ -117,7 +117,7 @@ def _validation_problem(method: str, text: str) -> Problem:
 
     An example of a message is `Expected `int`, got `str` - at `$.session``.
     """
-    params = METHODS[method][0]
+    params = METHODS[method].params
     message, _, location = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
     path = location.rstrip("`").lstrip(".")
     known = ", ".join(params.__struct_fields__) or "none"
@@ -156,7 +156,7 @@ def _use_json_type_names(sentence: str) -> str:
 
 def _hint(method: str, path: str, value: str) -> str:
     """Returns the hint for a wrong param at `path`; `value` is an unknown value, or empty."""
-    choices = _literal_choices(METHODS[method][0], path)
+    choices = _literal_choices(METHODS[method].params, path)
     if choices:
         nearest = nearest_name(value, choices)
         return (f"did you mean {nearest}? It must be " if nearest else "") + f"one of {', '.join(choices)}"

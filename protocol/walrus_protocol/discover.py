@@ -13,7 +13,7 @@ from walrus_protocol.methods import METHODS, Discovery, MethodInfo
 @cache
 def build_discovery() -> Discovery:
     """Returns the result of rpc.discover. Its definitions also contain every event, by its Struct's name."""
-    structs = [struct for pair in METHODS.values() for struct in pair]
+    structs = [struct for row in METHODS.values() for struct in (row.params, row.result)]
     events = list(get_args(AnyEvent))
     schemas, definitions = msgspec.json.schema_components(
         [*structs, *events], schema_hook=_any_value_schema, ref_template="#/definitions/{name}"

@@ -16,9 +16,7 @@ from walrus_protocol.client import RequestFailed, Unreachable
 from walrus_protocol.connection import encode_error
 from walrus_protocol.events import AnyEvent, Done, NewerEvent, TextDelta
 from walrus_protocol.methods import (
-    CHUNKED,
     METHODS,
-    STREAMING,
     AgentParams,
     AgentRunParams,
     AttachParams,
@@ -28,6 +26,7 @@ from walrus_protocol.methods import (
     CreateResult,
     HistoryParams,
     ListParams,
+    Method,
     OutputParams,
     SendParams,
     SessionParams,
@@ -314,11 +313,15 @@ async def complete_call(call: ClientCall) -> None:
         await call
 
 
-def expected_return_type(method: str, result: type[Struct]) -> object:
+def expected_return_type(method: Method) -> object:
     """Returns the type that the client's method for this method of the protocol must return."""
-    if method in STREAMING:
-        return AsyncGenerator[AsyncEventStream[result]]  # type: ignore[valid-type]
-    return AsyncGenerator[AsyncChunkStream[result]] if method in CHUNKED else result  # type: ignore[valid-type]
+    match method.sends:
+        case "events":
+            return AsyncGenerator[AsyncEventStream[method.result]]  # type: ignore[name-defined]
+        case "chunks":
+            return AsyncGenerator[AsyncChunkStream[method.result]]  # type: ignore[name-defined]
+        case None:
+            return method.result
 
 
 async def test_the_client_has_a_method_for_every_method_of_the_protocol(path: Path) -> None:
@@ -333,7 +336,7 @@ async def test_the_client_has_a_method_for_every_method_of_the_protocol(path: Pa
                     await complete_call(getattr(client, name)(*arguments))
         assert {request.method for request in daemon.requests} == set(METHODS)
     assert {(hint.get("params", NoParams), hint["return"]) for hint in hints.values()} == {
-        (params, expected_return_type(method, result)) for method, (params, result) in METHODS.items()
+        (row.params, expected_return_type(row)) for row in METHODS.values()
     }
 
 

@@ -16,7 +16,7 @@ from tests.fakes.daemon import FakeCall, FakeDaemon, returns
 from walrus_protocol import content, wire
 from walrus_protocol.discover import build_discovery
 from walrus_protocol.events import AnyEvent, AnyLiveEvent, Done, Event, TextDelta
-from walrus_protocol.methods import CHUNKED, METHODS, STREAMING, CreateResult, TurnResult
+from walrus_protocol.methods import METHODS, CreateResult, TurnResult
 
 README = Path(__file__).parents[2] / "protocol" / "README.md"
 LITERALS = (
@@ -84,10 +84,10 @@ def fields(kind: type[msgspec.Struct], *, is_params: bool = False, without: Cont
 
 def method_rows() -> Iterator[str]:
     named = list(shared_structs())
-    for name, (params, result) in METHODS.items():
-        streams = "events, then " if name in STREAMING else "chunks, then " if name in CHUNKED else ""
-        rendered = result.__name__ if result in named else fields(result)
-        yield f"| `{name}` | {fields(params, is_params=True)} | {streams}{rendered} |"
+    for name, row in METHODS.items():
+        sends = f"{row.sends}, then " if row.sends else ""
+        rendered = row.result.__name__ if row.result in named else fields(row.result)
+        yield f"| `{name}` | {fields(row.params, is_params=True)} | {sends}{rendered} |"
 
 
 def event_rows() -> Iterator[str]:
@@ -99,8 +99,8 @@ def event_rows() -> Iterator[str]:
 def shared_structs() -> Iterator[type[msgspec.Struct]]:
     """Iterates over nested Structs and results that several methods share, in order of their first use."""
     shared: dict[type[msgspec.Struct], None] = {}
-    results = [result for _, result in METHODS.values()]
-    for outer in [*(kind for pair in METHODS.values() for kind in pair), *get_args(AnyEvent)]:
+    results = [row.result for row in METHODS.values()]
+    for outer in [*(kind for row in METHODS.values() for kind in (row.params, row.result)), *get_args(AnyEvent)]:
         outer_and_inner = list(nested_structs(mi.type_info(outer)))
         is_shared = results.count(outer) > 1
         shared |= dict.fromkeys(outer_and_inner if is_shared else outer_and_inner[1:])
@@ -154,6 +154,12 @@ def first_columns(rows: list[str], columns: int) -> list[str]:
 
 def test_the_table_of_methods_matches_the_code() -> None:
     assert rows_under("Methods") == list(method_rows())
+
+
+def test_the_page_names_the_methods_whose_requests_are_ordered() -> None:
+    [names] = re.findall(r"if their methods\n  are ([^.]*\.[^.]*)\.", README.read_text())
+    named = {word if "." in word else f"session.{word}" for word in re.findall(r"`([\w.]+)`", names)}
+    assert named == {name for name, row in METHODS.items() if row.order_by == "session"}
 
 
 def test_the_table_of_events_matches_the_code() -> None:

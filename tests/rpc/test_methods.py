@@ -12,7 +12,7 @@ import walrusd
 from tests.fakes.home import Home, WalrusdProcess
 from tests.rpc.raw_client import Json, RawClient, open_raw_client
 from walrus_protocol.async_client import AsyncClient
-from walrus_protocol.methods import METHODS, STREAMING
+from walrus_protocol.methods import METHODS
 from walrus_protocol.methods.daemon import Hello, ProviderStatus, Status
 from walrusd.rpc.handlers import ASYNC_HANDLERS, SYNC_HANDLERS
 
@@ -24,7 +24,7 @@ async def call_strictly(raw_client: RawClient, method: str, params: Json | None 
     answer = await raw_client.call(method, params)
     assert {"jsonrpc", "id", "result"} == answer.keys(), answer
     result: Json = answer["result"]
-    assert json.loads(msgspec.json.encode(convert(result, METHODS[method][1]))) == result
+    assert json.loads(msgspec.json.encode(convert(result, METHODS[method].result))) == result
     return result
 
 
@@ -34,9 +34,8 @@ async def new_session(raw_client: RawClient, agent: str = "echo") -> int:
 
 
 def test_the_handlers_are_the_methods_of_the_protocol() -> None:
-    assert SYNC_HANDLERS.keys() | ASYNC_HANDLERS.keys() == METHODS.keys()
-    assert not SYNC_HANDLERS.keys() & ASYNC_HANDLERS.keys()
-    assert ASYNC_HANDLERS.keys() >= STREAMING
+    assert SYNC_HANDLERS.keys() == {name for name, row in METHODS.items() if row.inline}
+    assert ASYNC_HANDLERS.keys() == {name for name, row in METHODS.items() if not row.inline}
 
 
 async def test_ping(raw_client: RawClient) -> None:
@@ -130,8 +129,8 @@ async def test_discover_lists_every_method_with_schemas_of_its_params_and_result
     discovery = await call_strictly(raw_client, "rpc.discover")
     assert {method["name"] for method in discovery["methods"]} == set(METHODS)
     for method in discovery["methods"]:
-        params, result = METHODS[method["name"]]
-        for schema, struct in ((method["params"], params), (method["result"], result)):
+        row = METHODS[method["name"]]
+        for schema, struct in ((method["params"], row.params), (method["result"], row.result)):
             definition = discovery["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
             assert set(definition["properties"]) == set(struct.__struct_fields__), method["name"]
 

@@ -63,7 +63,7 @@ async def test_a_descendant_of_walrusd_may_only_ping_and_say_hello(tmp_path: Pat
     home = Home(tmp_path / "home")
     answers = tmp_path / "answers.json"
     program = CALL_METHODS.format(
-        methods=[method for method, (params, _) in METHODS.items() if not needs_params(params)],
+        methods=[method for method, row in METHODS.items() if not needs_params(row.params)],
         path=str(home.socket),
         answers=str(answers),
     )

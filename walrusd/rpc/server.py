@@ -9,9 +9,7 @@ from msgspec import Struct
 
 from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, RejectedRequest, Request, RequestId, encode_error, encode_result
-from walrus_protocol.methods import CloseParams, SendParams, SessionParams
-from walrus_protocol.methods.export_import import ImportParams
-from walrus_protocol.methods.fork_rewind import CheckpointParams, ForkParams, RewindParams
+from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
 from walrusd.host.peer_credentials import is_descendant, read_peer_credentials
 from walrusd.rpc.handlers import ASYNC_HANDLERS, SYNC_HANDLERS
@@ -35,8 +33,6 @@ Subscriptions have no end, and are cancelled then.
 """
 MAX_IN_FLIGHT = 1024
 """Maximum requests of one connection that run at once; a client that reads its answers has far fewer."""
-ALLOWED_FROM_TOOLS = frozenset({"daemon.ping", "daemon.hello"})
-"""The methods that processes started by walrusd's own tools may call."""
 
 CANCELLED = Problem("cancelled", "the request was cancelled", "If it started a turn, the turn continues.")
 SHUTTING_DOWN = Problem(
@@ -47,20 +43,6 @@ TOO_MANY_IN_FLIGHT = Problem(
     f"{MAX_IN_FLIGHT} requests of this connection are in progress",
     "Wait for some of the answers first.",
 )
-SerializedParams = SessionParams | SendParams | CloseParams | ForkParams | RewindParams | CheckpointParams
-SERIALIZED_METHODS = frozenset(
-    {
-        "session.send",
-        "session.stream",
-        "session.resume",
-        "session.interrupt",
-        "session.close",
-        "session.fork",
-        "session.rewind",
-        "session.checkpoint",
-    }
-)
-"""Methods whose requests for one session take effect in the order in which a connection sent them."""
 FROM_TOOL = Problem(
     "from_tool",
     "this process was started by walrusd's own tools",
@@ -251,7 +233,7 @@ class _Connection:
         self._enqueue_response(request, frame)
 
     def _check_request(self, request: Request) -> Problem | None:
-        if self._from_tool and request.method not in ALLOWED_FROM_TOOLS:
+        if self._from_tool and not METHODS[request.method].from_tool:
             return FROM_TOOL
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             return TOO_MANY_IN_FLIGHT
@@ -259,11 +241,11 @@ class _Connection:
 
     def _make_context(self, request: Request) -> RequestContext:
         """Makes the context when the request is read, so that its order ticket follows the order of the bytes."""
-        ticket, params = OrderTicket(), request.params
-        if request.method in SERIALIZED_METHODS and isinstance(params, SerializedParams):
-            ticket = self._latest_tickets[params.session] = OrderTicket(self._latest_tickets.get(params.session))
-        elif isinstance(params, ImportParams):
-            ticket = self._latest_tickets[params.upload] = OrderTicket(self._latest_tickets.get(params.upload))
+        ticket = OrderTicket()
+        if (param := METHODS[request.method].order_by) is not None:
+            key: int | str = getattr(request.params, param)
+            ticket.previous = self._latest_tickets.get(key)
+            self._latest_tickets[key] = ticket
         return RequestContext(request.id, self._services, self._outbox, self._uploads, ticket)
 
     async def _run_request(self, request: Request, context: RequestContext) -> None:
@@ -304,7 +286,7 @@ class _Connection:
     def _log_request(self, request: Request, error: str | None, *, ms: float = 0.0) -> None:
         """Counts a request and logs its line; pings and hellos are logged at debug level."""
         self._services.metrics.on_request(request.method, error)
-        write = log.debug if request.method in ALLOWED_FROM_TOOLS else log.info
+        write = log.debug if METHODS[request.method].from_tool else log.info
         write("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
 
     async def _send_final_error(self, rejected: RejectedRequest) -> None:

@@ -4,7 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from walrus_protocol.param_types import Params
+from walrus_protocol.methods.method import Method
+from walrus_protocol.param_types import NoParams, Params
 
 
 class Pong(Struct, frozen=True, kw_only=True):
@@ -101,3 +102,14 @@ class GcResult(Struct, frozen=True, kw_only=True):
 
 class ShutdownResult(Struct, frozen=True, kw_only=True):
     stopping: bool = True
+
+
+ROWS: dict[str, Method] = {
+    "daemon.ping": Method(NoParams, Pong, inline=True, from_tool=True),
+    "daemon.hello": Method(HelloParams, Hello, inline=True, from_tool=True),
+    "daemon.status": Method(NoParams, Status),
+    "daemon.metrics": Method(MetricsParams, MetricsResult),
+    "daemon.reload": Method(NoParams, ReloadResult),
+    "daemon.gc": Method(GcParams, GcResult),
+    "daemon.shutdown": Method(NoParams, ShutdownResult, inline=True),
+}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from walrus_protocol.methods.method import Method
 from walrus_protocol.param_types import Id, Params, ShortText
 
 FORMAT_VERSION = 1
@@ -73,3 +74,9 @@ class ExportedKey(Struct, frozen=True, forbid_unknown_fields=True):
 
     key: str
     digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+ROWS: dict[str, Method] = {
+    "session.export": Method(ExportParams, ExportResult, sends="chunks"),
+    "session.import": Method(ImportParams, ImportResult, order_by="upload"),
+}

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from walrus_protocol.methods.method import Method
 from walrus_protocol.param_types import Id, Limit, Params
 
 EventSeq = Annotated[int, Meta(ge=1, le=2**53 - 1)]
@@ -61,3 +62,11 @@ class CheckpointList(Struct, frozen=True, kw_only=True):
 
     checkpoints: tuple[CheckpointInfo, ...]
     cursor: str | None = None
+
+
+ROWS: dict[str, Method] = {
+    "session.fork": Method(ForkParams, ForkResult, order_by="session"),
+    "session.rewind": Method(RewindParams, RewindResult, order_by="session"),
+    "session.checkpoint": Method(CheckpointParams, CheckpointResult, order_by="session"),
+    "session.checkpoints": Method(CheckpointListParams, CheckpointList),
+}

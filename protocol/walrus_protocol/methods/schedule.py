@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from walrus_protocol.content import TickOutcome, TickTrigger
 from walrus_protocol.events import TurnRef
-from walrus_protocol.param_types import Limit, Params, ShortText
+from walrus_protocol.methods.method import Method
+from walrus_protocol.param_types import Limit, NoParams, Params, ShortText
 
 
 class ScheduleParams(Params, frozen=True, kw_only=True):
@@ -66,3 +67,12 @@ class TickHistory(Struct, frozen=True, kw_only=True):
 
     ticks: tuple[TickInfo, ...]
     cursor: str | None = None
+
+
+ROWS: dict[str, Method] = {
+    "schedule.list": Method(NoParams, ScheduleList, inline=True),
+    "schedule.run": Method(ScheduleParams, TickInfo),
+    "schedule.pause": Method(ScheduleParams, ScheduleInfo),
+    "schedule.resume": Method(ScheduleParams, ScheduleInfo),
+    "schedule.history": Method(TickHistoryParams, TickHistory),
+}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from walrus_protocol.content import EventType
+from walrus_protocol.methods.method import Method
 from walrus_protocol.param_types import Id, Params, Seq, ShortText
 
 FilterLength = Meta(min_length=1, max_length=1000)
@@ -30,3 +31,8 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
 
     last_offset: int
     reason: Literal["end", "closed"]
+
+
+ROWS: dict[str, Method] = {
+    "event.subscribe": Method(SubscribeParams, SubscribeResult, sends="events"),
+}
