@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,8 @@ def replay(commands: list[str]) -> Iterator[Output]:
                     if not line:
                         raise RuntimeError(f"the shell ended, or took more than {TIMEOUT_S} s, at: {command}")
                     lines.append(_as_shown(line, home, binaries))
+                if typed.startswith("(walrusd "):  # on a loaded machine it may need longer than the page says
+                    _wait_for_socket(f"{home}/walrus.sock")
                 if lines and not lines[-1]:
                     lines.pop()  # the line end before the marker
                 if any("Traceback" in line for line in lines):
@@ -86,6 +89,16 @@ def replay(commands: list[str]) -> Iterator[Output]:
         with shell:  # closes its pipes and waits for its end
             kill_all()  # whatever an example that failed has left running
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_socket(path: str) -> None:
+    """Waits until a walrusd accepts connections, at most TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
+    with socket.socket(socket.AF_UNIX) as probe:
+        while probe.connect_ex(path):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"walrusd did not open {path} within {TIMEOUT_S} s")
+            time.sleep(0.05)
 
 
 def _as_shown(line: str, home: str, binaries: str) -> str:
