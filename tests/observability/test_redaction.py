@@ -1,14 +1,20 @@
 """Tests of redaction: no known secret passes, however the text is cut, and no other text is changed."""
 
+import html
+import json
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes.home import Home
 from walrus_config.load import load
-from walrusd.observability.logging import collect_secrets
+from walrus_config.schema import ProviderSettings, Secret
 from walrusd.observability.redaction import MAX_RETIRED_SECRETS, Redaction, StreamingRedactor
+from walrusd.observability.secrets import collect_secrets, provider_secrets
 
 SECRETS = ("sk-1234", "sk-1234567", "Bearer sk-1234", "abab", "34bab", "****")
 PARTS = st.sampled_from([*SECRETS, *"ab134567 *sk-\n", "Bearer ", "sk-", "x" * 20])
@@ -17,6 +23,24 @@ PARTS = st.sampled_from([*SECRETS, *"ab134567 *sk-\n", "Bearer ", "sk-", "x" * 2
 def test_secrets_become_stars_and_the_longest_match_wins() -> None:
     redact = Redaction(["sk-1234", "sk-1234567", "abc"])
     assert redact("a sk-1234567, sk-1234x and abc") == "a ***, ***x and abc"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        json.dumps,
+        lambda secret: json.dumps(json.dumps(secret)),
+        lambda secret: json.dumps(secret).replace("/", r"\/"),
+        lambda secret: json.dumps(secret).replace("&", r"\u0026").replace("<", r"\u003c"),
+        lambda secret: f"({repr(secret)[1:-1]})",
+        lambda secret: f"({html.escape(secret)})",
+        lambda secret: f"({quote(secret, safe='')})",
+    ],
+    ids=["JSON", "JSON in JSON", "JSON of PHP", "JSON of Go", "Python", "HTML", "URL"],
+)
+def test_a_secret_is_found_however_it_is_escaped(spell: Callable[[str], str]) -> None:
+    text = spell('a/b\\c"d&e<f+g=')
+    assert Redaction(['a/b\\c"d&e<f+g='])(text).strip('\\"()') == "***"
 
 
 def test_without_secrets_nothing_is_changed_or_held_back() -> None:
@@ -79,3 +103,20 @@ def test_an_environment_variable_inside_a_longer_value_is_a_secret_by_itself(tmp
     )
     secrets = collect_secrets(load(home.path, environ={"KEY": "sk-1234", "ONE": "one-1234"}))
     assert secrets == {"sk-1234", "one-1234", "Bearer written-here", "written-here"}
+
+
+def test_all_that_a_provider_is_sent_is_secret_in_its_errors() -> None:
+    headers = {"X-Title": "walrus", "X-Team": "of one-1234", "X-Jar": "a=1; b=field-12345", "X-Auth": "Basic dXM6cHc="}
+    provider = ProviderSettings(
+        kind="openai",
+        base_url="https://us:pw123@host/v1",
+        api_key=Secret("sk-1234"),
+        headers={name: Secret(value) for name, value in headers.items()},
+    )
+    words = {"one-1234", "b=field-12345", "field-12345", "dXM6cHc=", "us:pw", "pw"}
+    assert provider_secrets(provider) == {"sk-1234", "us:pw123", "pw123", *headers.values(), *words}
+
+
+def test_a_key_that_is_the_name_of_its_provider_is_no_secret(tmp_path: Path) -> None:
+    toml = '[providers.ollama]\nkind = "openai"\nbase_url = "http://127.0.0.1:11434/v1"\napi_key = "ollama"\n'
+    assert collect_secrets(load(Home(tmp_path / "home", toml).path, environ={})) == frozenset()

@@ -12,9 +12,10 @@ from walrusd.agent.agent import Agent
 from walrusd.composition.reload import ActiveConfig
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.host.spawner import Spawner
-from walrusd.observability.logging import collect_secrets, log_turn, set_log_level
+from walrusd.observability.logging import log_turn, set_log_level
 from walrusd.observability.metrics import Metrics
 from walrusd.observability.redaction import Redaction
+from walrusd.observability.secrets import collect_secrets
 from walrusd.ports import ModelFailed, ProcessTool, Tool, ToolRequest
 from walrusd.providers.registry import Models
 from walrusd.runtime.hook import Hook

@@ -88,6 +88,7 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
             log=store,
             max_running_turns=config.daemon.max_running_turns,
             on_restart=config.sessions.on_restart,
+            redact=options.redact,
         ) as runtime,
     ):
         applier = ConfigApplier(runtime=runtime, metrics=metrics, spawner=spawner, redact=options.redact)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import select
 import sys
 import time
@@ -15,12 +14,8 @@ from walrus_config.schema import Config
 from walrus_protocol.events import Done
 from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.observability.redaction import Redaction
+from walrusd.observability.secrets import collect_secrets
 
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
-"""Names of headers that hold a secret.
-
-Other headers name a program or a title, and hiding such a word everywhere would spoil the output of tools.
-"""
 WRITE_TIMEOUT_MS = 100
 """Maximum milliseconds to wait for the reader of a full pipe before a line is dropped."""
 ACCEPT_WARNING_INTERVAL_S = 60.0
@@ -111,20 +106,6 @@ class NonBlockingStderr:
         return is_writable
 
     debug = info = warning = error = critical = exception = msg
-
-
-def collect_secrets(config: Config) -> frozenset[str]:
-    """Returns all secrets: API keys, values from the environment, and headers with secret names."""
-    secrets: set[str] = set()
-    for provider in config.providers.values():
-        if provider.api_key is not None:
-            secrets.update((provider.api_key.reveal(), *provider.api_key.parts))
-        for name, header in provider.headers.items():
-            secrets.update(header.parts)
-            if SECRET_HEADER.search(name):
-                # The token without its scheme ("Bearer") is a secret, too: a program may print it alone.
-                secrets.update((header.reveal(), *header.reveal().split()[-1:]))
-    return frozenset(secrets)
 
 
 def build_redaction_processor(redact: Redaction) -> Processor:

@@ -1,7 +1,10 @@
-"""Replaces known secrets by stars in log lines and in the output of tools."""
+"""Replaces known secrets by stars: in log lines, in errors and in the output of tools."""
 
 import re
 from collections.abc import Collection
+from urllib.parse import quote
+
+from msgspec import json
 
 MASK = "***"
 """The text that replaces a secret."""
@@ -13,6 +16,11 @@ Servers that need no key are often configured with one like "x"; redacting it wo
 
 MAX_RETIRED_SECRETS = 64
 """Maximum number of former secrets that are still redacted; older ones are not in use any more."""
+
+
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+_JSON_FOR_HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "&<>"})
+_JSON_FOR_DOTNET = str.maketrans({char: f"\\u{ord(char):04X}" for char in "&<>+\"'`"})
 
 
 class Redaction:
@@ -30,9 +38,8 @@ class Redaction:
         self._compile({*self._retired, *secrets})
 
     def _compile(self, secrets: Collection[str]) -> None:
-        self._secrets = sorted(
-            (secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH), key=len, reverse=True
-        )
+        spellings = {text for secret in secrets if len(secret) >= MIN_SECRET_LENGTH for text in _spellings(secret)}
+        self._secrets = sorted(spellings, key=len, reverse=True)
         self._max_length = max(map(len, self._secrets), default=0)
         self._first_character_pattern = re.compile("|".join(sorted({re.escape(secret[0]) for secret in self._secrets})))
 
@@ -72,6 +79,29 @@ class Redaction:
             if any(len(tail) < len(secret) and secret.startswith(tail) for secret in self._secrets):
                 return found.start()
         return len(text)
+
+
+def _spellings(secret: str) -> set[str]:
+    """Returns the secret as it is, and as it is written in JSON, in JSON within JSON, in Python, in HTML and in URLs.
+
+    Some encoders of JSON also escape the characters that are special in HTML.
+    """
+    escaped, in_python = _as_json(secret), secret.replace("\\", r"\\")
+    return {
+        secret,
+        in_python,
+        escaped,
+        escaped.replace("/", r"\/"),
+        escaped.translate(_JSON_FOR_HTML),
+        in_python.translate(_JSON_FOR_DOTNET),
+        _as_json(escaped),
+        secret.translate(_HTML),
+        quote(secret, safe=""),
+    }
+
+
+def _as_json(text: str) -> str:
+    return json.encode(text).decode()[1:-1]
 
 
 class StreamingRedactor:

@@ -19,7 +19,7 @@ from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply
 from walrusd.providers.http import Http
 from walrusd.providers.local_engine import COMMAND, Engine
 from walrusd.providers.openai import Endpoint, OpenAI
-from walrusd.providers.provider_errors import redact_and_truncate
+from walrusd.providers.provider_errors import error_text
 
 DEFAULT_WINDOW = 8192
 """Tokens of context, unless context_window is set: the size that small models are trained for.
@@ -110,7 +110,7 @@ class Local:
                 base_url=f"{engine.url}/v1",
                 # The server announces keep-alive, but closes after each stream: a request sent just before would fail.
                 headers={"content-type": "application/json", "authorization": f"Bearer {key}", "connection": "close"},
-                secrets=(key,),
+                redact=engine.redact,
                 timeout_s=self._settings.timeout_s,
                 idle_timeout_s=self._settings.idle_timeout_s,
                 max_retries=0,  # an engine that fails is not overloaded
@@ -145,7 +145,7 @@ class Local:
             raise self._engine_failed(engine, "exited in the middle of an answer; the next message starts it again")
 
     def _engine_failed(self, engine: Engine, failure: str) -> ModelFailed:
-        log = redact_and_truncate(engine.failure_detail, (engine.options.key,))
+        log = error_text(engine.failure_detail, engine.redact)
         return ModelFailed(
             "provider_bad_response",
             f"The local model's engine {failure} ({engine.end_reason}). The end of its log: {log}",

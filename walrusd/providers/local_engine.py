@@ -15,6 +15,7 @@ from walrus_protocol.json import BadJson, decode
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
 from walrusd.host.spawner import Spawner
+from walrusd.observability.redaction import Redaction
 
 COMMAND = (sys.executable, "-P", "-m", "walrusd.providers.local_server")
 """The engine's command line.
@@ -51,6 +52,7 @@ class Engine:
         self.options = EngineOptions(
             weights=os.path.abspath(weights), context_window=context_window, key=secrets.token_urlsafe(24)
         )
+        self.redact = Redaction([self.options.key])
         self.url = ""
         self.pid = 0
         self.ready_or_ended = trio.Event()
@@ -62,7 +64,7 @@ class Engine:
 
     @property
     def failure_detail(self) -> str:
-        return self._error or self._log.decode(errors="replace")[-400:]
+        return self._error or self.redact(self._log.decode(errors="replace"))[-400:]
 
     async def run(self, command: Sequence[str] = COMMAND) -> None:
         """Starts the process and waits until it ends; cancelling ends it. A failing process raises nothing."""

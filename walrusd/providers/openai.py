@@ -13,6 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from walrus_config.schema import ProviderSettings
+from walrusd.observability.redaction import Redaction
+from walrusd.observability.secrets import provider_secrets
 from walrusd.ports import Clock, ModelRequest, OnChunk, Reply, ReplyChunk
 from walrusd.providers.http import Http, open_body, parse_retry_after
 from walrusd.providers.openai_decode import ErrorInStream, MalformedReply, ReplyDecoder
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MAX_ERROR_BODY = 64 * 1024
-"""Maximum bytes read of an error body."""
+"""Maximum bytes read of an error body, or kept of a stream that is no event stream; see MAX_REDACTED_CHARS."""
 MAX_UNSTREAMED_BODY = 16 * 1024 * 1024
 """Maximum bytes of an answer that is not streamed."""
 MAX_STREAM = 256 * 1024 * 1024
@@ -44,7 +46,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     provider: str
     base_url: str
     headers: Mapping[str, str]
-    secrets: tuple[str, ...]
+    redact: Redaction
     timeout_s: float
     idle_timeout_s: float
     max_retries: int
@@ -59,7 +61,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         return _authority(self.base_url).rpartition("@")[2]
 
     def provider_context(self, model: str) -> ProviderContext:
-        return ProviderContext(provider=self.provider, host=self.host, model=model, secrets=self.secrets)
+        return ProviderContext(provider=self.provider, host=self.host, model=model, redact=self.redact)
 
 
 def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
@@ -67,12 +69,11 @@ def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
     key = settings.api_key.reveal() if settings.api_key else ""
     extra = {header.lower(): value.reveal() for header, value in settings.headers.items()}
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {}), **extra}
-    userinfo = _authority(settings.base_url).rpartition("@")[0]
     return Endpoint(
         provider=name,
         base_url=settings.base_url or DEFAULT_BASE_URL,
         headers=headers,
-        secrets=tuple(secret for secret in (key, *extra.values(), userinfo, userinfo.partition(":")[2]) if secret),
+        redact=Redaction(provider_secrets(settings)),
         timeout_s=settings.timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         max_retries=settings.max_retries,
@@ -181,11 +182,12 @@ async def _read_whole_reply(
 async def _read_stream(
     response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
 ) -> None:
-    events, size, first = EventStream(), 0, b""
+    events, size, head = EventStream(), 0, b""
     async with open_body(response) as chunks:
         async for chunk in chunks:
             size += len(chunk)
-            first = first or chunk
+            if not decoder.started and len(head) < MAX_ERROR_BODY:
+                head += chunk
             if size > MAX_STREAM:
                 raise MalformedReply(f"the stream is longer than {MAX_STREAM:,} bytes")
             pieces: list[ReplyChunk] = []
@@ -198,8 +200,8 @@ async def _read_stream(
                 return
     if decoder.is_complete:
         return
-    if first and not decoder.started:
-        text = first.decode(errors="replace")
+    if head and not decoder.started:
+        text = head.decode(errors="replace")
         raise context.failure("provider_bad_response", "sent something that is not an event stream", detail=text)
     raise context.failure("provider_network", "ended its stream in the middle of the answer")
 

@@ -1,23 +1,22 @@
 """Turns error responses of providers into ModelFailed errors with a kind, a message and a hint.
 
-Pure. Every text from outside passes `redact_and_truncate`: capped, on one line, and without the secrets we sent.
+Pure. Every text from outside passes `error_text`: without the secrets we sent, on one line, and truncated.
 """
-
-from collections.abc import Iterable
 
 from msgspec import Struct
 
 from walrus_protocol.content import TurnErrorKind
 from walrus_protocol.json import BadJson, Decoder
+from walrusd.observability.redaction import Redaction
 from walrusd.ports import ModelFailed
 
 MAX_ERROR_TEXT_CHARS = 500
 """Maximum characters of a provider's text in an error: a sentence fits, a page of HTML does not."""
 
-MIN_SECRET_CHARS = 6
-"""Minimum characters of a secret that is redacted.
+MAX_REDACTED_CHARS = 8192
+"""Maximum characters of a provider's text that are looked at; of what is longer only the beginning is shown.
 
-Servers that need no key are often configured with one like "x"; redacting that would mangle every sentence.
+It must be less than the shortest text that a reader of a response cuts, so that no secret is cut before it is redacted.
 """
 
 RETRYABLE: frozenset[TurnErrorKind] = frozenset(
@@ -43,7 +42,8 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
     provider: str
     host: str
     model: str
-    secrets: tuple[str, ...] = ()
+    redact: Redaction
+    """Redacts all that is sent to this provider."""
 
     def __str__(self) -> str:
         return f"provider {self.provider} ({self.host}), model {self.model}"
@@ -61,7 +61,7 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
 
         `detail` is the provider's own text; it is redacted and truncated here.
         """
-        shown = redact_and_truncate(detail, self.secrets)
+        shown = error_text(detail, self.redact)
         return ProviderCallFailed(
             kind,
             f"{self} {predicate}{shown and ': '}{shown}",
@@ -109,11 +109,12 @@ class ProviderErrorBody(Struct, frozen=True):
     status: int | None = None
 
 
-def redact_and_truncate(text: str, secrets: Iterable[str]) -> str:
-    """Returns a foreign text that may be put in an error: without the secrets, on one line, truncated."""
-    for secret in secrets:
-        if len(secret) >= MIN_SECRET_CHARS:
-            text = text.replace(secret, "***")
+def error_text(text: str, redact: Redaction) -> str:
+    """Returns a foreign text that may be put in an error: without secrets, on one line, and only then truncated."""
+    if len(text) > MAX_REDACTED_CHARS:
+        text, _ = redact.split_safe_prefix(text[:MAX_REDACTED_CHARS])
+    else:
+        text = redact(text)
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_ERROR_TEXT_CHARS else f"{text[:MAX_ERROR_TEXT_CHARS]}…"
 

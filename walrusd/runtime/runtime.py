@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -59,11 +59,13 @@ class Runtime:
         max_running_turns: int = 64,
         idle_evict_s: float = 600,
         on_restart: OnRestart = "continue",
+        redact: Callable[[str], str] = lambda text: text,
     ) -> None:
         """Registers the tools of the hook. Nothing runs before the runtime is entered.
 
         `idle_evict_s`: seconds that an unused session stays in memory; the next use loads it from the log again.
         `on_restart`: whether turns that an earlier process left open are continued, or end as interrupted.
+        `redact`: replaces secrets in the error of a turn before it is recorded.
         """
         self.hook = hook or Hook()
         self.log: Log = log or MemoryLog()
@@ -100,6 +102,7 @@ class Runtime:
             is_stopping=lambda: self.stopping,
             is_clean_shutdown=lambda: self.stopping and not self._exited_with_error,
             on_restart=on_restart,
+            redact=redact,
         )
         self._mismatch_cause: BaseException | None = None
         self._mismatch_found = trio.Event()

@@ -1,11 +1,12 @@
 """Connects the agent loop to a live session: records, asks the model, calls tools, takes steers."""
 
 import contextlib
+from collections.abc import Callable
 
 import trio
 from msgspec.structs import replace
 
-from walrus_protocol.content import ToolCall, TurnErrorKind
+from walrus_protocol.content import ToolCall, TurnError, TurnErrorKind
 from walrus_protocol.events import (
     AnySessionEvent,
     AssistantMessage,
@@ -50,16 +51,32 @@ def is_uninterrupted(session_state: SessionState) -> bool:
     return session_state.turn is not None and session_state.turn.interrupt is None
 
 
+def redact_error(done: Done, redact: Callable[[str], str]) -> Done:
+    """Returns the event with its error redacted; no `done` is recorded without this."""
+    if done.error is None:
+        return done
+    return replace(done, error=TurnError(done.error.kind, redact(done.error.message), redact(done.error.hint)))
+
+
 class SessionTurnContext:
     """The agent.loop.TurnContext of one turn of a live session."""
 
-    def __init__(self, live: LiveSession, agent: Agent, model: Model, hook: Hook, draft_saver: DraftSaver) -> None:
+    def __init__(
+        self,
+        live: LiveSession,
+        agent: Agent,
+        model: Model,
+        hook: Hook,
+        draft_saver: DraftSaver,
+        redact: Callable[[str], str],
+    ) -> None:
         self._live = live
         self._turn_number = live.session.state.turns
         self._agent = agent
         self._model = model
         self._hook = hook
         self._draft_saver = draft_saver
+        self._redact = redact
 
     @property
     def session_state(self) -> SessionState:
@@ -83,8 +100,9 @@ class SessionTurnContext:
         """Records the events; returns False, with nothing recorded, if an interrupt came before their `done`."""
         stop_reason = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
         extras = NO_EXTRAS if stop_reason == "interrupted" else TransactionExtras(precondition=is_uninterrupted)
+        redacted = (redact_error(event, self._redact) if isinstance(event, Done) else event for event in events)
         try:
-            await self._live.recorder.record(*events, extras=extras)
+            await self._live.recorder.record(*redacted, extras=extras)
         except PreconditionFailed:
             return False
         return True

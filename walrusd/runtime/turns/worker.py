@@ -21,7 +21,7 @@ from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, Tr
 from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.sessions.live_session import AdmittedTurn, LiveSession
 from walrusd.runtime.turns.drafts import DraftSaver
-from walrusd.runtime.turns.turn_context import SessionTurnContext, is_uninterrupted
+from walrusd.runtime.turns.turn_context import SessionTurnContext, is_uninterrupted, redact_error
 from walrusd.session.recovery import Draft, OnRestart, choose_recovery_action, close_open_round, resume_open_turn
 from walrusd.session.session_state import TurnState
 from walrusd.store.contract import StorageFailed
@@ -71,6 +71,8 @@ class WorkerContext(Struct, kw_only=True):
     is_stopping: Callable[[], bool]
     is_clean_shutdown: Callable[[], bool]
     """Whether the runtime is stopping on request, and not because of an error of its own."""
+    redact: Callable[[str], str]
+    """Redacts the secrets in the error of a turn."""
 
 
 class Worker:
@@ -221,7 +223,10 @@ class Worker:
             # A turn that only has to end needs no agent definition, and its agent may have been removed.
             agent = Agent(name=name) if live.is_interrupted else self._ctx.agents.get(name)
             await self._run_agent(
-                agent, SessionTurnContext(live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver)
+                agent,
+                SessionTurnContext(
+                    live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver, self._ctx.redact
+                ),
             )
         except StorageFailed:
             raise
@@ -271,7 +276,7 @@ class Worker:
                         )
 
     async def _record_done(self, done: Done, extras: TransactionExtras) -> None:
-        live = self._live
+        live, done = self._live, redact_error(done, self._ctx.redact)
         try:
             await live.recorder.record(*close_open_round(live.session.state, live.draft), done, extras=extras)
         except UnicodeEncodeError:
