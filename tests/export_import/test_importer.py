@@ -41,8 +41,8 @@ async def test_retention_of_an_imported_closed_session_counts_from_the_import(di
     document["events"][-1]["ts"] = closed_at
     result = await import_text(log, encode_document(document))
     assert result.session is not None
-    assert await log.closed_sessions(IMPORTED_AT, target_bytes=1, limit=10) == []
-    (closed,) = await log.closed_sessions(IMPORTED_AT + 1, target_bytes=1, limit=10)
+    assert await log.closed_sessions(IMPORTED_AT, limit=10) == []
+    (closed,) = await log.closed_sessions(IMPORTED_AT + 1, limit=10)
     assert (closed.session, closed.closed_at) == (result.session, IMPORTED_AT)
     state = await log.session_state(result.session)
     assert state is not None

@@ -20,7 +20,8 @@ from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.retention.clock_jump import DAY_S
-from walrusd.retention.collector import BATCH_SIZE, HOUR_S, RetentionCollector
+from walrusd.retention.collector import HOUR_S, RetentionCollector
+from walrusd.retention.planner import BATCH_SIZE
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest

@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import apsw
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.fork_and_kill import run_until_survived
@@ -22,7 +24,7 @@ from walrus_protocol.database.hash_chain import hash_body
 from walrus_protocol.events import UserMessage, encode
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, Log, StorageFull, StoredOutput
-from walrusd.store.retention_contract import ClosedSession, OutputRef, SweepStats
+from walrusd.store.retention_contract import CURSOR_START, ClosedSession, OutputRef, SweepStats
 from walrusd.store.sweep import MAX_EVENTS, RESERVED_FREE_PAGES
 
 operation_strategy = st.one_of(
@@ -137,9 +139,9 @@ async def test_an_output_is_deleted_with_its_last_owner(log: Log) -> None:
         await commit(
             log, write(session=n, session_state=SessionState(id=n), output=StoredOutput(ref="r", body=b"12345"))
         )
-    assert await log.output_refs("all", target_bytes=9, limit=9) == [
-        OutputRef(session=1, ref="r", bytes=5),
-        OutputRef(session=2, ref="r", bytes=0),
+    assert await log.output_refs("open", limit=9) == [
+        OutputRef(session=1, ref="r", bytes=0, position=1),
+        OutputRef(session=2, ref="r", bytes=5, position=1),
     ]
     await commit(log, write(session=DAEMON_SESSION, released_outputs=[(1, "r")]))
     assert await log.sweep() == SweepStats(0, 0)
@@ -154,9 +156,9 @@ async def test_unreadable_closed_sessions_are_skipped_and_hide_no_others(tmp_pat
     sessions = [await tree.create_session(log, 3) for _ in range(4)]
     with closing(apsw.Connection(disk.path)) as db:
         db.execute("UPDATE session SET outline = x'ff' WHERE id IN (?, ?)", sessions[:2])
-    found = await log.closed_sessions(2.0**53, target_bytes=2**53, limit=1)
+    found = await log.closed_sessions(2.0**53, limit=1)
     assert [one.session for one in found] == [sessions[2]]
-    found = await log.closed_sessions(2.0**53, target_bytes=2**53, limit=9)
+    found = await log.closed_sessions(2.0**53, limit=9)
     assert [one.session for one in found] == sessions[2:]
     await log.aclose()
 
@@ -165,12 +167,37 @@ async def test_closed_sessions_are_listed_oldest_first_and_no_more_than_requeste
     tree = ForkTree()
     sessions = [await tree.create_session(log, 3) for _ in range(4)]
     size = sum(map(len, tree.full_logs[sessions[0]]))
-    listed = await log.closed_sessions(float(sessions[2]), target_bytes=2**53, limit=9)
+    listed = await log.closed_sessions(float(sessions[2]), limit=9)
     expected = [ClosedSession(session=s, closed_at=float(s), turns=0, events=3, bytes=size) for s in sessions[:2]]
-    assert listed == expected
-    assert await log.closed_sessions(2.0**53, target_bytes=size, limit=9) == expected[:1]
-    assert await log.closed_sessions(2.0**53, target_bytes=size + 1, limit=9) == expected
-    assert len(await log.closed_sessions(2.0**53, target_bytes=2**53, limit=3)) == 3
+    assert [replace(one, last_outputs=0, last_output_bytes=0) for one in listed] == expected
+    assert len(await log.closed_sessions(2.0**53, limit=3)) == 3
+
+
+async def test_deletion_candidates_are_read_in_pages_without_gaps(log: Log) -> None:
+    closing_times = {1: 2.0, 2: None, 3: 2.0, 4: 1.0, 5: None}
+    for n, closed_at in closing_times.items():
+        state = SessionState(id=n, state="closed" if closed_at else "idle", updated_at=closed_at or 9.0)
+        await commit(log, write(session=n, session_state=state))
+    for n, refs in ((1, "ax"), (2, "b"), (3, "ab"), (4, "ac"), (5, "c")):
+        for ref in refs:
+            await commit(log, write(session=n, output=StoredOutput(ref=ref, body=b"12345")))
+    pages: dict[str, list[tuple[int, str, int]]] = {"closed": [], "open": []}
+    scopes: tuple[Literal["closed", "open"], ...] = ("closed", "open")
+    for scope in scopes:
+        after = CURSOR_START
+        while page := await log.output_refs(scope, after=after, limit=1):
+            after = page[-1].cursor
+            pages[scope] += [(one.session, one.ref, one.bytes) for one in page]
+    # An output is freed with the last session in the list that has it.
+    assert pages == {
+        "closed": [(4, "a", 0), (1, "a", 0), (1, "x", 5), (3, "a", 5)],
+        "open": [(2, "b", 0), (3, "b", 5), (4, "c", 0), (5, "c", 5)],
+    }
+    sessions, after = [], CURSOR_START
+    while found := await log.closed_sessions(9.0, after=after, limit=1):
+        after = found[-1].cursor
+        sessions += [(one.session, one.last_outputs, one.last_output_bytes) for one in found]
+    assert sessions == [(4, 0, 0), (1, 1, 5), (3, 1, 5)]
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ It is durable as long as its `MemoryTables` exist.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal
 
 import trio
 
@@ -37,8 +37,8 @@ from walrusd.store.memory_tables import MemoryTables, SessionTables, by_seq
 from walrusd.store.retention_contract import (
     CURSOR_START,
     GROWTH_BYTES,
-    ClosedCursor,
     ClosedSession,
+    Cursor,
     OutputRef,
     SpaceUsage,
     SweepStats,
@@ -46,8 +46,6 @@ from walrusd.store.retention_contract import (
 from walrusd.store.row_codecs import decode_draft, decode_inbox_entry, decode_schedule
 from walrusd.store.search import SearchRow, search_rows
 from walrusd.store.writer_barrier import WriterBarrier
-
-Sized = TypeVar("Sized", ClosedSession, OutputRef)
 
 
 class MemoryLog:
@@ -245,17 +243,15 @@ class MemoryLog:
         await self._growth.wait()
         self._growth = trio.Event()
 
-    async def closed_sessions(
-        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
-    ) -> list[ClosedSession]:
+    async def closed_sessions(self, before: float, *, after: Cursor = CURSOR_START, limit: int) -> list[ClosedSession]:
         await self._check_open()
-        return _take_bytes((one for one in self.tables.closed_sessions(before) if one.cursor > after), target_bytes)[
-            :limit
-        ]
+        return [one for one in self.tables.closed_sessions(before) if one.cursor > after][:limit]
 
-    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
+    async def output_refs(
+        self, scope: Literal["closed", "open"], *, after: Cursor = CURSOR_START, limit: int
+    ) -> list[OutputRef]:
         await self._check_open()
-        return _take_bytes(self.tables.output_refs(scope), target_bytes)[:limit]
+        return [one for one in self.tables.output_refs(scope) if one.cursor > after][:limit]
 
     async def unlisted_sessions(self) -> list[int]:
         await self._check_open()
@@ -284,17 +280,6 @@ def _page(rows: list[EventRow], limit: int, max_bytes: int) -> list[EventRow]:
             break
         page.append(row)
     return page
-
-
-def _take_bytes(found: Iterable[Sized], target_bytes: int) -> list[Sized]:
-    """Returns the first items that add up to the target, and those after the last that take no bytes."""
-    taken: list[Sized] = []
-    for one in found:
-        if target_bytes <= 0 and one.bytes:
-            break
-        taken.append(one)
-        target_bytes -= one.bytes
-    return taken
 
 
 def _matches(row: SessionState, session_filter: SessionFilter) -> bool:

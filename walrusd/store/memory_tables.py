@@ -2,7 +2,7 @@
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Iterator
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Literal
 
 from msgspec import Struct, field
@@ -185,33 +185,51 @@ class MemoryTables:
         return SpaceUsage(used_bytes=sum(map(len, [*bodies, *self.outputs.values()])), free_bytes=0)
 
     def closed_sessions(self, before: float) -> Iterator[ClosedSession]:
+        last_outputs: dict[int, list[int]] = {}
+        for output in self.output_refs("closed"):
+            if output.bytes:
+                last_outputs.setdefault(output.session, []).append(output.bytes)
+        for closed_at, session, row in self._closed_rows():
+            if closed_at >= before:
+                break
+            inherited = max((seq for parent, seq in self.forks.values() if parent == session), default=0)
+            yield ClosedSession(
+                session=session,
+                closed_at=closed_at,
+                turns=row.turns,
+                events=max(0, row.last_seq - inherited),
+                bytes=sum(len(event.body) for event in self.session_tables(session).rows if event.seq > inherited),
+                last_outputs=len(last_outputs.get(session, ())),
+                last_output_bytes=sum(last_outputs.get(session, ())),
+            )
+
+    def output_refs(self, scope: Literal["closed", "open"]) -> Iterator[OutputRef]:
+        closed = [(closed_at, session) for closed_at, session, _ in self._closed_rows()]
+        unclosed = self.sessions.keys() - {session for _, session in closed}
+        needed = {ref for session in unclosed for ref in self.session_tables(session).outputs}
+        if scope == "closed":
+            pairs = [
+                (closed_at, session, ref)
+                for closed_at, session in closed
+                for ref in sorted(self.session_tables(session).outputs - needed)
+            ]
+        else:
+            listed = [row.id for row in self.session_states()]
+            pairs = [
+                (float(position), session, ref)
+                for position, ref in enumerate(self.outputs, 1)
+                for session in listed
+                if ref in needed & self.session_tables(session).outputs
+            ]
+        last_holders = {ref: session for _, session, ref in pairs}
+        for position, session, ref in pairs:
+            size = len(self.outputs[ref]) if last_holders[ref] == session else 0
+            yield OutputRef(session=session, ref=ref, bytes=size, position=position)
+
+    def _closed_rows(self) -> list[tuple[float, int, SessionState]]:
         rows = [
             (self.session_tables(row.id).closed_at, row.id, row)
             for row in self.session_states()
             if row.state == "closed"
         ]
-        for closed_at, _, row in sorted(found for found in rows if found[0] < before):
-            inherited = max((seq for parent, seq in self.forks.values() if parent == row.id), default=0)
-            size = sum(len(event.body) for event in self.session_tables(row.id).rows if event.seq > inherited)
-            events = max(0, row.last_seq - inherited)
-            yield ClosedSession(session=row.id, closed_at=closed_at, turns=row.turns, events=events, bytes=size)
-
-    def output_refs(self, scope: Literal["closed", "all"]) -> Iterator[OutputRef]:
-        listed = {row.id: row.state == "closed" for row in self.session_states()}
-        if scope == "closed":
-            others = {s: tables.outputs for s, tables in self.sessions.items() if not listed.get(s)}
-            needed = {ref for refs in others.values() for ref in refs}
-            closed = [
-                (row.session, self.session_tables(row.session).outputs - needed)
-                for row in self.closed_sessions(FAR_FUTURE)
-            ]
-            pairs = [(session, ref) for session, refs in closed for ref in sorted(refs)]
-        else:
-            pairs = [(s, ref) for ref in self.outputs for s in listed if ref in self.session_tables(s).outputs]
-        counted: set[str] = set()
-        for session, ref in pairs:
-            yield OutputRef(session=session, ref=ref, bytes=0 if ref in counted else len(self.outputs[ref]))
-            counted.add(ref)
-
-
-FAR_FUTURE = float("inf")
+        return sorted(rows, key=itemgetter(0, 1))

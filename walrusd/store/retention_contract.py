@@ -12,16 +12,17 @@ class SpaceUsage(Struct, frozen=True, kw_only=True):
     free_bytes: int
 
 
-ClosedCursor = tuple[float, int]
-"""Position of a session in the list of closed sessions: its closing time and its id."""
-CURSOR_START: ClosedCursor = (float("-inf"), 0)
-"""The position before all closed sessions."""
+Cursor = tuple[float, int, str]
+"""Position in a list of candidates: a closing time or a row number, a session, and the ref of an output or ""."""
+CURSOR_START: Cursor = (float("-inf"), 0, "")
+"""The position before all candidates."""
 
 
 class ClosedSession(Struct, frozen=True, kw_only=True):
     """A closed session.
 
-    `events` and `bytes` count only the events that no fork reads: deleting the session frees them.
+    `events` and `bytes` count only the events that no fork reads: deleting the session frees them. `last_outputs` and
+    `last_output_bytes` count the outputs that are freed with it if all sessions closed before it are deleted, too.
     """
 
     session: int
@@ -29,18 +30,28 @@ class ClosedSession(Struct, frozen=True, kw_only=True):
     turns: int
     events: int
     bytes: int
+    last_outputs: int = 0
+    last_output_bytes: int = 0
 
     @property
-    def cursor(self) -> ClosedCursor:
-        return self.closed_at, self.session
+    def cursor(self) -> Cursor:
+        return self.closed_at, self.session, ""
 
 
 class OutputRef(Struct, frozen=True, kw_only=True):
-    """An output that a session has. `bytes` is its size, or 0 if the list has the same output already."""
+    """An output that a session has. `bytes` is its size, or 0 if a later session in the list has the same output."""
 
     session: int
     ref: str
     bytes: int
+    position: float
+
+    @property
+    def cursor(self) -> Cursor:
+        return self.position, self.session, self.ref
+
+
+Candidate = ClosedSession | OutputRef
 
 
 class SweepStats(Struct, frozen=True):
@@ -73,18 +84,15 @@ class RetentionStore(Protocol):
         It never wakes up if nothing is written.
         """
 
-    async def closed_sessions(
-        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
-    ) -> list[ClosedSession]:
-        """Returns sessions closed before that time and after the cursor `after`, the oldest first.
+    async def closed_sessions(self, before: float, *, after: Cursor = CURSOR_START, limit: int) -> list[ClosedSession]:
+        """Returns sessions closed before that time and after the cursor `after`, the oldest first."""
 
-        It stops when they add up to `target_bytes`, and after `limit` sessions.
-        """
+    async def output_refs(
+        self, scope: Literal["closed", "open"], *, after: Cursor = CURSOR_START, limit: int
+    ) -> list[OutputRef]:
+        """Returns outputs with the sessions that have them, oldest first.
 
-    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
-        """Returns outputs with the sessions that have them, oldest first: of closed sessions only, or all.
-
-        It stops as `closed_sessions` does.
+        They are either those that only closed sessions have, or those that an open session has.
         """
 
     async def unlisted_sessions(self) -> list[int]:

@@ -35,8 +35,8 @@ from walrusd.store.hash_chain import unlisted_sessions
 from walrusd.store.reader_pool import READER_COUNT, ReaderPool
 from walrusd.store.retention_contract import (
     CURSOR_START,
-    ClosedCursor,
     ClosedSession,
+    Cursor,
     OutputRef,
     SpaceUsage,
     SweepStats,
@@ -186,13 +186,13 @@ class SqliteLog:
     def _notify_growth(self) -> None:
         self._growth.set()
 
-    async def closed_sessions(
-        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
-    ) -> list[ClosedSession]:
-        return await self._readers.read(retention_queries.closed_sessions, before, after, target_bytes, limit)
+    async def closed_sessions(self, before: float, *, after: Cursor = CURSOR_START, limit: int) -> list[ClosedSession]:
+        return await self._readers.read(retention_queries.closed_sessions, before, after, limit)
 
-    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
-        return await self._readers.read(retention_queries.output_refs, scope, target_bytes, limit)
+    async def output_refs(
+        self, scope: Literal["closed", "open"], *, after: Cursor = CURSOR_START, limit: int
+    ) -> list[OutputRef]:
+        return await self._readers.read(retention_queries.output_refs, scope, after, limit)
 
     async def unlisted_sessions(self) -> list[int]:
         found = await self._readers.read(unlisted_sessions, [*self.importing_sessions])

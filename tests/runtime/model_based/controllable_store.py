@@ -30,8 +30,8 @@ from walrusd.store.contract import (
 )
 from walrusd.store.retention_contract import (
     CURSOR_START,
-    ClosedCursor,
     ClosedSession,
+    Cursor,
     OutputRef,
     SpaceUsage,
     SweepStats,
@@ -234,13 +234,13 @@ class ControllableStore:
     async def wait_growth(self) -> None:
         await self.log.wait_growth()
 
-    async def closed_sessions(
-        self, before: float, *, after: ClosedCursor = CURSOR_START, target_bytes: int, limit: int
-    ) -> list[ClosedSession]:
-        return await self._read(self.log.closed_sessions(before, after=after, target_bytes=target_bytes, limit=limit))
+    async def closed_sessions(self, before: float, *, after: Cursor = CURSOR_START, limit: int) -> list[ClosedSession]:
+        return await self._read(self.log.closed_sessions(before, after=after, limit=limit))
 
-    async def output_refs(self, scope: Literal["closed", "all"], *, target_bytes: int, limit: int) -> list[OutputRef]:
-        return await self._read(self.log.output_refs(scope, target_bytes=target_bytes, limit=limit))
+    async def output_refs(
+        self, scope: Literal["closed", "open"], *, after: Cursor = CURSOR_START, limit: int
+    ) -> list[OutputRef]:
+        return await self._read(self.log.output_refs(scope, after=after, limit=limit))
 
     async def unlisted_sessions(self) -> list[int]:
         return await self._read(self.log.unlisted_sessions())
