@@ -77,9 +77,8 @@ class RetentionHarness:
         return [str(message.content) for message in messages if not isinstance(message, ToolOutput)]
 
     async def session_ids(self) -> list[int]:
-        return [
-            row.id for row, _ in reversed(await self.log.list_sessions(SessionFilter(include_closed=True, limit=100)))
-        ]
+        rows = await self.log.list_sessions(SessionFilter(include_closed=True, limit=100))
+        return [row.id for row, _ in reversed(rows)]
 
 
 async def reply_at_once(_: ModelRequest, __: OnChunk) -> Reply:
