@@ -3,7 +3,6 @@
 import gc
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,27 @@ import trio
 from walrus_config.paths import home_paths
 from walrusd import __version__
 from walrusd.composition.components import Components, StartupOptions, open_components
+from walrusd.composition.daemon_status import DaemonStatus
 from walrusd.host.peer_credentials import set_undumpable
-from walrusd.host.resource_limits import connection_limit_warning, limit_connections
+from walrusd.host.resource_limits import limit_connections
 from walrusd.host.sd_notify import extending_timeout
 from walrusd.host.signals import watch_signals
 from walrusd.host.watchdog import run_watchdog
+from walrusd.rpc.handlers import (
+    agent,
+    config,
+    daemon,
+    export_import,
+    fork_rewind,
+    schedule,
+    search,
+    send,
+    session,
+    subscriptions,
+    tool,
+)
 from walrusd.rpc.listener import lock_home, open_listener, remove_own_socket
-from walrusd.rpc.request_context import DaemonServices
+from walrusd.rpc.routes import Routes
 from walrusd.rpc.server import Server
 
 log = structlog.get_logger("walrusd")
@@ -38,8 +51,8 @@ async def serve(options: StartupOptions) -> None:
     Raises AlreadyRunning, ListenerSetupFailed, StorageFailed and FdLimitTooLow.
     """
     set_undumpable()
-    daemon = options.config.daemon
-    max_connections = limit_connections(daemon.max_connections, daemon.max_running_turns)
+    settings = options.config.daemon
+    max_connections = limit_connections(settings.max_connections, settings.max_running_turns)
     stop = trio.Event()
     home, socket = Path(options.config.home), Path(options.socket)
     with lock_home(home, socket):
@@ -66,62 +79,44 @@ async def _run_until_stopped(
         open_listener(Path(options.socket), options.inherited_socket) as listener,
         trio.open_nursery() as nursery,
     ):
-        services, server = _build_server(options, components, max_connections, stop)
+        status = DaemonStatus(options, components, stop, max_connections=max_connections)
+        server = Server(
+            _build_routes(components, status, stop),
+            components.metrics,
+            max_connections=max_connections,
+            upload_folder=options.config.home,
+        )
         await nursery.start(components.scheduler.run_scheduler, components.build_heartbeats(components.reloader.active))
         nursery.start_soon(server.serve, listener)
         nursery.start_soon(components.reloader.run)
         nursery.start_soon(components.retention.run)
-        nursery.start_soon(components.metrics.run_minute_log, services.read_gauges)
+        nursery.start_soon(components.metrics.run_minute_log, status.read_gauges)
         nursery.start_soon(run_watchdog, options.notify, components.store.wait_for_writes)
         _tune_gc()
-        _report_ready(options, services)
+        _report_ready(options, status)
         await stop.wait()
         await _shut_down(options, components, server)
         nursery.cancel_scope.cancel()
 
 
-def _build_server(
-    options: StartupOptions, components: Components, max_connections: int, stop: trio.Event
-) -> tuple[DaemonServices, Server]:
-    """Builds the services that the handlers share, and the server that limits the connections."""
-    limit_warning = connection_limit_warning(max_connections, options.config.daemon.max_connections)
-    reloader = components.reloader
-    services = DaemonServices(
-        runtime=components.runtime,
-        importer=components.importer,
-        config=lambda: reloader.active.config,
-        version=__version__,
-        socket=options.socket,
-        uptime_s=lambda: time.monotonic() - options.started_at,
-        metrics=components.metrics,
-        provider_statuses=lambda: reloader.active.models.status(),  # noqa: PLW0108 - a reload replaces `active`
-        connection_count=lambda: server.connection_count,
-        warnings=lambda: (*_current_warnings(components, stop), *reloader.active.warnings, *limit_warning),
-        scheduler=components.scheduler,
-        reload=reloader,
-        retention=components.retention,
-        request_stop=stop.set,
-    )
-    server = Server(services, max_connections)
-    return services, server
-
-
-def _current_warnings(components: Components, stop: trio.Event) -> Iterator[str]:
-    """Yields the warnings about the current state, which may change at any time."""
-    if stop.is_set():
-        grace_s = components.reloader.active.config.daemon.shutdown_grace_s
-        yield f"walrusd is stopping. Running turns have {grace_s:g} s to finish, then they are suspended."
-    if suspended := components.runtime.suspended_sessions():
-        numbers = ", ".join(map(str, suspended[:10]))
-        yield f"The log cannot be written, so turns are suspended in session {numbers}. Is the disk full?"
-    elif warning := components.store.write_warning:
-        yield warning
-    if error := components.reloader.last_error:
-        first, *more = error.split("\n")
-        others = f" (and {len(more)} more)" if more else ""
-        yield f"The last reload failed, and the old configuration is active: {first}{others}. Fix it and reload again."
-    yield from components.scheduler.warnings()
-    yield from components.retention.warnings()
+def _build_routes(components: Components, status: DaemonStatus, stop: trio.Event) -> Routes:
+    """Joins the handlers of all methods with the objects that they need."""
+    runtime, reloader = components.runtime, components.reloader
+    return {
+        **daemon.routes(
+            status, components.metrics, components.retention, reload_config=reloader, request_stop=stop.set
+        ),
+        **agent.routes(runtime),
+        **session.routes(runtime),
+        **send.routes(runtime),
+        **subscriptions.routes(runtime),
+        **search.routes(runtime.log),
+        **fork_rewind.routes(runtime),
+        **export_import.routes(runtime, components.importer),
+        **tool.routes(runtime),
+        **schedule.routes(components.scheduler),
+        **config.routes(lambda: reloader.active.config),
+    }
 
 
 def _tune_gc() -> None:
@@ -134,13 +129,13 @@ def _tune_gc() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _report_ready(options: StartupOptions, services: DaemonServices) -> None:
+def _report_ready(options: StartupOptions, status: DaemonStatus) -> None:
     """Logs that the daemon is ready, with its warnings, and notifies the service manager."""
-    for warning in services.warnings():
+    for warning in status.warnings():
         log.warning("status_warning", message=warning)
     log.info(
         "ready",
-        version=services.version,
+        version=__version__,
         pid=os.getpid(),
         home=options.config.home,
         socket=options.socket,

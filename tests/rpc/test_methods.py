@@ -14,7 +14,6 @@ from tests.rpc.raw_client import Json, RawClient, open_raw_client
 from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.methods import METHODS
 from walrus_protocol.methods.daemon import Hello, ProviderStatus, Status
-from walrusd.rpc.handlers import ASYNC_HANDLERS, SYNC_HANDLERS
 
 NO_USAGE = {"input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "reasoning": 0}
 
@@ -31,11 +30,6 @@ async def call_strictly(raw_client: RawClient, method: str, params: Json | None 
 async def new_session(raw_client: RawClient, agent: str = "echo") -> int:
     session: int = (await call_strictly(raw_client, "session.create", {"agent": agent}))["session"]
     return session
-
-
-def test_the_handlers_are_the_methods_of_the_protocol() -> None:
-    assert SYNC_HANDLERS.keys() == {name for name, row in METHODS.items() if row.inline}
-    assert ASYNC_HANDLERS.keys() == {name for name, row in METHODS.items() if not row.inline}
 
 
 async def test_ping(raw_client: RawClient) -> None:

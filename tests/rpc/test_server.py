@@ -1,6 +1,5 @@
 """Tests of the server in the test's process on a mock clock: a real daemon would take half a minute."""
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,57 +7,43 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.fakes.export_documents import make_importer
-from tests.fakes.model import FakeModel
 from tests.rpc.raw_client import open_raw_client
-from walrus_config.schema import Config, StorageSettings
-from walrus_protocol.methods.daemon import ReloadResult
-from walrusd.host.clock import SystemClock
+from walrus_protocol.methods import METHODS
+from walrus_protocol.methods.daemon import Pong
+from walrus_protocol.param_types import Params
 from walrusd.observability.metrics import Metrics
-from walrusd.retention.collector import RetentionCollector
+from walrusd.rpc.handlers import daemon
 from walrusd.rpc.listener import open_listener
-from walrusd.rpc.request_context import DaemonServices
+from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Handler, Routes
 from walrusd.rpc.server import FRAME_TIMEOUT_S, Server
-from walrusd.runtime.recording.daemon_events import DaemonRecorder
-from walrusd.runtime.runtime import Runtime
-from walrusd.schedule.scheduler import Scheduler
 
 
-async def unexpected_reload() -> ReloadResult:
+def answer_inline(_: RequestContext, __: Params) -> Pong:
+    return Pong()
+
+
+async def answer_later(_: RequestContext, __: Params) -> Pong:
     await trio.lowlevel.checkpoint()
-    raise AssertionError("no test here reloads")
+    return Pong()
+
+
+ROUTES: dict[str, Handler] = {
+    **{name: answer_inline if row.inline else answer_later for name, row in METHODS.items()},
+    "rpc.discover": daemon.discover,
+}
+
+
+def new_server(routes: Routes) -> Server:
+    return Server(routes, Metrics("0"), max_connections=512, upload_folder=".")
 
 
 @pytest.fixture
 async def server_and_path(tmp_path: Path) -> AsyncIterator[tuple[Server, Path]]:
     """Yields a server and the path of its socket."""
     path = tmp_path / "walrus.sock"
-    async with Runtime(FakeModel()) as runtime, open_listener(path) as listener, trio.open_nursery() as nursery:
-        recorder, sessions = await DaemonRecorder.open(runtime.log), runtime.session_cache
-        services = DaemonServices(
-            runtime=runtime,
-            importer=make_importer(runtime),
-            config=lambda: Config(home=str(tmp_path), path=str(tmp_path / "walrus.toml")),
-            version="0",
-            socket=str(path),
-            uptime_s=trio.current_time,
-            metrics=Metrics("0"),
-            provider_statuses=tuple,
-            connection_count=lambda: 0,
-            warnings=lambda: (),
-            scheduler=Scheduler(runtime, recorder, SystemClock()),
-            reload=unexpected_reload,
-            retention=RetentionCollector(
-                runtime.log,
-                sessions,
-                recorder,
-                storage_settings=StorageSettings,
-                clock=time.time,
-                on_event=lambda _: None,
-            ),
-            request_stop=lambda: None,
-        )
-        server = Server(services, 512)
+    async with open_listener(path) as listener, trio.open_nursery() as nursery:
+        server = new_server(ROUTES)
         nursery.start_soon(server.serve, listener)
         yield server, path
         nursery.cancel_scope.cancel()
@@ -107,3 +92,17 @@ async def test_a_stop_waits_for_a_slow_reader_only_while_it_reads(
         for _ in range(64):
             await raw_client.receive()
         await stopped.wait()  # the mock clock has not moved, so no timeout has ended it
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        ({name: handler for name, handler in ROUTES.items() if name != "tool.output"}, "tool.output has no handler"),
+        ({**ROUTES, "tool.input": answer_later}, "tool.input has a handler and no row"),
+        ({**ROUTES, "daemon.ping": answer_later}, "daemon.ping has a handler that does not fit inline=True"),
+        ({**ROUTES, "tool.output": answer_inline}, "tool.output has a handler that does not fit inline=False"),
+    ],
+)
+def test_a_server_does_not_start_unless_its_handlers_are_those_of_the_methods(routes: Routes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        new_server(routes)

@@ -127,6 +127,7 @@ class Metrics:
         self._rejected_connections = Counter(
             "connections_refused", "Connections refused.", ["reason"], get_args(ConnectionRejection)
         )
+        self.open_connections = 0
         self._active = False
         self._activity = trio.Event()
 
@@ -183,8 +184,12 @@ class Metrics:
     def on_connection(self, rejection: ConnectionRejection | None = None) -> None:
         if rejection is None:
             self._connections.add()
+            self.open_connections += 1
         else:
             self._rejected_connections.add(rejection)
+
+    def on_disconnection(self) -> None:
+        self.open_connections -= 1
 
     def read_families(self, gauges: Gauges) -> list[MetricFamily]:
         events = [

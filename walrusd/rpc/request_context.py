@@ -1,77 +1,24 @@
-"""The context of a request: the services that its handler may use, and methods to send events."""
+"""The context of a request: what its handler may use of its connection, and methods to send events."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
-import trio
 from msgspec import Struct
 
-from walrus_config.schema import Config
 from walrus_protocol.events import AnyLiveEvent, encode
 from walrus_protocol.messages import RequestId, encode_chunk, encode_event
-from walrus_protocol.methods.daemon import ProviderStatus, ReloadResult
-from walrusd.export_import.importer import Importer
-from walrusd.host.process_stats import read_process_stats
-from walrusd.observability.metrics import Gauges, Metrics
-from walrusd.retention.collector import RetentionCollector
 from walrusd.rpc.outbox import Outbox
 from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.uploads import Uploads
-from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.streams.fanout import Subscription
 from walrusd.runtime.streams.items import LiveEvent, StreamItem
-from walrusd.schedule.scheduler import Scheduler
-
-
-class DaemonServices(Struct, frozen=True, kw_only=True):
-    """The services and daemon-wide values that all handlers share."""
-
-    runtime: Runtime
-    importer: Importer
-    config: Callable[[], Config]
-    """Returns the configuration in force."""
-    version: str
-    socket: str
-    uptime_s: Callable[[], float]
-    """Returns the seconds since the daemon was ready to serve."""
-    metrics: Metrics
-    provider_statuses: Callable[[], tuple[ProviderStatus, ...]]
-    connection_count: Callable[[], int]
-    warnings: Callable[[], tuple[str, ...]]
-    scheduler: Scheduler
-    reload: Callable[[], Awaitable[ReloadResult]]
-    """Raises Problem."""
-    retention: RetentionCollector
-    request_stop: Callable[[], None]
-    """Asks the daemon to stop, like a signal."""
-
-    async def read_gauges(self) -> Gauges:
-        """Measures the current values of all gauges. Raises StorageFailed."""
-        runtime, sizes = self.runtime, self.runtime.log.file_sizes()
-        sessions_open = await runtime.log.open_session_count()
-        process = await trio.to_thread.run_sync(read_process_stats)
-        return Gauges(
-            uptime_s=self.uptime_s(),
-            sessions_open=sessions_open,
-            sessions_live=len(runtime.session_cache),
-            sessions_running=runtime.running_turns,
-            connections=self.connection_count(),
-            rss_bytes=process.rss_bytes,
-            fds=process.fds,
-            tasks=trio.lowlevel.current_statistics().tasks_living,
-            threads=process.threads,
-            children=process.children,
-            db_bytes=sizes.db_bytes,
-            wal_bytes=sizes.wal_bytes,
-        )
 
 
 class RequestContext(Struct, frozen=True):
-    """One request: its id, the services, and the outbox of its connection."""
+    """One request: its id, and the outbox and the uploads of its connection."""
 
     id: RequestId
-    services: DaemonServices
     outbox: Outbox
     uploads: Uploads
     order_ticket: OrderTicket

@@ -1,7 +1,7 @@
 """The RPC server: a nursery for each connection, a task for each request that may wait."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -12,10 +12,11 @@ from walrus_protocol.messages import Cancel, RejectedRequest, Request, RequestId
 from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
 from walrusd.host.peer_credentials import is_descendant, read_peer_credentials
-from walrusd.rpc.handlers import ASYNC_HANDLERS, SYNC_HANDLERS
+from walrusd.observability.metrics import Metrics
 from walrusd.rpc.outbox import Outbox
-from walrusd.rpc.request_context import DaemonServices, RequestContext
+from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.request_order import OrderTicket
+from walrusd.rpc.routes import Routes, check_routes
 from walrusd.rpc.uploads import Uploads
 
 log = structlog.get_logger("walrusd.rpc")
@@ -56,15 +57,15 @@ INCOMPLETE_FRAME = Problem(
 class Server:
     """Serves connections until its tasks are cancelled."""
 
-    def __init__(self, services: DaemonServices, max_connections: int) -> None:
-        self._services = services
+    def __init__(self, routes: Routes, metrics: Metrics, *, max_connections: int, upload_folder: str) -> None:
+        """Raises ValueError unless there is a fitting handler for each method, and for nothing else."""
+        check_routes(routes)
+        self._routes = routes
+        self._metrics = metrics
         self._max_connections = max_connections
+        self._upload_folder = upload_folder
         self._connections: set[_Connection] = set()
         self._progress = trio.lowlevel.ParkingLot()
-
-    @property
-    def connection_count(self) -> int:
-        return len(self._connections)
 
     async def drain_responses(self) -> None:
         """Answers all requests before the stop: those whose turns have ended, then the rest with an error."""
@@ -88,17 +89,23 @@ class Server:
             peer = read_peer_credentials(stream.socket)
             if peer.uid not in {os.getuid(), 0}:
                 log.warning("connection_refused", reason="another user", uid=peer.uid)
-                self._services.metrics.on_connection(rejection="another_user")
+                self._metrics.on_connection(rejection="another_user")
                 return
             outbox = Outbox(stream.socket.fileno())
-            if self.connection_count >= self._max_connections:
-                self._services.metrics.on_connection(rejection="too_many")
+            if len(self._connections) >= self._max_connections:
+                self._metrics.on_connection(rejection="too_many")
                 await self._reject_connection(outbox)
                 return
-            self._services.metrics.on_connection()
+            self._metrics.on_connection()
             from_tool = is_descendant(peer.pid, os.getpid())
             connection = _Connection(
-                self._services, stream, outbox, from_tool=from_tool, on_answered=self._progress.unpark_all
+                self._routes,
+                self._metrics,
+                stream,
+                outbox,
+                Uploads(self._upload_folder),
+                from_tool=from_tool,
+                on_answered=self._progress.unpark_all,
             )
             self._connections.add(connection)
             try:
@@ -109,6 +116,7 @@ class Server:
                 log.exception("connection_crashed", pid=peer.pid)
             finally:
                 self._connections.discard(connection)
+                self._metrics.on_disconnection()
                 self._progress.unpark_all()
 
     async def _reject_connection(self, outbox: Outbox) -> None:
@@ -130,14 +138,17 @@ class _Connection:
 
     def __init__(
         self,
-        services: DaemonServices,
+        routes: Routes,
+        metrics: Metrics,
         stream: trio.SocketStream,
         outbox: Outbox,
+        uploads: Uploads,
         *,
         from_tool: bool,
         on_answered: Callable[[], object],
     ) -> None:
-        self._services = services
+        self._routes = routes
+        self._metrics = metrics
         self._stream = stream
         self._outbox = outbox
         self._from_tool = from_tool
@@ -147,7 +158,7 @@ class _Connection:
         self._in_flight: dict[RequestId, trio.CancelScope] = {}
         self._latest_tickets: dict[int | str, OrderTicket] = {}
         """The ticket of the latest request for each session, and of the latest part of each upload, by name."""
-        self._uploads = Uploads(services.config().home)
+        self._uploads = uploads
         self._frame_deadline = 0.0
         """Trio time at which the current frame must be complete; 0 between frames."""
 
@@ -210,7 +221,7 @@ class _Connection:
                     scope.cancel()
             case RejectedRequest(request, problem):
                 log.info("request_rejected", error=problem.kind, message=problem.message)
-                self._services.metrics.on_invalid_request(problem.kind)
+                self._metrics.on_invalid_request(problem.kind)
                 self._outbox.enqueue(encode_error(request, problem))
 
     def _handle_request(self, request: Request, nursery: trio.Nursery) -> None:
@@ -219,15 +230,17 @@ class _Connection:
             self._log_request(request, problem.kind)
             self._enqueue_response(request, encode_error(request.id, problem))
             return
-        handler = SYNC_HANDLERS.get(request.method)
-        if handler is None:
+        context = self._make_context(request)
+        if not METHODS[request.method].inline:
             self._in_flight[request.id] = trio.CancelScope()
-            nursery.start_soon(self._run_request, request, self._make_context(request))
+            nursery.start_soon(self._run_request, request, context)
             return
+        outcome: Struct | Awaitable[Struct] | Problem
         try:
-            outcome: Struct | Problem = handler(self._services, request.params)
+            outcome = self._routes[request.method](context, request.params)
         except Problem as error:
             outcome = error
+        assert isinstance(outcome, Struct | Problem), "check_routes found that it does not wait"
         frame, kind = _encode_response(request.id, outcome)
         self._log_request(request, kind)
         self._enqueue_response(request, frame)
@@ -246,7 +259,7 @@ class _Connection:
             key: int | str = getattr(request.params, param)
             ticket.previous = self._latest_tickets.get(key)
             self._latest_tickets[key] = ticket
-        return RequestContext(request.id, self._services, self._outbox, self._uploads, ticket)
+        return RequestContext(request.id, self._outbox, self._uploads, ticket)
 
     async def _run_request(self, request: Request, context: RequestContext) -> None:
         """Runs and answers a request in a task of its own."""
@@ -266,7 +279,9 @@ class _Connection:
         """Returns the handler's result or Problem; cancellation or a bug becomes a Problem."""
         try:
             with self._in_flight[request.id]:
-                return await ASYNC_HANDLERS[request.method](context, request.params)
+                result = self._routes[request.method](context, request.params)
+                assert not isinstance(result, Struct), "check_routes found that it waits"
+                return await result
             return self._cancel_problem
         except Problem as problem:
             return problem
@@ -285,7 +300,7 @@ class _Connection:
 
     def _log_request(self, request: Request, error: str | None, *, ms: float = 0.0) -> None:
         """Counts a request and logs its line; pings and hellos are logged at debug level."""
-        self._services.metrics.on_request(request.method, error)
+        self._metrics.on_request(request.method, error)
         write = log.debug if METHODS[request.method].from_tool else log.info
         write("request", method=request.method, session=getattr(request.params, "session", None), error=error, ms=ms)
 

@@ -1,24 +1,33 @@
 """Handlers of config.get and config.check."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from walrus_config.load import ConfigError, load, mask_secrets
+from walrus_config.schema import Config
 from walrus_protocol.methods import ConfigCheckResult, ConfigResult
 from walrus_protocol.param_types import NoParams
-from walrusd.rpc.request_context import DaemonServices, RequestContext
+from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
 
 
-def get(services: DaemonServices, _: NoParams) -> ConfigResult:
+def routes(active_config: Callable[[], Config]) -> Routes:
+    """`active_config` returns the configuration in force."""
+    return {"config.get": partial(get, active_config), "config.check": partial(check, active_config)}
+
+
+def get(active_config: Callable[[], Config], _: RequestContext, __: NoParams) -> ConfigResult:
     """Returns the configuration in force, with its secrets masked."""
-    config = services.config()
+    config = active_config()
     return ConfigResult(path=config.path, config=mask_secrets(config), warnings=config.warnings)
 
 
-async def check(context: RequestContext, _: NoParams) -> ConfigCheckResult:
+async def check(active_config: Callable[[], Config], _: RequestContext, __: NoParams) -> ConfigCheckResult:
     """Loads the files as they are now and returns the errors or warnings. Changes nothing."""
-    running = context.services.config()
+    running = active_config()
 
     def load_candidate() -> ConfigCheckResult:
         try:

@@ -1,6 +1,8 @@
 """Handlers of the daemon.* methods and of rpc.discover."""
 
-import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -15,65 +17,77 @@ from walrus_protocol.methods.daemon import (
     MetricsResult,
     Pong,
     ReloadResult,
-    SessionCounts,
     ShutdownResult,
     Status,
 )
 from walrus_protocol.param_types import NoParams
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import PROTOCOL
+from walrusd.observability.metrics import Gauges, Metrics
 from walrusd.observability.prometheus import format_prometheus, index_by_name
-from walrusd.rpc.request_context import DaemonServices, RequestContext
+from walrusd.retention.collector import RetentionCollector
+from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
 
 
-def ping(_: DaemonServices, __: NoParams) -> Pong:
+class StatusSource(Protocol):
+    """Reads what the daemon reports about itself."""
+
+    def identify(self) -> Hello: ...
+
+    async def read_status(self) -> Status: ...
+
+    async def read_gauges(self) -> Gauges: ...
+
+
+def routes(
+    status_source: StatusSource,
+    metrics: Metrics,
+    retention: RetentionCollector,
+    *,
+    reload_config: Callable[[], Awaitable[ReloadResult]],
+    request_stop: Callable[[], None],
+) -> Routes:
+    """`reload_config` raises Problem; `request_stop` asks the daemon to stop, like a signal."""
+    return {
+        "rpc.discover": discover,
+        "daemon.ping": ping,
+        "daemon.hello": partial(hello, status_source),
+        "daemon.status": partial(status, status_source),
+        "daemon.metrics": partial(read_metrics, status_source, metrics),
+        "daemon.reload": partial(reload, reload_config),
+        "daemon.gc": partial(gc, retention),
+        "daemon.shutdown": partial(shutdown, request_stop),
+    }
+
+
+def ping(_: RequestContext, __: NoParams) -> Pong:
     return Pong()
 
 
-def hello(services: DaemonServices, params: HelloParams) -> Hello:
+def hello(source: StatusSource, _: RequestContext, params: HelloParams) -> Hello:
     if params.protocol != PROTOCOL:
         raise Problem(
             "protocol",
             f"protocol {params.protocol} is not supported; this walrusd supports {PROTOCOL}",
             "Use a client and a daemon of the same release.",
         )
-    return Hello(
-        protocol=PROTOCOL,
-        version=services.version,
-        pid=os.getpid(),
-        home=services.config().home,
-        uptime_s=services.uptime_s(),
-    )
+    return source.identify()
 
 
-def shutdown(services: DaemonServices, _: NoParams) -> ShutdownResult:
-    services.request_stop()
+def shutdown(request_stop: Callable[[], None], _: RequestContext, __: NoParams) -> ShutdownResult:
+    request_stop()
     return ShutdownResult()
 
 
-async def status(context: RequestContext, _: NoParams) -> Status:
-    services, gauges = context.services, await context.services.read_gauges()
-    return Status(
-        version=services.version,
-        pid=os.getpid(),
-        uptime_s=services.uptime_s(),
-        home=services.config().home,
-        sessions=SessionCounts(open=gauges.sessions_open, live=gauges.sessions_live, running=gauges.sessions_running),
-        agents=tuple(agent.name for agent in services.runtime.agents()),
-        providers=services.provider_statuses(),
-        schedule=services.scheduler.names,
-        rss_bytes=gauges.rss_bytes,
-        fds=gauges.fds,
-        tasks=gauges.tasks,
-        threads=gauges.threads,
-        children=gauges.children,
-        connections=gauges.connections,
-        warnings=services.warnings(),
-    )
+async def status(source: StatusSource, _: RequestContext, __: NoParams) -> Status:
+    return await source.read_status()
 
 
-async def metrics(context: RequestContext, params: MetricsParams) -> MetricsResult:
-    families = context.services.metrics.read_families(await context.services.read_gauges())
+async def read_metrics(
+    source: StatusSource, metrics: Metrics, _: RequestContext, params: MetricsParams
+) -> MetricsResult:
+    families = metrics.read_families(await source.read_gauges())
     match params.format:
         case "json":
             return MetricsResult(metrics=index_by_name(families))
@@ -81,12 +95,12 @@ async def metrics(context: RequestContext, params: MetricsParams) -> MetricsResu
             return MetricsResult(metrics={}, text=format_prometheus(families))
 
 
-async def reload(context: RequestContext, _: NoParams) -> ReloadResult:
-    return await context.services.reload()
+async def reload(reload_config: Callable[[], Awaitable[ReloadResult]], _: RequestContext, __: NoParams) -> ReloadResult:
+    return await reload_config()
 
 
-async def gc(context: RequestContext, params: GcParams) -> GcResult:
-    return await context.services.retention.collect(dry_run=params.dry_run)
+async def gc(retention: RetentionCollector, _: RequestContext, params: GcParams) -> GcResult:
+    return await retention.collect(dry_run=params.dry_run)
 
 
 async def discover(_: RequestContext, __: NoParams) -> Discovery:

@@ -1,18 +1,26 @@
 """Handlers of session.export and session.import."""
 
 import time
+from functools import partial
 
 from walrus_protocol.methods.export_import import ExportParams, ExportResult, ImportParams, ImportResult
+from walrusd import __version__
 from walrusd.export_import.exporter import export_session as write_document
+from walrusd.export_import.importer import Importer
 from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
+from walrusd.runtime.runtime import Runtime
 
 
-async def export(context: RequestContext, params: ExportParams) -> ExportResult:
+def routes(runtime: Runtime, importer: Importer) -> Routes:
+    return {"session.export": partial(export, runtime), "session.import": partial(import_, importer)}
+
+
+async def export(runtime: Runtime, context: RequestContext, params: ExportParams) -> ExportResult:
     """Streams the document of a session.
 
     A page of the log is read only when the previous one is queued, so a slow client delays only itself.
     """
-    runtime = context.services.runtime
     async with runtime.session_cache.deletion_guard.pin(params.session):  # retention must not delete it meanwhile
         return await write_document(
             runtime.log,
@@ -20,11 +28,11 @@ async def export(context: RequestContext, params: ExportParams) -> ExportResult:
             context.send_chunk,
             page_slot=lambda: context.outbox.paging_lock,
             clock=time.time,
-            version=context.services.version,
+            version=__version__,
         )
 
 
-async def import_(context: RequestContext, params: ImportParams) -> ImportResult:
+async def import_(importer: Importer, context: RequestContext, params: ImportParams) -> ImportResult:
     """Stores a part of the document; the last part validates the whole and imports it as a session."""
     with context.uploads.track_part(params.upload):
         async with context.serialized():
@@ -33,4 +41,4 @@ async def import_(context: RequestContext, params: ImportParams) -> ImportResult
                 return ImportResult(received=received)
             document = context.uploads.take(params.upload)
     with document:
-        return await context.services.importer.import_document(document)
+        return await importer.import_document(document)

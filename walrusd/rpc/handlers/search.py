@@ -1,13 +1,21 @@
 """The handler of session.search: full-text search in the messages of all sessions."""
 
+from functools import partial
+
 from walrus_protocol.methods.search import Hits, SearchParams
 from walrus_protocol.problems import Problem
 from walrusd.rpc.handlers.pagination import count_fitting, parse_cursor
 from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
+from walrusd.store.contract import Log
 from walrusd.store.tokenizer import query_terms
 
 
-async def search(context: RequestContext, params: SearchParams) -> Hits:
+def routes(store: Log) -> Routes:
+    return {"session.search": partial(search, store)}
+
+
+async def search(store: Log, _: RequestContext, params: SearchParams) -> Hits:
     if not query_terms(params.query):
         raise Problem(
             "invalid_params",
@@ -15,6 +23,6 @@ async def search(context: RequestContext, params: SearchParams) -> Hits:
             "A word consists of letters and digits; other characters are not searched.",
         )
     before = None if params.cursor is None else parse_cursor(params.cursor)
-    found = await context.services.runtime.log.search(params.query, before=before, limit=params.limit + 1)
+    found = await store.search(params.query, before=before, limit=params.limit + 1)
     page = found[: count_fitting(found, params.limit)]
     return Hits(hits=tuple(page), cursor=str(page[-1].offset) if len(found) > len(page) else None)

@@ -1,11 +1,15 @@
 """Handlers of session.send, session.stream, session.resume and agent.run: a message and its turn."""
 
+from functools import partial
+
 import trio
 
 from walrus_protocol.content import MessageKind
 from walrus_protocol.events import MessageQueued
 from walrus_protocol.methods import AgentRunParams, SendParams, SessionParams, TurnResult
 from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
+from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.turns.inbox import MessageRequest, hash_content
 from walrusd.runtime.turns.turn_handle import TurnHandle
@@ -15,14 +19,22 @@ CLOSE_TIMEOUT_S = 10.0
 """Maximum seconds to record the close of an agent.run session, even if its client has disconnected."""
 
 
-async def send(context: RequestContext, params: SendParams) -> TurnResult:
+def routes(runtime: Runtime) -> Routes:
+    return {
+        "session.send": partial(send, runtime),
+        "session.stream": partial(stream, runtime),
+        "session.resume": partial(resume, runtime),
+        "agent.run": partial(run, runtime),
+    }
+
+
+async def send(runtime: Runtime, context: RequestContext, params: SendParams) -> TurnResult:
     async with context.serialized():
-        handle = await context.services.runtime.send(params.session, _to_message_request(params))
+        handle = await runtime.send(params.session, _to_message_request(params))
     return await handle.wait_result()
 
 
-async def stream(context: RequestContext, params: SendParams) -> TurnResult:
-    runtime = context.services.runtime
+async def stream(runtime: Runtime, context: RequestContext, params: SendParams) -> TurnResult:
     async with context.serialized():
         live = await runtime.live_session(params.session)
         handle = await runtime.send(params.session, _to_message_request(params))
@@ -35,17 +47,16 @@ async def stream(context: RequestContext, params: SendParams) -> TurnResult:
     return await _stream_turn(context, live, handle)
 
 
-async def resume(context: RequestContext, params: SessionParams) -> TurnResult:
+async def resume(runtime: Runtime, context: RequestContext, params: SessionParams) -> TurnResult:
     """Continues the conversation from its current state, in a new turn."""
     async with context.serialized():
         message = MessageRequest(content=CONTINUE_PROMPT, sender="walrusd", when_busy="reject", kind="resume")
-        handle = await context.services.runtime.send(params.session, message)
+        handle = await runtime.send(params.session, message)
     return await handle.wait_result()
 
 
-async def run(context: RequestContext, params: AgentRunParams) -> TurnResult:
+async def run(runtime: Runtime, context: RequestContext, params: AgentRunParams) -> TurnResult:
     """Runs one turn in a new session, which closes after the turn even if the client has disconnected."""
-    runtime = context.services.runtime
     hash_content(params.content)  # content that is too large is refused before a session is created
     session = await runtime.create_session(params.agent, params.created_by, title=params.title)
     live = await runtime.live_session(session)

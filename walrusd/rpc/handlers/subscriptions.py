@@ -1,23 +1,34 @@
 """Handlers of session.attach, session.wait and event.subscribe."""
 
+from functools import partial
+
 import trio
 
 from walrus_protocol.methods import AttachParams, AttachResult, WaitParams, WaitResult
 from walrus_protocol.methods.subscribe import SubscribeParams, SubscribeResult
 from walrus_protocol.problems import Problem
 from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
 from walrusd.runtime.errors import session_not_found
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.streams.items import LoggedEvent, StreamItem
 from walrusd.store.contract import SessionFilter, StreamFilter
 
 
-async def attach(context: RequestContext, params: AttachParams) -> AttachResult:
+def routes(runtime: Runtime) -> Routes:
+    return {
+        "session.attach": partial(attach, runtime),
+        "session.wait": partial(wait, runtime),
+        "event.subscribe": partial(subscribe, runtime),
+    }
+
+
+async def attach(runtime: Runtime, context: RequestContext, params: AttachParams) -> AttachResult:
     """Sends the events of a session, from the log and then live.
 
     No logged event is skipped, however slow the client.
     """
-    live = await context.services.runtime.live_session(params.session)
+    live = await runtime.live_session(params.session)
     state = live.session.state
     if params.since > state.last_seq:
         raise Problem(
@@ -40,12 +51,11 @@ async def attach(context: RequestContext, params: AttachParams) -> AttachResult:
     return AttachResult(last_seq=until, reason="end")
 
 
-async def subscribe(context: RequestContext, params: SubscribeParams) -> SubscribeResult:
+async def subscribe(runtime: Runtime, context: RequestContext, params: SubscribeParams) -> SubscribeResult:
     """Sends the events of all sessions, by offset.
 
     A subscription to selected sessions ends when they are all closed; one to all sessions does not end.
     """
-    runtime = context.services.runtime
     stream = runtime.global_stream
     last = stream.last_offset
     if params.since is not None and params.since > last:
@@ -103,10 +113,10 @@ async def _check_agent(runtime: Runtime, name: str) -> None:
         runtime.agent(name)
 
 
-async def wait(context: RequestContext, params: WaitParams) -> WaitResult:
+async def wait(runtime: Runtime, _: RequestContext, params: WaitParams) -> WaitResult:
     limit = params.timeout_s if params.timeout_s is not None else float("inf")
     with trio.move_on_after(limit):
-        return WaitResult(state=await context.services.runtime.wait(params.session, params.states))
+        return WaitResult(state=await runtime.wait(params.session, params.states))
     expected = " or ".join(params.states)
     raise Problem(
         "timeout",

@@ -1,18 +1,24 @@
 """The handler of tool.output: the whole output of a tool call of which the model saw only a part."""
 
 import codecs
+from functools import partial
 
 from walrus_protocol.methods import OutputParams, OutputText
 from walrus_protocol.problems import Problem
 from walrusd.rpc.request_context import RequestContext
+from walrusd.rpc.routes import Routes
+from walrusd.runtime.runtime import Runtime
 
 PAGE_BYTES = 160 * 1024
 """Bytes of a page: a control character takes six bytes in JSON, and results over 1 MiB are paged."""
 
 
-async def output(context: RequestContext, params: OutputParams) -> OutputText:
+def routes(runtime: Runtime) -> Routes:
+    return {"tool.output": partial(output, runtime)}
+
+
+async def output(runtime: Runtime, _: RequestContext, params: OutputParams) -> OutputText:
     """Returns a page that ends with a whole character; `offset` is in bytes, from the page before."""
-    runtime = context.services.runtime
     page = await runtime.log.output(params.session, params.ref, params.offset, PAGE_BYTES)
     if page is None:
         await runtime.session(params.session)
@@ -25,5 +31,5 @@ async def output(context: RequestContext, params: OutputParams) -> OutputText:
     more = len(page) == PAGE_BYTES
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(page, final=not more)
-    incomplete, _ = decoder.getstate()
+    incomplete = decoder.getstate()[0]
     return OutputText(text=text, next=params.offset + len(page) - len(incomplete) if more else None)
