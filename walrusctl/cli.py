@@ -9,7 +9,7 @@ from io import TextIOWrapper
 
 import click
 
-from walrus_protocol import wire
+from walrus_protocol import __version__, wire
 from walrusctl.click_base import EXIT_BROKEN_PIPE, RootGroup, common_options
 from walrusctl.output import BestEffortStderr, print_error, redirect_to_devnull
 
@@ -66,7 +66,7 @@ Exit codes:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @common_options
-@click.version_option(package_name="walrusd", prog_name="walrusctl")
+@click.version_option(__version__, prog_name="walrusctl")
 def cli() -> None:
     """Talk to walrusd, the daemon that runs your agents.
 

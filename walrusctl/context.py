@@ -1,13 +1,15 @@
 """The common options of a call (home, socket, timeout, JSON), and the connection to walrusd."""
 
 import os
+from typing import NoReturn
 
 import click
 
 from walrus_config import paths
 from walrus_config.errors import ConfigError
+from walrus_protocol import wire
 from walrus_protocol.client import Client, Json, Unreachable
-from walrusctl.output import print_note
+from walrusctl.output import print_answer, print_error, print_json, print_note
 
 DEFAULT_TIMEOUT_S = 5
 """Seconds for a response that walrusd can give immediately; if it takes longer, something is wrong."""
@@ -58,6 +60,26 @@ class CliContext:
         """Sends one request on a new connection. Raises Unreachable, RequestFailed and TimedOut."""
         with self.connect(timeout_s) as client:
             return client.call(method, params)
+
+    def print_result(self, answer: Json, text: str) -> None:
+        """Prints the result of a command: `answer` with --json, otherwise `text`."""
+        if self.json:
+            print_json(answer)
+        else:
+            print_answer(text)
+
+    def exit_with_error(self, message: str, hint: str = "", status: int = wire.EXIT_INTERNAL) -> NoReturn:
+        """Prints an error that has no kind of the protocol, with --json also as JSON, and exits."""
+        print_error(message, hint)
+        if self.json:
+            print_json({"error": {"message": message, "hint": hint}})
+        raise click.exceptions.Exit(status)
+
+    def exit_with_problems(self, error: ConfigError) -> NoReturn:
+        """Prints with --json the problems of a configuration, and exits."""
+        if self.json:
+            print_json({"ok": False, "problems": [problem._asdict() for problem in error.problems]})
+        raise click.exceptions.Exit(wire.EXIT_USAGE)
 
     def unreachable_hint(self, error: Unreachable) -> str:
         """Returns what to do; knows, unlike the protocol's client, whether walrusd is installed as a service."""

@@ -1,3 +1,3 @@
 """walrusd: a local daemon that runs agents and stores their sessions."""
 
-__version__ = "0.1.0"
+from walrus_protocol import __version__ as __version__

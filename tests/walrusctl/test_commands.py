@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tests.fakes.daemon import FakeCall, FakeDaemon, returns
 from tests.fakes.walrusctl_runner import TURN_RESULT, WalrusctlRunner
-from walrus_protocol.content import State, TurnError, WhenBusy
+from walrus_protocol.content import State, TurnError
 from walrus_protocol.events import ToolResult
 from walrus_protocol.methods import (
     AgentParams,
@@ -27,8 +27,6 @@ from walrus_protocol.methods import (
     WaitParams,
 )
 from walrusctl.cli import COMMANDS
-from walrusctl.commands.send import WHEN_BUSY
-from walrusctl.commands.session import STATES
 
 TOOL_CALL_LINES = '→ read {"path": "notes.txt"}\n← read ok, 2 bytes, 3 ms\n'
 
@@ -123,10 +121,9 @@ def test_a_title_stays_in_one_line(daemon: FakeDaemon, terminal: WalrusctlRunner
 
 
 def test_the_states_are_in_the_help(terminal: WalrusctlRunner) -> None:
-    assert get_args(State) == STATES
     for command in ("list", "wait"):
         shown = terminal.run("session", command, "--help").stdout
-        assert all(state in shown for state in STATES)
+        assert all(state in shown for state in get_args(State))
 
 
 def test_session_history_prints_all_pages(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:
@@ -193,7 +190,6 @@ def test_send_passes_on_only_the_options_that_were_given(daemon: FakeDaemon, ter
         SendParams(session=1, content="hi"),
         SendParams(session=1, content="hi", key="k", when_busy="steer", sender="me", timeout_s=2.5),
     ]
-    assert get_args(WhenBusy) == WHEN_BUSY
 
 
 def test_session_resume_prints_only_the_answer(daemon: FakeDaemon, terminal: WalrusctlRunner) -> None:

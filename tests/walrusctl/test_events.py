@@ -30,7 +30,7 @@ from walrus_protocol.events import (
 )
 from walrus_protocol.methods.subscribe import SubscribeParams, SubscribeResult
 from walrus_protocol.problems import Problem
-from walrusctl.commands.events import EVENT_TYPES
+from walrus_protocol.vocabulary import EventType
 from walrusctl.formatting import format_time
 
 TS = 1_793_577_600.0
@@ -124,9 +124,9 @@ def test_an_unknown_type_is_refused_with_the_nearest_name(daemon: FakeDaemon, te
 
 def test_the_types_are_in_the_help(terminal: WalrusctlRunner) -> None:
     classes = [kind for union in (AnySessionEvent, AnyDaemonEvent, AnyLiveEvent) for kind in get_args(union)]
-    assert tuple(map(event_type_of, classes)) == EVENT_TYPES
+    assert tuple(map(event_type_of, classes)) == get_args(EventType)
     shown = terminal.run("events", "--help").stdout
-    assert all(f" {kind}" in shown for kind in EVENT_TYPES)
+    assert all(f" {kind}" in shown for kind in get_args(EventType))
 
 
 def test_if_the_daemon_goes_away_the_point_to_continue_from_is_printed(

@@ -7,7 +7,6 @@ import click
 
 from walrus_config import paths
 from walrus_config.errors import ConfigError
-from walrus_protocol import wire
 from walrusctl.click_base import LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json
@@ -37,10 +36,7 @@ def check(ctx: CliContext) -> None:
     Exit 2 if it could not. The files of the home are read here; walrusd need not run.
     """
     loaded = _load(ctx, check_home=True)
-    if ctx.json:
-        print_json({"ok": True, "path": loaded.path, "warnings": list(loaded.warnings)})
-    else:
-        print_answer(f"ok: {loaded.path}")
+    ctx.print_result({"ok": True, "path": loaded.path, "warnings": list(loaded.warnings)}, f"ok: {loaded.path}")
 
 
 @click.command(epilog=examples("walrusctl config show"))
@@ -68,10 +64,7 @@ def show(ctx: CliContext) -> None:
 def path(ctx: CliContext) -> None:
     """Print the path of walrus.toml, which may not exist."""
     toml = paths.home_paths(ctx.home_path()).toml
-    if ctx.json:
-        print_json({"path": toml})
-    else:
-        print_answer(toml)
+    ctx.print_result({"path": toml}, toml)
 
 
 def _drop_unset(table: dict[str, object]) -> dict[str, object]:
@@ -92,9 +85,7 @@ def _load(ctx: CliContext, *, check_home: bool = False) -> "Config":
         loaded = load(home, environ=os.environ)
     except ConfigError as error:
         print_error(str(error))
-        if ctx.json:
-            print_json({"ok": False, "problems": [problem._asdict() for problem in error.problems]})
-        raise click.exceptions.Exit(wire.EXIT_USAGE) from None
+        ctx.exit_with_problems(error)
     for warning in loaded.warnings:
         print_error(f"warning: {warning}")
     return loaded

@@ -20,10 +20,7 @@ def ping(ctx: CliContext) -> None:
         start = time.perf_counter()
         pong = client.call("daemon.ping")
         elapsed = time.perf_counter() - start
-    if ctx.json:
-        print_json(pong)
-    else:
-        print_answer(f"walrusd answers ({elapsed * 1000:.1f} ms)")
+    ctx.print_result(pong, f"walrusd answers ({elapsed * 1000:.1f} ms)")
 
 
 @click.command(epilog=examples("walrusctl status"))

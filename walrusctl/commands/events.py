@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from typing import get_args
 
 import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
+from walrus_protocol.vocabulary import EventType
 from walrusctl.click_base import OFFSET, SESSION, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_content, format_event, format_time, to_short_line
@@ -24,38 +26,10 @@ _EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {
 """Formatters of the event types that this command shows unlike a conversation, or not at all."""
 
 
-EVENT_TYPES = (
-    "session_created",
-    "user_message",
-    "assistant_message",
-    "tool_calls_start",
-    "tool_started",
-    "tool_result",
-    "tool_calls_complete",
-    "interrupt_requested",
-    "turn_resumed",
-    "checkpoint_created",
-    "rewound",
-    "done",
-    "session_closed",
-    "tick",
-    "config_reloaded",
-    "sessions_expired",
-    "session_imported",
-    "message_queued",
-    "text_delta",
-    "thinking_delta",
-    "tool_output",
-    "state_changed",
-    "lagged",
-)
-"""All event types, for the help; walrusd itself checks the types of a request."""
-
-
 @click.command(
     epilog="\n\n".join(
         [
-            f"Types: {', '.join(EVENT_TYPES)}.",
+            f"Types: {', '.join(get_args(EventType))}.",
             examples("walrusctl events --session 3", "walrusctl events --since 0 --no-follow --type done --json"),
         ]
     )

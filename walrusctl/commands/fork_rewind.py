@@ -79,10 +79,7 @@ def checkpoint(ctx: CliContext, session: int, name: str) -> None:
     A NAME that exists already moves to the new point.
     """
     answer = ctx.call("session.checkpoint", {"session": session, "name": name})
-    if ctx.json:
-        print_json(answer)
-    else:
-        print_answer(f"checkpoint {name} at seq {answer['at']}")
+    ctx.print_result(answer, f"checkpoint {name} at seq {answer['at']}")
 
 
 @click.command(epilog=examples("walrusctl session checkpoints 3"))

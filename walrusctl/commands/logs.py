@@ -4,7 +4,6 @@ import glob
 import os
 import shlex
 import shutil
-from typing import NoReturn
 
 import click
 
@@ -12,7 +11,6 @@ from walrus_protocol import wire
 from walrusctl import systemd_units
 from walrusctl.click_base import BoundedNumber, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
-from walrusctl.output import print_error, print_json
 
 JOURNAL_FILES = ("/run/log/journal/*/*.journal", "/var/log/journal/*/*.journal")
 MAX_LINES = 1_000_000
@@ -33,25 +31,17 @@ def logs(ctx: CliContext, *, follow: bool, lines: int | None) -> None:
     """Show the log of the walrusd service."""
     folder, home = systemd_units.unit_folder(os.environ), ctx.home_path()
     if other := systemd_units.find_other_home(folder, home):
-        _exit_not_found(
-            ctx, f"the service is for the home {other}", f"`walrusctl --home {shlex.quote(other)} logs` shows its log"
-        )
+        message = f"the service is for the home {other}"
+        hint = f"`walrusctl --home {shlex.quote(other)} logs` shows its log"
+        ctx.exit_with_error(message, hint, wire.EXIT_NOT_FOUND)
     if not os.path.lexists(os.path.join(folder, systemd_units.SERVICE)):
-        _exit_not_found(
-            ctx, "walrusd is not installed as a service; it logs to the stderr of the shell that started it"
-        )
+        message = "walrusd is not installed as a service; it logs to the stderr of the shell that started it"
+        ctx.exit_with_error(message, status=wire.EXIT_NOT_FOUND)
     if shutil.which("journalctl") is None or not any(map(glob.glob, JOURNAL_FILES)):
         hint = "walrusd logs to stderr: see the terminal that started it, or start it with `walrusd 2>> FILE`"
-        _exit_not_found(ctx, "this system has no journal", hint)
+        ctx.exit_with_error("this system has no journal", hint, wire.EXIT_NOT_FOUND)
     command = ["journalctl", "--user", "--unit", systemd_units.SERVICE]
     command += ["--follow"] if follow else []
     command += ["--lines", str(lines)] if lines is not None else []
     command += ["--output", "json"] if ctx.json else []
     os.execvp(command[0], command)  # noqa: S606 - no shell; journalctl takes over the terminal
-
-
-def _exit_not_found(ctx: CliContext, message: str, hint: str = "") -> NoReturn:
-    print_error(message, hint)
-    if ctx.json:
-        print_json({"error": {"message": message, "hint": hint}})
-    raise click.exceptions.Exit(wire.EXIT_NOT_FOUND)

@@ -2,12 +2,13 @@
 
 import sys
 import time
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import Json
+from walrus_protocol.vocabulary import StopReason
 from walrusctl.click_base import LIMIT, LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_cost, format_table, format_time, format_time_short
@@ -16,11 +17,6 @@ from walrusctl.pagination import fetch_pages
 
 HERE = "walrusctl.commands.schedule"
 _TIME_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_STOP_REASONS = frozenset({"max_iterations", "no_action", "interrupted", "budget_exceeded"})
-"""Stop reasons of turns without an answer.
-
-The reason of a failed tick begins with one of them or with an error kind.
-"""
 _HEARTBEAT_PREFIX = "heartbeat:"
 _MAX_STORED_ANSWER = 500
 """Maximum characters of an answer that the ledger stores."""
@@ -159,14 +155,12 @@ def _resolve_name(ctx: CliContext, name: str) -> str:
 
 
 def _print_schedule(ctx: CliContext, entry: Json) -> None:
-    if ctx.json:
-        print_json(entry)
-    else:
-        print_answer(
-            f"{entry['name']} is paused"
-            if entry["paused"]
-            else f"{entry['name']} ticks next at {format_time(entry['next_slot'])}"
-        )
+    ctx.print_result(
+        entry,
+        f"{entry['name']} is paused"
+        if entry["paused"]
+        else f"{entry['name']} ticks next at {format_time(entry['next_slot'])}",
+    )
 
 
 def _exit_by_outcome(tick: Json) -> NoReturn:
@@ -183,7 +177,8 @@ def _exit_by_outcome(tick: Json) -> NoReturn:
 
 
 def _exit_code(reason: str) -> int:
-    if reason in _STOP_REASONS:
+    """Returns the exit code of a failed tick: its reason begins with a stop reason or with a kind of error."""
+    if reason in get_args(StopReason):
         return wire.exit_code_for_turn(reason, None)
     if reason in wire.KINDS:
         return wire.exit_code_for_error(wire.KINDS[reason], reason)

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_args
 
 import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
+from walrus_protocol.vocabulary import WhenBusy
 from walrusctl.click_base import KEY, SECONDS, SESSION, SHORT_TEXT, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.event_printer import EventPrinter, OnEvent
@@ -16,7 +17,6 @@ from walrusctl.message_input import read_text
 from walrusctl.output import print_answer, print_error, print_json, print_note
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
-WHEN_BUSY = ("queue", "steer", "interrupt", "reject")
 _INTERRUPT_TIMEOUT_S = 10
 """Seconds that Ctrl-C waits until the turn has stopped and is logged."""
 
@@ -52,7 +52,9 @@ def turn_options(command: Decorated) -> Decorated:
 def session_options(command: Decorated) -> Decorated:
     """Adds the turn options, --when-busy, --key and SESSION; see `session.send` in protocol/README.md."""
     for parameter in (
-        click.option("--when-busy", type=click.Choice(WHEN_BUSY), help="What to do if a turn is running. [queue]"),
+        click.option(
+            "--when-busy", type=click.Choice(get_args(WhenBusy)), help="What to do if a turn is running. [queue]"
+        ),
         click.option(
             "--key", type=KEY, metavar="KEY", help="Send exactly once: a repeat prints the first answer again."
         ),

@@ -4,7 +4,6 @@ import errno
 import os
 import shlex
 from collections.abc import Mapping
-from typing import NoReturn
 
 import click
 
@@ -70,7 +69,7 @@ def install(ctx: CliContext, *, force: bool) -> None:
     if config_error:
         _print_config_error(home, config_error)
         if not force:
-            _exit_bad_config(ctx, config_error)
+            ctx.exit_with_problems(config_error)
     wanted = systemd_units.render_units(installation)
     states = systemd_units.read_states(folder, home, wanted)
     if not force:
@@ -104,7 +103,7 @@ def _write_units(ctx: CliContext, folder: str, texts: Mapping[str, str]) -> list
     try:
         return [systemd_units.write_unit(folder, name, text) for name, text in texts.items()]
     except OSError as error:
-        _exit_with_error(ctx, f"{error.filename}: {error.strerror}", _HINTS.get(error.errno or 0, _WRITE_HINT))
+        ctx.exit_with_error(f"{error.filename}: {error.strerror}", _HINTS.get(error.errno or 0, _WRITE_HINT))
 
 
 def _start_service(
@@ -133,7 +132,7 @@ def _start_service(
         systemd.run("start", *systemd_units.NAMES, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
         return _main_pid(systemd), []
     except SystemctlFailed as error:
-        _exit_with_error(ctx, str(error), error.hint)
+        ctx.exit_with_error(str(error), error.hint)
 
 
 @click.command(epilog=examples("walrusctl service uninstall"))
@@ -159,10 +158,11 @@ def uninstall(ctx: CliContext, *, force: bool) -> None:
         if ours and isinstance(systemd, UserSystemd):
             systemd.run("daemon-reload")
     except SystemctlFailed as error:
-        _exit_with_error(ctx, str(error), error.hint)
+        ctx.exit_with_error(str(error), error.hint)
     except OSError as error:
-        _exit_with_error(
-            ctx, f"{error.filename}: {error.strerror}", "make it writable for your own user, and try again"
+        ctx.exit_with_error(
+            f"{error.filename}: {error.strerror}",
+            "make it writable for your own user, and try again",
         )
     foreign = [name for name, state in states.items() if state == "foreign"]
     not_ours = [*foreign, *(f"{name}.d" for name in systemd_units.NAMES)]
@@ -278,7 +278,7 @@ def _make_home(ctx: CliContext, home: str) -> list[str]:
         return [*([home] if paths.prepare_home(home) else []), *scaffold(home)]
     except ConfigError as error:
         print_error(str(error))
-        _exit_bad_config(ctx, error)
+        ctx.exit_with_problems(error)
 
 
 def _print_config_error(home: str, config_error: ConfigError) -> None:
@@ -286,13 +286,6 @@ def _print_config_error(home: str, config_error: ConfigError) -> None:
     if works_only_in_this_shell(home):
         hint = f"write NAME=value into {home}/environment, and chmod 600 it"
         print_error("variables that your shell exports do not reach a service", hint)
-
-
-def _exit_bad_config(ctx: CliContext, config_error: ConfigError) -> NoReturn:
-    """Exits, since a service that could not start is not installed."""
-    if ctx.json:
-        print_json({"ok": False, "problems": [problem._asdict() for problem in config_error.problems]})
-    raise click.exceptions.Exit(wire.EXIT_USAGE)
 
 
 def _other_home_message(home: str) -> str:
@@ -303,7 +296,7 @@ def _require_own_home(ctx: CliContext, folder: str, home: str, force_effect: str
     """Exits if the units are for another home: a user has one service, which must not change unnoticed."""
     if other := systemd_units.find_other_home(folder, home):
         status_hint = f"`walrusctl --home {shlex.quote(other)} service status` shows its state"
-        _exit_with_error(ctx, _other_home_message(other), f"{status_hint}; --force {force_effect}")
+        ctx.exit_with_error(_other_home_message(other), f"{status_hint}; --force {force_effect}")
 
 
 def _require_unmodified(
@@ -317,7 +310,7 @@ def _require_unmodified(
         if state in protected:
             problem = "was edited by hand" if state == "edited" else "was not written by walrusctl"
             hint = f"move your changes to `systemctl --user edit {name}`; then --force replaces or removes the unit"
-            _exit_with_error(ctx, f"{os.path.join(folder, name)} {problem}", hint)
+            ctx.exit_with_error(f"{os.path.join(folder, name)} {problem}", hint)
 
 
 def _read_state_or_exit(ctx: CliContext, systemd: UserSystemd | str) -> ServiceState | None:
@@ -325,15 +318,8 @@ def _read_state_or_exit(ctx: CliContext, systemd: UserSystemd | str) -> ServiceS
     try:
         return None if isinstance(systemd, str) else read_service_state(systemd)
     except SystemctlFailed as error:
-        _exit_with_error(ctx, str(error), error.hint)
+        ctx.exit_with_error(str(error), error.hint)
 
 
 def _main_pid(systemd: UserSystemd) -> int | None:
     return int(systemd.read_properties(systemd_units.SERVICE, "MainPID").get("MainPID", "0")) or None
-
-
-def _exit_with_error(ctx: CliContext, message: str, hint: str) -> NoReturn:
-    print_error(message, hint)
-    if ctx.json:
-        print_json({"error": {"message": message, "hint": hint}})
-    raise click.exceptions.Exit(wire.EXIT_INTERNAL)

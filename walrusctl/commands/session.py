@@ -1,10 +1,12 @@
 """The commands `walrusctl session`: create, list, show, attach to, interrupt and close sessions."""
 
 import sys
+from typing import get_args
 
 import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
+from walrus_protocol.vocabulary import State
 from walrusctl.click_base import KEY, LIMIT, OFFSET, SESSION, SHORT_TEXT, LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.event_printer import EventPrinter
@@ -15,16 +17,7 @@ from walrusctl.pagination import fetch_pages
 HERE = "walrusctl.commands.session"
 _FINISH_TIMEOUT_S = 60
 """Seconds to wait until a turn has stopped and is logged."""
-STATES = (
-    "idle",
-    "processing",
-    "executing_tool",
-    "waiting_for_subagent",
-    "waiting_for_permission",
-    "waiting_for_user_input",
-    "error",
-    "closed",
-)
+_STATES = ", ".join(get_args(State))
 
 
 @click.command(
@@ -67,15 +60,12 @@ def create(ctx: CliContext, agent: str, title: str, key: str | None, created_by:
     """Create a session of AGENT and print its id."""
     params = {"agent": agent, "title": title, "created_by": created_by, "key": key}
     created = ctx.call("session.create", params)
-    if ctx.json:
-        print_json(created)
-    else:
-        print_answer(str(created["session"]))
+    ctx.print_result(created, str(created["session"]))
 
 
 @click.command("list", epilog=examples("walrusctl session list", "walrusctl session list --agent walrus --all"))
 @click.option("--agent", metavar="AGENT", help="Only sessions of this agent.")
-@click.option("--state", metavar="STATE", help=f"Only sessions in this state: {', '.join(STATES)}.")
+@click.option("--state", metavar="STATE", help=f"Only sessions in this state: {_STATES}.")
 @click.option("--all", "include_closed", is_flag=True, help="Closed sessions too.")
 @click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N sessions.")
 @common_options
@@ -201,10 +191,7 @@ def interrupt(ctx: CliContext, session: int) -> None:
     Queued messages run afterwards.
     """
     answer = ctx.call("session.interrupt", {"session": session}, timeout_s=_FINISH_TIMEOUT_S)
-    if ctx.json:
-        print_json(answer)
-    else:
-        print_answer(f"interrupted turn {answer['turn']}" if answer["interrupted"] else "no turn was running")
+    ctx.print_result(answer, f"interrupted turn {answer['turn']}" if answer["interrupted"] else "no turn was running")
 
 
 @click.command(epilog=examples("walrusctl session close 3"))
@@ -218,10 +205,7 @@ def close(ctx: CliContext, session: int, *, force: bool) -> None:
     Without --force it waits until the turns are finished.
     """
     answer = ctx.call("session.close", {"session": session, "force": force}, timeout_s=_FINISH_TIMEOUT_S)
-    if ctx.json:
-        print_json(answer)
-    else:
-        print_answer("closed" if answer["closed"] else "was already closed")
+    ctx.print_result(answer, "closed" if answer["closed"] else "was already closed")
 
 
 @click.command(epilog=examples("walrusctl session wait 3"))
@@ -231,7 +215,7 @@ def close(ctx: CliContext, session: int, *, force: bool) -> None:
     default="idle,error,closed",
     show_default=True,
     metavar="STATE[,STATE…]",
-    help=f"The states that end the wait, of {', '.join(STATES)}.",
+    help=f"The states that end the wait, of {_STATES}.",
 )
 @common_options
 @pass_cli_context
@@ -239,7 +223,4 @@ def wait(ctx: CliContext, session: int, state: str) -> None:
     """Wait until SESSION reaches a state; print the state."""
     states = [name.strip() for name in state.split(",")]
     answer = ctx.call("session.wait", {"session": session, "states": states}, timeout_s=None)
-    if ctx.json:
-        print_json(answer)
-    else:
-        print_answer(answer["state"])
+    ctx.print_result(answer, answer["state"])

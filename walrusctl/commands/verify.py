@@ -1,6 +1,6 @@
 """The command `walrusctl verify`: checks the hash chain of the event log."""
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -55,12 +55,12 @@ def verify(ctx: CliContext, *, since: ChainHead | None) -> None:
     try:
         verdict = verify_chain(path, since)
     except FileNotFoundError:
-        _exit_with_error(ctx, wire.EXIT_NOT_FOUND, f"{path} does not exist", "the first start of walrusd creates it")
+        ctx.exit_with_error(f"{path} does not exist", "the first start of walrusd creates it", wire.EXIT_NOT_FOUND)
     except UnknownDatabase as error:
-        _exit_with_error(ctx, wire.EXIT_INTERNAL, *error.args)
+        ctx.exit_with_error(*error.args)
     except (DatabaseUnreadable, OSError) as error:
         hint = "`walrusctl doctor` shows what is wrong with it"
-        _exit_with_error(ctx, wire.EXIT_INTERNAL, f"{path} cannot be read: {error}", hint)
+        ctx.exit_with_error(f"{path} cannot be read: {error}", hint)
     if ctx.json:
         print_json(_as_json(verdict))
     else:
@@ -69,13 +69,6 @@ def verify(ctx: CliContext, *, since: ChainHead | None) -> None:
         raise click.exceptions.Exit(wire.EXIT_INTERNAL)
     if not verdict.segments:
         raise click.exceptions.Exit(wire.EXIT_USAGE)
-
-
-def _exit_with_error(ctx: CliContext, status: int, message: str, hint: str) -> NoReturn:
-    print_error(message, hint)
-    if ctx.json:
-        print_json({"error": {"message": message, "hint": hint}})
-    raise click.exceptions.Exit(status)
 
 
 def _as_json(verdict: "ChainVerdict") -> Json:
