@@ -56,15 +56,7 @@ class UserSystemd(NamedTuple):
         # Not --user: it finds nothing if the journal is only in memory. These matches select the same entries.
         matches = [f"_UID={os.geteuid()}", f"USER_UNIT={unit}", f"MESSAGE_ID={_PROCESS_EXITED}"]
         try:
-            done = subprocess.run(  # noqa: S603 - no shell, and the arguments are ours
-                ["journalctl", *matches, "--lines=1", "--output=json", "--quiet"],  # noqa: S607 - the user's own PATH decides
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=QUERY_TIMEOUT_S,
-                check=False,
-            )
+            done = run_program(self.environ, "journalctl", *matches, "--lines=1", "--output=json", "--quiet")
             entry = json.loads(done.stdout)
         except (OSError, ValueError, subprocess.TimeoutExpired):
             return {}
@@ -98,14 +90,7 @@ def is_lingering(environ: Mapping[str, str]) -> bool | None:
     """Whether the user's services run without a login; None if that is unknown."""
     name = _user_name()
     try:
-        done = subprocess.run(  # noqa: S603 - no shell, and the name is the system's
-            ["loginctl", "show-user", name, "--property=Linger"],  # noqa: S607 - the user's own PATH decides
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=QUERY_TIMEOUT_S,
-            check=False,
-        )
+        done = run_program(environ, "loginctl", "show-user", name, "--property=Linger")
     except (OSError, subprocess.TimeoutExpired):
         return None
     known = {"Linger=yes": True, "Linger=no": False}.get(done.stdout.strip())
@@ -121,12 +106,13 @@ def _user_name() -> str:
 
 
 def _run_systemctl(environ: Mapping[str, str], *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    return run_program(environ, "systemctl", "--user", "--no-ask-password", *arguments, timeout_s=timeout_s)
+
+
+def run_program(
+    environ: Mapping[str, str], *command: str, timeout_s: float = QUERY_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the system, found on this process's PATH. Raises OSError and subprocess.TimeoutExpired."""
     return subprocess.run(  # noqa: S603 - no shell, and the arguments are ours
-        ["systemctl", "--user", "--no-ask-password", *arguments],  # noqa: S607 - the user's own PATH decides
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
+        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
     )

@@ -1,5 +1,6 @@
 """The description of the file format in walrus_protocol equals a database after all migrations."""
 
+import os
 import random
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.fakes.stores import SqliteDisk, commit, write
 from walrus_protocol.database import schema
-from walrus_protocol.database.reader import DatabaseReader
+from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
 from walrusd.store import contract
 from walrusd.store.migrations import MIGRATIONS
 
@@ -42,9 +43,23 @@ def test_the_constants_of_daemon_events_are_those_of_the_store() -> None:
 async def test_the_reader_joins_any_body_with_its_detached_text(disk: SqliteDisk) -> None:
     texts = [random.Random(seed).randbytes(5000).replace(b'"', b"").replace(b"\\", b"") for seed in range(20)]
     bodies = [b'{"a":"%s","b":1}' % text for text in texts]
-    log = await disk.open()
-    await commit(log, write(session=1, bodies=bodies, first_seq=1))
-    await log.aclose()
+    await write_events(disk, 1, bodies)
     with DatabaseReader(disk.path) as db:
         rows = [*db.rows(f"SELECT {schema.FULL_BODY}, {schema.FULL_BODY_SIZE}, text IS NULL FROM event ORDER BY seq")]
     assert rows == [(body, len(body), 0) for body in bodies]
+
+
+async def test_the_reader_returns_the_time_of_the_last_event_and_the_space(disk: SqliteDisk) -> None:
+    await write_events(disk, 1, [b'{"ts":1.5}', b'{"ts":2}'])
+    with DatabaseReader(disk.path) as db:
+        assert db.newest_event_time() == 2.0
+        assert sum(db.space()) == os.stat(disk.path).st_size
+    await write_events(disk, 2, [b"not JSON"])
+    with DatabaseReader(disk.path) as db, pytest.raises(DatabaseUnreadable, match="malformed JSON"):
+        db.newest_event_time()
+
+
+async def write_events(disk: SqliteDisk, session: int, bodies: list[bytes]) -> None:
+    log = await disk.open()
+    await commit(log, write(session=session, bodies=bodies, first_seq=1))
+    await log.aclose()

@@ -5,7 +5,6 @@ import click
 from walrusctl.click_base import LazyGroup, common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_fields, format_table
-from walrusctl.output import print_answer, print_json
 
 HERE = "walrusctl.commands.agent"
 
@@ -26,11 +25,8 @@ def agent() -> None:
 def list_(ctx: CliContext) -> None:
     """List the agents with their models."""
     answer = ctx.call("agent.list")
-    if ctx.json:
-        print_json(answer)
-        return
     rows = [(agent["name"], agent["model"] or "-", agent["description"]) for agent in answer["agents"]]
-    print_answer(format_table(("NAME", "MODEL", "DESCRIPTION"), rows))
+    ctx.print_result(answer, format_table(("NAME", "MODEL", "DESCRIPTION"), rows))
 
 
 @click.command(epilog=examples("walrusctl agent show walrus"))
@@ -40,10 +36,6 @@ def list_(ctx: CliContext) -> None:
 def show(ctx: CliContext, name: str) -> None:
     """Show the settings and system prompt of an agent."""
     info = ctx.call("agent.get", {"agent": name})
-    if ctx.json:
-        print_json(info)
-        return
     pairs = [(key, info[key]) for key in ("name", "description", "model", "max_iterations", "thinking", "workspace")]
-    print_answer(format_fields([*pairs, ("tools", ", ".join(info["tools"]) or "none")]))
-    if info["system_prompt"]:
-        print_answer(f"\n{info['system_prompt']}")
+    text = format_fields([*pairs, ("tools", ", ".join(info["tools"]) or "none")])
+    ctx.print_result(info, f"{text}\n\n{info['system_prompt']}" if info["system_prompt"] else text)

@@ -89,14 +89,8 @@ def checkpoint(ctx: CliContext, session: int, name: str) -> None:
 def checkpoints(ctx: CliContext, session: int) -> None:
     """List the checkpoints of SESSION, the newest last."""
     found, _ = fetch_pages(ctx, "session.checkpoints", "checkpoints", {"session": session}, None)
-    if ctx.json:
-        print_json({"checkpoints": found})
-        return
-    print_answer(
-        format_table(
-            ("SEQ", "CREATED", "NAME"), [(each["at"], format_time(each["ts"]), each["name"]) for each in found]
-        )
-    )
+    rows = [(each["at"], format_time(each["ts"]), each["name"]) for each in found]
+    ctx.print_result({"checkpoints": found}, format_table(("SEQ", "CREATED", "NAME"), rows))
 
 
 def _resolve_seq(ctx: CliContext, session: int, point: int | str) -> int:

@@ -5,7 +5,6 @@ import click
 from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
 from walrusctl.formatting import format_bytes, format_count
-from walrusctl.output import print_answer, print_json
 
 MAX_WAIT_S = 3600
 """Seconds to wait: a large database is collected in small steps, so that no turn waits for it."""
@@ -23,11 +22,8 @@ def gc(ctx: CliContext, *, dry_run: bool) -> None:
     free pages of the database to the file system.
     """
     result = ctx.call("daemon.gc", {"dry_run": dry_run}, timeout_s=MAX_WAIT_S)
-    if ctx.json:
-        print_json(result)
-        return
     action = "would delete" if dry_run else "deleted"
     sessions, events, outputs = (format_count(result[f"{noun}s"], noun) for noun in ("session", "event", "output"))
-    print_answer(f"{action} {sessions} ({events}) and {outputs}")
-    about = "about " if dry_run else ""
-    print_answer(f"{about}{format_bytes(result['bytes'])}; the database has {format_bytes(result['db_bytes'])}")
+    size = f"{'about ' if dry_run else ''}{format_bytes(result['bytes'])}"
+    database = f"the database has {format_bytes(result['db_bytes'])}"
+    ctx.print_result(result, f"{action} {sessions} ({events}) and {outputs}\n{size}; {database}")

@@ -4,7 +4,7 @@ import click
 
 from walrusctl.click_base import common_options, examples
 from walrusctl.context import CliContext, pass_cli_context
-from walrusctl.output import print_answer, print_error, print_json
+from walrusctl.output import print_error
 
 
 @click.command(epilog=examples("walrusctl reload"))
@@ -17,11 +17,8 @@ def reload(ctx: CliContext) -> None:
     with 2.
     """
     result = ctx.call("daemon.reload")
-    if ctx.json:
-        print_json(result)
-    else:
-        lines = [f"changed: {key}" for key in result["changed"]]
-        lines += [f"at restart: {key}" for key in result["at_restart"]]
-        print_answer("\n".join(lines) or "no changes")
+    lines = [f"changed: {key}" for key in result["changed"]]
+    lines += [f"at restart: {key}" for key in result["at_restart"]]
+    ctx.print_result(result, "\n".join(lines) or "no changes")
     for warning in result["warnings"]:
         print_error(f"warning: {warning}")

@@ -47,9 +47,6 @@ def schedule() -> None:
 def list_(ctx: CliContext) -> None:
     """List schedules with their next and last tick."""
     answer = ctx.call("schedule.list")
-    if ctx.json:
-        print_json(answer)
-        return
     now = time.time()
     rows = [
         (
@@ -61,7 +58,8 @@ def list_(ctx: CliContext) -> None:
         )
         for entry in answer["schedules"]
     ]
-    print_answer(format_table(("NAME", "EVERY", "NEXT", "STATE", "LAST"), rows, terminal_width(sys.stdout)))
+    headers = ("NAME", "EVERY", "NEXT", "STATE", "LAST")
+    ctx.print_result(answer, format_table(headers, rows, terminal_width(sys.stdout)))
 
 
 @click.command(epilog=examples("walrusctl schedule run walrus"))

@@ -3,9 +3,8 @@
 import os
 import stat
 from collections.abc import Iterator
-from importlib.metadata import version
 
-from walrus_protocol import wire
+from walrus_protocol import __version__, wire
 from walrus_protocol.client import Client, RequestFailed
 from walrusctl.doctor.check import Check
 from walrusctl.doctor.context import DaemonReport, DoctorContext
@@ -43,15 +42,14 @@ def check_daemon(context: DoctorContext) -> Iterator[Check]:
 
 
 def _check_running(context: DoctorContext, report: DaemonReport) -> Iterator[Check]:
-    ours = version("walrusd")
     if os.path.realpath(report.home) != os.path.realpath(context.home):
         message = f"the walrusd at {context.socket} (pid {report.pid}) runs on another home, {report.home}"
         yield Check("daemon", "error", message, f"use this home's own socket, or --home {report.home}")
-    elif report.version != ours:
-        message = f"walrusd (pid {report.pid}) is version {report.version}, this walrusctl is {ours}"
+    elif report.version != __version__:
+        message = f"walrusd (pid {report.pid}) is version {report.version}, this walrusctl is {__version__}"
         yield Check("daemon", "warning", message, "restart walrusd, or use the walrusctl of its installation")
     else:
-        message = f"walrusd {ours} answers at {context.socket}, pid {report.pid}, up {report.uptime_s:.0f} s"
+        message = f"walrusd {__version__} answers at {context.socket}, pid {report.pid}, up {report.uptime_s:.0f} s"
         yield Check("daemon", "ok", message)
     if context.moves_to:
         message = f"walrusd moves to {context.moves_to} when it is restarted; until then walrusctl finds it by its lock"

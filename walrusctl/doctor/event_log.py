@@ -48,8 +48,14 @@ def examine_log(db: DatabaseReader, timeout_s: float) -> list[Check]:
     db.set_deadline(end)
     try:
         with db.snapshot():
-            found += [Check("log", "error", text, _DEFECT_HINT) for text in consistency.find_inconsistencies(db)]
-            found += [Check("log", "warning", text, _ORPHAN_HINT) for text in consistency.find_orphans(db)]
+            found += [
+                Check("log", "error", text, _DEFECT_HINT)
+                for text in consistency.find_problems(db, consistency.INCONSISTENCIES)
+            ]
+            found += [
+                Check("log", "warning", text, _ORPHAN_HINT)
+                for text in consistency.find_problems(db, consistency.ORPHANS)
+            ]
         for rows in consistency.read_sessions(db):
             found += [
                 Check("log", "error", f"session {rows.session}: {problem}", _DEFECT_HINT)

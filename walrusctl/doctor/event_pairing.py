@@ -2,25 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 _PAIRED_PREFIXES = (b'{"type":"assistant_message",', b'{"type":"tool_result",', b'{"type":"done",')
-
-
-class RequestedCalls(NamedTuple):
-    calls: set[str]
-
-
-class AnsweredCall(NamedTuple):
-    call: str
-
-
-class EndedTurn(NamedTuple):
-    turn: int
-
-
-class UnknownEvent(NamedTuple):
-    """A row that is not an event that walrusd writes."""
 
 
 def find_unpaired(
@@ -33,22 +16,22 @@ def find_unpaired(
     """
     calls: set[str] = set()
     ends: dict[int, int] = {}
-    for seq, event in _decode_events(events):
-        match event:
-            case RequestedCalls():
+    for seq, body in events:
+        match _decode_event(seq, body):
+            case set(requested):
                 yield from _describe_unanswered(calls, seq)
-                calls = event.calls
-            case AnsweredCall(call) if call in calls:
+                calls = requested
+            case str(call) if call in calls:
                 calls.remove(call)
-            case AnsweredCall(call):
+            case str(call):
                 yield f"the result at seq {seq} is for call {call}, which already had one or was never requested"
-            case EndedTurn(turn):
+            case int(turn):
                 yield from _describe_unanswered(calls, seq)
                 calls = set()
                 if turn in ends:
                     yield f"turn {turn} ends twice, at seq {ends[turn]} and seq {seq}"
                 ends.setdefault(turn, seq)
-            case UnknownEvent():
+            case None:
                 yield f"the event at seq {seq} is not one that walrusd writes"
     if not in_turn:
         yield from _describe_unanswered(calls, None)
@@ -64,32 +47,25 @@ def _find_misplaced_ends(logged_ends: dict[int, int], ended_turns: Iterable[tupl
         yield f"turn {turn} ends at seq {seq}, but is recorded as open or not at all"
 
 
-def _decode_events(
-    events: Iterable[tuple[int, bytes]],
-) -> Iterator[tuple[int, RequestedCalls | AnsweredCall | EndedTurn | UnknownEvent]]:
-    for seq, body in events:
-        if not body.startswith(_PAIRED_PREFIXES):
-            yield seq, UnknownEvent()
-            continue
-        try:
-            event = _decode_event(body)
-        except json.JSONDecodeError:
-            raise ValueError(f"the event at seq {seq} is not JSON") from None
-        except (ValueError, LookupError, TypeError):
-            raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
-        yield seq, event
+def _decode_event(seq: int, body: bytes) -> set[str] | str | int | None:
+    """Returns the calls of an assistant message, the call of a result, or the turn of an end.
 
-
-def _decode_event(body: bytes) -> RequestedCalls | AnsweredCall | EndedTurn:
-    """Decodes an event. Raises ValueError, LookupError and TypeError."""
-    event = json.loads(body)
-    match event["type"]:
-        case "assistant_message":
-            return RequestedCalls({str(call["id"]) for call in event["calls"]})
-        case "tool_result":
-            return AnsweredCall(str(event["call_id"]))
-        case _:
-            return EndedTurn(int(event["turn"]))
+    None for a row that is not an event. Raises ValueError for an event without these fields.
+    """
+    if not body.startswith(_PAIRED_PREFIXES):
+        return None
+    try:
+        match event := json.loads(body):
+            case {"type": "assistant_message"}:
+                return {str(call["id"]) for call in event["calls"]}
+            case {"type": "tool_result"}:
+                return str(event["call_id"])
+            case _:
+                return int(event["turn"])
+    except json.JSONDecodeError:
+        raise ValueError(f"the event at seq {seq} is not JSON") from None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
 
 
 def _describe_unanswered(calls: set[str], seq: int | None) -> Iterator[str]:

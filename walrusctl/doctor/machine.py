@@ -1,6 +1,5 @@
 """Doctor checks of the machine: disk space, the clock, and the limit of open files."""
 
-import json
 import os
 import resource
 import shutil
@@ -79,14 +78,11 @@ def check_clock(context: DoctorContext) -> Iterator[Check]:
 
 
 def _newest_event_time(path: str) -> float | None:
-    """Returns the unix time of the last event; None if there is none or it cannot be read."""
-    if not os.path.exists(path):
-        return None
+    """Returns the Unix time of the last event; None if there is none or it cannot be read."""
     try:
         with DatabaseReader(path) as db:
-            body = db.newest_event()
-        return float(json.loads(body)["ts"]) if body else None
-    except (DatabaseUnreadable, ValueError, KeyError, TypeError):
+            return db.newest_event_time()
+    except DatabaseUnreadable:
         return None
 
 

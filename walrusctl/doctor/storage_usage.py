@@ -1,6 +1,5 @@
 """Doctor check of the space that the database uses, against the limit in walrus.toml."""
 
-import os
 from collections.abc import Iterator
 
 from walrus_config.errors import ConfigError
@@ -14,11 +13,10 @@ _RETENTION_HINT = "docs/space.md describes what is deleted, and in which order"
 
 def check_storage_usage(context: DoctorContext) -> Iterator[Check]:
     """Compares usage and limit; a database that cannot be read is reported by the check `database`."""
-    path = context.paths.database
-    if isinstance(context.config, ConfigError) or not os.path.exists(path):
+    if isinstance(context.config, ConfigError):
         return
     try:
-        with DatabaseReader(path) as db:
+        with DatabaseReader(context.paths.database) as db:
             if db.is_empty or db.incompatibility():
                 return
             used, free = db.space()

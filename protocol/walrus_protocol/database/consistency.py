@@ -75,7 +75,7 @@ _MISSING_OUTPUTS = """
 SELECT 'session ' || session || ' has the output ' || ref || ', which is missing'
 FROM output_of WHERE NOT EXISTS (SELECT 1 FROM output WHERE output.ref = output_of.ref)
 """
-_INCONSISTENCIES = (
+INCONSISTENCIES = (
     _MISSING_EVENTS,
     _UNREADABLE_STATE,
     _WRONG_LAST_SEQ,
@@ -87,6 +87,7 @@ _INCONSISTENCIES = (
     _MISSING_TEXTS,
     _MISSING_OUTPUTS,
 )
+"""Queries for contradictions between tables, which must not occur."""
 
 _NOT_OF_SESSION = "session NOT IN (SELECT id FROM session)"
 _NOT_OF_UNLISTED_SESSION = f"{_NOT_OF_SESSION} AND session NOT IN (SELECT session FROM remains)"  # noqa: S608 - as above
@@ -95,7 +96,7 @@ _ORPHAN_CONDITIONS = {
     "event": f"{_NOT_OF_UNLISTED_SESSION} AND session <> {DAEMON_SESSION}",
 }
 """The conditions for an orphan in tables with sessions; in the others it is `_NOT_OF_UNLISTED_SESSION`."""
-_ORPHANS = (
+ORPHANS = (
     *(
         f"""SELECT count(*) || ' rows of {table} are of session ' || session || ', which does not exist'
         FROM {table} WHERE {_ORPHAN_CONDITIONS.get(table, _NOT_OF_UNLISTED_SESSION)} GROUP BY session"""  # noqa: S608 - as above
@@ -111,13 +112,13 @@ _ORPHANS = (
         SELECT count(*) AS orphans FROM said_docsize WHERE id NOT IN (SELECT "offset" FROM event)
     ) WHERE orphans""",
 )
+"""Queries for rows without an owner; they are harmless, but take space."""
 
 _COUNTS = """
 SELECT (SELECT count(*) FROM session),
     (SELECT count(*) FROM remains WHERE session NOT IN (SELECT parent FROM fork)),
     (SELECT count(*) FROM output WHERE ref NOT IN (SELECT ref FROM output_of))
 """
-"""Counts of sessions, and of deleted sessions and outputs that wait for removal."""
 _NEWEST_SESSION = "SELECT id, in_turn FROM session WHERE id < ? ORDER BY id DESC LIMIT 1"
 _EVENTS = """
 SELECT seq, body FROM (SELECT seq, body, CAST(body AS TEXT) AS json FROM event WHERE session = ?)
@@ -133,14 +134,6 @@ _TEXTS = "SELECT seq, digest, text.body FROM event JOIN text ON digest = event.t
 _ENDED_TURNS = "SELECT turn, last_seq FROM turn WHERE session = ? AND last_seq IS NOT NULL"
 
 
-class LogCounts(NamedTuple):
-    sessions: int
-    deleted_sessions: int
-    """Sessions whose events wait for removal."""
-    unreferenced_outputs: int
-    """Outputs that wait for removal."""
-
-
 class SessionRows(NamedTuple):
     """The rows of a session that are compared with each other; valid until the next session is read."""
 
@@ -154,19 +147,17 @@ class SessionRows(NamedTuple):
     """Turn and last seq."""
 
 
-def count_log(db: DatabaseReader) -> LogCounts:
-    [counts] = db.rows(_COUNTS)
-    return LogCounts(*counts)
+def count_log(db: DatabaseReader) -> tuple[int, int, int]:
+    """Returns the numbers of sessions, and of deleted sessions and outputs that wait for removal."""
+    [(sessions, deleted, outputs)] = db.rows(_COUNTS)
+    return sessions, deleted, outputs
 
 
-def find_inconsistencies(db: DatabaseReader) -> Iterator[str]:
-    """Yields contradictions between tables, which must not occur."""
-    return _run_all(db, _INCONSISTENCIES)
-
-
-def find_orphans(db: DatabaseReader) -> Iterator[str]:
-    """Yields rows without an owner; they are harmless, but take space."""
-    return _run_all(db, _ORPHANS)
+def find_problems(db: DatabaseReader, queries: tuple[str, ...]) -> Iterator[str]:
+    """Yields the messages of INCONSISTENCIES or ORPHANS."""
+    for query in queries:
+        for (message,) in db.rows(f"{query} LIMIT {MAX_PROBLEMS}"):
+            yield message
 
 
 def read_sessions(db: DatabaseReader) -> Iterator[SessionRows]:
@@ -180,9 +171,3 @@ def read_sessions(db: DatabaseReader) -> Iterator[SessionRows]:
             changed = [seq for seq, digest, text in db.rows(_TEXTS, session) if hashlib.sha256(text).digest() != digest]
             ended: list[tuple[int, int]] = [*db.rows(_ENDED_TURNS, session)]
             yield SessionRows(session, bool(in_turn), changed, db.rows(_EVENTS, session), ended)
-
-
-def _run_all(db: DatabaseReader, queries: tuple[str, ...]) -> Iterator[str]:
-    for query in queries:
-        for (message,) in db.rows(f"{query} LIMIT {MAX_PROBLEMS}"):
-            yield message

@@ -116,9 +116,11 @@ class DatabaseReader:
         [[result]] = self.rows("PRAGMA quick_check(1)")
         return None if result == "ok" else str(result).splitlines()[-1]
 
-    def newest_event(self) -> bytes | None:
-        """Returns the body of the last event, without a long text."""
-        return next((body for (body,) in self.rows('SELECT body FROM event ORDER BY "offset" DESC LIMIT 1')), None)
+    def newest_event_time(self) -> float | None:
+        """Returns the Unix time of the last event; None if there is none."""
+        time_of_body = "CAST(json_extract(CAST(body AS TEXT), '$.ts') AS REAL)"
+        row = self.row(f'SELECT {time_of_body} FROM event ORDER BY "offset" DESC LIMIT 1')  # noqa: S608 - only our own text
+        return row[0] if row else None
 
     def space(self) -> tuple[int, int]:
         """Returns the bytes that are used, and those that are free in the file."""
