@@ -4,7 +4,7 @@ This is walrusd's lowest layer: it imports the types of walrus_protocol and noth
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -44,14 +44,29 @@ Never blocks and never raises: slow readers must not slow the model.
 """
 
 
+class EncodedMessage(Struct, frozen=True):
+    """A message in the format of one wire: the role that the wire gives it, and the bytes of its content blocks.
+
+    A wire may merge neighbours of one role into one message. If it sends each message separately, `blocks` may be the
+    whole message.
+    """
+
+    role: str
+    blocks: bytes
+
+
 class RenderedHistory(Protocol):
     """A history that encodes each message once for each wire, regardless of how many rounds send it."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
 
-    def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+    def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
         """Returns all messages, encoded by `encode`; results are cached under the name `wire`."""
+
+
+Purpose = Literal["turn", "compaction", "title", "infer"]
+"""The reason of a model call, for the accounts of what was spent on what."""
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
@@ -63,6 +78,11 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     history: RenderedHistory
     tools: tuple[ToolSchema, ...] = ()
     thinking: bool = False
+    max_output_tokens: int | None = None
+    """The maximum number of tokens of the answer; None means the limit that is configured for the model, if any."""
+    response_schema: dict[str, object] | None = None
+    """The JSON schema that the answer's text must fit."""
+    purpose: Purpose
 
 
 class Reply(Struct, frozen=True, kw_only=True):

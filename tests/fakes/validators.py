@@ -141,7 +141,7 @@ def as_anthropic(messages: Sequence[Message]) -> list[Json]:
     """Returns a history in Anthropic's format: tool answers are user content, roles alternate."""
     chat: list[dict[str, Any]] = []
     for message in messages:
-        role, blocks = _blocks(message)
+        role, blocks = anthropic_blocks(message)
         if chat and chat[-1]["role"] == role:
             chat[-1]["content"] += blocks
         else:
@@ -149,7 +149,7 @@ def as_anthropic(messages: Sequence[Message]) -> list[Json]:
     return [*chat]
 
 
-def _blocks(message: Message) -> tuple[str, list[Json]]:
+def anthropic_blocks(message: Message) -> tuple[str, list[Json]]:
     match message:
         case User(content=content):
             return "user", _texts(content)
@@ -172,5 +172,5 @@ def _tool_use(call: ToolCall) -> Json:
 def violations(messages: Sequence[Message]) -> list[str]:
     """Returns the violations in a history that is sent to a model, by the rules of all providers."""
     encode = message_encoder("any")
-    openai = [json.loads(encode(message)) for message in messages]
+    openai = [json.loads(encode(message).blocks) for message in messages]
     return [*openai_violations(openai), *anthropic_violations(as_anthropic(messages))]

@@ -46,7 +46,9 @@ def write_behaviour(path: Path, behaviour: str) -> None:
 
 
 async def ask(model: Local, text: str = "hi") -> Reply:
-    request = ModelRequest(model="m", system="", history=ConversationView([User(text)]), tools=(READ_SCHEMA,))
+    request = ModelRequest(
+        purpose="turn", model="m", system="", history=ConversationView([User(text)]), tools=(READ_SCHEMA,)
+    )
     with trio.fail_after(30):
         return await model.reply(request, list[ReplyChunk]().append)
 
@@ -204,7 +206,8 @@ async def test_a_missing_weights_file_is_a_failure_with_a_hint(tmp_path: Path) -
     async with open_models_with_spawner({"here": settings}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
             await models.reply(
-                ModelRequest(model="here", system="", history=ConversationView()), list[ReplyChunk]().append
+                ModelRequest(purpose="turn", model="here", system="", history=ConversationView()),
+                list[ReplyChunk]().append,
             )
     assert failed.value.error.kind in {"model_not_found", "no_provider"}
     assert failed.value.error.hint
@@ -217,7 +220,11 @@ async def test_the_real_engine_answers_with_the_weights_of_its_package() -> None
     async with open_models_with_spawner({"here": ProviderSettings(kind="local")}, settings) as models:
         chunks = list[ReplyChunk]()
         request = ModelRequest(
-            model="here", system="You are brief.", history=ConversationView([User("Say hello.")]), tools=(READ_SCHEMA,)
+            purpose="turn",
+            model="here",
+            system="You are brief.",
+            history=ConversationView([User("Say hello.")]),
+            tools=(READ_SCHEMA,),
         )
         with trio.fail_after(60):
             reply = await models.reply(request, chunks.append)
@@ -243,7 +250,7 @@ async def test_a_reload_keeps_an_engine_unless_its_own_settings_change() -> None
         return set(descendants(os.getpid())) - before
 
     async def say_hello(models: Models) -> None:
-        request = ModelRequest(model="here", system="", history=ConversationView([User("Say hello.")]))
+        request = ModelRequest(purpose="turn", model="here", system="", history=ConversationView([User("Say hello.")]))
         with trio.fail_after(60):
             await models.reply(request, list[ReplyChunk]().append)
 
@@ -266,7 +273,8 @@ async def test_a_file_that_is_not_a_model_is_a_failure_with_the_engines_error(we
     async with open_models_with_spawner({"here": ProviderSettings(kind="local", path=str(weights))}, {}) as models:
         with pytest.raises(ModelFailed) as failed:
             await models.reply(
-                ModelRequest(model="here", system="", history=ConversationView()), list[ReplyChunk]().append
+                ModelRequest(purpose="turn", model="here", system="", history=ConversationView()),
+                list[ReplyChunk]().append,
             )
     assert failed.value.error.kind == "provider_bad_response"
     assert "could not be started (exit status 1)" in failed.value.error.message

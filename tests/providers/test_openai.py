@@ -38,7 +38,7 @@ KEY = "sk-very-secret-0123456789"
 
 
 def request_of(text: str = "hi", model: str = "m") -> ModelRequest:
-    return ModelRequest(model=model, system="", history=ConversationView([User(text)]))
+    return ModelRequest(purpose="turn", model=model, system="", history=ConversationView([User(text)]))
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ def openai_settings(*models: str, url: str = "http://127.0.0.1:1/v1") -> Provide
 
 
 async def ask(models: Models, model: str) -> Reply:
-    request = ModelRequest(model=model, system="", history=ConversationView([User("hi there")]))
+    request = ModelRequest(purpose="turn", model=model, system="", history=ConversationView([User("hi there")]))
     return await models.reply(request, list[ReplyChunk]().append)
 
 

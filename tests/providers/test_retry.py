@@ -21,7 +21,7 @@ from walrusd.providers.provider_errors import ProviderCallFailed
 from walrusd.providers.retry import with_retries
 from walrusd.session.history import ConversationView
 
-REQUEST = ModelRequest(model="m", system="", history=ConversationView([User("hi")]))
+REQUEST = ModelRequest(purpose="turn", model="m", system="", history=ConversationView([User("hi")]))
 
 
 def call_failure(

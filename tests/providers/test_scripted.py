@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "scripted.md").read_text()
 
 
 def request_of(*messages: Message) -> ModelRequest:
-    return ModelRequest(model="play", system="", history=ConversationView(messages))
+    return ModelRequest(purpose="turn", model="play", system="", history=ConversationView(messages))
 
 
 async def reply_text(script: Scripted, *messages: Message) -> str:

@@ -13,7 +13,7 @@ from walrus_protocol.events import Done, Parent, decode_row
 from walrus_protocol.methods.fork_rewind import CheckpointResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
-from walrusd.ports import ModelRequest, OnChunk, Reply
+from walrusd.ports import EncodedMessage, ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import EventRow, StorageFull
@@ -41,13 +41,13 @@ class EncodingModel:
 
     async def reply(self, request: ModelRequest, _: OnChunk) -> Reply:
         await trio.lowlevel.checkpoint()
-        self.sent.append([*request.history.render("w", self._encode)])
+        self.sent.append([message.blocks for message in request.history.render("w", self._encode)])
         return Reply(content=f"{len(self.sent)}.")
 
-    def _encode(self, message: Message) -> bytes:
+    def _encode(self, message: Message) -> EncodedMessage:
         assert not isinstance(message, ToolOutput)
         self.encoded.append(message)
-        return str(message.content).encode()
+        return EncodedMessage("any", str(message.content).encode())
 
 
 @pytest.fixture

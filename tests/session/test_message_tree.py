@@ -21,6 +21,7 @@ from walrus_protocol.events import (
     ToolStarted,
     UserMessage,
 )
+from walrusd.ports import EncodedMessage
 from walrusd.session.conversation import Conversation
 from walrusd.session.history import ConversationView
 from walrusd.session.message_tree import MessageTree, ResumePoint
@@ -198,8 +199,8 @@ def test_costs_and_turn_counts_are_not_rewound() -> None:
     assert (after.usage, after.cost_usd, after.turns, after.messages) == (before.usage, 0.5, 1, 0)
 
 
-def encode(message: Message) -> bytes:
-    return repr(message).encode()
+def encode(message: Message) -> EncodedMessage:
+    return EncodedMessage(type(message).__name__, repr(message).encode())
 
 
 @given(valid_logs(), st.lists(st.booleans(), min_size=40, max_size=40))
@@ -217,7 +218,7 @@ def test_rendered_messages_are_right_whenever_they_are_requested(
 def test_messages_kept_by_a_rewind_are_not_encoded_again() -> None:
     encoded: list[Message] = []
 
-    def count(message: Message) -> bytes:
+    def count(message: Message) -> EncodedMessage:
         encoded.append(message)
         return encode(message)
 

@@ -25,6 +25,7 @@ from walrus_protocol.events import (
 )
 from walrusd.agent.agent import Agent
 from walrusd.agent.decide import decide
+from walrusd.ports import EncodedMessage
 from walrusd.session.recovery import Draft, close_open_round
 from walrusd.session.session import Session
 from walrusd.session.session_state import SessionState, TurnState, apply_event, decode, fill_derived_fields
@@ -211,13 +212,13 @@ def test_a_message_is_encoded_once_for_a_wire_and_reused_when_it_is_sent_again()
     session = record(SessionCreated(agent="a"), UserMessage(content="one"))
     encoded: list[object] = []
 
-    def encode_one(message: object) -> bytes:
+    def encode_one(message: object) -> EncodedMessage:
         encoded.append(message)
-        return b"%d" % len(encoded)
+        return EncodedMessage("any", b"%d" % len(encoded))
 
     session.history.render("w", encode_one)
     session.apply(fill_derived_fields(session.state, AssistantMessage(round=1, content="two"), 2.0))
-    assert list(session.history.render("w", encode_one)) == [b"1", b"2"]
+    assert [message.blocks for message in session.history.render("w", encode_one)] == [b"1", b"2"]
     assert encoded == list(session.history.messages)
 
 

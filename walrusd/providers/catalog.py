@@ -43,6 +43,11 @@ class Catalog:
         exact = self._models.get(f"{resolved.provider}/{resolved.model}")
         return exact or self._models.get(resolved.model) or ModelSettings()
 
+    def context_window(self, provider: str) -> int | None:
+        """Returns the largest context_window that is set for a model of the provider."""
+        windows = (self.settings(ResolvedModel(provider, model)).context_window for model in self.names(provider))
+        return max(filter(None, windows), default=None)
+
     def resolve(self, name: str) -> ResolvedModel:
         """Resolves a name: first as the full name of a model, then as provider/model, split at the first "/".
 

@@ -6,7 +6,7 @@ other. Tools are not offered: models this small produce tool calls that cannot b
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +47,6 @@ class Local:
         spawner: Spawner,
         *,
         context_window: int | None = None,
-        max_output_tokens: Callable[[str], int | None] = lambda model: None,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._name = name
@@ -56,7 +55,6 @@ class Local:
         self._nursery = nursery
         self._spawner = spawner
         self._window = context_window or DEFAULT_WINDOW
-        self._max_output_tokens = max_output_tokens
         self._command = command
         self._engine: Engine | None = None
         self._request_lock = trio.Lock()
@@ -91,8 +89,11 @@ class Local:
 
     async def _reply_from_engine(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         engine = await self._ensure_engine()
+        max_tokens = request.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
         try:
-            return await self._engine_client(engine).reply(replace(request, tools=()), on_chunk)
+            return await self._engine_client(engine).reply(
+                replace(request, tools=(), max_output_tokens=max_tokens), on_chunk
+            )
         except ModelFailed as failed:
             if failed.error.kind == "provider_network":
                 await self._raise_if_dead(engine)  # noqa: ASYNC120 - a cancelled caller needs neither error
@@ -116,7 +117,6 @@ class Local:
                 max_retries=0,  # an engine that fails is not overloaded
             ),
             self._http,
-            max_output_tokens=lambda model: self._max_output_tokens(model) or DEFAULT_MAX_OUTPUT_TOKENS,
         )
 
     async def _ensure_engine(self) -> Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from itertools import groupby
 from random import Random
 from typing import TYPE_CHECKING
@@ -93,12 +93,10 @@ class OpenAI:
         endpoint: Endpoint,
         http: Http,
         *,
-        max_output_tokens: Callable[[str], int | None] = lambda model: None,
         random: Random | None = None,
         clock: Clock = time.time,
     ) -> None:
         self._endpoint = endpoint
-        self._max_output_tokens = max_output_tokens
         self._http = http
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._clock = clock
@@ -112,7 +110,6 @@ class OpenAI:
         body = request_body(
             request,
             request.history.render(f"openai:{self._endpoint.provider}", self._encode_message),
-            max_output_tokens=self._max_output_tokens(request.model),
             use_max_completion_tokens=self._uses_max_completion_tokens,
         )
         # Each answer of a conversation comes at a different message count, so ids made from the count are unique.

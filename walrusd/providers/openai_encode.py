@@ -1,6 +1,7 @@
 """Encodes requests of the OpenAI chat-completions wire. Pure; openai_decode decodes the answers.
 
-A message is encoded once and the history caches its bytes; a request joins those bytes. Extra fields are not sent:
+A message is encoded once and the history caches its bytes; a request joins those bytes. No two messages are merged: on
+this wire each tool result is a message with a role of its own. Extra fields are not sent:
 many compatible servers reject fields that they do not know.
 """
 
@@ -23,7 +24,7 @@ from walrus_protocol.content import (
     User,
     plain_text,
 )
-from walrusd.ports import ModelRequest
+from walrusd.ports import EncodedMessage, ModelRequest
 
 
 class _FunctionCall(Struct):
@@ -71,6 +72,16 @@ class _StreamOptions(Struct, frozen=True):
     include_usage: bool = True
 
 
+class _JsonSchema(Struct):
+    schema: dict[str, object]
+    name: str = "response"
+
+
+class _ResponseFormat(Struct):
+    json_schema: _JsonSchema
+    type: str = "json_schema"
+
+
 class _RequestOptions(Struct, kw_only=True):
     """All fields of a request except its messages and tools."""
 
@@ -78,6 +89,7 @@ class _RequestOptions(Struct, kw_only=True):
     max_tokens: int | UnsetType = UNSET
     max_completion_tokens: int | UnsetType = UNSET
     reasoning_effort: str | UnsetType = UNSET
+    response_format: _ResponseFormat | UnsetType = UNSET
     stream: bool = True
     stream_options: _StreamOptions = _StreamOptions()
 
@@ -85,27 +97,23 @@ class _RequestOptions(Struct, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def message_encoder(provider: str) -> Callable[[Message], bytes]:
+def message_encoder(provider: str) -> Callable[[Message], EncodedMessage]:
     """Returns the message encoder of one provider; opaque data goes back only to its own provider."""
 
-    def encode(message: Message) -> bytes:
+    def encode(message: Message) -> EncodedMessage:
         match message:
             case User(content):
-                return _encode(_UserMessage(_user_content(content)))
+                return EncodedMessage("user", _encode(_UserMessage(_user_content(content))))
             case Assistant():
-                return _encode(_assistant_message(message, provider))
+                return EncodedMessage("assistant", _encode(_assistant_message(message, provider)))
             case ToolOutput():
-                return _encode(_ToolMessage(message.call_id, message.output))
+                return EncodedMessage("tool", _encode(_ToolMessage(message.call_id, message.output)))
 
     return encode
 
 
 def request_body(
-    request: ModelRequest,
-    messages: Sequence[bytes],
-    *,
-    max_output_tokens: int | None,
-    use_max_completion_tokens: bool,
+    request: ModelRequest, messages: Sequence[EncodedMessage], *, use_max_completion_tokens: bool
 ) -> bytes:
     """Returns the bytes of a request.
 
@@ -113,14 +121,17 @@ def request_body(
     request: twenty of them take some 30 µs, so a cache would save nothing.
     """
     settings = _RequestOptions(model=request.model)
-    if max_output_tokens is not None and use_max_completion_tokens:
-        settings.max_completion_tokens = max_output_tokens
-    elif max_output_tokens is not None:
-        settings.max_tokens = max_output_tokens
+    if request.max_output_tokens is not None and use_max_completion_tokens:
+        settings.max_completion_tokens = request.max_output_tokens
+    elif request.max_output_tokens is not None:
+        settings.max_tokens = request.max_output_tokens
     if request.thinking:
         settings.reasoning_effort = "medium"
+    if request.response_schema is not None:
+        settings.response_format = _ResponseFormat(_JsonSchema(request.response_schema))
     system = [_encode(_SystemMessage(request.system))] if request.system else []
-    parts = [_encode(settings)[:-1], b',"messages":[', b",".join([*system, *messages]), b"]"]
+    encoded = b",".join([*system, *[message.blocks for message in messages]])
+    parts = [_encode(settings)[:-1], b',"messages":[', encoded, b"]"]
     if request.tools:
         parts += [b',"tools":', _encode([_tool_schema(schema) for schema in request.tools])]
     return b"".join([*parts, b"}"])

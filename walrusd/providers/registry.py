@@ -55,26 +55,12 @@ class ProviderDeps(Struct, frozen=True, kw_only=True):
 
 
 def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: ProviderDeps) -> Model:
-    def max_output_tokens(model: str) -> int | None:
-        return catalog.settings(ResolvedModel(name, model)).max_output_tokens
-
     match settings.kind:
         case "openai":
-            return OpenAI(build_endpoint(name, settings), deps.http, max_output_tokens=max_output_tokens)
+            return OpenAI(build_endpoint(name, settings), deps.http)
         case "local":
-            windows = [
-                catalog.settings(ResolvedModel(name, model)).context_window or 0 for model in catalog.names(name)
-            ]
-            window = max(windows, default=0) or None
-            return Local(
-                name,
-                settings,
-                deps.http,
-                deps.nursery,
-                deps.spawner,
-                context_window=window,
-                max_output_tokens=max_output_tokens,
-            )
+            window = catalog.context_window(name)
+            return Local(name, settings, deps.http, deps.nursery, deps.spawner, context_window=window)
         case "scripted":
             return ScriptFile(settings.path)
         case "echo":
@@ -110,7 +96,7 @@ class Models:
             for name, built in self._models_by_provider.items()
             if isinstance(built, Local)
             and providers.get(name) == self._providers[name]
-            and _token_limits(new, name) == _token_limits(self._catalog, name)
+            and new.context_window(name) == self._catalog.context_window(name)
         }
         return Models(providers, models, self._deps, same)
 
@@ -125,10 +111,12 @@ class Models:
         if not self._providers:
             raise ModelFailed("no_provider", "No model provider is configured.", await self.setup_hint())
         resolved = self._catalog.resolve(request.model)
+        settings = self._catalog.settings(resolved)
+        max_tokens = request.max_output_tokens or settings.max_output_tokens
         reply = await self._models_by_provider[resolved.provider].reply(
-            replace(request, model=resolved.model), on_chunk
+            replace(request, model=resolved.model, max_output_tokens=max_tokens), on_chunk
         )
-        price = self._catalog.settings(resolved).price
+        price = settings.price
         cost = reply.cost_usd if price is None else cost_usd(price, reply.usage)
         return replace(reply, model=resolved.model, provider=resolved.provider, cost_usd=cost)
 
@@ -147,12 +135,6 @@ class Models:
     async def setup_hint(self) -> str:
         """Returns what to write into walrus.toml on this machine if no provider is configured, or ""."""
         return "" if self._providers else await suggest_configuration(self._deps.environ, self._deps.ollama_port)
-
-
-def _token_limits(catalog: Catalog, provider: str) -> list[tuple[int | None, int | None]]:
-    """Returns the settings of a provider's models that its engine depends on; prices do not affect it."""
-    all_settings = [catalog.settings(ResolvedModel(provider, model)) for model in catalog.names(provider)]
-    return [(settings.context_window, settings.max_output_tokens) for settings in all_settings]
 
 
 def cost_usd(price: PriceSettings, usage: Usage) -> float | None:

@@ -5,6 +5,7 @@ from itertools import takewhile
 from operator import is_
 
 from walrus_protocol.content import Message
+from walrusd.ports import EncodedMessage
 
 
 class ConversationView:
@@ -12,7 +13,7 @@ class ConversationView:
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         self._messages = list(messages)
-        self._encoded: dict[str, list[bytes]] = {}
+        self._encoded: dict[str, list[EncodedMessage]] = {}
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -27,7 +28,7 @@ class ConversationView:
         self._messages = list(messages)
         self._encoded = {wire: encoded[:same] for wire, encoded in self._encoded.items()}
 
-    def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+    def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
         """Returns all messages encoded by `encode`; those already encoded under the name `wire` are reused."""
         encoded = self._encoded.setdefault(wire, [])
         encoded.extend(encode(message) for message in self._messages[len(encoded) :])
@@ -45,6 +46,6 @@ class HistoryWithSuffix:
     def messages(self) -> Sequence[Message]:
         return [*self._history.messages, *self._suffix]
 
-    def render(self, wire: str, encode: Callable[[Message], bytes]) -> Sequence[bytes]:
+    def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
         """Returns all messages encoded by `encode`; only those of the history are cached."""
         return [*self._history.render(wire, encode), *map(encode, self._suffix)]

@@ -117,6 +117,7 @@ class SessionTurnContext:
             history=HistoryWithSuffix(history, suffix) if suffix else history,
             tools=agent.tools,
             thinking=agent.thinking,
+            purpose="turn",
         )
         turn = live.session.turn
         assert turn is not None, "a model is asked within a turn"
