@@ -123,7 +123,8 @@ async def test_an_overloaded_provider_is_retried_without_an_error_for_the_client
         assert (turn.text, turn.stop_reason, turn.rounds) == ("here I am", "text_response", 1)
         assert len(fake.requests) == 2
         await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("turn")))
-        assert [line["kind"] for line in daemon.lines_of("provider_retry")] == ["provider_overloaded"]
+        (line,) = daemon.lines_of("provider_retry")
+        assert (line["provider"], line["kind"], line["purpose"]) == ("fake", "provider_overloaded", "turn")
 
 
 async def test_an_interrupt_ends_the_wait_for_a_retry(tmp_path: Path) -> None:

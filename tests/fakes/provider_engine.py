@@ -2,7 +2,8 @@
 
 Like the real engine it reads its order from stdin and exits when stdin closes. Its behaviour is the content of the file
 that the order names as weights: `ready` serves, `die` exits immediately with an error message, `die later` exits in the
-middle of an answer, `babble` prints a line that is not JSON, `load` never becomes ready.
+middle of an answer, `refuse` and `overloaded` answer with an error, `babble` prints a line that is not JSON, `load`
+never becomes ready.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from tests.fakes.provider import STREAM_HEAD, Behaviour, Exchange, open_provider, replies
+from tests.fakes.provider import STREAM_HEAD, Behaviour, Exchange, open_provider, replies, responds_with
 from walrusd.providers.local_server import exit_when_stdin_closes
 
 
@@ -23,7 +24,12 @@ async def die_mid_answer(exchange: Exchange) -> None:
 
 
 async def main(behaviour_name: str) -> None:
-    behaviours: dict[str, Behaviour] = {"ready": replies("hello"), "die later": die_mid_answer}
+    behaviours: dict[str, Behaviour] = {
+        "ready": replies("hello"),
+        "die later": die_mid_answer,
+        "refuse": responds_with(400),
+        "overloaded": responds_with(503),
+    }
     async with open_provider() as fake:
         fake.set_default(behaviours[behaviour_name])
         print(json.dumps({"url": fake.url.removesuffix("/v1")}), flush=True)  # noqa: T201 - read by the parent

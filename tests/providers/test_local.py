@@ -20,6 +20,7 @@ from walrusd.host.spawner import Spawner
 from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk
 from walrusd.providers.http import Http
 from walrusd.providers.local import Local
+from walrusd.providers.provider_errors import ProviderCallFailed
 from walrusd.providers.registry import Models
 from walrusd.session.history import ConversationView
 
@@ -50,7 +51,7 @@ async def ask(model: Local, text: str = "hi") -> Reply:
         purpose="turn", model="m", system="", history=ConversationView([User(text)]), tools=(READ_SCHEMA,)
     )
     with trio.fail_after(30):
-        return await model.reply(request, list[ReplyChunk]().append)
+        return await model.exchange(request, list[ReplyChunk]().append)
 
 
 async def failure(model: Local) -> TurnError:
@@ -119,6 +120,16 @@ async def test_the_error_of_an_engine_that_cannot_start_has_its_cause_and_not_it
     assert "could not be started (exit status 1)" in error.message
     assert f"cannot load {weights} with the key ***" in error.message
     assert error.hint == f"Check that {weights} is a .gguf file, and that there is enough memory for it."
+
+
+@needs_engine
+@pytest.mark.parametrize("behaviour", ["refuse", "overloaded"])
+async def test_an_error_of_an_engine_is_not_retried_and_its_hint_names_no_url(behaviour: str, weights: Path) -> None:
+    async with open_local(weights, behaviour) as model:
+        with pytest.raises(ProviderCallFailed) as failed:
+            await ask(model)
+    assert not failed.value.retryable
+    assert "base_url" not in failed.value.error.hint
 
 
 @needs_engine

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fakes.models import open_models_with_spawner
@@ -308,7 +309,8 @@ async def test_a_token_cap_is_sent_only_if_it_is_set() -> None:
         async with open_models_with_spawner({"fake": table}, {"n": ModelSettings(max_output_tokens=7)}) as models:
             for name in ("m", "n"):
                 await models.reply(request_of(model=name), list[ReplyChunk]().append)
-    assert [request.body.get("max_tokens") for request in fake.requests] == [None, 7]
+            await models.reply(replace(request_of(model="n"), max_output_tokens=3), list[ReplyChunk]().append)
+    assert [request.body.get("max_tokens") for request in fake.requests] == [None, 7, 3]
 
 
 async def test_requests_to_loopback_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

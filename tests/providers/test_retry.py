@@ -1,11 +1,9 @@
 """Tests of retries: which failures are retried, and when."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from random import Random
-from typing import Any
 
 import pytest
 import trio
@@ -18,7 +16,7 @@ from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply, ReplyChunk,
 from walrusd.providers.http import Http, parse_retry_after
 from walrusd.providers.openai import OpenAI, build_endpoint
 from walrusd.providers.provider_errors import ProviderCallFailed
-from walrusd.providers.retry import with_retries
+from walrusd.providers.retry import Provider, exchange_with_retries
 from walrusd.session.history import ConversationView
 
 REQUEST = ModelRequest(purpose="turn", model="m", system="", history=ConversationView([User("hi")]))
@@ -30,71 +28,66 @@ def call_failure(
     return ProviderCallFailed(kind, "no", "", retryable=retryable, retry_after_s=retry_after_s)
 
 
-def scripted_attempts(*outcomes: ProviderCallFailed | str) -> tuple[list[float], Callable[[OnChunk], Any]]:
-    """Returns the list of attempt times, and an attempt function that gives one outcome after the other."""
-    remaining, times = list(outcomes), list[float]()
+class PlannedProvider:
+    """A provider that gives one outcome after the other; `text_before` is emitted before each."""
 
-    async def attempt(on_chunk: OnChunk) -> Reply:
-        times.append(trio.current_time())
+    def __init__(self, *outcomes: ProviderCallFailed | str, text_before: str = "") -> None:
+        self.times: list[float] = []
+        """The time of each attempt."""
+        self._remaining = list(outcomes)
+        self._text_before = text_before
+
+    async def exchange(self, _: ModelRequest, on_chunk: OnChunk) -> Reply:
+        self.times.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        outcome = remaining.pop(0)
+        if self._text_before:
+            on_chunk(TextChunk(self._text_before))
+        outcome = self._remaining.pop(0)
         if isinstance(outcome, str):
             return Reply(content=outcome)
         raise outcome
 
-    return times, attempt
 
-
-async def run_with_retries(attempt: Callable[[OnChunk], Any], max_retries: int = 2) -> Reply:
-    return await with_retries(
-        attempt, list[ReplyChunk]().append, provider="fake", max_retries=max_retries, random=Random(1)
-    )
+async def run_with_retries(provider: Provider, max_retries: int = 2, on_chunk: OnChunk = lambda _: None) -> Reply:
+    return await exchange_with_retries(provider, REQUEST, on_chunk, name="fake", max_retries=max_retries)
 
 
 async def test_a_temporary_failure_is_retried_after_a_doubling_wait(autojump_clock: MockClock) -> None:
-    times, attempt = scripted_attempts(call_failure(), call_failure(), call_failure(), "ok")
-    assert (await run_with_retries(attempt, 3)).content == "ok"
-    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    provider = PlannedProvider(call_failure(), call_failure(), call_failure(), "ok")
+    assert (await run_with_retries(provider, 3)).content == "ok"
+    waits = [later - earlier for earlier, later in itertools.pairwise(provider.times)]
     for wait, longest in zip(waits, (0.5, 1, 2), strict=True):
         assert longest / 2 <= wait <= longest
 
 
 async def test_retry_after_is_the_minimum_wait(autojump_clock: MockClock) -> None:
-    times, attempt = scripted_attempts(call_failure(retry_after_s=20), "ok")
-    await run_with_retries(attempt)
-    assert times[1] - times[0] == pytest.approx(20)
+    provider = PlannedProvider(call_failure(retry_after_s=20), "ok")
+    await run_with_retries(provider)
+    assert provider.times[1] - provider.times[0] == pytest.approx(20)
 
 
 @pytest.mark.parametrize(
     "failure", [call_failure(retryable=False), call_failure(retry_after_s=61)], ids=["for good", "too long a wait"]
 )
 async def test_some_failures_are_not_retried(failure: ProviderCallFailed, autojump_clock: MockClock) -> None:
-    times, attempt = scripted_attempts(failure)
+    provider = PlannedProvider(failure)
     with pytest.raises(ProviderCallFailed):
-        await run_with_retries(attempt)
-    assert len(times) == 1
+        await run_with_retries(provider)
+    assert len(provider.times) == 1
 
 
 async def test_a_call_is_retried_only_as_often_as_configured(autojump_clock: MockClock) -> None:
-    times, attempt = scripted_attempts(call_failure(), call_failure(), call_failure(), "too late")
+    provider = PlannedProvider(call_failure(), call_failure(), call_failure(), "too late")
     with pytest.raises(ProviderCallFailed):
-        await run_with_retries(attempt, 2)
-    assert len(times) == 3
+        await run_with_retries(provider, 2)
+    assert len(provider.times) == 3
 
 
 async def test_nothing_is_retried_after_the_first_chunk(autojump_clock: MockClock) -> None:
-    count = 0
-
-    async def attempt(on_chunk: OnChunk) -> Reply:
-        nonlocal count
-        count += 1
-        await trio.lowlevel.checkpoint()
-        on_chunk(TextChunk("Hel"))
-        raise call_failure()
-
+    provider = PlannedProvider(call_failure(), "too late", text_before="Hel")
     with pytest.raises(ProviderCallFailed):
-        await run_with_retries(attempt)
-    assert count == 1
+        await run_with_retries(provider)
+    assert len(provider.times) == 1
 
 
 async def reply_over_http(clock: MockClock, *behaviours: Behaviour) -> tuple[Sequence[object], int]:
@@ -105,16 +98,14 @@ async def reply_over_http(clock: MockClock, *behaviours: Behaviour) -> tuple[Seq
     async with open_provider() as fake:
         fake.enqueue(replies("warm"), *behaviours)
         http = Http()
-        model = OpenAI(
-            build_endpoint("fake", ProviderSettings(kind="openai", base_url=fake.url)), http, random=Random(1)
-        )
+        provider = OpenAI(build_endpoint("fake", ProviderSettings(kind="openai", base_url=fake.url)), http)
         try:
             # The first request creates the client in a thread, which the mock clock does not wait for.
-            await model.reply(REQUEST, list[ReplyChunk]().append)
+            await run_with_retries(provider)
             clock.autojump_threshold = 0.05
             chunks = list[ReplyChunk]()
             try:
-                reply = await model.reply(REQUEST, chunks.append)
+                reply = await run_with_retries(provider, on_chunk=chunks.append)
             except ModelFailed as failure:
                 return (failure.error.kind, chunks), len(fake.requests) - 1
             return (reply.content, chunks), len(fake.requests) - 1

@@ -153,9 +153,7 @@ async def test_an_invalid_script_is_an_error_with_its_place_and_is_read_again(
 async def test_the_echo_provider_streams_the_last_user_text_word_by_word(text: str) -> None:
     chunks = list[ReplyChunk]()
     request = request_of(User("first"), Assistant(content="first"), User(text))
-    assert await Echo().reply(request, chunks.append) == Reply(
-        content=text, model="play", provider="echo", cost_usd=0.0
-    )
+    assert await Echo().exchange(request, chunks.append) == Reply(content=text, cost_usd=0.0)
     assert "".join(piece.text for piece in chunks) == text
     assert len(chunks) == len(text.split())
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.fakes.export_documents import SessionLogBuilder, build_document, encode_document, make_importer
+from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, disk
 from walrus_protocol.events import (
     AssistantMessage,
@@ -24,7 +25,6 @@ from walrus_protocol.events import (
     insert_position,
 )
 from walrusd.agent.agent import Agent
-from walrusd.providers.echo import Echo
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions.live_session import LiveSession
@@ -128,7 +128,7 @@ async def record_ticks(daemon_events: DaemonRecorder) -> None:
 async def test_the_switch_from_history_to_live_has_no_gap_and_no_duplicate_under_load(disk: LogDisk, seed: int) -> None:
     rng = random.Random(seed)
     log = await disk.open()
-    async with Runtime(Echo(), log=log) as runtime:
+    async with Runtime(FakeModel(), log=log) as runtime:
         for name in AGENTS:
             runtime.add_agent(Agent(name=name, model="echo"))
         live_sessions = [
@@ -166,7 +166,7 @@ async def test_a_subscriber_with_an_offset_gets_the_events_imported_after_it() -
     log = MemoryLog()
     chat = SessionLogBuilder(1)
     chat.add_turn("imported")
-    async with Runtime(Echo(), log=log) as runtime:
+    async with Runtime(FakeModel(), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus", model="echo"))
         with runtime.global_stream.subscribe(None, StreamFilter()):
             await runtime.create_session("walrus")
@@ -177,7 +177,7 @@ async def test_a_subscriber_with_an_offset_gets_the_events_imported_after_it() -
 
 
 async def test_events_of_a_deleted_session_are_not_delivered() -> None:
-    async with Runtime(Echo()) as runtime:
+    async with Runtime(FakeModel()) as runtime:
         runtime.add_agent(Agent(name="walrus", model="echo"))
         with runtime.global_stream.subscribe(None, StreamFilter()):
             deleted, _ = [await runtime.create_session("walrus") for _ in range(2)]
@@ -217,7 +217,7 @@ async def test_offsets_may_have_gaps(stream: GlobalStream) -> None:
 
 async def test_live_events_keep_their_place_among_logged_events_from_the_store(disk: LogDisk) -> None:
     log = await disk.open()
-    async with Runtime(Echo(), log=log) as runtime:
+    async with Runtime(FakeModel(), log=log) as runtime:
         for name in AGENTS:
             runtime.add_agent(Agent(name=name, model="echo"))
         ada, eve = [await runtime.live_session(await runtime.create_session(name)) for name in ("ada", "eve")]

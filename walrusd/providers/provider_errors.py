@@ -44,6 +44,7 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
     model: str
     redact: Redaction
     """Redacts all that is sent to this provider."""
+    bad_response_hint: str
 
     def __str__(self) -> str:
         return f"provider {self.provider} ({self.host}), model {self.model}"
@@ -93,7 +94,7 @@ class ProviderContext(Struct, frozen=True, kw_only=True):
             "provider_overloaded": "The problem is on the provider's side. Try again later, or use another model.",
             "provider_timeout": f"Try again, or raise idle_timeout_s or timeout_s of {table}.",
             "provider_network": f"Check the network, and base_url of {table}.",
-            "provider_bad_response": f"Check that base_url of {table} is an OpenAI-compatible server.",
+            "provider_bad_response": self.bad_response_hint,
             "provider_refused": "Rephrase the message, or use another model.",
             "context_length": "The request is too long for this model. Start a new session, or use a larger model.",
             "model_not_found": f"Check the model's name, and base_url of {table}.",

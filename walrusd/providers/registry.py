@@ -12,12 +12,13 @@ from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings
 from walrus_protocol.content import Usage
 from walrus_protocol.methods.daemon import ProviderStatus
 from walrusd.host.spawner import Spawner
-from walrusd.ports import Model, ModelFailed, ModelRequest, OnChunk, Reply
+from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply
 from walrusd.providers.catalog import Catalog, ResolvedModel
 from walrusd.providers.echo import Echo
 from walrusd.providers.http import Http
 from walrusd.providers.local import Local
 from walrusd.providers.openai import OpenAI, build_endpoint
+from walrusd.providers.retry import Provider, exchange_with_retries
 from walrusd.providers.scripted import ScriptFile
 from walrusd.providers.setup_hints import OLLAMA_PORT, suggest_configuration
 
@@ -54,7 +55,7 @@ class ProviderDeps(Struct, frozen=True, kw_only=True):
     ollama_port: int
 
 
-def _build_model(name: str, settings: ProviderSettings, catalog: Catalog, deps: ProviderDeps) -> Model:
+def _build_provider(name: str, settings: ProviderSettings, catalog: Catalog, deps: ProviderDeps) -> Provider:
     match settings.kind:
         case "openai":
             return OpenAI(build_endpoint(name, settings), deps.http)
@@ -75,14 +76,14 @@ class Models:
         providers: Mapping[str, ProviderSettings],
         models: Mapping[str, ModelSettings],
         deps: ProviderDeps,
-        reused: Mapping[str, Local] | None = None,
+        reused: Mapping[str, Local] = {},
     ) -> None:
         """`reused`: local models to keep, with their running engines."""
         self._providers = providers
         self._catalog = Catalog(providers, models)
         self._deps = deps
-        self._models_by_provider: dict[str, Model] = {
-            name: (reused or {}).get(name) or _build_model(name, settings, self._catalog, deps)
+        self._built: dict[str, Provider] = {
+            name: reused.get(name) or _build_provider(name, settings, self._catalog, deps)
             for name, settings in providers.items()
         }
 
@@ -93,7 +94,7 @@ class Models:
         new = Catalog(providers, models)
         same = {
             name: built
-            for name, built in self._models_by_provider.items()
+            for name, built in self._built.items()
             if isinstance(built, Local)
             and providers.get(name) == self._providers[name]
             and new.context_window(name) == self._catalog.context_window(name)
@@ -102,28 +103,32 @@ class Models:
 
     def retire_unshared(self, successor: "Models") -> None:
         """Ends the engines that `successor` does not share, each when its last request has ended."""
-        for name, built in self._models_by_provider.items():
-            if isinstance(built, Local) and successor._models_by_provider.get(name) is not built:  # noqa: SLF001 - another instance of this class
+        for name, built in self._built.items():
+            if isinstance(built, Local) and successor._built.get(name) is not built:  # noqa: SLF001 - another instance of this class
                 built.retire()
 
     async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
-        """Returns a reply of the model that the request names, with its cost. Raises ModelFailed."""
+        """Returns a reply of the model that the request names, with its cost; retries failures that may be temporary.
+
+        Raises ModelFailed.
+        """
         if not self._providers:
             raise ModelFailed("no_provider", "No model provider is configured.", await self.setup_hint())
         resolved = self._catalog.resolve(request.model)
         settings = self._catalog.settings(resolved)
         max_tokens = request.max_output_tokens or settings.max_output_tokens
-        reply = await self._models_by_provider[resolved.provider].reply(
-            replace(request, model=resolved.model, max_output_tokens=max_tokens), on_chunk
+        reply = await exchange_with_retries(
+            self._built[resolved.provider],
+            replace(request, model=resolved.model, max_output_tokens=max_tokens),
+            on_chunk,
+            name=resolved.provider,
+            max_retries=self._providers[resolved.provider].max_retries,
         )
-        price = settings.price
-        cost = reply.cost_usd if price is None else cost_usd(price, reply.usage)
+        cost = reply.cost_usd if settings.price is None else cost_usd(settings.price, reply.usage)
         return replace(reply, model=resolved.model, provider=resolved.provider, cost_usd=cost)
 
     def resolve(self, name: str) -> ResolvedModel:
         """Resolves a model name; "" means the only configured model. Raises ModelFailed."""
-        if not self._providers:
-            raise ModelFailed("no_provider", "No model provider is configured.")
         return self._catalog.resolve(name)
 
     def status(self) -> tuple[ProviderStatus, ...]:

@@ -1,12 +1,12 @@
-"""Retries failed provider calls: decides which failures to retry, and how long to wait before."""
+"""The port of the providers, and the retries of their exchanges: which failures are retried, and after which wait."""
 
-from collections.abc import Awaitable, Callable
-from random import Random
+from random import random
+from typing import Protocol
 
 import structlog
 import trio
 
-from walrusd.ports import OnChunk, Reply, ReplyChunk
+from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk
 from walrusd.providers.provider_errors import ProviderCallFailed
 
 FIRST_BACKOFF_S = 0.5
@@ -17,17 +17,23 @@ MAX_RETRY_AFTER_S = 60.0
 _log = structlog.get_logger("walrusd.providers")
 
 
-async def with_retries(
-    attempt: Callable[[OnChunk], Awaitable[Reply]],
-    on_chunk: OnChunk,
-    *,
-    provider: str,
-    max_retries: int,
-    random: Random,
-) -> Reply:
-    """Calls `attempt` until it succeeds or a retry is pointless; never retries once a chunk was passed on.
+class Provider(Protocol):
+    """A configured provider: a server, an engine or a script."""
 
-    Raises ModelFailed.
+    async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+        """Makes one attempt to get an answer. Cancelling it ends the exchange at once.
+
+        The caller sets the model and the provider of the reply. Raises ModelFailed; it is retried only if it is a
+        ProviderCallFailed that says so.
+        """
+
+
+async def exchange_with_retries(
+    provider: Provider, request: ModelRequest, on_chunk: OnChunk, *, name: str, max_retries: int
+) -> Reply:
+    """Repeats the exchange until it succeeds or a retry is pointless; never retries once a chunk was passed on.
+
+    `name` is the provider's, for the log. Raises ModelFailed.
     """
     started = False
 
@@ -39,19 +45,24 @@ async def with_retries(
     tries = 0
     while True:
         try:
-            return await attempt(on_attempt_chunk)
+            return await provider.exchange(request, on_attempt_chunk)
         except ProviderCallFailed as failed:
             if started or not failed.retryable or tries >= max_retries or failed.retry_after_s > MAX_RETRY_AFTER_S:
                 raise
             tries += 1
-            wait = max(failed.retry_after_s, _backoff(tries, random))
+            wait = max(failed.retry_after_s, _backoff(tries))
             _log.warning(
-                "provider_retry", provider=provider, kind=failed.error.kind, attempt=tries, wait_s=round(wait, 2)
+                "provider_retry",
+                provider=name,
+                purpose=request.purpose,
+                kind=failed.error.kind,
+                attempt=tries,
+                wait_s=round(wait, 2),
             )
         await trio.sleep(wait)
 
 
-def _backoff(tries: int, random: Random) -> float:
+def _backoff(tries: int) -> float:
     """Returns a delay that doubles with each try; half is random, so that retries spread out."""
     longest: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1))
-    return longest * (0.5 + random.random() / 2)
+    return longest * (0.5 + random() / 2)  # noqa: S311 - jitter, not a secret

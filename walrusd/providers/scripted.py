@@ -53,7 +53,7 @@ class _Script(Struct, forbid_unknown_fields=True):
 
 
 class Scripted:
-    """Implements the Model port with a list of replies."""
+    """Implements the Model port with a list of replies; a program that uses walrusd as a library needs no provider."""
 
     def __init__(self, replies: Iterable[ScriptedReply]) -> None:
         self._replies = tuple(replies)
@@ -90,13 +90,13 @@ class Scripted:
 
 
 class ScriptFile:
-    """Implements the Model port with a script file, read at first use and again after a failed read."""
+    """Implements the Provider port with a script file, read at first use and again after a failed read."""
 
     def __init__(self, path: str) -> None:
         self._path = trio.Path(path)
         self._script: Scripted | None = None
 
-    async def reply(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
+    async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         if self._script is None:
             self._script = Scripted(await self._read())
         return await self._script.reply(request, on_chunk)
