@@ -10,10 +10,10 @@ from typing import Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from walrus_config import unsupported_keys
 from walrus_config.diagnostics import Diagnostics
 from walrus_config.errors import did_you_mean
 from walrus_config.schema import Secret, Section
+from walrus_config.schema.section import KeyMark, NotYet, section_in
 from walrus_config.toml_positions import KeyPath
 
 S = TypeVar("S", bound=Section)
@@ -37,13 +37,18 @@ def decode_section(section_type: type[S], table: object, key_path: KeyPath, diag
     decoded: dict[str, object] = {}
     for key, value in table.items():
         path = (*key_path, str(key))
-        if unsupported_keys.is_unsupported(path, value):
+        marks = get_args(fields[key].type) if key in fields else ()
+        if key in section_type.unsupported_keys or any(
+            isinstance(mark, NotYet) and value in mark.values for mark in marks
+        ):
             subject = f"{json.dumps(value)} is " if isinstance(value, str) else ""
             diagnostics.add_error(path, f"{subject}not available yet", "remove it")
         elif key not in fields:
             diagnostics.add_error(path, "unknown key", did_you_mean(str(key), fields))
         elif (decoded_value := _decode_value(fields[key].type, value, path, diagnostics)) is not None:
             decoded[key] = decoded_value
+            if decoded_value and KeyMark.NO_EFFECT in marks:
+                diagnostics.add_warning(path, "accepted, but has no effect yet")
     missing = [name for name, field in fields.items() if field.required and name not in table]
     for name in missing:
         choices = _literal_choices(fields[name].type)
@@ -58,13 +63,10 @@ def _decode_value(annotation: object, value: object, key_path: KeyPath, diagnost
     """Returns a checked value, or None if it was refused. (TOML has no null, and no key accepts YAML's.)"""
     if get_origin(annotation) is Mapping:
         return _decode_mapping(get_args(annotation)[1], value, key_path, diagnostics)
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, Section):
-            return decode_section(part, value, key_path, diagnostics)
-    decoded = _decode_leaf(annotation, value, key_path, diagnostics)
-    if decoded and unsupported_keys.is_ignored(key_path):
-        diagnostics.add_warning(key_path, "accepted, but has no effect yet")
-    return decoded
+    if section_type := section_in(annotation):
+        section_type = section_type.types_by_name().get(str(key_path[-1]), section_type)
+        return decode_section(section_type, value, key_path, diagnostics)
+    return _decode_leaf(annotation, value, key_path, diagnostics)
 
 
 def _decode_leaf(annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> object:
@@ -96,9 +98,7 @@ def _decode_mapping(
     decoded: dict[str, object] = {}
     for key, entry in value.items():
         path = (*key_path, str(key))
-        if unsupported_keys.is_unsupported(path, entry):
-            diagnostics.add_error(path, "not available yet", "remove it")
-        elif (decoded_entry := _decode_value(annotation, entry, path, diagnostics)) is not None:
+        if (decoded_entry := _decode_value(annotation, entry, path, diagnostics)) is not None:
             decoded[key] = decoded_entry
     return decoded if len(decoded) == len(value) else None
 

@@ -62,13 +62,28 @@ class Diagnostics:
             raise ConfigError(sorted(self._errors, key=lambda problem: (problem.file, problem.line or 0)))
 
     def locate(self, key_path: KeyPath) -> tuple[str, int | None, str]:
-        """Returns the file, the line, and the key as that file writes it."""
+        """Returns the file, the line and the key as an error shows them."""
+        source, key_path = self._find_source(key_path)
+        return source.file, source.find_line(key_path), format_key_path(key_path)
+
+    def has_key(self, key_path: KeyPath) -> bool:
+        """Returns whether a file sets the key."""
+        source, key_path = self._find_source(key_path)
+        table: object = source.keys
+        for part in key_path:
+            if not isinstance(table, dict) or part not in table:
+                return False
+            table = table[part]
+        return True
+
+    def _find_source(self, key_path: KeyPath) -> tuple[SourceFile, KeyPath]:
+        """Returns the file of a key, and the key as that file writes it."""
         match key_path:
             case ("agents", str(name), str(key), *rest) if name in self._front_matters:
                 source = self._front_matters[name]
                 if key in source.keys:
-                    return source.file, source.find_line((key, *rest)), format_key_path((key, *rest))
-        return self.toml.file, self.toml.find_line(key_path), format_key_path(key_path)
+                    return source, (key, *rest)
+        return self.toml, key_path
 
 
 def format_key_path(key_path: KeyPath) -> str:

@@ -4,21 +4,21 @@ Pure functions. Secrets are compared and never shown: a change is a key, not a v
 """
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from msgspec.structs import fields, replace
 
 from walrus_config.diagnostics import format_key_path
 from walrus_config.schema import Config, Section
+from walrus_config.schema.section import KeyMark
 from walrus_config.toml_positions import KeyPath
 
-AT_RESTART = (
-    "daemon.socket",  # clients would still connect to the old socket
-    "daemon.log_format",  # a log file has one format
-    "daemon.max_connections",
-    "daemon.max_running_turns",
-    "sessions.on_restart",
-    "storage.durability",  # set when the database is opened
-    "storage.chain",  # like durability; a part of the chain begins and ends with a start
+AT_RESTART = tuple(
+    f"{table.name}.{key.name}"
+    for table in fields(Config)
+    if isinstance(table.type, type) and issubclass(table.type, Section)
+    for key in fields(table.type)
+    if KeyMark.AT_RESTART in get_args(key.type)
 )
 """The keys that are read only at the start. All others take effect at a reload."""
 _COMPUTED_FIELDS = frozenset({"home", "path", "warnings"})

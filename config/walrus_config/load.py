@@ -6,19 +6,19 @@ All errors are reported together, in two steps: first errors of syntax, keys and
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from walrus_config.check_heartbeats import check_heartbeats
 from walrus_config.decode_tables import decode_section
 from walrus_config.diagnostics import Diagnostics, SourceFile
 from walrus_config.errors import ConfigError, ConfigProblem, config_error
 from walrus_config.masked import mask_secrets
-from walrus_config.merge_agents import check_agent_models, check_tools, merge_agents, merge_front_matter
-from walrus_config.paths import expand, home_path, home_paths, socket_path
+from walrus_config.merge_agents import merge_agents, merge_front_matter
+from walrus_config.paths import home_path, home_paths
 from walrus_config.prompts import read_prompts
-from walrus_config.providers import check_models, resolve_provider
 from walrus_config.read_files import parse_toml, read_text
-from walrus_config.schema import Config, DaemonSettings, RawConfig
+from walrus_config.schema import Config, RawConfig
+from walrus_config.schema.heartbeats import check_jitter
+from walrus_config.schema.models import check_agent_models, check_models
+from walrus_config.schema.registry import check_sections, resolve_sections
+from walrus_config.schema.section import ResolveContext
 from walrus_config.toml_positions import find_key_lines
 
 __all__ = ["ConfigError", "ConfigProblem", "load", "mask_secrets"]
@@ -51,50 +51,21 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
     diagnostics.raise_if_errors()
     assert raw_config is not None, "decode_section reports an error when it returns None"
 
-    providers = {
-        name: resolve_provider(
-            name, provider, environ=environ, home=paths.home, toml=paths.toml, diagnostics=diagnostics
-        )
-        for name, provider in raw_config.providers.items()
-    }
+    context = ResolveContext(paths=paths, environ=environ)
+    config = resolve_sections(raw_config, context, diagnostics)
     raw_agents = merged.get("agents", {})
     assert isinstance(raw_agents, dict), "it was decoded without errors"
-    agents = merge_agents(raw_config, raw_agents, prompts, paths, environ, diagnostics)
-    check_models(providers, raw_config.models, diagnostics)
-    check_agent_models(raw_config, agents, diagnostics)
-    check_tools(raw_config, diagnostics)
-    check_heartbeats(raw_config, raw_agents, agents, diagnostics)
-    daemon = _resolve_daemon(raw_config.daemon, paths.home, environ, diagnostics)
-    if not providers:
+    agents = merge_agents(config, raw_agents, prompts, context, diagnostics)
+    check_models(config.providers, config.models, diagnostics)
+    check_agent_models(config.defaults, config.agents, agents, config.providers, diagnostics)
+    check_sections(config, diagnostics)
+    for name, agent in agents.items():
+        check_jitter(name, agent.heartbeat, diagnostics)
+    if not config.providers:
         diagnostics.add_warning(("providers",), NO_PROVIDER_WARNING, _provider_hint(environ))
     diagnostics.raise_if_errors()
-    return Config(
-        home=paths.home,
-        path=paths.toml,
-        daemon=daemon,
-        providers=providers,
-        models=raw_config.models,
-        agents=agents,
-        permissions=raw_config.permissions,
-        tools=raw_config.tools,
-        sessions=raw_config.sessions,
-        storage=raw_config.storage,
-        warnings=diagnostics.warnings,
-    )
-
-
-def _resolve_daemon(
-    daemon: DaemonSettings, home: str, environ: Mapping[str, str], diagnostics: Diagnostics
-) -> DaemonSettings:
-    """Returns the settings with an absolute socket path; an empty one stays empty."""
-    if not daemon.socket:
-        return daemon
-    path = expand(daemon.socket, environ, base=home)
-    try:
-        return replace(daemon, socket=socket_path(path, environ, home))
-    except ConfigError as error:
-        diagnostics.add_error(("daemon", "socket"), error.problems[0].message, "choose a shorter one")
-        return daemon
+    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name not in ("defaults", "agents")}
+    return Config(home=paths.home, path=paths.toml, agents=agents, warnings=diagnostics.warnings, **sections)
 
 
 def _provider_hint(environ: Mapping[str, str]) -> str:

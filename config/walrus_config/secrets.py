@@ -1,4 +1,4 @@
-"""Resolves secrets: `${NAME}` in api_key and headers, key files, systemd credentials.
+"""Secrets and how they are resolved: `${NAME}` in api_key and headers, key files, systemd credentials.
 
 Never prints a secret.
 """
@@ -11,7 +11,6 @@ from walrus_config.diagnostics import Diagnostics
 from walrus_config.errors import ConfigError
 from walrus_config.paths import expand
 from walrus_config.read_files import read_text
-from walrus_config.schema import Secret
 from walrus_config.toml_positions import KeyPath
 
 CREDENTIAL_PREFIX = "credential:"
@@ -21,6 +20,31 @@ MAX_SECRET = 64 * 1024
 _VARIABLE = re.compile(r"\$\{([^}]*)\}?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER_SAFE = re.compile(r"[\t\x20-\x7e]+")
+
+
+class Secret:
+    """A text that prints as ***. `reveal` is called only at the place of use."""
+
+    __slots__ = ("_text", "parts")
+
+    def __init__(self, text: str, parts: tuple[str, ...] = ()) -> None:
+        """`parts` are the environment values inside the text; each is a secret by itself."""
+        self._text = text
+        self.parts = parts
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
 
 def expand_variables(secret: Secret, environ: Mapping[str, str], key_path: KeyPath, diagnostics: Diagnostics) -> Secret:

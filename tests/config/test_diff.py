@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from walrus_config.diagnostics import format_key_path
 from walrus_config.diff import AT_RESTART, changed_keys, retain_restart_keys, split_by_restart
@@ -23,6 +23,8 @@ from walrus_config.schema import (
     StorageSettings,
     ToolSettings,
 )
+from walrus_config.schema.registry import section_types
+from walrus_config.schema.section import KeyMark
 
 KEY = "sk-a-secret-of-ours"
 BASE = Config(
@@ -43,6 +45,12 @@ SIMPLE_VALUES: dict[type, list[object]] = {
 }
 
 
+def field_types(kind: type[Section]) -> dict[str, object]:
+    """Returns the types of a Struct's fields without marks and bounds."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
 def simple_values(kind: object) -> list[object]:
     """Returns some values of a field's type that is neither a table nor a mapping."""
     inner = get_args(kind)
@@ -59,7 +67,7 @@ def simple_values(kind: object) -> list[object]:
 def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, object]]:
     """Iterates over each key and the value with this key alone changed."""
     if isinstance(value, Section):
-        for name, hint in get_type_hints(type(value)).items():
+        for name, hint in field_types(type(value)).items():
             if at or name not in {"home", "path", "warnings"}:
                 for key, changed in every_change(getattr(value, name), hint, *at, name):
                     yield key, replace(value, **{name: changed})
@@ -77,7 +85,7 @@ def every_change(value: object, kind: object, *at: str) -> Iterator[tuple[str, o
 def configs(kind: object) -> st.SearchStrategy[object]:
     """Draws any value that the schema allows, also ones that `load` would refuse."""
     if isinstance(kind, type) and issubclass(kind, Section):
-        return st.builds(kind, **{name: configs(hint) for name, hint in get_type_hints(kind).items()})
+        return st.builds(kind, **{name: configs(hint) for name, hint in field_types(kind).items()})
     if get_origin(kind) is Mapping:
         return st.dictionaries(st.sampled_from(["a", "b"]), configs(get_args(kind)[1]), max_size=2)
     return st.sampled_from(simple_values(kind))
@@ -87,9 +95,7 @@ CONFIGS = st.builds(
     Config,
     home=st.just(BASE.home),
     path=st.just(BASE.path),
-    **{
-        name: configs(kind) for name, kind in get_type_hints(Config).items() if name not in {"home", "path", "warnings"}
-    },
+    **{name: configs(kind) for name, kind in field_types(Config).items() if name not in {"home", "path", "warnings"}},
 )
 
 
@@ -147,7 +153,12 @@ def test_the_active_config_after_a_reload_lacks_only_restart_keys(running: Confi
     assert changed_keys(active, candidate) == at_restart
 
 
-def test_the_restart_keys_exist() -> None:
-    for key in AT_RESTART:
-        table, _, name = key.partition(".")
-        assert hasattr(getattr(BASE, table), name)
+def test_every_restart_mark_counts() -> None:
+    marked = [
+        field.name
+        for kind in set(section_types(Config))
+        for field in fields(kind)
+        if KeyMark.AT_RESTART in get_args(field.type)
+    ]
+    assert sorted(marked) == sorted(key.partition(".")[2] for key in AT_RESTART), "marks count in top-level tables only"
+    assert {"daemon.socket", "sessions.on_restart", "storage.chain"} <= set(AT_RESTART)

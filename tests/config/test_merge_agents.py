@@ -284,7 +284,45 @@ def test_bash_gives_a_warning_if_it_is_offered_and_if_it_is_left_out(home: Path,
     assert load_toml(start + "[tools.bash]\nenabled = false").warnings == ()
 
 
-def test_the_key_sandbox_is_refused_for_other_tools_than_bash(load_errors: LoadErrors) -> None:
-    assert load_errors('[tools.read]\nsandbox = "none"') == [
-        "walrus.toml:2: tools.read.sandbox: only bash has this key; remove it"
+def test_a_key_of_bash_is_unknown_for_other_tools(load_errors: LoadErrors) -> None:
+    hint = "unknown key; known here: enabled, max_output_bytes, timeout_s"
+    assert load_errors('[tools.read]\nsandbox = "none"\n[tools.grep]\nsandbox = "auto"') == [
+        f"walrus.toml:2: tools.read.sandbox: {hint}",
+        f"walrus.toml:4: tools.grep.sandbox: {hint}",
+    ]
+
+
+def test_tools_of_an_mcp_server_can_be_named_in_every_list(home: Path, load_toml: LoadToml) -> None:
+    config = load_toml(
+        ECHO
+        + """[defaults]
+model = "m"
+[permissions]
+allow = ["mcp:github:*"]
+deny = ["mcp:git-hub:create_*"]
+[agents.walrus]
+tools = ["read", "mcp:github:get_issue"]
+"""
+    )
+    assert config.permissions == PermissionSettings(allow=("mcp:github:*",), deny=("mcp:git-hub:create_*",))
+    file = f"{home}/walrus.toml"
+    assert config.warnings == (
+        f"{file}:10: agents.walrus.tools[1]: no tool is called mcp:github:get_issue; known here: bash, read",
+        f"{file}:7: permissions.allow[0]: no tool is called mcp:github:*; known here: bash, read",
+        f"{file}:8: permissions.deny[0]: no tool is called mcp:git-hub:create_*; known here: bash, read",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["mcp:*", "mcp:github", "mcp:github:", "mcp:Git_Hub:x", "mcp:*:x", "mcp:a:b c", "a:b:c"]
+)
+def test_other_names_with_colons_are_refused(load_errors: LoadErrors, name: str) -> None:
+    assert load_errors(f'[permissions]\ndeny = ["{name}"]') == [
+        f'walrus.toml:2: permissions.deny[0]: "{name}" is not a valid tool name; patterns are not available yet'
+    ]
+
+
+def test_a_table_of_tools_has_the_name_of_one_tool(load_errors: LoadErrors) -> None:
+    assert load_errors('[tools."mcp:github:*"]') == [
+        'walrus.toml:1: tools."mcp:github:*": "mcp:github:*" is not a valid tool name; patterns are not available yet'
     ]

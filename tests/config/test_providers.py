@@ -7,8 +7,8 @@ import pytest
 
 from tests.config.conftest import LoadErrors, LoadToml
 from walrus_config.masked import mask_secrets
-from walrus_config.providers import find_provider
 from walrus_config.schema import ModelSettings, PriceSettings, ProviderSettings, Secret
+from walrus_config.schema.models import find_provider
 
 OPENAI = '[providers.p]\nkind = "openai"\nbase_url = "http://localhost:1/v1"\nmodels = ["m"]\n'
 

@@ -13,8 +13,8 @@ from walrus_config.errors import ConfigError
 from walrus_config.load import load
 from walrus_config.paths import prepare_home
 from walrus_config.scaffold import read_sample, scaffold
-from walrus_config.schema import BaseAgentSettings, PermissionSettings, RawConfig, Secret, Section
-from walrus_config.unsupported_keys import UNSUPPORTED_KEYS, UNSUPPORTED_VALUES
+from walrus_config.schema import PermissionSettings, RawConfig, Secret, Section, ToolSettings
+from walrus_config.schema.section import NotYet, section_in
 
 UNSUPPORTED_MARK = "# not yet: "
 EXAMPLE_MARK = re.compile(r"^#(?=\S)", re.MULTILINE)
@@ -38,18 +38,35 @@ def marked_blocks() -> Iterator[list[int]]:
         number = block[-1] + 1
 
 
-def schema_keys(kind: type[Section], at: str) -> Iterator[str]:
-    """Iterates over all keys of a Struct and its tables; * is a name that the user chooses."""
+def schema_tables(kind: type[Section], at: str = "") -> Iterator[tuple[str, type[Section]]]:
+    """Iterates over a Struct and all tables in it, with their paths; * is a name that the user chooses."""
+    yield at, kind
     for field in msgspec.structs.fields(kind):
-        path = f"{at}{field.name}"
-        annotation = field.type
-        if get_origin(annotation) is Mapping:
-            path, annotation = f"{path}.*", get_args(annotation)[1]
-        sections = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Section)]
-        if sections:
-            yield from schema_keys(sections[0], f"{path}.")
-        else:
-            yield path
+        if section_type := section_in(field.type):
+            is_named = get_origin(field.type) is Mapping
+            names = section_type.types_by_name() or {"*": section_type} if is_named else {"": section_type}
+            for name, type_of_name in names.items():
+                yield from schema_tables(type_of_name, ".".join(filter(None, (at, field.name, name))))
+
+
+def schema_keys() -> set[str]:
+    return {
+        f"{at}.{field.name}"
+        for at, kind in schema_tables(RawConfig)
+        for field in msgspec.structs.fields(kind)
+        if not section_in(field.type)
+    }
+
+
+def unsupported_keys() -> set[str]:
+    """Returns the keys that are not available yet, and those with such values."""
+    keys = {f"{at}.{key}".lstrip(".") for at, kind in schema_tables(RawConfig) for key in kind.unsupported_keys}
+    return keys | {
+        f"{at}.{field.name}"
+        for at, kind in schema_tables(RawConfig)
+        for field in msgspec.structs.fields(kind)
+        if any(isinstance(mark, NotYet) for mark in get_args(field.type))
+    }
 
 
 def table_keys(table: Mapping[str, object], at: str = "") -> Iterator[str]:
@@ -112,12 +129,12 @@ def test_an_unsupported_key_is_refused_if_its_mark_is_removed(tmp_path: Path, bl
 
 
 def test_every_key_is_in_the_sample() -> None:
-    agent_keys = set(schema_keys(BaseAgentSettings, "agents.*."))
-    # [defaults] has the keys of an agent, and a comment there says so. The user chooses the names of headers.
-    keys = {key for key in schema_keys(RawConfig, "") if not key.startswith("defaults.")} - {"providers.*.headers.*"}
+    # [defaults] has the keys of an agent, and a comment there says so.
+    keys = {key for key in schema_keys() if not key.startswith("defaults.")}
     sample_keys = {_with_wildcards(key) for key in table_keys(tomllib.loads(sample_with_examples()))}
-    assert agent_keys <= keys
-    assert keys - sample_keys == set()
+    assert {"agents.*.heartbeat.probe", "models.*.price.input", "tools.bash.sandbox", "storage.chain"} <= keys
+    # A tool without keys of its own shows the common ones by itself: enabled stands only in [tools.read].
+    assert keys - sample_keys == {"tools.bash.enabled"}
 
 
 def test_every_unsupported_key_is_in_the_sample_with_its_mark() -> None:
@@ -129,15 +146,16 @@ def test_every_unsupported_key_is_in_the_sample_with_its_mark() -> None:
             table = text.partition("]")[0].strip("[") + "."
         if line.startswith("!"):
             marked.add(_with_wildcards(table.rstrip(".") if text.startswith("[") else table + text.partition(" ")[0]))
-    for key in {*UNSUPPORTED_KEYS, *UNSUPPORTED_VALUES}:
-        if not key.startswith("defaults."):
-            assert any(marked_key == key or marked_key.startswith(f"{key}.") for marked_key in marked), key
+    keys = {key for key in unsupported_keys() if not key.startswith("defaults.")}
+    assert {"budget", "agents.*.permissions.default", "tools.bash.sandbox"} <= keys
+    shown = {key for key in keys if any(f"{marked_key}.".startswith(f"{key}.") for marked_key in marked)}
+    assert keys - shown == {f"tools.bash.{key}" for key in ToolSettings.unsupported_keys}, "[tools.read] shows them"
 
 
 def _with_wildcards(key: str) -> str:
     """Returns the key with * for the names that users choose; the sample has no names with dots."""
     top, *rest = key.split(".")
-    if top in ("providers", "models", "agents", "mcps", "schedule") or (top == "tools" and rest[0] in ("read", "bash")):
+    if top in ("providers", "models", "agents", "mcps", "schedule"):
         rest[:1] = ["*"]
     if top == "providers" and rest[1:2] == ["headers"]:
         rest[2:] = []
