@@ -6,7 +6,7 @@ Errors are unknown keys, wrong types and invalid values.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"\$\{\w+\}")
 def decode_section(section_type: type[S], table: object, key_path: KeyPath, diagnostics: Diagnostics) -> S | None:
     """Returns `table` as a `section_type`, or None after adding the errors in it to `diagnostics`."""
     if not isinstance(table, dict):
-        diagnostics.add_error(key_path, f"expected a table, not {_type_name(table)}")
+        _convert(dict, table, key_path, diagnostics)
         return None
     fields = {field.name: field for field in msgspec.structs.fields(section_type)}
     decoded: dict[str, object] = {}
@@ -73,11 +73,10 @@ def _decode_leaf(annotation: object, value: object, key_path: KeyPath, diagnosti
     if value is None:
         diagnostics.add_error(key_path, "has no value")
         return None
-    try:
-        decoded: object = msgspec.convert(value, annotation, dec_hook=_decode_secret)
-    except msgspec.ValidationError as error:
-        _report_invalid_value(str(error), annotation, value, key_path, diagnostics)
-        return None
+    is_secret = Secret in (annotation, *get_args(annotation))
+    decoded = _convert(str if is_secret else annotation, value, key_path, diagnostics)
+    if isinstance(decoded, str) and is_secret:
+        return Secret(decoded)
     if invalid_paths := [path for text, path in _iter_texts(decoded, key_path) if _CONTROL.search(text)]:
         for path in invalid_paths:
             diagnostics.add_error(path, "contains a control character")
@@ -93,7 +92,7 @@ def _decode_mapping(
     annotation: object, value: object, key_path: KeyPath, diagnostics: Diagnostics
 ) -> dict[str, object] | None:
     if not isinstance(value, dict):
-        diagnostics.add_error(key_path, f"expected a table, not {_type_name(value)}")
+        _convert(dict, value, key_path, diagnostics)
         return None
     decoded: dict[str, object] = {}
     for key, entry in value.items():
@@ -101,6 +100,15 @@ def _decode_mapping(
         if (decoded_entry := _decode_value(annotation, entry, path, diagnostics)) is not None:
             decoded[key] = decoded_entry
     return decoded if len(decoded) == len(value) else None
+
+
+def _convert(annotation: Any, value: object, key_path: KeyPath, diagnostics: Diagnostics) -> Any:
+    """Returns a checked value, or None after adding the error in it to `diagnostics`."""
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        _report_invalid_value(str(error), annotation, value, key_path, diagnostics)
+        return None
 
 
 def _report_invalid_value(
@@ -132,27 +140,9 @@ def _literal_choices(annotation: object) -> list[str]:
     return [choice for part in get_args(annotation) for choice in _literal_choices(part)]
 
 
-def _type_name(value: object) -> str:
-    for kind, word in ((bool, "bool"), (str, "str"), (int, "int"), (float, "float"), (list, "array"), (dict, "object")):
-        if isinstance(value, kind):
-            return _PLAIN_TYPE_NAMES[word]
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
 def _iter_texts(value: object, key_path: KeyPath) -> Iterable[tuple[str, KeyPath]]:
     if isinstance(value, str):
         yield value, key_path
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
             yield from _iter_texts(entry, (*key_path, index))
-
-
-def _decode_secret(target: type, value: object) -> object:
-    if target is Secret and isinstance(value, str):
-        return Secret(value)
-    raise msgspec.ValidationError(
-        f"Expected `str`, got `{_CONTAINER_TYPE_NAMES.get(type(value), type(value).__name__)}`"
-    )
-
-
-_CONTAINER_TYPE_NAMES: dict[type, str] = {list: "array", dict: "object"}

@@ -14,10 +14,9 @@ from walrus_config.merge_agents import merge_agents, merge_front_matter
 from walrus_config.paths import home_path, home_paths
 from walrus_config.prompts import read_prompts
 from walrus_config.read_files import parse_toml, read_text
-from walrus_config.schema import Config, RawConfig
+from walrus_config.schema import Config, RawConfig, check_sections, resolve_sections
 from walrus_config.schema.heartbeats import check_jitter
 from walrus_config.schema.models import check_agent_models, check_models
-from walrus_config.schema.registry import check_sections, resolve_sections
 from walrus_config.schema.section import ResolveContext
 from walrus_config.toml_positions import find_key_lines
 
@@ -53,9 +52,7 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
 
     context = ResolveContext(paths=paths, environ=environ)
     config = resolve_sections(raw_config, context, diagnostics)
-    raw_agents = merged.get("agents", {})
-    assert isinstance(raw_agents, dict), "it was decoded without errors"
-    agents = merge_agents(config, raw_agents, prompts, context, diagnostics)
+    agents = merge_agents(config, prompts, context, diagnostics)
     check_models(config.providers, config.models, diagnostics)
     check_agent_models(config.defaults, config.agents, agents, config.providers, diagnostics)
     check_sections(config, diagnostics)

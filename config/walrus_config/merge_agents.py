@@ -41,27 +41,24 @@ def merge_front_matter(
 
 def merge_agents(
     raw_config: RawConfig,
-    raw_agents: Mapping[str, object],
     prompts: Mapping[str, Prompt],
     context: ResolveContext,
     diagnostics: Diagnostics,
 ) -> dict[str, AgentSettings]:
-    """Returns every complete agent by name.
-
-    `raw_agents` are the agents' tables before decoding; they show which keys were set.
-    """
+    """Returns every complete agent by name."""
     paths = context.paths
     agents: dict[str, AgentSettings] = {}
     agents_by_workspace = defaultdict[tuple[KeyPath, str], list[str]](list)
     for name in dict.fromkeys((BUILT_IN_AGENT, *raw_config.agents, *prompts)):
-        own = raw_agents.get(name, {})
-        assert isinstance(own, dict), "it was decoded without errors"
-        keys = merge_section(raw_config.defaults, raw_config.agents.get(name, BaseAgentSettings()), own)
+        at: KeyPath = ("agents", name)
+        own = raw_config.agents.get(name, BaseAgentSettings())
+        keys = _merge_section(raw_config.defaults, own, at, diagnostics)
         if name == BUILT_IN_AGENT and not keys.description:
             keys = replace(keys, description=BUILT_IN_DESCRIPTION)
         if not AGENT_NAME.fullmatch(name):
-            diagnostics.add_error(("agents", name), "not a valid agent name", AGENT_NAME_RULE)
-        key_path: KeyPath = ("agents", name, "workspace") if "workspace" in own else ("defaults", "workspace")
+            diagnostics.add_error(at, "not a valid agent name", AGENT_NAME_RULE)
+        has_own = diagnostics.has_key((*at, "workspace"))
+        key_path: KeyPath = (*at, "workspace") if has_own else ("defaults", "workspace")
         workspace = expand(keys.workspace, context.environ, base=paths.home) if keys.workspace else paths.workspace
         agents_by_workspace[key_path, workspace].append(name)
         prompt = _system_prompt(name, keys.description, prompts.get(name), diagnostics)
@@ -76,13 +73,14 @@ def merge_agents(
     return agents
 
 
-def merge_section(base: S, overrides: S, written_keys: Mapping[str, object]) -> S:
-    """Returns `base` with the written keys of `overrides`; tables are merged key by key."""
+def _merge_section(base: S, overrides: S, at: KeyPath, diagnostics: Diagnostics) -> S:
+    """Returns `base` with the keys of `overrides` that a file sets; tables are merged key by key."""
     changes: dict[str, object] = {}
-    for key, value in written_keys.items():
-        changes[key] = getattr(overrides, key)
-        if isinstance(value, dict):
-            changes[key] = merge_section(getattr(base, key), getattr(overrides, key), value)
+    for key in base.__struct_fields__:
+        path, value = (*at, key), getattr(overrides, key)
+        if diagnostics.has_key(path):
+            is_table = isinstance(value, Section)
+            changes[key] = _merge_section(getattr(base, key), value, path, diagnostics) if is_table else value
     return replace(base, **changes)
 
 

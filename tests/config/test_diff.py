@@ -22,8 +22,8 @@ from walrus_config.schema import (
     Section,
     StorageSettings,
     ToolSettings,
+    section_types,
 )
-from walrus_config.schema.registry import section_types
 from walrus_config.schema.section import KeyMark
 
 KEY = "sk-a-secret-of-ours"

@@ -1,21 +1,30 @@
 """The tables of walrus.toml, a file each: every key, with its type, bounds, default and checks.
 
+A table is a field of RawConfig and of Config. Everything else follows from the fields: decoding, checks, the keys that
+need a restart, `config.get`, and what the sample must show.
+
 Only `load` creates them from the file. A Config is always complete: secrets are resolved, agents are merged from
 defaults, TOML and prompt files, and paths are absolute.
 """
 
+from collections.abc import Iterator, Mapping
+
+from msgspec import field
+from msgspec.structs import fields, replace
+
+from walrus_config.diagnostics import Diagnostics
 from walrus_config.schema.agents import AgentSettings, BaseAgentSettings
 from walrus_config.schema.daemon import DaemonSettings
 from walrus_config.schema.heartbeats import HeartbeatSettings
 from walrus_config.schema.models import ModelSettings, PriceSettings
 from walrus_config.schema.permissions import PermissionSettings
 from walrus_config.schema.providers import OPENAI_URL, ProviderSettings
-from walrus_config.schema.registry import Config, RawConfig
-from walrus_config.schema.section import Section
+from walrus_config.schema.section import ResolveContext, Section, section_in
 from walrus_config.schema.sessions import SessionSettings
 from walrus_config.schema.storage import StorageSettings
 from walrus_config.schema.tools import BashToolSettings, ToolSettings, is_bash_offered
 from walrus_config.secrets import Secret
+from walrus_config.toml_positions import KeyPath
 
 __all__ = [
     "OPENAI_URL",
@@ -35,5 +44,85 @@ __all__ = [
     "SessionSettings",
     "StorageSettings",
     "ToolSettings",
+    "check_sections",
     "is_bash_offered",
+    "resolve_sections",
+    "section_types",
 ]
+
+
+class RawConfig(Section, frozen=True, kw_only=True):
+    """The content of walrus.toml and of front matter, before defaults are merged and secrets resolved.
+
+    Sections are checked in the order of these fields.
+    """
+
+    unsupported_keys = ("budget", "mcps", "schedule")
+
+    daemon: DaemonSettings = DaemonSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    tools: Mapping[str, ToolSettings] = field(default_factory=dict)
+    defaults: BaseAgentSettings = BaseAgentSettings()
+    agents: Mapping[str, BaseAgentSettings] = field(default_factory=dict)
+    permissions: PermissionSettings = PermissionSettings()
+    sessions: SessionSettings = SessionSettings()
+    storage: StorageSettings = StorageSettings()
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The complete configuration of walrusd."""
+
+    home: str
+    path: str
+    """The walrus.toml it was read from."""
+    daemon: DaemonSettings = DaemonSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    agents: Mapping[str, AgentSettings] = field(default_factory=dict)
+    permissions: PermissionSettings = PermissionSettings()
+    tools: Mapping[str, ToolSettings] = field(default_factory=dict)
+    sessions: SessionSettings = SessionSettings()
+    storage: StorageSettings = StorageSettings()
+    warnings: tuple[str, ...] = ()
+
+
+def section_types(root: type[Section]) -> Iterator[type[Section]]:
+    """Iterates over a type and the types of all tables in it, in the order of the fields."""
+    yield root
+    yield from root.types_by_name().values()
+    for key in fields(root):
+        if section_type := section_in(key.type):
+            yield from section_types(section_type)
+
+
+_CHECK_ORDER = list(dict.fromkeys(section_types(RawConfig)))
+
+
+def check_sections(config: RawConfig, diagnostics: Diagnostics) -> None:
+    """Checks all sections: type by type, and those of a type from the top down."""
+    sections = sorted(_iter_sections(config, ()), key=lambda found: (_CHECK_ORDER.index(type(found[1])), len(found[0])))
+    for at, section in sections:
+        section.check(at, diagnostics)
+
+
+def resolve_sections(config: RawConfig, context: ResolveContext, diagnostics: Diagnostics) -> RawConfig:
+    """Returns the configuration with resolved sections."""
+    resolved: dict[str, object] = {}
+    for name in config.__struct_fields__:
+        table = getattr(config, name)
+        if isinstance(table, Section):
+            resolved[name] = table.resolve((name,), context, diagnostics)
+        else:
+            resolved[name] = {key: entry.resolve((name, key), context, diagnostics) for key, entry in table.items()}
+    return replace(config, **resolved)
+
+
+def _iter_sections(value: object, at: KeyPath) -> Iterator[tuple[KeyPath, Section]]:
+    if isinstance(value, Section):
+        yield at, value
+        for name in value.__struct_fields__:
+            yield from _iter_sections(getattr(value, name), (*at, name))
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _iter_sections(entry, (*at, name))
