@@ -10,7 +10,7 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed, TimedOut, Unreachable
-from walrusctl.context import CliContext
+from walrusctl.context import CliContext, CommandFailed
 from walrusctl.hint_wording import as_cli_options, strip_method_names
 from walrusctl.output import print_error, print_json, redirect_to_devnull
 
@@ -178,6 +178,11 @@ class RootGroup(LazyGroup):
             print_error(error.message, as_cli_options(error.hint))
             _print_json_error(error.code, error.kind, error.message, error.hint, as_json=cli_context.json)
             raise click.exceptions.Exit(wire.exit_code_for_error(error.code, error.kind)) from None
+        except CommandFailed as error:
+            print_error(str(error), error.hint)
+            if cli_context.json:
+                print_json({"error": {"message": str(error), "hint": error.hint}})
+            raise click.exceptions.Exit(error.status) from None
         except Unreachable as error:
             hint = cli_context.unreachable_hint(error)
             print_error(strip_method_names(error.message), hint)

@@ -9,10 +9,19 @@ from walrus_config import paths
 from walrus_config.errors import ConfigError
 from walrus_protocol import wire
 from walrus_protocol.client import Client, Json, Unreachable
-from walrusctl.output import print_answer, print_error, print_json, print_note
+from walrusctl.output import print_answer, print_json, print_note
 
 DEFAULT_TIMEOUT_S = 5
 """Seconds for a response that walrusd can give immediately; if it takes longer, something is wrong."""
+
+
+class CommandFailed(Exception):
+    """A command cannot do its work, for a reason that has no kind in the protocol. `status` is the exit code."""
+
+    def __init__(self, message: str, hint: str = "", status: int = wire.EXIT_INTERNAL) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.status = status
 
 
 class CliContext:
@@ -67,13 +76,6 @@ class CliContext:
             print_json(answer)
         else:
             print_answer(text)
-
-    def exit_with_error(self, message: str, hint: str = "", status: int = wire.EXIT_INTERNAL) -> NoReturn:
-        """Prints an error that has no kind of the protocol, with --json also as JSON, and exits."""
-        print_error(message, hint)
-        if self.json:
-            print_json({"error": {"message": message, "hint": hint}})
-        raise click.exceptions.Exit(status)
 
     def exit_with_problems(self, error: ConfigError) -> NoReturn:
         """Prints with --json the problems of a configuration, and exits."""

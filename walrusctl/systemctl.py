@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from walrusctl.context import CommandFailed
+
 QUERY_TIMEOUT_S = 10.0
 """Seconds for a command that systemd answers immediately."""
 NO_SYSTEMCTL = "there is no systemctl here"
@@ -15,12 +17,8 @@ _PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 """SD_MESSAGE_UNIT_PROCESS_EXIT: the id of the journal entry about a service's failed process."""
 
 
-class SystemctlFailed(Exception):
-    """A systemctl command failed or timed out. `hint` is what to do about it."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+class SystemctlFailed(CommandFailed):
+    """A systemctl command failed or timed out."""
 
 
 class UserSystemd(NamedTuple):

@@ -10,7 +10,7 @@ import click
 from walrus_protocol import wire
 from walrusctl import systemd_units
 from walrusctl.click_base import BoundedNumber, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.context import CliContext, CommandFailed, pass_cli_context
 
 JOURNAL_FILES = ("/run/log/journal/*/*.journal", "/var/log/journal/*/*.journal")
 MAX_LINES = 1_000_000
@@ -33,13 +33,13 @@ def logs(ctx: CliContext, *, follow: bool, lines: int | None) -> None:
     if other := systemd_units.find_other_home(folder, home):
         message = f"the service is for the home {other}"
         hint = f"`walrusctl --home {shlex.quote(other)} logs` shows its log"
-        ctx.exit_with_error(message, hint, wire.EXIT_NOT_FOUND)
+        raise CommandFailed(message, hint, wire.EXIT_NOT_FOUND)
     if not os.path.lexists(os.path.join(folder, systemd_units.SERVICE)):
         message = "walrusd is not installed as a service; it logs to the stderr of the shell that started it"
-        ctx.exit_with_error(message, status=wire.EXIT_NOT_FOUND)
+        raise CommandFailed(message, status=wire.EXIT_NOT_FOUND)
     if shutil.which("journalctl") is None or not any(map(glob.glob, JOURNAL_FILES)):
         hint = "walrusd logs to stderr: see the terminal that started it, or start it with `walrusd 2>> FILE`"
-        ctx.exit_with_error("this system has no journal", hint, wire.EXIT_NOT_FOUND)
+        raise CommandFailed("this system has no journal", hint, wire.EXIT_NOT_FOUND)
     command = ["journalctl", "--user", "--unit", systemd_units.SERVICE]
     command += ["--follow"] if follow else []
     command += ["--lines", str(lines)] if lines is not None else []

@@ -13,13 +13,13 @@ from walrus_config.scaffold import scaffold
 from walrus_protocol import wire
 from walrusctl import systemd_units
 from walrusctl.click_base import LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.context import CliContext, CommandFailed, pass_cli_context
 from walrusctl.formatting import format_fields
 from walrusctl.lock_owner import find_lock_owner
 from walrusctl.output import print_answer, print_error, print_json
 from walrusctl.service_plan import is_temporary, plan_service, works_only_in_this_shell
 from walrusctl.service_state import ServiceState, read_service_state
-from walrusctl.systemctl import SystemctlFailed, UserSystemd, find_user_systemd, hint_without_systemd, is_lingering
+from walrusctl.systemctl import UserSystemd, find_user_systemd, hint_without_systemd, is_lingering
 
 HERE = "walrusctl.commands.service"
 JOB_TIMEOUT_S = 120.0
@@ -62,7 +62,7 @@ def install(ctx: CliContext, *, force: bool) -> None:
     """
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
     if not force:
-        _require_own_home(ctx, folder, home, "replaces them by units for this home")
+        _require_own_home(folder, home, "replaces them by units for this home")
     made = _make_home(ctx, home)
     systemd = find_user_systemd(os.environ)
     installation, config_error = plan_service(ctx, systemd)
@@ -73,8 +73,8 @@ def install(ctx: CliContext, *, force: bool) -> None:
     wanted = systemd_units.render_units(installation)
     states = systemd_units.read_states(folder, home, wanted)
     if not force:
-        _require_unmodified(ctx, folder, states, ("edited", "foreign"))
-    written = _write_units(ctx, folder, {name: wanted[name] for name, state in states.items() if state != "current"})
+        _require_unmodified(folder, states, ("edited", "foreign"))
+    written = _write_units(folder, {name: wanted[name] for name, state in states.items() if state != "current"})
     pid, todo = _start_service(ctx, home, systemd, changed=bool(written))
     linger = is_lingering(os.environ)
     todo += [] if linger else [ENABLE_LINGER]
@@ -99,11 +99,12 @@ def _warn_if_temporary(home: str) -> None:
         print_error(f"the home {home} is in a temporary folder; it may be deleted at the next boot")
 
 
-def _write_units(ctx: CliContext, folder: str, texts: Mapping[str, str]) -> list[str]:
+def _write_units(folder: str, texts: Mapping[str, str]) -> list[str]:
     try:
         return [systemd_units.write_unit(folder, name, text) for name, text in texts.items()]
     except OSError as error:
-        ctx.exit_with_error(f"{error.filename}: {error.strerror}", _HINTS.get(error.errno or 0, _WRITE_HINT))
+        hint = _HINTS.get(error.errno or 0, _WRITE_HINT)
+        raise CommandFailed(f"{error.filename}: {error.strerror}", hint) from None
 
 
 def _start_service(
@@ -112,27 +113,24 @@ def _start_service(
     """Enables and starts the service; returns its pid, and the commands that the user must still run."""
     enable = f"systemctl --user enable --now {BOTH_UNITS}"
     owner = find_lock_owner(paths.home_paths(home).lock)
-    try:
-        if isinstance(systemd, str):
-            pid = None
-            print_error(f"{systemd}: walrusd was not started", hint_without_systemd(systemd))
-        else:
-            systemd.run("daemon-reload")
-            systemd.run("enable", *systemd_units.NAMES)
-            pid = _main_pid(systemd)
-        if pid:
-            return pid, [f"systemctl --user restart {BOTH_UNITS}"] if changed else []
-        if owner:
-            print_error(f"walrusd already runs on {home} (pid {owner.pid}), but not as this service")
-            return None, [f"kill {owner.pid}", enable]
-        if isinstance(systemd, str):
-            return None, ["systemctl --user daemon-reload", enable]
-        # Try a service that failed too often again: the cause may have been fixed.
-        systemd.run("reset-failed", *systemd_units.NAMES)
-        systemd.run("start", *systemd_units.NAMES, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
-        return _main_pid(systemd), []
-    except SystemctlFailed as error:
-        ctx.exit_with_error(str(error), error.hint)
+    if isinstance(systemd, str):
+        pid = None
+        print_error(f"{systemd}: walrusd was not started", hint_without_systemd(systemd))
+    else:
+        systemd.run("daemon-reload")
+        systemd.run("enable", *systemd_units.NAMES)
+        pid = _main_pid(systemd)
+    if pid:
+        return pid, [f"systemctl --user restart {BOTH_UNITS}"] if changed else []
+    if owner:
+        print_error(f"walrusd already runs on {home} (pid {owner.pid}), but not as this service")
+        return None, [f"kill {owner.pid}", enable]
+    if isinstance(systemd, str):
+        return None, ["systemctl --user daemon-reload", enable]
+    # Try a service that failed too often again: the cause may have been fixed.
+    systemd.run("reset-failed", *systemd_units.NAMES)
+    systemd.run("start", *systemd_units.NAMES, timeout_s=ctx.timeout or JOB_TIMEOUT_S)
+    return _main_pid(systemd), []
 
 
 @click.command(epilog=examples("walrusctl service uninstall"))
@@ -147,8 +145,8 @@ def uninstall(ctx: CliContext, *, force: bool) -> None:
     home, folder = ctx.home_path(), systemd_units.unit_folder(os.environ)
     states = systemd_units.read_states(folder, home, {})
     if not force:
-        _require_own_home(ctx, folder, home, "removes them anyway")
-        _require_unmodified(ctx, folder, states, ("edited",))
+        _require_own_home(folder, home, "removes them anyway")
+        _require_unmodified(folder, states, ("edited",))
     ours = [name for name, state in states.items() if state not in ("absent", "foreign")]
     systemd = find_user_systemd(os.environ)
     try:
@@ -157,13 +155,9 @@ def uninstall(ctx: CliContext, *, force: bool) -> None:
         removed = [systemd_units.remove_unit(folder, name) for name in ours]
         if ours and isinstance(systemd, UserSystemd):
             systemd.run("daemon-reload")
-    except SystemctlFailed as error:
-        ctx.exit_with_error(str(error), error.hint)
     except OSError as error:
-        ctx.exit_with_error(
-            f"{error.filename}: {error.strerror}",
-            "make it writable for your own user, and try again",
-        )
+        message = f"{error.filename}: {error.strerror}"
+        raise CommandFailed(message, "make it writable for your own user, and try again") from None
     foreign = [name for name, state in states.items() if state == "foreign"]
     not_ours = [*foreign, *(f"{name}.d" for name in systemd_units.NAMES)]
     kept = [path for path in (*(os.path.join(folder, name) for name in not_ours), home) if os.path.lexists(path)]
@@ -192,7 +186,7 @@ def status(ctx: CliContext) -> None:
     installation, config_error = plan_service(ctx, systemd)
     states = systemd_units.read_states(folder, home, {} if config_error else systemd_units.render_units(installation))
     installed = not {"absent", "of another home"} & set(states.values())
-    now = _read_state_or_exit(ctx, systemd) if installed else None
+    now = read_service_state(systemd) if installed and isinstance(systemd, UserSystemd) else None
     linger = is_lingering(os.environ)
     if ctx.json:
         report = {
@@ -292,15 +286,14 @@ def _other_home_message(home: str) -> str:
     return f"the installed service is for another home, {home}"
 
 
-def _require_own_home(ctx: CliContext, folder: str, home: str, force_effect: str) -> None:
+def _require_own_home(folder: str, home: str, force_effect: str) -> None:
     """Exits if the units are for another home: a user has one service, which must not change unnoticed."""
     if other := systemd_units.find_other_home(folder, home):
         status_hint = f"`walrusctl --home {shlex.quote(other)} service status` shows its state"
-        ctx.exit_with_error(_other_home_message(other), f"{status_hint}; --force {force_effect}")
+        raise CommandFailed(_other_home_message(other), f"{status_hint}; --force {force_effect}")
 
 
 def _require_unmodified(
-    ctx: CliContext,
     folder: str,
     states: Mapping[str, systemd_units.UnitState],
     protected: tuple[systemd_units.UnitState, ...],
@@ -310,15 +303,7 @@ def _require_unmodified(
         if state in protected:
             problem = "was edited by hand" if state == "edited" else "was not written by walrusctl"
             hint = f"move your changes to `systemctl --user edit {name}`; then --force replaces or removes the unit"
-            ctx.exit_with_error(f"{os.path.join(folder, name)} {problem}", hint)
-
-
-def _read_state_or_exit(ctx: CliContext, systemd: UserSystemd | str) -> ServiceState | None:
-    """Returns the state of the service, None without a systemd; exits if systemctl fails."""
-    try:
-        return None if isinstance(systemd, str) else read_service_state(systemd)
-    except SystemctlFailed as error:
-        ctx.exit_with_error(str(error), error.hint)
+            raise CommandFailed(f"{os.path.join(folder, name)} {problem}", hint)
 
 
 def _main_pid(systemd: UserSystemd) -> int | None:

@@ -9,7 +9,7 @@ from walrus_protocol import wire
 from walrus_protocol.client import Json
 from walrus_protocol.database.hash_chain import ChainHead, parse_head
 from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.context import CliContext, CommandFailed, pass_cli_context
 from walrusctl.output import print_answer, print_error, print_json, print_note
 
 if TYPE_CHECKING:
@@ -55,12 +55,13 @@ def verify(ctx: CliContext, *, since: ChainHead | None) -> None:
     try:
         verdict = verify_chain(path, since)
     except FileNotFoundError:
-        ctx.exit_with_error(f"{path} does not exist", "the first start of walrusd creates it", wire.EXIT_NOT_FOUND)
+        hint = "the first start of walrusd creates it"
+        raise CommandFailed(f"{path} does not exist", hint, wire.EXIT_NOT_FOUND) from None
     except UnknownDatabase as error:
-        ctx.exit_with_error(*error.args)
+        raise CommandFailed(*error.args) from None
     except (DatabaseUnreadable, OSError) as error:
         hint = "`walrusctl doctor` shows what is wrong with it"
-        ctx.exit_with_error(f"{path} cannot be read: {error}", hint)
+        raise CommandFailed(f"{path} cannot be read: {error}", hint) from None
     if ctx.json:
         print_json(_as_json(verdict))
     else:
