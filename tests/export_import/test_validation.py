@@ -338,7 +338,10 @@ def with_an_unpaired_call() -> ExportDict:
         ),
         (with_another_count_at_the_fork(), "the parent of session 2: there are 2 messages up to seq 4, not 7"),
         (with_the_same_session_twice(), "ancestors: a session occurs twice"),
-        (with_an_unpaired_call(), "tool_calls_complete may not follow in state processing: a tool call is still open"),
+        (
+            with_an_unpaired_call(),
+            "tool_calls_complete may not follow in state executing_tool: a tool call is still open",
+        ),
     ],
 )
 async def test_a_log_that_no_provider_would_accept_is_refused(

@@ -29,7 +29,7 @@ from walrus_protocol.events import (
 )
 from walrus_protocol.json import Decoder
 from walrusd.session.message_tree import is_empty_message
-from walrusd.session.transitions import InvalidTransition, next_state
+from walrusd.session.transitions import InvalidTransition, Phase, next_phase
 
 _STORED_NAMES = {
     "interrupted_rounds": "cut_off",
@@ -102,6 +102,14 @@ class SessionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: TurnError | None = None
     """The last turn's error while the session is in the state `error`."""
 
+    @property
+    def phase(self) -> Phase:
+        if self.turn is not None:
+            return "turn"
+        if self.state is None:
+            return "new"
+        return "closed" if self.state == "closed" else "idle"
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = Decoder(SessionState)
@@ -150,8 +158,29 @@ def fill_derived_fields(
 
 def apply_event(session_state: SessionState, event: AnySessionEvent) -> SessionState:
     """Returns the state after a stamped `event`. Raises InvalidTransition if the event is not allowed now."""
-    state = next_state(session_state.id, session_state.state, event)
-    session_state = replace(session_state, state=state, last_seq=session_state.last_seq + 1, updated_at=event.ts)
+    turn = session_state.turn
+    phase = next_phase(session_state.phase, event, executing=turn is not None and turn.executing)
+    if phase is None:
+        raise InvalidTransition(session_state.id, session_state.state, event)
+    after = _fold(replace(session_state, last_seq=session_state.last_seq + 1, updated_at=event.ts), event)
+    state = _shown_state(after, phase)
+    return after if after.state == state else replace(after, state=state)
+
+
+def _shown_state(session_state: SessionState, phase: Phase) -> State | None:
+    """Returns the state that clients see: a function of the phase and of what the events have left to do."""
+    match phase:
+        case "new":
+            return None
+        case "idle":
+            return "error" if session_state.stop_reason == "error" else "idle"
+        case "turn":
+            return "executing_tool" if session_state.turn and session_state.turn.executing else "processing"
+        case "closed":
+            return "closed"
+
+
+def _fold(session_state: SessionState, event: AnySessionEvent) -> SessionState:
     match event:
         case SessionCreated():
             return replace(
@@ -168,27 +197,22 @@ def apply_event(session_state: SessionState, event: AnySessionEvent) -> SessionS
         case AssistantMessage():
             return _apply_assistant_message(session_state, event)
         case ToolCallsStart() | ToolStarted() | ToolResult() | ToolCallsComplete():
-            return replace(
-                session_state, turn=_apply_tool_event(session_state, _require_open_turn(session_state, event), event)
-            )
+            return replace(session_state, turn=_apply_tool_event(session_state, event))
         case InterruptRequested() | TurnResumed():
-            return replace(
-                session_state, turn=_apply_interrupt_or_resume(_require_open_turn(session_state, event), event)
-            )
+            return replace(session_state, turn=_apply_interrupt_or_resume(session_state, event))
         case CheckpointCreated() | Rewound():
             return _apply_checkpoint_or_rewind(session_state, event)
         case Done():
-            if _require_open_turn(session_state, event).calls:
-                raise InvalidTransition(session_state.id, state, event, "a tool call is still open")
-            error = event.error if state == "error" else None
+            if _open_turn(session_state).calls:
+                raise InvalidTransition(session_state.id, session_state.state, event, "a tool call is still open")
+            error = event.error if event.stop_reason == "error" else None
             return replace(session_state, turn=None, stop_reason=event.stop_reason, error=error)
         case SessionClosed():
             return replace(session_state, error=None)
 
 
-def _require_open_turn(session_state: SessionState, event: AnySessionEvent) -> TurnState:
-    if session_state.turn is None:
-        raise InvalidTransition(session_state.id, session_state.state, event, "no turn is open")
+def _open_turn(session_state: SessionState) -> TurnState:
+    assert session_state.turn is not None, "the event is allowed only in a turn"
     return session_state.turn
 
 
@@ -217,7 +241,7 @@ def _apply_user_message(session_state: SessionState, event: UserMessage) -> Sess
 
 
 def _apply_assistant_message(session_state: SessionState, event: AssistantMessage) -> SessionState:
-    turn = _require_open_turn(session_state, event)
+    turn = _open_turn(session_state)
     if not turn.needs_model or turn.calls:
         raise InvalidTransition(session_state.id, session_state.state, event, "no model call was due")
     cost = _add_cost(turn.cost_usd, event.cost_usd)
@@ -244,7 +268,8 @@ def _apply_assistant_message(session_state: SessionState, event: AssistantMessag
     )
 
 
-def _apply_interrupt_or_resume(turn: TurnState, event: InterruptRequested | TurnResumed) -> TurnState:
+def _apply_interrupt_or_resume(session_state: SessionState, event: InterruptRequested | TurnResumed) -> TurnState:
+    turn = _open_turn(session_state)
     match event:
         case InterruptRequested():
             return replace(turn, interrupt=turn.interrupt or event.reason)
@@ -261,8 +286,9 @@ def _add_cost(total: float | None, cost: float | None) -> float | None:
 
 
 def _apply_tool_event(
-    session_state: SessionState, turn: TurnState, event: ToolCallsStart | ToolStarted | ToolResult | ToolCallsComplete
+    session_state: SessionState, event: ToolCallsStart | ToolStarted | ToolResult | ToolCallsComplete
 ) -> TurnState:
+    turn = _open_turn(session_state)
     match event:
         case ToolCallsStart():
             if not turn.calls or event.calls != turn.calls:

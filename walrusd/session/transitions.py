@@ -1,9 +1,6 @@
-"""The table of a session's states and of the events allowed in each.
+"""The table of a session's phases and of the events allowed in each."""
 
-No other code changes the state.
-
-States that wait for a person or a subagent are added with the events that cause them.
-"""
+from typing import Literal
 
 from walrus_protocol.content import State
 from walrus_protocol.events import (
@@ -24,34 +21,37 @@ from walrus_protocol.events import (
     UserMessage,
 )
 
-TRANSITIONS: dict[tuple[State | None, type[Event]], State] = {
-    (None, SessionCreated): "idle",
-    ("idle", UserMessage): "processing",
-    ("error", UserMessage): "processing",
-    ("processing", UserMessage): "processing",
-    ("processing", AssistantMessage): "processing",
-    ("processing", ToolCallsStart): "executing_tool",
-    ("executing_tool", ToolStarted): "executing_tool",
-    ("executing_tool", ToolResult): "executing_tool",
-    ("executing_tool", ToolCallsComplete): "processing",
-    ("processing", InterruptRequested): "processing",
-    ("executing_tool", InterruptRequested): "executing_tool",
-    ("processing", TurnResumed): "processing",
-    ("executing_tool", TurnResumed): "executing_tool",
-    ("processing", Done): "idle",
-    ("idle", CheckpointCreated): "idle",
-    ("error", CheckpointCreated): "error",
-    ("processing", CheckpointCreated): "processing",
-    ("executing_tool", CheckpointCreated): "executing_tool",
-    ("idle", Rewound): "idle",
-    ("error", Rewound): "error",
-    ("idle", SessionClosed): "closed",
-    ("error", SessionClosed): "closed",
-}
-"""Maps (state before, event) to the state after it; the state before the first event is None.
+Phase = Literal["new", "idle", "turn", "closed"]
+"""`new`: nothing is recorded; `turn`: a turn is open; `idle`: none is."""
 
-The exception is a `done` with the stop reason `error`: the state after it is `error`.
-"""
+TRANSITIONS: dict[tuple[Phase, type[Event]], Phase] = {
+    ("new", SessionCreated): "idle",
+    ("idle", UserMessage): "turn",
+    ("idle", CheckpointCreated): "idle",
+    ("idle", Rewound): "idle",
+    ("idle", SessionClosed): "closed",
+    ("turn", UserMessage): "turn",
+    ("turn", AssistantMessage): "turn",
+    ("turn", ToolCallsStart): "turn",
+    ("turn", ToolStarted): "turn",
+    ("turn", ToolResult): "turn",
+    ("turn", ToolCallsComplete): "turn",
+    ("turn", InterruptRequested): "turn",
+    ("turn", TurnResumed): "turn",
+    ("turn", CheckpointCreated): "turn",
+    ("turn", Done): "idle",
+}
+"""Maps (phase before, event) to the phase after it."""
+WHILE_EXECUTING: dict[type[Event], bool] = {
+    UserMessage: False,
+    AssistantMessage: False,
+    ToolCallsStart: False,
+    ToolStarted: True,
+    ToolResult: True,
+    ToolCallsComplete: True,
+    Done: False,
+}
+"""Whether an event needs the calls of the last answer to be executing, or not to be; the others are allowed in both."""
 
 
 class InvalidTransition(Exception):
@@ -60,16 +60,14 @@ class InvalidTransition(Exception):
     def __init__(self, session: int, state: State | None, event: AnySessionEvent, reason: str = "") -> None:
         name = type(event).__struct_config__.tag
         super().__init__(f"session {session}: {name} may not follow in state {state or 'new'}{reason and ': '}{reason}")
-        self.state = state
-        self.event = event
 
 
-def next_state(session: int, state: State | None, event: AnySessionEvent) -> State:
-    """Returns the state after `event`. Raises InvalidTransition."""
-    try:
-        state_after = TRANSITIONS[state, type(event)]
-    except KeyError:
-        raise InvalidTransition(session, state, event) from None
-    if isinstance(event, Done) and event.stop_reason == "error":
-        return "error"
-    return state_after
+def next_phase(phase: Phase, event: AnySessionEvent, *, executing: bool) -> Phase | None:
+    """Returns the phase after `event`, or None if the event is not allowed.
+
+    `executing` is True from `tool_calls_start` to `tool_calls_complete`.
+    """
+    event_type = type(event)
+    if WHILE_EXECUTING.get(event_type, executing) != executing:
+        return None
+    return TRANSITIONS.get((phase, event_type))
