@@ -44,7 +44,10 @@ class Redaction:
         self._first_character_pattern = re.compile("|".join(sorted({re.escape(secret[0]) for secret in self._secrets})))
 
     def __call__(self, text: str) -> str:
-        return "".join(self._redact_until(text, len(text))[0]) if self._secrets else text
+        for secret in self._secrets:
+            if secret in text:
+                return "".join(self._redact_until(text, len(text))[0])
+        return text
 
     def split_safe_prefix(self, text: str) -> tuple[str, str]:
         """Returns the redacted part of the text that no later text can change, and the unredacted rest."""
@@ -59,8 +62,8 @@ class Redaction:
         parts: list[str] = []
         position = 0
         # Checking each secret first is far faster than the pattern, and most texts contain none.
-        present = sorted((secret for secret in self._secrets if secret in text), key=len, reverse=True)
-        # If two secrets begin at the same place, the pattern finds the longer one.
+        present = [secret for secret in self._secrets if secret in text]
+        # If two secrets begin at the same place, the pattern finds the longer one: it comes first.
         pattern = re.compile("|".join(map(re.escape, present)))
         while present and (found := pattern.search(text, position)) and found.start() < safe_end:
             parts += text[position : found.start()], MASK

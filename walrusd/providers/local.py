@@ -59,8 +59,6 @@ class Local:
         self._engine: Engine | None = None
         self._request_lock = trio.Lock()
         self._retired = False
-        self._engine_scope = trio.CancelScope()
-        """The scope of the engine's task; cancelling it ends the engine."""
 
     @property
     def pid(self) -> int | None:
@@ -84,8 +82,9 @@ class Local:
             self._end_engine()
 
     def _end_engine(self) -> None:
-        self._engine = None  # a request that comes before it has ended must not fail with "the engine died"
-        self._engine_scope.cancel()
+        engine, self._engine = self._engine, None  # a request that comes before it has ended starts another one
+        if engine is not None:
+            engine.scope.cancel()
 
     async def _reply_from_engine(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         engine = await self._ensure_engine()
@@ -99,10 +98,6 @@ class Local:
             if failed.error.kind == "provider_network":
                 await self._raise_if_dead(engine)  # noqa: ASYNC120 - a cancelled caller needs neither error
             raise
-
-    async def _run_engine(self, engine: Engine, scope: trio.CancelScope) -> None:
-        with scope:
-            await engine.run(self._command)
 
     def _engine_client(self, engine: Engine) -> OpenAI:
         key = engine.options.key
@@ -125,8 +120,7 @@ class Local:
         engine = self._engine
         if engine is None or engine.ended.is_set():
             engine = self._engine = Engine(self._spawner, find_weights(self._settings.path), self._window)
-            self._engine_scope = trio.CancelScope()
-            self._nursery.start_soon(self._run_engine, engine, self._engine_scope)
+            self._nursery.start_soon(engine.run, self._command)
         with trio.move_on_after(self._settings.timeout_s):
             await engine.ready_or_ended.wait()
         if not engine.ready_or_ended.is_set():

@@ -55,6 +55,7 @@ class Engine:
         self.redact = Redaction([self.options.key])
         self.url = ""
         self.pid = 0
+        self.scope = trio.CancelScope()
         self.ready_or_ended = trio.Event()
         self.ended = trio.Event()
         self.end_reason = ""
@@ -66,27 +67,30 @@ class Engine:
     def failure_detail(self) -> str:
         return self._error or self.redact(self._log.decode(errors="replace"))[-400:]
 
-    async def run(self, command: Sequence[str] = COMMAND) -> None:
-        """Starts the process and waits until it ends; cancelling ends it. A failing process raises nothing."""
-        try:
-            child = await self._spawner.spawn(command, cwd="/", env=_engine_environment(), stdin="pipe", stderr="pipe")
-        except SpawnFailed as failed:
-            self._mark_ended(f"{failed} {failed.hint}".strip())
-            return
-        assert child.stdin is not None, "stdin and stderr are requested as pipes"
-        assert child.stderr is not None, "stdin and stderr are requested as pipes"
-        self.pid = child.pid
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._collect_log, child.stderr)
-                await self._start(child, child.stdin)
-                await child.wait()
-        finally:
-            with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
-                await child.stdin.aclose()  # this makes the engine exit
-                await child.wait()
-            await child.aclose()  # noqa: ASYNC102 - it is shielded and timed inside
-            self._mark_ended(_describe_status(child.status))
+    async def run(self, command: Sequence[str]) -> None:
+        """Starts the process and waits until it ends; cancelling `scope` ends it. A failing process raises nothing."""
+        with self.scope:
+            try:
+                child = await self._spawner.spawn(
+                    command, cwd="/", env=_engine_environment(), stdin="pipe", stderr="pipe"
+                )
+            except SpawnFailed as failed:
+                self._mark_ended(f"{failed} {failed.hint}".strip())
+                return
+            assert child.stdin is not None, "stdin and stderr are requested as pipes"
+            assert child.stderr is not None, "stdin and stderr are requested as pipes"
+            self.pid = child.pid
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._collect_log, child.stderr)
+                    await self._start(child, child.stdin)
+                    await child.wait()
+            finally:
+                with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
+                    await child.stdin.aclose()  # this makes the engine exit
+                    await child.wait()
+                await child.aclose()  # noqa: ASYNC102 - it is shielded and timed inside
+                self._mark_ended(_describe_status(child.status))
 
     def _mark_ended(self, reason: str) -> None:
         self.url, self.end_reason = "", reason

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
-from walrus_config.schema import ProviderSettings
+from walrus_config.schema import OPENAI_URL, ProviderSettings
 from walrusd.observability.redaction import Redaction
 from walrusd.observability.secrets import provider_secrets
 from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk
@@ -23,7 +23,6 @@ from walrusd.providers.sse import EventStream, EventTooLarge
 if TYPE_CHECKING:
     import httpx2
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MAX_ERROR_BODY = 64 * 1024
 """Maximum bytes read of an error body, or kept of a stream that is no event stream; see MAX_REDACTED_CHARS."""
 MAX_UNSTREAMED_BODY = 16 * 1024 * 1024
@@ -74,7 +73,7 @@ def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {}), **extra}
     return Endpoint(
         provider=name,
-        base_url=settings.base_url or DEFAULT_BASE_URL,
+        base_url=settings.base_url or OPENAI_URL,
         headers=headers,
         redact=Redaction(provider_secrets(settings)),
         timeout_s=settings.timeout_s,
@@ -96,7 +95,7 @@ class OpenAI:
         self._http = http
         self._encode_message = message_encoder(endpoint.provider)
         # OpenAI's newer models reject max_tokens; most other servers support only that.
-        self._uses_max_completion_tokens = endpoint.host == _authority(DEFAULT_BASE_URL)
+        self._uses_max_completion_tokens = endpoint.host == _authority(OPENAI_URL)
 
     async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """Runs one exchange. A failure after the finish reason is ignored: only the usage can then be missing."""
