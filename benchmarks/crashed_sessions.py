@@ -41,17 +41,17 @@ async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int
 
         async def fill() -> None:
             for number in remaining:
-                live = await runtime.live_session(await runtime.create_session("walrus"))
-                for _ in range(TURNS_BEFORE):
-                    await live.recorder.record(
-                        UserMessage(content=TEXT),
-                        AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"),
-                        Done(stop_reason="text_response"),
-                    )
-                events, extras = points[number % len(points)](live)
-                await live.recorder.record(UserMessage(content=TEXT))
-                await live.recorder.record(*events, extras=extras)
-                queued[live.id] = len(live.inbox)
+                async with runtime.session_cache.lease(await runtime.create_session("walrus")) as live:
+                    for _ in range(TURNS_BEFORE):
+                        await live.recorder.record(
+                            UserMessage(content=TEXT),
+                            AssistantMessage(round=1, content="A short answer.", model="say", provider="bench"),
+                            Done(stop_reason="text_response"),
+                        )
+                    events, extras = points[number % len(points)](live)
+                    await live.recorder.record(UserMessage(content=TEXT))
+                    await live.recorder.record(*events, extras=extras)
+                    queued[live.id] = len(live.inbox)
 
         async with trio.open_nursery() as nursery:
             for _ in range(64):

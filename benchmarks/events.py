@@ -110,7 +110,7 @@ async def _record_rate(store: SqliteLog, writers: int, per_writer: int) -> float
     """
     async with Runtime(seed.FixedReplyModel(), log=store) as runtime:
         runtime.add_agent(Agent(name="walrus", model="say"))
-        lives = [await runtime.live_session(await runtime.create_session("walrus")) for _ in range(writers)]
+        lives = [await seed.create_live_session(runtime) for _ in range(writers)]
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for live in lives:

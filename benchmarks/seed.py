@@ -24,6 +24,7 @@ from walrus_protocol.events import (
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.store.sqlite import SqliteLog
 
 ROUNDS = 99
@@ -56,6 +57,13 @@ async def open_runtime(home: Path) -> AsyncIterator[Runtime]:
         await store.aclose()
 
 
+async def create_live_session(runtime: Runtime) -> LiveSession:
+    """Creates a session; it stays in memory while it is among the latest used ones."""
+    live = runtime.session_cache.find_live(await runtime.create_session("walrus"))
+    assert live is not None
+    return live
+
+
 async def create_one_turn_sessions(home: Path, count: int) -> None:
     async with open_runtime(home) as runtime:
         remaining = iter(range(count))
@@ -82,14 +90,14 @@ async def create_session_of_messages(home: Path, count: int) -> int:
     """Creates a session with `count` messages in steered turns of sixteen rounds; returns its id."""
     async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
-        live = await runtime.live_session(session)
-        for start in range(0, count, MESSAGES_PER_STEERED_TURN):
-            events: list[AnySessionEvent] = []
-            for number in range(min(MESSAGES_PER_STEERED_TURN, count - start) // 2):
-                events.append(UserMessage(content=TEXT, kind="steer" if number else "message"))
-                answer = "A short answer, as a model gives it when it is asked little."
-                events.append(AssistantMessage(round=number + 1, content=answer, model="say", provider="bench"))
-            await live.recorder.record(*events, Done(stop_reason="text_response"))
+        async with runtime.session_cache.lease(session) as live:
+            for start in range(0, count, MESSAGES_PER_STEERED_TURN):
+                events: list[AnySessionEvent] = []
+                for number in range(min(MESSAGES_PER_STEERED_TURN, count - start) // 2):
+                    events.append(UserMessage(content=TEXT, kind="steer" if number else "message"))
+                    answer = "A short answer, as a model gives it when it is asked little."
+                    events.append(AssistantMessage(round=number + 1, content=answer, model="say", provider="bench"))
+                await live.recorder.record(*events, Done(stop_reason="text_response"))
         return session
 
 
@@ -97,9 +105,9 @@ async def create_session_of_events(home: Path, count: int) -> int:
     """Creates a session with at least `count` events in long turns of tool calls; returns its id."""
     async with open_runtime(home) as runtime:
         session = await runtime.create_session("walrus")
-        live = await runtime.live_session(session)
-        for _ in range(-(-count // LONG_TURN)):
-            await live.recorder.record(*long_turn_events())
+        async with runtime.session_cache.lease(session) as live:
+            for _ in range(-(-count // LONG_TURN)):
+                await live.recorder.record(*long_turn_events())
         return session
 
 

@@ -42,7 +42,7 @@ async def _measure(setup: Setup) -> list[Measurement]:
     during: list[float] = []
     async with Runtime(seed.FixedReplyModel(), log=store) as runtime:
         runtime.add_agent(Agent(name="walrus", model="say"))
-        recorder = (await runtime.live_session(await runtime.create_session("walrus"))).recorder
+        recorder = (await seed.create_live_session(runtime)).recorder
         alone: list[float] = []
         for _ in range(setup.scale(BASELINE_TURNS)):
             await _record_turn(recorder, alone)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 import structlog
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from tests.fakes.process_leak_check import all_pids, find_leaked_processes
 from walrusd.host.kill import kill
+from walrusd.runtime.runtime import Runtime
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -32,6 +34,21 @@ def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         for process in leaked:
             kill(process)
         pytest.fail(f"left running: {leaked}")
+
+
+@pytest.fixture(autouse=True)
+def no_lease_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test whose runtime ends while a session is still leased: it could never be evicted or deleted."""
+    aexit = Runtime.__aexit__
+
+    async def checked_aexit(
+        self: Runtime, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        suppressed = await aexit(self, kind, error, trace)
+        assert error or not self.session_cache.leased_sessions()
+        return suppressed
+
+    monkeypatch.setattr(Runtime, "__aexit__", checked_aexit)
 
 
 TESTS = Path(__file__).parent

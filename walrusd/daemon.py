@@ -123,7 +123,8 @@ def _tune_gc() -> None:
     """Excludes the present objects from garbage collection, and makes collections rarer.
 
     The present objects stay for ever, so scanning them is useless. With the default of 700 objects, collections take a
-    tenth of the loop's time under load. Reference counts free nearly all objects; cycles come only with tasks.
+    tenth of the loop's time under load. Reference counts free nearly all objects: an evicted session breaks its
+    reference cycles, and others come only with tasks.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -189,10 +190,9 @@ async def test_a_session_being_read_is_not_deleted_until_the_reader_is_done(harn
     session = await harness.create_closed()
     harness.storage = StorageSettings(retain_closed_days=1)
     harness.clock.set(NOON + 2 * DAY_S)
-    reader = await harness.runtime.live_session(session)
-    assert (await harness.gc()).sessions == 0
-    assert await harness.session_ids() == [session]
-    del reader
+    async with harness.runtime.session_cache.lease(session):
+        assert (await harness.gc()).sessions == 0
+        assert await harness.session_ids() == [session]
     assert (await harness.gc()).sessions == 1
 
 
@@ -203,11 +203,10 @@ async def test_a_request_during_a_deletion_gets_session_not_found(harness: Reten
     async def send_request(request: Awaitable[object]) -> None:
         kinds.append(await problem_kind(request))
 
-    deletion_guard = harness.runtime.session_cache.deletion_guard
     async with trio.open_nursery() as nursery:
-        with deletion_guard.try_delete([session], harness.runtime.session_cache.evict_if_unused) as deleting:
+        with harness.runtime.session_cache.try_delete([session]) as deleting:
             nursery.start_soon(send_request, harness.runtime.fork_rewind.fork(session))
-            nursery.start_soon(send_request, harness.runtime.live_session(session))
+            nursery.start_soon(send_request, harness.runtime.fork_rewind.history(session))
             await commit(harness.log, write(session=DAEMON_SESSION, expired_sessions=deleting))
             assert (deleting, kinds) == ([session], [])
     assert kinds == ["session_not_found", "session_not_found"]
@@ -215,14 +214,15 @@ async def test_a_request_during_a_deletion_gets_session_not_found(harness: Reten
 
 async def test_sessions_in_use_do_not_prevent_the_deletion_of_others(harness: RetentionHarness) -> None:
     in_use = [await harness.create_closed() for _ in range(BATCH_SIZE + 1)]
-    readers = [await harness.runtime.live_session(session) for session in in_use]
     others = [await harness.create_closed(), await harness.create_closed()]
     harness.storage = StorageSettings(retain_closed_days=1)
     harness.clock.set(NOON + 2 * DAY_S)
-    assert (await harness.gc()).sessions == 2
+    async with AsyncExitStack() as readers:
+        for session in in_use:
+            await readers.enter_async_context(harness.runtime.session_cache.lease(session))
+        assert (await harness.gc()).sessions == 2
     assert await harness.session_ids() == in_use
     assert [event.sessions for event in harness.expired_events] == [(*others,)]
-    readers.clear()
 
 
 async def test_a_session_can_be_deleted_right_after_its_close(log: Log) -> None:
@@ -232,14 +232,15 @@ async def test_a_session_can_be_deleted_right_after_its_close(log: Log) -> None:
         await runtime.send_to(session, "Hello")
         await runtime.close_session(session)
         await wait_all_tasks_blocked()
-        assert runtime.session_cache.evict_if_unused(session)
+        with runtime.session_cache.try_delete([session]) as chosen:
+            assert chosen == [session]
 
 
 async def test_a_session_being_forked_is_not_deleted(harness: RetentionHarness) -> None:
     session = await harness.create_closed("one")
     harness.storage = StorageSettings(retain_closed_days=1)
     harness.clock.set(NOON + 2 * DAY_S)
-    async with harness.runtime.session_cache.deletion_guard.pin(session):
+    async with harness.runtime.session_cache.pin(session):
         assert (await harness.gc()).sessions == 0
     assert (await harness.gc()).sessions == 1
 
@@ -295,10 +296,9 @@ async def test_open_sessions_lose_nothing_while_a_closed_session_is_being_read(h
     session, open_ = await harness.create_closed("x" * 2 * MB), await harness.create_open()
     await harness.store_output(open_, "a", 2)
     harness.storage = StorageSettings(max_db_bytes=3 * MB)
-    reader = await harness.runtime.live_session(session)
-    assert (await harness.gc()).outputs == 0
-    assert len([*harness.collector.warnings()]) == 1
-    del reader
+    async with harness.runtime.session_cache.lease(session):
+        assert (await harness.gc()).outputs == 0
+        assert len([*harness.collector.warnings()]) == 1
     assert (await harness.gc()).sessions == 1
     assert await harness.stored_refs(open_) == ["a"]
 

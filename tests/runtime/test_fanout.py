@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.fakes.live_session import create_session
 from tests.runtime.model_based.controllable_store import ControllableStore
 from walrus_protocol.content import State
 from walrus_protocol.events import (
@@ -21,8 +22,8 @@ from walrus_protocol.events import (
     UserMessage,
 )
 from walrusd.ports import TextChunk, ThinkingChunk
-from walrusd.runtime.sessions.idle_cache import IdleCache
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
+from walrusd.runtime.sessions.load_session import load_session
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.fanout import LIVE_BUFFER, PAGE_ROWS, WINDOW_BYTES, WINDOW_EVENTS, Subscription
 from walrusd.runtime.streams.global_stream import GlobalStream
@@ -44,7 +45,7 @@ async def new_session() -> LiveSession:
         on_state_mismatch=raise_bug,
         global_stream=GlobalStream(log, lambda: 1.0),
     )
-    return await SessionCache(shared, IdleCache(600)).create(SessionCreated(agent="walrus"))
+    return await create_session(SessionCache(shared, 600))
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ async def test_live_events_keep_their_place_among_logged_events_from_the_store(l
 
 async def test_a_row_that_is_durable_and_not_yet_published_is_not_delivered(live: LiveSession) -> None:
     log = ControllableStore(live.deps.log)
-    reloaded = await SessionCache(replace(live.deps, log=log), IdleCache(600)).get(live.id)
+    reloaded = await load_session(live.id, replace(live.deps, log=log))
     log.hold("after")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reloaded.recorder.record, UserMessage(content="hi"))

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.live_session import live_session
 from tests.fakes.model import BlockingReply, FakeModel
 from walrus_protocol.content import Assistant, Message, ToolOutput, User
 from walrus_protocol.events import Done, Parent, decode_row
@@ -80,7 +81,7 @@ async def test_a_fork_loads_its_history_on_first_use_and_never_loads_its_parent_
         parent = await send_texts(runtime, "one")
     async with Runtime(FakeModel(), log=MemoryLog(log.tables)) as runtime:
         runtime.add_agent(Agent(name="walrus"))
-        child = await runtime.live_session((await runtime.fork_rewind.fork(parent)).session)
+        child = live_session(runtime, (await runtime.fork_rewind.fork(parent)).session)
         size = child.size
         assert child.session.conversation.missing_parent == Parent(session=parent, seq=4, messages=2)
         await runtime.send_to(child.id, "two")
@@ -126,12 +127,11 @@ async def test_parents_and_forks_are_evicted_independently(
     parent = await send_texts(runtime, "one")
     child = (await runtime.fork_rewind.fork(parent)).session
     await runtime.send_to(child, "two")
-    references = ref(await runtime.live_session(child)), ref(await runtime.live_session(parent))
-    held = await runtime.live_session(child)
-    await trio.sleep(3 * IDLE_S)
-    assert [reference() is None for reference in references] == [False, True]
-    await runtime.send_to(child, "three")
-    del held
+    references = ref(live_session(runtime, child)), ref(live_session(runtime, parent))
+    async with runtime.session_cache.lease(child):
+        await trio.sleep(3 * IDLE_S)
+        assert [reference() is None for reference in references] == [False, True]
+        await runtime.send_to(child, "three")
     await trio.sleep(3 * IDLE_S)
     assert references[0]() is None
     await runtime.fork_rewind.rewind(child, 4)
@@ -215,7 +215,7 @@ async def test_a_cancelled_rewind_leaves_the_session_usable(runtime: Runtime) ->
                 for _ in range(steps):
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
-        assert not (await runtime.live_session(session)).is_busy
+        assert not live_session(runtime, session).is_busy
         messages = (await runtime.session(session)).messages
         assert messages == len(await runtime.fork_rewind.history(session))
         assert messages in {2, 4}

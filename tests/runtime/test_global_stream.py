@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.fakes.export_documents import SessionLogBuilder, build_document, encode_document, make_importer
+from tests.fakes.live_session import live_session
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, disk
 from walrus_protocol.events import (
@@ -131,9 +132,7 @@ async def test_the_switch_from_history_to_live_has_no_gap_and_no_duplicate_under
     async with Runtime(FakeModel(), log=log) as runtime:
         for name in AGENTS:
             runtime.add_agent(Agent(name=name, model="echo"))
-        live_sessions = [
-            await runtime.live_session(await runtime.create_session(AGENTS[n % 3])) for n in range(SESSIONS)
-        ]
+        live_sessions = [live_session(runtime, await runtime.create_session(AGENTS[n % 3])) for n in range(SESSIONS)]
         agents = {live.id: live.session.state.agent for live in live_sessions}
         daemon_recorder = await DaemonRecorder.open(log, runtime.global_stream.publish_daemon)
         first, *subscribers = [RandomSubscriber(rng, [*agents]) for _ in range(40)]
@@ -220,7 +219,7 @@ async def test_live_events_keep_their_place_among_logged_events_from_the_store(d
     async with Runtime(FakeModel(), log=log) as runtime:
         for name in AGENTS:
             runtime.add_agent(Agent(name=name, model="echo"))
-        ada, eve = [await runtime.live_session(await runtime.create_session(name)) for name in ("ada", "eve")]
+        ada, eve = [live_session(runtime, await runtime.create_session(name)) for name in ("ada", "eve")]
         with runtime.global_stream.subscribe(
             None, StreamFilter(agents=frozenset({"ada"})), announce_caught_up=True
         ) as reader:

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from tests.fakes.blocking_log import BlockingLog
+from tests.fakes.live_session import live_session
 from tests.fakes.model import BlockingReply, FakeModel, fails, in_turn, replies
 from walrus_protocol.content import Assistant, User
 from walrus_protocol.events import InterruptRequested
@@ -153,7 +154,7 @@ async def test_an_interrupt_before_the_done_is_recorded_ends_the_turn_as_interru
     session = await runtime.create_session("walrus")
     handle = await runtime.send(session, MessageRequest(content="hi"))
     await gate.reached.wait()
-    live = await runtime.live_session(session)
+    live = live_session(runtime, session)
     log.is_blocking = True
     # This write stays in progress, so that later events join the next one.
     live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=1, round=1)))
@@ -170,7 +171,7 @@ async def test_a_late_draft_of_an_earlier_turn_is_not_kept_for_the_next_turn(
 ) -> None:
     session = await runtime.create_session("walrus")
     await runtime.send_to(session, "one")
-    live = await runtime.live_session(session)
+    live = live_session(runtime, session)
     model.respond = gate = BlockingReply()
     log.is_blocking = True
     async with trio.open_nursery() as nursery:
@@ -272,7 +273,7 @@ async def test_a_model_call_interrupted_before_its_first_token_is_counted_and_no
     model.respond = replies("ok")
     await runtime.send_to(session, "again")
     assert model.requests[1] == [User("hi"), User("again")]
-    live = await runtime.live_session(session)
+    live = live_session(runtime, session)
     assert live.session.history.messages[-1] == Assistant(content="ok")
 
 

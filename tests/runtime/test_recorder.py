@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.live_session import create_session
 from tests.fakes.stores import DISKS
 from tests.runtime.model_based.controllable_store import ControllableStore
 from walrus_protocol.events import (
@@ -19,12 +20,10 @@ from walrus_protocol.events import (
     Done,
     InterruptRequested,
     SessionClosed,
-    SessionCreated,
     UserMessage,
     decode_row,
 )
 from walrusd.runtime.recording.recorder import PreconditionFailed, TransactionExtras
-from walrusd.runtime.sessions.idle_cache import IdleCache
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
@@ -48,7 +47,7 @@ class RecorderHarness:
             on_state_mismatch=self.bugs.append,
             global_stream=global_stream,
         )
-        self.sessions = SessionCache(shared, IdleCache(600))
+        self.sessions = SessionCache(shared, 600)
 
     def _on_event(self, agent: str, event: AnyEvent) -> None:
         if not isinstance(event, AnyLiveEvent):
@@ -89,7 +88,7 @@ def harness(log: WriteRecordingStore) -> RecorderHarness:
 
 @pytest.fixture
 async def live(harness: RecorderHarness, log: WriteRecordingStore) -> LiveSession:
-    live = await harness.sessions.create(SessionCreated(agent="walrus"))
+    live = await create_session(harness.sessions)
     log.writes.clear()
     return live
 
@@ -256,7 +255,7 @@ async def test_events_of_many_sessions_are_published_in_the_order_of_their_offse
     harness = RecorderHarness(log)
 
     async def record_conversation() -> None:
-        live = await harness.sessions.create(SessionCreated(agent="walrus"))
+        live = await create_session(harness.sessions)
         for n in range(5):
             await live.recorder.record(UserMessage(content=f"{n}"))
             await live.recorder.record(AssistantMessage(round=1, content="yes"), Done(stop_reason="text_response"))
@@ -271,7 +270,7 @@ async def test_events_of_many_sessions_are_published_in_the_order_of_their_offse
 
 
 async def test_recorders_wake_after_every_event_of_the_same_commit_is_published(harness: RecorderHarness) -> None:
-    live_sessions = [await harness.sessions.create(SessionCreated(agent="walrus")) for _ in range(20)]
+    live_sessions = [await create_session(harness.sessions) for _ in range(20)]
     harness.published.clear()
     counts: list[int] = []
 

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.live_session import live_session
 from tests.fakes.model import BlockingReply, FakeModel, Responder, calls, in_turn, replies
 from tests.fakes.validators import violations
 from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, ToolSchema, User
@@ -299,7 +300,7 @@ async def test_an_interrupt_is_still_valid_after_a_restart(daemon: RestartableDa
         await runtime.send(session, MessageRequest(content="hi"))
         assert isinstance(gate, BlockingReply)
         await gate.reached.wait()
-        live = await runtime.live_session(session)
+        live = live_session(runtime, session)
         live.recorder.submit(InterruptRequested(by="client"))
         await trio.testing.wait_all_tasks_blocked()
         daemon.crash()

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from tests.dispatch.pipeline_harness import ALLOW, FunctionTool
+from tests.fakes.live_session import live_session
 from tests.fakes.model import FakeModel, calls, in_turn, replies
 from walrus_protocol.content import ToolCall
 from walrus_protocol.events import ToolResult, decode_row
@@ -81,7 +82,7 @@ async def test_a_command_whose_tool_started_cannot_be_written_does_not_run(tmp_p
         assert spawner.unreaped_count == 0
         assert not (tmp_path / "trace").exists()
         log.text = b"matches no write"
-        (await runtime.live_session(session)).retry_now.set()
+        live_session(runtime, session).retry_now.set()
         answer = await runtime.send_to(session, "again")
         assert (answer.final_response, (tmp_path / "trace").read_text()) == ("ok", "ran\n")
 
@@ -122,7 +123,7 @@ async def test_a_result_whose_output_cannot_be_stored_is_not_recorded() -> None:
         await handle.settled.wait()
         assert handle.problem is not None
         assert handle.problem.kind == "storage_full"
-        (await runtime.live_session(session)).retry_now.set()
+        live_session(runtime, session).retry_now.set()
         assert await runtime.wait(session, ["error"]) == "error"
         events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
         [result] = [event for event in events if isinstance(event, ToolResult)]

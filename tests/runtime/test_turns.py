@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 
+from tests.fakes.live_session import live_session
 from tests.fakes.model import BlockingReply, FakeModel, calls, fails, in_turn, replies
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, ToolSchema, TurnError, User
 from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult, UserMessage
@@ -58,8 +59,6 @@ async def runtime(model: FakeModel, log: MemoryLog) -> AsyncIterator[Runtime]:
 
 
 def event_tags(runtime: Runtime, session: int) -> list[str]:
-    live = runtime.session_cache.find_live(session)
-    assert live is not None
     hook = runtime.hook
     assert isinstance(hook, LookHook)
     return [
@@ -318,7 +317,7 @@ async def test_messages_a_hook_adds_before_a_run_are_shown_once_and_never_record
         session = await runtime.create_session("walrus")
         await runtime.send_to(session, "hi")
         assert model.requests == [[User("hi"), User("remember the milk")]]
-        live = await runtime.live_session(session)
+        live = live_session(runtime, session)
         assert live.session.history.messages == [User("hi"), Assistant(content="ok")]
 
 

@@ -17,7 +17,7 @@ from walrus_protocol.problems import Problem
 from walrusd.export_import import document_format
 from walrusd.export_import.validation import make_session_header
 from walrusd.ports import Clock
-from walrusd.runtime.errors import attach_to_storage_errors, decode_event, session_not_found, unreadable_log
+from walrusd.runtime.errors import decode_event, session_not_found, unreadable_log
 from walrusd.runtime.streams.fanout import PAGE_ROWS
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import EventRow, Log
@@ -54,12 +54,11 @@ async def export_session(
 
     `page_slot` is entered while a page is read and written. Raises Problem (session_not_found, storage_failed).
     """
-    with attach_to_storage_errors(session=session):
-        state = await log.session_state(session)
-        if state is None:
-            raise session_not_found(session)
-        exporter = _Exporter(log, session, Utf8Chunker(send_chunk), page_slot)
-        return await exporter.write_document(state, clock(), version)
+    state = await log.session_state(session)
+    if state is None:
+        raise session_not_found(session)
+    exporter = _Exporter(log, session, Utf8Chunker(send_chunk), page_slot)
+    return await exporter.write_document(state, clock(), version)
 
 
 class _Exporter:

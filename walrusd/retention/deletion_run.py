@@ -68,7 +68,7 @@ class DeletionRun(Struct, kw_only=True):
 
     async def _expire_sessions(self, sessions: Sequence[int], reason: ExpiryReason) -> int:
         """Deletes those of the sessions that are not in use, and returns their number."""
-        with self.sessions.deletion_guard.try_delete(sessions, self.sessions.evict_if_unused) as unused:
+        with self.sessions.try_delete(sessions) as unused:
             if unused:
                 event = SessionsExpired(ts=self.clock(), sessions=tuple(unused), reason=reason)
                 await self.daemon_recorder.record(event, expired_sessions=unused)

@@ -23,8 +23,7 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.registry.tools import ToolRegistry
-from walrusd.runtime.sessions.idle_cache import IdleCache
-from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
+from walrusd.runtime.sessions.live_session import SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.runtime.streams.turn_stream import run_stream
@@ -76,7 +75,6 @@ class Runtime:
         self._tools = ToolRegistry()
         self._agents = AgentRegistry(self._tools, self.hook)
         self._draft_saver = DraftSaver()
-        self._idle_cache = IdleCache(idle_evict_s)
         self.global_stream = GlobalStream(
             self.log,
             clock,
@@ -92,7 +90,7 @@ class Runtime:
             on_state_mismatch=self._on_state_mismatch,
             global_stream=self.global_stream,
         )
-        self.session_cache = SessionCache(shared, self._idle_cache)
+        self.session_cache = SessionCache(shared, idle_evict_s)
         self._worker_context = WorkerContext(
             model=model,
             hook=self.hook,
@@ -116,8 +114,8 @@ class Runtime:
         self._nursery.start_soon(self._draft_saver.run, name="draft saver")
         self._nursery.start_soon(self.global_stream.batched_wakeup.run, name="batched wake-ups")
         self._nursery.start_soon(self._raise_on_state_mismatch, name="state mismatch")
-        self._nursery.start_soon(self._idle_cache.evict_loop, name="idle session eviction")
-        self._worker_pool = WorkerPool(self._nursery, self._worker_context, self._idle_cache)
+        self._nursery.start_soon(self.session_cache.evict_loop, name="idle session eviction")
+        self._worker_pool = WorkerPool(self._nursery, self._worker_context, self.session_cache)
         self.fork_rewind = ForkRewindCommands(self.log, self.session_cache, self._worker_pool, self.check_not_stopping)
         return self
 
@@ -163,7 +161,7 @@ class Runtime:
 
     def evict_idle_after(self, seconds: float) -> None:
         """Changes `idle_evict_s`, also for sessions that are idle already."""
-        self._idle_cache.set_max_idle(seconds)
+        self.session_cache.set_max_idle(seconds)
 
     def agent(self, name: str) -> Agent:
         """Returns the agent of that name. Raises Problem agent_not_found."""
@@ -190,48 +188,40 @@ class Runtime:
         if key is not None:
             return await self.session_cache.create_once(created, key, lambda: self.agent(agent))
         self.agent(agent)
-        return (await self.session_cache.create(created)).id
+        return await self.session_cache.create(created)
 
     async def close_session(self, session: int, *, force: bool = False, by: str = "") -> bool:
         """Closes a session; returns False if a close was accepted before. Raises Problem session_not_found."""
-        live = await self.live_session(session)
-        with attach_to_storage_errors(session=session):
+        async with self.session_cache.lease(session) as live:
             return await interrupt_close.close(live, self._worker_pool, force=force, by=by)
 
     async def interrupt(self, session: int, *, by: str = "") -> InterruptResult:
         """Interrupts the running turn, if there is one. Raises Problem session_not_found."""
-        live = await self.live_session(session)
-        with attach_to_storage_errors(session=session):
+        async with self.session_cache.lease(session) as live:
             return await interrupt_close.interrupt(live, by=by)
 
     async def session(self, session: int) -> SessionInfo:
         """Returns the description of a session. Raises Problem session_not_found."""
-        with attach_to_storage_errors(session=session):
-            return await session_info.get_session_info(self.log, self.session_cache, session)
+        return await session_info.get_session_info(self.log, self.session_cache, session)
 
     async def sessions(self, session_filter: SessionFilter | None = None) -> list[SessionInfo]:
         """Returns the descriptions of the sessions that match, newest first."""
         return await session_info.list_session_infos(self.log, session_filter or SessionFilter())
 
-    async def live_session(self, session: int) -> LiveSession:
-        """Returns the session, loaded into memory if necessary. Raises Problem session_not_found."""
-        with attach_to_storage_errors(session=session):
-            return await self.session_cache.get(session)
-
     async def send(self, session: int, message: MessageRequest) -> TurnHandle:
         """Accepts a message, durable on return, and returns the handle of its turn. Raises Problem."""
         self.check_not_stopping()
-        live = await self.live_session(session)
+        async with self.session_cache.lease(session) as live:
 
-        async def prepare() -> MessageRequest:
-            agent = self.agent(live.session.state.agent)
-            if not isinstance(message.content, str):
-                return message
-            return replace(message, content=await self.hook.preprocess(agent, message.content))
+            async def prepare() -> MessageRequest:
+                agent = self.agent(live.session.state.agent)
+                if not isinstance(message.content, str):
+                    return message
+                return replace(message, content=await self.hook.preprocess(agent, message.content))
 
-        turn = live.session.turn
-        with attach_to_storage_errors(session=session, turn=turn.number if turn else None):
-            handle = await accept_message(live, message, prepare, self._worker_pool)
+            turn = live.session.turn
+            with attach_to_storage_errors(session=session, turn=turn.number if turn else None):
+                handle = await accept_message(live, message, prepare, self._worker_pool)
         if self._stop_problem:
             handle.fail(self._stop_problem)  # accepted after `stop` had failed the other handles
         return handle
@@ -263,11 +253,11 @@ class Runtime:
         Raises no Problem: a missing session or agent, for example, yields one `done` with an error.
         """
         try:
-            live = await self.live_session(session)
-            handle = await self.send(session, MessageRequest(content=content, sender=sender))
-            async with contextlib.aclosing(run_stream(live, handle)) as events:
-                async for event in events:
-                    yield event  # noqa: ASYNC119 - as_safe_channel cleans up
+            async with self.session_cache.lease(session) as live:
+                handle = await self.send(session, MessageRequest(content=content, sender=sender))
+                async with contextlib.aclosing(run_stream(live, handle)) as events:
+                    async for event in events:
+                        yield event  # noqa: ASYNC119 - as_safe_channel cleans up
         except Problem as problem:
             error = TurnError("internal", problem.message, problem.hint)
             yield Done(session=session, stop_reason="error", error=error)
@@ -277,15 +267,15 @@ class Runtime:
 
         `idle` and `error` count only if no message is queued.
         """
-        live = await self.live_session(session)
-        while True:
-            state = live.session.state.state
-            about_to_run = state in {"idle", "error"} and live.inbox
-            if state is not None and state in states and not about_to_run:
-                return state
-            if state == "closed":
-                raise Problem("session_closed", f"session {session} is closed", "A closed session stays closed.")
-            await live.stream.wait_next_event()
+        async with self.session_cache.lease(session) as live:
+            while True:
+                state = live.session.state.state
+                about_to_run = state in {"idle", "error"} and live.inbox
+                if state is not None and state in states and not about_to_run:
+                    return state
+                if state == "closed":
+                    raise Problem("session_closed", f"session {session} is closed", "A closed session stays closed.")
+                await live.stream.wait_next_event()
 
     async def recover(self) -> None:
         """Continues the turns that an earlier process left open, and starts the queued ones.
@@ -293,18 +283,19 @@ class Runtime:
         Turns that are not continued have ended on return, unless the store cannot record their end now.
         """
         found, ending = [], []
-        for number in await self.log.unfinished_sessions():
-            try:
-                found.append(await self.live_session(number))
-            except Problem as unreadable:
-                logger.error("session_skipped", session=number, error=unreadable.message, hint=unreadable.hint)
-        # No turn runs before all sessions are loaded: loading beside running turns would take as long as they do.
-        for live in found:
-            if (turn := live.session.turn) and choose_recovery_action(
-                turn, live.draft, self._worker_context.on_restart
-            ) != "continue":
-                ending.append(live.create_turn_handle())
-            self._worker_pool.ensure_worker(live)
+        async with contextlib.AsyncExitStack() as leases:
+            for number in await self.log.unfinished_sessions():
+                try:
+                    found.append(await leases.enter_async_context(self.session_cache.lease(number)))
+                except Problem as unreadable:
+                    logger.error("session_skipped", session=number, error=unreadable.message, hint=unreadable.hint)
+            # No turn runs before all sessions are loaded: loading beside running turns would take as long as they do.
+            for live in found:
+                if (turn := live.session.turn) and choose_recovery_action(
+                    turn, live.draft, self._worker_context.on_restart
+                ) != "continue":
+                    ending.append(live.create_turn_handle())
+                self._worker_pool.ensure_worker(live)
         for handle in ending:
             with contextlib.suppress(Problem):  # the store cannot record the end now: the worker retries
                 await handle.wait_result()
@@ -327,6 +318,7 @@ class Runtime:
         )
         for live in self.session_cache.live_sessions():
             live.fail_all_handles(self._stop_problem)
+        self._worker_pool.mark_stopped()
 
     def check_not_stopping(self) -> None:
         """Raises Problem shutting_down after `stop` was called."""

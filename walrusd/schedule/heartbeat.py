@@ -165,7 +165,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
             # With the key a crash before the session is recorded does not lead to a second session.
             key = f"{self.name} after {row.session or 0}"
             session = await runtime.create_session(self.agent, ACTOR, title=f"heartbeats of {self.agent}", key=key)
-        turn = (await runtime.live_session(session)).session.state.turns + 1
+        async with runtime.session_cache.lease(session) as live:
+            turn = live.session.state.turns + 1
         await on_turn_start(TurnRef(session=session, turn=turn), session)
         return await runtime.send(session, message)
 

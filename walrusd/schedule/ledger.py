@@ -174,11 +174,11 @@ class Ledger:
     async def _wait_turn_cost(self, ran: TurnRef) -> TurnRef | None:
         """Waits for the end of the turn and returns it with its cost, or None if it never begins."""
         try:
-            live = await self._runtime.live_session(ran.session)
+            async with self._runtime.session_cache.lease(ran.session) as live:
+                while _is_turn_pending(ran, live):
+                    await live.stream.wait_next_event()
         except Problem:
             return ran  # its log cannot be read, so the cost is unknown
-        while _is_turn_pending(ran, live):
-            await live.stream.wait_next_event()
         log = self._runtime.log
         span = await log.turn_span(ran.session, ran.turn)
         if span is None or span.last_seq is None:

@@ -156,23 +156,23 @@ class Clients:
             raise
         if self.is_over:
             return
-        live = await self._runtime.live_session(session)
-        self._expectations.note_accepted(expected_send, live.session.state.last_seq)
+        async with self._runtime.session_cache.lease(session) as live:
+            self._expectations.note_accepted(expected_send, live.session.state.last_seq)
         result = await (self._stream(handle, session) if operation.stream else handle.wait_result())
         if not self.is_over:
             expected_send.result = result
 
     async def _stream(self, handle: TurnHandle, session: int) -> TurnResult:
         """Reads the turn as session.stream does."""
-        live = await self._runtime.live_session(session)
-        with await handle.subscribe(live.stream) as subscription:
-            watcher = Watcher(session, handle.since)
-            while handle.result is None or subscription.cursor < handle.result.last_seq:
-                items = await subscription.next_batch()
-                if not items:
-                    break
-                for item in items:
-                    watcher.receive(item)
+        async with self._runtime.session_cache.lease(session) as live:
+            with await handle.subscribe(live.stream) as subscription:
+                watcher = Watcher(session, handle.since)
+                while handle.result is None or subscription.cursor < handle.result.last_seq:
+                    items = await subscription.next_batch()
+                    if not items:
+                        break
+                    for item in items:
+                        watcher.receive(item)
         return await handle.wait_result()
 
     async def interrupt(self, session: int) -> None:
@@ -240,10 +240,17 @@ class Clients:
                 self._store.failure = STORAGE_FAILURES[kind]
 
     async def attach(self, operation: AttachReader, session: int) -> None:
-        live = await self._runtime.live_session(session)
-        self._nursery.start_soon(self._read_attached, operation, live)
+        async with self._runtime.session_cache.lease(session) as live:
+            end_lease = self._runtime.session_cache.extend_lease(live)
+            self._nursery.start_soon(self._read_attached, operation, live, end_lease)
 
-    async def _read_attached(self, operation: AttachReader, live: LiveSession) -> None:
+    async def _read_attached(self, operation: AttachReader, live: LiveSession, end_lease: Callable[[], None]) -> None:
+        try:
+            await self._read_stream(operation, live)
+        finally:
+            end_lease()
+
+    async def _read_stream(self, operation: AttachReader, live: LiveSession) -> None:
         since = operation.since % (live.session.state.last_seq + 1)
         watcher = Watcher(live.id, since, deltas=operation.deltas, marks=True)
         with live.stream.subscribe(since, deltas=operation.deltas, announce_caught_up=True) as subscription:

@@ -77,7 +77,7 @@ class RetentionDriver:
 
         requests: list[Callable[[], Awaitable[object]]] = [
             lambda: runtime.session(session),
-            lambda: runtime.live_session(session),
+            runtime.session_cache.lease(session).__aenter__,
             lambda: runtime.send(session, MessageRequest(content="Hello?")),
             lambda: runtime.interrupt(session),
             lambda: runtime.close_session(session, force=True),

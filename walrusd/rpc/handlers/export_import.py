@@ -21,7 +21,7 @@ async def export(runtime: Runtime, context: RequestContext, params: ExportParams
 
     A page of the log is read only when the previous one is queued, so a slow client delays only itself.
     """
-    async with runtime.session_cache.deletion_guard.pin(params.session):  # retention must not delete it meanwhile
+    async with runtime.session_cache.pin(params.session):  # retention must not delete it meanwhile
         return await write_document(
             runtime.log,
             params.session,

@@ -35,16 +35,16 @@ async def send(runtime: Runtime, context: RequestContext, params: SendParams) ->
 
 
 async def stream(runtime: Runtime, context: RequestContext, params: SendParams) -> TurnResult:
-    async with context.serialized():
-        live = await runtime.live_session(params.session)
-        handle = await runtime.send(params.session, _to_message_request(params))
-    if handle.queue_position and not handle.started.is_set():
-        kind: MessageKind = "steer" if params.when_busy == "steer" else "message"
-        queued = MessageQueued(
-            ts=live.deps.clock(), session=live.id, kind=kind, sender=params.sender, position=handle.queue_position
-        )
-        await context.send_live_event(queued)
-    return await _stream_turn(context, live, handle)
+    async with runtime.session_cache.lease(params.session) as live:
+        async with context.serialized():
+            handle = await runtime.send(params.session, _to_message_request(params))
+        if handle.queue_position and not handle.started.is_set():
+            kind: MessageKind = "steer" if params.when_busy == "steer" else "message"
+            queued = MessageQueued(
+                ts=live.deps.clock(), session=live.id, kind=kind, sender=params.sender, position=handle.queue_position
+            )
+            await context.send_live_event(queued)
+        return await _stream_turn(context, live, handle)
 
 
 async def resume(runtime: Runtime, context: RequestContext, params: SessionParams) -> TurnResult:
@@ -59,15 +59,15 @@ async def run(runtime: Runtime, context: RequestContext, params: AgentRunParams)
     """Runs one turn in a new session, which closes after the turn even if the client has disconnected."""
     hash_content(params.content)  # content that is too large is refused before a session is created
     session = await runtime.create_session(params.agent, params.created_by, title=params.title)
-    live = await runtime.live_session(session)
     message = MessageRequest(content=params.content, sender=params.sender, timeout_s=params.timeout_s)
-    try:
-        handle = await runtime.send(session, message)
-        handle.expect_subscriber(live.stream)
-    finally:
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-            await runtime.close_session(session, by=params.created_by)
-    return await _stream_turn(context, live, handle)
+    async with runtime.session_cache.lease(session) as live:
+        try:
+            handle = await runtime.send(session, message)
+            handle.expect_subscriber(live.stream)
+        finally:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await runtime.close_session(session, by=params.created_by)
+        return await _stream_turn(context, live, handle)
 
 
 async def _stream_turn(context: RequestContext, live: LiveSession, handle: TurnHandle) -> TurnResult:

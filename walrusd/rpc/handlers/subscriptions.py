@@ -28,27 +28,27 @@ async def attach(runtime: Runtime, context: RequestContext, params: AttachParams
 
     No logged event is skipped, however slow the client.
     """
-    live = await runtime.live_session(params.session)
-    state = live.session.state
-    if params.since > state.last_seq:
-        raise Problem(
-            "offset_in_future",
-            f"session {live.id} ends at seq {state.last_seq}, before {params.since}",
-            "Attach since the last seq that you received, or since 0 for the beginning.",
-        )
-    until = None if params.follow else state.last_seq
+    async with runtime.session_cache.lease(params.session) as live:
+        state = live.session.state
+        if params.since > state.last_seq:
+            raise Problem(
+                "offset_in_future",
+                f"session {live.id} ends at seq {state.last_seq}, before {params.since}",
+                "Attach since the last seq that you received, or since 0 for the beginning.",
+            )
+        until = None if params.follow else state.last_seq
 
-    def is_wanted(item: StreamItem) -> bool:
-        return until is None or item.session_seq <= until
+        def is_wanted(item: StreamItem) -> bool:
+            return until is None or item.session_seq <= until
 
-    with live.stream.subscribe(
-        params.since, deltas=params.follow and params.deltas, announce_caught_up=params.follow
-    ) as subscription:
-        while until is None or subscription.cursor < until:
-            await context.forward_events(subscription, is_wanted)
-            if live.session.state.state == "closed" and not subscription.has_pending:
-                return AttachResult(last_seq=subscription.cursor, reason="closed")
-    return AttachResult(last_seq=until, reason="end")
+        with live.stream.subscribe(
+            params.since, deltas=params.follow and params.deltas, announce_caught_up=params.follow
+        ) as subscription:
+            while until is None or subscription.cursor < until:
+                await context.forward_events(subscription, is_wanted)
+                if live.session.state.state == "closed" and not subscription.has_pending:
+                    return AttachResult(last_seq=subscription.cursor, reason="closed")
+        return AttachResult(last_seq=until, reason="end")
 
 
 async def subscribe(runtime: Runtime, context: RequestContext, params: SubscribeParams) -> SubscribeResult:
@@ -104,7 +104,8 @@ async def _is_closed(runtime: Runtime, session: int) -> bool:
         if runtime.session_cache.find_live(session) is None:
             return state.state == "closed"
     # A live session may be closing now; its own state shows what has been published.
-    return (await runtime.live_session(session)).session.state.state == "closed"
+    async with runtime.session_cache.lease(session) as live:
+        return live.session.state.state == "closed"
 
 
 async def _check_agent(runtime: Runtime, name: str) -> None:

@@ -7,7 +7,7 @@ from walrus_protocol.content import Message
 from walrus_protocol.events import CheckpointCreated, Parent, Rewound, SessionCreated
 from walrus_protocol.methods.fork_rewind import CheckpointResult, ForkResult, RewindResult
 from walrus_protocol.problems import Problem
-from walrusd.runtime.errors import attach_to_storage_errors, decode_event, session_not_found, unreadable_log
+from walrusd.runtime.errors import decode_event, session_not_found, unreadable_log
 from walrusd.runtime.recording.recorder import PreconditionFailed, TransactionExtras
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.fanout import PAGE_ROWS
@@ -47,20 +47,19 @@ class ForkRewindCommands:
         Raises Problem (session_not_found, offset_in_future, shutting_down, storage_full, storage_failed).
         """
         self._check_not_stopping()
-        with attach_to_storage_errors(session=session):
-            async with self._session_cache.deletion_guard.pin(session):
-                state = await self._log.session_state(session)
-                if state is None:
-                    raise session_not_found(session)
-                point = await self._find_resume_point(state, state.last_seq if at is None else at)
-                created = SessionCreated(
-                    agent=state.agent,
-                    created_by=created_by,
-                    title=state.title,
-                    parent=Parent(session=session, seq=point.seq, messages=point.messages),
-                )
-                child = await self._session_cache.create(created)
-        return ForkResult(session=child.id, at=point.seq)
+        async with self._session_cache.pin(session):
+            state = await self._log.session_state(session)
+            if state is None:
+                raise session_not_found(session)
+            point = await self._find_resume_point(state, state.last_seq if at is None else at)
+            created = SessionCreated(
+                agent=state.agent,
+                created_by=created_by,
+                title=state.title,
+                parent=Parent(session=session, seq=point.seq, messages=point.messages),
+            )
+            child = await self._session_cache.create(created)
+        return ForkResult(session=child, at=point.seq)
 
     async def rewind(self, session: int, to: int) -> RewindResult:
         """Continues the session from `to`; a point before an earlier rewind restores what that one removed.
@@ -68,8 +67,7 @@ class ForkRewindCommands:
         Raises Problem (session_not_found, session_closed, session_busy, offset_in_future, storage_full,
         storage_failed).
         """
-        with attach_to_storage_errors(session=session):
-            live = await self._session_cache.get(session)
+        async with self._session_cache.lease(session) as live:
             if live.is_closing:
                 raise _session_closed(session)
             if live.is_busy:
@@ -98,8 +96,7 @@ class ForkRewindCommands:
         Raises Problem (session_not_found, session_closed, invalid_params, storage_full, storage_failed).
         """
         check_checkpoint_name(name)
-        with attach_to_storage_errors(session=session):
-            live = await self._session_cache.get(session)
+        async with self._session_cache.lease(session) as live:
             state = live.session.state
             point = await self._find_resume_point(state, state.last_seq)
             try:
@@ -113,13 +110,13 @@ class ForkRewindCommands:
 
     async def checkpoints(self, session: int) -> Sequence[Checkpoint]:
         """Returns the checkpoints in order of creation. Raises Problem (session_not_found, storage_failed)."""
-        with attach_to_storage_errors(session=session):
-            return [*(await self._session_cache.get(session)).session.checkpoints.values()]
+        async with self._session_cache.lease(session) as live:
+            return [*live.session.checkpoints.values()]
 
     async def history(self, session: int) -> Sequence[Message]:
         """Returns the messages as the model sees them. Raises Problem (session_not_found, storage_failed)."""
-        with attach_to_storage_errors(session=session):
-            return (await self._session_cache.history(session)).messages
+        async with self._session_cache.lease(session) as live:
+            return (await live.history()).messages
 
     async def _find_resume_point(self, session_state: SessionState, at: int) -> ResumePoint:
         """Finds the last point up to `at` with no open call.

@@ -1,7 +1,7 @@
 """Descriptions of sessions, from memory if they are loaded, else from their rows in the store."""
 
 from walrus_protocol.methods import ParentInfo, SessionInfo
-from walrusd.runtime.errors import session_not_found
+from walrusd.runtime.errors import attach_to_storage_errors, session_not_found
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import Log, SessionFilter
@@ -11,10 +11,11 @@ async def get_session_info(log: Log, session_cache: SessionCache, session: int) 
     """Returns the description of one session. Raises Problem session_not_found."""
     if live := session_cache.find_live(session):
         return _to_session_info(live.session.state, live.messages_queued)
-    state = await log.session_state(session)
-    if state is None:
-        raise session_not_found(session)
-    queued = sum(entry.kind != "close" for entry in await log.inbox(session))
+    with attach_to_storage_errors(session=session):
+        state = await log.session_state(session)
+        if state is None:
+            raise session_not_found(session)
+        queued = sum(entry.kind != "close" for entry in await log.inbox(session))
     return _to_session_info(state, queued)
 
 

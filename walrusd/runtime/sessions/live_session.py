@@ -17,7 +17,6 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import Clock
 from walrusd.runtime.recording.recorder import PendingRecord, Recorder, TransactionExtras
 from walrusd.runtime.sessions.fork_history import read_inherited
-from walrusd.runtime.sessions.weak_callback import weak_method
 from walrusd.runtime.streams.fanout import SessionStream
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, ReplyInProgress, StreamSnapshot
@@ -51,11 +50,7 @@ class AdmittedTurn(Struct, frozen=True):
 
 
 class LiveSession:
-    """One session in memory, for as long as anything refers to it.
-
-    Its parts refer to it only weakly. Without a reference cycle, its memory is freed as soon as nothing else refers
-    to it.
-    """
+    """One session in memory. Only the session cache creates it, and closes it when it is evicted."""
 
     def __init__(self, session: Session, deps: SessionDependencies, size: int = 0) -> None:
         self.session = session
@@ -63,9 +58,9 @@ class LiveSession:
         self.size = size
         """Bytes of its log on disk, and of the logs that a fork inherits once they have been read."""
         self.stream = SessionStream(
-            session.id, deps.log, session.state.last_seq, weak_method(self._snapshot), deps.global_stream.batched_wakeup
+            session.id, deps.log, session.state.last_seq, self._snapshot, deps.global_stream.batched_wakeup
         )
-        self.recorder = Recorder(session, deps.log, deps.clock, weak_method(self._publish), deps.on_state_mismatch)
+        self.recorder = Recorder(session, deps.log, deps.clock, self._publish, deps.on_state_mismatch)
         self._state = session.state.state
         self._inherit_lock = trio.Lock()
         self.recovered_draft: Draft | None = None
@@ -100,6 +95,13 @@ class LiveSession:
         """Handles of the open turn."""
         self.last_done: Done | None = None
         """The `done` of the last turn that ended in this process."""
+
+    def close(self) -> None:
+        """Breaks the reference cycles, so that the memory of an evicted session is freed at once.
+
+        The garbage collector runs rarely.
+        """
+        del self.stream, self.recorder
 
     @property
     def id(self) -> int:

@@ -111,7 +111,7 @@ class Worker:
                     await self._wait_for_store(failure)
                 except Exception:
                     logger.exception("worker_crashed", session=live.id)
-                    live.fail_all_handles(SESSION_BUG)
+                    await self._fail_session()
                     return
                 finally:
                     self._release_slot()
@@ -119,6 +119,12 @@ class Worker:
                 mark_suspended(live)
         finally:
             live.has_worker = False
+
+    async def _fail_session(self) -> None:
+        """Fails all handles after a bug. No write may be pending when the worker ends: the session may be evicted."""
+        if self._live.pending_draft_write:
+            await self._live.pending_draft_write.wait()
+        self._live.fail_all_handles(SESSION_BUG)
 
     async def _resume_or_close(self) -> bool:
         """Records how a turn that an earlier process left open continues; returns False if it does not run."""

@@ -1,21 +1,22 @@
-"""Tests the idle cache: unused sessions are evicted and loaded again without a visible difference."""
+"""Tests the session cache: unused sessions are evicted and loaded again without a visible difference."""
 
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from weakref import ref
 
 import pytest
 import trio
 
+from tests.fakes.live_session import live_session
 from tests.fakes.model import BlockingReply, FakeModel, replies
 from tests.fakes.stores import SqliteDisk
 from walrus_protocol.events import UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.runtime.runtime import Runtime
-from walrusd.runtime.sessions.idle_cache import MAX_BYTES, MAX_ENTRIES, IdleCache
+from walrusd.runtime.sessions.session_cache import MAX_UNLEASED, MAX_UNLEASED_BYTES
 from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import StorageFailed
@@ -26,7 +27,7 @@ IDLE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def gc_disabled() -> Iterator[None]:
-    """Disables the cycle collector: an evicted session must be freed at once, without reference cycles.
+    """Disables the cycle collector: an evicted session must be freed at once, its reference cycles broken.
 
     The collector of the daemon runs rarely.
     """
@@ -52,12 +53,17 @@ def cached_sessions(runtime: Runtime) -> set[int]:
     return {live.id for live in runtime.session_cache.live_sessions()}
 
 
+def can_be_deleted(runtime: Runtime, session: int) -> bool:
+    with runtime.session_cache.try_delete([session]) as chosen:
+        return chosen == [session]
+
+
 async def test_an_idle_session_is_evicted_and_loaded_again_when_used(
     runtime: Runtime, model: FakeModel, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
     await runtime.send_to(session, "hi")
-    reference = ref(await runtime.live_session(session))
+    reference = ref(live_session(runtime, session))
     await trio.sleep(IDLE_S)
     assert reference() is not None, "it was used just under the idle limit ago"
     await trio.sleep(IDLE_S)
@@ -71,33 +77,34 @@ async def test_a_recently_used_session_stays_in_memory(runtime: Runtime, autojum
     unused, used = await runtime.create_session("walrus"), await runtime.create_session("walrus")
     for _ in range(4):
         await trio.sleep(IDLE_S / 2)
-        await runtime.live_session(used)
+        await runtime.fork_rewind.history(used)
     assert cached_sessions(runtime) == {used}
     assert unused not in cached_sessions(runtime)
 
 
 async def test_the_number_of_sessions_in_memory_is_bounded(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
-    for _ in range(MAX_ENTRIES + 50):
+    for _ in range(MAX_UNLEASED + 50):
         await runtime.send_to(await runtime.create_session("walrus"), "hi")
     await trio.sleep(2 * SAVE_INTERVAL_S)  # until then the task that saves drafts holds them
-    assert cached_sessions(runtime) == set(range(51, MAX_ENTRIES + 51))
+    assert cached_sessions(runtime) == set(range(51, MAX_UNLEASED + 51))
 
 
 async def test_a_session_in_use_is_not_evicted_and_not_loaded_a_second_time(
     runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
-    held = await runtime.live_session(session)
-    await trio.sleep(3 * IDLE_S)
-    assert await runtime.live_session(session) is held
+    async with runtime.session_cache.lease(session) as held:
+        await trio.sleep(3 * IDLE_S)
+        async with runtime.session_cache.lease(session) as live:
+            assert live is held
 
 
 async def test_a_subscriber_of_an_idle_session_gets_a_turn_that_starts_after_the_idle_limit(
     runtime: Runtime, autojump_clock: trio.abc.Clock
 ) -> None:
     session = await runtime.create_session("walrus")
-    live = await runtime.live_session(session)
-    with live.stream.subscribe(1) as reader:
+    async with runtime.session_cache.lease(session) as live:
+        reader = live.stream.subscribe(1)
         await trio.sleep(3 * IDLE_S)
         await runtime.send_to(session, "hi")
         events = [item.event for item in await reader.next_batch()]
@@ -136,27 +143,33 @@ async def test_concurrent_loads_of_an_evicted_session_get_the_same_object(
     await runtime.send_to(session, "hi")
     await trio.sleep(3 * IDLE_S)
     loaded = []
+    all_loaded = trio.Event()
 
     async def load() -> None:
-        loaded.append(await runtime.live_session(session))
+        async with runtime.session_cache.lease(session) as live:
+            loaded.append(live)
+            await all_loaded.wait()
 
     async with trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(load)
+        await trio.testing.wait_all_tasks_blocked()
+        all_loaded.set()
     assert {id(live) for live in loaded} == {id(loaded[0])}
 
 
 async def test_a_lookup_of_a_session_during_its_creation_finds_it_or_fails_cleanly(runtime: Runtime) -> None:
     async def look_up(session: int) -> None:
         with suppress(Problem):
-            await runtime.live_session(session)
+            assert (await runtime.session(session)).id == session
+            await runtime.fork_rewind.history(session)
 
     for session in range(1, 21):
         async with trio.open_nursery() as nursery:  # trio starts them in random order
             nursery.start_soon(look_up, session)
             nursery.start_soon(runtime.create_session, "walrus")
             nursery.start_soon(look_up, session)
-        assert (await runtime.live_session(session)).id == session
+        assert live_session(runtime, session).id == session
 
 
 async def test_the_session_of_the_last_write_can_be_evicted(tmp_path: Path) -> None:
@@ -165,8 +178,7 @@ async def test_the_session_of_the_last_write_can_be_evicted(tmp_path: Path) -> N
         runtime.add_agent(Agent(name="walrus"))
         session = await runtime.create_session("walrus")
         await runtime.fork_rewind.rewind(session, 1)
-        await log.wait_for_writes()  # the writer thread drops its reference to a write at the next one
-        assert runtime.session_cache.evict_if_unused(session)
+        assert can_be_deleted(runtime, session)
     await log.aclose()
 
 
@@ -216,45 +228,49 @@ async def test_a_session_can_be_evicted_after_one_of_its_requests_was_refused(
         await send_refused(runtime, session)
     del refused
     runtime.log.fail_with = None
-    assert runtime.session_cache.evict_if_unused(session)
+    assert can_be_deleted(runtime, session)
 
 
-class SizedEntry:
-    def __init__(self, number: int, size: int) -> None:
-        self.id = number
-        self.size = size
+async def create_session_of_size(runtime: Runtime, size: int) -> int:
+    session = await runtime.create_session("walrus")
+    async with runtime.session_cache.lease(session) as live:
+        live.size = size
+    return session
 
 
-async def test_a_large_session_evicts_several_others_but_never_itself() -> None:
-    await trio.lowlevel.checkpoint()
-    cache = IdleCache(IDLE_S)
-    for number in range(4):
-        cache.mark_used(SizedEntry(number, MAX_BYTES // 4))
-    assert len(cache) == 4
-    cache.mark_used(SizedEntry(4, MAX_BYTES // 2))
-    assert len(cache) == 3
-    cache.mark_used(SizedEntry(5, 2 * MAX_BYTES))
-    assert len(cache) == 1
+async def test_a_large_session_evicts_several_others_but_never_itself(runtime: Runtime) -> None:
+    for _ in range(4):
+        await create_session_of_size(runtime, MAX_UNLEASED_BYTES // 4)
+    assert cached_sessions(runtime) == {1, 2, 3, 4}
+    await create_session_of_size(runtime, MAX_UNLEASED_BYTES // 2)
+    assert cached_sessions(runtime) == {3, 4, 5}
+    await create_session_of_size(runtime, 2 * MAX_UNLEASED_BYTES)
+    assert cached_sessions(runtime) == {6}
 
 
-async def test_a_session_that_has_grown_counts_with_its_current_size() -> None:
-    await trio.lowlevel.checkpoint()
-    cache, growing = IdleCache(IDLE_S), SizedEntry(1, 10)
-    cache.mark_used(SizedEntry(2, 10))
-    cache.mark_used(growing)
-    growing.size = 2 * MAX_BYTES
-    cache.mark_used(growing)
-    assert len(cache) == 1
-    growing.size = 10
-    cache.mark_used(growing)
-    cache.mark_used(SizedEntry(3, MAX_BYTES - 20))
-    assert len(cache) == 2
+async def test_a_session_that_has_grown_counts_with_its_current_size(runtime: Runtime) -> None:
+    growing = await create_session_of_size(runtime, 10)
+    await create_session_of_size(runtime, 10)
+    async with runtime.session_cache.lease(growing) as live:
+        live.size = MAX_UNLEASED_BYTES
+    assert cached_sessions(runtime) == {growing}
+
+
+async def test_sessions_with_a_lease_do_not_count_towards_the_limits(runtime: Runtime) -> None:
+    sessions = [await create_session_of_size(runtime, 10) for _ in range(5)]
+    async with AsyncExitStack() as leases:
+        for session in sessions:
+            (await leases.enter_async_context(runtime.session_cache.lease(session))).size = MAX_UNLEASED_BYTES
+        assert cached_sessions(runtime) == {*sessions}
+    assert cached_sessions(runtime) == {sessions[0]}, "the last one that was given back"
 
 
 async def test_the_size_of_a_session_is_that_of_its_log(runtime: Runtime, autojump_clock: trio.abc.Clock) -> None:
     session = await runtime.create_session("walrus")
     await runtime.send_to(session, "hi")
-    size = (await runtime.live_session(session)).size
+    size = live_session(runtime, session).size
     rows = await runtime.log.events(session, 0, 100)
     await trio.sleep(3 * IDLE_S)
-    assert size == sum(len(row.body) for row in rows) == (await runtime.live_session(session)).size
+    assert size == sum(len(row.body) for row in rows)
+    async with runtime.session_cache.lease(session) as live:
+        assert live.size == size
