@@ -51,7 +51,7 @@ async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int
                     events, extras = points[number % len(points)](live)
                     await live.recorder.record(UserMessage(content=TEXT))
                     await live.recorder.record(*events, extras=extras)
-                    queued[live.id] = len(live.inbox)
+                    queued[live.id] = live.inbox.message_count
 
         async with trio.open_nursery() as nursery:
             for _ in range(64):
@@ -67,7 +67,7 @@ def _mid_stream(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtra
 
 def _before_reply(live: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
     """A turn before its first reply, with queued messages."""
-    waiting = (InboxEntry(place=live.next_place(), kind="message", content=TEXT) for _ in range(QUEUED_MESSAGES))
+    waiting = (InboxEntry(place=live.inbox.next_place(), kind="message", content=TEXT) for _ in range(QUEUED_MESSAGES))
     return [], TransactionExtras(enqueue=tuple(waiting))
 
 

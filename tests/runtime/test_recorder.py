@@ -60,7 +60,7 @@ class RecorderHarness:
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
         assert live.session.state.last_seq == live.stream.last_seq == len(rows)
         assert await self.log.session_state(live.id) == live.session.state
-        assert await self.log.inbox(live.id) == live.inbox
+        assert await self.log.inbox(live.id) == live.inbox.entries
         return [decode_row(row.body) for row in rows]
 
 
@@ -228,7 +228,7 @@ async def test_a_failed_write_uses_no_seq_and_fails_every_event_of_its_batch(
         log.failure = None
         await live.recorder.record(Done(stop_reason="error"))
         assert event_tags(await harness.check_log(live))[2:] == ["assistant_message", "done"]
-        assert live.inbox == []
+        assert live.inbox.entries == []
 
 
 async def test_callbacks_run_after_their_event_is_published_and_before_the_next(

@@ -82,7 +82,7 @@ async def test_a_command_whose_tool_started_cannot_be_written_does_not_run(tmp_p
         assert spawner.unreaped_count == 0
         assert not (tmp_path / "trace").exists()
         log.text = b"matches no write"
-        live_session(runtime, session).retry_now.set()
+        live_session(runtime, session).admission.retry_store()
         answer = await runtime.send_to(session, "again")
         assert (answer.final_response, (tmp_path / "trace").read_text()) == ("ok", "ran\n")
 
@@ -123,7 +123,7 @@ async def test_a_result_whose_output_cannot_be_stored_is_not_recorded() -> None:
         await handle.settled.wait()
         assert handle.problem is not None
         assert handle.problem.kind == "storage_full"
-        live_session(runtime, session).retry_now.set()
+        live_session(runtime, session).admission.retry_store()
         assert await runtime.wait(session, ["error"]) == "error"
         events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
         [result] = [event for event in events if isinstance(event, ToolResult)]

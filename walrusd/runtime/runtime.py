@@ -18,6 +18,7 @@ from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.ports import Clock, Model
 from walrusd.runtime.commands import interrupt_close, session_info
 from walrusd.runtime.commands.fork_rewind import ForkRewindCommands
+from walrusd.runtime.commands.recover import recover_sessions
 from walrusd.runtime.errors import attach_to_storage_errors
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
@@ -32,7 +33,7 @@ from walrusd.runtime.turns.inbox import MessageRequest, accept_message
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.runtime.turns.worker import WorkerContext
 from walrusd.runtime.turns.worker_pool import WorkerPool
-from walrusd.session.recovery import OnRestart, choose_recovery_action
+from walrusd.session.recovery import OnRestart
 from walrusd.store.contract import Log, SessionFilter
 from walrusd.store.memory import MemoryLog
 
@@ -172,7 +173,7 @@ class Runtime:
 
     def suspended_sessions(self) -> tuple[int, ...]:
         """Returns the ids of the sessions whose turn waits until the store can write again."""
-        return tuple(live.id for live in self.session_cache.live_sessions() if live.suspended)
+        return tuple(live.id for live in self.session_cache.live_sessions() if live.admission.state == "suspended")
 
     @property
     def running_turns(self) -> int:
@@ -270,7 +271,7 @@ class Runtime:
         async with self.session_cache.lease(session) as live:
             while True:
                 state = live.session.state.state
-                about_to_run = state in {"idle", "error"} and live.inbox
+                about_to_run = state in {"idle", "error"} and live.inbox.entries
                 if state is not None and state in states and not about_to_run:
                     return state
                 if state == "closed":
@@ -282,23 +283,7 @@ class Runtime:
 
         Turns that are not continued have ended on return, unless the store cannot record their end now.
         """
-        found, ending = [], []
-        async with contextlib.AsyncExitStack() as leases:
-            for number in await self.log.unfinished_sessions():
-                try:
-                    found.append(await leases.enter_async_context(self.session_cache.lease(number)))
-                except Problem as unreadable:
-                    logger.error("session_skipped", session=number, error=unreadable.message, hint=unreadable.hint)
-            # No turn runs before all sessions are loaded: loading beside running turns would take as long as they do.
-            for live in found:
-                if (turn := live.session.turn) and choose_recovery_action(
-                    turn, live.draft, self._worker_context.on_restart
-                ) != "continue":
-                    ending.append(live.create_turn_handle())
-                self._worker_pool.ensure_worker(live)
-        for handle in ending:
-            with contextlib.suppress(Problem):  # the store cannot record the end now: the worker retries
-                await handle.wait_result()
+        await recover_sessions(self.log, self.session_cache, self._worker_pool, self._worker_context.on_restart)
 
     async def stop(self, grace_s: float) -> None:
         """Starts no new turns, gives running ones `grace_s` seconds to end, then suspends them.
@@ -307,7 +292,7 @@ class Runtime:
         """
         self.stopping = True
         for live in self.session_cache.live_sessions():
-            live.retry_now.set()
+            live.admission.retry_store()
         with trio.move_on_after(grace_s):
             await self._worker_pool.wait_all_ended()
         self._nursery.cancel_scope.cancel()
@@ -317,7 +302,7 @@ class Runtime:
             "shutting_down", "walrusd is stopping", "The session is kept; send again when walrusd is running again."
         )
         for live in self.session_cache.live_sessions():
-            live.fail_all_handles(self._stop_problem)
+            live.handles.fail_all(self._stop_problem)
         self._worker_pool.mark_stopped()
 
     def check_not_stopping(self) -> None:

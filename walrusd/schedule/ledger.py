@@ -200,7 +200,7 @@ def _is_turn_pending(ran: TurnRef, live: LiveSession) -> bool:
     """Returns whether the turn is running or still queued in the inbox."""
     if (turn := live.session.turn) and turn.number <= ran.turn:
         return True
-    return live.session.state.turns < ran.turn and bool(live.inbox)
+    return live.session.state.turns < ran.turn and bool(live.inbox.entries)
 
 
 def _log_tick(tick: Tick) -> None:

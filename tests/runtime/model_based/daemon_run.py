@@ -225,7 +225,7 @@ class DaemonRun:
             assert live.session.state == stored.state, "the state in memory equals the log on disk"
             if live.session.conversation.missing_parent is None:
                 assert live.session.history.messages == histories.after_each_event(live.id)[-1]
-            assert live.inbox == contents.inboxes[live.id]
+            assert live.inbox.entries == contents.inboxes[live.id]
             assert live.stream.last_seq == stored.state.last_seq
         for subscription, _ in clients.readers:
             assert not subscription.has_pending

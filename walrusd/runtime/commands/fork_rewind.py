@@ -77,7 +77,7 @@ class ForkRewindCommands:
                     "Wait for them, interrupt the turn, or fork the session.",
                     retry_after_ms=RETRY_AFTER_MS,
                 )
-            live.opening = True
+            live.admission.begin_opening()
             try:
                 point = await self._find_resume_point(live.session.state, to)
                 seqs: list[int] = []
@@ -86,8 +86,7 @@ class ForkRewindCommands:
                     extras=TransactionExtras(on_applied=lambda: seqs.append(live.session.state.last_seq)),
                 )
             finally:
-                live.opening = False
-                self._worker_pool.ensure_worker(live)
+                self._worker_pool.end_opening(live)
         return RewindResult(last_seq=seqs[0], to=point.seq)
 
     async def checkpoint(self, session: int, name: str) -> CheckpointResult:

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from walrus_protocol.events import InterruptRequested, SessionClosed
 from walrus_protocol.methods import InterruptResult
 from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, TransactionExtras
-from walrusd.runtime.sessions.live_session import FORCED_CLOSE, LiveSession
+from walrusd.runtime.sessions.live_session import LiveSession
+from walrusd.runtime.sessions.session_inbox import FORCED_CLOSE
 from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.store.contract import InboxEntry
 
@@ -25,11 +26,7 @@ async def request_interrupt(
     def cancel_turn() -> None:
         if extras.on_applied:
             extras.on_applied()
-        if live.turn_scope:
-            live.turn_scope.cancel()
-        if live.slot_wait:
-            live.slot_wait.cancel()  # a turn to be resumed after a restart needs no slot to end
-        live.retry_now.set()  # a suspended turn can end now: the store can write
+        live.admission.interrupt_worker()
 
     number = state.turn.number if state.turn else state.turns + 1
     try:
@@ -51,7 +48,7 @@ async def interrupt(live: LiveSession, *, by: str) -> InterruptResult:
     turn = live.session.turn
     if turn is None:
         return InterruptResult(interrupted=False)
-    handle = live.create_turn_handle()
+    handle = live.handles.join_open_turn()
     if not await request_interrupt(live, by=by):
         return InterruptResult(interrupted=False)
     await handle.wait_result()
@@ -65,16 +62,13 @@ async def close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: 
     accepted before, unless that one is still queued and only this one is forced.
     """
     async with live.close_lock:
-        if live.is_closing and (not force or live.has_forced_close or live.session.state.state == "closed"):
+        already_accepted = live.inbox.has_forced_close if force else live.inbox.has_close
+        if already_accepted or live.session.state.state == "closed":
             return False
-        live.accepting_close = True
-        try:
-            if live.is_busy:
-                await _enqueue_close(live, worker_pool, force=force, by=by)
-            else:
-                await _close_now(live, worker_pool, by=by)
-        finally:
-            live.accepting_close = False
+        if live.is_busy:
+            await _enqueue_close(live, worker_pool, force=force, by=by)
+        else:
+            await _close_now(live, worker_pool, by=by)
     if force:
         await _wait_closed(live)
     return True
@@ -87,28 +81,29 @@ async def _wait_closed(live: LiveSession) -> None:
     """
     while live.session.state.state != "closed":
         if live.session.turn:
-            await live.create_turn_handle().wait_result()
+            await live.handles.join_open_turn().wait_result()
         else:
             await live.stream.wait_next_event()
 
 
 async def _close_now(live: LiveSession, worker_pool: WorkerPool, *, by: str) -> None:
-    live.opening = True
+    live.admission.begin_opening()
     try:
         await live.recorder.record(SessionClosed(by=by))
     finally:
-        live.opening = False
-        worker_pool.ensure_worker(live)
+        worker_pool.end_opening(live)
 
 
 async def _enqueue_close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: str) -> None:
-    earlier = tuple(entry.place for entry in live.inbox if entry.kind == "close")
-    close_entry = InboxEntry(place=live.next_place(), kind="close", content=FORCED_CLOSE if force else "", sender=by)
+    earlier = tuple(entry.place for entry in live.inbox.entries if entry.kind == "close")
+    close_entry = InboxEntry(
+        place=live.inbox.next_place(), kind="close", content=FORCED_CLOSE if force else "", sender=by
+    )
 
     def on_queued() -> None:
-        if force and live.slot_wait:
-            live.slot_wait.cancel()  # a turn that is not to run needs no slot
-        live.retry_now.set()
+        if force:
+            live.admission.cancel_slot_wait()
+        live.admission.retry_store()
         worker_pool.ensure_worker(live)
 
     extras = TransactionExtras(

@@ -10,7 +10,7 @@ from walrusd.store.contract import Log, SessionFilter
 async def get_session_info(log: Log, session_cache: SessionCache, session: int) -> SessionInfo:
     """Returns the description of one session. Raises Problem session_not_found."""
     if live := session_cache.find_live(session):
-        return _to_session_info(live.session.state, live.messages_queued)
+        return _to_session_info(live.session.state, live.inbox.message_count)
     with attach_to_storage_errors(session=session):
         state = await log.session_state(session)
         if state is None:

@@ -25,15 +25,13 @@ async def load_session(number: int, deps: SessionDependencies) -> LiveSession:
         since = rows[-1].seq
         rows = await deps.log.events(number, since, PAGE_ROWS) if since < snapshot.last_seq else []
     live = LiveSession(session, deps, size)
-    live.recorder.inbox = snapshot.inbox
-    if live.inbox:
-        live.first_place, live.last_place = live.inbox[0].place, live.inbox[-1].place
+    live.inbox.load(snapshot.inbox)
     if session.turn:
         live.recovered_draft = recovered_draft(session.turn, snapshot.draft)
-    for position, entry in enumerate(live.inbox, 1):
-        handle = live.handles_by_place[entry.place] = TurnHandle(number)
+    for position, entry in enumerate(live.inbox.entries, 1):
+        handle = live.handles.by_place[entry.place] = TurnHandle(number)
         handle.mark_queued(position)
         if entry.key is not None and (key := await deps.log.idempotency_key(number, entry.key)):
             handle.digest = key.digest
-            live.handles_by_key[entry.key] = handle
+            live.handles.by_key[entry.key] = handle
     return live

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -72,21 +73,21 @@ async def _accept_idempotent(
     live: LiveSession, key: str, digest: bytes, prepare: PrepareMessage, worker_pool: WorkerPool
 ) -> TurnHandle:
     """Accepts the first send with a key; a later one shares its handle, or gets the result from the log."""
-    while first := live.handles_by_key.get(key):
+    while first := live.handles.by_key.get(key):
         await first.accepted.wait()  # ended by the first send
         if first.turn or first.queue_position:
             _check_same_content(first.digest, digest, key)
             return first
         # The first send was refused or cancelled, so the key is unused: accept this one.
-    handle = live.handles_by_key[key] = TurnHandle(live.id, digest)
+    handle = live.handles.by_key[key] = TurnHandle(live.id, digest)
     try:
         if not await _bind_if_repeated(live, key, handle):
             await _start_or_enqueue(live, await prepare(), handle, worker_pool)
     except BaseException:
-        del live.handles_by_key[key]
+        del live.handles.by_key[key]
         handle.accepted.set()
         raise
-    live.drop_settled_keys()
+    live.handles.drop_settled_keys()
     return handle
 
 
@@ -110,8 +111,7 @@ async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> 
         # The first send waits in the inbox; its handle was failed when the daemon began to stop.
         raise Problem("shutting_down", "walrusd is stopping", "Send again when it is running again.")
     if (turn := live.session.turn) and turn.number == known.turn:
-        handle.mark_started(turn.number, turn.first_seq, turn.first_seq, live.stream)
-        live.turn_handles.append(handle)
+        live.handles.join_open_turn(handle)
         return True
     span = await log.turn_span(live.id, known.turn)
     assert span, "a turn that was opened has a first seq"
@@ -146,10 +146,9 @@ async def _start_or_enqueue(
             kind=message.kind,
             timeout_s=message.timeout_s,
         )
+        bind = partial(live.handles.bind_to_last_message, handle)
         try:
-            await live.recorder.record(
-                event, extras=TransactionExtras(idempotency_keys=keys, on_applied=lambda: live.bind_to_turn(handle))
-            )
+            await live.recorder.record(event, extras=TransactionExtras(idempotency_keys=keys, on_applied=bind))
         except BaseException:
             worker_pool.cancel_opening(live)
             raise
@@ -172,7 +171,7 @@ async def _enqueue(
     idempotency_keys: tuple[IdempotencyKey, ...],
     worker_pool: WorkerPool,
 ) -> None:
-    if live.messages_queued + live.enqueuing >= MAX_QUEUED_MESSAGES:
+    if live.inbox.reserved_count >= MAX_QUEUED_MESSAGES:
         raise Problem(
             "inbox_full",
             f"session {live.id} has {MAX_QUEUED_MESSAGES} queued messages already",
@@ -182,7 +181,7 @@ async def _enqueue(
     interrupts = message.when_busy == "interrupt"
     kind: MessageKind = "steer" if message.when_busy == "steer" else message.kind
     entry = InboxEntry(
-        place=live.next_place(first=interrupts),
+        place=live.inbox.next_place(first=interrupts),
         kind=kind,
         content=message.content,
         sender=message.sender,
@@ -190,34 +189,29 @@ async def _enqueue(
         timeout_s=message.timeout_s,
     )
 
-    committed = False
+    with live.inbox.reservation() as release:
 
-    def on_committed() -> None:
-        nonlocal committed
-        committed = True
-        live.enqueuing -= 1  # from here on the inbox counts it
-        live.handles_by_place[entry.place] = handle
-        handle.mark_queued(1 + live.inbox.index(entry))
-        live.retry_now.set()
-        live.publish_live(
-            MessageQueued(
-                ts=live.deps.clock(),
-                session=live.id,
-                kind=kind,
-                sender=entry.sender,
-                position=handle.queue_position,
+        def on_committed() -> None:
+            release()
+            live.handles.by_place[entry.place] = handle
+            handle.mark_queued(1 + live.inbox.entries.index(entry))
+            live.admission.retry_store()
+            live.publish_live(
+                MessageQueued(
+                    ts=live.deps.clock(),
+                    session=live.id,
+                    kind=kind,
+                    sender=entry.sender,
+                    position=handle.queue_position,
+                )
             )
-        )
-        worker_pool.ensure_worker(live)
+            worker_pool.ensure_worker(live)
 
-    extras = TransactionExtras(enqueue=(entry,), idempotency_keys=idempotency_keys, on_applied=on_committed)
-    live.enqueuing += 1
-    try:
-        # Interrupt and message are one transaction: only an accepted message interrupts.
-        if not (interrupts and await request_interrupt(live, by=message.sender or "client", extras=extras)):
-            _check_not_closing(live)  # a close may have been accepted during the failed interrupt
-            await live.recorder.record(extras=extras)
-    finally:
-        if not committed:
-            live.enqueuing -= 1
-        worker_pool.ensure_worker(live)
+        extras = TransactionExtras(enqueue=(entry,), idempotency_keys=idempotency_keys, on_applied=on_committed)
+        try:
+            # Interrupt and message are one transaction: only an accepted message interrupts.
+            if not (interrupts and await request_interrupt(live, by=message.sender or "client", extras=extras)):
+                _check_not_closing(live)  # a close may have been accepted during the failed interrupt
+                await live.recorder.record(extras=extras)
+        finally:
+            worker_pool.ensure_worker(live)

@@ -94,7 +94,7 @@ class SessionTurnContext:
 
     @property
     def has_steers(self) -> bool:
-        return any(entry.kind == "steer" for entry in self._live.inbox)
+        return any(entry.kind == "steer" for entry in self._live.inbox.entries)
 
     async def record(self, *events: AnySessionEvent) -> bool:
         """Records the events; returns False, with nothing recorded, if an interrupt came before their `done`."""
@@ -204,7 +204,7 @@ class SessionTurnContext:
 
     async def take_steers(self) -> bool:
         live = self._live
-        steers = [entry for entry in live.inbox if entry.kind == "steer"]
+        steers = [entry for entry in live.inbox.entries if entry.kind == "steer"]
         with contextlib.suppress(PreconditionFailed):  # interrupted: the remaining steers are too late for this turn
             for entry in steers:
                 await live.recorder.record(

@@ -19,7 +19,7 @@ from walrusd.ports import Model
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, TransactionExtras
 from walrusd.runtime.registry.agents import AgentRegistry
-from walrusd.runtime.sessions.live_session import AdmittedTurn, LiveSession
+from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.turns.drafts import DraftSaver
 from walrusd.runtime.turns.turn_context import SessionTurnContext, is_uninterrupted, redact_error
 from walrusd.session.recovery import Draft, OnRestart, choose_recovery_action, close_open_round, resume_open_turn
@@ -86,18 +86,17 @@ class Worker:
         self._turn_number = 0
         self._retry_s = INITIAL_RETRY_S
 
-    async def run(self, admitted: AdmittedTurn | None) -> None:
-        """Runs turns until nothing is left to do. `admitted`: a turn that was opened for this worker."""
+    async def run(self) -> None:
+        """Runs turns until nothing is left to do."""
         live = self._live
-        live.next_turn = admitted
-        recovering = live.session.turn is not None and admitted is None
+        recovering = live.session.turn is not None and live.admission.state != "handed_over"
         self._turn_number = live.session.state.turns
         try:
             while not self._ctx.is_stopping():
                 try:
-                    if live.next_turn:
-                        self._timeout_s, self._has_slot, live.next_turn = live.next_turn.timeout_s, True, None
-                    elif live.opening:
+                    if live.admission.state == "handed_over":
+                        self._timeout_s, self._has_slot = live.admission.take_over().timeout_s, True
+                    elif live.admission.state == "handing_over":
                         return  # the task that opens the next turn also starts its worker
                     elif recovering:
                         recovering = False  # even if recording fails: the turn then ends with that storage error
@@ -115,16 +114,16 @@ class Worker:
                     return
                 finally:
                     self._release_slot()
-            if live.next_turn:
+            if live.admission.state == "handed_over":
                 mark_suspended(live)
         finally:
-            live.has_worker = False
+            live.admission.end_worker()
 
     async def _fail_session(self) -> None:
         """Fails all handles after a bug. No write may be pending when the worker ends: the session may be evicted."""
         if self._live.pending_draft_write:
             await self._live.pending_draft_write.wait()
-        self._live.fail_all_handles(SESSION_BUG)
+        self._live.handles.fail_all(SESSION_BUG)
 
     async def _resume_or_close(self) -> bool:
         """Records how a turn that an earlier process left open continues; returns False if it does not run."""
@@ -132,13 +131,13 @@ class Worker:
         assert turn is not None, "an earlier process left it open"
         action = choose_recovery_action(turn, live.draft, self._ctx.on_restart)
         remaining_s = self._remaining_s(turn)
-        if action == "continue" and not live.has_forced_close and remaining_s != 0:
+        if action == "continue" and not live.inbox.has_forced_close and remaining_s != 0:
             await self._acquire_slot(within_s=remaining_s)
             if self._ctx.is_stopping():
                 return False
         if live.is_interrupted:
             return True  # before the restart, or while it waited for a slot
-        if live.has_forced_close:
+        if live.inbox.has_forced_close:
             await self._record_interrupt("close")
         elif action == "continue" and not self._has_slot:
             await self._record_interrupt("timeout")
@@ -180,28 +179,26 @@ class Worker:
 
     async def _acquire_slot(self, within_s: float | None = None) -> None:
         """Waits for a slot, or until the turn is not to be run any more."""
-        live = self._live
-        with trio.CancelScope() as live.slot_wait:
-            if within_s is not None:
-                live.slot_wait.deadline = trio.current_time() + within_s
+        with self._live.admission.waiting_for_slot(within_s):
             await self._ctx.slots.acquire()
             self._has_slot = True
-        live.slot_wait = None
 
     async def _open_next(self) -> bool:
         """Opens a turn from the inbox; returns False if the inbox is empty or the session is closed."""
         live = self._live
-        if not live.inbox:
+        if not live.inbox.entries:
             return False
         if live.session.state.state == "closed":
             # A second close was accepted while the first one was being recorded.
-            await live.recorder.record(extras=TransactionExtras(dequeue=tuple(entry.place for entry in live.inbox)))
+            await live.recorder.record(
+                extras=TransactionExtras(dequeue=tuple(entry.place for entry in live.inbox.entries))
+            )
             return False
-        if live.inbox[0].kind != "close" and not live.has_forced_close:
+        if live.inbox.entries[0].kind != "close" and not live.inbox.has_forced_close:
             await self._acquire_slot()
             if self._ctx.is_stopping():
                 return False
-        entry = live.inbox[0]  # chosen after the wait: a message that interrupts goes first
+        entry = live.inbox.entries[0]  # chosen after the wait: a message that interrupts goes first
         match entry.kind:
             case "close":
                 await live.recorder.record(
@@ -217,7 +214,7 @@ class Worker:
         )
         await live.recorder.record(message, extras=live.extras_for_dequeue(entry))
         self._timeout_s = entry.timeout_s
-        if live.has_forced_close:
+        if live.inbox.has_forced_close:
             await self._record_interrupt("close")
         return True
 
@@ -256,12 +253,9 @@ class Worker:
     async def _run_agent(self, agent: Agent, turn_context: SessionTurnContext) -> None:
         live, timeout_s = self._live, self._timeout_s
         while self._is_turn_open():
-            with trio.CancelScope() as live.turn_scope:
-                if timeout_s is not None:
-                    live.turn_scope.deadline = trio.current_time() + timeout_s
+            with live.admission.cancellable_turn(timeout_s) as scope:
                 await run(agent, turn_context)
-            cancelled, live.turn_scope = live.turn_scope.cancelled_caught, None
-            if cancelled and self._is_turn_open() and not live.is_interrupted:
+            if scope.cancelled_caught and self._is_turn_open() and not live.is_interrupted:
                 await self._record_interrupt("timeout")
             timeout_s = None  # only the end of the turn remains to be recorded
 
@@ -312,20 +306,14 @@ class Worker:
             kind=failure.kind,
             error=str(failure),
         )
-        live.fail_turn_handles(failure)
-        live.suspended = True
-        try:
+        live.handles.fail_turn(failure)
+        with live.admission.suspension():
             await self._retry_until_written(failure)
-        finally:
-            live.suspended = False
 
     async def _retry_until_written(self, failure: StorageFailed) -> None:
         """Retries to record the end of the turn until the store can, or the runtime stops."""
-        live = self._live
         while not self._ctx.is_stopping():
-            with trio.move_on_after(self._retry_s):
-                await live.retry_now.wait()
-            live.retry_now = trio.Event()
+            await self._live.admission.wait_retry(self._retry_s)
             self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
             try:
                 await self._end_with_error(TurnError("storage", str(failure), failure.hint))

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import trio
 
-from walrusd.runtime.sessions.live_session import AdmittedTurn, LiveSession
+from walrusd.runtime.sessions.admission import AdmittedTurn
+from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.turns.worker import Worker, WorkerContext, mark_suspended
 
@@ -39,47 +40,46 @@ class WorkerPool:
             self._ctx.slots.acquire_nowait()
         except trio.WouldBlock:
             return False
-        live.opening = True
+        live.admission.begin_opening()
         return True
 
     def cancel_opening(self, live: LiveSession) -> None:
         """Gives the slot back, because no turn was opened."""
         self._ctx.slots.release()
-        live.opening = False
+        self.end_opening(live)
+
+    def end_opening(self, live: LiveSession) -> None:
+        """Lets the next turn be opened, after a request that did not open one."""
+        live.admission.cancel_opening()
         self.ensure_worker(live)
 
     def start_turn(self, live: LiveSession, timeout_s: float | None) -> None:
         """Runs the turn that the caller has opened; if the runtime is stopping, the turn is suspended instead."""
-        live.opening = False
         if self._ctx.is_stopping():
+            live.admission.cancel_opening()
             mark_suspended(live)
             self._lease_until_stopped(live)
-            return
-        if live.has_worker:
-            live.next_turn = AdmittedTurn(timeout_s)
-            return
-        self._start_worker(live, AdmittedTurn(timeout_s))
+        elif live.admission.hand_over(AdmittedTurn(timeout_s)):
+            self._spawn_worker(live)
 
     def ensure_worker(self, live: LiveSession) -> None:
         """Starts a worker if there is work and no worker yet."""
-        if live.has_worker or live.opening or not (live.inbox or live.session.turn):
+        if live.admission.state != "idle" or not (live.inbox.entries or live.session.turn):
             return
         if self._ctx.is_stopping():
             self._lease_until_stopped(live)
         else:
-            self._start_worker(live, None)
+            live.admission.start_worker()
+            self._spawn_worker(live)
 
-    def _start_worker(self, live: LiveSession, admitted: AdmittedTurn | None) -> None:
-        live.has_worker = True
+    def _spawn_worker(self, live: LiveSession) -> None:
         end_lease = self._session_cache.extend_lease(live)
-        self._nursery.start_soon(self._run_worker, live, admitted, end_lease, name=f"session {live.id}")
+        self._nursery.start_soon(self._run_worker, live, end_lease, name=f"session {live.id}")
 
-    async def _run_worker(
-        self, live: LiveSession, admitted: AdmittedTurn | None, end_lease: Callable[[], None]
-    ) -> None:
+    async def _run_worker(self, live: LiveSession, end_lease: Callable[[], None]) -> None:
         self._sessions_with_worker.add(live.id)
         try:
-            await Worker(live, self._ctx).run(admitted)
+            await Worker(live, self._ctx).run()
         finally:
             self._sessions_with_worker.discard(live.id)
             live.stream.release_window()
