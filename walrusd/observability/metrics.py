@@ -14,28 +14,12 @@ from walrus_protocol.content import StopReason, TickOutcome, TurnErrorKind
 from walrus_protocol.events import (
     AnyEvent,
     AssistantMessage,
-    CheckpointCreated,
-    ConfigReloaded,
     Done,
-    InterruptRequested,
-    Lagged,
-    MessageQueued,
-    Rewound,
     RunningOutput,
-    SessionClosed,
-    SessionCreated,
-    SessionImported,
-    SessionsExpired,
-    StateChanged,
     TextDelta,
     ThinkingDelta,
     Tick,
-    ToolCallsComplete,
-    ToolCallsStart,
     ToolResult,
-    ToolStarted,
-    TurnResumed,
-    UserMessage,
 )
 from walrus_protocol.methods import METHODS
 from walrus_protocol.wire import KINDS
@@ -152,25 +136,8 @@ class Metrics:
             case Tick(outcome=outcome, count=count):
                 if outcome != RUNNING:
                     self._ticks.add(outcome, amount=count)
-            case (
-                SessionCreated()
-                | UserMessage()
-                | ToolCallsStart()
-                | ToolStarted()
-                | ToolCallsComplete()
-                | InterruptRequested()
-                | TurnResumed()
-                | CheckpointCreated()
-                | Rewound()
-                | SessionClosed()
-                | ConfigReloaded()
-                | SessionsExpired()
-                | SessionImported()
-                | MessageQueued()
-                | StateChanged()
-                | Lagged()
-            ):
-                pass
+            case _:
+                pass  # only its number is counted
 
     def on_request(self, method: str, error: str | None) -> None:
         self._requests.add(method)
