@@ -91,23 +91,39 @@ def record(folder: Path) -> list[str]:
     """Returns one line of JSON for each request: the request and the replies to it, in order."""
     home = Home(folder / "home")
     shutil.copytree(TOUR, home.path, dirs_exist_ok=True)
-    with home.walrusd(), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(TIMEOUT_S)
-        connection.connect(str(home.socket))
-        incoming = _payloads(connection)
+    with home.walrusd(), _connect(home) as connection:
         lines = []
         for number, (method, params) in enumerate(REQUESTS, 1):
             request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
             payload = json.dumps(request, separators=(",", ":")).encode()
-            connection.sendall(encode_frame(payload))
-            replies = []
-            for reply in incoming:
-                if not LIVE.search(reply):
-                    replies.append(_masked(reply, str(home.path)).decode())
-                if reply.startswith(b'{"jsonrpc":"2.0","id":'):
-                    break
+            if method == "daemon.hello":  # on a connection of its own, because it names the client in later events
+                with _connect(home) as named:
+                    replies = _exchange(named, payload, home)
+                    named.shutdown(socket.SHUT_WR)
+                    assert named.recv(1) == b"", "the daemon counts a connection until it closes it"
+            else:
+                replies = _exchange(connection, payload, home)
             lines.append(json.dumps({"request": payload.decode(), "replies": replies}, ensure_ascii=False))
         return lines
+
+
+def _connect(home: Home) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(TIMEOUT_S)
+    connection.connect(str(home.socket))
+    return connection
+
+
+def _exchange(connection: socket.socket, payload: bytes, home: Home) -> list[str]:
+    """Sends a request and returns all replies to it but live events, masked."""
+    connection.sendall(encode_frame(payload))
+    replies = []
+    for reply in _payloads(connection):
+        if not LIVE.search(reply):
+            replies.append(_masked(reply, str(home.path)).decode())
+        if reply.startswith(b'{"jsonrpc":"2.0","id":'):
+            break
+    return replies
 
 
 def _payloads(connection: socket.socket) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import trio.testing
 
 from walrus_protocol.events import TextDelta, UserMessage, encode
 from walrusd.rpc.outbox import MAX_FRAMES, Outbox
+from walrusd.rpc.principal import Principal
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.uploads import Uploads
@@ -66,7 +67,7 @@ async def test_a_live_event_does_not_overtake_logged_events_that_wait_for_capaci
     server, client = socket_pair
     stream, received = GlobalStream(MemoryLog(), lambda: 1.0), bytearray()
     outbox = Outbox(server.fileno())
-    context = RequestContext(1, outbox, Uploads("."), OrderTicket())
+    context = RequestContext(1, Principal("client", uid=0, pid=1), outbox, Uploads("."), OrderTicket())
     with stream.subscribe(None, StreamFilter(), announce_caught_up=True) as subscription:
 
         async def forward() -> None:

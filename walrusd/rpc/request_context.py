@@ -9,6 +9,7 @@ from msgspec import Struct
 from walrus_protocol.events import AnyLiveEvent, encode
 from walrus_protocol.messages import RequestId, encode_chunk, encode_event
 from walrusd.rpc.outbox import Outbox
+from walrusd.rpc.principal import Principal
 from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.uploads import Uploads
 from walrusd.runtime.streams.fanout import Subscription
@@ -16,9 +17,10 @@ from walrusd.runtime.streams.items import LiveEvent, StreamItem
 
 
 class RequestContext(Struct, frozen=True):
-    """One request: its id, and the outbox and the uploads of its connection."""
+    """One request: its id, and the principal, the outbox and the uploads of its connection."""
 
     id: RequestId
+    principal: Principal
     outbox: Outbox
     uploads: Uploads
     order_ticket: OrderTicket

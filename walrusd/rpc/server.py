@@ -11,9 +11,9 @@ from walrus_protocol.connection import NEED_DATA, SERVER, Connection
 from walrus_protocol.messages import Cancel, RejectedRequest, Request, RequestId, encode_error, encode_result
 from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
-from walrusd.host.peer_credentials import is_descendant, read_peer_credentials
 from walrusd.observability.metrics import Metrics
 from walrusd.rpc.outbox import Outbox
+from walrusd.rpc.principal import Principal, read_principal
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.routes import Routes, check_routes
@@ -86,9 +86,9 @@ class Server:
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         """Serves one connection; an exception ends this connection and no other."""
         async with stream:
-            peer = read_peer_credentials(stream.socket)
-            if peer.uid not in {os.getuid(), 0}:
-                log.warning("connection_refused", reason="another user", uid=peer.uid)
+            principal = read_principal(stream.socket)
+            if principal.uid not in {os.getuid(), 0}:
+                log.warning("connection_refused", reason="another user", uid=principal.uid, pid=principal.pid)
                 self._metrics.on_connection(rejection="another_user")
                 return
             outbox = Outbox(stream.socket.fileno())
@@ -97,14 +97,14 @@ class Server:
                 await self._reject_connection(outbox)
                 return
             self._metrics.on_connection()
-            from_tool = is_descendant(peer.pid, os.getpid())
+            log.debug("connection_opened", kind=principal.kind, uid=principal.uid, pid=principal.pid)
             connection = _Connection(
                 self._routes,
                 self._metrics,
                 stream,
                 outbox,
                 Uploads(self._upload_folder),
-                from_tool=from_tool,
+                principal,
                 on_answered=self._progress.unpark_all,
             )
             self._connections.add(connection)
@@ -113,7 +113,7 @@ class Server:
             except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # the peer has disconnected; its turns continue
             except* Exception:
-                log.exception("connection_crashed", pid=peer.pid)
+                log.exception("connection_crashed", pid=principal.pid)
             finally:
                 self._connections.discard(connection)
                 self._metrics.on_disconnection()
@@ -143,15 +143,15 @@ class _Connection:
         stream: trio.SocketStream,
         outbox: Outbox,
         uploads: Uploads,
+        principal: Principal,
         *,
-        from_tool: bool,
         on_answered: Callable[[], object],
     ) -> None:
         self._routes = routes
         self._metrics = metrics
         self._stream = stream
         self._outbox = outbox
-        self._from_tool = from_tool
+        self._principal = principal
         self._on_answered = on_answered
         self._cancel_problem = CANCELLED
         self._protocol = Connection(SERVER)
@@ -246,7 +246,7 @@ class _Connection:
         self._enqueue_response(request, frame)
 
     def _check_request(self, request: Request) -> Problem | None:
-        if self._from_tool and not METHODS[request.method].from_tool:
+        if self._principal.kind == "tool" and not METHODS[request.method].from_tool:
             return FROM_TOOL
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             return TOO_MANY_IN_FLIGHT
@@ -259,7 +259,7 @@ class _Connection:
             key: int | str = getattr(request.params, param)
             ticket.previous = self._latest_tickets.get(key)
             self._latest_tickets[key] = ticket
-        return RequestContext(request.id, self._outbox, self._uploads, ticket)
+        return RequestContext(request.id, self._principal, self._outbox, self._uploads, ticket)
 
     async def _run_request(self, request: Request, context: RequestContext) -> None:
         """Runs and answers a request in a task of its own."""

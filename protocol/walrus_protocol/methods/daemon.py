@@ -1,8 +1,8 @@
 """The params and results of daemon.*: status, metrics, reload, garbage collection and shutdown."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from walrus_protocol.methods.method import Method
 from walrus_protocol.param_types import NoParams, Params
@@ -13,8 +13,13 @@ class Pong(Struct, frozen=True, kw_only=True):
 
 
 class HelloParams(Params, frozen=True, kw_only=True):
-    client: str = ""
+    client: Annotated[str, Meta(max_length=128)] = ""
+    """The name of the client in events, for people who read the log."""
     protocol: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.client.isprintable():
+            raise ValueError("the client's name has characters that cannot be printed")
 
 
 class Hello(Struct, frozen=True, kw_only=True):

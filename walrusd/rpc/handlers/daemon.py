@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+import structlog
 import trio
 
 from walrus_protocol import discover as protocol_discover
@@ -28,6 +29,8 @@ from walrusd.observability.prometheus import format_prometheus, index_by_name
 from walrusd.retention.collector import RetentionCollector
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.routes import Routes
+
+log = structlog.get_logger("walrusd.rpc")
 
 
 class StatusSource(Protocol):
@@ -65,13 +68,17 @@ def ping(_: RequestContext, __: NoParams) -> Pong:
     return Pong()
 
 
-def hello(source: StatusSource, _: RequestContext, params: HelloParams) -> Hello:
+def hello(source: StatusSource, context: RequestContext, params: HelloParams) -> Hello:
+    """Names the client of the connection: from now on its events are `by` that name."""
     if params.protocol != PROTOCOL:
         raise Problem(
             "protocol",
             f"protocol {params.protocol} is not supported; this walrusd supports {PROTOCOL}",
             "Use a client and a daemon of the same release.",
         )
+    if params.client:
+        context.principal.name = params.client
+        log.debug("client_named", client=params.client, uid=context.principal.uid, pid=context.principal.pid)
     return source.identify()
 
 

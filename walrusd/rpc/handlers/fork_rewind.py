@@ -30,7 +30,7 @@ def routes(runtime: Runtime) -> Routes:
 
 async def fork(runtime: Runtime, context: RequestContext, params: ForkParams) -> ForkResult:
     async with context.serialized():
-        return await runtime.fork_rewind.fork(params.session, params.at, created_by="client")
+        return await runtime.fork_rewind.fork(params.session, params.at, created_by=context.principal.by)
 
 
 async def rewind(runtime: Runtime, context: RequestContext, params: RewindParams) -> RewindResult:

@@ -30,14 +30,14 @@ def routes(runtime: Runtime) -> Routes:
 
 async def send(runtime: Runtime, context: RequestContext, params: SendParams) -> TurnResult:
     async with context.serialized():
-        handle = await runtime.send(params.session, _to_message_request(params))
+        handle = await runtime.send(params.session, _to_message_request(context, params))
     return await handle.wait_result()
 
 
 async def stream(runtime: Runtime, context: RequestContext, params: SendParams) -> TurnResult:
     async with runtime.session_cache.lease(params.session) as live:
         async with context.serialized():
-            handle = await runtime.send(params.session, _to_message_request(params))
+            handle = await runtime.send(params.session, _to_message_request(context, params))
         if handle.queue_position and not handle.started.is_set():
             kind: MessageKind = "steer" if params.when_busy == "steer" else "message"
             queued = MessageQueued(
@@ -66,7 +66,7 @@ async def run(runtime: Runtime, context: RequestContext, params: AgentRunParams)
             handle.expect_subscriber(live.stream)
         finally:
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                await runtime.close_session(session, by=params.created_by)
+                await runtime.close_session(session, by=context.principal.by)
         return await _stream_turn(context, live, handle)
 
 
@@ -78,10 +78,11 @@ async def _stream_turn(context: RequestContext, live: LiveSession, handle: TurnH
     return await handle.wait_result()
 
 
-def _to_message_request(params: SendParams) -> MessageRequest:
+def _to_message_request(context: RequestContext, params: SendParams) -> MessageRequest:
     return MessageRequest(
         content=params.content,
         sender=params.sender,
+        by=context.principal.by,
         key=params.key,
         when_busy=params.when_busy,
         timeout_s=params.timeout_s,

@@ -65,10 +65,10 @@ async def history(runtime: Runtime, _: RequestContext, params: HistoryParams) ->
 
 async def interrupt(runtime: Runtime, context: RequestContext, params: SessionParams) -> InterruptResult:
     async with context.serialized():
-        return await runtime.interrupt(params.session, by="client")
+        return await runtime.interrupt(params.session, by=context.principal.by)
 
 
 async def close(runtime: Runtime, context: RequestContext, params: CloseParams) -> CloseResult:
     async with context.serialized():
-        closed = await runtime.close_session(params.session, force=params.force, by="client")
+        closed = await runtime.close_session(params.session, force=params.force, by=context.principal.by)
     return CloseResult(closed=closed)

@@ -33,6 +33,8 @@ class MessageRequest(Struct, frozen=True, kw_only=True):
     when_busy: WhenBusy = "queue"
     timeout_s: float | None = None
     kind: MessageKind = "message"
+    by: str = ""
+    """The principal that sends it, for the interrupt that it may request."""
 
 
 def hash_content(content: Content) -> bytes:
@@ -210,7 +212,7 @@ async def _enqueue(
         extras = TransactionExtras(enqueue=(entry,), idempotency_keys=idempotency_keys, on_applied=on_committed)
         try:
             # Interrupt and message are one transaction: only an accepted message interrupts.
-            if not (interrupts and await request_interrupt(live, by=message.sender or "client", extras=extras)):
+            if not (interrupts and await request_interrupt(live, by=message.by, extras=extras)):
                 _check_not_closing(live)  # a close may have been accepted during the failed interrupt
                 await live.recorder.record(extras=extras)
         finally:
