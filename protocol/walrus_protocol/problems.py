@@ -6,10 +6,10 @@ from walrus_protocol import wire
 class Problem(Exception):
     """An expected failure of a request.
 
-    `kind` is from wire.KINDS, which gives the code; `data` is sent along.
+    wire.KINDS gives the code of `kind`; `data` is sent along.
     """
 
-    def __init__(self, kind: str, message: str, hint: str = "", **data: object) -> None:
+    def __init__(self, kind: wire.Kind, message: str, hint: str = "", **data: object) -> None:
         super().__init__(message)
         self.code = wire.KINDS[kind]
         self.kind = kind

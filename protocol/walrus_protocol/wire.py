@@ -7,6 +7,7 @@ Both clients and the sans-I/O connection use it. A frame is a 4-byte big-endian 
 
 from collections.abc import Iterator
 from struct import Struct
+from typing import Literal
 
 PROTOCOL = 1
 MAX_FRAME = 16 * 1024 * 1024
@@ -35,7 +36,15 @@ TIMEOUT = -32009
 CANCELLED = -32010
 CONFIG = -32011
 
-KINDS: dict[str, int] = {
+Kind = Literal[
+    "parse_error", "frame_too_large", "invalid_request", "method_not_found", "invalid_params", "session_busy",
+    "inbox_full", "too_many_connections", "shutting_down", "from_tool", "permission", "session_not_found",
+    "agent_not_found", "model_not_found", "tool_not_found", "checkpoint_not_found", "schedule_not_found",
+    "session_closed", "key_reused", "already_answered", "offset_in_future", "not_available_yet", "protocol",
+    "provider", "budget", "timeout", "cancelled", "config", "storage_full", "storage_failed", "bug",
+]  # fmt: skip
+"""A kind of error, as a type; a test compares it with KINDS."""
+KINDS: dict[Kind, int] = {
     "parse_error": PARSE_ERROR,
     "frame_too_large": INVALID_REQUEST,
     "invalid_request": INVALID_REQUEST,

@@ -178,6 +178,10 @@ def test_the_table_of_literals_matches_the_code() -> None:
     assert rows_under("Words") == list(literal_rows())
 
 
+def test_the_type_of_error_kinds_has_the_same_kinds_as_their_table() -> None:
+    assert get_args(wire.Kind) == tuple(wire.KINDS)
+
+
 def test_the_table_of_error_kinds_matches_the_code() -> None:
     assert first_columns(rows_under("Errors"), 3) == list(kind_rows())
 

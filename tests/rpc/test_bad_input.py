@@ -10,7 +10,7 @@ from tests.rpc.raw_client import RawClient, encode_frame, open_raw_client, reque
 from walrus_protocol.async_client import AsyncClient
 from walrus_protocol.client import RequestFailed
 from walrus_protocol.methods import CreateParams, HistoryParams, SendParams, SessionParams
-from walrus_protocol.wire import KINDS, MAX_FRAME, MAX_MESSAGE
+from walrus_protocol.wire import KINDS, MAX_FRAME, MAX_MESSAGE, Kind
 
 DEEP_REQUEST = b'{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 SURROGATE_REQUEST = b'{"jsonrpc":"2.0","id":1,"method":"session.send","params":{"session":1,"content":"\\ud800"}}'
@@ -63,7 +63,7 @@ async def is_alive(raw_client: RawClient) -> bool:
     ],
 )
 async def test_a_bad_request_gets_an_error_with_the_reason_and_the_connection_stays_open(
-    raw_client: RawClient, method: str, params: object, kind: str, message: str, hint: str
+    raw_client: RawClient, method: str, params: object, kind: Kind, message: str, hint: str
 ) -> None:
     answer = await raw_client.call(method, params, id="mine")
     assert answer["id"] == "mine"

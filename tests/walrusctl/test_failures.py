@@ -14,6 +14,7 @@ from walrus_protocol.client import Client
 from walrus_protocol.content import StopReason, TurnError, TurnErrorKind
 from walrus_protocol.events import TextDelta
 from walrus_protocol.methods import TurnResult
+from walrus_protocol.wire import Kind
 from walrusctl.cli import cli
 from walrusctl.context import DEFAULT_TIMEOUT_S, CliContext
 
@@ -41,7 +42,7 @@ from walrusctl.context import DEFAULT_TIMEOUT_S, CliContext
         ("inbox_full", 12),
     ],
 )
-def test_an_error_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunner, kind: str, code: int) -> None:
+def test_an_error_exits_by_its_kind(daemon: FakeDaemon, terminal: WalrusctlRunner, kind: Kind, code: int) -> None:
     daemon.script["session.stream"] = fails(kind, "it was refused", "do otherwise")
     result = terminal.run("send", 1, "hi")
     assert (result.exit_code, result.stdout) == (code, "")

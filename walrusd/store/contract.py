@@ -15,6 +15,7 @@ from walrus_protocol.content import Content, MessageKind, State
 from walrus_protocol.events import Tick
 from walrus_protocol.methods.search import Hit
 from walrus_protocol.problems import Problem
+from walrus_protocol.wire import Kind
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
 from walrusd.store.retention_contract import RetentionStore
@@ -172,7 +173,7 @@ class Write(Struct, kw_only=True):
 class StorageFailed(Problem):
     """Raised if the store cannot write or read. Nothing of a failed write is durable, and it used no seq."""
 
-    _kind = "storage_failed"
+    _kind: Kind = "storage_failed"
     _hint = "Check the disk and the daemon's log; the session continues when the store can write again."
 
     def __init__(self, message: str, hint: str = "") -> None:
