@@ -1,8 +1,11 @@
 """Tests of the principal of a connection: events say which client has done something."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from tests.fakes.home import WalrusdProcess
+from tests.fakes.home import ECHO, Home, WalrusdProcess
 from tests.fakes.provider import FakeProvider, hangs, replies
 from tests.rpc.raw_client import Json, RawClient, open_raw_client
 from tests.rpc.test_interrupt_close import session_log
@@ -81,3 +84,14 @@ async def test_a_name_that_is_long_or_cannot_be_printed_is_refused(raw_client: R
     session = await new_session(raw_client)
     await raw_client.call("session.close", {"session": session})
     assert await closed_by(raw_client, session) == "client"
+
+
+async def test_the_log_of_a_daemon_at_level_debug_says_which_process_a_client_is(tmp_path: Path) -> None:
+    with Home(tmp_path / "home", ECHO.replace("[daemon]", '[daemon]\nlog_level = "debug"')).walrusd() as daemon:
+        async with open_raw_client(daemon.socket) as raw_client:
+            await raw_client.call("daemon.hello", {"client": "ann"})
+        await daemon.wait_for_async(lambda daemon: bool(daemon.lines_of("client_named")))
+        opened, named = daemon.lines_of("connection_opened")[-1], daemon.lines_of("client_named")[-1]
+    process = (os.getuid(), os.getpid())
+    assert (opened["kind"], opened["uid"], opened["pid"]) == ("client", *process)
+    assert (named["client"], named["uid"], named["pid"]) == ("ann", *process)
