@@ -26,7 +26,6 @@ from walrus_protocol.methods import (
     CreateResult,
     HistoryParams,
     ListParams,
-    Method,
     OutputParams,
     SendParams,
     SessionParams,
@@ -36,6 +35,7 @@ from walrus_protocol.methods import (
 from walrus_protocol.methods.daemon import GcParams, HelloParams, MetricsParams, Pong
 from walrus_protocol.methods.export_import import ExportParams, ExportResult, ImportParams, ImportResult
 from walrus_protocol.methods.fork_rewind import CheckpointListParams, CheckpointParams, ForkParams, RewindParams
+from walrus_protocol.methods.method import Method
 from walrus_protocol.methods.schedule import ScheduleParams, TickHistoryParams
 from walrus_protocol.methods.search import SearchParams
 from walrus_protocol.methods.subscribe import SubscribeParams

@@ -6,11 +6,17 @@ from pkgutil import iter_modules
 from walrus_protocol import methods
 from walrus_protocol.methods import METHODS
 
+MODULES = [import_module(f"walrus_protocol.methods.{module.name}") for module in iter_modules(methods.__path__)]
+
 
 def test_every_row_of_every_module_is_in_the_table_once() -> None:
-    modules = [import_module(f"walrus_protocol.methods.{module.name}") for module in iter_modules(methods.__path__)]
-    rows = [name for module in modules for name in getattr(module, "ROWS", {})]
+    rows = [name for module in MODULES for name in getattr(module, "ROWS", {})]
     assert sorted(rows) == sorted(METHODS)
+
+
+def test_every_struct_can_be_imported_from_the_package() -> None:
+    structs = [name for module in MODULES for name, value in vars(module).items() if isinstance(value, type)]
+    assert [name for name in structs if not hasattr(methods, name)] == []
 
 
 def test_requests_are_ordered_by_a_param_that_they_must_have() -> None:

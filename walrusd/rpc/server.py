@@ -1,7 +1,7 @@
 """The RPC server: a nursery for each connection, a task for each request that may wait."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import structlog
 import trio
@@ -60,12 +60,13 @@ class Server:
     def __init__(self, routes: Routes, metrics: Metrics, *, max_connections: int, upload_folder: str) -> None:
         """Raises ValueError unless there is a fitting handler for each method, and for nothing else."""
         check_routes(routes)
-        self._routes = routes
-        self._metrics = metrics
+        self.routes = routes
+        self.metrics = metrics
+        self.upload_folder = upload_folder
+        self.progress = trio.lowlevel.ParkingLot()
+        """Its waiters are woken when a request is answered or a connection ends."""
         self._max_connections = max_connections
-        self._upload_folder = upload_folder
         self._connections: set[_Connection] = set()
-        self._progress = trio.lowlevel.ParkingLot()
 
     async def drain_responses(self) -> None:
         """Answers all requests before the stop: those whose turns have ended, then the rest with an error."""
@@ -77,7 +78,7 @@ class Server:
     async def _wait_all_answered(self, timeout_s: float) -> None:
         with trio.move_on_after(timeout_s):
             while any(connection.has_pending for connection in self._connections):
-                await self._progress.park()
+                await self.progress.park()
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Accepts connections until cancelled. If descriptors run out, trio logs it and retries every 100 ms."""
@@ -89,24 +90,16 @@ class Server:
             principal = read_principal(stream.socket)
             if principal.uid not in {os.getuid(), 0}:
                 log.warning("connection_refused", reason="another user", uid=principal.uid, pid=principal.pid)
-                self._metrics.on_connection(rejection="another_user")
+                self.metrics.on_connection(rejection="another_user")
                 return
             outbox = Outbox(stream.socket.fileno())
             if len(self._connections) >= self._max_connections:
-                self._metrics.on_connection(rejection="too_many")
+                self.metrics.on_connection(rejection="too_many")
                 await self._reject_connection(outbox)
                 return
-            self._metrics.on_connection()
+            self.metrics.on_connection()
             log.debug("connection_opened", kind=principal.kind, uid=principal.uid, pid=principal.pid)
-            connection = _Connection(
-                self._routes,
-                self._metrics,
-                stream,
-                outbox,
-                Uploads(self._upload_folder),
-                principal,
-                on_answered=self._progress.unpark_all,
-            )
+            connection = _Connection(self, stream, outbox, principal)
             self._connections.add(connection)
             try:
                 await connection.run()
@@ -116,8 +109,8 @@ class Server:
                 log.exception("connection_crashed", pid=principal.pid)
             finally:
                 self._connections.discard(connection)
-                self._metrics.on_disconnection()
-                self._progress.unpark_all()
+                self.metrics.on_disconnection()
+                self.progress.unpark_all()
 
     async def _reject_connection(self, outbox: Outbox) -> None:
         problem = Problem(
@@ -136,29 +129,19 @@ class Server:
 class _Connection:
     """One connection: its frames, its requests in progress and its outbox."""
 
-    def __init__(
-        self,
-        routes: Routes,
-        metrics: Metrics,
-        stream: trio.SocketStream,
-        outbox: Outbox,
-        uploads: Uploads,
-        principal: Principal,
-        *,
-        on_answered: Callable[[], object],
-    ) -> None:
-        self._routes = routes
-        self._metrics = metrics
+    def __init__(self, server: Server, stream: trio.SocketStream, outbox: Outbox, principal: Principal) -> None:
+        self._routes = server.routes
+        self._metrics = server.metrics
+        self._on_answered = server.progress.unpark_all
+        self._uploads = Uploads(server.upload_folder)
         self._stream = stream
         self._outbox = outbox
         self._principal = principal
-        self._on_answered = on_answered
         self._cancel_problem = CANCELLED
         self._protocol = Connection(SERVER)
         self._in_flight: dict[RequestId, trio.CancelScope] = {}
         self._latest_tickets: dict[int | str, OrderTicket] = {}
         """The ticket of the latest request for each session, and of the latest part of each upload, by name."""
-        self._uploads = uploads
         self._frame_deadline = 0.0
         """Trio time at which the current frame must be complete; 0 between frames."""
 

@@ -15,64 +15,18 @@ from walrus_protocol.methods import (
     subscribe,
     tool,
 )
-from walrus_protocol.methods.agent import AgentInfo, AgentList, AgentParams, AgentRunParams
-from walrus_protocol.methods.config import ConfigCheckResult, ConfigResult
+from walrus_protocol.methods.agent import *
+from walrus_protocol.methods.config import *
+from walrus_protocol.methods.daemon import *
+from walrus_protocol.methods.export_import import *
+from walrus_protocol.methods.fork_rewind import *
 from walrus_protocol.methods.method import Method
-from walrus_protocol.methods.rpc import Discovery, MethodInfo
-from walrus_protocol.methods.session import (
-    AttachParams,
-    AttachResult,
-    CloseParams,
-    CloseResult,
-    CreateParams,
-    CreateResult,
-    History,
-    HistoryParams,
-    InterruptResult,
-    ListParams,
-    ParentInfo,
-    SendParams,
-    SessionInfo,
-    SessionList,
-    SessionParams,
-    TurnResult,
-    WaitParams,
-    WaitResult,
-)
-from walrus_protocol.methods.tool import OutputParams, OutputText
-
-__all__ = [
-    "METHODS",
-    "AgentInfo",
-    "AgentList",
-    "AgentParams",
-    "AgentRunParams",
-    "AttachParams",
-    "AttachResult",
-    "CloseParams",
-    "CloseResult",
-    "ConfigCheckResult",
-    "ConfigResult",
-    "CreateParams",
-    "CreateResult",
-    "Discovery",
-    "History",
-    "HistoryParams",
-    "InterruptResult",
-    "ListParams",
-    "Method",
-    "MethodInfo",
-    "OutputParams",
-    "OutputText",
-    "ParentInfo",
-    "SendParams",
-    "SessionInfo",
-    "SessionList",
-    "SessionParams",
-    "TurnResult",
-    "WaitParams",
-    "WaitResult",
-]
+from walrus_protocol.methods.rpc import *
+from walrus_protocol.methods.schedule import *
+from walrus_protocol.methods.search import *
+from walrus_protocol.methods.session import *
+from walrus_protocol.methods.subscribe import *
+from walrus_protocol.methods.tool import *
 
 METHODS: dict[str, Method] = {
     **rpc.ROWS,
