@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.fakes.home import ECHO, Home
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.models import open_models_with_spawner
 from tests.fakes.service_manager import FakeServiceManager
 from walrus_config.load import load
@@ -18,7 +19,6 @@ from walrusd.composition.reload import ActiveConfig, ConfigReloader, build_activ
 from walrusd.host.sd_notify import Notify
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.store.contract import DAEMON_SESSION, StorageFailed, StorageFull
-from walrusd.store.memory import MemoryLog
 
 
 class ReloaderHarness:

@@ -12,6 +12,7 @@ from tests.fakes.export_documents import (
     export_to_text,
     import_text,
 )
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import commit, write
 from walrus_protocol.events import SessionClosed
 from walrus_protocol.methods.export_import import MAX_CHUNK_CHARS
@@ -19,7 +20,6 @@ from walrus_protocol.problems import Problem
 from walrusd.export_import.exporter import OUTPUT_PAGE_BYTES, Utf8Chunker
 from walrusd.runtime.streams.fanout import PAGE_ROWS
 from walrusd.store.contract import EventRow, StoredOutput
-from walrusd.store.memory import MemoryLog
 
 
 @pytest.mark.parametrize("sign", ["a", "é", "€", "🦭"])

@@ -19,6 +19,7 @@ from tests.fakes.export_documents import (
     three_generations,
     with_ids,
 )
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import LogDisk, commit, disk, write
 from walrus_protocol.events import (
     AnySessionEvent,
@@ -33,7 +34,6 @@ from walrusd.runtime.sessions.fork_history import read_inherited
 from walrusd.session.session import Session
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
 from walrusd.store.contract import IdempotencyKey, Log, SessionFilter, TurnSpan
-from walrusd.store.memory import MemoryLog
 
 __all__ = ["disk"]
 

@@ -1,7 +1,7 @@
 """An in-memory store that holds writes back until a test releases them, so that tests can force races."""
 
+from tests.fakes.memory_log import MemoryLog
 from walrusd.store.contract import Write
-from walrusd.store.memory import MemoryLog
 
 
 class BlockingLog(MemoryLog):

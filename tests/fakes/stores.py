@@ -1,8 +1,8 @@
-"""Both stores behind one interface: disks on which a test opens a log several times.
+"""The store on a file and in memory, behind one interface: disks on which a test opens a log several times.
 
 A daemon does the same over restarts.
 
-The fixture `disk` runs a test on both stores: import it, or create the disk of one store if a test is about that one.
+The fixture `disk` runs a test on both: import it, or create one of the disks if a test is about that one.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,8 @@ import pytest
 import trio
 from msgspec import Struct
 
+from tests.fakes.memory_log import MemoryLog
 from walrusd.store.contract import Log, Write
-from walrusd.store.memory import MemoryLog
-from walrusd.store.memory_tables import MemoryTables
 from walrusd.store.sqlite import SqliteLog
 
 
@@ -43,10 +42,11 @@ class SqliteDisk(Struct):
 
 class MemoryDisk:
     def __init__(self) -> None:
-        self._disk = MemoryTables()
+        self.log = MemoryLog()
 
     async def open(self) -> MemoryLog:
-        return MemoryLog(self._disk)
+        self.log = MemoryLog(self.log)
+        return self.log
 
 
 DISKS: dict[str, Callable[[Path], LogDisk]] = {"sqlite": SqliteDisk, "memory": lambda _: MemoryDisk()}

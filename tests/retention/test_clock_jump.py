@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, commit, disk, write
 from walrus_config.schema import StorageSettings
@@ -18,7 +19,6 @@ from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, Log, SessionFilter
-from walrusd.store.memory import MemoryLog
 
 __all__ = ["disk"]
 

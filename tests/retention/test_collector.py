@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, commit, disk, write
 from walrus_config.schema import StorageSettings
@@ -27,7 +28,6 @@ from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import DAEMON_SESSION, Log, SessionFilter, StorageFailed, StoredOutput
-from walrusd.store.memory import MemoryLog
 from walrusd.store.retention_contract import SweepStats
 
 __all__ = ["disk"]

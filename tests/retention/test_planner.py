@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import commit, write
 from walrus_config.schema import StorageSettings
@@ -19,7 +20,6 @@ from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import Log, SessionFilter, StoredOutput
-from walrusd.store.memory import MemoryLog
 from walrusd.store.retention_contract import ClosedSession, OutputRef
 
 NOON = 1_793_620_800.0

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.memory_log import MemoryLog
 from walrus_protocol.events import TextDelta, UserMessage, encode
 from walrusd.rpc.outbox import MAX_FRAMES, Outbox
 from walrusd.rpc.principal import Principal
@@ -19,7 +20,6 @@ from walrusd.runtime.streams.fanout import PAGE_ROWS
 from walrusd.runtime.streams.global_stream import WINDOW_BYTES, GlobalStream
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent
 from walrusd.store.contract import StreamFilter
-from walrusd.store.memory import MemoryLog
 
 EVENT_COUNT = MAX_FRAMES + PAGE_ROWS
 """Number of events: so many that the outbox cannot take the whole last page."""

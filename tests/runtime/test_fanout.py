@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.fakes.live_session import create_session
+from tests.fakes.memory_log import MemoryLog
 from tests.runtime.model_based.controllable_store import ControllableStore
 from walrus_protocol.content import State
 from walrus_protocol.events import (
@@ -29,7 +30,6 @@ from walrusd.runtime.streams.fanout import LIVE_BUFFER, PAGE_ROWS, WINDOW_BYTES,
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.runtime.streams.items import LoggedEvent, StreamItem
 from walrusd.runtime.turns.drafts import ReplyBuffer
-from walrusd.store.memory import MemoryLog
 
 
 def raise_bug(bug: BaseException) -> None:

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel
 from walrus_protocol.content import Assistant, Message, ToolOutput, User
 from walrus_protocol.events import Done, Parent, decode_row
@@ -18,7 +19,6 @@ from walrusd.ports import EncodedMessage, ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import EventRow, StorageFull
-from walrusd.store.memory import MemoryLog
 
 IDLE_S = 60.0
 
@@ -79,7 +79,7 @@ async def test_a_fork_loads_its_history_on_first_use_and_never_loads_its_parent_
     async with Runtime(FakeModel(), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         parent = await send_texts(runtime, "one")
-    async with Runtime(FakeModel(), log=MemoryLog(log.tables)) as runtime:
+    async with Runtime(FakeModel(), log=MemoryLog(log)) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         child = live_session(runtime, (await runtime.fork_rewind.fork(parent)).session)
         size = child.size
@@ -92,7 +92,7 @@ async def test_a_fork_loads_its_history_on_first_use_and_never_loads_its_parent_
 
 
 async def test_the_resume_point_of_a_running_turn_is_known_without_reading_the_log(log: MemoryLog) -> None:
-    log, gate = ReadCountingLog(log.tables), BlockingReply()
+    log, gate = ReadCountingLog(log), BlockingReply()
     async with Runtime(FakeModel(gate), log=log) as runtime:
         runtime.add_agent(Agent(name="walrus"))
         session = await send_texts(runtime)
@@ -170,8 +170,8 @@ async def test_a_fork_with_an_unreadable_parent_log_fails_and_affects_no_other_s
 ) -> None:
     parent = await send_texts(runtime, "one")
     child = (await runtime.fork_rewind.fork(parent)).session
-    rows = log.tables.sessions[parent].rows
-    rows[1] = EventRow(rows[1].seq, rows[1].offset, b'{"type":"from_a_newer_version"}')
+    unreadable = b'{"type":"from_a_newer_version"}'
+    log.db.execute("UPDATE event SET body = ?, text = NULL WHERE session = ? AND seq = 2", (unreadable, parent))
     await runtime.send_to(child, "two")
     done = decode_row((await log.events(child, 2, 1))[0].body)
     assert isinstance(done, Done)
@@ -180,7 +180,7 @@ async def test_a_fork_with_an_unreadable_parent_log_fails_and_affects_no_other_s
     with pytest.raises(Problem) as refused:
         await runtime.fork_rewind.history(child)
     assert refused.value.kind == "storage_failed"
-    del rows[:]
+    log.db.execute("DELETE FROM event WHERE session = ?", (parent,))
     with pytest.raises(Problem, match="from seq 1: it ends there"):
         await runtime.fork_rewind.history(child)
     with pytest.raises(Problem, match="from seq 1: it ends there"):

@@ -12,6 +12,7 @@ import trio.testing
 
 from tests.fakes.export_documents import SessionLogBuilder, build_document, encode_document, make_importer
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, disk
 from walrus_protocol.events import (
@@ -34,7 +35,6 @@ from walrusd.runtime.streams.fanout import LIVE_BUFFER, Subscription
 from walrusd.runtime.streams.global_stream import WINDOW_BYTES, WINDOW_EVENTS, GlobalStream
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem
 from walrusd.store.contract import Log, StreamFilter
-from walrusd.store.memory import MemoryLog
 
 __all__ = ["disk"]
 

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from tests.fakes.blocking_log import BlockingLog
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, fails, in_turn, replies
 from walrus_protocol.content import User
 from walrus_protocol.methods import TurnResult
@@ -16,7 +17,6 @@ from walrusd.ports import ModelFailed
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import StorageFull
-from walrusd.store.memory import MemoryLog
 
 
 def open_runtime(model: FakeModel, log: MemoryLog | None = None) -> Runtime:
@@ -43,7 +43,7 @@ async def test_a_retry_after_a_close_and_a_restart_returns_the_first_error() -> 
         session = await runtime.create_session("walrus")
         first = await send_and_wait(runtime, session, "hi", "k")
         await runtime.close_session(session)
-    async with open_runtime(model, MemoryLog(log.tables)) as runtime:
+    async with open_runtime(model, MemoryLog(log)) as runtime:
         assert await send_and_wait(runtime, session, "hi", "k") == first
     assert first.error is not None
 
@@ -118,7 +118,7 @@ async def test_a_queued_message_with_a_key_survives_a_restart_and_is_answered_on
         await runtime.send(session, MessageRequest(content="first"))
         await runtime.send(session, MessageRequest(content="second", key="k"))
     model.respond = replies("late")
-    async with open_runtime(model, MemoryLog(log.tables)) as runtime:
+    async with open_runtime(model, MemoryLog(log)) as runtime:
         await runtime.recover()
         result = await send_and_wait(runtime, session, "second", "k")
         assert (result.text, result.turn) == ("late", 2)
@@ -141,7 +141,7 @@ async def test_concurrent_creates_with_one_key_create_one_session() -> None:
         with pytest.raises(Problem) as refused:
             await runtime.create_session("walrus", "another script", key="k")
         assert refused.value.kind == "key_reused"
-    async with open_runtime(FakeModel(), MemoryLog(log.tables)) as runtime:
+    async with open_runtime(FakeModel(), MemoryLog(log)) as runtime:
         created.append(await runtime.create_session("walrus", "script", key="k"))
     assert created == [1] * 5
 
@@ -150,7 +150,7 @@ async def test_a_session_is_found_by_its_key_after_its_agent_was_removed() -> No
     log = MemoryLog()
     async with open_runtime(FakeModel(), log) as runtime:
         session = await runtime.create_session("walrus", key="k")
-    async with Runtime(FakeModel(), log=MemoryLog(log.tables)) as runtime:
+    async with Runtime(FakeModel(), log=MemoryLog(log)) as runtime:
         assert await runtime.create_session("walrus", key="k") == session
         with pytest.raises(Problem) as refused:
             await runtime.create_session("walrus", key="new")

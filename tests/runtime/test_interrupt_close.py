@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from tests.fakes.blocking_log import BlockingLog
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, calls, in_turn, replies
 from tests.fakes.validators import violations
 from walrus_protocol.content import ToolCall, ToolOutput, ToolSchema, User
@@ -21,7 +22,6 @@ from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import EFFECT_UNKNOWN, NOT_RUN
 from walrusd.store.contract import StorageFull
-from walrusd.store.memory import MemoryLog
 
 Autojump = trio.abc.Clock
 
@@ -200,9 +200,8 @@ async def test_the_timeout_of_a_resumed_turn_ends_it_while_it_waits_for_a_slot(
     log = MemoryLog()
     model.respond = gate = BlockingReply("half")
     for run in (1, 2):
-        async with Runtime(
-            model, log=MemoryLog(log.tables), clock=trio.current_time, max_running_turns=3 - run
-        ) as runtime:
+        log = MemoryLog(log)
+        async with Runtime(model, log=log, clock=trio.current_time, max_running_turns=3 - run) as runtime:
             runtime.add_agent(Agent(name="walrus"))
             await runtime.recover()
             if run == 1:

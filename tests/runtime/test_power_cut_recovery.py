@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.fakes.call_pairing import has_paired_calls
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel, calls, in_turn, replies
 from tests.fakes.stepped_log import Step, SteppedMemoryLog
 from walrus_protocol.content import ToolCall, ToolSchema, plain_text
@@ -27,8 +28,6 @@ from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import OnRestart
 from walrusd.session.session import Session
 from walrusd.store.contract import SessionFilter, StorageFailed, Write
-from walrusd.store.memory import MemoryLog
-from walrusd.store.memory_tables import MemoryTables
 
 CutStep = Literal["before", "durable"]
 UNLIMITED_WRITES = 1000
@@ -40,8 +39,8 @@ TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "obje
 class PowerCutMemoryLog(SteppedMemoryLog):
     """A log whose power fails when its n-th write reaches a step."""
 
-    def __init__(self, disk: MemoryTables, cut_at_write: int, cut_at_step: CutStep) -> None:
-        super().__init__(disk)
+    def __init__(self, last: MemoryLog, cut_at_write: int, cut_at_step: CutStep) -> None:
+        super().__init__(last)
         self.power_is_off = trio.Event()
         self._cut_at = (cut_at_write, cut_at_step)
         self.on_step = self._cut_power
@@ -49,17 +48,17 @@ class PowerCutMemoryLog(SteppedMemoryLog):
     def _cut_power(self, number: int, step: Step, _write: Write) -> StorageFailed | None:
         if (number, step) != self._cut_at:
             return None
-        MemoryLog(self.tables)  # it takes over the disk: this write and all later ones of this log fail
+        self.kill()
         self.power_is_off.set()
         return StorageFailed("the power is off") if step == "durable" else None
 
 
 @dataclass
 class RecoveryScenario:
-    """The state that survives the daemon: its disk, the effects of tools, and the results of clients."""
+    """The state that survives the daemon: its log, the effects of tools, and the results of clients."""
 
     on_restart: OnRestart = "continue"
-    disk: MemoryTables = field(default_factory=MemoryTables)
+    log: MemoryLog = field(default_factory=MemoryLog)
     touched: Counter[str] = field(default_factory=Counter)
     accepted: set[str] = field(default_factory=set)
     results: dict[str, TurnResult] = field(default_factory=dict)
@@ -70,7 +69,7 @@ class RecoveryScenario:
 
         Two clients send one message each: the first needs tools, the second is queued behind it.
         """
-        log = PowerCutMemoryLog(self.disk, writes, when)
+        self.log = log = PowerCutMemoryLog(self.log, writes, when)
         tools = [ToolCall(f"c{next(self.ids)}", "touch", {}) for _ in range(2)]
         model = FakeModel(in_turn(calls(*tools), *[replies("done")] * 9))
         hook = TouchHook(self, log)
@@ -109,7 +108,7 @@ class RecoveryScenario:
 
     async def check(self) -> tuple[Session, list[AnySessionEvent]]:
         """Checks the disk after a run. Returns the session and its events."""
-        log = MemoryLog(self.disk)
+        self.log = log = MemoryLog(self.log)
         listed = await log.list_sessions(SessionFilter())
         if not listed:
             assert not self.accepted

@@ -8,6 +8,7 @@ import trio.testing
 
 from tests.fakes.blocking_log import BlockingLog
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, fails, in_turn, replies
 from walrus_protocol.content import Assistant, User
 from walrus_protocol.events import InterruptRequested
@@ -20,7 +21,6 @@ from walrusd.runtime.turns.inbox import MAX_QUEUED_MESSAGES, MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import Draft, OnRestart
 from walrusd.store.contract import StorageFull
-from walrusd.store.memory import MemoryLog
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ async def test_an_open_turn_of_a_removed_agent_ends_and_its_key_returns_the_resu
         runtime.add_agent(Agent(name="removed"))
         session = await runtime.create_session("removed")
         await runtime.send(session, MessageRequest(content="hi", key="k"))
-    async with Runtime(model, log=MemoryLog(log.tables), on_restart=on_restart) as runtime:
+    async with Runtime(model, log=MemoryLog(log), on_restart=on_restart) as runtime:
         await runtime.recover()
         result = await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
         assert (result.stop_reason, result.error and result.error.kind) == expected

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from tests.fakes.live_session import create_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import DISKS
 from tests.runtime.model_based.controllable_store import ControllableStore
 from walrus_protocol.events import (
@@ -29,7 +30,6 @@ from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.session.transitions import InvalidTransition
 from walrusd.store.contract import InboxEntry, Log, StorageFailed, StorageFull, TurnSpan, Write
-from walrusd.store.memory import MemoryLog
 
 
 class RecorderHarness:

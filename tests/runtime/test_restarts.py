@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, replies
 from walrus_protocol.content import Assistant, User
 from walrus_protocol.problems import Problem
@@ -12,7 +13,6 @@ from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import Draft, OnRestart
-from walrusd.store.memory import MemoryLog
 
 
 def open_runtime(model: FakeModel, log: MemoryLog, on_restart: OnRestart = "continue") -> Runtime:
@@ -27,7 +27,7 @@ async def test_a_conversation_continues_after_a_restart() -> None:
         session = await runtime.create_session("walrus", title="mine")
         await runtime.send_to(session, "one")
         before = await runtime.session(session)
-    async with open_runtime(model, MemoryLog(log.tables)) as runtime:
+    async with open_runtime(model, MemoryLog(log)) as runtime:
         await runtime.recover()
         assert await runtime.session(session) == before
         await runtime.send_to(session, "two")
@@ -48,7 +48,7 @@ async def test_a_turn_interrupted_by_a_stop_is_closed_at_the_next_start_if_so_co
             await handle.wait_result()
         assert (refused.value.kind, refused.value.data) == ("shutting_down", {"session": session, "turn": 1})
     model.respond = replies("and on")
-    async with open_runtime(model, MemoryLog(log.tables), "close") as runtime:
+    async with open_runtime(model, MemoryLog(log), "close") as runtime:
         await runtime.recover()
         info = await runtime.session(session)
         assert (info.state, info.messages) == ("idle", 2)
@@ -77,7 +77,7 @@ async def test_queued_messages_are_answered_and_a_queued_close_is_executed_after
             await runtime.send(session, MessageRequest(content=text))
         await runtime.close_session(session)
     model.respond = replies("late")
-    async with open_runtime(model, MemoryLog(log.tables)) as runtime:
+    async with open_runtime(model, MemoryLog(log)) as runtime:
         await runtime.recover()
         assert await runtime.wait(session, {"closed"}) == "closed"
     # The interrupted turn of the first message is resumed.
@@ -97,7 +97,7 @@ async def test_all_unfinished_sessions_are_loaded_before_any_of_them_resumes() -
         return Reply(content="ok")
 
     model.respond = record_cache_size
-    async with open_runtime(model, MemoryLog(log.tables)) as runtime:
+    async with open_runtime(model, MemoryLog(log)) as runtime:
         await runtime.recover()
         for session in range(1, 21):
             await runtime.wait(session, {"idle"})

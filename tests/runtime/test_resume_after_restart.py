@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, Responder, calls, in_turn, replies
 from tests.fakes.validators import violations
 from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, ToolSchema, User
@@ -31,7 +32,6 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import CONTINUE_PROMPT, EFFECT_UNKNOWN, NOT_RUN, RETRY_REPLY_PROMPT, OnRestart
 from walrusd.store.contract import StorageFull
-from walrusd.store.memory import MemoryLog
 
 Autojump = trio.abc.Clock
 RESUME_PROMPT = User(f"From walrusd:\n{RETRY_REPLY_PROMPT}")
@@ -72,7 +72,7 @@ class RestartableDaemon:
 
     @asynccontextmanager
     async def run(self, *, slots: int = 64, on_restart: OnRestart = "continue") -> AsyncIterator[Runtime]:
-        self.log = MemoryLog(self.log.tables)
+        self.log = MemoryLog(self.log)
         runtime = Runtime(
             self.model,
             self.tools,
@@ -88,7 +88,7 @@ class RestartableDaemon:
 
     def crash(self) -> None:
         """Simulates a crash: later writes of the running daemon are lost."""
-        self.log = MemoryLog(self.log.tables)
+        self.log = MemoryLog(self.log)
 
     async def events(self, session: int = 1) -> list[AnySessionEvent]:
         return [decode_row(row.body) for row in await self.log.events(session, 0, 1000)]

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, replies
 from tests.fakes.stores import SqliteDisk
 from walrus_protocol.events import UserMessage
@@ -20,7 +21,6 @@ from walrusd.runtime.sessions.session_cache import MAX_UNLEASED, MAX_UNLEASED_BY
 from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import StorageFailed
-from walrusd.store.memory import MemoryLog
 
 IDLE_S = 60.0
 

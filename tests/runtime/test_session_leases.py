@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import trio
 
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import commit, write
 from walrus_protocol.events import CheckpointCreated, SessionCreated
 from walrus_protocol.problems import Problem
@@ -15,7 +16,6 @@ from walrusd.runtime.sessions.live_session import LiveSession, SessionDependenci
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.store.contract import DAEMON_SESSION, SessionSnapshot, StorageFailed
-from walrusd.store.memory import MemoryLog
 
 SESSIONS = 6
 TASKS = 12

@@ -8,6 +8,7 @@ import trio
 
 from tests.dispatch.pipeline_harness import ALLOW, FunctionTool
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel, calls, in_turn, replies
 from walrus_protocol.content import ToolCall
 from walrus_protocol.events import ToolResult, decode_row
@@ -21,7 +22,6 @@ from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.contract import StorageFull, Write
-from walrusd.store.memory import MemoryLog
 from walrusd.tools.bash import BashTool
 
 

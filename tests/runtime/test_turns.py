@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.fakes.live_session import live_session
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, calls, fails, in_turn, replies
 from walrus_protocol.content import Assistant, ToolCall, ToolOutput, ToolSchema, TurnError, User
 from walrus_protocol.events import AnyEvent, Done, TextDelta, ToolResult, UserMessage
@@ -17,7 +18,6 @@ from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MAX_QUEUED_MESSAGES, MessageRequest
 from walrusd.store.contract import StorageFull
-from walrusd.store.memory import MemoryLog
 
 CALL = ToolCall("c1", "look", {"at": "sky"})
 
@@ -343,7 +343,7 @@ async def test_a_stream_to_a_missing_session_or_agent_is_one_done_with_an_error(
     async with Runtime(model, log=log) as earlier:
         earlier.add_agent(Agent(name="removed"))
         assert await earlier.create_session("removed") == 1
-    async with Runtime(model, log=MemoryLog(log.tables)) as runtime, runtime.stream_to(session, "hi") as events:
+    async with Runtime(model, log=MemoryLog(log)) as runtime, runtime.stream_to(session, "hi") as events:
         streamed = [event async for event in events]
     assert len(streamed) == 1
     assert isinstance(streamed[0], Done)

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, replies
 from tests.fakes.stepped_log import Step, SteppedMemoryLog, fail_from, never_stop
 from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, FakeProbe, open_scheduler
@@ -16,8 +17,6 @@ from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.probe import ProbeResult
 from walrusd.store.contract import StorageFailed, StorageFull, Write
-from walrusd.store.memory import MemoryLog
-from walrusd.store.memory_tables import MemoryTables
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
@@ -28,8 +27,8 @@ Autojump = trio.abc.Clock
 class PowerCutLog(SteppedMemoryLog):
     """A log that loses power after `writes` writes: the next write and all later ones are never done."""
 
-    def __init__(self, tables: MemoryTables | None, writes: int) -> None:
-        super().__init__(tables)
+    def __init__(self, writes: int) -> None:
+        super().__init__()
         self.power_lost = trio.Event()
         self._writes = writes
         self.on_step = self._lose_power
@@ -47,9 +46,7 @@ async def test_a_tick_suspended_by_a_stop_is_recorded_at_the_next_start(autojump
         await trio.sleep(HOUR + 1)
         assert [(row.outcome, row.ran) for row in await harness.rows()] == [("running", TurnRef(session=1, turn=1))]
     assert [row.outcome for row in await log.ticks()] == ["running"]
-    async with open_scheduler(
-        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}
-    ) as harness:
+    async with open_scheduler(MemoryLog(log), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR)
         first, second = await harness.rows()
         assert (first.outcome, first.reason, first.ran, first.news, first.ended_at) == (
@@ -73,7 +70,7 @@ async def test_a_tick_that_waited_for_a_slot_is_recorded_as_interrupted_after_a_
         await trio.sleep(1.5 * HOUR)
     model = FakeModel(BlockingReply())
     async with open_scheduler(
-        MemoryLog(log.tables), model, clock, heartbeat_settings=settings, max_running_turns=1
+        MemoryLog(log), model, clock, heartbeat_settings=settings, max_running_turns=1
     ) as harness:
         await trio.sleep(60)
         [row] = await harness.rows("heartbeat:poet")
@@ -93,9 +90,7 @@ async def test_a_reused_session_stays_open_after_an_interrupted_tick(
     async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(HOUR + 1)
         await harness.runtime.send(1, MessageRequest(content="A question from a person"))
-    async with open_scheduler(
-        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": after}
-    ) as harness:
+    async with open_scheduler(MemoryLog(log), FakeModel(), clock, heartbeat_settings={"clerk": after}) as harness:
         await trio.sleep(60)
         assert await harness.outcomes() == [("interrupted", "walrusd was stopped during the tick")]
         assert (await harness.runtime.session(1)).state == "idle"
@@ -111,7 +106,7 @@ async def test_a_turn_resumed_after_a_restart_has_its_cost_in_its_row(autojump_c
     async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings=settings, max_running_turns=1):
         await trio.sleep(HOUR + 1)
     async with open_scheduler(
-        MemoryLog(log.tables), FakeModel(slow), clock, heartbeat_settings=settings, max_running_turns=1
+        MemoryLog(log), FakeModel(slow), clock, heartbeat_settings=settings, max_running_turns=1
     ) as harness:
         await trio.sleep(60)
         [row] = await harness.rows()
@@ -177,7 +172,7 @@ async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_records_every_slo
     autojump_clock: Autojump, settings: HeartbeatSettings
 ) -> None:
     for writes in range(1, 30):
-        clock, disk, paid = FakeWallClock(MONDAY), MemoryTables(), list[int]()
+        clock, paid = FakeWallClock(MONDAY), list[int]()
 
         async def pays(_: ModelRequest, say: OnChunk, clock: FakeWallClock = clock, paid: list[int] = paid) -> Reply:
             say(TextChunk("half"))
@@ -185,15 +180,15 @@ async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_records_every_slo
             paid.append(int((clock.now() - MONDAY) // HOUR))
             return Reply(content="HEARTBEAT_OK", cost_usd=0.01)
 
-        log = PowerCutLog(disk, writes)
+        log = PowerCutLog(writes)
         with trio.move_on_after(2.5 * HOUR):
             async with open_scheduler(
                 log, FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": settings}
             ):
                 await log.power_lost.wait()
-                MemoryLog(disk)  # it takes over the disk: later writes of the other log fail
+                log.kill()
         async with open_scheduler(
-            MemoryLog(disk), FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": settings}
+            MemoryLog(log), FakeModel(pays), clock, probe=ChangingProbe(), heartbeat_settings={"clerk": settings}
         ) as harness:
             await trio.sleep(MONDAY + 4.5 * HOUR - clock.now())
             rows = await harness.rows()
@@ -209,15 +204,14 @@ async def test_a_power_cut_at_any_write_runs_no_slot_twice_and_records_every_slo
 async def test_three_crashes_during_ticks_open_the_breaker_and_three_stops_do_not(
     autojump_clock: Autojump, crash: bool
 ) -> None:
-    clock, disk = FakeWallClock(MONDAY), MemoryTables()
+    clock, log = FakeWallClock(MONDAY), MemoryLog()
     for _ in range(3):
-        async with open_scheduler(
-            MemoryLog(disk), FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": HOURLY}
-        ):
+        log = MemoryLog(log)
+        async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": HOURLY}):
             await trio.sleep(HOUR + 1)
             if crash:
-                MemoryLog(disk)  # it takes over the disk: later writes of the other log fail
-    async with open_scheduler(MemoryLog(disk), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
+                log.kill()
+    async with open_scheduler(MemoryLog(log), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(60)
         [state] = harness.scheduler.states()
         assert (state.row.failures, state.row.closed_until is not None) == ((3, True) if crash else (0, False))
@@ -272,7 +266,7 @@ async def test_the_row_of_a_turn_that_ended_on_a_full_disk_is_written_when_there
         [row] = await harness.rows()
         assert (row.outcome, row.reason, row.ran) == (
             "failed",
-            "storage_full: no space left",
+            "storage_full: cannot write to :memory:: no space left",
             TurnRef(session=1, turn=1, cost_usd=None),
         )
 

@@ -7,13 +7,13 @@ import pytest
 import trio
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, in_turn, replies
 from tests.schedule.scheduler_harness import DAY, HOUR, MONDAY, NAME, WEEK, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
 from walrus_protocol.content import Usage
 from walrus_protocol.events import Tick
 from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply
-from walrusd.store.memory import MemoryLog
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 
@@ -85,7 +85,7 @@ async def test_a_restart_keeps_the_grid_and_records_missed_slots(autojump_clock:
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}):
         await trio.sleep(2.5 * DAY + 30)
     await trio.sleep(DAY)
-    log = MemoryLog(log.tables)
+    log = MemoryLog(log)
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(3.5 * DAY)
         rows = await harness.rows()
@@ -183,7 +183,7 @@ async def test_the_breaker_outlives_a_restart_and_a_refused_key_opens_it_at_once
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(1.5 * HOUR)
         assert await harness.outcomes() == [("failed", "provider_auth: The key is refused.")]
-    log = MemoryLog(log.tables)
+    log = MemoryLog(log)
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR)
         assert [outcome for outcome, _ in await harness.outcomes()] == ["failed", "skipped"]

@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel
 from tests.schedule.scheduler_harness import DAY, HOUR, MONDAY, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
 from walrusd.store.contract import StorageFull, Write
-from walrusd.store.memory import MemoryLog
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.fakes.clock import FakeWallClock
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, fails, in_turn, replies
 from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
@@ -17,7 +18,6 @@ from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.heartbeat_prompt import DEFAULT_PROMPT, PendingWork, is_news
 from walrusd.schedule.todo_sources import TodoUnreadable
 from walrusd.store.contract import ScheduleRow
-from walrusd.store.memory import MemoryLog
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
@@ -77,7 +77,7 @@ async def test_the_tick_event_and_the_last_row_are_equal(autojump_clock: Autojum
     async with open_scheduler(log, FakeModel(), FakeWallClock(MONDAY), heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR + 1)
         [row] = await harness.rows()
-    events = log.tables.sessions[0].rows
+    events = await log.events(0, 0, 9)
     assert [event.seq for event in events] == [1]
     assert b'"outcome":"ran"' in events[0].body
     assert row.outcome == "ran"
@@ -145,7 +145,7 @@ async def test_the_same_session_is_reused_until_it_is_closed(autojump_clock: Aut
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(2 * HOUR + 1)
         assert (await harness.runtime.session(1)).title == "heartbeats of clerk"
-    log = MemoryLog(log.tables)
+    log = MemoryLog(log)
     async with open_scheduler(log, model, clock, heartbeat_settings={"clerk": SAME}) as harness:
         await trio.sleep(HOUR)
         await harness.runtime.close_session(1)
@@ -203,7 +203,7 @@ async def test_the_model_is_called_only_if_the_probe_output_changed(autojump_clo
     async with open_scheduler(log, model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}):
         await trio.sleep(2 * HOUR + 1)
     async with open_scheduler(
-        log := MemoryLog(log.tables), model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}
+        log := MemoryLog(log), model, clock, probe=probe, heartbeat_settings={"clerk": PROBING}
     ) as harness:
         await trio.sleep(HOUR)
         probe.output = "two"
@@ -295,9 +295,7 @@ async def test_a_new_interval_takes_effect_at_once_and_a_removed_heartbeat_begin
         await harness.reload_heartbeats({})
         assert harness.scheduler.names == ()
         await trio.sleep(24 * HOUR)
-    async with open_scheduler(
-        MemoryLog(log.tables), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}
-    ) as harness:
+    async with open_scheduler(MemoryLog(log), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         restarted_at = clock.now()
         await trio.sleep(1.5 * HOUR)
         rows = await harness.rows()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import LogDisk, SqliteDisk, commit, submit_all, write
 from walrus_protocol.content import FilePart, MessageKind, TextPart
 from walrus_protocol.events import (
@@ -21,7 +22,6 @@ from walrus_protocol.events import (
 from walrus_protocol.methods.search import Hit, Mark
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import Log, StorageFailed, Write
-from walrusd.store.memory import MemoryLog
 from walrusd.store.search import MAX_HIGHLIGHTED, MAX_SNIPPET
 from walrusd.store.tokenizer import query_terms
 

@@ -21,6 +21,7 @@ from walrusd.store.database import WAL_SIZE_LIMIT_BYTES, WRITER_CACHE_KIB, open_
 from walrusd.store.errors import DatabaseUnusable
 from walrusd.store.migrations import MIGRATIONS
 from walrusd.store.wal_checkpoint import CHECKPOINT_PAGES
+from walrusd.store.writer_thread import WriterThread
 
 
 @pytest.fixture
@@ -281,16 +282,17 @@ async def test_an_invalid_write_fails_alone(disk: SqliteDisk) -> None:
 
 async def test_the_gil_is_yielded_only_while_a_request_is_pending(disk: SqliteDisk) -> None:
     log = await disk.open()
+    assert isinstance(log._writer, WriterThread)
     await submit_all(log, *(write(session=1, bodies=[b"{}"], first_seq=1) for _ in range(3)))
     async with trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(log.events, 1, 0, 9)
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    assert log._gil_yield.pending == 0
+    assert log._writer._gil_yield.pending == 0
     await log.aclose()
     await submit_all(log, write(session=1))
-    assert log._gil_yield.pending == 0
+    assert log._writer._gil_yield.pending == 0
 
 
 async def test_the_write_ahead_log_stays_short(disk: SqliteDisk) -> None:

@@ -35,7 +35,7 @@ from walrusd.runtime.turns.worker import WorkerContext
 from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.session.recovery import OnRestart
 from walrusd.store.contract import Log, SessionFilter
-from walrusd.store.memory import MemoryLog
+from walrusd.store.sqlite import SqliteLog
 
 logger = structlog.get_logger("walrusd.runtime")
 
@@ -68,7 +68,7 @@ class Runtime:
         `redact`: replaces secrets in the error of a turn before it is recorded.
         """
         self.hook = hook or Hook()
-        self.log: Log = log or MemoryLog()
+        self.log: Log = log or SqliteLog.in_memory()
         self._clock = clock
         self.stopping = False
         self._exited_with_error = False

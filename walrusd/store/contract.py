@@ -1,8 +1,7 @@
 """The interface of an event store: an append-only log of events, and the state beside it.
 
-Two stores implement it, `sqlite` and `memory`; one test suite runs on both. `submit` queues a write and never
-blocks. Outcomes come as callbacks on trio's thread: batch by batch, in the order of their offsets. Reads are
-coroutines; they see every write whose callback has run.
+`submit` queues a write and never blocks. Outcomes come as callbacks on trio's thread: batch by batch, in the order of
+their offsets. Reads are coroutines; they see every write whose callback has run.
 """
 
 import hashlib

@@ -100,11 +100,12 @@ def _error_for_errno(path: str, error_number: int) -> DatabaseUnusable:
 
 def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
     """Returns the StorageFailed for the error of a transaction."""
+    path = db.filename or ":memory:"
     if isinstance(error, CORRUPTION_ERRORS):
-        return open_error(db.filename, error)
+        return open_error(path, error)
     if isinstance(error, apsw.ConstraintError):
         failure = StorageFailed(
-            f"{db.filename} does not hold what walrusd wrote, so nothing can be added: {error}",
+            f"{path} does not hold what walrusd wrote, so nothing can be added: {error}",
             "Rows were removed or changed. `walrusctl doctor` lists them; restore walrus.db from a backup.",
         )
         failure.__cause__ = error
@@ -112,6 +113,6 @@ def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
     number = db.system_errno if isinstance(error, apsw.IOError) else 0
     kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE_ERRNOS else StorageFailed
     reason = str(error) or type(error).__name__
-    failure = kind(f"cannot write to {db.filename}: {reason}" + (f" ({os.strerror(number)})" if number else ""))
+    failure = kind(f"cannot write to {path}: {reason}" + (f" ({os.strerror(number)})" if number else ""))
     failure.__cause__ = error
     return failure

@@ -8,7 +8,7 @@ import apsw
 import msgspec
 
 from walrus_protocol.database.schema import FULL_BODY, FULL_BODY_SIZE
-from walrus_protocol.json import BadJson, Decoder
+from walrus_protocol.json import Decoder
 from walrusd.store.contract import DAEMON_SESSION, MAX_SCANNED_ROWS, EventRow, StreamFilter, StreamPage
 
 # The range begins with the next existing offset: deleted events are skipped in one step.
@@ -23,14 +23,6 @@ SESSION = "+event.session"
 LISTED = f"(event.session = {DAEMON_SESSION} OR event.session IN (SELECT id FROM session))"  # noqa: S608 - only our own text
 
 _row_positions = Decoder(list[tuple[int, int, int]])
-
-
-class _EventHeader(msgspec.Struct):
-    type: str = ""
-    agent: str | None = None
-
-
-_header_decoder = Decoder(_EventHeader)
 
 
 def read_stream_page(
@@ -89,20 +81,3 @@ def page_sql(stream_filter: StreamFilter) -> tuple[str, dict[str, int | str]]:
         FROM sums WHERE upto <= :max_bytes OR upto = size""",  # noqa: S608 - as above
         bindings,
     )
-
-
-def event_type(body: bytes) -> str:
-    """Returns the type of an event, or "" if the body is not an event."""
-    return _decode_header(body).type
-
-
-def event_agent(body: bytes) -> str | None:
-    """Returns the agent that a daemon event is about, or None."""
-    return _decode_header(body).agent
-
-
-def _decode_header(body: bytes) -> _EventHeader:
-    try:
-        return _header_decoder.decode(body)
-    except BadJson:
-        return _EventHeader()

@@ -1,7 +1,7 @@
-"""A pool of read-only connections; each query runs in a worker thread with one of them."""
+"""Runs read queries: in worker threads with a pool of read-only connections, or inline for a database in memory."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 import apsw
@@ -57,7 +57,7 @@ class ReaderPool:
     def _with_connection(self, query: Callable[[apsw.Connection], T]) -> T:
         if self._closed:
             raise StorageFailed(f"{self._path} is closed")
-        try:
+        with _read_errors(self._path):
             db = self._acquire()
             try:
                 return query(db)
@@ -65,10 +65,6 @@ class ReaderPool:
                 self._idle.append(db)
                 if self._closed:
                     self._close_idle()
-        except (*CORRUPTION_ERRORS, BadJson) as error:
-            raise open_error(self._path, error) from error
-        except apsw.Error as error:
-            raise StorageFailed(f"cannot read {self._path}: {error}") from error
 
     def _acquire(self) -> apsw.Connection:
         with suppress(IndexError):
@@ -80,3 +76,40 @@ class ReaderPool:
         with suppress(IndexError):
             while True:
                 self._idle.pop().close(force=True)
+
+
+class InlineReader:
+    """Runs read queries on trio's thread with the only connection to a database in memory, the writer's.
+
+    No transaction is open while a task runs.
+    """
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+        self._closed = False
+
+    async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Returns the result of the query. Raises StorageFailed."""
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise StorageFailed(":memory: is closed")
+        with _read_errors(":memory:"):
+            return query(self._db, *args, **kwargs)
+
+    def close(self) -> None:
+        """Rejects new queries."""
+        self._closed = True
+
+
+Readers = ReaderPool | InlineReader
+
+
+@contextmanager
+def _read_errors(path: str) -> Iterator[None]:
+    """Turns errors of a query into StorageFailed."""
+    try:
+        yield
+    except (*CORRUPTION_ERRORS, BadJson) as error:
+        raise open_error(path, error) from error
+    except apsw.Error as error:
+        raise StorageFailed(f"cannot read {path}: {error}") from error

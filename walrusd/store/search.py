@@ -7,7 +7,7 @@ cannot stop early are slow: a phrase whose words never occur in sequence (50 ms)
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import starmap
 from typing import NamedTuple
@@ -46,7 +46,6 @@ _RESERVED = re.compile(f"[\0{WORD_SEPARATOR}{_MARK_START}{_MARK_END}]")
 """Characters that a text must not contain: our separators, and NUL, which ends SQLite's snippets."""
 _MARK_SPLITTER = re.compile(f"([{_MARK_START}{_MARK_END}])")
 _TABLE = f"CREATE VIRTUAL TABLE text USING fts5 (said, tokenize='{TOKENIZER}')"
-_MATCHING = "SELECT rowid FROM text WHERE text MATCH ? ORDER BY rowid DESC LIMIT ?"
 _MARKED = "SELECT rowid, snippet(text, 0, :open, :close, '…', :words_shown) FROM text WHERE text MATCH :words"
 
 
@@ -65,26 +64,12 @@ def search(db: apsw.Connection, query: str, before: int, limit: int) -> list[Hit
     words = query_terms(query)
     if not words:
         return []
-    rows = db.execute(HITS, {"words": " ".join(words), "before": before, "limit": limit})
-    return _hits_with_snippets(starmap(SearchRow, rows), words)
-
-
-def search_rows(rows: Sequence[SearchRow], query: str, limit: int) -> list[Hit]:
-    """Searches as `search` does, but in rows without an index; they must be sorted newest first."""
-    words = query_terms(query)
-    if not words:
-        return []
-    with _temporary_index((row.offset, one.text) for row in rows if (one := searchable_text(row.body))) as db:
-        found = {offset for (offset,) in db.execute(_MATCHING, (" ".join(words), limit))}
-    return _hits_with_snippets((row for row in rows if row.offset in found), words)
-
-
-def _hits_with_snippets(rows: Iterable[SearchRow], words: Sequence[str]) -> list[Hit]:
-    """Returns a hit with snippet for each row. A temporary index of the texts marks the words."""
+    rows = starmap(SearchRow, db.execute(HITS, {"words": " ".join(words), "before": before, "limit": limit}))
     found = [(row._replace(body=b""), _clip_text(one)) for row in rows if (one := searchable_text(row.body))]
-    with _temporary_index((row.offset, one.text) for row, one in found) as db:
+    # A temporary index of the texts marks the words.
+    with _temporary_index((row.offset, one.text) for row, one in found) as index:
         bindings = {"words": " OR ".join(words), "open": _MARK_START, "close": _MARK_END, "words_shown": SNIPPET_WORDS}
-        marked: dict[int, str] = dict(db.execute(_MARKED, bindings))
+        marked: dict[int, str] = dict(index.execute(_MARKED, bindings))
     return [_hit(row, one, *_cut_snippet(marked.get(row.offset, one.text))) for row, one in found]
 
 

@@ -1,8 +1,11 @@
-"""The event store in an SQLite file: one writer thread with group commit, several readers."""
+"""The event store in SQLite.
+
+A database in a file has one writer thread with group commit, and several readers. One in memory has no threads.
+"""
 
 import os
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import apsw
 import trio
@@ -21,18 +24,18 @@ from walrusd.store.contract import (
     ScheduleRow,
     SessionFilter,
     SessionSnapshot,
-    StorageFailed,
     StreamFilter,
     StreamPage,
     TurnSpan,
     Write,
 )
-from walrusd.store.database import Durability, close_quietly, open_for_writing
+from walrusd.store.database import Durability, close_quietly, open_for_writing, open_in_memory
 from walrusd.store.errors import open_error
 from walrusd.store.gil_yield import GilYieldInstrument
 from walrusd.store.global_stream_query import read_stream_page
 from walrusd.store.hash_chain import unlisted_sessions
-from walrusd.store.reader_pool import READER_COUNT, ReaderPool
+from walrusd.store.inline_writer import InlineWriter
+from walrusd.store.reader_pool import READER_COUNT, InlineReader, ReaderPool, Readers
 from walrusd.store.retention_contract import (
     CURSOR_START,
     ClosedSession,
@@ -45,6 +48,7 @@ from walrusd.store.search import search
 from walrusd.store.sweep import Sweeper
 from walrusd.store.writer import Writer
 from walrusd.store.writer_barrier import WriterBarrier
+from walrusd.store.writer_thread import WriterThread
 
 SEARCH_READER_COUNT = 1
 """Number of concurrent searches: one, so that no turn waits for a search of a tenth of a second."""
@@ -53,36 +57,42 @@ STREAM_READER_COUNT = 1
 
 A thousand subscribers that read it from its beginning then delay only each other.
 """
-CLOSE_TIMEOUT_S = 30.0
-"""Seconds to wait for the writer thread at closing: longer than any commit on a working disk."""
 
 
 class SqliteLog:
     """A `Log` in SQLite. Call `submit` and `next_session` on trio's thread only."""
 
-    def __init__(self, path: str, db: apsw.Connection) -> None:
-        self._path = path
-        self._gil_yield = GilYieldInstrument()
-        self._writer = Writer(db, trio.lowlevel.current_trio_token(), self._gil_yield, self._notify_growth)
-        self._readers = ReaderPool(path, self._gil_yield, READER_COUNT)
-        self._search_readers = ReaderPool(path, self._gil_yield, SEARCH_READER_COUNT)
-        self._stream_readers = ReaderPool(path, self._gil_yield, STREAM_READER_COUNT)
-        self._sweeper = Sweeper(self._readers, self._writer)
+    def __init__(self, db: apsw.Connection) -> None:
+        """`db` is the writer's connection; the log closes it."""
+        self._path = db.filename
         self._growth = trio.Event()
         self.importing_sessions: set[int] = set()
         self._closed = False
-        self._writer.start()
-        trio.lowlevel.add_instrument(self._gil_yield)
+        if self._path:
+            gil_yield = GilYieldInstrument()
+            self._writer: Writer = WriterThread(db, self._notify_growth, gil_yield)
+            self._readers: Readers = ReaderPool(self._path, gil_yield, READER_COUNT)
+            self._search_readers: Readers = ReaderPool(self._path, gil_yield, SEARCH_READER_COUNT)
+            self._stream_readers: Readers = ReaderPool(self._path, gil_yield, STREAM_READER_COUNT)
+        else:
+            self._writer = InlineWriter(db, self._notify_growth)
+            self._readers = self._search_readers = self._stream_readers = InlineReader(db)
+        self._sweeper = Sweeper(self._readers, self._writer)
 
     @classmethod
-    async def open(cls, path: str, *, durability: Durability = "full", chain: bool = False) -> "SqliteLog":
+    async def open(cls, path: str, *, durability: Durability = "full", chain: bool = False) -> Self:
         """Opens or creates the database at `path`; `chain` switches the hash chain. Raises DatabaseUnusable."""
         db = await trio.to_thread.run_sync(partial(open_for_writing, path, durability, chain=chain))
         try:
-            return cls(path, db)
+            return cls(db)
         except apsw.Error as error:
             close_quietly(db)
             raise open_error(path, error) from error
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Creates a log that is lost with this object. Unlike `open`, it can be called outside of trio."""
+        return cls(open_in_memory())
 
     def submit(self, write: Write) -> None:
         self._writer.last_session_id = max(self._writer.last_session_id, write.session)
@@ -213,13 +223,7 @@ class SqliteLog:
         self._readers.close()
         self._search_readers.close()
         self._stream_readers.close()
-        self._writer.stop()
-        # The thread measures the timeout in real seconds: a test's clock may jump while the disk works.
-        with trio.CancelScope(shield=True):
-            finished = await trio.to_thread.run_sync(self._writer.join, CLOSE_TIMEOUT_S)
-        trio.lowlevel.remove_instrument(self._gil_yield)
-        if not finished:
-            raise StorageFailed(f"{self._path}: the disk did not respond within {CLOSE_TIMEOUT_S:.0f} s")
+        await self._writer.aclose()
 
 
 def _file_size(path: str) -> int:

@@ -13,7 +13,7 @@ import trio
 
 from walrus_protocol.database.schema import FULL_BODY_SIZE
 from walrusd.store.hash_chain import store_digests
-from walrusd.store.reader_pool import ReaderPool
+from walrusd.store.reader_pool import Readers
 from walrusd.store.retention_contract import SweepStats
 from walrusd.store.writer import Writer
 from walrusd.store.writer_task import WriterTask
@@ -78,7 +78,7 @@ RETURNING length(body)
 class Sweeper:
     """Runs sweeps, one at a time: a call during a sweep waits and then finds less to do."""
 
-    def __init__(self, readers: ReaderPool, writer: Writer) -> None:
+    def __init__(self, readers: Readers, writer: Writer) -> None:
         self._readers = readers
         self._writer = writer
         self._lock = trio.Lock()

@@ -47,6 +47,8 @@ class WalCheckpointer:
         """
         try:
             pages, copied = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if pages < 0:  # a database in memory has no log to copy; it grows itself
+                return self._has_grown(_used_pages(self._db))
             if pages < self._last_pages:
                 self._truncate_at = TRUNCATE_PAGES  # the log has restarted: the reader that held it is done
             if pages >= self._truncate_at:
@@ -74,3 +76,8 @@ class WalCheckpointer:
             return False
         self._written_pages = 0
         return True
+
+
+def _used_pages(db: apsw.Connection) -> int:
+    used: int = db.execute("SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count").get
+    return used

@@ -1,21 +1,15 @@
-"""The writer thread: commits all queued writes in one transaction and returns their outcomes.
+"""Commits a batch of writes in one transaction, so that one sync serves them all, and reports their outcomes."""
 
-While a transaction is synced to the disk, the next batch gathers in the queue, so that one sync serves many writes.
-"""
-
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from queue import Empty, SimpleQueue
 
 import apsw
-import trio
 
 from walrusd.store.contract import StorageFailed, Write
-from walrusd.store.database import BUSY_TIMEOUT_MS, close_quietly
+from walrusd.store.database import BUSY_TIMEOUT_MS
 from walrusd.store.errors import write_error
-from walrusd.store.gil_yield import GilYieldInstrument
 from walrusd.store.hash_chain import Chain, read_head
 from walrusd.store.migrations import schema_version
 from walrusd.store.wal_checkpoint import WalCheckpointer
@@ -24,35 +18,25 @@ from walrusd.store.write_health import WriteHealth
 from walrusd.store.writer_barrier import WriterBarrier
 from walrusd.store.writer_task import WriterTask
 
-MAX_BATCH = 512
-"""Maximum items per batch: more would delay the first one, and save little of the shared sync."""
-
+Item = Write | WriterBarrier | WriterTask
 OutcomeCallback = Callable[[], None]
 
 
-class Writer:
-    """The writer thread with its queue and its database connection.
+class Writer(ABC):
+    """The connection that writes, and the transactions on it.
 
+    Its subclasses own the queue of items and decide which thread processes it: WriterThread and InlineWriter.
     The queue needs no bound: a session has at most one transaction under way, so the queue holds no more writes than
     there are active sessions.
     """
 
-    def __init__(
-        self,
-        db: apsw.Connection,
-        token: trio.lowlevel.TrioToken,
-        gil_yield: GilYieldInstrument,
-        on_growth: OutcomeCallback,
-    ) -> None:
-        """`on_growth` is called on trio's thread whenever another GROWTH_BYTES were written."""
+    def __init__(self, db: apsw.Connection, on_growth: OutcomeCallback) -> None:
+        """`on_growth` is called by the processing thread whenever another GROWTH_BYTES were written."""
         self._db = db
         self._on_growth = on_growth
-        self._path = db.filename
-        self._token = token
-        self._gil_yield = gil_yield
-        self._queue: SimpleQueue[Write | WriterBarrier | WriterTask | None] = SimpleQueue()
+        self._path = db.filename or ":memory:"
         self.last_offset = _read_int(db, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'event'")
-        """The highest offset used. Changed by the writer thread only."""
+        """The highest offset used. Changed by the processing thread only."""
         self.chain_head = read_head(db)
         """The last link on disk, or None if the chain is off. Read it only while no write is under way."""
         self._stored_session_id = _read_int(db, "SELECT value FROM counter WHERE name = 'session_given'")
@@ -60,64 +44,32 @@ class Writer:
         """The highest session id used. Changed by trio's thread only; the next batch stores it."""
         self._wal = WalCheckpointer(db, BUSY_TIMEOUT_MS)
         self.health = WriteHealth()
-        self._finished = False
-        # A daemon thread: if trio's run ends without aclose, nothing else stops it.
-        self._thread = threading.Thread(target=self._run, name="walrusd-store-writer", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    @abstractmethod
+    def submit(self, item: Item) -> None:
+        """Queues an item. Its outcome is reported on trio's thread, after this has returned."""
 
-    def submit(self, item: Write | WriterBarrier | WriterTask) -> None:
-        self._gil_yield.submitted()
-        self._queue.put(item)
-        if self._finished:
-            self._fail_remaining()
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Finishes the submitted items; later ones fail. Raises StorageFailed if the disk does not respond."""
 
-    def stop(self) -> None:
-        """Requests the thread to finish the submitted items and to close the connection."""
-        self._queue.put(None)
+    @abstractmethod
+    def _deliver(self, outcomes: Sequence[OutcomeCallback]) -> None:
+        """Calls the outcomes of a whole batch on trio's thread, in the order of submission.
 
-    def join(self, timeout_s: float) -> bool:
-        """Waits for the thread; returns True if it has ended."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            while self._process(self._next_batch()):
-                pass
-        except trio.RunFinishedError:
-            pass  # no task is left to receive outcomes; the commits stay
-        finally:
-            self._close()
-            self._finished = True
-            self._fail_remaining()
-
-    def _process(self, batch: Sequence[Write | WriterBarrier | WriterTask]) -> bool:
-        """Executes a batch; returns False if it was empty.
-
-        The batch is released when this returns: a write keeps its session in memory.
+        No task runs between them.
         """
+
+    def _process(self, batch: Sequence[Item]) -> None:
+        """Executes a batch. It is released when this returns: a write keeps its session in memory."""
         tasks = [one for one in batch if isinstance(one, WriterTask)]
         if others := [one for one in batch if not isinstance(one, WriterTask)]:
             writes = [one for one in others if isinstance(one, Write)]
-            self._token.run_sync_soon(self._deliver, _interleave_barriers(others, self._commit_or_split(writes)))
+            self._deliver(_interleave_barriers(others, self._commit_or_split(writes)))
             if writes:
                 self._after_commit()
         for task in tasks:
             self._run_task(task)
-        return bool(batch)
-
-    def _next_batch(self) -> list[Write | WriterBarrier | WriterTask]:
-        """Waits for the next batch and returns it; an empty one requests the thread to stop."""
-        batch: list[Write | WriterBarrier | WriterTask] = []
-        while one := self._queue.get():
-            batch.append(one)
-            if len(batch) == MAX_BATCH or self._queue.empty():
-                return batch
-        if batch:
-            self._queue.put(None)
-        return batch
 
     def _commit_or_split(self, batch: Sequence[Write]) -> list[OutcomeCallback]:
         if not batch:
@@ -173,7 +125,7 @@ class Writer:
     def _after_commit(self) -> None:
         """Makes checkpoints. Called when the outcomes are already sent, so that no writer waits for it."""
         if self._wal.checkpoint_if_needed():
-            self._token.run_sync_soon(self._on_growth)
+            self._on_growth()
 
     def _run_task(self, task: WriterTask) -> None:
         try:
@@ -182,34 +134,18 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - as in `_commit_or_split`
             outcome = partial(self._report_failed, task, write_error(self._db, error))
         # Success of a task does not prove that the log can be written: there may have been nothing to write.
-        self._token.run_sync_soon(self._deliver, [outcome])
+        self._deliver([outcome])
         self._after_commit()
 
-    def _close(self) -> None:
-        try:
+    def _store_last_session_id(self) -> None:
+        """Stores the highest session id at the end, if no write has used it."""
+        with suppress(apsw.Error):
             if self.last_session_id > self._stored_session_id:
                 self._commit([])
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error:
-            pass  # all acknowledged writes are in the write-ahead log, which the next start reads
-        close_quietly(self._db)
 
-    def _fail_remaining(self) -> None:
-        """Fails items that came too late. The thread calls it at its end, and `submit` after that."""
-        with suppress(Empty, trio.RunFinishedError):
-            while True:
-                if one := self._queue.get_nowait():
-                    failed: OutcomeCallback = partial(one.failed, StorageFailed(f"{self._path} is closed"))
-                    self._token.run_sync_soon(self._deliver, [failed])
-
-    def _deliver(self, outcomes: list[OutcomeCallback]) -> None:
-        """Calls the outcomes of a whole batch, on trio's thread, in the order of submission.
-
-        No task runs between them.
-        """
-        self._gil_yield.delivered(len(outcomes))
-        for outcome in outcomes:
-            outcome()
+    def _closed_outcome(self, item: Item) -> OutcomeCallback:
+        """Returns the outcome of an item that came too late."""
+        return partial(item.failed, StorageFailed(f"{self._path} is closed"))
 
     def _report_committed(self, write: Write, offset: int) -> None:
         self.health.succeeded()

@@ -7,9 +7,8 @@ from typing import Protocol
 import apsw
 from msgspec import Struct
 
+from tests.fakes.memory_log import MemoryLog
 from walrusd.store.contract import Log
-from walrusd.store.memory import MemoryLog
-from walrusd.store.memory_tables import MemoryTables
 from walrusd.store.sqlite import SqliteLog
 
 
@@ -45,31 +44,17 @@ class PowerCutMemoryDisk:
     """A disk of the store in memory."""
 
     def __init__(self) -> None:
-        self._disk = MemoryTables()
+        self._log = MemoryLog()
 
     async def open(self) -> MemoryLog:
-        return MemoryLog(self._disk)
+        self._log = MemoryLog(self._log)
+        return self._log
 
     def cut_power(self) -> None:
-        MemoryLog(self._disk)
+        self._log.kill()
 
     def contents(self) -> DiskContents:
-        disk = self._disk
-        with_rows = {
-            session
-            for session, stored in disk.sessions.items()
-            if stored.inbox or stored.idempotency_keys or stored.turns or stored.draft or stored.outputs
-        }
-        referenced = {ref for stored in disk.sessions.values() for ref in stored.outputs}
-        return DiskContents(
-            seqs={
-                session: [row.seq for row in stored.rows] for session, stored in disk.sessions.items() if stored.rows
-            },
-            with_side_rows=with_rows | {session for session, _ in disk.create_keys.values()},
-            with_parent={*disk.forks},
-            unlisted={*disk.unlisted_sessions},
-            orphan_rows=len(disk.outputs.keys() - referenced),
-        )
+        return read_contents(self._log.db)
 
 
 SEQS_SQL = "SELECT session, seq FROM event ORDER BY session, seq"
@@ -108,15 +93,19 @@ class PowerCutFileDisk:
     def contents(self) -> DiskContents:
         db = apsw.Connection(str(self._current_folder / "walrus.db"), flags=apsw.SQLITE_OPEN_READONLY)
         try:
-            seqs: dict[int, list[int]] = {}
-            for session, seq in db.execute(SEQS_SQL):
-                seqs.setdefault(session, []).append(seq)
-            return DiskContents(
-                seqs=seqs,
-                with_side_rows={session for (session,) in db.execute(SIDE_ROWS_SQL)},
-                with_parent={session for (session,) in db.execute("SELECT child FROM fork")},
-                unlisted={session for (session,) in db.execute("SELECT session FROM remains")},
-                orphan_rows=db.execute(ORPHANS_SQL).get,
-            )
+            return read_contents(db)
         finally:
             db.close()
+
+
+def read_contents(db: apsw.Connection) -> DiskContents:
+    seqs: dict[int, list[int]] = {}
+    for session, seq in db.execute(SEQS_SQL):
+        seqs.setdefault(session, []).append(seq)
+    return DiskContents(
+        seqs=seqs,
+        with_side_rows={session for (session,) in db.execute(SIDE_ROWS_SQL)},
+        with_parent={session for (session,) in db.execute("SELECT child FROM fork")},
+        unlisted={session for (session,) in db.execute("SELECT session FROM remains")},
+        orphan_rows=db.execute(ORPHANS_SQL).get,
+    )
