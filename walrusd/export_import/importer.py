@@ -26,7 +26,7 @@ from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import IdempotencyKey, ImportedSession, Log, StoredOutput, Write
-from walrusd.store.write_outcome import WriteOutcome
+from walrusd.store.writer_task import WriteOutcome
 
 MAX_CONCURRENT_IMPORTS = 2
 """Maximum imports at work; the others wait. All share one GIL with the loop."""

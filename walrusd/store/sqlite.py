@@ -47,7 +47,7 @@ from walrusd.store.retention_contract import (
 from walrusd.store.search import search
 from walrusd.store.sweep import Sweeper
 from walrusd.store.writer import Writer
-from walrusd.store.writer_barrier import WriterBarrier
+from walrusd.store.writer_task import WriterTask
 from walrusd.store.writer_thread import WriterThread
 
 SEARCH_READER_COUNT = 1
@@ -166,7 +166,7 @@ class SqliteLog:
         return await self._readers.read(queries.last_tick_and_seq)
 
     async def wait_for_writes(self) -> None:
-        barrier = WriterBarrier()
+        barrier = WriterTask()
         self._writer.submit(barrier)
         await barrier.wait()
 
@@ -181,7 +181,7 @@ class SqliteLog:
     @property
     def write_warning(self) -> str:
         """A warning if the last write failed; empty again after a write that succeeded."""
-        return self._writer.health.warning
+        return self._writer.warning
 
     def file_sizes(self) -> FileSizes:
         return FileSizes(_file_size(self._path), _file_size(f"{self._path}-wal"))

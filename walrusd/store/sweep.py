@@ -120,7 +120,7 @@ class Sweeper:
     async def _run_task(self, work: Callable[[apsw.Connection], int]) -> int:
         task = WriterTask(work)
         self._writer.submit(task)
-        return await task.wait_result()
+        return await task.wait()
 
 
 def sweepable_sessions(db: apsw.Connection, importing_sessions: Collection[int]) -> list[int]:

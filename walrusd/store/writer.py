@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import apsw
+import structlog
 
 from walrusd.store.contract import StorageFailed, Write
 from walrusd.store.database import BUSY_TIMEOUT_MS
@@ -14,11 +15,11 @@ from walrusd.store.hash_chain import Chain, read_head
 from walrusd.store.migrations import schema_version
 from walrusd.store.wal_checkpoint import WalCheckpointer
 from walrusd.store.write_batch import insert_batch
-from walrusd.store.write_health import WriteHealth
-from walrusd.store.writer_barrier import WriterBarrier
 from walrusd.store.writer_task import WriterTask
 
-Item = Write | WriterBarrier | WriterTask
+log = structlog.get_logger("walrusd")
+
+Item = Write | WriterTask
 OutcomeCallback = Callable[[], None]
 
 
@@ -43,7 +44,11 @@ class Writer(ABC):
         self.last_session_id = self._stored_session_id
         """The highest session id used. Changed by trio's thread only; the next batch stores it."""
         self._wal = WalCheckpointer(db, BUSY_TIMEOUT_MS)
-        self.health = WriteHealth()
+        self.warning = ""
+        """A warning for the user, or "" if the last write succeeded. Used on trio's thread only.
+
+        It is a text and not the exception, which would keep the failed write in memory.
+        """
 
     @abstractmethod
     def submit(self, item: Item) -> None:
@@ -62,14 +67,21 @@ class Writer(ABC):
 
     def _process(self, batch: Sequence[Item]) -> None:
         """Executes a batch. It is released when this returns: a write keeps its session in memory."""
-        tasks = [one for one in batch if isinstance(one, WriterTask)]
-        if others := [one for one in batch if not isinstance(one, WriterTask)]:
-            writes = [one for one in others if isinstance(one, Write)]
-            self._deliver(_interleave_barriers(others, self._commit_or_split(writes)))
-            if writes:
-                self._after_commit()
-        for task in tasks:
-            self._run_task(task)
+        writes = [one for one in batch if isinstance(one, Write)]
+        outcomes = iter(self._commit_or_split(writes))
+        # Barriers succeed at their place among the writes.
+        reached = [
+            next(outcomes) if isinstance(one, Write) else one.succeeded
+            for one in batch
+            if isinstance(one, Write) or not one.work
+        ]
+        if reached:
+            self._deliver(reached)
+        if writes:
+            self._after_commit()
+        for one in batch:
+            if isinstance(one, WriterTask) and one.work:
+                self._run_task(one, one.work)
 
     def _commit_or_split(self, batch: Sequence[Write]) -> list[OutcomeCallback]:
         if not batch:
@@ -127,10 +139,10 @@ class Writer(ABC):
         if self._wal.checkpoint_if_needed():
             self._on_growth()
 
-    def _run_task(self, task: WriterTask) -> None:
+    def _run_task(self, task: WriterTask, work: Callable[[apsw.Connection], int]) -> None:
         try:
             with self._transaction():
-                outcome = task.run(self._db)
+                outcome: OutcomeCallback = partial(task.succeeded, work(self._db))
         except Exception as error:  # noqa: BLE001 - as in `_commit_or_split`
             outcome = partial(self._report_failed, task, write_error(self._db, error))
         # Success of a task does not prove that the log can be written: there may have been nothing to write.
@@ -148,20 +160,16 @@ class Writer(ABC):
         return partial(item.failed, StorageFailed(f"{self._path} is closed"))
 
     def _report_committed(self, write: Write, offset: int) -> None:
-        self.health.succeeded()
+        if self.warning:
+            log.info("log_writable")
+            self.warning = ""
         write.committed(offset)
 
-    def _report_failed(self, item: Write | WriterTask, failure: StorageFailed) -> None:
-        self.health.failed(failure)
+    def _report_failed(self, item: Item, failure: StorageFailed) -> None:
+        if not self.warning:
+            log.warning("log_write_failed", error=str(failure), hint=failure.hint)
+        self.warning = f"The last write to the log failed: {failure}. {failure.hint}"
         item.failed(failure)
-
-
-def _interleave_barriers(
-    batch: Sequence[Write | WriterBarrier], write_outcomes: Sequence[OutcomeCallback]
-) -> list[OutcomeCallback]:
-    """Returns the outcomes in the order of submission: barriers succeed at their place among the writes."""
-    outcomes = iter(write_outcomes)
-    return [one.succeeded if isinstance(one, WriterBarrier) else next(outcomes) for one in batch]
 
 
 def _read_int(db: apsw.Connection, query: str) -> int:

@@ -6,7 +6,7 @@ import trio
 
 from walrus_protocol.events import AnyDaemonEvent, Tick, encode
 from walrusd.store.contract import DAEMON_SESSION, ImportedSession, Log, ScheduleRow, Write
-from walrusd.store.write_outcome import WriteOutcome
+from walrusd.store.writer_task import WriteOutcome
 
 PublishDaemonEvent = Callable[[int, bytes, AnyDaemonEvent], None]
 """Called with the offset, the row and the daemon event, in the order of the offsets."""
