@@ -1,14 +1,17 @@
 """Tests of slot_policy and the breaker: each slot is handled once, whatever the clock does."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate, count, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 from msgspec.structs import replace
 
 from walrusd.schedule import breaker
+from walrusd.schedule.grid import Grid
 from walrusd.schedule.slot_policy import (
     MAX_LATENESS_S,
     Cadence,
@@ -21,20 +24,18 @@ from walrusd.schedule.slot_policy import (
     WaitUntil,
     compute_jitter,
     next_decision,
-    recompute_next_slot,
 )
 from walrusd.store.contract import ScheduleRow
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT_HOURS = QuietHours(start_minute=23 * 60, end_minute=7 * 60)
-HOURLY = Cadence(every_s=3600.0)
+HOURLY = Cadence(slots=Grid(3600.0))
 NOW = 1_800_000_000.0
 ROW = ScheduleRow(name="heartbeat:clerk", next_slot=NOW)
 
 intervals = st.sampled_from([5.0, 7.3, 60.0, 3600.0, 86_400.0])
-cadences = st.builds(
-    lambda every, jitter: Cadence(every_s=every, jitter_s=every * jitter), intervals, st.sampled_from([0.0, 0.1, 0.9])
-)
+grids = st.builds(Grid, intervals)
+jitters = st.sampled_from([0.0, 0.1, 0.9])
 
 
 def decide_all(row: ScheduleRow, cadence: Cadence, now: float) -> tuple[list[SlotDecision], ScheduleRow]:
@@ -68,6 +69,29 @@ def test_after_the_clock_was_set_back_a_new_grid_begins_one_interval_from_now() 
     assert next_decision(ROW, HOURLY, NOW - 3601, running=False) == Reschedule(NOW - 1)
 
 
+class UnevenSlots(Struct, frozen=True):
+    """Slots at 0, 1, 3, 6, 10 … hours after NOW, as a calendar might have them."""
+
+    def next_after(self, time: float) -> float:
+        return next(slot for slot in self._all() if slot > time)
+
+    def passed(self, first: float, now: float) -> tuple[int, float]:
+        found = [first, *(slot for slot in takewhile(lambda slot: slot <= now, self._all()) if slot > first)]
+        return len(found), found[-1]
+
+    def _all(self) -> Iterator[float]:
+        return (NOW + hours * 3600 for hours in accumulate(count()))
+
+
+def test_slots_need_not_be_evenly_spaced() -> None:
+    uneven, sixth = Cadence(slots=UnevenSlots()), NOW + 6 * 3600
+    assert decide_all(ROW, uneven, NOW)[0] == [RunSlot(NOW, NOW + 3600)]
+    assert decide_all(ROW, uneven, sixth)[0] == [RecordMissed(NOW, 3, sixth), RunSlot(sixth, NOW + 10 * 3600)]
+    assert decide_all(ROW, uneven, sixth + 600)[0] == [RecordMissed(NOW, 4, NOW + 10 * 3600)]
+    ahead = replace(ROW, next_slot=NOW + 10 * 3600)
+    assert decide_all(ahead, uneven, NOW + 5 * 3600)[0] == [Reschedule(sixth)]
+
+
 def test_the_reasons_to_skip_a_slot_have_a_fixed_order() -> None:
     quiet = replace(HOURLY, quiet_hours=QuietHours(start_minute=0, end_minute=24 * 60 - 1), zone=BERLIN)
     opened = replace(ROW, failures=3, closed_until=NOW + 7200)
@@ -89,43 +113,48 @@ def test_the_reasons_to_skip_a_slot_have_a_fixed_order() -> None:
     assert reasons[4] == RecordMissed(NOW, 2, NOW + 7200)
 
 
-@given(cadences, st.lists(st.floats(0, 3), min_size=1, max_size=30))
-def test_while_the_clock_only_advances_every_slot_is_recorded_once(cadence: Cadence, steps: list[float]) -> None:
+@given(grids, jitters, st.lists(st.floats(0, 3), min_size=1, max_size=30))
+def test_while_the_clock_only_advances_every_slot_is_recorded_once(
+    grid: Grid, jitter: float, steps: list[float]
+) -> None:
+    cadence = Cadence(slots=grid, jitter_s=grid.every_s * jitter)
     row, now = ROW, NOW - 1
     recorded: list[float] = []
     for step in steps:
-        now += step * cadence.every_s
+        now += step * grid.every_s
         done, row = decide_all(row, cadence, now)
         for decision in done:
             assert isinstance(decision, RunSlot | RecordMissed)
-            count = decision.count if isinstance(decision, RecordMissed) else 1
-            recorded += [decision.slot + n * cadence.every_s for n in range(count)]
-        assert now - cadence.every_s - MAX_LATENESS_S - cadence.jitter_s < row.next_slot <= now + cadence.every_s
+            slots = decision.count if isinstance(decision, RecordMissed) else 1
+            recorded += [decision.slot + n * grid.every_s for n in range(slots)]
+        assert now - grid.every_s - MAX_LATENESS_S - cadence.jitter_s < row.next_slot <= now + grid.every_s
     for number, slot in enumerate(recorded):
-        assert abs(slot - (NOW + number * cadence.every_s)) < 1e-3, "slots do not drift"
+        assert abs(slot - (NOW + number * grid.every_s)) < 1e-3, "slots do not drift"
 
 
-@given(cadences, st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+@given(grids, jitters, st.lists(st.floats(-5, 5), min_size=1, max_size=30))
 def test_the_next_slot_is_at_most_one_interval_away_however_the_clock_is_set(
-    cadence: Cadence, steps: list[float]
+    grid: Grid, jitter: float, steps: list[float]
 ) -> None:
+    cadence = Cadence(slots=grid, jitter_s=grid.every_s * jitter)
     row, now = ROW, NOW - 1
     for step in steps:
-        now += step * cadence.every_s
+        now += step * grid.every_s
         done, row = decide_all(row, cadence, now)
         ran = [decision.slot for decision in done if isinstance(decision, RunSlot)]
         assert len(ran) <= 1
-        assert row.next_slot <= now + cadence.every_s
+        assert row.next_slot <= now + grid.every_s
         waiting = next_decision(row, cadence, now, running=False)
         assert isinstance(waiting, WaitUntil)
-        assert now < waiting.until <= now + cadence.every_s + cadence.jitter_s
+        assert now < waiting.until <= now + grid.every_s + cadence.jitter_s
 
 
-@given(cadences, st.lists(st.floats(0, 2), min_size=1, max_size=30), st.data())
+@given(grids, jitters, st.lists(st.floats(0, 2), min_size=1, max_size=30), st.data())
 def test_runs_are_an_interval_apart_if_the_clock_is_only_set_back(
-    cadence: Cadence, steps: list[float], data: st.DataObject
+    grid: Grid, jitter: float, steps: list[float], data: st.DataObject
 ) -> None:
     """Real time is measured: after each wait, whole or half, the clock may be set back."""
+    cadence = Cadence(slots=grid, jitter_s=grid.every_s * jitter)
     row, now, passed, ran = ROW, NOW, 0.0, list[float]()
     for step in steps:
         done, row = decide_all(row, cadence, now)
@@ -133,8 +162,8 @@ def test_runs_are_an_interval_apart_if_the_clock_is_only_set_back(
         waiting = next_decision(row, cadence, now, running=False)
         assert isinstance(waiting, WaitUntil)
         slept = (waiting.until - now) * data.draw(st.sampled_from([0.5, 1.0]))
-        passed, now = passed + slept, now + slept - (step if step > 1 else 0) * cadence.every_s
-    least = cadence.every_s - cadence.jitter_s
+        passed, now = passed + slept, now + slept - (step if step > 1 else 0) * grid.every_s
+    least = grid.every_s - cadence.jitter_s
     assert all(later - earlier > least - 1e-3 for earlier, later in pairwise(ran))
 
 
@@ -147,13 +176,13 @@ def test_jitter_depends_on_slot_and_name_and_stays_below_its_maximum(slot: float
 
 
 def test_a_new_interval_counts_from_the_last_slot_if_that_is_in_the_future() -> None:
-    assert recompute_next_slot(NOW + 60, 300, 3600, NOW) == NOW + 60 - 300 + 3600
-    assert recompute_next_slot(NOW + 3000, 3600, 300, NOW) == NOW + 300
+    assert Grid(3600).moved_slot(Grid(300), NOW + 60, NOW) == NOW + 60 - 300 + 3600
+    assert Grid(300).moved_slot(Grid(3600), NOW + 3000, NOW) == NOW + 300
 
 
 def quiet_slots(first: datetime) -> list[str]:
     """Returns the local times of the slots within a day from `first` that are skipped as quiet."""
-    cadence, last = Cadence(every_s=1800.0, quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
+    cadence, last = Cadence(slots=Grid(1800.0), quiet_hours=NIGHT_HOURS, zone=BERLIN), first + timedelta(days=1)
     quiet = []
     slot = first.timestamp()
     while slot < last.timestamp():

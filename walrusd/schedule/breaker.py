@@ -26,15 +26,18 @@ def is_open(row: ScheduleRow, now: float) -> bool:
     return row.closed_until is not None and now < row.closed_until <= now + MAX_OPEN_S
 
 
-def after_failure(row: ScheduleRow, every_s: float, now: float, *, opens_breaker: bool) -> ScheduleRow:
-    """Returns the schedule after one more failure, which ended at `now`."""
+def after_failure(row: ScheduleRow, retry_base_s: float, now: float, *, opens_breaker: bool) -> ScheduleRow:
+    """Returns the schedule after one more failure, which ended at `now`.
+
+    The first opening lasts twice `retry_base_s`.
+    """
     failures = max(row.failures + 1, FAILURES_TO_OPEN if opens_breaker else 0)
     if failures < FAILURES_TO_OPEN:
         return replace(row, failures=failures)
     doublings = min(
         failures - FAILURES_TO_OPEN + 1, 64
     )  # 2**64 is far beyond MAX_OPEN_S; a much larger power would overflow
-    return replace(row, failures=failures, closed_until=now + min(every_s * 2**doublings, MAX_OPEN_S))
+    return replace(row, failures=failures, closed_until=now + min(retry_base_s * 2**doublings, MAX_OPEN_S))
 
 
 def reset(row: ScheduleRow) -> ScheduleRow:

@@ -17,7 +17,8 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.schedule import breaker, heartbeat_prompt
-from walrusd.schedule.job import STOPPING_REASON, STORE_RETRY_S, OnTurnStart, TickResult, idempotency_key_for
+from walrusd.schedule.grid import Grid
+from walrusd.schedule.job import STOPPING_REASON, STORE_RETRY_S, Job, OnTurnStart, TickResult, idempotency_key_for
 from walrusd.schedule.probe import ProbeFailed, ProbeResult
 from walrusd.schedule.slot_policy import Cadence, QuietHours, SlotDecision, next_decision
 from walrusd.schedule.todo_sources import TodoSource, TodoUnreadable
@@ -56,6 +57,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     agent: str
     settings: schema.HeartbeatSettings
+    grid: Grid
     cadence: Cadence
     workspace: str
     deps: HeartbeatDeps
@@ -70,10 +72,19 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     @property
     def every_s(self) -> float:
-        return self.cadence.every_s
+        return self.grid.every_s
 
-    def first_slot(self, now: float) -> float:
-        return now + self.every_s
+    @property
+    def retry_base_s(self) -> float:
+        return self.grid.every_s
+
+    def next_after(self, time: float) -> float:
+        return self.grid.next_after(time)
+
+    def moved_slot(self, before: Job, next_slot: float, now: float) -> float:
+        if before.every_s == self.every_s:
+            return next_slot
+        return self.grid.moved_slot(Grid(before.every_s), next_slot, now)
 
     def next_decision(self, row: ScheduleRow, now: float, *, running: bool) -> SlotDecision:
         return next_decision(row, self.cadence, now, running=running)
@@ -198,8 +209,9 @@ def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbe
         Heartbeat(
             agent=agent.name,
             settings=agent.heartbeat,
+            grid=(grid := Grid(agent.heartbeat.interval * 60)),
             cadence=Cadence(
-                every_s=agent.heartbeat.interval * 60,
+                slots=grid,
                 jitter_s=agent.heartbeat.jitter_s,
                 quiet_hours=_parse_quiet_hours(agent.heartbeat.quiet_hours),
                 zone=deps.zone,

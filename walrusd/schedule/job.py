@@ -58,10 +58,17 @@ class Job(Protocol):
 
     @property
     def every_s(self) -> float:
-        """Seconds between two slots."""
+        """Seconds between two slots, as clients see it."""
 
-    def first_slot(self, now: float) -> float:
-        """Returns the first slot of a new schedule."""
+    @property
+    def retry_base_s(self) -> float:
+        """Seconds from which the breaker counts how long it stays open."""
+
+    def next_after(self, time: float) -> float:
+        """Returns the first slot after that time."""
+
+    def moved_slot(self, before: "Job", next_slot: float, now: float) -> float:
+        """Returns the next slot if this job replaces `before`, whose next slot that was."""
 
     def next_decision(self, row: ScheduleRow, now: float, *, running: bool) -> SlotDecision:
         """Returns what to do about the schedule at this time."""

@@ -159,7 +159,8 @@ class Ledger:
         now, reason = self._clock.now(), tick.reason or CRASHED_REASON
         over = replace(tick, outcome="interrupted", reason=reason, ran=ran, news=True, ts=now, ended_at=now)
         if state and reason == CRASHED_REASON:
-            count_failure = partial(breaker.after_failure, every_s=state.job.every_s, now=now, opens_breaker=False)
+            retry_base_s = state.job.retry_base_s
+            count_failure = partial(breaker.after_failure, retry_base_s=retry_base_s, now=now, opens_breaker=False)
             await self.write(state, count_failure, over)
         else:
             await self._record(over, None)

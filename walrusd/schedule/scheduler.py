@@ -18,7 +18,7 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.schedule import breaker
 from walrusd.schedule.job import STORE_RETRY_S, Job
 from walrusd.schedule.ledger import Ledger, OnTickEvent, ScheduleState, with_next_slot
-from walrusd.schedule.slot_policy import RecordMissed, Reschedule, RunSlot, SkipSlot, WaitUntil, recompute_next_slot
+from walrusd.schedule.slot_policy import RecordMissed, Reschedule, RunSlot, SkipSlot, WaitUntil
 from walrusd.schedule.tick_run import TickRun, stopping_problem
 from walrusd.store.contract import ScheduleRow, StorageFailed
 
@@ -120,9 +120,8 @@ class Scheduler:
         await state.wait_idle()
         now = self._clock.now()
         if state.row.next_slot == UNSCHEDULED:
-            await self._set_next_slot(state, job.first_slot(now))
-        elif state.job.every_s != job.every_s:
-            moved = recompute_next_slot(state.row.next_slot, state.job.every_s, job.every_s, now)
+            await self._set_next_slot(state, job.next_after(now))
+        elif (moved := job.moved_slot(state.job, state.row.next_slot, now)) != state.row.next_slot:
             await self._set_next_slot(state, moved)
         state.job = job
         return state

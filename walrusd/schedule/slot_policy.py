@@ -1,11 +1,12 @@
 """Decides what to do about a schedule at a given time: run, skip, miss or wait. Pure functions.
 
-Slots lie on a grid, one interval apart, however late each of them is processed. The schedule's row names the next slot.
-It moves past a slot in the same transaction that records the slot, so no slot is forgotten and none is processed twice.
+A slot's time does not depend on how late the one before was processed. The schedule's row names the next slot. It moves
+past a slot in the same transaction that records the slot, so no slot is forgotten and none is processed twice.
 """
 
 import hashlib
 from datetime import datetime, tzinfo
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -36,12 +37,22 @@ class QuietHours(Struct, frozen=True, kw_only=True):
         return " to ".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start_minute, self.end_minute))
 
 
-class Cadence(Struct, frozen=True, kw_only=True):
-    """The interval of a schedule, with its jitter and its quiet hours."""
+class Slots(Protocol):
+    """The times of a schedule."""
 
-    every_s: float
+    def next_after(self, time: float) -> float:
+        """Returns the slot after that time, which may be a slot itself."""
+
+    def passed(self, first: float, now: float) -> tuple[int, float]:
+        """Returns the number of slots from `first` to `now`, and the last of them; at least `first` itself."""
+
+
+class Cadence(Struct, frozen=True, kw_only=True):
+    """The slots of a schedule, with its jitter and its quiet hours."""
+
+    slots: Slots
     jitter_s: float = 0.0
-    """Maximum seconds of random delay; less than `every_s`."""
+    """Maximum seconds of random delay; less than between two slots."""
     quiet_hours: QuietHours | None = None
     zone: tzinfo | None = None
     """The local time zone; None means that of the machine."""
@@ -71,7 +82,7 @@ class RecordMissed(Struct, frozen=True):
 
 
 class Reschedule(Struct, frozen=True):
-    """Begin a new grid, because the next slot is more than an interval away.
+    """Begin again with the first slot after now, because the next slot is later than that.
 
     The clock was set back, or the interval was made shorter.
     """
@@ -90,21 +101,21 @@ SlotDecision = RunSlot | SkipSlot | RecordMissed | Reschedule | WaitUntil
 
 def next_decision(row: ScheduleRow, cadence: Cadence, now: float, *, running: bool) -> SlotDecision:
     """Returns what to do about the schedule now; `running` means that its last tick has not ended."""
-    every, following = cadence.every_s, row.next_slot
-    if following > now + every:
-        return Reschedule(now + every)
-    passed = int((now - following) // every) + 1 if following <= now else 1
-    slot = following + (passed - 1) * every
+    slots, following = cadence.slots, row.next_slot
+    if following > (restart := slots.next_after(now)):
+        return Reschedule(restart)
+    passed, slot = slots.passed(following, now)
+    next_slot = slots.next_after(slot)
     due = slot + compute_jitter(row.name, slot, cadence.jitter_s)
-    if now >= due + min(MAX_LATENESS_S, every):
-        return RecordMissed(following, passed, following + passed * every)
+    if now >= due + min(MAX_LATENESS_S, next_slot - slot):
+        return RecordMissed(following, passed, next_slot)
     if passed > 1:
         return RecordMissed(following, passed - 1, slot)
     if now < due:
         return WaitUntil(due)
     if reason := _skip_reason(row, cadence, now, running=running):
-        return SkipSlot(slot, reason, slot + every)
-    return RunSlot(slot, slot + every)
+        return SkipSlot(slot, reason, next_slot)
+    return RunSlot(slot, next_slot)
 
 
 def _skip_reason(row: ScheduleRow, cadence: Cadence, now: float, *, running: bool) -> str:
@@ -120,15 +131,6 @@ def _skip_reason(row: ScheduleRow, cadence: Cadence, now: float, *, running: boo
         failures = f"{row.failures} failures (a refused key counts as three)"
         return f"the breaker is open until {until:%Y-%m-%d %H:%M:%S}, after {failures}"
     return ""
-
-
-def recompute_next_slot(next_slot: float, old_every_s: float, new_every_s: float, now: float) -> float:
-    """Returns the next slot for a new interval.
-
-    It is counted from the last slot, or from now if that time has passed.
-    """
-    following = next_slot - old_every_s + new_every_s
-    return following if following > now else now + new_every_s
 
 
 def compute_jitter(name: str, slot: float, max_s: float) -> float:

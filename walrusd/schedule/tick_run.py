@@ -114,7 +114,7 @@ class TickRun:
         self._turn_started = True
 
     async def _record_result(self, result: TickResult) -> None:
-        now, every_s = self._now(), self.state.job.every_s
+        now, retry_base_s = self._now(), self.state.job.retry_base_s
         over = replace(
             self.tick,
             ts=now,
@@ -128,7 +128,7 @@ class TickRun:
 
         def apply_result(row: ScheduleRow) -> ScheduleRow:
             if result.outcome == "failed":
-                return breaker.after_failure(row, every_s, now, opens_breaker=result.opens_breaker)
+                return breaker.after_failure(row, retry_base_s, now, opens_breaker=result.opens_breaker)
             if result.outcome == "ran":
                 row = breaker.reset(row)
             return row if result.probe_digest is None else replace(row, seen=result.probe_digest)
