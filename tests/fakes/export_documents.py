@@ -29,6 +29,7 @@ from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.export_import.exporter import export_session
 from walrusd.export_import.importer import Importer
+from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
@@ -139,14 +140,14 @@ def unknown_agent(name: str) -> Agent:
     raise Problem("agent_not_found", f"there is no agent {name!r}")
 
 
-def make_importer(runtime: Runtime) -> Importer:
+def make_importer(runtime: Runtime, clock: Clock = time.time) -> Importer:
     """Returns an importer for a runtime that runs outside a daemon."""
     return Importer(
         runtime.log,
         runtime.daemon_recorder,
         runtime.agent,
         runtime.check_not_stopping,
-        clock=time.time,
+        clock=clock,
         on_event=lambda agent, event: runtime.hook.on_event(agent, event),
     )
 

@@ -210,7 +210,8 @@ class Clients:
             clock_scope = trio.CancelScope()
             self._nursery.start_soon(self._keep_clock_running, clock_scope)
             try:
-                imported = await make_importer(self._runtime).import_document(BytesIO(document.text.encode()))
+                importer = make_importer(self._runtime, trio.current_time)
+                imported = await importer.import_document(BytesIO(document.text.encode()))
             finally:
                 clock_scope.cancel()
         if not self.is_over:

@@ -43,6 +43,14 @@ def send(when_busy: WhenBusy = "queue", key: str | None = None, session: int = 0
 
 HOLD = HoldWrites(when="before", steps=0)
 FIXED_BUGS: dict[str, Scenario] = {
+    "an import of a closed session expires like any other": [
+        [send()],
+        [AnswerAutomatically()],
+        [Close(session=0, force=True)],
+        [Export(0)],
+        [Import(0)],
+        [ExpireSessions(keep_s=0, over_quota=False, sweeps=True)],
+    ],
     "an open turn cannot be ended at once after a restart": [
         [send()],
         [ModelAction(call=0, action="call tools")],

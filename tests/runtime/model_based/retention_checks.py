@@ -57,15 +57,12 @@ class RetentionDriver:
         await self._collector.collect(dry_run=False)
 
     async def check_all_expired(self, operation: ExpireSessions) -> None:
-        """Checks that all closed, unused sessions expire; the writer's thread may use one a moment longer."""
-        for _ in range(100):
-            await self.expire(operation)
-            contents = await StoreContents.read(self._store.log)
-            closed = {session for session, stored in contents.sessions.items() if stored.state.state == "closed"}
-            used = {session for session in closed if self._runtime.session_cache.find_live(session)}
-            if closed == used:
-                return
-        raise AssertionError(f"{closed - used} are closed, but do not expire")
+        """Checks that all closed sessions without a lease expire."""
+        await self.expire(operation)
+        contents = await StoreContents.read(self._store.log)
+        closed = {session for session, stored in contents.sessions.items() if stored.state.state == "closed"}
+        leased = {*self._runtime.session_cache.leased_sessions()}
+        assert closed <= leased, f"{closed - leased} are closed, but do not expire"
 
     async def check_not_found(self, session: int) -> None:
         """Checks that every request for the session is refused, and that a search does not find it."""
