@@ -62,7 +62,7 @@ async def serve(options: StartupOptions) -> None:
         async with trio.open_nursery() as signal_nursery:
             async with open_components(options, is_stopping=stop.is_set) as components:
                 on_forced_exit = partial(_kill_children_and_unlink, components, socket)
-                watch = partial(watch_signals, stop, reload=components.reloader.request, on_forced_exit=on_forced_exit)
+                watch = partial(watch_signals, stop, reload=components.active.request, on_forced_exit=on_forced_exit)
                 await signal_nursery.start(watch)
                 await _run_until_stopped(options, components, max_connections, stop)
             signal_nursery.cancel_scope.cancel()
@@ -86,9 +86,9 @@ async def _run_until_stopped(
             max_connections=max_connections,
             upload_folder=options.config.home,
         )
-        await nursery.start(components.scheduler.run_scheduler, components.build_heartbeats(components.reloader.active))
+        await nursery.start(components.scheduler.run_scheduler, components.heartbeats.jobs)
         nursery.start_soon(server.serve, listener)
-        nursery.start_soon(components.reloader.run)
+        nursery.start_soon(components.active.run)
         nursery.start_soon(components.retention.run)
         nursery.start_soon(components.metrics.run_minute_log, status.read_gauges)
         nursery.start_soon(run_watchdog, options.notify, components.store.wait_for_writes)
@@ -101,10 +101,10 @@ async def _run_until_stopped(
 
 def _build_routes(components: Components, status: DaemonStatus, stop: trio.Event) -> Routes:
     """Joins the handlers of all methods with the objects that they need."""
-    runtime, reloader = components.runtime, components.reloader
+    runtime, active = components.runtime, components.active
     return {
         **daemon.routes(
-            status, components.metrics, components.retention, reload_config=reloader, request_stop=stop.set
+            status, components.metrics, components.retention, reload_config=active.reload, request_stop=stop.set
         ),
         **agent.routes(runtime),
         **session.routes(runtime),
@@ -115,7 +115,7 @@ def _build_routes(components: Components, status: DaemonStatus, stop: trio.Event
         **export_import.routes(runtime, components.importer),
         **tool.routes(runtime),
         **schedule.routes(components.scheduler),
-        **config.routes(lambda: reloader.active.config),
+        **config.routes(lambda: active.config),
     }
 
 
@@ -159,7 +159,7 @@ async def _shut_down(options: StartupOptions, components: Components, server: Se
 
     The caller closes the components afterwards.
     """
-    grace_s = components.reloader.active.config.daemon.shutdown_grace_s
+    grace_s = components.active.config.daemon.shutdown_grace_s
     options.notify.stopping()
     options.notify.extend_timeout(grace_s + SHUTDOWN_MARGIN_S)
     log.info("stopping", grace_s=grace_s, running=components.runtime.running_turns)

@@ -1,4 +1,4 @@
-"""Tests of ConfigReloader: the order of its steps, its results, and failures that change nothing."""
+"""Tests of ActiveConfig: the order of the steps of a reload, its results, and failures that change nothing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,21 +12,24 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.models import open_models_with_spawner
 from tests.fakes.service_manager import FakeServiceManager
 from walrus_config.load import load
+from walrus_config.schema import Config
 from walrus_protocol.events import ConfigReloaded, decode
 from walrus_protocol.methods.daemon import ReloadResult
 from walrus_protocol.problems import Problem
-from walrusd.composition.reload import ActiveConfig, ConfigReloader, build_active_config
+from walrusd.composition.component import Prepared
+from walrusd.composition.models import ModelProviders
+from walrusd.composition.reload import ActiveConfig
 from walrusd.host.sd_notify import Notify
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
-from walrusd.store.contract import DAEMON_SESSION, StorageFailed, StorageFull
+from walrusd.store.contract import DAEMON_SESSION, StorageFull
 
 
-class ReloaderHarness:
-    """A reloader with the home, the log and the fake service manager that it uses."""
+class ReloadHarness:
+    """An active configuration with the home, the log and the fake service manager that it uses."""
 
-    def __init__(self, home: Home, reloader: ConfigReloader, log: MemoryLog, manager: FakeServiceManager) -> None:
+    def __init__(self, home: Home, active: ActiveConfig, log: MemoryLog, manager: FakeServiceManager) -> None:
         self.home = home
-        self.reloader = reloader
+        self.active = active
         self.log = log
         self._manager = manager
 
@@ -37,45 +40,51 @@ class ReloaderHarness:
         return [decode(row.body) for row in await self.log.events(DAEMON_SESSION, 0, 100)]
 
 
-class ReloadRecorder:
-    """Records the calls of the reloader's callbacks in their order."""
+class RecordingComponent:
+    """A component that records its steps. Its warning or its error is given by the test."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.stopping = False
-        self.on_apply: Callable[[], None] = lambda: None
-        self.after_apply_error: StorageFailed | None = None
+        self.prepare_error: Problem | None = None
+        self.on_commit: Callable[[], None] = lambda: None
+        self.retire_warnings: tuple[str, ...] = ()
 
-    def apply(self, active: ActiveConfig) -> None:
-        self.calls.append(f"apply {', '.join(sorted(active.config.agents))}")
-        self.on_apply()
-
-    async def after_apply(self, active: ActiveConfig) -> None:
+    async def prepare(self, config: Config) -> Prepared:
         await trio.lowlevel.checkpoint()
-        self.calls.append("after_apply")
-        if self.after_apply_error:
-            raise self.after_apply_error
+        if self.prepare_error:
+            raise self.prepare_error
+
+        def commit() -> None:
+            self.calls.append(f"commit {', '.join(sorted(config.agents))}")
+            self.on_commit()
+
+        async def retire() -> tuple[str, ...]:
+            await trio.lowlevel.checkpoint()
+            self.calls.append("retire")
+            return self.retire_warnings
+
+        return Prepared(commit=commit, retire=retire)
 
     def on_event(self, event: ConfigReloaded) -> None:
         self.calls.append("on_event")
 
 
 @pytest.fixture
-def recorder() -> ReloadRecorder:
-    return ReloadRecorder()
+def recorder() -> RecordingComponent:
+    return RecordingComponent()
 
 
 @asynccontextmanager
-async def open_harness(path: Path, recorder: ReloadRecorder) -> AsyncIterator[ReloaderHarness]:
+async def open_harness(path: Path, recorder: RecordingComponent) -> AsyncIterator[ReloadHarness]:
     home, log = Home(path / "home", ECHO), MemoryLog()
     config = load(home.path, environ={})
     with FakeServiceManager(path) as manager:
         notify = Notify(manager.address)
         async with open_models_with_spawner(config.providers, config.models) as models:
-            reloader = ConfigReloader(
-                await build_active_config(config, models),
-                apply=recorder.apply,
-                after_apply=recorder.after_apply,
+            active = ActiveConfig(
+                (ModelProviders(models), recorder),
+                config,
                 daemon_recorder=await DaemonRecorder.open(log),
                 on_event=recorder.on_event,
                 notify=notify,
@@ -83,149 +92,165 @@ async def open_harness(path: Path, recorder: ReloadRecorder) -> AsyncIterator[Re
                 is_stopping=lambda: recorder.stopping,
                 environ={},
             )
-            yield ReloaderHarness(home, reloader, log, manager)
+            await active.start()
+            assert recorder.calls == ["commit walrus"]
+            recorder.calls.clear()
+            yield ReloadHarness(home, active, log, manager)
         notify.close()
 
 
 @pytest.fixture
-async def harness(tmp_path: Path, recorder: ReloadRecorder) -> AsyncIterator[ReloaderHarness]:
+async def harness(tmp_path: Path, recorder: RecordingComponent) -> AsyncIterator[ReloadHarness]:
     with trio.fail_after(20):
         async with open_harness(tmp_path, recorder) as harness:
             yield harness
 
 
-async def test_a_reload_is_logged_before_it_is_applied(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
+async def test_a_reload_is_logged_before_it_is_applied(harness: ReloadHarness, recorder: RecordingComponent) -> None:
     harness.home.write("agents/scout.md", "You look ahead.")
     harness.home.toml.write_text(ECHO.replace("[daemon]", "[daemon]\nmax_running_turns = 1"))
-    assert await harness.reloader() == ReloadResult(changed=("agents.scout",), at_restart=("daemon.max_running_turns",))
-    assert recorder.calls == ["on_event", "apply scout, walrus", "after_apply"]
+    assert await harness.active.reload() == ReloadResult(
+        changed=("agents.scout",), at_restart=("daemon.max_running_turns",)
+    )
+    assert recorder.calls == ["on_event", "commit scout, walrus", "retire"]
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
     assert await harness.logged_events() == [
         ConfigReloaded(ts=7.0, changed=("agents.scout",), at_restart=("daemon.max_running_turns",))
     ]
 
 
-async def test_if_heartbeats_cannot_be_reloaded_the_config_is_active_with_a_warning(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+async def test_a_component_that_cannot_finish_leaves_the_config_active_with_a_warning(
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
-    recorder.after_apply_error = StorageFailed("cannot read the disk")
+    recorder.retire_warnings = ("Heartbeats still use the previous settings: cannot read the disk",)
     harness.home.write("agents/scout.md", "You look ahead.")
-    result = await harness.reloader()
-    assert (result.changed, set(harness.reloader.active.config.agents)) == (("agents.scout",), {"scout", "walrus"})
+    result = await harness.active.reload()
+    assert (result.changed, set(harness.active.config.agents)) == (("agents.scout",), {"scout", "walrus"})
     assert any(
         "Heartbeats still use the previous settings: cannot read the disk" in warning for warning in result.warnings
     )
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
 
 
-async def test_an_unchanged_config_logs_no_event(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
-    assert await harness.reloader() == ReloadResult(changed=())
-    assert recorder.calls == ["apply walrus", "after_apply"]
+async def test_an_unchanged_config_logs_no_event(harness: ReloadHarness, recorder: RecordingComponent) -> None:
+    assert await harness.active.reload() == ReloadResult(changed=())
+    assert recorder.calls == ["commit walrus", "retire"]
     assert await harness.logged_events() == []
 
 
 async def test_a_reload_that_cannot_be_logged_is_not_applied(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
-    before = harness.reloader.active
+    before = harness.active.config
     harness.home.write("agents/scout.md", "You look ahead.")
     harness.log.fail_with = StorageFull("no space")
     with pytest.raises(Problem, match="no space") as problem:
-        await harness.reloader()
-    assert (problem.value.kind, recorder.calls, harness.reloader.active) == ("storage_full", [], before)
+        await harness.active.reload()
+    assert (problem.value.kind, recorder.calls, harness.active.config) == ("storage_full", [], before)
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
     harness.log.fail_with = None
-    assert (await harness.reloader()).changed == ("agents.scout",)
+    assert (await harness.active.reload()).changed == ("agents.scout",)
 
 
 async def test_all_config_errors_are_reported_and_change_nothing(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
-    before = harness.reloader.active
+    before = harness.active.config
     prompt = harness.home.write("agents/scout.md", "+++\nmax_iterations = 'x'\n+++\nYou look ahead.")
     with harness.home.with_extra_line("nonsense = 1"), pytest.raises(Problem) as problem:
-        await harness.reloader()
+        await harness.active.reload()
     lines = problem.value.message.split("\n")
     assert problem.value.kind == "config"
     assert [line.split(":")[0] for line in lines] == sorted([str(prompt), str(harness.home.toml)])
-    assert (recorder.calls, harness.reloader.active) == ([], before)
+    assert (recorder.calls, harness.active.config) == ([], before)
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
 
 
-async def test_concurrent_reloads_run_one_after_the_other(harness: ReloaderHarness, recorder: ReloadRecorder) -> None:
+async def test_a_component_that_cannot_prepare_leaves_everything_as_it_was(
+    harness: ReloadHarness, recorder: RecordingComponent
+) -> None:
+    before = harness.active.config
+    harness.home.write("agents/scout.md", "You look ahead.")
+    recorder.prepare_error = Problem("config", "the server does not start")
+    with pytest.raises(Problem, match="the server does not start"):
+        await harness.active.reload()
+    assert (recorder.calls, harness.active.config, await harness.logged_events()) == ([], before, [])
+
+
+async def test_concurrent_reloads_run_one_after_the_other(harness: ReloadHarness, recorder: RecordingComponent) -> None:
     harness.home.write("agents/scout.md", "You look ahead.")
     results: list[ReloadResult] = []
 
     async def reload() -> None:
-        results.append(await harness.reloader())
+        results.append(await harness.active.reload())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reload)
         nursery.start_soon(reload)
     assert results == [ReloadResult(changed=("agents.scout",)), ReloadResult(changed=())]
-    assert recorder.calls == ["on_event", *["apply scout, walrus", "after_apply"] * 2]
+    assert recorder.calls == ["on_event", *["commit scout, walrus", "retire"] * 2]
     assert harness.notifications() == ["RELOADING=1", "READY=1"] * 2
 
 
 async def test_sighups_during_a_reload_cause_one_more_reload(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
     def request_three_times() -> None:
-        recorder.on_apply = lambda: None
+        recorder.on_commit = lambda: None
         for _ in range(3):
-            harness.reloader.request()
+            harness.active.request()
 
-    recorder.on_apply = request_three_times
+    recorder.on_commit = request_three_times
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(harness.reloader.run)
+        nursery.start_soon(harness.active.run)
         await trio.testing.wait_all_tasks_blocked()
-        harness.reloader.request()
+        harness.active.request()
         # Each of these waits for the reloads that were requested before it.
-        while recorder.calls.count("apply walrus") < 2:
+        while recorder.calls.count("commit walrus") < 2:
             await trio.testing.wait_all_tasks_blocked()
-        await harness.reloader()
-        await harness.reloader()
+        await harness.active.reload()
+        await harness.active.reload()
         nursery.cancel_scope.cancel()
-    assert recorder.calls.count("apply walrus") == 4
+    assert recorder.calls.count("commit walrus") == 4
 
 
 async def test_after_a_failed_sighup_reload_the_next_one_runs(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
     applied = trio.Event()
-    recorder.on_apply = applied.set
+    recorder.on_commit = applied.set
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(harness.reloader.run)
+        nursery.start_soon(harness.active.run)
         with harness.home.with_extra_line("nonsense = 1"):
-            harness.reloader.request()
+            harness.active.request()
             for _ in range(2):  # the requested reload runs between these two
                 with pytest.raises(Problem):
-                    await harness.reloader()
-        harness.reloader.request()
+                    await harness.active.reload()
+        harness.active.request()
         await applied.wait()
         nursery.cancel_scope.cancel()
 
 
 async def test_a_stopping_daemon_refuses_reloads_and_sends_no_ready(
-    harness: ReloaderHarness, recorder: ReloadRecorder
+    harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
     recorder.stopping = True
     with pytest.raises(Problem) as problem:
-        await harness.reloader()
+        await harness.active.reload()
     assert (problem.value.kind, harness.notifications()) == ("shutting_down", [])
     recorder.stopping = False
 
     def stop() -> None:
         recorder.stopping = True
 
-    recorder.on_apply = stop
-    await harness.reloader()
+    recorder.on_commit = stop
+    await harness.active.reload()
     assert harness.notifications() == ["RELOADING=1"]
 
 
-async def test_without_a_provider_the_result_has_a_warning(harness: ReloaderHarness) -> None:
+async def test_without_a_provider_the_result_has_a_warning(harness: ReloadHarness) -> None:
     harness.home.toml.write_text("")
-    [warning] = (await harness.reloader()).warnings
+    [warning] = (await harness.active.reload()).warnings
     assert warning.startswith("No model provider is configured. ")
     harness.home.toml.write_text(ECHO)
-    assert (await harness.reloader()).warnings == ()
+    assert (await harness.active.reload()).warnings == ()

@@ -14,12 +14,11 @@ from tests.crash.scheduler_control import SchedulerControl, make_draft_due
 from tests.crash.side_records import SideRecords
 from tests.fakes.validators import violations
 from walrus_protocol.content import Assistant, Message, ToolCall, ToolSchema, User, plain_text
-from walrus_protocol.events import AnyEvent, RunningOutput, ToolResult
-from walrusd.composition.apply_config import DaemonHook
+from walrus_protocol.events import AnyEvent, AnyLiveEvent, RunningOutput, ToolResult
+from walrusd.composition.agents import ToolsHook
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.host.child import Child
 from walrusd.host.spawner import Spawner
-from walrusd.observability.metrics import Metrics
 from walrusd.ports import ModelRequest, OnChunk, Reply, ReplyChunk, TextChunk, ThinkingChunk, ToolRequest, ToolRun
 from walrusd.tools.bash import BashTool
 
@@ -218,28 +217,29 @@ class KillableSpawner(Spawner):
         return child
 
 
-class KillableHook(DaemonHook):
-    """The daemon's hook; it records published events, and releases bash after its first output."""
+class KillableHook(ToolsHook):
+    """The daemon's hook for tools; it records published events, and releases bash after its first output."""
+
+    observes_live_events = True
 
     def __init__(
         self, pipeline: Pipeline, control: SchedulerControl, tools: ScriptedTools, records: SideRecords, folder: Path
     ) -> None:
-        super().__init__(pipeline, Metrics("test"))
+        super().__init__(pipeline)
         self._control = control
         self._tools = tools
         self._records = records
         self._go_pipe = os.open(folder / GO_PIPE, os.O_RDWR | os.O_NONBLOCK)
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        super().on_event(agent, event)
-        match event:
-            case RunningOutput(text="begun\n"):
-                self._control.kill_points.reach("bash: its command runs")
-                os.write(self._go_pipe, b"\n")
-            case ToolResult(call_id=call_id) if call_id.endswith("_1"):
-                self._tools.second_peek_done.set()
-            case _:
-                pass
+        if isinstance(event, ToolResult) and event.call_id.endswith("_1"):
+            self._tools.second_peek_done.set()
+        self._records.record_published(event)
+
+    def on_live_event(self, agent: str, event: AnyLiveEvent) -> None:
+        if isinstance(event, RunningOutput) and event.text == "begun\n":
+            self._control.kill_points.reach("bash: its command runs")
+            os.write(self._go_pipe, b"\n")
         self._records.record_published(event)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:

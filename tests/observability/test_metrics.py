@@ -18,6 +18,7 @@ from walrusd.observability.metrics import Gauges, Metrics
 from walrusd.observability.prometheus import MetricFamily, MetricSample, format_prometheus, index_by_name
 
 GAUGES = Gauges(
+    live_event_counts={TextDelta: 2},
     uptime_s=12.5,
     sessions_open=10_000,
     sessions_live=12,

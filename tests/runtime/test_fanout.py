@@ -23,6 +23,7 @@ from walrus_protocol.events import (
     UserMessage,
 )
 from walrusd.ports import TextChunk, ThinkingChunk
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.load_session import load_session
 from walrusd.runtime.sessions.session_cache import SessionCache
@@ -41,7 +42,7 @@ async def new_session() -> LiveSession:
     shared = SessionDependencies(
         log=log,
         clock=lambda: 1.0,
-        on_event=lambda agent, event: None,
+        hook=ComposedHook(),
         on_state_mismatch=raise_bug,
         global_stream=GlobalStream(log, lambda: 1.0),
     )

@@ -15,7 +15,6 @@ from tests.fakes.stores import DISKS
 from tests.runtime.model_based.controllable_store import ControllableStore
 from walrus_protocol.events import (
     AnyEvent,
-    AnyLiveEvent,
     AnySessionEvent,
     AssistantMessage,
     Done,
@@ -24,12 +23,24 @@ from walrus_protocol.events import (
     UserMessage,
     decode_row,
 )
+from walrusd.runtime.hook import Hook
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.recording.recorder import PreconditionFailed, TransactionExtras
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.session.transitions import InvalidTransition
 from walrusd.store.contract import InboxEntry, Log, StorageFailed, StorageFull, TurnSpan, Write
+
+
+class PublishedEvents(Hook):
+    """Adds the published events to a list."""
+
+    def __init__(self, events: list[AnyEvent]) -> None:
+        self._events = events
+
+    def on_event(self, agent: str, event: AnyEvent) -> None:
+        self._events.append(event)
 
 
 class RecorderHarness:
@@ -43,15 +54,11 @@ class RecorderHarness:
         shared = SessionDependencies(
             log=log,
             clock=lambda: 1.0,
-            on_event=self._on_event,
+            hook=ComposedHook(PublishedEvents(self.published)),
             on_state_mismatch=self.bugs.append,
             global_stream=global_stream,
         )
         self.sessions = SessionCache(shared, 600)
-
-    def _on_event(self, agent: str, event: AnyEvent) -> None:
-        if not isinstance(event, AnyLiveEvent):
-            self.published.append(event)
 
     async def check_log(self, live: LiveSession) -> list[AnySessionEvent]:
         """Returns the logged events of a session. Asserts that they agree with its state in memory."""

@@ -11,6 +11,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import commit, write
 from walrus_protocol.events import CheckpointCreated, SessionCreated
 from walrus_protocol.problems import Problem
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.sessions import session_cache
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
@@ -49,7 +50,7 @@ class LeaseStressTest:
             SessionDependencies(
                 log=self.log,
                 clock=lambda: 1.0,
-                on_event=lambda agent, event: None,
+                hook=ComposedHook(),
                 on_state_mismatch=self._raise_mismatch,
                 global_stream=GlobalStream(self.log, lambda: 1.0),
             ),

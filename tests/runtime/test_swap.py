@@ -114,7 +114,7 @@ async def test_a_swap_whose_hook_fails_changes_nothing() -> None:
         agent = runtime.add_agent(walrus_agent("."))
         with pytest.raises(ValueError, match="twin"):
             runtime.swap(FakeModel(), DuplicateToolHook(), [])
-        assert (runtime.hook, runtime.agents()) == (hook, (agent,))
+        assert (runtime.hook.hooks, runtime.agents()) == ((hook,), (agent,))
         assert (await runtime.send_to(await runtime.create_session("walrus"), "hi")).final_response == "ok"
 
 

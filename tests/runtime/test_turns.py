@@ -59,7 +59,7 @@ async def runtime(model: FakeModel, log: MemoryLog) -> AsyncIterator[Runtime]:
 
 
 def event_tags(runtime: Runtime, session: int) -> list[str]:
-    hook = runtime.hook
+    [hook] = runtime.hook.hooks
     assert isinstance(hook, LookHook)
     return [
         str(type(e).__struct_config__.tag)

@@ -13,8 +13,11 @@ from msgspec import Struct
 from walrus_config.paths import home_paths
 from walrus_config.schema import Config
 from walrusd import __version__
-from walrusd.composition.apply_config import ConfigApplier
-from walrusd.composition.reload import ActiveConfig, ConfigReloader, build_active_config
+from walrusd.composition.agents import Agents
+from walrusd.composition.heartbeats import Heartbeats
+from walrusd.composition.models import ModelProviders
+from walrusd.composition.reload import ActiveConfig
+from walrusd.composition.settings import LogSettings, RetentionSettings
 from walrusd.export_import.importer import Importer
 from walrusd.host.clock import SystemClock
 from walrusd.host.orphan_cleanup import call_marker, kill_orphans
@@ -27,7 +30,7 @@ from walrusd.providers.registry import open_models
 from walrusd.retention.clock_jump import read_last_event_time
 from walrusd.retention.collector import RetentionCollector
 from walrusd.runtime.runtime import Runtime
-from walrusd.schedule.heartbeat import Heartbeat, HeartbeatDeps, build_heartbeats
+from walrusd.schedule.heartbeat import HeartbeatDeps
 from walrusd.schedule.probe import ProbeRunner
 from walrusd.schedule.scheduler import Scheduler
 from walrusd.schedule.todo_sources import TodoFile
@@ -66,9 +69,10 @@ class Components(Struct, frozen=True, kw_only=True):
     importer: Importer
     metrics: Metrics
     scheduler: Scheduler
-    build_heartbeats: Callable[[ActiveConfig], list[Heartbeat]]
-    reloader: ConfigReloader
+    heartbeats: Heartbeats
     retention: RetentionCollector
+    models: ModelProviders
+    active: ActiveConfig
 
 
 @asynccontextmanager
@@ -91,53 +95,52 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
             redact=options.redact,
         ) as runtime,
     ):
-        applier = ConfigApplier(runtime=runtime, metrics=metrics, spawner=spawner, redact=options.redact)
-        active = await build_active_config(config, models)
-        applier.apply(active)
+        recorder = runtime.daemon_recorder
+        providers = ModelProviders(models)
         probes = ProbeRunner(spawner, home=config.home, redact=options.redact)
-        deps = HeartbeatDeps(runtime=runtime, run_probe=probes, todo_sources=(TodoFile(home.agents),))
-        scheduler = Scheduler(runtime, runtime.daemon_recorder, SystemClock(), metrics.on_event)
-
-        async def after_apply(active: ActiveConfig) -> None:
-            await scheduler.configure(build_heartbeats(active.config, deps))
-            retention.request()
-
-        reloader = ConfigReloader(
-            active,
-            apply=applier.apply,
-            after_apply=after_apply,
-            daemon_recorder=runtime.daemon_recorder,
+        scheduler = Scheduler(runtime, recorder, SystemClock(), metrics.on_event)
+        heartbeats = Heartbeats(
+            scheduler, HeartbeatDeps(runtime=runtime, run_probe=probes, todo_sources=(TodoFile(home.agents),))
+        )
+        retention = RetentionCollector(
+            store,
+            runtime.session_cache,
+            recorder,
+            storage_settings=lambda: active.config.storage,
+            clock=time.time,
+            on_event=partial(metrics.on_event, ""),
+            last_run_at=await read_last_event_time(store),
+        )
+        active = ActiveConfig(
+            (
+                LogSettings(options.redact),
+                providers,
+                Agents(runtime=runtime, models=providers, metrics=metrics, spawner=spawner, redact=options.redact),
+                heartbeats,
+                RetentionSettings(retention),
+            ),
+            config,
+            daemon_recorder=recorder,
             on_event=partial(metrics.on_event, ""),
             notify=options.notify,
             clock=time.time,
             is_stopping=is_stopping,
         )
-        retention = RetentionCollector(
-            store,
-            runtime.session_cache,
-            runtime.daemon_recorder,
-            storage_settings=lambda: reloader.active.config.storage,
-            clock=time.time,
-            on_event=partial(metrics.on_event, ""),
-            last_run_at=await read_last_event_time(store),
+        await active.start()
+        importer = Importer(
+            store, recorder, runtime.agent, runtime.check_not_stopping, clock=time.time, on_event=metrics.on_event
         )
         yield Components(
             store=store,
             spawner=spawner,
             runtime=runtime,
-            importer=Importer(
-                store,
-                runtime.daemon_recorder,
-                runtime.agent,
-                runtime.check_not_stopping,
-                clock=time.time,
-                on_event=metrics.on_event,
-            ),
+            importer=importer,
             metrics=metrics,
             scheduler=scheduler,
-            build_heartbeats=lambda active: build_heartbeats(active.config, deps),
-            reloader=reloader,
+            heartbeats=heartbeats,
             retention=retention,
+            models=providers,
+            active=active,
         )
 
 

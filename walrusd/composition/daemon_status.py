@@ -47,7 +47,7 @@ class DaemonStatus:
                 open=gauges.sessions_open, live=gauges.sessions_live, running=gauges.sessions_running
             ),
             agents=tuple(agent.name for agent in components.runtime.agents()),
-            providers=components.reloader.active.models.status(),
+            providers=components.models.active.status(),
             schedule=components.scheduler.names,
             rss_bytes=gauges.rss_bytes,
             fds=gauges.fds,
@@ -76,23 +76,24 @@ class DaemonStatus:
             children=process.children,
             db_bytes=sizes.db_bytes,
             wal_bytes=sizes.wal_bytes,
+            live_event_counts=runtime.global_stream.live_event_counts,
         )
 
     def warnings(self) -> tuple[str, ...]:
-        return (*self._current_warnings(), *self._components.reloader.active.warnings, *self._limit_warning)
+        return (*self._current_warnings(), *self._components.active.warnings, *self._limit_warning)
 
     def _current_warnings(self) -> Iterator[str]:
         """Yields the warnings about the current state, which may change at any time."""
-        components, reloader = self._components, self._components.reloader
+        components, active = self._components, self._components.active
         if self._stop.is_set():
-            grace_s = reloader.active.config.daemon.shutdown_grace_s
+            grace_s = active.config.daemon.shutdown_grace_s
             yield f"walrusd is stopping. Running turns have {grace_s:g} s to finish, then they are suspended."
         if suspended := components.runtime.suspended_sessions():
             numbers = ", ".join(map(str, suspended[:10]))
             yield f"The log cannot be written, so turns are suspended in session {numbers}. Is the disk full?"
         elif warning := components.store.write_warning:
             yield warning
-        if error := reloader.last_error:
+        if error := active.last_error:
             first, *more = error.split("\n")
             others = f" (and {len(more)} more)" if more else ""
             yield (

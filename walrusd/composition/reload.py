@@ -5,12 +5,11 @@ configuration is reported and changes nothing.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
 import trio
-from msgspec import Struct
 
 from walrus_config.diff import changed_keys, retain_restart_keys, split_by_restart
 from walrus_config.load import NO_PROVIDER_WARNING, ConfigError, load
@@ -18,42 +17,22 @@ from walrus_config.schema import Config
 from walrus_protocol.events import ConfigReloaded
 from walrus_protocol.methods.daemon import ReloadResult
 from walrus_protocol.problems import Problem
+from walrusd.composition.component import Component, Prepared
 from walrusd.host.sd_notify import Notify
 from walrusd.ports import Clock
-from walrusd.providers.registry import Models
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
-from walrusd.store.contract import StorageFailed
 
 log = structlog.get_logger("walrusd")
 
 
-class ActiveConfig(Struct, frozen=True, kw_only=True):
-    """The active configuration with its models; a reload replaces it as a whole."""
-
-    config: Config
-    models: Models
-    warnings: tuple[str, ...]
-    """Warnings about the configuration and the models."""
-
-
-async def build_active_config(config: Config, models: Models) -> ActiveConfig:
-    """Joins a configuration and its models, with a warning if no model provider is configured."""
-    warnings = config.warnings
-    if hint := await models.setup_hint():
-        others = (warning for warning in warnings if NO_PROVIDER_WARNING not in warning)
-        warnings = (*others, f"No model provider is configured. {hint}")
-    return ActiveConfig(config=config, models=models, warnings=warnings)
-
-
-class ConfigReloader:
-    """Reloads the configuration, one reload at a time. `active` is the configuration in use."""
+class ActiveConfig:
+    """The configuration in force, and the components that put it in force. One reload runs at a time."""
 
     def __init__(
         self,
-        active: ActiveConfig,
+        components: Sequence[Component],
+        config: Config,
         *,
-        apply: Callable[[ActiveConfig], None],
-        after_apply: Callable[[ActiveConfig], Awaitable[None]],
         daemon_recorder: DaemonRecorder,
         on_event: Callable[[ConfigReloaded], None],
         notify: Notify,
@@ -61,15 +40,13 @@ class ConfigReloader:
         is_stopping: Callable[[], bool],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """`apply` makes a configuration active in one step, and `on_event` receives the event; neither raises.
-
-        `after_apply` then does what must be written to the store, and raises StorageFailed if that fails.
-        """
-        self.active = active
+        """`components` commit in this order. `config` is not in force before `start`. `on_event` does not raise."""
+        self.config = config
+        self.warnings: tuple[str, ...] = ()
+        """Warnings about the configuration in force."""
         self.last_error = ""
         """The error of the last reload; empty if it succeeded."""
-        self._apply = apply
-        self._after_apply = after_apply
+        self._components = components
         self._daemon_recorder = daemon_recorder
         self._on_event = on_event
         self._notify = notify
@@ -79,7 +56,11 @@ class ConfigReloader:
         self._lock = trio.Lock()
         self._requested = trio.Event()
 
-    async def __call__(self) -> ReloadResult:
+    async def start(self) -> None:
+        """Puts the first configuration in force. Raises Problem."""
+        self._commit(self.config, await self._prepare(self.config))
+
+    async def reload(self) -> ReloadResult:
         """Reloads now. Raises Problem: config (with file and line of each error), storage_* or shutting_down."""
         async with self._lock:
             if self._is_stopping():
@@ -107,44 +88,44 @@ class ConfigReloader:
             await self._requested.wait()
             self._requested = trio.Event()
             try:
-                await self()
+                await self.reload()
             except Problem as problem:
                 log.error("reload_failed", error=problem.message, hint=problem.hint)
             except Exception:
                 log.exception("reload_failed")  # a bug in a reload must not end the daemon
 
     async def _reload(self) -> ReloadResult:
-        before = self.active
+        before, known_warnings = self.config, self.warnings
         candidate = await self._load_candidate()
-        changed, at_restart = split_by_restart(changed_keys(before.config, candidate))
-        config = retain_restart_keys(before.config, candidate)
-        active = await build_active_config(config, before.models.with_configuration(config.providers, config.models))
+        changed, at_restart = split_by_restart(changed_keys(before, candidate))
+        config = retain_restart_keys(before, candidate)
+        prepared = await self._prepare(config)
         if changed or at_restart:
             event = ConfigReloaded(ts=self._clock(), changed=changed, at_restart=at_restart)
             await self._daemon_recorder.record(event)
             self._on_event(event)
-        self._apply(active)
-        self.active = active
-        before.models.retire_unshared(active.models)
-        warnings = (*active.warnings, *await self._run_after_apply(active))
+        self._commit(config, prepared)
+        warnings = (*self.warnings, *await _retire(prepared))
         for warning in warnings:
-            if warning not in before.warnings:
+            if warning not in known_warnings:
                 log.warning("status_warning", message=warning)
         log.info("reloaded", changed=changed, at_restart=at_restart)
         return ReloadResult(changed=changed, at_restart=at_restart, warnings=warnings)
 
-    async def _run_after_apply(self, active: ActiveConfig) -> tuple[str, ...]:
-        """Runs `after_apply`; returns a warning if it failed."""
-        try:
-            # Shielded, because it must not be done by half. The wait is bounded: the store always answers.
-            with trio.CancelScope(shield=True):
-                await self._after_apply(active)
-        except StorageFailed as failure:
-            return (f"Heartbeats still use the previous settings: {failure}. Reload again when the store can be read.",)
-        return ()
+    async def _prepare(self, config: Config) -> list[Prepared]:
+        return [await component.prepare(config) for component in self._components]
+
+    def _commit(self, config: Config, prepared: Sequence[Prepared]) -> None:
+        """Puts all of a configuration in force without a checkpoint, so that no task sees one half of it."""
+        for one in prepared:
+            one.commit()
+        self.config = config
+        # The warning of the model providers says what to do on this machine.
+        general = (warning for warning in config.warnings if NO_PROVIDER_WARNING not in warning)
+        self.warnings = (*general, *(warning for one in prepared for warning in one.warnings))
 
     async def _load_candidate(self) -> Config:
-        read = partial(load, self.active.config.home, environ=self._environ)
+        read = partial(load, self.config.home, environ=self._environ)
         try:
             # The thread is abandoned if the daemon stops: it only reads, and the folder may be on a slow network.
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
@@ -152,3 +133,12 @@ class ConfigReloader:
             raise Problem(
                 "config", str(error), "Fix it and reload again; until then the previous one stays active."
             ) from error
+
+
+async def _retire(prepared: Sequence[Prepared]) -> tuple[str, ...]:
+    warnings: list[str] = []
+    # Shielded, because it must not be done by half. The wait is bounded: the store always answers.
+    with trio.CancelScope(shield=True):
+        for one in prepared:
+            warnings += await one.retire()
+    return tuple(warnings)

@@ -3,7 +3,7 @@
 Counting is cheap and wakes no task; values are read on demand. In addition, each minute with activity has one log line.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, get_args
 
 import structlog
@@ -15,9 +15,7 @@ from walrus_protocol.events import (
     AnyEvent,
     AssistantMessage,
     Done,
-    RunningOutput,
-    TextDelta,
-    ThinkingDelta,
+    Event,
     Tick,
     ToolResult,
 )
@@ -52,6 +50,7 @@ class Gauges(Struct, frozen=True, kw_only=True):
     children: int
     db_bytes: int
     wal_bytes: int
+    live_event_counts: Mapping[type[Event], int]
 
 
 _GAUGES = {
@@ -88,7 +87,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self._version = version
         self._agent_labels, self._tool_labels, self._model_labels = BoundedLabels(), BoundedLabels(), BoundedLabels()
-        self._event_counts: dict[type[AnyEvent], int] = dict.fromkeys(get_args(AnyEvent), 0)
+        self._event_counts: dict[type[Event], int] = dict.fromkeys(get_args(AnyEvent), 0)
         self._turns = Counter("turns", "Turns that have ended.", ["stop_reason"], get_args(StopReason))
         self._turn_errors = Counter("turn_errors", "Turns that ended with an error.", ["kind"], get_args(TurnErrorKind))
         self._agent_turns = Counter("agent_turns", "Turns that have ended, by agent.", ["agent"])
@@ -116,14 +115,12 @@ class Metrics:
         self._activity = trio.Event()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """Counts an event. Reply chunks are matched first, because only they come ten thousand times a second."""
+        """Counts a logged event; live events are counted where they are published."""
         self._event_counts[type(event)] += 1
         if not self._active:
             self._active = True
             self._activity.set()
         match event:
-            case TextDelta() | ThinkingDelta() | RunningOutput():
-                pass
             case AssistantMessage():
                 self._count_round(event)
             case ToolResult(name=name, outcome=outcome):
@@ -161,7 +158,7 @@ class Metrics:
     def read_families(self, gauges: Gauges) -> list[MetricFamily]:
         events = [
             MetricSample(count, (("type", str(kind.__struct_config__.tag)),))
-            for kind, count in self._event_counts.items()
+            for kind, count in {**self._event_counts, **gauges.live_event_counts}.items()
         ]
         info = MetricSample(1, (("version", self._version),))
         return [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from walrus_protocol.content import Message
-from walrus_protocol.events import AnyEvent, ToolResult
+from walrus_protocol.events import AnyEvent, AnyLiveEvent, ToolResult
 from walrusd.agent.agent import Agent
 from walrusd.ports import ToolRequest
 from walrusd.runtime.registry.tools import ToolRegistry
@@ -14,6 +14,9 @@ class Hook:
 
     The runtime itself does not know how a tool works: that is implemented behind `dispatch`.
     """
+
+    observes_live_events = False
+    """Whether `on_live_event` is called. It costs a call for every token of every reply."""
 
     def on_register_tools(self, registry: ToolRegistry) -> None:
         """Registers the schemas of the tools that `dispatch` runs."""
@@ -31,10 +34,13 @@ class Hook:
         return ()
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        """Observes a logged or live event.
+        """Observes a logged event.
 
         It is called on trio's thread, in the order of the log, and must return at once.
         """
+
+    def on_live_event(self, agent: str, event: AnyLiveEvent) -> None:
+        """Observes a live event, such as a piece of a reply, if `observes_live_events` is set. Must return at once."""
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         """Runs a tool call. A refusal is a result too; a raised exception is a bug and ends the turn."""

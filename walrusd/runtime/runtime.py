@@ -21,6 +21,7 @@ from walrusd.runtime.commands.fork_rewind import ForkRewindCommands
 from walrusd.runtime.commands.recover import recover_sessions
 from walrusd.runtime.errors import attach_to_storage_errors
 from walrusd.runtime.hook import Hook
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.registry.tools import ToolRegistry
@@ -67,7 +68,7 @@ class Runtime:
         `on_restart`: whether turns that an earlier process left open are continued, or end as interrupted.
         `redact`: replaces secrets in the error of a turn before it is recorded.
         """
-        self.hook = hook or Hook()
+        self.hook = ComposedHook.of(hook or Hook())
         self.log: Log = log or SqliteLog.in_memory()
         self._clock = clock
         self.stopping = False
@@ -84,14 +85,14 @@ class Runtime:
                 reply for live in self.session_cache.live_sessions() for reply in live.replies_in_progress()
             ),
         )
-        shared = SessionDependencies(
+        self._session_deps = SessionDependencies(
             log=self.log,
             clock=clock,
-            on_event=self._on_event,
+            hook=self.hook,
             on_state_mismatch=self._on_state_mismatch,
             global_stream=self.global_stream,
         )
-        self.session_cache = SessionCache(shared, idle_evict_s)
+        self.session_cache = SessionCache(self._session_deps, idle_evict_s)
         self._worker_context = WorkerContext(
             model=model,
             hook=self.hook,
@@ -152,13 +153,21 @@ class Runtime:
         A session whose agent was removed is kept: sends to it raise agent_not_found until there is one again.
         If the hook raises, nothing is replaced.
         """
-        tools = ToolRegistry()
-        hook.on_register_tools(tools)
-        known = AgentRegistry(tools, hook)
+        composed, tools = ComposedHook.of(hook), ToolRegistry()
+        composed.on_register_tools(tools)
+        known = AgentRegistry(tools, composed)
         for agent in agents:
             known.add(agent)
-        self.hook, self._tools, self._agents = hook, tools, known
-        self._worker_context.model, self._worker_context.hook, self._worker_context.agents = model, hook, known
+        self.hook, self._tools, self._agents = composed, tools, known
+        self._session_deps.hook = composed
+        self._worker_context.model, self._worker_context.hook, self._worker_context.agents = model, composed, known
+
+    def refresh_tools(self) -> None:
+        """Asks the hook for its tools again; turns that start from now on are offered those.
+
+        Tools that were added by `register_tool` are dropped, as by `swap`.
+        """
+        self.swap(self._worker_context.model, ComposedHook(*self.hook.hooks), self._agents.definitions())
 
     def evict_idle_after(self, seconds: float) -> None:
         """Changes `idle_evict_s`, also for sessions that are idle already."""
@@ -309,13 +318,6 @@ class Runtime:
         """Raises Problem shutting_down after `stop` was called."""
         if self.stopping:
             raise Problem("shutting_down", "walrusd is stopping", "Send again when it is running again.")
-
-    def _on_event(self, agent: str, event: AnyEvent) -> None:
-        try:
-            self.hook.on_event(agent, event)
-        except Exception:
-            # The event is recorded already; a hook that fails must not undo that.
-            logger.exception("hook_failed", event_type=type(event).__name__, session=event.session)
 
     def _on_state_mismatch(self, cause: BaseException) -> None:
         self._mismatch_cause = self._mismatch_cause or cause

@@ -2,8 +2,10 @@
 
 from msgspec import Struct, convert
 
+from walrus_config.schema import BashToolSettings, ToolSettings
 from walrus_protocol.content import ToolSchema
 from walrusd.ports import Command, ToolFailed, ToolRun
+from walrusd.tools.spec import ToolDeps, ToolSpec
 
 TIMEOUT_S = 120.0
 """Seconds that a command may take by default: long enough for a build or a test run."""
@@ -52,3 +54,11 @@ class BashTool:
         if "\0" in arguments.command or arguments.command.encode(errors="ignore").decode() != arguments.command:
             raise ToolFailed("The command contains a NUL or a lone surrogate; a shell cannot take it. Remove it.")
         return Command(argv=("bash", "-c", arguments.command), cwd=run.workspace, timeout_s=arguments.timeout_s)
+
+
+def _build(_: ToolDeps, settings: ToolSettings) -> BashTool | None:
+    offered = isinstance(settings, BashToolSettings) and settings.is_offered
+    return BashTool(settings.timeout_s or TIMEOUT_S) if offered else None
+
+
+BASH = ToolSpec(name="bash", build=_build)

@@ -7,10 +7,14 @@ import os
 import trio
 from msgspec import Struct, convert
 
+from walrus_config.schema import ToolSettings
 from walrus_protocol.content import ToolSchema
 from walrusd.ports import ToolFailed, ToolRun
+from walrusd.tools.spec import ToolDeps, ToolSpec
 from walrusd.tools.workspace_open import open_confined, resolve_path
 
+MAX_OUTPUT_BYTES = 64 * 1024
+"""Maximum bytes of one read, if walrus.toml does not set another limit."""
 MAX_LINES = 2_000
 """Maximum lines returned by one read."""
 MAX_SKIPPED_BYTES = 64 * 1024 * 1024
@@ -34,7 +38,7 @@ class ReadArguments(Struct, frozen=True, kw_only=True):
 class ReadTool:
     """The read tool: reads text files inside the workspace, and nothing else."""
 
-    def __init__(self, home: str, max_output_bytes: int = 64 * 1024) -> None:
+    def __init__(self, home: str, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
         """`home` is the walrus home; only workspace/ in it may be read."""
         self._home = home
         self._thread_limiter = trio.CapacityLimiter(MAX_CONCURRENT_READS)
@@ -137,3 +141,10 @@ def _read_lines(file: io.BufferedReader, limit: int, max_bytes: int) -> tuple[li
 def _decode(raw: bytes, errors: str, *, cut: bool) -> str:
     """Decodes UTF-8; if the text was cut, an incomplete character at its end is dropped without an error."""
     return codecs.getincrementaldecoder("utf-8")(errors).decode(raw, final=not cut)
+
+
+def _build(deps: ToolDeps, settings: ToolSettings) -> ReadTool:
+    return ReadTool(deps.home, settings.max_output_bytes or MAX_OUTPUT_BYTES)
+
+
+READ = ToolSpec(name="read", build=_build)

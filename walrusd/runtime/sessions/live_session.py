@@ -6,7 +6,6 @@ import trio
 from msgspec import Struct
 
 from walrus_protocol.events import (
-    AnyEvent,
     AnyLiveEvent,
     AssistantMessage,
     Done,
@@ -14,6 +13,7 @@ from walrus_protocol.events import (
     TurnResumed,
 )
 from walrusd.ports import Clock
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.recording.recorder import PendingRecord, Recorder, TransactionExtras
 from walrusd.runtime.sessions.admission import Admission
 from walrusd.runtime.sessions.fork_history import read_inherited
@@ -29,13 +29,13 @@ from walrusd.session.session import Session
 from walrusd.store.contract import IdempotencyKey, InboxEntry, Log
 
 
-class SessionDependencies(Struct, frozen=True, kw_only=True):
+class SessionDependencies(Struct, kw_only=True):
     """The services that all sessions of a runtime share."""
 
     log: Log
     clock: Clock
-    on_event: Callable[[str, AnyEvent], None]
-    """Called with the agent's name and every event, logged or live, of its sessions. Does not raise."""
+    hook: ComposedHook
+    """Observes the events of all sessions; a reload replaces it."""
     on_state_mismatch: Callable[[BaseException], None]
     """Called if a state differs from the log on disk; ends the runtime."""
     global_stream: GlobalStream
@@ -115,7 +115,8 @@ class LiveSession:
     def publish_live(self, event: AnyLiveEvent) -> None:
         """Passes a live event to the hook and to the subscribers."""
         agent, live_event = self.session.state.agent, LiveEvent(self.stream.last_seq, event)
-        self.deps.on_event(agent, event)
+        if self.deps.hook.observes_live_events:
+            self.deps.hook.on_live_event(agent, event)
         self.stream.publish_live(live_event)
         self.deps.global_stream.publish_live(live_event, agent)
 
@@ -137,7 +138,7 @@ class LiveSession:
         self.size += len(logged_event.body)
         state_before = self._state
         self._state = state.state
-        self.deps.on_event(state.agent, event)
+        self.deps.hook.on_event(state.agent, event)
         if isinstance(event, AssistantMessage | TurnResumed):
             self.reply_buffer = self.recovered_draft = None
         self.stream.publish(logged_event)

@@ -5,12 +5,20 @@ examined nor woken. A matching subscription then pulls the event, as in a sessio
 """
 
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
 
 from walrus_protocol.content import State
-from walrus_protocol.events import AnyDaemonEvent, SessionClosed, SessionImported, SessionsExpired, Tick, event_type_of
+from walrus_protocol.events import (
+    AnyDaemonEvent,
+    Event,
+    SessionClosed,
+    SessionImported,
+    SessionsExpired,
+    Tick,
+    event_type_of,
+)
 from walrusd.ports import Clock
 from walrusd.runtime.streams.batched_wakeup import BatchedWakeup
 from walrusd.runtime.streams.fanout import PAGE_ROWS, Subscription, push_live
@@ -58,6 +66,8 @@ class GlobalStream:
         self._replies_in_progress = replies_in_progress
         self._window: deque[_BufferedEvent] = deque()
         self._window_bytes = 0
+        self.live_event_counts: Counter[type[Event]] = Counter()
+        """Number of live events since the start, by type. Counted here, because each one passes here anyway."""
         self._subscriptions: dict[Hashable, set[Subscription]] = {}
         self._open_sessions: dict[Subscription, set[int]] = {}
         """The sessions not closed yet, of each subscription that ends with its sessions."""
@@ -84,9 +94,10 @@ class GlobalStream:
             )
 
     def publish_live(self, live_event: LiveEvent, agent: str) -> None:
-        """Publishes a live event of a session of `agent`."""
+        """Counts and publishes a live event of a session of `agent`."""
+        event = live_event.event
+        self.live_event_counts[type(event)] += 1
         if self._subscriptions:
-            event = live_event.event
             push_live(
                 live_event,
                 self._matching_subscriptions(event.session, agent, event_type_of(type(event))),
