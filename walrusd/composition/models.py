@@ -18,7 +18,7 @@ class ModelProviders:
         def commit() -> None:
             self.active = models
 
-        async def retire() -> tuple[str, ...]:
+        async def retire() -> tuple[str, ...]:  # noqa: ASYNC124 - other components wait here
             before.retire_unshared(models)
             return ()
 
