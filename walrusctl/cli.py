@@ -10,36 +10,18 @@ from io import TextIOWrapper
 import click
 
 from walrus_protocol import __version__, wire
-from walrusctl.click_base import EXIT_BROKEN_PIPE, RootGroup, common_options
+from walrusctl.click_base import EXIT_BROKEN_PIPE, RootGroup, common_options, lazy_commands
 from walrusctl.output import BestEffortStderr, print_error, redirect_to_devnull
 
 SECTIONS = {
-    "Sessions": {
-        "run": "walrusctl.commands.send:run",
-        "session": "walrusctl.commands.session:session",
-        "send": "walrusctl.commands.send:send",
-        "stream": "walrusctl.commands.send:stream",
-        "agent": "walrusctl.commands.agent:agent",
-        "tool": "walrusctl.commands.tool:tool",
-        "events": "walrusctl.commands.events:events",
-    },
-    "Daemon": {
-        "ping": "walrusctl.commands.daemon:ping",
-        "status": "walrusctl.commands.daemon:status",
-        "metrics": "walrusctl.commands.daemon:metrics",
-        "schedule": "walrusctl.commands.schedule:schedule",
-        "config": "walrusctl.commands.config:config",
-        "reload": "walrusctl.commands.reload:reload",
-    },
-    "Service": {
-        "service": "walrusctl.commands.service:service",
-        "logs": "walrusctl.commands.logs:logs",
-    },
-    "Database and diagnosis": {
-        "doctor": "walrusctl.commands.doctor:doctor",
-        "gc": "walrusctl.commands.gc:gc",
-        "verify": "walrusctl.commands.verify:verify",
-    },
+    "Sessions": lazy_commands(
+        "send:run", "session:session", "send:send", "send:stream", "agent:agent", "tool:tool", "events:events"
+    ),
+    "Daemon": lazy_commands(
+        "daemon:ping", "daemon:status", "daemon:metrics", "schedule:schedule", "config:config", "reload:reload"
+    ),
+    "Service": lazy_commands("service:service", "logs:logs"),
+    "Database and diagnosis": lazy_commands("doctor:doctor", "gc:gc", "verify:verify"),
 }
 """Sections of `walrusctl --help`: each maps the names of its commands to `module:attribute`."""
 COMMANDS = {name: where for section in SECTIONS.values() for name, where in section.items()}
@@ -64,8 +46,8 @@ Exit codes:
     epilog=EXIT_CODES,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    params=common_options(),
 )
-@common_options
 @click.version_option(__version__, prog_name="walrusctl")
 def cli() -> None:
     """Talk to walrusd, the daemon that runs your agents.

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -10,11 +10,10 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed, TimedOut, Unreachable
-from walrusctl.context import CliContext, CommandFailed
+from walrusctl.context import CliContext, CommandFailed, pass_cli_context
 from walrusctl.hint_wording import as_cli_options, strip_method_names
 from walrusctl.output import print_error, print_json, redirect_to_devnull
 
-Decorated = TypeVar("Decorated", bound=Callable[..., object])
 Number = TypeVar("Number", bound=float)
 EXIT_BROKEN_PIPE = 141
 """Exit status that a shell reports for a program ended by SIGPIPE."""
@@ -75,47 +74,56 @@ SHORT_TEXT = BoundedText(0, 1024)
 """A title or the name of a person or program, with the protocol's bounds."""
 
 
-def examples(*commands: str) -> str:
-    """Returns the epilog that shows examples of a command, one on each line."""
-    return "\n".join(["\b", "Examples:" if commands[1:] else "Example:", *(f"  {command}" for command in commands)])
+def command(*examples: str) -> Callable[[Callable[..., object]], click.Command]:
+    """Makes a function of the CliContext a command with the common options, and lists examples in its help.
+
+    The command has the function's name; a final _ avoids a name of Python and is removed.
+    """
+
+    def decorate(function: Callable[..., object]) -> click.Command:
+        name = function.__name__.rstrip("_")
+        return _complete(click.command(name)(pass_cli_context(function)), examples)
+
+    return decorate
 
 
-def common_options(command: Decorated) -> Decorated:
-    """Adds --home, --socket, --json and --timeout; they may stand before a command's name or after it."""
-    for option in (
-        click.option(
+def group(*examples: str, lazy: Mapping[str, str]) -> Callable[[Callable[[], None]], click.Command]:
+    """Makes a function a group of the commands `lazy`, with the common options and examples."""
+    return lambda function: _complete(click.command(cls=LazyGroup, lazy=lazy)(function), examples)
+
+
+def lazy_commands(*where: str) -> dict[str, str]:
+    """Returns commands for a LazyGroup by name; each is given as `module:function`, a module of commands/."""
+    return {place.partition(":")[2].rstrip("_"): f"walrusctl.commands.{place}" for place in where}
+
+
+def _complete(made: click.Command, examples: Sequence[str]) -> click.Command:
+    made.epilog = "\n".join(
+        ["\b", "Examples:" if examples[1:] else "Example:", *(f"  {example}" for example in examples)]
+    )
+    made.params += common_options()
+    return made
+
+
+def common_options() -> list[click.Option]:
+    """Returns --home, --socket, --json and --timeout; they may stand before a command's name or after it."""
+    return [
+        _common_option("--home", metavar="FOLDER", help="The home of walrusd. [$WALRUS_HOME or ~/.openwalrus]"),
+        _common_option("--socket", metavar="PATH", help="The socket of walrusd. [$WALRUS_SOCKET or the home's]"),
+        _common_option(
+            "--json", is_flag=True, default=None, help="Print JSON: one object, or one per line for streams."
+        ),
+        _common_option(
             "--timeout",
             metavar="SECONDS",
             type=SECONDS,
-            expose_value=False,
-            callback=_store_option,
             help="Exit 7 without an answer in time. [5 for most commands]",
         ),
-        click.option(
-            "--json",
-            is_flag=True,
-            default=None,
-            expose_value=False,
-            callback=_store_option,
-            help="Print JSON: one object, or one per line for streams.",
-        ),
-        click.option(
-            "--socket",
-            metavar="PATH",
-            expose_value=False,
-            callback=_store_option,
-            help="The socket of walrusd. [$WALRUS_SOCKET or the home's]",
-        ),
-        click.option(
-            "--home",
-            metavar="FOLDER",
-            expose_value=False,
-            callback=_store_option,
-            help="The home of walrusd. [$WALRUS_HOME or ~/.openwalrus]",
-        ),
-    ):
-        command = option(command)
-    return command
+    ]
+
+
+def _common_option(flag: str, **attributes: Any) -> click.Option:
+    return click.Option([flag], expose_value=False, callback=_store_option, **attributes)
 
 
 def _store_option(context: click.Context, parameter: click.Parameter, value: object) -> None:

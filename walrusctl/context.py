@@ -70,12 +70,14 @@ class CliContext:
         with self.connect(timeout_s) as client:
             return client.call(method, params)
 
-    def print_result(self, answer: Json, text: str) -> None:
-        """Prints the result of a command: `answer` with --json, otherwise `text`."""
+    def print_result(self, answer: Json, text: str, *notes: str) -> None:
+        """Prints the result of a command: `answer` with --json, otherwise `text` and the non-empty notes."""
         if self.json:
             print_json(answer)
-        else:
-            print_answer(text)
+            return
+        print_answer(text)
+        for note in filter(None, notes):
+            print_note(note)
 
     def exit_with_problems(self, error: ConfigError) -> NoReturn:
         """Prints with --json the problems of a configuration, and exits."""

@@ -2,26 +2,21 @@
 
 import click
 
-from walrusctl.click_base import LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command, group, lazy_commands
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_fields, format_table
 
-HERE = "walrusctl.commands.agent"
 
-
-@click.command(
-    cls=LazyGroup,
-    lazy={"list": f"{HERE}:list_", "show": f"{HERE}:show"},
-    epilog=examples("walrusctl agent list", "walrusctl agent show walrus"),
+@group(
+    "walrusctl agent list",
+    "walrusctl agent show walrus",
+    lazy=lazy_commands("agent:list_", "agent:show"),
 )
-@common_options
 def agent() -> None:
     """List and show agents."""
 
 
-@click.command("list", epilog=examples("walrusctl agent list"))
-@common_options
-@pass_cli_context
+@command("walrusctl agent list")
 def list_(ctx: CliContext) -> None:
     """List the agents with their models."""
     answer = ctx.call("agent.list")
@@ -29,10 +24,8 @@ def list_(ctx: CliContext) -> None:
     ctx.print_result(answer, format_table(("NAME", "MODEL", "DESCRIPTION"), rows))
 
 
-@click.command(epilog=examples("walrusctl agent show walrus"))
+@command("walrusctl agent show walrus")
 @click.argument("name")
-@common_options
-@pass_cli_context
 def show(ctx: CliContext, name: str) -> None:
     """Show the settings and system prompt of an agent."""
     info = ctx.call("agent.get", {"agent": name})

@@ -3,33 +3,26 @@
 import os
 from typing import TYPE_CHECKING
 
-import click
-
 from walrus_config import paths
 from walrus_config.errors import ConfigError
-from walrusctl.click_base import LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command, group, lazy_commands
+from walrusctl.context import CliContext
 from walrusctl.output import print_answer, print_error, print_json
 
 if TYPE_CHECKING:
     from walrus_config.schema import Config
 
-HERE = "walrusctl.commands.config"
 
-
-@click.command(
-    cls=LazyGroup,
-    lazy={"check": f"{HERE}:check", "show": f"{HERE}:show", "path": f"{HERE}:path"},
-    epilog=examples("walrusctl config check", "walrusctl config show"),
+@group(
+    "walrusctl config check",
+    "walrusctl config show",
+    lazy=lazy_commands("config:check", "config:show", "config:path"),
 )
-@common_options
 def config() -> None:
     """Check and show walrus.toml and the agents' files."""
 
 
-@click.command(epilog=examples("walrusctl config check"))
-@common_options
-@pass_cli_context
+@command("walrusctl config check")
 def check(ctx: CliContext) -> None:
     """Check whether walrusd could start with these files.
 
@@ -39,9 +32,7 @@ def check(ctx: CliContext) -> None:
     ctx.print_result({"ok": True, "path": loaded.path, "warnings": list(loaded.warnings)}, f"ok: {loaded.path}")
 
 
-@click.command(epilog=examples("walrusctl config show"))
-@common_options
-@pass_cli_context
+@command("walrusctl config show")
 def show(ctx: CliContext) -> None:
     """Print the configuration with its defaults.
 
@@ -58,9 +49,7 @@ def show(ctx: CliContext) -> None:
     print_answer(tomlkit.dumps(_drop_unset(values)).strip())
 
 
-@click.command(epilog=examples("walrusctl config path"))
-@common_options
-@pass_cli_context
+@command("walrusctl config path")
 def path(ctx: CliContext) -> None:
     """Print the path of walrus.toml, which may not exist."""
     toml = paths.home_paths(ctx.home_path()).toml

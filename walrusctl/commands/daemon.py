@@ -5,15 +5,13 @@ import time
 
 import click
 
-from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_bytes, format_fields
 from walrusctl.output import print_answer, print_error, print_json, terminal_width
 
 
-@click.command(epilog=examples("walrusctl ping"))
-@common_options
-@pass_cli_context
+@command("walrusctl ping")
 def ping(ctx: CliContext) -> None:
     """Check that walrusd responds, and how fast."""
     with ctx.connect() as client:
@@ -23,9 +21,7 @@ def ping(ctx: CliContext) -> None:
     ctx.print_result(pong, f"walrusd answers ({elapsed * 1000:.1f} ms)")
 
 
-@click.command(epilog=examples("walrusctl status"))
-@common_options
-@pass_cli_context
+@command("walrusctl status")
 def status(ctx: CliContext) -> None:
     """Show the state of walrusd, and its warnings."""
     now = ctx.call("daemon.status")
@@ -57,10 +53,8 @@ def status(ctx: CliContext) -> None:
         print_error(warning)
 
 
-@click.command(epilog=examples("walrusctl metrics", "walrusctl metrics --prometheus"))
+@command("walrusctl metrics", "walrusctl metrics --prometheus")
 @click.option("--prometheus", is_flag=True, help="Print in Prometheus format, including zeros.")
-@common_options
-@pass_cli_context
 def metrics(ctx: CliContext, *, prometheus: bool) -> None:
     """Print counters and gauges of walrusd since its start.
 

@@ -6,8 +6,8 @@ import sys
 import click
 
 from walrus_protocol import wire
-from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command
+from walrusctl.context import CliContext
 from walrusctl.formatting import wrap_text
 from walrusctl.output import print_answer, print_json, terminal_width, write_stdout
 
@@ -15,9 +15,7 @@ _MARKS = {"ok": ("32", "✓"), "warning": ("33", "!"), "error": ("31", "✗")}
 """For a terminal: the colour and the mark of each status."""
 
 
-@click.command(epilog=examples("walrusctl doctor", "walrusctl --home ~/other doctor", "walrusctl doctor --json"))
-@common_options
-@pass_cli_context
+@command("walrusctl doctor", "walrusctl --home ~/other doctor", "walrusctl doctor --json")
 def doctor(ctx: CliContext) -> None:
     """Check everything walrusd needs; say how to fix it.
 

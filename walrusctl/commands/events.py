@@ -8,8 +8,8 @@ import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
 from walrus_protocol.vocabulary import EventType
-from walrusctl.click_base import OFFSET, SESSION, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import OFFSET, SESSION, command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_content, format_event, format_time, to_short_line
 from walrusctl.output import print_answer, print_json, print_note
 
@@ -26,14 +26,7 @@ _EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {
 """Formatters of the event types that this command shows unlike a conversation, or not at all."""
 
 
-@click.command(
-    epilog="\n\n".join(
-        [
-            f"Types: {', '.join(get_args(EventType))}.",
-            examples("walrusctl events --session 3", "walrusctl events --since 0 --no-follow --type done --json"),
-        ]
-    )
-)
+@command("walrusctl events --session 3", "walrusctl events --since 0 --no-follow --type done --json")
 @click.option(
     "--since",
     type=OFFSET,
@@ -56,8 +49,6 @@ _EVENT_FORMATTERS: dict[str, Callable[[Json], str]] = {
     "--type", "types", metavar="TYPE", multiple=True, help="Only events of this type (see below); may be repeated."
 )
 @click.option("--deltas/--no-deltas", default=True, help="With --json, print partial text too. [deltas]")
-@common_options
-@pass_cli_context
 def events(
     ctx: CliContext,
     *,
@@ -93,6 +84,9 @@ def events(
         raise
     if ctx.json:
         print_json(stream.result)
+
+
+events.epilog = f"Types: {', '.join(get_args(EventType))}.\n\n{events.epilog}"
 
 
 def _print_event(event: Json, *, as_json: bool, is_selected: bool) -> None:

@@ -12,10 +12,10 @@ from walrus_protocol import wire
 from walrus_protocol.client import Chunks, Json, RequestFailed
 from walrus_protocol.json_reader import MalformedJson
 from walrusctl.atomic_file import atomic_write
-from walrusctl.click_base import SESSION, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import SESSION, command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_count
-from walrusctl.output import StreamPrinter, print_answer, print_error, print_json, print_note
+from walrusctl.output import StreamPrinter, print_error, print_json, print_note
 from walrusctl.transcript import iter_jsonl, iter_markdown
 
 _TRANSFER_TIMEOUT_S = 3600
@@ -26,11 +26,7 @@ _JSONL_START = re.compile(rb'\{\s*"(seq|type|offset)"')
 """The beginning of a line of the jsonl format."""
 
 
-@click.command(
-    epilog=examples(
-        "walrusctl session export 3 -o session.json", "walrusctl session export 3 --format markdown > session.md"
-    )
-)
+@command("walrusctl session export 3 -o session.json", "walrusctl session export 3 --format markdown > session.md")
 @click.argument("session", type=SESSION)
 @click.option(
     "--format",
@@ -43,8 +39,6 @@ _JSONL_START = re.compile(rb'\{\s*"(seq|type|offset)"')
 @click.option(
     "-o", "--output", "path", metavar="FILE", default="-", help="Write to FILE, completely or not at all. [stdout]"
 )
-@common_options
-@pass_cli_context
 def export(ctx: CliContext, session: int, form: str, path: str) -> None:
     """Export SESSION as one document.
 
@@ -99,13 +93,8 @@ def _write_document(document: Chunks, form: str, write: Callable[[str], object])
         raise click.exceptions.Exit(wire.EXIT_INTERNAL) from None
 
 
-@click.command(
-    "import",
-    epilog=examples("walrusctl session import session.json", "walrusctl session export 3 | walrusctl session import -"),
-)
+@command("walrusctl session import session.json", "walrusctl session export 3 | walrusctl session import -")
 @click.argument("file", type=click.File("rb"))
-@common_options
-@pass_cli_context
 def import_(ctx: CliContext, file: BinaryIO) -> None:
     """Create a session from an exported one; print its id.
 
@@ -118,12 +107,7 @@ def import_(ctx: CliContext, file: BinaryIO) -> None:
     with ctx.connect(_TRANSFER_TIMEOUT_S) as client:
         for data, last in _read_parts(file):
             imported = client.call("session.import", {"data": data, "last": last})
-    if ctx.json:
-        print_json(imported)
-        return
-    print_answer(str(imported["session"]))
-    for warning in imported["warnings"]:
-        print_note(warning)
+    ctx.print_result(imported, str(imported["session"]), *imported["warnings"])
 
 
 def _read_parts(file: BinaryIO) -> Iterator[tuple[str, bool]]:

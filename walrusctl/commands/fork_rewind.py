@@ -4,10 +4,9 @@ import click
 
 from walrus_protocol import wire
 from walrus_protocol.client import RequestFailed
-from walrusctl.click_base import KEY, SESSION, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import KEY, SESSION, command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_table, format_time
-from walrusctl.output import print_answer, print_json, print_note
 from walrusctl.pagination import fetch_pages
 
 _MAX_SEQ_DIGITS = 16
@@ -28,11 +27,9 @@ class Point(click.ParamType[int | str]):
 POINT = Point()
 
 
-@click.command(epilog=examples("walrusctl session fork 3", "walrusctl session fork 3 --at 12"))
+@command("walrusctl session fork 3", "walrusctl session fork 3 --at 12")
 @click.argument("session", type=SESSION)
 @click.option("--at", type=POINT, metavar="SEQ|NAME", help="Fork at this seq or checkpoint. [the end]")
-@common_options
-@pass_cli_context
 def fork(ctx: CliContext, session: int, at: int | str | None) -> None:
     """Create a session from a point of SESSION; print its id.
 
@@ -41,18 +38,12 @@ def fork(ctx: CliContext, session: int, at: int | str | None) -> None:
     """
     wanted = None if at is None else _resolve_seq(ctx, session, at)
     forked = ctx.call("session.fork", {"session": session, "at": wanted})
-    if ctx.json:
-        print_json(forked)
-        return
-    print_answer(str(forked["session"]))
-    _note_if_rounded(wanted, forked["at"])
+    ctx.print_result(forked, str(forked["session"]), _rounding_note(wanted, forked["at"]))
 
 
-@click.command(epilog=examples("walrusctl session rewind 3 12", "walrusctl session rewind 3 before-the-tests"))
+@command("walrusctl session rewind 3 12", "walrusctl session rewind 3 before-the-tests")
 @click.argument("session", type=SESSION)
 @click.argument("to", type=POINT, metavar="SEQ|NAME")
-@common_options
-@pass_cli_context
 def rewind(ctx: CliContext, session: int, to: int | str) -> None:
     """Continue SESSION from an earlier seq or checkpoint.
 
@@ -61,18 +52,12 @@ def rewind(ctx: CliContext, session: int, to: int | str) -> None:
     """
     wanted = _resolve_seq(ctx, session, to)
     answer = ctx.call("session.rewind", {"session": session, "to": wanted})
-    if ctx.json:
-        print_json(answer)
-        return
-    print_answer(f"rewound to seq {answer['to']}")
-    _note_if_rounded(wanted, answer["to"])
+    ctx.print_result(answer, f"rewound to seq {answer['to']}", _rounding_note(wanted, answer["to"]))
 
 
-@click.command(epilog=examples("walrusctl session checkpoint 3 before-the-tests"))
+@command("walrusctl session checkpoint 3 before-the-tests")
 @click.argument("session", type=SESSION)
 @click.argument("name", type=KEY)
-@common_options
-@pass_cli_context
 def checkpoint(ctx: CliContext, session: int, name: str) -> None:
     """Name the current end of SESSION for fork and rewind.
 
@@ -82,10 +67,8 @@ def checkpoint(ctx: CliContext, session: int, name: str) -> None:
     ctx.print_result(answer, f"checkpoint {name} at seq {answer['at']}")
 
 
-@click.command(epilog=examples("walrusctl session checkpoints 3"))
+@command("walrusctl session checkpoints 3")
 @click.argument("session", type=SESSION)
-@common_options
-@pass_cli_context
 def checkpoints(ctx: CliContext, session: int) -> None:
     """List the checkpoints of SESSION, the newest last."""
     found, _ = fetch_pages(ctx, "session.checkpoints", "checkpoints", {"session": session}, None)
@@ -100,16 +83,15 @@ def _resolve_seq(ctx: CliContext, session: int, point: int | str) -> int:
     found, _ = fetch_pages(ctx, "session.checkpoints", "checkpoints", {"session": session}, None)
     for each in found:
         if each["name"] == point:
-            seq: int = each["at"]
-            return seq
-    raise RequestFailed(
-        wire.NOT_FOUND,
-        "checkpoint_not_found",
+            return int(each["at"])
+    message, hint = (
         f"session {session} has no checkpoint {point!r}",
         f"`walrusctl session checkpoints {session}` lists them.",
     )
+    raise RequestFailed(wire.NOT_FOUND, "checkpoint_not_found", message, hint)
 
 
-def _note_if_rounded(wanted: int | None, actual: int) -> None:
-    if wanted not in (None, actual):
-        print_note(f"from seq {actual} instead: at seq {wanted} a tool call had no result yet")
+def _rounding_note(wanted: int | None, actual: int) -> str:
+    if wanted in (None, actual):
+        return ""
+    return f"from seq {actual} instead: at seq {wanted} a tool call had no result yet"

@@ -2,18 +2,16 @@
 
 import click
 
-from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_bytes, format_count
 
 MAX_WAIT_S = 3600
 """Seconds to wait: a large database is collected in small steps, so that no turn waits for it."""
 
 
-@click.command(epilog=examples("walrusctl gc --dry-run", "walrusctl gc"))
+@command("walrusctl gc --dry-run", "walrusctl gc")
 @click.option("--dry-run", is_flag=True, help="Delete nothing; print about how much it would be.")
-@common_options
-@pass_cli_context
 def gc(ctx: CliContext, *, dry_run: bool) -> None:
     """Delete old sessions and outputs, as [storage] allows.
 

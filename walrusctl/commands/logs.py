@@ -9,14 +9,14 @@ import click
 
 from walrus_protocol import wire
 from walrusctl import systemd_units
-from walrusctl.click_base import BoundedNumber, common_options, examples
-from walrusctl.context import CliContext, CommandFailed, pass_cli_context
+from walrusctl.click_base import BoundedNumber, command
+from walrusctl.context import CliContext, CommandFailed
 
 JOURNAL_FILES = ("/run/log/journal/*/*.journal", "/var/log/journal/*/*.journal")
 MAX_LINES = 1_000_000
 
 
-@click.command(epilog=examples("walrusctl logs -n 50", "walrusctl logs -f"))
+@command("walrusctl logs -n 50", "walrusctl logs -f")
 @click.option("-f", "--follow", is_flag=True, help="Wait for new lines until Ctrl-C.")
 @click.option(
     "-n",
@@ -25,8 +25,6 @@ MAX_LINES = 1_000_000
     metavar="N",
     help="Only the last N lines, up to 1,000,000. [10 with -f, else all]",
 )
-@common_options
-@pass_cli_context
 def logs(ctx: CliContext, *, follow: bool, lines: int | None) -> None:
     """Show the log of the walrusd service."""
     folder, home = systemd_units.unit_folder(os.environ), ctx.home_path()

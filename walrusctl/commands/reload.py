@@ -1,15 +1,11 @@
 """The command `walrusctl reload`: makes walrusd read its configuration again."""
 
-import click
-
-from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import command
+from walrusctl.context import CliContext
 from walrusctl.output import print_error
 
 
-@click.command(epilog=examples("walrusctl reload"))
-@common_options
-@pass_cli_context
+@command("walrusctl reload")
 def reload(ctx: CliContext) -> None:
     """Apply the current walrus.toml and agents/*.md.
 

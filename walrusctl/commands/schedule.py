@@ -9,31 +9,23 @@ import click
 from walrus_protocol import wire
 from walrus_protocol.client import Json
 from walrus_protocol.vocabulary import StopReason
-from walrusctl.click_base import LIMIT, LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import LIMIT, command, group, lazy_commands
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_cost, format_table, format_time, format_time_short
 from walrusctl.output import print_answer, print_error, print_json, print_note, terminal_width
 from walrusctl.pagination import fetch_pages
 
-HERE = "walrusctl.commands.schedule"
 _TIME_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _HEARTBEAT_PREFIX = "heartbeat:"
 _MAX_STORED_ANSWER = 500
 """Maximum characters of an answer that the ledger stores."""
 
 
-@click.command(
-    cls=LazyGroup,
-    lazy={
-        "list": f"{HERE}:list_",
-        "run": f"{HERE}:run",
-        "pause": f"{HERE}:pause",
-        "resume": f"{HERE}:resume",
-        "history": f"{HERE}:history",
-    },
-    epilog=examples("walrusctl schedule list", "walrusctl schedule run walrus"),
+@group(
+    "walrusctl schedule list",
+    "walrusctl schedule run walrus",
+    lazy=lazy_commands("schedule:list_", "schedule:run", "schedule:pause", "schedule:resume", "schedule:history"),
 )
-@common_options
 def schedule() -> None:
     """List, run, pause and resume heartbeats.
 
@@ -41,9 +33,7 @@ def schedule() -> None:
     """
 
 
-@click.command("list", epilog=examples("walrusctl schedule list"))
-@common_options
-@pass_cli_context
+@command("walrusctl schedule list")
 def list_(ctx: CliContext) -> None:
     """List schedules with their next and last tick."""
     answer = ctx.call("schedule.list")
@@ -62,10 +52,8 @@ def list_(ctx: CliContext) -> None:
     ctx.print_result(answer, format_table(headers, rows, terminal_width(sys.stdout)))
 
 
-@click.command(epilog=examples("walrusctl schedule run walrus"))
+@command("walrusctl schedule run walrus")
 @click.argument("name")
-@common_options
-@pass_cli_context
 def run(ctx: CliContext, name: str) -> None:
     """Run a tick of NAME now, and print the answer.
 
@@ -84,31 +72,25 @@ def run(ctx: CliContext, name: str) -> None:
     _exit_by_outcome(tick)
 
 
-@click.command(epilog=examples("walrusctl schedule pause walrus"))
+@command("walrusctl schedule pause walrus")
 @click.argument("name")
-@common_options
-@pass_cli_context
 def pause(ctx: CliContext, name: str) -> None:
     """Skip every tick of NAME until it is resumed."""
     _print_schedule(ctx, ctx.call("schedule.pause", {"schedule": _resolve_name(ctx, name)}))
 
 
-@click.command(epilog=examples("walrusctl schedule resume walrus"))
+@command("walrusctl schedule resume walrus")
 @click.argument("name")
-@common_options
-@pass_cli_context
 def resume(ctx: CliContext, name: str) -> None:
     """End the pause of NAME, and close its breaker."""
     _print_schedule(ctx, ctx.call("schedule.resume", {"schedule": _resolve_name(ctx, name)}))
 
 
-@click.command(epilog=examples("walrusctl schedule history", "walrusctl schedule history walrus --news"))
+@command("walrusctl schedule history", "walrusctl schedule history walrus --news")
 @click.argument("name", required=False)
 @click.option("--news", is_flag=True, help="Only ticks that a person should read.")
 @click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N rows.")
 @click.option("--all", "everything", is_flag=True, help="All rows.")
-@common_options
-@pass_cli_context
 def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everything: bool) -> None:
     """Print past ticks, the newest first.
 
@@ -120,9 +102,6 @@ def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everyt
         name = name if ":" in name else _HEARTBEAT_PREFIX + name
     params = {"schedule": name, "news": news}
     ticks, cursor = fetch_pages(ctx, "schedule.history", "ticks", params, None if everything else limit)
-    if ctx.json:
-        print_json({"ticks": ticks, "cursor": cursor})
-        return
     now = time.time()
     headers = ("TICK", "SLOT", "NAME", "OUTCOME", "SESSION", "COST", "TEXT")
     rows = [
@@ -136,9 +115,11 @@ def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everyt
         )
         for tick in ticks
     ]
-    print_answer(format_table(headers, rows, terminal_width(sys.stdout)))
-    if cursor:
-        print_note("there are more: raise --limit, or use --all")
+    ctx.print_result(
+        {"ticks": ticks, "cursor": cursor},
+        format_table(headers, rows, terminal_width(sys.stdout)),
+        "there are more: raise --limit, or use --all" if cursor else "",
+    )
 
 
 def _resolve_name(ctx: CliContext, name: str) -> str:
@@ -153,12 +134,8 @@ def _resolve_name(ctx: CliContext, name: str) -> str:
 
 
 def _print_schedule(ctx: CliContext, entry: Json) -> None:
-    ctx.print_result(
-        entry,
-        f"{entry['name']} is paused"
-        if entry["paused"]
-        else f"{entry['name']} ticks next at {format_time(entry['next_slot'])}",
-    )
+    state = "is paused" if entry["paused"] else f"ticks next at {format_time(entry['next_slot'])}"
+    ctx.print_result(entry, f"{entry['name']} {state}")
 
 
 def _exit_by_outcome(tick: Json) -> NoReturn:

@@ -7,8 +7,8 @@ import sys
 import click
 
 from walrus_protocol.client import Json
-from walrusctl.click_base import LIMIT, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import LIMIT, command
+from walrusctl.context import CliContext
 from walrusctl.formatting import format_table, format_time
 from walrusctl.output import print_answer, print_json, print_note, terminal_width, write_stdout
 from walrusctl.pagination import fetch_pages
@@ -23,13 +23,9 @@ _MIN_SNIPPET_WIDTH = 20
 """Minimum characters of a snippet, however narrow the terminal is."""
 
 
-@click.command(
-    epilog=examples("walrusctl session search shopping list", "walrusctl session search '\"exact phrase\" begin*'")
-)
+@command("walrusctl session search shopping list", "walrusctl session search '\"exact phrase\" begin*'")
 @click.argument("words", nargs=-1, required=True)
 @click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N results.")
-@common_options
-@pass_cli_context
 def search(ctx: CliContext, words: tuple[str, ...], limit: int) -> None:
     """Find messages that contain all WORDS, newest first.
 

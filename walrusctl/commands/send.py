@@ -9,8 +9,8 @@ import click
 from walrus_protocol import wire
 from walrus_protocol.client import Json, RequestFailed, TimedOut, Unreachable
 from walrus_protocol.vocabulary import WhenBusy
-from walrusctl.click_base import KEY, SECONDS, SESSION, SHORT_TEXT, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import KEY, SECONDS, SESSION, SHORT_TEXT, command
+from walrusctl.context import CliContext
 from walrusctl.event_printer import EventPrinter, OnEvent
 from walrusctl.hint_wording import as_cli_options
 from walrusctl.message_input import read_text
@@ -65,10 +65,8 @@ def session_options(command: Decorated) -> Decorated:
     return command
 
 
-@click.command(epilog=examples('walrusctl send 3 "What is new?"', "git diff | walrusctl send 3"))
+@command('walrusctl send 3 "What is new?"', "git diff | walrusctl send 3")
 @session_options
-@common_options
-@pass_cli_context
 def send(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
     """Send TEXT to SESSION and print only the answer.
 
@@ -80,10 +78,8 @@ def send(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, **
     _print_result(ctx, run_turn(ctx, "session.stream", params, _ignore_event, detach=detach))
 
 
-@click.command(epilog=examples('walrusctl stream 3 "Tell me more"', 'walrusctl stream 3 --json "Tell me more"'))
+@command('walrusctl stream 3 "Tell me more"', 'walrusctl stream 3 --json "Tell me more"')
 @session_options
-@common_options
-@pass_cli_context
 def stream(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, **options: object) -> None:
     """Send TEXT to SESSION and print text as it arrives.
 
@@ -98,12 +94,10 @@ def stream(ctx: CliContext, /, session: int, text: str | None, *, detach: bool, 
     _stream_turn(ctx, "session.stream", params, detach=detach)
 
 
-@click.command(epilog=examples('walrusctl run walrus "What can you do?"'))
+@command('walrusctl run walrus "What can you do?"')
 @click.argument("agent")
 @turn_options
 @click.option("--title", type=SHORT_TEXT, metavar="TEXT", help="The session's title.")
-@common_options
-@pass_cli_context
 def run(ctx: CliContext, /, agent: str, text: str | None, *, detach: bool, **options: object) -> None:
     """Send TEXT to AGENT in a new session.
 
@@ -116,11 +110,9 @@ def run(ctx: CliContext, /, agent: str, text: str | None, *, detach: bool, **opt
     _stream_turn(ctx, "agent.run", params, detach=detach)
 
 
-@click.command(epilog=examples("walrusctl session resume 3"))
+@command("walrusctl session resume 3")
 @click.argument("session", type=SESSION)
 @click.option("--detach", is_flag=True, help="On Ctrl-C only stop waiting; the turn continues.")
-@common_options
-@pass_cli_context
 def resume(ctx: CliContext, session: int, *, detach: bool) -> None:
     """Continue the last turn of SESSION.
 

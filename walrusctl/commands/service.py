@@ -12,8 +12,8 @@ from walrus_config.errors import ConfigError
 from walrus_config.scaffold import scaffold
 from walrus_protocol import wire
 from walrusctl import systemd_units
-from walrusctl.click_base import LazyGroup, common_options, examples
-from walrusctl.context import CliContext, CommandFailed, pass_cli_context
+from walrusctl.click_base import command, group, lazy_commands
+from walrusctl.context import CliContext, CommandFailed
 from walrusctl.formatting import format_fields
 from walrusctl.lock_owner import find_lock_owner
 from walrusctl.output import print_answer, print_error, print_json
@@ -21,7 +21,6 @@ from walrusctl.service_plan import is_temporary, plan_service, works_only_in_thi
 from walrusctl.service_state import ServiceState, read_service_state
 from walrusctl.systemctl import UserSystemd, find_user_systemd, hint_without_systemd, is_lingering
 
-HERE = "walrusctl.commands.service"
 JOB_TIMEOUT_S = 120.0
 """Seconds for a start, which may migrate, or a stop, which waits for turns; --timeout overrides it."""
 BOTH_UNITS = " ".join(systemd_units.NAMES)
@@ -33,12 +32,11 @@ _HINTS = {
 }
 
 
-@click.command(
-    cls=LazyGroup,
-    lazy={"install": f"{HERE}:install", "uninstall": f"{HERE}:uninstall", "status": f"{HERE}:status"},
-    epilog=examples("walrusctl service install", "walrusctl service status"),
+@group(
+    "walrusctl service install",
+    "walrusctl service status",
+    lazy=lazy_commands("service:install", "service:uninstall", "service:status"),
 )
-@common_options
 def service() -> None:
     """Run walrusd as a systemd service of your user.
 
@@ -46,14 +44,12 @@ def service() -> None:
     """
 
 
-@click.command(epilog=examples("walrusctl service install", "walrusctl --home ~/other service install --force"))
+@command("walrusctl service install", "walrusctl --home ~/other service install --force")
 @click.option(
     "--force",
     is_flag=True,
     help="Replace edited or foreign units and those of another home, and accept a configuration with errors.",
 )
-@common_options
-@pass_cli_context
 def install(ctx: CliContext, *, force: bool) -> None:
     """Install and start the service for this home.
 
@@ -90,8 +86,8 @@ def install(ctx: CliContext, *, force: bool) -> None:
         print_answer(f"walrusd runs as a service, pid {pid}")
     if not linger:
         print_error("without lingering, it starts when you log in and stops when you log out")
-    for command in todo:
-        print_answer(f"to do: {command}")
+    for step in todo:
+        print_answer(f"to do: {step}")
 
 
 def _warn_if_temporary(home: str) -> None:
@@ -133,10 +129,8 @@ def _start_service(
     return _main_pid(systemd), []
 
 
-@click.command(epilog=examples("walrusctl service uninstall"))
+@command("walrusctl service uninstall")
 @click.option("--force", is_flag=True, help="Also remove edited units and those of another home.")
-@common_options
-@pass_cli_context
 def uninstall(ctx: CliContext, *, force: bool) -> None:
     """Stop the service and remove its units.
 
@@ -173,9 +167,7 @@ def uninstall(ctx: CliContext, *, force: bool) -> None:
         print_error(f"walrusd still runs on {home} (pid {owner.pid})", f"`kill {owner.pid}` stops it")
 
 
-@click.command(epilog=examples("walrusctl service status"))
-@common_options
-@pass_cli_context
+@command("walrusctl service status")
 def status(ctx: CliContext) -> None:
     """Show whether the service is installed and running.
 

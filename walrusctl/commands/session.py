@@ -7,55 +7,51 @@ import click
 
 from walrus_protocol.client import Json, RequestFailed, Unreachable
 from walrus_protocol.vocabulary import State
-from walrusctl.click_base import KEY, LIMIT, OFFSET, SESSION, SHORT_TEXT, LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import KEY, LIMIT, OFFSET, SESSION, SHORT_TEXT, command, group, lazy_commands
+from walrusctl.context import CliContext
 from walrusctl.event_printer import EventPrinter
 from walrusctl.formatting import format_cost, format_error, format_fields, format_message, format_table, format_time
 from walrusctl.output import print_answer, print_json, print_note, terminal_width
 from walrusctl.pagination import fetch_pages
 
-HERE = "walrusctl.commands.session"
 _FINISH_TIMEOUT_S = 60
 """Seconds to wait until a turn has stopped and is logged."""
 _STATES = ", ".join(get_args(State))
 
 
-@click.command(
-    cls=LazyGroup,
-    lazy={
-        "create": f"{HERE}:create",
-        "list": f"{HERE}:list_",
-        "show": f"{HERE}:show",
-        "history": f"{HERE}:history",
-        "search": "walrusctl.commands.search:search",
-        "attach": f"{HERE}:attach",
-        "interrupt": f"{HERE}:interrupt",
-        "close": f"{HERE}:close",
-        "fork": "walrusctl.commands.fork_rewind:fork",
-        "rewind": "walrusctl.commands.fork_rewind:rewind",
-        "checkpoint": "walrusctl.commands.fork_rewind:checkpoint",
-        "checkpoints": "walrusctl.commands.fork_rewind:checkpoints",
-        "export": "walrusctl.commands.export_import:export",
-        "import": "walrusctl.commands.export_import:import_",
-        "resume": "walrusctl.commands.send:resume",
-        "wait": f"{HERE}:wait",
-    },
-    epilog=examples("walrusctl session create walrus", "walrusctl session attach 3"),
+@group(
+    "walrusctl session create walrus",
+    "walrusctl session attach 3",
+    lazy=lazy_commands(
+        "session:create",
+        "session:list_",
+        "session:show",
+        "session:history",
+        "search:search",
+        "session:attach",
+        "session:interrupt",
+        "session:close",
+        "fork_rewind:fork",
+        "fork_rewind:rewind",
+        "fork_rewind:checkpoint",
+        "fork_rewind:checkpoints",
+        "export_import:export",
+        "export_import:import_",
+        "send:resume",
+        "session:wait",
+    ),
 )
-@common_options
 def session() -> None:
     """Create, list, read and change sessions."""
 
 
-@click.command(epilog=examples('walrusctl session create walrus --title "Shopping list"'))
+@command('walrusctl session create walrus --title "Shopping list"')
 @click.argument("agent")
 @click.option("--title", type=SHORT_TEXT, metavar="TEXT", default="", help="A title for people to read.")
 @click.option("--key", type=KEY, metavar="KEY", help="Create exactly once: a repeat prints the same session.")
 @click.option(
     "--created-by", type=SHORT_TEXT, metavar="NAME", default="cli", show_default=True, help="The creator's name."
 )
-@common_options
-@pass_cli_context
 def create(ctx: CliContext, agent: str, title: str, key: str | None, created_by: str) -> None:
     """Create a session of AGENT and print its id."""
     params = {"agent": agent, "title": title, "created_by": created_by, "key": key}
@@ -63,60 +59,43 @@ def create(ctx: CliContext, agent: str, title: str, key: str | None, created_by:
     ctx.print_result(created, str(created["session"]))
 
 
-@click.command("list", epilog=examples("walrusctl session list", "walrusctl session list --agent walrus --all"))
+@command("walrusctl session list", "walrusctl session list --agent walrus --all")
 @click.option("--agent", metavar="AGENT", help="Only sessions of this agent.")
 @click.option("--state", metavar="STATE", help=f"Only sessions in this state: {_STATES}.")
 @click.option("--all", "include_closed", is_flag=True, help="Closed sessions too.")
 @click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most N sessions.")
-@common_options
-@pass_cli_context
 def list_(ctx: CliContext, agent: str | None, state: str | None, limit: int, *, include_closed: bool) -> None:
     """List sessions, the newest first."""
     params = {"agent": agent, "state": state, "include_closed": include_closed}
     found, cursor = fetch_pages(ctx, "session.list", "sessions", params, limit)
-    if ctx.json:
-        print_json({"sessions": found, "cursor": cursor})
-        return
     rows = [
         (s["id"], s["agent"], _format_state(s), s["messages"], format_time(s["updated_at"]), s["title"]) for s in found
     ]
-    print_answer(
-        format_table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows, terminal_width(sys.stdout))
+    ctx.print_result(
+        {"sessions": found, "cursor": cursor},
+        format_table(("ID", "AGENT", "STATE", "MESSAGES", "UPDATED", "TITLE"), rows, terminal_width(sys.stdout)),
+        "" if found else "no matching sessions" if agent or state else "no sessions",
+        "there are more: raise --limit" if cursor else "",
     )
-    if not found:
-        print_note("no matching sessions" if agent or state else "no sessions")
-    if cursor:
-        print_note("there are more: raise --limit")
 
 
-@click.command(epilog=examples("walrusctl session show 3"))
+@command("walrusctl session show 3")
 @click.argument("session", type=SESSION)
-@common_options
-@pass_cli_context
 def show(ctx: CliContext, session: int) -> None:
     """Show the state, size and cost of SESSION."""
     info = ctx.call("session.get", {"session": session})
-    if ctx.json:
-        print_json(info)
-        return
     usage, parent = info["usage"], info["parent"]
     fields = {**info, "state": _format_state(info)}
     pairs = [(key, fields[key]) for key in ("id", "agent", "title", "created_by", "state", "queued", "messages")]
-    print_answer(
-        format_fields(
-            [
-                *pairs,
-                ("forked from", parent and f"session {parent['session']} at seq {parent['seq']}"),
-                ("created", format_time(info["created_at"])),
-                ("updated", format_time(info["updated_at"])),
-                ("last seq", info["last_seq"]),
-                ("tokens", f"{usage['input']} in, {usage['output']} out, {format_cost(info['cost_usd'])}"),
-            ],
-            terminal_width(sys.stdout),
-        )
-    )
-    if info.get("error"):
-        print_note(format_error(info["error"]))
+    pairs += [
+        ("forked from", parent and f"session {parent['session']} at seq {parent['seq']}"),
+        ("created", format_time(info["created_at"])),
+        ("updated", format_time(info["updated_at"])),
+        ("last seq", info["last_seq"]),
+        ("tokens", f"{usage['input']} in, {usage['output']} out, {format_cost(info['cost_usd'])}"),
+    ]
+    error = info.get("error")
+    ctx.print_result(info, format_fields(pairs, terminal_width(sys.stdout)), format_error(error) if error else "")
 
 
 def _format_state(info: Json) -> str:
@@ -125,11 +104,9 @@ def _format_state(info: Json) -> str:
     return f"{info['state']}: {error['kind']}" if error else str(info["state"])
 
 
-@click.command(epilog=examples("walrusctl session history 3"))
+@command("walrusctl session history 3")
 @click.argument("session", type=SESSION)
 @click.option("--limit", type=LIMIT, metavar="N", help="At most N messages, from the oldest. [all]")
-@common_options
-@pass_cli_context
 def history(ctx: CliContext, session: int, limit: int | None) -> None:
     """Print the messages of SESSION as the model sees them."""
     messages, cursor = fetch_pages(ctx, "session.history", "messages", {"session": session}, limit)
@@ -140,7 +117,7 @@ def history(ctx: CliContext, session: int, limit: int | None) -> None:
         print_answer(format_message(body))
 
 
-@click.command(epilog=examples("walrusctl session attach 3", "walrusctl session attach 3 --no-follow --seq"))
+@command("walrusctl session attach 3", "walrusctl session attach 3 --no-follow --seq")
 @click.argument("session", type=SESSION)
 @click.option("--since", metavar="SEQ", type=OFFSET, default=0, help="Only events after this seq (see --seq). [0: all]")
 @click.option(
@@ -148,8 +125,6 @@ def history(ctx: CliContext, session: int, limit: int | None) -> None:
 )
 @click.option("--deltas/--no-deltas", default=True, help="Print partial text too. [deltas; not with --seq]")
 @click.option("--seq", "seqs", is_flag=True, help="Print each event's seq, for fork, rewind and --since.")
-@common_options
-@pass_cli_context
 def attach(ctx: CliContext, session: int, since: int, *, follow: bool, deltas: bool, seqs: bool) -> None:
     """Print the events of SESSION, and follow new ones.
 
@@ -181,10 +156,8 @@ def attach(ctx: CliContext, session: int, since: int, *, follow: bool, deltas: b
         print_json(events.result)
 
 
-@click.command(epilog=examples("walrusctl session interrupt 3"))
+@command("walrusctl session interrupt 3")
 @click.argument("session", type=SESSION)
-@common_options
-@pass_cli_context
 def interrupt(ctx: CliContext, session: int) -> None:
     """Stop the running turn of SESSION.
 
@@ -194,11 +167,9 @@ def interrupt(ctx: CliContext, session: int) -> None:
     ctx.print_result(answer, f"interrupted turn {answer['turn']}" if answer["interrupted"] else "no turn was running")
 
 
-@click.command(epilog=examples("walrusctl session close 3"))
+@command("walrusctl session close 3")
 @click.argument("session", type=SESSION)
 @click.option("--force", is_flag=True, help="Interrupt the running turn and drop queued messages.")
-@common_options
-@pass_cli_context
 def close(ctx: CliContext, session: int, *, force: bool) -> None:
     """Close SESSION permanently; it can still be read.
 
@@ -208,7 +179,7 @@ def close(ctx: CliContext, session: int, *, force: bool) -> None:
     ctx.print_result(answer, "closed" if answer["closed"] else "was already closed")
 
 
-@click.command(epilog=examples("walrusctl session wait 3"))
+@command("walrusctl session wait 3")
 @click.argument("session", type=SESSION)
 @click.option(
     "--state",
@@ -217,8 +188,6 @@ def close(ctx: CliContext, session: int, *, force: bool) -> None:
     metavar="STATE[,STATE…]",
     help=f"The states that end the wait, of {_STATES}.",
 )
-@common_options
-@pass_cli_context
 def wait(ctx: CliContext, session: int, state: str) -> None:
     """Wait until SESSION reaches a state; print the state."""
     states = [name.strip() for name in state.split(",")]

@@ -4,25 +4,20 @@ import sys
 
 import click
 
-from walrusctl.click_base import OFFSET, SESSION, LazyGroup, common_options, examples
-from walrusctl.context import CliContext, pass_cli_context
+from walrusctl.click_base import OFFSET, SESSION, command, group, lazy_commands
+from walrusctl.context import CliContext
 from walrusctl.output import StreamPrinter, print_json
 
-HERE = "walrusctl.commands.tool"
 
-
-@click.command(cls=LazyGroup, lazy={"output": f"{HERE}:output"}, epilog=examples("walrusctl tool output 3 0a1b2c"))
-@common_options
+@group("walrusctl tool output 3 0a1b2c", lazy=lazy_commands("tool:output"))
 def tool() -> None:
     """Print the outputs of tools."""
 
 
-@click.command(epilog=examples("walrusctl tool output 3 0a1b2c"))
+@command("walrusctl tool output 3 0a1b2c")
 @click.argument("session", type=SESSION)
 @click.argument("ref")
 @click.option("--offset", type=OFFSET, metavar="BYTES", default=0, help="Skip this many bytes. [0]")
-@common_options
-@pass_cli_context
 def output(ctx: CliContext, session: int, ref: str, offset: int) -> None:
     """Print the whole output that the model saw in part.
 

@@ -8,8 +8,8 @@ from walrus_config import paths
 from walrus_protocol import wire
 from walrus_protocol.client import Json
 from walrus_protocol.database.hash_chain import ChainHead, parse_head
-from walrusctl.click_base import common_options, examples
-from walrusctl.context import CliContext, CommandFailed, pass_cli_context
+from walrusctl.click_base import command
+from walrusctl.context import CliContext, CommandFailed
 from walrusctl.output import print_answer, print_error, print_json, print_note
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ class ChainHeadParam(click.ParamType[ChainHead]):
             self.fail(str(error), param, ctx)
 
 
-@click.command(epilog=examples("walrusctl verify", "walrusctl verify --since 1200:9f86d0..."))
+@command("walrusctl verify", "walrusctl verify --since 1200:9f86d0...")
 @click.option(
     "--since",
     metavar="HEAD",
     type=ChainHeadParam(),
     help="An earlier head, OFFSET:HEX, that must still be in the chain.",
 )
-@common_options
-@pass_cli_context
 def verify(ctx: CliContext, *, since: ChainHead | None) -> None:
     """Check that no event was changed, removed or inserted.
 
