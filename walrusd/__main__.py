@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import click
 import trio
@@ -12,18 +13,21 @@ from walrus_config.errors import ConfigError
 from walrus_config.load import load
 from walrus_config.paths import check_home, home_path, home_paths, prepare_home, socket_path
 from walrus_config.scaffold import scaffold
-from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_BAD_CONFIG, EXIT_INTERNAL
+from walrus_protocol.wire import EXIT_BAD_CONFIG, EXIT_INTERNAL
 from walrusd import __version__
 from walrusd.composition.components import StartupOptions
 from walrusd.daemon import serve
-from walrusd.host.resource_limits import FdLimitTooLow, hint_for_oserror
+from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.host.sd_notify import Notify
 from walrusd.host.signals import ignore_early_sighup
-from walrusd.host.socket_activation import InvalidActivation, take_activation_socket
+from walrusd.host.socket_activation import take_activation_socket
+from walrusd.host.startup_error import StartupFailed
 from walrusd.host.watchdog import enable_faulthandler
 from walrusd.observability.logging import NonBlockingStderr, configure_logging
-from walrusd.rpc.listener import AlreadyRunning, ListenerSetupFailed
 from walrusd.store.contract import StorageFailed
+from walrusd.store.errors import DatabaseUnusable
+
+E = TypeVar("E", bound=BaseException)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,8 +61,10 @@ def main(home: str | None, socket: str | None, *, init: bool) -> None:
         check_home(home_folder)
         config = load(home_folder, environ=os.environ)
         path = socket_path(socket, os.environ, home_folder, configured=config.daemon.socket)
-    except (ConfigError, InvalidActivation) as error:
+    except ConfigError as error:
         sys.exit(_print_error(error, EXIT_BAD_CONFIG))
+    except StartupFailed as failed:
+        sys.exit(_print_error(failed, failed.exit_status, failed.hint))
     umask = os.umask(0o077)
     redact = configure_logging(config)
     options = StartupOptions(
@@ -83,35 +89,29 @@ def _run_daemon(daemon: Callable[[], Awaitable[None]]) -> int:
     status = 0
     try:
         trio.run(daemon)
-    except* AlreadyRunning as group:
-        status = _print_error(_first_exception(group), EXIT_ALREADY_RUNNING)
-    except* ListenerSetupFailed as group:
-        failure = _first_exception(group)
-        # The status lets a service retry errors that pass by themselves, and give up if the configuration is wrong.
-        status = _print_error(failure, EXIT_INTERNAL if getattr(failure, "transient", False) else EXIT_BAD_CONFIG)
+    except* StartupFailed as group:
+        failed = _first_exception(group)
+        status = _print_error(failed, failed.exit_status, failed.hint)
     except* StorageFailed as group:
         failure = _first_exception(group)
-        status = _print_error(failure, EXIT_INTERNAL if getattr(failure, "transient", True) else EXIT_BAD_CONFIG)
-    except* FdLimitTooLow as group:
-        status = _print_error(_first_exception(group), EXIT_INTERNAL)
+        # The status lets a service retry errors that pass by themselves, and give up if the database needs a repair.
+        needs_repair = isinstance(failure, DatabaseUnusable) and not failure.transient
+        status = _print_error(failure, EXIT_BAD_CONFIG if needs_repair else EXIT_INTERNAL, failure.hint)
     except* OSError as group:
         error = _first_exception(group)
-        assert isinstance(error, OSError), "except* OSError catches nothing else"
         if not (hint := hint_for_oserror(error)):
             raise
         status = _print_error(error, EXIT_INTERNAL, hint)
     return status
 
 
-def _first_exception(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _first_exception(group: BaseExceptionGroup[E]) -> E:
+    error = group.exceptions[0]
+    return _first_exception(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _print_error(error: BaseException, status: int, hint: str = "") -> int:
     """Prints the error and its hint to stderr, if there is one, and returns `status`."""
-    hint = hint or getattr(error, "hint", "")
     NonBlockingStderr().msg(f"walrusd: {error}" + (f"\n  {hint}" if hint else ""))
     return status
 

@@ -48,7 +48,7 @@ TimeoutStopSec of the unit includes them.
 async def serve(options: StartupOptions) -> None:
     """Runs the daemon on the home of the configuration until a signal or `daemon.shutdown` stops it.
 
-    Raises AlreadyRunning, ListenerSetupFailed, StorageFailed and FdLimitTooLow.
+    Raises StartupFailed and StorageFailed.
     """
     set_undumpable()
     settings = options.config.daemon

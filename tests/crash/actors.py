@@ -201,7 +201,6 @@ class KillableSpawner(Spawner):
         stdin: Literal["null", "pipe"] = "null",
         stderr: Literal["merged", "pipe"] = "merged",
         with_start_barrier: bool = False,
-        dies_with_daemon: bool = True,
     ) -> Child:
         self._kill_points.reach("bash: before the spawn")
         child = await super().spawn(
@@ -211,7 +210,6 @@ class KillableSpawner(Spawner):
             stdin=stdin,
             stderr=stderr,
             with_start_barrier=with_start_barrier,
-            dies_with_daemon=dies_with_daemon,
         )
         self._kill_points.reach("bash: its process waits at the start barrier")
         return child

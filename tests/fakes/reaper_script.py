@@ -10,12 +10,15 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import structlog
 import trio
 from structlog.testing import capture_logs
 
+from walrusd.host import launch
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
 from walrusd.host.peer_credentials import set_undumpable
@@ -27,16 +30,20 @@ ORPHAN_SCRIPT = "setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &"
 """A shell command that starts an orphan: it leaves the session, and then prints its pid."""
 
 
-async def start_bash(
-    spawner: Spawner, script: str, *, with_start_barrier: bool = False, dies_with_daemon: bool = True
-) -> Child:
+async def start_bash(spawner: Spawner, script: str, *, with_start_barrier: bool = False) -> Child:
     return await spawner.spawn(
-        ["bash", "-c", script],
-        cwd=os.getcwd(),
-        env=dict(os.environ),
-        with_start_barrier=with_start_barrier,
-        dies_with_daemon=dies_with_daemon,
+        ["bash", "-c", script], cwd=os.getcwd(), env=dict(os.environ), with_start_barrier=with_start_barrier
     )
+
+
+@contextmanager
+def without_setpriv() -> Iterator[None]:
+    """Starts children in the block as on a system without util-linux's setpriv."""
+    find, launch.find_pdeathsig_command = launch.find_pdeathsig_command, cache(tuple[str, ...])
+    try:
+        yield
+    finally:
+        launch.find_pdeathsig_command = find
 
 
 async def read_output(child: Child) -> str:
@@ -113,13 +120,12 @@ async def kill_beside_preexisting(spawner: Spawner) -> object:
 
 async def start_and_wait(spawner: Spawner) -> object:
     """Starts two children behind the start barrier and two running ones; then waits to be killed."""
-    gated = [
-        await start_bash(spawner, "echo done > it", with_start_barrier=True, dies_with_daemon=dies)
-        for dies in (True, False)
-    ]
+    gated = await start_bash(spawner, "echo done > it", with_start_barrier=True)
     dying = await start_bash(spawner, "exec sleep 1000")
-    staying = await start_bash(spawner, "exec sleep 1000", dies_with_daemon=False)
-    print(json.dumps([child.pid for child in (*gated, dying, staying)]), flush=True)  # noqa: T201 - what the test reads
+    with without_setpriv():
+        gated_too = await start_bash(spawner, "echo done > it", with_start_barrier=True)
+        staying = await start_bash(spawner, "exec sleep 1000")
+    print(json.dumps([child.pid for child in (gated, gated_too, dying, staying)]), flush=True)  # noqa: T201 - what the test reads
     await trio.sleep_forever()
 
 

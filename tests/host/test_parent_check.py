@@ -10,14 +10,15 @@ from tests.fakes.home import MAX_WAIT_S, ROOT
 
 LAUNCH_SCRIPT = """
 import os, sys, time
-from walrusd.host.launch import SpawnRequest, launch
+from walrusd.host import launch
 fifo, trace = sys.argv[1:]
 # Stands for setpriv, which asks for the death signal some time after the fork: here, when the test writes to the FIFO.
 prefix = ("sh", "-c", f'read -r _ < {fifo}; exec "$@"', "sh")
-request = SpawnRequest(
+request = launch.SpawnRequest(
     argv=("touch", trace), cwd="/", env=dict(os.environ), stdin="null", stderr="merged", umask=0o077
 )
-spawned = launch(request, lambda: prefix)
+launch.find_pdeathsig_command = lambda: prefix
+spawned = launch.launch(request)
 os.write(spawned.start_barrier, b"\\n")
 print(spawned.popen.pid, flush=True)
 time.sleep(1000)

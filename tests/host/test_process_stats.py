@@ -6,26 +6,26 @@ import subprocess
 import threading
 from pathlib import Path
 
-from walrusd.host.process_stats import count_open_fds, count_threads, read_process_stats, read_rss_bytes
+from walrusd.host.process_stats import read_process_stats
 
 
 def test_rss_is_at_most_the_peak_that_the_kernel_reports() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert 1024 * 1024 < read_rss_bytes() <= peak * 1.1
+    assert 1024 * 1024 < read_process_stats().rss_bytes <= peak * 1.1
 
 
 def test_open_files_are_counted(tmp_path: Path) -> None:
-    before = count_open_fds()
+    before = read_process_stats().fds
     with open(tmp_path / "one", "w"), open(tmp_path / "two", "w"):
-        assert count_open_fds() == before + 2
-    assert count_open_fds() == before
+        assert read_process_stats().fds == before + 2
+    assert read_process_stats().fds == before
 
 
 def test_a_running_thread_is_counted() -> None:
-    before, finish = count_threads(), threading.Event()
+    before, finish = read_process_stats().threads, threading.Event()
     thread = threading.Thread(target=finish.wait)
     thread.start()
-    assert count_threads() == before + 1
+    assert read_process_stats().threads == before + 1
     finish.set()
     thread.join()
 

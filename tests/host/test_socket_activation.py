@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[2]
 
 INHERIT_SCRIPT = """
 import os, subprocess, sys
-from walrusd.host.socket_activation import InvalidActivation, take_activation_socket
+from walrusd.host.socket_activation import take_activation_socket
+from walrusd.host.startup_error import StartupFailed
 try:
     inherited = take_activation_socket(os.environ)
-except InvalidActivation as refused:
+except StartupFailed as refused:
     sys.exit(f"{refused} -- {refused.hint}")
 inheritable = os.get_inheritable(3) if inherited else ""
 print(inherited and inherited.getsockname(), inheritable, *(key for key in os.environ if "LISTEN" in key))

@@ -15,7 +15,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from walrusd.rpc.listener import AlreadyRunning, ListenerSetupFailed, lock_home, open_listener
+from walrus_protocol.wire import EXIT_ALREADY_RUNNING
+from walrusd.host.startup_error import StartupFailed
+from walrusd.rpc.listener import lock_home, open_listener
 
 
 @pytest.fixture
@@ -61,9 +63,9 @@ def is_accepting(path: Path) -> bool:
 
 def test_a_second_walrusd_on_a_home_reports_the_pid_and_socket_of_the_first(home: Path) -> None:
     with other_process(HOLD_PROGRAM, home) as first:
-        with pytest.raises(AlreadyRunning) as refused, lock_home(home, home / "walrus.sock"):
+        with pytest.raises(StartupFailed) as refused, lock_home(home, home / "walrus.sock"):
             pass
-        assert refused.value.pid == first.pid
+        assert refused.value.exit_status == EXIT_ALREADY_RUNNING
         assert str(refused.value) == (
             f"walrusd is already running on {home} (pid {first.pid}, socket /there/walrus.sock)"
         )
@@ -74,7 +76,7 @@ def test_a_second_walrusd_on_a_home_reports_the_pid_and_socket_of_the_first(home
 def test_a_lock_that_is_held_but_not_written_yet_is_respected(home: Path) -> None:
     with lock_home(home, home / "walrus.sock"):
         os.truncate(home / "walrusd.lock", 0)
-        with pytest.raises(AlreadyRunning, match=r"pid not known yet, socket not known yet"), lock_home(home, home):
+        with pytest.raises(StartupFailed, match=r"pid not known yet, socket not known yet"), lock_home(home, home):
             pass
 
 
@@ -102,20 +104,20 @@ def test_the_lock_of_a_walrusd_that_was_killed_is_free(home: Path) -> None:
 )
 async def test_a_folder_that_others_can_write_is_refused(home: Path, mode: int, reason: str) -> None:
     os.chmod(home, mode)
-    with pytest.raises(ListenerSetupFailed) as refused, lock_home(home, home / "walrus.sock"):
+    with pytest.raises(StartupFailed) as refused, lock_home(home, home / "walrus.sock"):
         pass
     assert str(refused.value) == f"the folder {home} {reason}"
     assert refused.value.hint == f"Remove their permission: chmod go-w {home}"
-    with pytest.raises(ListenerSetupFailed, match="can be written by others"):
+    with pytest.raises(StartupFailed, match="can be written by others"):
         async with open_listener(home / "walrus.sock"):
             pass
 
 
 def test_a_home_that_cannot_be_used_is_refused_with_the_reason(home: Path) -> None:
-    with pytest.raises(ListenerSetupFailed, match="No such file or directory"), lock_home(home / "gone", home / "s"):
+    with pytest.raises(StartupFailed, match="No such file or directory"), lock_home(home / "gone", home / "s"):
         pass
     (home / "file").touch()
-    with pytest.raises(ListenerSetupFailed, match="is not a folder"), lock_home(home / "file", home / "s"):
+    with pytest.raises(StartupFailed, match="is not a folder"), lock_home(home / "file", home / "s"):
         pass
 
 
@@ -123,12 +125,12 @@ def test_a_lock_that_is_not_a_regular_file_is_refused_and_left(home: Path) -> No
     lock = home / "walrusd.lock"
     (home / "elsewhere").write_text("precious")
     lock.symlink_to("elsewhere")
-    with pytest.raises(ListenerSetupFailed, match="Too many levels of symbolic links"), lock_home(home, home / "s"):
+    with pytest.raises(StartupFailed, match="Too many levels of symbolic links"), lock_home(home, home / "s"):
         pass
     assert (home / "elsewhere").read_text() == "precious"
     lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(ListenerSetupFailed, match="is not a regular file"), lock_home(home, home / "s"):
+    with pytest.raises(StartupFailed, match="is not a regular file"), lock_home(home, home / "s"):
         pass
 
 
@@ -136,7 +138,7 @@ def test_a_lock_that_is_not_a_regular_file_is_refused_and_left(home: Path) -> No
 def test_a_folder_of_another_user_is_refused(home: Path) -> None:
     os.chown(home, 65534, 65534)
     with (
-        pytest.raises(ListenerSetupFailed, match="belongs to another user \\(uid 65534\\)"),
+        pytest.raises(StartupFailed, match="belongs to another user \\(uid 65534\\)"),
         lock_home(home, home / "s"),
     ):
         pass
@@ -181,7 +183,7 @@ async def test_a_socket_that_accepts_connections_is_left(home: Path) -> None:
     path = home / "walrus.sock"
     with other_process(LISTEN_PROGRAM, path) as live:
         before = path.lstat()
-        with pytest.raises(ListenerSetupFailed) as refused:
+        with pytest.raises(StartupFailed) as refused:
             async with open_listener(path):
                 pass
         assert str(refused.value) == f"another program listens on {path} (pid {live.pid})"
@@ -197,9 +199,7 @@ async def test_a_socket_whose_backlog_is_full_is_left(home: Path) -> None:
             client.setblocking(False)
             if client.connect_ex(str(path)) != 0:
                 break
-        with pytest.raises(
-            ListenerSetupFailed, match=r"another program listens on .* \(Resource temporarily unavailable\)"
-        ):
+        with pytest.raises(StartupFailed, match=r"another program listens on .* \(Resource temporarily unavailable\)"):
             async with open_listener(path):
                 pass
         assert path.is_socket()
@@ -219,7 +219,7 @@ async def test_a_file_that_is_not_a_socket_is_refused_and_left(home: Path, kind:
         case _:
             path.symlink_to("gone")
     before = path.lstat()
-    with pytest.raises(ListenerSetupFailed, match="exists and is not a socket"):
+    with pytest.raises(StartupFailed, match="exists and is not a socket"):
         async with open_listener(path):
             pass
     assert os.path.samestat(path.lstat(), before)
@@ -231,7 +231,7 @@ async def test_a_stale_socket_of_another_user_is_refused_and_left(home: Path) ->
     path = home / "walrus.sock"
     leave_stale_socket(path)
     os.chown(path, 65534, 65534)
-    with pytest.raises(ListenerSetupFailed, match="belongs to another user"):
+    with pytest.raises(StartupFailed, match="belongs to another user"):
         async with open_listener(path):
             pass
     assert path.is_socket()
@@ -239,7 +239,7 @@ async def test_a_stale_socket_of_another_user_is_refused_and_left(home: Path) ->
 
 async def test_a_path_that_is_too_long_is_refused_with_the_numbers(home: Path) -> None:
     path = home / ("x" * 120)
-    with pytest.raises(ListenerSetupFailed, match=r"too long \(\d+ bytes, at most 107\)") as refused:
+    with pytest.raises(StartupFailed, match=r"too long \(\d+ bytes, at most 107\)") as refused:
         async with open_listener(path):
             pass
     assert "WALRUS_SOCKET" in refused.value.hint
@@ -252,7 +252,7 @@ async def test_the_longest_path_that_fits_is_bound(home: Path) -> None:
 
 
 async def test_a_folder_that_cannot_be_made_is_reported(home: Path) -> None:
-    with pytest.raises(ListenerSetupFailed, match="No such file or directory"):
+    with pytest.raises(StartupFailed, match="No such file or directory"):
         async with open_listener(home / "a" / "b" / "walrus.sock"):
             pass
 
@@ -280,7 +280,7 @@ async def test_only_one_of_two_simultaneous_starts_on_one_socket_succeeds(home: 
                 outcomes.append("listens")
                 with trio.fail_after(5):
                     await decided.wait()
-        except ListenerSetupFailed:
+        except StartupFailed:
             outcomes.append("refused")
             decided.set()
 
@@ -294,7 +294,7 @@ async def test_a_folder_that_stays_locked_is_reported_after_a_timeout(home: Path
     folder = os.open(home, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(ListenerSetupFailed, match="another program keeps the folder"):
+        with pytest.raises(StartupFailed, match="another program keeps the folder"):
             async with open_listener(home / "walrus.sock"):
                 pass
     finally:

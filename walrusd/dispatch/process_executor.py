@@ -157,9 +157,8 @@ async def _read_until_eof(output: trio.abc.ReceiveStream, on_output: OnProcessOu
             await trio.sleep(YIELD_S)
 
 
-async def _drain_pipe(output: trio.abc.ReceiveStream, on_output: OnProcessOutput) -> None:
+async def _drain_pipe(output: trio.lowlevel.FdStream, on_output: OnProcessOutput) -> None:
     """Reads only what is in the pipe now; waiting for its end could take for ever: see MAX_DRAIN_BYTES."""
-    assert isinstance(output, trio.lowlevel.FdStream), "the output of a child is a pipe"
     remaining = MAX_DRAIN_BYTES
     with suppress(BlockingIOError):
         while remaining > 0 and (data := os.read(output.fileno(), READ_BYTES)):

@@ -3,20 +3,18 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 import trio
-from trio.abc import ReceiveStream, SendStream
+from trio.abc import AsyncResource, SendStream
 
+from walrusd.host.kill import ProcessGroup
 from walrusd.host.launch import SpawnedProcess
-from walrusd.host.process_group import ProcessGroup
 
 EXIT_TIMEOUT_S = 5.0
 """Seconds that a killed process may take to exit; only the kernel, waiting for a disk, can delay that."""
 
 
-class Child:
+class Child(AsyncResource):
     """A child process with its pipes. Leaving it (async with) kills the remaining processes of its group.
 
     `output` may stay open after the process has exited, because a process that it left behind may hold the other end.
@@ -38,8 +36,9 @@ class Child:
         self.process = group.process
         self.stdin: SendStream | None = None
         """The pipe to the program; None until the start barrier is released, and if no pipe was requested."""
-        self._output = trio.lowlevel.FdStream(spawned.output)
-        self._stderr = None if spawned.stderr is None else trio.lowlevel.FdStream(spawned.stderr)
+        self.output = trio.lowlevel.FdStream(spawned.output)
+        """The process output: stdout, and stderr too unless a pipe of its own was requested for it."""
+        self.stderr = None if spawned.stderr is None else trio.lowlevel.FdStream(spawned.stderr)
         self._start_barrier = trio.lowlevel.FdStream(spawned.start_barrier)
         self._takes_input = spawned.takes_input
         self._pidfd = spawned.pidfd
@@ -49,15 +48,6 @@ class Child:
         self._group = group
         self._kill_group = kill_group
         self._release_and_reap = release_and_reap
-
-    @property
-    def output(self) -> ReceiveStream:
-        """The process output: stdout, and stderr too unless a pipe of its own was requested for it."""
-        return self._output
-
-    @property
-    def stderr(self) -> ReceiveStream | None:
-        return self._stderr
 
     def release_start_barrier(self) -> None:
         """Lets the child exec the requested program. No effect on a child that was killed."""
@@ -108,7 +98,7 @@ class Child:
                 await reaped.wait()
 
     def _close(self) -> trio.Event:
-        for pipe in (self._start_barrier, self._output, self._stderr):
+        for pipe in (self._start_barrier, self.output, self.stderr):
             if pipe is not None:
                 pipe.close()
         if self._pidfd >= 0:
@@ -116,14 +106,6 @@ class Child:
             os.close(self._pidfd)
             self._pidfd = -1
         return self._release_and_reap(self._group)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def _exit_status(pidfd: int) -> int:

@@ -1,16 +1,53 @@
-"""Kills processes that were found in /proc, and never a later process that reuses the same pid."""
+"""Kills a started process group, or processes found in /proc; never a later process that reuses the same pid."""
 
 import os
 import select
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from walrus_protocol.events import ProcessGroupId
 from walrusd.host.procfs import ProcInfo, read_proc
 
 MAX_PASSES = 50
 """Maximum number of scans of /proc; each finds only the processes forked during the scan before it."""
+
+
+class ProcessGroup:
+    """The process group of one child. Any thread may kill it; only the spawner's thread reaps its leader.
+
+    Until the leader is reaped, its pid cannot be reused, however long ago it has exited.
+    """
+
+    def __init__(self, leader: subprocess.Popen[bytes], process: ProcessGroupId) -> None:
+        self.process = process
+        self.released = False
+        """True if no caller needs the leader's exit status any longer, so that it may be reaped."""
+        self._leader = leader
+        self._reap_lock = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pgid
+
+    def kill(self) -> None:
+        """Sends SIGKILL to the whole group at once; no member can escape the kernel's signal by forking."""
+        with self._reap_lock, suppress(ProcessLookupError, PermissionError):
+            if self._leader.returncode is None:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def kill_session(self, list_processes: Callable[[], Iterable[ProcInfo]]) -> None:
+        """Also send SIGKILL to processes that a shell has put into other groups. Runs on the spawner's thread."""
+        if self._leader.returncode is None:
+            kill_all(lambda: [process for process in list_processes() if process.sid == self.pid])
+
+    def reap(self) -> bool:
+        """Reaps the leader if it has exited, and returns whether it has. Runs on the spawner's thread."""
+        with self._reap_lock:
+            return self._leader.poll() is not None
 
 
 def kill(process: ProcInfo) -> None:

@@ -9,8 +9,9 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Literal
 
 from msgspec import Struct
@@ -76,6 +77,7 @@ class SpawnedProcess(Struct, frozen=True, kw_only=True):
     stderr: int | None
 
 
+@cache
 def find_pdeathsig_command() -> tuple[str, ...]:
     """Returns the prefix of a command that the kernel shall kill when our thread ends.
 
@@ -90,17 +92,17 @@ def find_pdeathsig_command() -> tuple[str, ...]:
     return prefix if tried.returncode == 0 else ()  # busybox's setpriv does not have the option
 
 
-def launch(request: SpawnRequest, find_prefix: Callable[[], Sequence[str]]) -> SpawnedProcess:
+def launch(request: SpawnRequest) -> SpawnedProcess:
     """Starts the process and returns it. Raises SpawnFailed.
 
-    `find_prefix` returns a command that execs its arguments, or nothing. With a prefix the child must not outlive this
-    process: it exits without running the program if this process has ended before the shell starts.
+    If it will die with our thread, it exits without running the program if this process has ended before its shell
+    starts.
     """
     try:
         _check_program(request)
         # A file system that hangs must hang here, and not between fork and exec, where it would block all threads.
         os.stat(request.cwd)
-        return _launch(request, find_prefix())
+        return _launch(request, find_pdeathsig_command())
     except (OSError, ValueError) as error:
         raise _describe_failure(request, error) from error
 

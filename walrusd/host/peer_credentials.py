@@ -2,11 +2,12 @@
 
 import ctypes
 import socket
-from pathlib import Path
 from struct import Struct as Layout
 
 import trio
 from msgspec import Struct
+
+from walrusd.host.procfs import read_proc
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -35,12 +36,12 @@ def is_descendant(pid: int, ancestor: int) -> bool:
     """
     if pid == ancestor:
         return False
-    while (parent := _parent_pid(pid)) is not None:
-        if parent == ancestor:
+    while process := read_proc(pid):
+        if process.ppid == ancestor:
             return True
-        if parent == 0:
+        if process.ppid == 0:
             return False
-        pid = parent
+        pid = process.ppid
     return True
 
 
@@ -58,13 +59,3 @@ def _prctl(option: int, value: int, name: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({name})")
-
-
-def _parent_pid(pid: int) -> int | None:
-    """Returns the parent's pid, 0 for the first process, or None if `pid` has exited or is hidden."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # "pid (comm) state ppid …": a process chooses its comm, also with spaces and parentheses, so count from its end.
-    return int(stat[stat.rindex(b")") + 1 :].split()[1])

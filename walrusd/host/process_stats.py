@@ -10,6 +10,7 @@ from walrusd.host.procfs import descendants
 
 class ProcessStats(Struct, frozen=True, kw_only=True):
     rss_bytes: int
+    """Bytes of this process that are in RAM now."""
     fds: int
     threads: int
     children: int
@@ -19,22 +20,8 @@ class ProcessStats(Struct, frozen=True, kw_only=True):
 def read_process_stats() -> ProcessStats:
     """Reads the numbers from /proc. It blocks while it reads every descendant of this process."""
     return ProcessStats(
-        rss_bytes=read_rss_bytes(),
-        fds=count_open_fds(),
-        threads=count_threads(),
+        rss_bytes=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+        fds=len(os.listdir("/proc/self/fd")) - 1,  # without the one that lists them
+        threads=len(os.listdir("/proc/self/task")),
         children=len(descendants(os.getpid())),
     )
-
-
-def read_rss_bytes() -> int:
-    """Returns the bytes of this process that are in RAM now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def count_open_fds() -> int:
-    """Returns the number of open descriptors, without the one that this function opens."""
-    return len(os.listdir("/proc/self/fd")) - 1
-
-
-def count_threads() -> int:
-    return len(os.listdir("/proc/self/task"))

@@ -5,6 +5,8 @@ import resource
 from collections.abc import Mapping
 
 from walrus_config.fd_budget import MIN_FDS, compute_connection_limit
+from walrus_protocol.wire import EXIT_INTERNAL
+from walrusd.host.startup_error import StartupFailed
 
 _RAISE_LIMIT_HINT = "Raise it: `ulimit -n 1024` before the start, or LimitNOFILE=1024 in its unit."
 
@@ -19,27 +21,23 @@ _HINTS_BY_ERRNO: Mapping[int, str] = {
 }
 
 
-class FdLimitTooLow(Exception):
-    """The limit for open files is too low for walrusd to work at all."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"only {limit} files may be open at once; walrusd needs at least {MIN_FDS}")
-        self.hint = _RAISE_LIMIT_HINT
-
-
 def hint_for_oserror(error: OSError) -> str:
     """Returns the hint for an error that a person can fix or that passes by itself, else ""."""
     return _HINTS_BY_ERRNO.get(error.errno or 0, "")
 
 
 def limit_connections(wanted: int, turns: int) -> int:
-    """Returns how many of the wanted connections the limit for open files allows. Raises FdLimitTooLow."""
+    """Returns how many of the wanted connections the limit for open files allows. Raises StartupFailed."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return wanted
     allowed = compute_connection_limit(limit, wanted, turns)
     if not allowed:
-        raise FdLimitTooLow(limit)
+        raise StartupFailed(
+            f"only {limit} files may be open at once; walrusd needs at least {MIN_FDS}",
+            _RAISE_LIMIT_HINT,
+            EXIT_INTERNAL,
+        )
     return allowed
 
 

@@ -20,10 +20,9 @@ import structlog
 import trio
 
 from walrusd.host.child import Child
-from walrusd.host.kill import kill_all, wait_exited
-from walrusd.host.launch import SpawnedProcess, SpawnFailed, SpawnRequest, find_pdeathsig_command, launch
+from walrusd.host.kill import ProcessGroup, kill_all, wait_exited
+from walrusd.host.launch import SpawnedProcess, SpawnFailed, SpawnRequest, launch
 from walrusd.host.peer_credentials import set_child_subreaper
-from walrusd.host.process_group import ProcessGroup
 from walrusd.host.procfs import ProcInfo, all_processes, child_pids, descendants, read_proc
 
 log = structlog.get_logger("walrusd")
@@ -58,7 +57,6 @@ class Spawner:
         self._closed = False
         self._is_subreaper = False
         self._reap_queued = False
-        self._pdeathsig_command: tuple[str, ...] | None = None
         # A daemon thread: if trio's run ends without __aexit__, nothing stops the thread.
         self._thread = threading.Thread(target=self._run, name="walrusd-spawner", daemon=True)
 
@@ -96,18 +94,17 @@ class Spawner:
         stdin: Literal["null", "pipe"] = "null",
         stderr: Literal["merged", "pipe"] = "merged",
         with_start_barrier: bool = False,
-        dies_with_daemon: bool = True,
     ) -> Child:
         """Starts a process in its own session, with only the descriptors 0, 1 and 2. Raises SpawnFailed.
 
         `with_start_barrier`: the program starts only with `release_start_barrier`, and never if the child is killed
-        before or walrusd dies. If the caller is cancelled here, the program has not run. `dies_with_daemon` has an
-        effect only if util-linux's setpriv is installed.
+        before or walrusd dies. If the caller is cancelled here, the program has not run. The process dies with walrusd
+        if util-linux's setpriv is installed.
         """
         request = SpawnRequest(argv=tuple(argv), cwd=cwd, env=env, stdin=stdin, stderr=stderr, umask=self._umask)
         if self._closed:
             raise SpawnFailed(f"{request.argv[0]} was not started: walrusd is stopping.")
-        pending = _PendingSpawn(request, dies_with_daemon=dies_with_daemon)
+        pending = _PendingSpawn(request)
         self._jobs.put(partial(self._launch, pending))
         try:
             await pending.done.wait()
@@ -176,17 +173,12 @@ class Spawner:
         if not pending.wanted:
             return
         try:
-            spawned = launch(pending.request, self._pdeathsig_prefix if pending.dies_with_daemon else tuple)
+            spawned = launch(pending.request)
         except Exception as error:  # noqa: BLE001 - a bug is an outcome, too: the caller waits for one
             self._run_in_trio(partial(pending.set_outcome, error))
             return
         group = self._groups[spawned.popen.pid] = ProcessGroup(spawned.popen, spawned.process)
         self._run_in_trio(partial(self._deliver, pending, spawned, group))
-
-    def _pdeathsig_prefix(self) -> tuple[str, ...]:
-        if self._pdeathsig_command is None:
-            self._pdeathsig_command = find_pdeathsig_command()
-        return self._pdeathsig_command
 
     def _deliver(self, pending: "_PendingSpawn", spawned: SpawnedProcess, group: ProcessGroup) -> None:
         child = Child(spawned, group, kill_group=self._kill_group, release_and_reap=self._release_and_reap)
@@ -278,9 +270,8 @@ class Spawner:
 class _PendingSpawn:
     """A spawn request that waits for the thread, and its outcome: a child or an error."""
 
-    def __init__(self, request: SpawnRequest, *, dies_with_daemon: bool) -> None:
+    def __init__(self, request: SpawnRequest) -> None:
         self.request = request
-        self.dies_with_daemon = dies_with_daemon
         self.wanted = True
         self.done = trio.Event()
         self.child: Child | None = None

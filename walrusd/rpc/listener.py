@@ -19,9 +19,11 @@ import structlog
 import trio
 
 from walrus_config.paths import SOCKET_PATH_LIMIT
+from walrus_protocol.wire import EXIT_ALREADY_RUNNING, EXIT_INTERNAL
 from walrusd.host.peer_credentials import read_peer_credentials
 from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.host.socket_activation import ListeningSocket
+from walrusd.host.startup_error import StartupFailed
 
 log = structlog.get_logger("walrusd")
 
@@ -33,30 +35,6 @@ HOME_LOCK_RETRY_S = 0.1
 """Seconds between attempts to lock the home: `walrusctl service` only probes the lock briefly."""
 
 
-class AlreadyRunning(Exception):
-    """Another walrusd uses this home. `pid` and `socket` are None if it has not written them yet."""
-
-    def __init__(self, home: Path, pid: int | None, socket: str | None) -> None:
-        super().__init__(
-            f"walrusd is already running on {home} (pid {pid or 'not known yet'}, socket {socket or 'not known yet'})"
-        )
-        self.pid = pid
-        self.socket = socket
-        self.hint = "Use it with walrusctl, or stop it first. To run a second one, give it another --home."
-
-
-class ListenerSetupFailed(Exception):
-    """The home or the socket cannot be used; `hint` states what to do.
-
-    `transient` is true if the cause is the state of the machine and not the path: another start may succeed.
-    """
-
-    def __init__(self, message: str, hint: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.transient = transient
-
-
 @contextmanager
 def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
     """Holds the exclusive lock on `home` until the block or the process ends, however it ends.
@@ -64,7 +42,7 @@ def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
     Leaving the block empties the lock file. A lock file that is free but not empty was left by a walrusd that was
     killed, or whose machine went down; that is logged as a warning.
 
-    Raises AlreadyRunning and ListenerSetupFailed.
+    Raises StartupFailed.
     """
     check_folder(home)
     path = home / "walrusd.lock"
@@ -92,14 +70,17 @@ def lock_home(home: Path, socket_path: Path) -> Iterator[None]:
 
 def _acquire_home_lock(lock_fd: int, home: Path) -> None:
     if not stat.S_ISREG(os.fstat(lock_fd).st_mode):
-        raise ListenerSetupFailed(
-            f"walrusd.lock in {home} is not a regular file", "Move it away; walrusd creates a new one."
-        )
+        raise StartupFailed(f"walrusd.lock in {home} is not a regular file", "Move it away; walrusd creates a new one.")
     try:
         _try_lock(lock_fd)
     except BlockingIOError:
         pid, _, socket_path = os.pread(lock_fd, 4096, 0).decode(errors="replace").strip().partition("\n")
-        raise AlreadyRunning(home, int(pid) if pid.isdigit() else None, socket_path or None) from None
+        unknown = "not known yet"
+        raise StartupFailed(
+            f"walrusd is already running on {home} (pid {pid or unknown}, socket {socket_path or unknown})",
+            "Use it with walrusctl, or stop it first. To run a second one, give it another --home.",
+            EXIT_ALREADY_RUNNING,
+        ) from None
 
 
 def _try_lock(lock_fd: int) -> None:
@@ -112,29 +93,25 @@ def _try_lock(lock_fd: int) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ListenerSetupFailed if other users could write to the folder, or walrusd could not."""
+    """Raises StartupFailed if other users could write to the folder, or walrusd could not."""
     try:
         status = folder.stat()
     except OSError as error:
         raise _setup_failure(f"the folder {folder} cannot be used", error) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise ListenerSetupFailed(
-            f"{folder} is not a folder", "Move it away, or choose another with --home or --socket."
-        )
+        raise StartupFailed(f"{folder} is not a folder", "Move it away, or choose another with --home or --socket.")
     if status.st_uid not in {os.geteuid(), 0}:
-        raise ListenerSetupFailed(
+        raise StartupFailed(
             f"the folder {folder} belongs to another user (uid {status.st_uid})",
             "Run walrusd as its owner, or choose another with --home or --socket.",
         )
     if status.st_mode & 0o022:
-        raise ListenerSetupFailed(
+        raise StartupFailed(
             f"the folder {folder} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})",
             f"Remove their permission: chmod go-w {folder}",
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ListenerSetupFailed(
-            f"the folder {folder} cannot be written", f"Give yourself permission: chmod u+rwx {folder}"
-        )
+        raise StartupFailed(f"the folder {folder} cannot be written", f"Give yourself permission: chmod u+rwx {folder}")
 
 
 @asynccontextmanager
@@ -144,7 +121,7 @@ async def open_listener(
     """Yields a listener bound to `path`, which is unlinked at the end if it is still ours.
 
     The caller must hold the lock of its home. A stale socket file is replaced. An inherited socket is used as it is,
-    and is not removed. Raises ListenerSetupFailed.
+    and is not removed. Raises StartupFailed.
     """
     if inherited_socket:
         with inherited_socket:
@@ -180,7 +157,7 @@ def _warn_if_unreachable(inherited_socket: ListeningSocket, path: Path) -> None:
 def _prepare_socket_path(path: Path) -> None:
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_LIMIT:
-        raise ListenerSetupFailed(
+        raise StartupFailed(
             f"the socket's path is too long ({size} bytes, at most {SOCKET_PATH_LIMIT}): {path}",
             "Choose a shorter one with --socket or WALRUS_SOCKET.",
         )
@@ -202,7 +179,7 @@ async def _lock_folder(folder: Path) -> AsyncIterator[None]:
                 except BlockingIOError:
                     await trio.sleep(0.01)
         if deadline.cancelled_caught:
-            raise ListenerSetupFailed(
+            raise StartupFailed(
                 f"another program keeps the folder {folder} locked", "Choose another socket with --socket."
             )
         yield
@@ -211,17 +188,15 @@ async def _lock_folder(folder: Path) -> AsyncIterator[None]:
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Removes a stale socket of this user. Raises ListenerSetupFailed if anything else is at the path."""
+    """Removes a stale socket of this user. Raises StartupFailed if anything else is at the path."""
     try:
         status = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise ListenerSetupFailed(
-            f"{path} exists and is not a socket", "Move it away, or choose another path with --socket."
-        )
+        raise StartupFailed(f"{path} exists and is not a socket", "Move it away, or choose another path with --socket.")
     if status.st_uid != os.geteuid():
-        raise ListenerSetupFailed(
+        raise StartupFailed(
             f"the socket {path} belongs to another user (uid {status.st_uid})", "Choose another with --socket."
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -231,7 +206,7 @@ def _remove_stale_socket(path: Path) -> None:
             path.unlink()
             return
         detail = f"pid {read_peer_credentials(probe).pid}" if error == 0 else os.strerror(error)
-    raise ListenerSetupFailed(
+    raise StartupFailed(
         f"another program listens on {path} ({detail})",
         "Stop it, or choose another socket with --socket or WALRUS_SOCKET.",
     )
@@ -276,7 +251,8 @@ def remove_own_socket(path: Path) -> None:
             path.unlink()
 
 
-def _setup_failure(message: str, error: OSError) -> ListenerSetupFailed:
-    machine_hint = hint_for_oserror(error)
-    hint = machine_hint or "Choose another path with --home or --socket, or make this one usable for your user."
-    return ListenerSetupFailed(f"{message}: {error.strerror}", hint, transient=bool(machine_hint))
+def _setup_failure(message: str, error: OSError) -> StartupFailed:
+    message = f"{message}: {error.strerror}"
+    if hint := hint_for_oserror(error):  # the state of the machine is the cause: another start may succeed
+        return StartupFailed(message, hint, EXIT_INTERNAL)
+    return StartupFailed(message, "Choose another path with --home or --socket, or make this one usable for your user.")
