@@ -13,56 +13,11 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from walrus_protocol import wire
-from walrus_protocol.decode_messages import (
-    InFlight,
-    ProtocolViolation,
-    decode_request,
-    decode_response,
-    raise_frame_error,
-    reject_frame,
-)
-from walrus_protocol.messages import (
-    Cancel,
-    ChunkNotification,
-    EventNotification,
-    Failure,
-    FromClient,
-    FromServer,
-    RejectedRequest,
-    Request,
-    RequestId,
-    Response,
-    encode_cancel,
-    encode_chunk,
-    encode_error,
-    encode_event,
-    encode_failure,
-    encode_request,
-    encode_result,
-)
+from walrus_protocol.decode_messages import InFlight, decode_request, decode_response, raise_frame_error, reject_frame
+from walrus_protocol.decode_messages import ProtocolViolation as ProtocolViolation
 
-__all__ = [
-    "CLIENT",
-    "NEED_DATA",
-    "SERVER",
-    "Cancel",
-    "ChunkNotification",
-    "Connection",
-    "EventNotification",
-    "Failure",
-    "FromClient",
-    "FromServer",
-    "NeedData",
-    "ProtocolViolation",
-    "RejectedRequest",
-    "Request",
-    "RequestId",
-    "Response",
-    "encode_chunk",
-    "encode_error",
-    "encode_event",
-    "encode_result",
-]
+# The messages are names of this module, too: programs import them from here.
+from walrus_protocol.messages import *
 
 Message_co = TypeVar("Message_co", covariant=True)
 

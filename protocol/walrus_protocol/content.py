@@ -3,17 +3,7 @@
 from msgspec import Struct
 
 # These words are names of this module, too: programs import them from here.
-from walrus_protocol.vocabulary import EventType as EventType
-from walrus_protocol.vocabulary import ExpiryReason as ExpiryReason
-from walrus_protocol.vocabulary import Finish as Finish
-from walrus_protocol.vocabulary import MessageKind as MessageKind
-from walrus_protocol.vocabulary import Outcome as Outcome
-from walrus_protocol.vocabulary import State as State
-from walrus_protocol.vocabulary import StopReason as StopReason
-from walrus_protocol.vocabulary import TickOutcome as TickOutcome
-from walrus_protocol.vocabulary import TickTrigger as TickTrigger
-from walrus_protocol.vocabulary import TurnErrorKind as TurnErrorKind
-from walrus_protocol.vocabulary import WhenBusy as WhenBusy
+from walrus_protocol.vocabulary import *
 
 
 class TextPart(Struct, frozen=True, tag_field="type", tag="text"):

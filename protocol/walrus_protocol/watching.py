@@ -1,6 +1,5 @@
 """The former name of methods.subscribe: an alias for one release, then it is removed (see CHANGELOG.md)."""
 
-from walrus_protocol.methods.subscribe import SubscribeParams as SubscribeParams
-from walrus_protocol.methods.subscribe import SubscribeResult as Subscribed
+from walrus_protocol.methods.subscribe import *
 
-__all__ = ["SubscribeParams", "Subscribed"]
+Subscribed = SubscribeResult

@@ -7,83 +7,12 @@ that a replay decodes nothing.
 import msgspec
 from msgspec import Struct
 
-from walrus_protocol.events.daemon import (
-    AnyDaemonEvent,
-    ConfigReloaded,
-    SessionImported,
-    SessionsExpired,
-    Tick,
-    TurnRef,
-)
-from walrus_protocol.events.event import Event, event_type_of
-from walrus_protocol.events.live import (
-    AnyLiveEvent,
-    Lagged,
-    MessageQueued,
-    RunningOutput,
-    StateChanged,
-    TextDelta,
-    ThinkingDelta,
-)
-from walrus_protocol.events.session import (
-    AnySessionEvent,
-    AssistantMessage,
-    CheckpointCreated,
-    Done,
-    InterruptRequested,
-    Parent,
-    ProcessGroupId,
-    Rewound,
-    SessionClosed,
-    SessionCreated,
-    ToolCallsComplete,
-    ToolCallsStart,
-    ToolResult,
-    ToolStarted,
-    TurnResumed,
-    UserMessage,
-)
+from walrus_protocol.events.daemon import *
+from walrus_protocol.events.event import Event as Event
+from walrus_protocol.events.event import event_type_of as event_type_of
+from walrus_protocol.events.live import *
+from walrus_protocol.events.session import *
 from walrus_protocol.json import BadJson, Decoder, convert
-
-__all__ = [
-    "AnyDaemonEvent",
-    "AnyEvent",
-    "AnyLiveEvent",
-    "AnySessionEvent",
-    "AssistantMessage",
-    "CheckpointCreated",
-    "ConfigReloaded",
-    "Done",
-    "Event",
-    "InterruptRequested",
-    "Lagged",
-    "MessageQueued",
-    "NewerEvent",
-    "Parent",
-    "ProcessGroupId",
-    "Rewound",
-    "RunningOutput",
-    "SessionClosed",
-    "SessionCreated",
-    "SessionImported",
-    "SessionsExpired",
-    "StateChanged",
-    "TextDelta",
-    "ThinkingDelta",
-    "Tick",
-    "ToolCallsComplete",
-    "ToolCallsStart",
-    "ToolResult",
-    "ToolStarted",
-    "TurnRef",
-    "TurnResumed",
-    "UserMessage",
-    "decode",
-    "decode_row",
-    "encode",
-    "event_type_of",
-    "insert_position",
-]
 
 AnyEvent = AnySessionEvent | AnyDaemonEvent | AnyLiveEvent
 
