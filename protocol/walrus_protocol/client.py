@@ -17,7 +17,6 @@ import os
 import socket
 import struct
 import time
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from walrus_protocol import wire
@@ -77,9 +76,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -144,9 +141,7 @@ class _PendingRequest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.cancel()
 
     def __iter__(self) -> Self:

@@ -10,7 +10,7 @@ from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from walrus_protocol.database.reader import DatabaseReader
 from walrus_protocol.database.verify_chain import verify
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.event_log import examine_log
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import DAEMON_SESSION, SESSIONS_EXPIRED_PREFIX, Write
@@ -84,6 +84,6 @@ async def test_a_log_verifies_after_random_writes_and_so_does_every_earlier_head
         assert (verdict.tampering, verdict.head, len(verdict.segments)) == (None, heads[-1], 2)
     assert verdict.deleted_events > 20
     with DatabaseReader(disk.path) as db:
-        [check] = examine_log(db, timeout_s=60)
-    assert check == Check("log", "ok", check.message)
-    assert check.message.endswith("nothing is missing, unpaired or orphaned")
+        [finding] = examine_log(db, timeout_s=60)
+    assert finding == Finding("ok", finding.message)
+    assert finding.message.endswith("nothing is missing, unpaired or orphaned")

@@ -247,8 +247,8 @@ def test_a_log_of_an_older_walrusd_is_left_to_the_upgrade_at_the_next_start(home
 
 def test_at_its_deadline_the_check_reports_how_far_it_came(home: Path) -> None:
     with DatabaseReader(str(home / "walrus.db")) as db:
-        [check] = examine_log(db, 0.0)
-    assert check[:3] == ("log", "ok", "the newest 1 of 4 sessions were checked in 0 s")
+        [finding] = examine_log(db, 0.0)
+    assert finding == ("ok", "the newest 1 of 4 sessions were checked in 0 s", "")
 
 
 def test_while_turns_run_there_are_no_errors(home: Path) -> None:

@@ -22,25 +22,26 @@ def doctor(ctx: CliContext) -> None:
     It changes nothing, and walrusd need not run. Each finding is ok, warning or error. Exit 1 if there is an error;
     warnings alone exit 0.
     """
+    from walrusctl.doctor.check import has_error
     from walrusctl.doctor.runner import run_checks
 
-    checks = run_checks(ctx.home_path(), ctx.socket, os.environ)
+    findings = run_checks(ctx.home_path(), ctx.socket, os.environ)
     if ctx.json:
-        print_json({"checks": [check._asdict() for check in checks]})
+        print_json({"checks": [{"name": name, **finding._asdict()} for name, finding in findings]})
     else:
         with_marks, columns = _can_show_marks(), terminal_width(sys.stdout)
-        size = max(len(check.name) for check in checks)
+        size = max(len(name) for name, _ in findings)
         indent = (2 if with_marks else 9) + size + 2
-        for check in checks:
+        for name, (status, message, hint) in findings:
             if with_marks:
-                colour, mark = _MARKS[check.status]
+                colour, mark = _MARKS[status]
                 write_stdout(f"\x1b[{colour}m{mark}\x1b[0m ")
             else:
-                write_stdout(f"{check.status:7}  ")
-            print_answer(f"{check.name:{size}}  {wrap_text(check.message, columns, indent)}")
-            if check.hint:
-                print_answer(f"{'':{indent}}hint: {wrap_text(check.hint, columns, indent + len('hint: '))}")
-    if any(check.status == "error" for check in checks):
+                write_stdout(f"{status:7}  ")
+            print_answer(f"{name:{size}}  {wrap_text(message, columns, indent)}")
+            if hint:
+                print_answer(f"{'':{indent}}hint: {wrap_text(hint, columns, indent + len('hint: '))}")
+    if has_error(finding for _, finding in findings):
         raise click.exceptions.Exit(wire.EXIT_INTERNAL)
 
 

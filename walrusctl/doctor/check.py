@@ -6,14 +6,13 @@ from typing import Literal, NamedTuple
 Status = Literal["ok", "warning", "error"]
 
 
-class Check(NamedTuple):
-    """A finding. Several may have the same `name`; `hint` is empty if there is nothing to do."""
+class Finding(NamedTuple):
+    """The result of a check, which may have several; `hint` is empty if there is nothing to do."""
 
-    name: str
     status: Status
     message: str
     hint: str = ""
 
 
-def has_error(checks: Iterable[Check]) -> bool:
-    return any(check.status == "error" for check in checks)
+def has_error(findings: Iterable[Finding]) -> bool:
+    return any(finding.status == "error" for finding in findings)

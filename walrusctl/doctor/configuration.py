@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from walrus_config.errors import ConfigError, ConfigProblem
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 
 if TYPE_CHECKING:
@@ -25,32 +25,31 @@ def read_config(home: str) -> "Config | ConfigError":
         return error
 
 
-def check_configuration(context: DoctorContext) -> Iterator[Check]:
+def check_configuration(context: DoctorContext) -> Iterator[Finding]:
     config, start_error = context.config, context.daemon and context.daemon.start_error
     if isinstance(config, ConfigError):
         if start_error == "":
-            yield Check(
-                "configuration",
+            yield Finding(
                 "warning",
                 f"walrusd can load it, but this shell cannot: {_format_problem(config.problems[0])}",
                 "walrusd has environment variables that this shell lacks; export them to check the providers from here",
             )
             return
         for problem in config.problems:
-            yield Check("configuration", "error", _format_problem(problem), problem.hint)
+            yield Finding("error", _format_problem(problem), problem.hint)
         return
     if start_error:
         hint = "check the environment variables of walrusd; a service has those of its unit, not those of your shell"
-        yield Check("configuration", "error", f"walrusd could not restart: {start_error}", hint)
+        yield Finding("error", f"walrusd could not restart: {start_error}", hint)
         return
     warnings = [
         warning for warning in config.warnings if not any(part in warning for part in _REPORTED_BY_OTHER_CHECKS)
     ]
     for warning in warnings:
-        yield Check("configuration", "warning", warning)
+        yield Finding("warning", warning)
     if not warnings:
         agents, providers = len(config.agents), len(config.providers)
-        yield Check("configuration", "ok", f"{config.path}: agents: {agents}, providers: {providers}")
+        yield Finding("ok", f"{config.path}: agents: {agents}, providers: {providers}")
 
 
 def _format_problem(problem: ConfigProblem) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from walrus_config import paths
 from walrus_config.errors import ConfigError
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 
 if TYPE_CHECKING:
     from walrus_config.schema import Config
@@ -53,7 +53,7 @@ class DoctorContext(NamedTuple):
         return os.path.isdir(self.home)
 
 
-CheckFn = Callable[[DoctorContext], Iterator[Check]]
+CheckFn = Callable[[DoctorContext], Iterator[Finding]]
 """A function that checks one thing and changes nothing.
 
 It may be slow: it runs in a thread of its own, and the wait for it is bounded.

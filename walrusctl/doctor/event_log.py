@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from walrus_protocol.database import consistency
 from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable, read_stable
 from walrus_protocol.database.schema import SCHEMA_VERSION
-from walrusctl.doctor.check import Check, has_error
+from walrusctl.doctor.check import Finding, has_error
 from walrusctl.doctor.context import DoctorContext
 from walrusctl.doctor.event_pairing import find_unpaired
 from walrusctl.formatting import format_count
@@ -21,44 +21,43 @@ _ORPHAN_HINT = "this is harmless, but takes space"
 _DEFECT_HINT = "restore walrus.db from a backup; if only walrusd has written to it, please report this defect"
 
 
-def check_event_log(context: DoctorContext) -> Iterator[Check]:
+def check_event_log(context: DoctorContext) -> Iterator[Finding]:
     path = context.paths.database
     if not os.path.exists(path):
         return
     try:
         yield from read_stable(path, _check_log, is_fault=has_error)
     except DatabaseUnreadable as error:
-        yield Check("log", "error", f"it cannot be read: {error}", "see the finding `database`")
+        yield Finding("error", f"it cannot be read: {error}", "see the finding `database`")
 
 
-def _check_log(db: DatabaseReader) -> list[Check]:
+def _check_log(db: DatabaseReader) -> list[Finding]:
     """Returns no findings if the check `database` reports that the database is empty or unknown."""
     if db.is_empty or db.incompatibility():
         return []
     if (schema := db.schema_version) < SCHEMA_VERSION:
-        return [Check("log", "ok", f"it has schema {schema}: the next start of walrusd makes a backup and upgrades it")]
+        return [Finding("ok", f"it has schema {schema}: the next start of walrusd makes a backup and upgrades it")]
     return examine_log(db, CHECK_TIMEOUT_S)
 
 
-def examine_log(db: DatabaseReader, timeout_s: float) -> list[Check]:
+def examine_log(db: DatabaseReader, timeout_s: float) -> list[Finding]:
     """Returns all problems found within the time limit, or one ok finding. Raises DatabaseUnreadable."""
-    found: list[Check] = []
+    found: list[Finding] = []
     checked, (sessions, deleted, outputs) = 0, consistency.count_log(db)
     end = time.monotonic() + timeout_s
     db.set_deadline(end)
     try:
         with db.snapshot():
             found += [
-                Check("log", "error", text, _DEFECT_HINT)
+                Finding("error", text, _DEFECT_HINT)
                 for text in consistency.find_problems(db, consistency.INCONSISTENCIES)
             ]
             found += [
-                Check("log", "warning", text, _ORPHAN_HINT)
-                for text in consistency.find_problems(db, consistency.ORPHANS)
+                Finding("warning", text, _ORPHAN_HINT) for text in consistency.find_problems(db, consistency.ORPHANS)
             ]
         for rows in consistency.read_sessions(db):
             found += [
-                Check("log", "error", f"session {rows.session}: {problem}", _DEFECT_HINT)
+                Finding("error", f"session {rows.session}: {problem}", _DEFECT_HINT)
                 for problem in _session_problems(rows)[: consistency.MAX_PROBLEMS]
             ]
             checked += 1
@@ -75,9 +74,9 @@ def examine_log(db: DatabaseReader, timeout_s: float) -> list[Check]:
         message = (
             f"the newest {checked:,} of {format_count(sessions, 'session')} were checked in {timeout_s:g} s{pending}"
         )
-        return [*found, Check("log", "ok", message)]
+        return [*found, Finding("ok", message)]
     message = f"{format_count(sessions, 'session')}{pending}; nothing is missing, unpaired or orphaned"
-    return found or [Check("log", "ok", message)]
+    return found or [Finding("ok", message)]
 
 
 def _session_problems(rows: consistency.SessionRows) -> list[str]:

