@@ -150,7 +150,8 @@ async def _read_whole_reply(
     body = await _read_body(response, MAX_UNSTREAMED_BODY)
     chunks: list[ReplyChunk] = []
     decoder.add(body, chunks)
-    _emit_joined(chunks, on_chunk)
+    for chunk in _join_neighbours(chunks):
+        on_chunk(chunk)
     if not decoder.started:
         raise context.failure(
             "provider_bad_response", "sent an answer without a message", detail=body.decode(errors="replace")
@@ -171,8 +172,8 @@ async def _read_stream(
             pieces: list[ReplyChunk] = []
             for event in events.feed(chunk):
                 decoder.add(event.data, pieces)
-            if pieces:
-                _emit_joined(pieces, on_chunk)
+            for piece in pieces if len(pieces) < 2 else _join_neighbours(pieces):
+                on_chunk(piece)
             if decoder.done_received:
                 await _drain(chunks)
                 return
@@ -202,10 +203,6 @@ async def _read_body(response: httpx2.Response, cap: int) -> bytes:
     return bytes(body[:cap])
 
 
-def _emit_joined(pieces: list[ReplyChunk], on_chunk: OnChunk) -> None:
-    """Joins neighbouring pieces of one kind and passes them on: fewer chunks help a slow subscriber."""
-    if len(pieces) == 1:
-        on_chunk(pieces[0])
-        return
-    for kind, group in groupby(pieces, type):
-        on_chunk(kind("".join(piece.text for piece in group)))
+def _join_neighbours(pieces: list[ReplyChunk]) -> list[ReplyChunk]:
+    """Joins neighbouring pieces of one kind: fewer chunks help a slow subscriber."""
+    return [kind("".join(piece.text for piece in group)) for kind, group in groupby(pieces, type)]

@@ -34,8 +34,8 @@ class EventStream:
         self._cap = cap
         self._partial_line: list[bytes] = []
         """The line that has not ended yet, in the parts in which it arrived."""
-        self._at_start = True
-        self._after_cr = False
+        self._skipped_prefix = _BOM
+        """What is dropped if it comes next: a byte order mark, or the second half of a CRLF."""
         self._event = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -44,8 +44,17 @@ class EventStream:
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Adds bytes of the stream and returns the events that they complete. Raises EventTooLarge."""
         events: list[ServerSentEvent] = []
+        if self._skipped_prefix:
+            data = self._skip_prefix(data)
+        lines: list[bytes] = []
+        if b"\n" in data or b"\r" in data:
+            self._skipped_prefix = b"\n" if data.endswith(b"\r") else b""
+            # bytes.splitlines splits at CR, LF and CRLF and nowhere else: exactly the line ends of the grammar.
+            lines = b"".join([*self._partial_line, data]).splitlines(keepends=True)
+            self._size -= sum(map(len, self._partial_line))
+            self._partial_line = []
+            data = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
         # No function call for each line: a token is two or three lines.
-        lines, unfinished = self._take_lines(data)
         for line in lines:
             field, _, value = line.rstrip(b"\r\n").partition(b":")
             if field == b"data":
@@ -60,33 +69,19 @@ class EventStream:
                 if self._data:
                     events.append(ServerSentEvent(b"\n".join(self._data), self._event or b"message"))
                 self._data, self._event, self._size = [], b"", 0
-        if unfinished:
-            # Joined once its end arrives: a long line in small pieces must not take quadratic time.
-            self._partial_line.append(unfinished)
-            self._size += len(unfinished)
-            if self._size > self._cap:
-                raise EventTooLarge(self._cap)
+        # Joined once its end arrives: a long line in small pieces must not take quadratic time.
+        self._partial_line.append(data)
+        self._size += len(data)
+        if self._size > self._cap:
+            raise EventTooLarge(self._cap)
         return events
 
-    def _take_lines(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """Returns the lines that `data` completes, with their ends, and the line that it leaves unfinished."""
-        if self._after_cr and data:
-            # The CR that ended the last line may be the first half of a CRLF.
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
-        if self._at_start:
-            data = b"".join(self._partial_line) + data
-            self._partial_line = []
-            if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._partial_line = [data]
-                return [], b""
-            self._at_start = False
-            data = data.removeprefix(_BOM)
-        if b"\n" not in data and b"\r" not in data:
-            return [], data
-        self._after_cr = data.endswith(b"\r")
-        # bytes.splitlines splits at CR, LF and CRLF and nowhere else: exactly the line ends of the grammar.
-        lines = b"".join([*self._partial_line, data]).splitlines(keepends=True)
-        self._size -= sum(map(len, self._partial_line))
+    def _skip_prefix(self, data: bytes) -> bytes:
+        """Drops the prefix that is to be skipped, once enough has arrived to tell whether it is there."""
+        data = b"".join(self._partial_line) + data
         self._partial_line = []
-        return lines, b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
+        if len(data) < len(self._skipped_prefix) and self._skipped_prefix.startswith(data):
+            self._partial_line = [data]
+            return b""
+        prefix, self._skipped_prefix = self._skipped_prefix, b""
+        return data.removeprefix(prefix)

@@ -40,7 +40,8 @@ class Outbox:
         previous, self._last_frame_at = self._last_frame_at, now
         if self._frames or now - previous < COALESCE_WINDOW_S:
             return False
-        self.enqueue(frame)
+        self._frames.append(frame)
+        self._bytes += len(frame)
         with suppress(trio.BrokenResourceError):  # the reader of the connection gets the same error
             self.flush_now()
         return True
@@ -69,7 +70,9 @@ class Outbox:
         Raises trio.BrokenResourceError if the peer has disconnected.
         """
         while self._frames:
-            data = self._join_frames()
+            data = self._frames.popleft()
+            if self._frames:
+                data = self._join_next(data)
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
@@ -101,11 +104,11 @@ class Outbox:
         """Returns whether frames are waiting to be sent."""
         return bool(self._frames)
 
-    def _join_frames(self) -> bytes | memoryview:
-        parts = [self._frames.popleft()]
-        size = len(parts[0])
+    def _join_next(self, frame: bytes | memoryview) -> bytes:
+        """Returns the frame joined with those behind it that fit into the same send."""
+        parts, size = [frame], len(frame)
         while self._frames and size + len(self._frames[0]) <= MAX_SEND_BYTES:
             part = self._frames.popleft()
             parts.append(part)
             size += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)

@@ -24,14 +24,11 @@ class Session:
     """
 
     def __init__(self, id: int) -> None:  # noqa: A002 - the word of the design
+        self.id = id
         self.state = SessionState(id=id)
         self.conversation = Conversation()
         self.checkpoints: dict[str, Checkpoint] = {}
         """Checkpoints by name, the latest one last."""
-
-    @property
-    def id(self) -> int:
-        return self.state.id
 
     @property
     def turn(self) -> TurnState | None:

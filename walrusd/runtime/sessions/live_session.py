@@ -46,6 +46,7 @@ class LiveSession:
 
     def __init__(self, session: Session, deps: SessionDependencies, size: int = 0) -> None:
         self.session = session
+        self.id = session.id
         self.deps = deps
         self.size = size
         """Bytes of its log on disk, and of the logs that a fork inherits once they have been read."""
@@ -73,10 +74,6 @@ class LiveSession:
         The garbage collector runs rarely.
         """
         del self.stream, self.recorder, self.inbox, self.handles
-
-    @property
-    def id(self) -> int:
-        return self.session.id
 
     @property
     def is_busy(self) -> bool:

@@ -98,18 +98,8 @@ class SessionStream:
             self._window_bytes = 0
 
     def publish_live(self, live_event: LiveEvent) -> None:
-        """Pushes a live event to the subscriptions whose filter matches it."""
-        if self._subscriptions:
-            is_delta = isinstance(live_event.event, TextDelta | ThinkingDelta)
-            push_live(
-                live_event,
-                [
-                    subscription
-                    for subscription in self._subscriptions
-                    if subscription.stream_filter.include_deltas or not is_delta
-                ],
-                self._batched_wakeup,
-            )
+        """Pushes a live event to the subscriptions."""
+        push_live(live_event, self._subscriptions, self._batched_wakeup)
 
     async def wait_next_event(self) -> None:
         """Waits until the next logged event is published."""
@@ -202,10 +192,12 @@ class Subscription:
         """Takes a live event; returns whether the reading task has to be woken for it."""
         if not self._caught_up:
             return False  # text that comes meanwhile is sent as one delta after catching up
+        if not self.stream_filter.include_deltas and isinstance(live_event.event, TextDelta | ThinkingDelta):
+            return False
         if (
             allow_direct
             and self.try_send_direct
-            and not self.has_pending
+            and self.cursor >= self._last_pending
             and not self._live_buffer
             and self.try_send_direct(live_event)
         ):
@@ -298,10 +290,9 @@ class Subscription:
 def push_live(live_event: LiveEvent, subscriptions: Collection[Subscription], batched_wakeup: BatchedWakeup) -> None:
     """Sends directly to up to BATCH_SIZE subscriptions; wakes more than that in batches."""
     allow_direct = len(subscriptions) <= BATCH_SIZE
-    batched_wakeup.wake(
-        [
-            subscription
-            for subscription in subscriptions
-            if subscription.push_live(live_event, allow_direct=allow_direct)
-        ]
-    )
+    targets: list[Subscription] = []
+    for subscription in subscriptions:
+        if subscription.push_live(live_event, allow_direct=allow_direct):
+            targets.append(subscription)  # noqa: PERF401 - a comprehension is a call, for each token
+    if targets:
+        batched_wakeup.wake(targets)

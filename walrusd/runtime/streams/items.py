@@ -5,7 +5,6 @@ from msgspec import Struct
 from walrus_protocol.content import State
 from walrus_protocol.events import (
     AnyEvent,
-    AnyLiveEvent,
     AnySessionEvent,
     decode_row,
     encode,
@@ -49,19 +48,16 @@ class LoggedEvent:
         return self._event
 
 
-class LiveEvent:
+class LiveEvent(Struct, eq=False):
     """A live event. `session_seq` is the seq of the last logged event before it in its session."""
 
-    __slots__ = ("_wire", "event", "session_seq")
-
-    def __init__(self, session_seq: int, event: AnyLiveEvent) -> None:
-        self.session_seq = session_seq
-        self.event: AnyEvent = event
-        self._wire: bytes | None = None
+    session_seq: int
+    event: AnyEvent
+    _wire: bytes | None = None
 
     @property
     def wire(self) -> bytes:
-        """The event's JSON."""
+        """The event's JSON. It is encoded at most once, on first use."""
         if self._wire is None:
             self._wire = encode(self.event)
         return self._wire

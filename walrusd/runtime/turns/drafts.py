@@ -22,13 +22,14 @@ class ReplyBuffer:
     """The chunks of one reply in progress. Lengths are in code points."""
 
     def __init__(self, turn: int, round_: int, model: str) -> None:
-        self._turn = turn
-        self._round = round_
+        self.turn = turn
+        self.round = round_
         self._model = model
         self._text: list[str] = []
         self._thinking: list[str] = []
         self.text_length = 0
         self.thinking_length = 0
+        self.save_scheduled = False
 
     def add(self, chunk: ReplyChunk) -> int:
         """Appends a chunk; returns its offset: the number of code points of its kind before it."""
@@ -45,8 +46,8 @@ class ReplyBuffer:
 
     def to_draft(self) -> Draft:
         return Draft(
-            turn=self._turn,
-            round=self._round,
+            turn=self.turn,
+            round=self.round,
             text="".join(self._text),
             thinking="".join(self._thinking),
             model=self._model,

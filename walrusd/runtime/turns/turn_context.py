@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import trio
 from msgspec.structs import replace
@@ -119,12 +120,10 @@ class SessionTurnContext:
             thinking=agent.thinking,
             purpose="turn",
         )
-        turn = live.session.turn
-        assert turn is not None, "a model is asked within a turn"
-        buffer = live.reply_buffer = ReplyBuffer(turn.number, round_, agent.model)
+        buffer = live.reply_buffer = ReplyBuffer(self._turn_number, round_, agent.model)
         started = trio.current_time()
         try:
-            reply = await self._model.reply(request, lambda chunk: self._on_chunk(buffer, round_, chunk))
+            reply = await self._model.reply(request, partial(self._on_chunk, buffer))
         except ModelFailed as failed:
             if failed.error.kind in NOT_BILLED and not buffer.text_length and not buffer.thinking_length:
                 live.reply_buffer = None  # no text came, and the call costs nothing
@@ -143,19 +142,20 @@ class SessionTurnContext:
             opaque=reply.opaque,
         )
 
-    def _on_chunk(self, reply_buffer: ReplyBuffer, round_: int, chunk: ReplyChunk) -> None:
+    def _on_chunk(self, reply_buffer: ReplyBuffer, chunk: ReplyChunk) -> None:
         live = self._live
         offset = reply_buffer.add(chunk)
-        self._draft_saver.schedule_save(live.id, lambda: self._save_draft(reply_buffer))
+        if not reply_buffer.save_scheduled:
+            reply_buffer.save_scheduled = True
+            self._draft_saver.schedule_save(live.id, partial(self._save_draft, reply_buffer))
         kind = TextDelta if isinstance(chunk, TextChunk) else ThinkingDelta
-        turn = live.session.turn
         live.publish_live(
             kind(
                 ts=live.deps.clock(),
                 session=live.id,
-                turn=turn.number if turn else None,
+                turn=reply_buffer.turn,
                 text=chunk.text,
-                round=round_,
+                round=reply_buffer.round,
                 at=offset,
             )
         )
@@ -166,8 +166,9 @@ class SessionTurnContext:
         if live.reply_buffer is not reply_buffer:
             return  # its message is in the log, or it was dropped
         if live.pending_draft_write and not live.pending_draft_write.is_resolved:
-            self._draft_saver.schedule_save(live.id, lambda: self._save_draft(reply_buffer))
+            self._draft_saver.schedule_save(live.id, partial(self._save_draft, reply_buffer))
             return
+        reply_buffer.save_scheduled = False
         live.pending_draft_write = live.recorder.submit(extras=TransactionExtras(draft=reply_buffer.to_draft()))
 
     async def call_tools(self, calls: tuple[ToolCall, ...]) -> None:
