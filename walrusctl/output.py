@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import TextIO
 
+from walrus_protocol.client import Json
 from walrusctl.formatting import wrap_text
 from walrusctl.sanitize import StreamSanitizer, sanitize
 
-Json = dict[str, Any]
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from walrus_config.decode_tables import decode_section
 from walrus_config.diagnostics import Diagnostics, SourceFile
-from walrus_config.errors import ConfigError, ConfigProblem, config_error
-from walrus_config.masked import mask_secrets
+from walrus_config.errors import config_error
 from walrus_config.merge_agents import merge_agents, merge_front_matter
 from walrus_config.paths import home_path, home_paths
 from walrus_config.prompts import read_prompts
@@ -19,8 +18,6 @@ from walrus_config.schema.heartbeats import check_jitter
 from walrus_config.schema.models import check_agent_models, check_models
 from walrus_config.schema.section import ResolveContext
 from walrus_config.toml_positions import find_key_lines
-
-__all__ = ["ConfigError", "ConfigProblem", "load", "mask_secrets"]
 
 NO_PROVIDER_WARNING = "none is configured, so agents answer with an error"
 MAX_TOML = 1024 * 1024

@@ -11,10 +11,10 @@ around it. Cancelling a call only ends the wait (rpc.cancel); a turn continues i
 """
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
-from typing import Generic, Self
+from typing import Generic, Self, TypeVar
 
 import trio
 from msgspec import Struct
@@ -34,6 +34,8 @@ from walrus_protocol.connection import (
 from walrus_protocol.events import AnyEvent, NewerEvent, decode
 from walrus_protocol.methods import daemon, export_import, fork_rewind, schedule, search, subscribe
 from walrus_protocol.param_types import NoParams, Params
+
+Stream = TypeVar("Stream")
 
 
 class _AsyncPendingRequest(Generic[Result]):
@@ -92,6 +94,10 @@ class AsyncChunkStream(_AsyncPendingRequest[Result]):
         while not isinstance(notification := await self._next_notification(), ChunkNotification):
             pass
         return notification.data
+
+
+OpenEventStream = AbstractAsyncContextManager[AsyncEventStream[Result]]
+OpenChunkStream = AbstractAsyncContextManager[AsyncChunkStream[Result]]
 
 
 class AsyncClient:
@@ -175,12 +181,8 @@ class AsyncClient:
     async def checkpoints(self, params: fork_rewind.CheckpointListParams) -> fork_rewind.CheckpointList:
         return await self._call("session.checkpoints", params, fork_rewind.CheckpointList)
 
-    @asynccontextmanager
-    async def export(
-        self, params: export_import.ExportParams
-    ) -> AsyncGenerator[AsyncChunkStream[export_import.ExportResult]]:
-        async with self._open_request("session.export", params) as transport:
-            yield AsyncChunkStream(transport, export_import.ExportResult)
+    def export(self, params: export_import.ExportParams) -> OpenChunkStream[export_import.ExportResult]:
+        return self._open_request("session.export", params, AsyncChunkStream, export_import.ExportResult)
 
     async def import_(self, params: export_import.ImportParams) -> export_import.ImportResult:
         """Sends the next part of a document; the parts of one document are sent in order on one client."""
@@ -210,41 +212,30 @@ class AsyncClient:
     async def check_config(self) -> methods.ConfigCheckResult:
         return await self._call("config.check", NoParams(), methods.ConfigCheckResult)
 
-    @asynccontextmanager
-    async def stream(self, params: methods.SendParams) -> AsyncGenerator[AsyncEventStream[methods.TurnResult]]:
-        async with self._open_event_stream("session.stream", params, methods.TurnResult) as events:
-            yield events
+    def stream(self, params: methods.SendParams) -> OpenEventStream[methods.TurnResult]:
+        return self._open_request("session.stream", params, AsyncEventStream, methods.TurnResult)
+
+    def attach(self, params: methods.AttachParams) -> OpenEventStream[methods.AttachResult]:
+        return self._open_request("session.attach", params, AsyncEventStream, methods.AttachResult)
+
+    def subscribe(self, params: subscribe.SubscribeParams) -> OpenEventStream[subscribe.SubscribeResult]:
+        return self._open_request("event.subscribe", params, AsyncEventStream, subscribe.SubscribeResult)
+
+    def run(self, params: methods.AgentRunParams) -> OpenEventStream[methods.TurnResult]:
+        return self._open_request("agent.run", params, AsyncEventStream, methods.TurnResult)
 
     @asynccontextmanager
-    async def attach(self, params: methods.AttachParams) -> AsyncGenerator[AsyncEventStream[methods.AttachResult]]:
-        async with self._open_event_stream("session.attach", params, methods.AttachResult) as events:
-            yield events
-
-    @asynccontextmanager
-    async def subscribe(
-        self, params: subscribe.SubscribeParams
-    ) -> AsyncGenerator[AsyncEventStream[subscribe.SubscribeResult]]:
-        async with self._open_event_stream("event.subscribe", params, subscribe.SubscribeResult) as events:
-            yield events
-
-    @asynccontextmanager
-    async def run(self, params: methods.AgentRunParams) -> AsyncGenerator[AsyncEventStream[methods.TurnResult]]:
-        async with self._open_event_stream("agent.run", params, methods.TurnResult) as events:
-            yield events
-
-    @asynccontextmanager
-    async def _open_event_stream(
-        self, method: str, params: Params, result_type: type[Result]
-    ) -> AsyncGenerator[AsyncEventStream[Result]]:
-        async with self._open_request(method, params) as transport:
-            yield AsyncEventStream(transport, result_type)
-
-    @asynccontextmanager
-    async def _open_request(self, method: str, params: Params) -> AsyncGenerator[ClientTransport]:
+    async def _open_request(
+        self,
+        method: str,
+        params: Params,
+        stream_type: Callable[[ClientTransport, type[Result]], Stream],
+        result_type: type[Result],
+    ) -> AsyncGenerator[Stream]:
         transport = await ClientTransport.open(self._path)
         try:
             await transport.send(Request(transport.new_id(), method, params))
-            yield transport
+            yield stream_type(transport, result_type)
         finally:
             await transport.aclose()
 

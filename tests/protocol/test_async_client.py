@@ -1,7 +1,7 @@
 """Tests of the trio client over a real socket: concurrency, cancellation, streams and disconnects."""
 
 import socket
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import get_type_hints
@@ -317,9 +317,9 @@ def expected_return_type(method: Method) -> object:
     """Returns the type that the client's method for this method of the protocol must return."""
     match method.sends:
         case "events":
-            return AsyncGenerator[AsyncEventStream[method.result]]  # type: ignore[name-defined]
+            return AbstractAsyncContextManager[AsyncEventStream[method.result]]  # type: ignore[name-defined]
         case "chunks":
-            return AsyncGenerator[AsyncChunkStream[method.result]]  # type: ignore[name-defined]
+            return AbstractAsyncContextManager[AsyncChunkStream[method.result]]  # type: ignore[name-defined]
         case None:
             return method.result
 

@@ -38,7 +38,7 @@ def show(ctx: CliContext) -> None:
 
     Secrets are masked. These are the values that a start of walrusd would use now.
     """
-    from walrus_config.load import mask_secrets
+    from walrus_config.masked import mask_secrets
 
     values = mask_secrets(_load(ctx))
     if ctx.json:

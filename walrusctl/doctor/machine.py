@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
 from walrusctl.doctor.check import Finding
 from walrusctl.doctor.context import DoctorContext
 from walrusctl.formatting import format_time
+from walrusctl.systemctl import run_program
 
 GIB = 1024**3
 LOW_SPACE_BYTES = GIB
@@ -88,13 +88,9 @@ def _is_synchronised() -> bool | None:
     """Whether the clock is synchronised by NTP; None if unknown."""
     if os.path.exists("/run/systemd/timesync/synchronized"):
         return True
-    if not (program := shutil.which("timedatectl")):
-        return None
+    command = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            [program, "show", "--property=NTPSynchronized", "--value"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEDATECTL_TIMEOUT_S, check=False,
-        )  # fmt: skip
+        done = run_program(os.environ, *command, timeout_s=TIMEDATECTL_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return {"yes": True, "no": False}.get(done.stdout.strip())

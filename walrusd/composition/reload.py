@@ -12,7 +12,8 @@ import structlog
 import trio
 
 from walrus_config.diff import changed_keys, retain_restart_keys, split_by_restart
-from walrus_config.load import NO_PROVIDER_WARNING, ConfigError, load
+from walrus_config.errors import ConfigError
+from walrus_config.load import NO_PROVIDER_WARNING, load
 from walrus_config.schema import Config
 from walrus_protocol.events import ConfigReloaded
 from walrus_protocol.methods.daemon import ReloadResult

@@ -6,7 +6,9 @@ from functools import partial
 
 import trio
 
-from walrus_config.load import ConfigError, load, mask_secrets
+from walrus_config.errors import ConfigError
+from walrus_config.load import load
+from walrus_config.masked import mask_secrets
 from walrus_config.schema import Config
 from walrus_protocol.methods import ConfigCheckResult, ConfigResult
 from walrus_protocol.param_types import NoParams
