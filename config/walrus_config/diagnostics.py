@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 from walrus_config.errors import ConfigError, ConfigProblem
 from walrus_config.toml_positions import KeyPath
@@ -84,6 +85,23 @@ class Diagnostics:
                 if key in source.keys:
                     return source, (key, *rest)
         return self.toml, key_path
+
+
+class Location(NamedTuple):
+    """A key or a table of the configuration, and the diagnostics to which problems with it are added."""
+
+    diagnostics: Diagnostics
+    path: KeyPath
+
+    def key(self, *keys: str | int) -> "Location":
+        """Returns the location of a key in this table, or of an element in this list."""
+        return Location(self.diagnostics, (*self.path, *keys))
+
+    def add_error(self, message: str, hint: str = "") -> None:
+        self.diagnostics.add_error(self.path, message, hint)
+
+    def add_warning(self, message: str, hint: str = "") -> None:
+        self.diagnostics.add_warning(self.path, message, hint)
 
 
 def format_key_path(key_path: KeyPath) -> str:

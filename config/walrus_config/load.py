@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from walrus_config.decode_tables import decode_section
-from walrus_config.diagnostics import Diagnostics, SourceFile
+from walrus_config.diagnostics import Diagnostics, Location, SourceFile
 from walrus_config.errors import config_error
 from walrus_config.merge_agents import merge_agents, merge_front_matter
 from walrus_config.paths import home_path, home_paths
@@ -43,7 +43,7 @@ def load(home: str | Path, *, environ: Mapping[str, str]) -> Config:
     )
     diagnostics.add_errors(prompt_problems)
     merged = merge_front_matter(toml, prompts, diagnostics)
-    raw_config = decode_section(RawConfig, merged, (), diagnostics)
+    raw_config = decode_section(RawConfig, merged, Location(diagnostics, ()))
     diagnostics.raise_if_errors()
     assert raw_config is not None, "decode_section reports an error when it returns None"
 

@@ -7,11 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.errors import ConfigError
 from walrus_config.paths import expand
 from walrus_config.read_files import read_text
-from walrus_config.toml_positions import KeyPath
 
 CREDENTIAL_PREFIX = "credential:"
 MAX_SECRET = 64 * 1024
@@ -47,45 +46,39 @@ class Secret:
         return hash(self._text)
 
 
-def expand_variables(secret: Secret, environ: Mapping[str, str], key_path: KeyPath, diagnostics: Diagnostics) -> Secret:
+def expand_variables(secret: Secret, environ: Mapping[str, str], at: Location) -> Secret:
     """Returns the secret with each `${NAME}` replaced, also within other text."""
     parts: list[str] = []
 
     def variable_value(found: re.Match[str]) -> str:
         name = found[1]
         if not found[0].endswith("}") or not _VARIABLE_NAME.fullmatch(name):
-            diagnostics.add_error(key_path, "${ is not followed by the name of a variable and }", "write ${NAME}")
+            at.add_error("${ is not followed by the name of a variable and }", "write ${NAME}")
         elif not environ.get(name):
             state = "empty" if name in environ else "not set"
-            diagnostics.add_error(
-                key_path, f"the environment variable {name} is {state}", f"export {name}=… before walrusd starts"
-            )
+            at.add_error(f"the environment variable {name} is {state}", f"export {name}=… before walrusd starts")
         parts.append(environ.get(name, ""))
         return parts[-1]
 
     text = _VARIABLE.sub(variable_value, secret.reveal())
     if not all(parts):  # already reported as an error; the rest of the text is not checked
         return Secret(text, tuple(parts))
-    return Secret(_check_header_safe(text, key_path, diagnostics).reveal(), tuple(parts))
+    return Secret(_check_header_safe(text, at).reveal(), tuple(parts))
 
 
-def read_secret_file(
-    path: str, environ: Mapping[str, str], home: str, key_path: KeyPath, diagnostics: Diagnostics
-) -> tuple[str, Secret | None]:
+def read_secret_file(path: str, environ: Mapping[str, str], home: str, at: Location) -> tuple[str, Secret | None]:
     """Returns the absolute path of a key file, and the secret in it without surrounding white space.
 
-    The secret is None if the file cannot be read; `diagnostics` then has the error.
+    The secret is None if the file cannot be read; the error is then reported.
     """
     private = True
     if path.startswith(CREDENTIAL_PREFIX):
         folder, name = environ.get("CREDENTIALS_DIRECTORY", ""), path.removeprefix(CREDENTIAL_PREFIX)
         if not folder:
-            diagnostics.add_error(
-                key_path, "systemd provides no credentials here", f"add LoadCredential={name}:… to the service's unit"
-            )
+            at.add_error("systemd provides no credentials here", f"add LoadCredential={name}:… to the service's unit")
             return path, None
         if not name or "/" in name or name in (".", ".."):
-            diagnostics.add_error(key_path, "not a valid credential name", "write credential:NAME")
+            at.add_error("not a valid credential name", "write credential:NAME")
             return path, None
         path = os.path.join(folder, name)
     else:
@@ -94,15 +87,15 @@ def read_secret_file(
     try:
         text = read_text(path, limit=MAX_SECRET).strip()
     except FileNotFoundError:
-        diagnostics.add_error(key_path, f"there is no file {path}")
+        at.add_error(f"there is no file {path}")
         return path, None
     except ConfigError as error:
         problem = error.problems[0]
-        diagnostics.add_error(key_path, f"{problem.file}: {problem.message}", problem.hint)
+        at.add_error(f"{problem.file}: {problem.message}", problem.hint)
         return path, None
     if not private:
-        diagnostics.add_warning(key_path, f"others may read {path}", f"chmod 600 {path}")
-    return path, _check_header_safe(text, key_path, diagnostics)
+        at.add_warning(f"others may read {path}", f"chmod 600 {path}")
+    return path, _check_header_safe(text, at)
 
 
 def is_private(path: str) -> bool:
@@ -113,9 +106,9 @@ def is_private(path: str) -> bool:
         return True
 
 
-def _check_header_safe(text: str, key_path: KeyPath, diagnostics: Diagnostics) -> Secret:
+def _check_header_safe(text: str, at: Location) -> Secret:
     if not text:
-        diagnostics.add_error(key_path, "is empty")
+        at.add_error("is empty")
     elif not _HEADER_SAFE.fullmatch(text):
-        diagnostics.add_error(key_path, "contains a line break or another character that is not allowed in a header")
+        at.add_error("contains a line break or another character that is not allowed in a header")
     return Secret(text)

@@ -12,43 +12,19 @@ from collections.abc import Iterator, Mapping
 from msgspec import field
 from msgspec.structs import fields, replace
 
-from walrus_config.diagnostics import Diagnostics
-from walrus_config.schema.agents import AgentSettings, BaseAgentSettings
-from walrus_config.schema.daemon import DaemonSettings
-from walrus_config.schema.heartbeats import HeartbeatSettings
-from walrus_config.schema.models import ModelSettings, PriceSettings
-from walrus_config.schema.permissions import PermissionSettings
-from walrus_config.schema.providers import OPENAI_URL, ProviderSettings
-from walrus_config.schema.section import ResolveContext, Section, section_in
-from walrus_config.schema.sessions import SessionSettings
-from walrus_config.schema.storage import StorageSettings
-from walrus_config.schema.tools import BashToolSettings, ToolSettings, is_bash_offered
-from walrus_config.secrets import Secret
-from walrus_config.toml_positions import KeyPath
-
-__all__ = [
-    "OPENAI_URL",
-    "AgentSettings",
-    "BaseAgentSettings",
-    "BashToolSettings",
-    "Config",
-    "DaemonSettings",
-    "HeartbeatSettings",
-    "ModelSettings",
-    "PermissionSettings",
-    "PriceSettings",
-    "ProviderSettings",
-    "RawConfig",
-    "Secret",
-    "Section",
-    "SessionSettings",
-    "StorageSettings",
-    "ToolSettings",
-    "check_sections",
-    "is_bash_offered",
-    "resolve_sections",
-    "section_types",
-]
+from walrus_config.diagnostics import Diagnostics, Location
+from walrus_config.schema.agents import *
+from walrus_config.schema.daemon import *
+from walrus_config.schema.heartbeats import *
+from walrus_config.schema.models import *
+from walrus_config.schema.permissions import *
+from walrus_config.schema.providers import *
+from walrus_config.schema.section import ResolveContext, section_in
+from walrus_config.schema.section import Section as Section
+from walrus_config.schema.sessions import *
+from walrus_config.schema.storage import *
+from walrus_config.schema.tools import *
+from walrus_config.secrets import Secret as Secret
 
 
 class RawConfig(Section, frozen=True, kw_only=True):
@@ -101,28 +77,28 @@ _CHECK_ORDER = list(dict.fromkeys(section_types(RawConfig)))
 
 def check_sections(config: RawConfig, diagnostics: Diagnostics) -> None:
     """Checks all sections: type by type, and those of a type from the top down."""
-    sections = sorted(_iter_sections(config, ()), key=lambda found: (_CHECK_ORDER.index(type(found[1])), len(found[0])))
-    for at, section in sections:
-        section.check(at, diagnostics)
+    found = [*_iter_sections(config, Location(diagnostics, ()))]
+    for at, section in sorted(found, key=lambda pair: (_CHECK_ORDER.index(type(pair[1])), len(pair[0].path))):
+        section.check(at)
 
 
 def resolve_sections(config: RawConfig, context: ResolveContext, diagnostics: Diagnostics) -> RawConfig:
     """Returns the configuration with resolved sections."""
     resolved: dict[str, object] = {}
     for name in config.__struct_fields__:
-        table = getattr(config, name)
+        table, at = getattr(config, name), Location(diagnostics, (name,))
         if isinstance(table, Section):
-            resolved[name] = table.resolve((name,), context, diagnostics)
+            resolved[name] = table.resolve(at, context)
         else:
-            resolved[name] = {key: entry.resolve((name, key), context, diagnostics) for key, entry in table.items()}
+            resolved[name] = {key: entry.resolve(at.key(key), context) for key, entry in table.items()}
     return replace(config, **resolved)
 
 
-def _iter_sections(value: object, at: KeyPath) -> Iterator[tuple[KeyPath, Section]]:
+def _iter_sections(value: object, at: Location) -> Iterator[tuple[Location, Section]]:
     if isinstance(value, Section):
         yield at, value
         for name in value.__struct_fields__:
-            yield from _iter_sections(getattr(value, name), (*at, name))
+            yield from _iter_sections(getattr(value, name), at.key(name))
     elif isinstance(value, Mapping):
         for name, entry in value.items():
-            yield from _iter_sections(entry, (*at, name))
+            yield from _iter_sections(entry, at.key(name))

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.schema.heartbeats import HeartbeatSettings
 from walrus_config.schema.permissions import PermissionSettings
 from walrus_config.schema.section import Count, KeyMark, Section
 from walrus_config.schema.tools import check_tool_patterns
-from walrus_config.toml_positions import KeyPath
 
 
 class BaseAgentSettings(Section, frozen=True, kw_only=True):
@@ -29,9 +28,9 @@ class BaseAgentSettings(Section, frozen=True, kw_only=True):
     permissions: PermissionSettings = PermissionSettings()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
-        check_tool_patterns(self.tools, (*at, "tools"), diagnostics, offers=True)
-        check_tool_patterns(self.deny_tools, (*at, "deny_tools"), diagnostics, offers=False)
+    def check(self, at: Location) -> None:
+        check_tool_patterns(self.tools, at.key("tools"), offers=True)
+        check_tool_patterns(self.deny_tools, at.key("deny_tools"), offers=False)
 
 
 class AgentSettings(BaseAgentSettings, frozen=True, kw_only=True):

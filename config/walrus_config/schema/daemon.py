@@ -4,11 +4,10 @@ from typing import Annotated, Literal, Self
 
 from msgspec.structs import replace
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.errors import ConfigError
 from walrus_config.paths import expand, socket_path
 from walrus_config.schema.section import Count, KeyMark, NonNegative, Positive, ResolveContext, Section
-from walrus_config.toml_positions import KeyPath
 
 
 class DaemonSettings(Section, frozen=True, kw_only=True):
@@ -22,7 +21,7 @@ class DaemonSettings(Section, frozen=True, kw_only=True):
     max_connections: Annotated[Count, KeyMark.AT_RESTART] = 512
     max_running_turns: Annotated[Count, KeyMark.AT_RESTART] = 64
 
-    def resolve(self, at: KeyPath, context: ResolveContext, diagnostics: Diagnostics) -> Self:
+    def resolve(self, at: Location, context: ResolveContext) -> Self:
         if not self.socket:
             return self
         home = context.paths.home
@@ -30,5 +29,5 @@ class DaemonSettings(Section, frozen=True, kw_only=True):
         try:
             return replace(self, socket=socket_path(path, context.environ, home))
         except ConfigError as error:
-            diagnostics.add_error((*at, "socket"), error.problems[0].message, "choose a shorter one")
+            at.key("socket").add_error(error.problems[0].message, "choose a shorter one")
             return self

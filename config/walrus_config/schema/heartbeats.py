@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Diagnostics, Location
 from walrus_config.schema.section import NonNegative, Section
-from walrus_config.toml_positions import KeyPath
 
 MIN_INTERVAL_S = 5.0
 """Minimum seconds between two ticks: each tick is a turn, which takes a model about that long."""
@@ -28,28 +27,27 @@ class HeartbeatSettings(Section, frozen=True, kw_only=True):
     jitter_s: NonNegative = 0.0
     """Maximum seconds by which a tick is delayed; the delay differs from tick to tick."""
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
+    def check(self, at: Location) -> None:
         if 0 < self.interval * 60 < MIN_INTERVAL_S:
-            diagnostics.add_error(
-                (*at, "interval"),
+            at.key("interval").add_error(
                 f"{self.interval:g} minutes is less than {MIN_INTERVAL_S:g} seconds",
                 f"set at least {MIN_INTERVAL_S / 60:.3f}, or 0 to switch it off",
             )
         hours = self.quiet_hours
         if not hours:
             return
-        location, hint = (*at, "quiet_hours"), 'for example ["23:00", "07:00"], or [] for none'
+        location, hint = at.key("quiet_hours"), 'for example ["23:00", "07:00"], or [] for none'
         if len(hours) != 2 or not all(_TIME_OF_DAY.fullmatch(hour) for hour in hours):
-            diagnostics.add_error(location, "expected two times of day as HH:MM, start and end", hint)
+            location.add_error("expected two times of day as HH:MM, start and end", hint)
         elif hours[0] == hours[1]:
-            diagnostics.add_error(location, "both times are the same, which could mean no hours or the whole day", hint)
+            location.add_error("both times are the same, which could mean no hours or the whole day", hint)
 
 
 def check_jitter(agent: str, heartbeat: HeartbeatSettings, diagnostics: Diagnostics) -> None:
     """Checks the heartbeat of a complete agent; the error is at the table that sets one of the two keys."""
     if 0 < heartbeat.interval * 60 <= heartbeat.jitter_s:
-        own: KeyPath = ("agents", agent, "heartbeat")
+        own = ("agents", agent, "heartbeat")
         is_own = any(diagnostics.has_key((*own, key)) for key in ("jitter_s", "interval"))
-        location: KeyPath = own if is_own else ("defaults", "heartbeat")
+        location = own if is_own else ("defaults", "heartbeat")
         message = f"{heartbeat.jitter_s:g} s is not shorter than the interval of agent {agent}"
         diagnostics.add_error((*location, "jitter_s"), message, "a tick could then be due after the next one")

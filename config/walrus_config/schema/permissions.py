@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.schema.section import NotYet, Section
 from walrus_config.schema.tools import check_tool_patterns
-from walrus_config.toml_positions import KeyPath
 
 
 class PermissionSettings(Section, frozen=True, kw_only=True):
@@ -21,6 +20,6 @@ class PermissionSettings(Section, frozen=True, kw_only=True):
     default: Annotated[Literal["allow", "deny"] | None, NotYet(("ask",))] = None
     """None: the default of the next tier applies; if no tier has one, it is deny."""
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
-        check_tool_patterns(self.allow, (*at, "allow"), diagnostics, offers=True)
-        check_tool_patterns(self.deny, (*at, "deny"), diagnostics, offers=False)
+    def check(self, at: Location) -> None:
+        check_tool_patterns(self.allow, at.key("allow"), offers=True)
+        check_tool_patterns(self.deny, at.key("deny"), offers=False)

@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.paths import expand
 from walrus_config.schema.section import NotYet, Positive, ResolveContext, Section
 from walrus_config.secrets import Secret, expand_variables, is_private, read_secret_file
-from walrus_config.toml_positions import KeyPath
 
 OPENAI_URL = "https://api.openai.com/v1"
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -51,63 +50,61 @@ class ProviderSettings(Section, frozen=True, kw_only=True):
     path: str = ""
     """The weights (.gguf) of a local model, or the script of a scripted one; absolute after loading."""
 
-    def resolve(self, at: KeyPath, context: ResolveContext, diagnostics: Diagnostics) -> Self:
-        if not _PROVIDER_NAME.fullmatch(str(at[-1])):
+    def resolve(self, at: Location, context: ResolveContext) -> Self:
+        if not _PROVIDER_NAME.fullmatch(str(at.path[-1])):
             rule = "use letters, digits, -, _ and ., beginning with a letter or digit"
-            diagnostics.add_error(at, "not a valid provider name", rule)
+            at.add_error("not a valid provider name", rule)
         for key in _UNUSED_KEYS[self.kind]:
             if getattr(self, key):
-                diagnostics.add_error((*at, key), f'kind = "{self.kind}" does not use it', "remove it")
+                at.key(key).add_error(f'kind = "{self.kind}" does not use it', "remove it")
         for index, model in enumerate(self.models):
             if not model.strip() or model in self.models[:index]:
-                diagnostics.add_error((*at, "models", index), "listed twice" if model.strip() else "is empty")
+                at.key("models", index).add_error("listed twice" if model.strip() else "is empty")
         if self.kind == "openai":
-            return self._resolve_remote(at, context, diagnostics)
+            return self._resolve_remote(at, context)
         if self.path:
             path = expand(self.path, context.environ, base=context.paths.home)
             if not os.path.isfile(path):
-                diagnostics.add_error((*at, "path"), f"there is no file {path}")
+                at.key("path").add_error(f"there is no file {path}")
             return replace(self, path=path)
         if self.kind == "scripted":
-            diagnostics.add_error((*at, "path"), "missing", "set it to the file with the scripted answers")
+            at.key("path").add_error("missing", "set it to the file with the scripted answers")
         return self
 
-    def _resolve_remote(self, at: KeyPath, context: ResolveContext, diagnostics: Diagnostics) -> Self:
+    def _resolve_remote(self, at: Location, context: ResolveContext) -> Self:
         environ, toml = context.environ, context.paths.toml
         base_url = self.base_url or OPENAI_URL
-        _check_url(base_url, (*at, "base_url"), diagnostics)
+        _check_url(base_url, at.key("base_url"))
         headers = {}
         for name, value in self.headers.items():
-            path = (*at, "headers", name)
+            header = at.key("headers", name)
             if not _HEADER_NAME.fullmatch(name):
-                diagnostics.add_error(path, "not a valid header name")
-            headers[name] = expand_variables(value, environ, path, diagnostics)
+                header.add_error("not a valid header name")
+            headers[name] = expand_variables(value, environ, header)
         key, file = self.api_key, self.api_key_file
         if key is not None:
             if "${" not in key.reveal() and not is_private(toml):
-                diagnostics.add_warning(
-                    (*at, "api_key"), f"others may read {toml}", f'chmod 600 {toml}, or write "${{NAME}}"'
-                )
+                at.key("api_key").add_warning(f"others may read {toml}", f'chmod 600 {toml}, or write "${{NAME}}"')
             if file:
-                diagnostics.add_error((*at, "api_key_file"), "api_key is set too", "keep one of the two")
-            key = expand_variables(key, environ, (*at, "api_key"), diagnostics)
+                at.key("api_key_file").add_error("api_key is set too", "keep one of the two")
+            key = expand_variables(key, environ, at.key("api_key"))
         elif file:
-            file, key = read_secret_file(file, environ, context.paths.home, (*at, "api_key_file"), diagnostics)
+            file, key = read_secret_file(file, environ, context.paths.home, at.key("api_key_file"))
         elif base_url == OPENAI_URL:
             message = f"no api_key is set, so {OPENAI_URL} will refuse requests"
-            diagnostics.add_warning(at, message, 'add api_key = "${OPENAI_API_KEY}"')
+            at.add_warning(message, 'add api_key = "${OPENAI_API_KEY}"')
         return replace(self, base_url=base_url, headers=headers, api_key=key, api_key_file=file)
 
 
-def _check_url(url: str, key_path: KeyPath, diagnostics: Diagnostics) -> None:
+def _check_url(url: str, at: Location) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # brackets without an IPv6 address, a port that is not a number
         usable = False
     if not usable or re.search(r"\s", url):
-        diagnostics.add_error(key_path, "not an http or https URL", f'for example "{OPENAI_URL}"')
+        at.add_error("not an http or https URL", f'for example "{OPENAI_URL}"')
     elif "@" in parts.netloc:
-        diagnostics.add_error(key_path, "the URL must not contain a password", "use api_key or headers")
+        at.add_error("the URL must not contain a password", "use api_key or headers")
     elif parts.query or parts.fragment:
-        diagnostics.add_error(key_path, "the URL must not contain ? or #", "paths are appended to it")
+        at.add_error("the URL must not contain ? or #", "paths are appended to it")

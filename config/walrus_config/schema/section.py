@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Self, get_args
 
 from msgspec import Meta, Struct
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.paths import Paths
-from walrus_config.toml_positions import KeyPath
 
 _MAX_NUMBER = 1_000_000_000
 """Maximum of most numbers: thirty years in seconds, more than any sensible value; excludes infinity."""
@@ -51,12 +50,12 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Returns the types of tables that have keys of their own, if users name tables of this type."""
         return {}
 
-    def resolve(self, at: KeyPath, context: ResolveContext, diagnostics: Diagnostics) -> Self:
+    def resolve(self, at: Location, context: ResolveContext) -> Self:
         """Returns the section with absolute paths and resolved secrets; for tables at the top and their entries."""
         return self
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
-        """Adds errors and warnings that types cannot express to `diagnostics`."""
+    def check(self, at: Location) -> None:
+        """Adds errors and warnings that types cannot express."""
 
 
 def section_in(annotation: object) -> type[Section] | None:

@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from walrus_config.diagnostics import Diagnostics
+from walrus_config.diagnostics import Location
 from walrus_config.errors import did_you_mean
 from walrus_config.schema.section import NotYet, Positive, Section
-from walrus_config.toml_positions import KeyPath
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MCP_PATTERN = re.compile(r"mcp:[a-z0-9-]{1,32}:[^\s()]+")
@@ -31,12 +30,12 @@ class ToolSettings(Section, frozen=True, kw_only=True):
     def types_by_name(cls) -> Mapping[str, type["ToolSettings"]]:
         return TOOL_SECTIONS
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
-        name = str(at[-1])
+    def check(self, at: Location) -> None:
+        name = str(at.path[-1])
         if not _TOOL_NAME.fullmatch(name):
-            _refuse_tool_name(name, at, diagnostics)
+            _refuse_tool_name(name, at)
         else:
-            _check_known(name, at, diagnostics)
+            _check_known(name, at)
 
 
 class BashToolSettings(ToolSettings, frozen=True, kw_only=True):
@@ -49,14 +48,14 @@ class BashToolSettings(ToolSettings, frozen=True, kw_only=True):
     def is_offered(self) -> bool:
         return self.enabled and self.sandbox == "none"
 
-    def check(self, at: KeyPath, diagnostics: Diagnostics) -> None:
+    def check(self, at: Location) -> None:
         """Warns if bash is offered without a sandbox, and if it is configured but not offered."""
         if self.is_offered:
             message = "bash runs without a sandbox and can do whatever you can do"
-            diagnostics.add_warning((*at, "sandbox"), message, "so can every agent that is permitted to use it")
+            at.key("sandbox").add_warning(message, "so can every agent that is permitted to use it")
         elif self.enabled:
             message = "bash is not offered: there is no sandbox for it yet"
-            diagnostics.add_warning(at, message, 'sandbox = "none" offers it without one')
+            at.add_warning(message, 'sandbox = "none" offers it without one')
 
 
 TOOL_SECTIONS: Mapping[str, type[ToolSettings]] = {"read": ToolSettings, "bash": BashToolSettings}
@@ -69,23 +68,23 @@ def is_bash_offered(tools: Mapping[str, ToolSettings]) -> bool:
     return isinstance(bash, BashToolSettings) and bash.is_offered
 
 
-def check_tool_patterns(patterns: tuple[str, ...], at: KeyPath, diagnostics: Diagnostics, *, offers: bool) -> None:
+def check_tool_patterns(patterns: tuple[str, ...], at: Location, *, offers: bool) -> None:
     """Checks a list of tool names. If it `offers` tools, it warns about bash without a table [tools.bash]."""
     for index, pattern in enumerate(patterns):
         if not (_TOOL_NAME.fullmatch(pattern) or _MCP_PATTERN.fullmatch(pattern)):
-            _refuse_tool_name(pattern, (*at, index), diagnostics)
+            _refuse_tool_name(pattern, at.key(index))
             continue
-        _check_known(pattern, (*at, index), diagnostics)
-        if offers and pattern == "bash" and not diagnostics.has_key(("tools", "bash")):
+        _check_known(pattern, at.key(index))
+        if offers and pattern == "bash" and not at.diagnostics.has_key(("tools", "bash")):
             hint = 'it needs [tools.bash] sandbox = "none"; see the sample'
-            diagnostics.add_warning((*at, index), "bash is not offered", hint)
+            at.key(index).add_warning("bash is not offered", hint)
 
 
-def _refuse_tool_name(name: str, at: KeyPath, diagnostics: Diagnostics) -> None:
+def _refuse_tool_name(name: str, at: Location) -> None:
     """Adds an error: a pattern used as a name would match nothing, which is fatal in a deny."""
-    diagnostics.add_error(at, f"{json.dumps(name)} is not a valid tool name", "patterns are not available yet")
+    at.add_error(f"{json.dumps(name)} is not a valid tool name", "patterns are not available yet")
 
 
-def _check_known(name: str, at: KeyPath, diagnostics: Diagnostics) -> None:
+def _check_known(name: str, at: Location) -> None:
     if name not in TOOL_SECTIONS:
-        diagnostics.add_warning(at, f"no tool is called {name}", did_you_mean(name, TOOL_SECTIONS))
+        at.add_warning(f"no tool is called {name}", did_you_mean(name, TOOL_SECTIONS))
