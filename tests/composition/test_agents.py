@@ -7,7 +7,7 @@ from tests.fakes.models import open_models_with_spawner
 from walrus_config.load import load
 from walrus_config.schema.tools import TOOL_SECTIONS
 from walrusd.composition.agents import Agents
-from walrusd.composition.models import ModelProviders
+from walrusd.composition.component import ModelProviders
 from walrusd.host.spawner import Spawner
 from walrusd.observability.metrics import Metrics
 from walrusd.observability.redaction import Redaction

@@ -16,8 +16,7 @@ from walrus_config.schema import Config
 from walrus_protocol.events import ConfigReloaded, decode
 from walrus_protocol.methods.daemon import ReloadResult
 from walrus_protocol.problems import Problem
-from walrusd.composition.component import Prepared
-from walrusd.composition.models import ModelProviders
+from walrusd.composition.component import ModelProviders, Prepared
 from walrusd.composition.reload import ActiveConfig
 from walrusd.host.sd_notify import Notify
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
@@ -83,7 +82,7 @@ async def open_harness(path: Path, recorder: RecordingComponent) -> AsyncIterato
         notify = Notify(manager.address)
         async with open_models_with_spawner(config.providers, config.models) as models:
             active = ActiveConfig(
-                (ModelProviders(models), recorder),
+                (ModelProviders(models).prepare, recorder.prepare),
                 config,
                 daemon_recorder=await DaemonRecorder.open(log),
                 on_event=recorder.on_event,

@@ -9,8 +9,7 @@ from walrus_config import schema
 from walrus_config.schema import Config
 from walrus_protocol.events import AnyEvent, Done, ToolResult
 from walrusd.agent.agent import Agent
-from walrusd.composition.component import Prepared
-from walrusd.composition.models import ModelProviders
+from walrusd.composition.component import ModelProviders, Prepared
 from walrusd.dispatch.pipeline import Pipeline
 from walrusd.host.spawner import Spawner
 from walrusd.observability.logging import log_turn

@@ -1,17 +1,23 @@
-"""The interface of a part of the daemon that depends on the configuration.
+"""The parts of the daemon that depend on the configuration.
 
 The start and a reload take the same steps: all components prepare, then all commit, then all retire.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from msgspec import Struct
 
 from walrus_config.schema import Config
+from walrusd.observability.logging import set_log_level
+from walrusd.observability.redaction import Redaction
+from walrusd.observability.secrets import collect_secrets
+from walrusd.providers.registry import Models
+from walrusd.schedule.heartbeat import Heartbeat, HeartbeatDeps, build_heartbeats
+from walrusd.schedule.scheduler import Scheduler
+from walrusd.store.contract import StorageFailed
 
 
-async def _retire_nothing() -> tuple[str, ...]:  # noqa: ASYNC124 - other components wait here
+async def _retire_nothing() -> tuple[str, ...]:
     return ()
 
 
@@ -27,8 +33,64 @@ class Prepared(Struct, frozen=True, kw_only=True):
     """Warnings about this configuration, for `status`."""
 
 
-class Component(Protocol):
-    """A part of the daemon that depends on the configuration."""
+Prepare = Callable[[Config], Awaitable[Prepared]]
+"""The interface of a component: builds what a configuration asks for, and changes nothing yet.
+
+Raises Problem if that is impossible.
+"""
+
+
+async def prepare_log_settings(redact: Redaction, config: Config) -> Prepared:
+    """Prepares the log level and the secrets that are redacted."""
+    secrets = collect_secrets(config)
+
+    def commit() -> None:
+        redact.update_secrets(secrets)
+        set_log_level(config.daemon.log_level)
+
+    return Prepared(commit=commit)
+
+
+class ModelProviders:
+    """The models in force. A reload keeps the engines of local models whose settings are unchanged."""
+
+    def __init__(self, models: Models) -> None:
+        self.active = models
 
     async def prepare(self, config: Config) -> Prepared:
-        """Builds what the configuration asks for, and changes nothing yet. Raises Problem if that is impossible."""
+        before, models = self.active, self.active.with_configuration(config.providers, config.models)
+        hint = await models.setup_hint()
+
+        def commit() -> None:
+            self.active = models
+
+        async def retire() -> tuple[str, ...]:  # noqa: ASYNC124 - other components wait here
+            before.retire_unshared(models)
+            return ()
+
+        warnings = (f"No model provider is configured. {hint}",) if hint else ()
+        return Prepared(commit=commit, retire=retire, warnings=warnings)
+
+
+class Heartbeats:
+    """The heartbeats in force. The scheduler takes `jobs` when it starts, and new ones at a reload."""
+
+    def __init__(self, scheduler: Scheduler, deps: HeartbeatDeps) -> None:
+        self.jobs: list[Heartbeat] = []
+        self._scheduler = scheduler
+        self._deps = deps
+
+    async def prepare(self, config: Config) -> Prepared:
+        jobs = build_heartbeats(config, self._deps)
+
+        def commit() -> None:
+            self.jobs = jobs
+
+        return Prepared(commit=commit, retire=self._configure_scheduler)
+
+    async def _configure_scheduler(self) -> tuple[str, ...]:
+        try:
+            await self._scheduler.configure(self.jobs)
+        except StorageFailed as failure:
+            return (f"Heartbeats still use the previous settings: {failure}. Reload again when the store can be read.",)
+        return ()

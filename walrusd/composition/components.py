@@ -14,10 +14,8 @@ from walrus_config.paths import home_paths
 from walrus_config.schema import Config
 from walrusd import __version__
 from walrusd.composition.agents import Agents
-from walrusd.composition.heartbeats import Heartbeats
-from walrusd.composition.models import ModelProviders
+from walrusd.composition.component import Heartbeats, ModelProviders, Prepared, prepare_log_settings
 from walrusd.composition.reload import ActiveConfig
-from walrusd.composition.settings import LogSettings, RetentionSettings
 from walrusd.export_import.importer import Importer
 from walrusd.host.clock import SystemClock
 from walrusd.host.orphan_cleanup import call_marker, kill_orphans
@@ -111,13 +109,19 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
             on_event=partial(metrics.on_event, ""),
             last_run_at=await read_last_event_time(store),
         )
+        agents = Agents(runtime=runtime, models=providers, metrics=metrics, spawner=spawner, redact=options.redact)
+
+        async def prepare_retention(_: Config) -> Prepared:
+            # It reads the limits from the configuration in force, and looks at new ones at once.
+            return Prepared(commit=retention.request)
+
         active = ActiveConfig(
             (
-                LogSettings(options.redact),
-                providers,
-                Agents(runtime=runtime, models=providers, metrics=metrics, spawner=spawner, redact=options.redact),
-                heartbeats,
-                RetentionSettings(retention),
+                partial(prepare_log_settings, options.redact),
+                providers.prepare,
+                agents.prepare,
+                heartbeats.prepare,
+                prepare_retention,
             ),
             config,
             daemon_recorder=recorder,

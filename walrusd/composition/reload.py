@@ -18,7 +18,7 @@ from walrus_config.schema import Config
 from walrus_protocol.events import ConfigReloaded
 from walrus_protocol.methods.daemon import ReloadResult
 from walrus_protocol.problems import Problem
-from walrusd.composition.component import Component, Prepared
+from walrusd.composition.component import Prepare, Prepared
 from walrusd.host.sd_notify import Notify
 from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
@@ -31,7 +31,7 @@ class ActiveConfig:
 
     def __init__(
         self,
-        components: Sequence[Component],
+        components: Sequence[Prepare],
         config: Config,
         *,
         daemon_recorder: DaemonRecorder,
@@ -114,7 +114,7 @@ class ActiveConfig:
         return ReloadResult(changed=changed, at_restart=at_restart, warnings=warnings)
 
     async def _prepare(self, config: Config) -> list[Prepared]:
-        return [await component.prepare(config) for component in self._components]
+        return [await prepare(config) for prepare in self._components]
 
     def _commit(self, config: Config, prepared: Sequence[Prepared]) -> None:
         """Puts all of a configuration in force without a checkpoint, so that no task sees one half of it."""

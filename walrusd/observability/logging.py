@@ -37,12 +37,16 @@ def configure_logging(config: Config) -> Redaction:
         if human
         else structlog.processors.JSONRenderer()
     )
+
+    def redact_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=not human, key="ts" if not human else "timestamp"),
             structlog.processors.format_exc_info,  # before redacting: a traceback may quote a secret
-            build_redaction_processor(redact),
+            redact_values,
             renderer,
         ],
         logger_factory=lambda *_: stderr,
@@ -106,15 +110,6 @@ class NonBlockingStderr:
         return is_writable
 
     debug = info = warning = error = critical = exception = msg
-
-
-def build_redaction_processor(redact: Redaction) -> Processor:
-    """Returns a structlog processor that redacts the known secrets in all text values of a log line."""
-
-    def processor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
-
-    return processor
 
 
 def log_turn(agent: str, done: Done) -> None:

@@ -69,18 +69,6 @@ _GAUGES = {
 }
 
 
-class ActivityTotals(Struct, frozen=True):
-    """The totals at one moment from which the minute log computes its differences."""
-
-    turns: float = 0
-    errors: float = 0
-    tool_calls: float = 0
-    rounds: float = 0
-    tokens: float = 0
-    cost_usd: float = 0.0
-    unpriced: float = 0
-
-
 class Metrics:
     """All counters since the start of the process. Only the thread of the event loop may use them."""
 
@@ -164,56 +152,43 @@ class Metrics:
         return [
             MetricFamily(name="walrusd_info", kind="gauge", help="The version of walrusd; always 1.", samples=[info]),
             *_gauge_families(gauges),
-            self._turns.to_family(),
-            self._turn_errors.to_family(),
-            self._agent_turns.to_family(),
-            self._unpriced_turns.to_family(),
-            self._turn_seconds.to_family(),
-            self._rounds.to_family(),
-            self._unpriced_rounds.to_family(),
-            self._tokens.to_family(),
-            self._cost.to_family(),
-            self._tool_calls.to_family(),
-            self._ticks.to_family(),
+            *(item.to_family() for item in vars(self).values() if isinstance(item, Counter | Histogram)),
             MetricFamily(
                 name="walrusd_events_total", kind="counter", help="Events, live events included.", samples=events
             ),
-            self._requests.to_family(),
-            self._request_errors.to_family(),
-            self._connections.to_family(),
-            self._rejected_connections.to_family(),
         ]
 
     async def run_minute_log(self, read_gauges: Callable[[], Awaitable[Gauges]]) -> None:
         """Logs one line for each minute with activity, until cancelled. Without activity no task wakes up."""
-        before = ActivityTotals()
+        before: dict[str, float] = {}
         while True:
             await self._activity.wait()
             await trio.sleep(MINUTE_S)
             self._active, self._activity = False, trio.Event()
-            since, before = before, self._read_totals()
-            _log_minute(since, before, await _read_gauges(read_gauges))
+            totals = self._read_totals()
+            minute = {name: total - before.get(name, 0) for name, total in totals.items()}
+            before = totals
+            # Null if the cost of a turn or answer is unknown.
+            cost_usd = None if minute.pop("unpriced") else round(minute.pop("cost_usd"), 9)
+            log.info("minute", **{**minute, "cost_usd": cost_usd}, **await _read_gauges(read_gauges))
 
-    def _read_totals(self) -> ActivityTotals:
-        return ActivityTotals(
-            turns=self._turns.total,
-            errors=self._turn_errors.total,
-            tool_calls=self._tool_calls.total,
-            rounds=self._rounds.total,
-            tokens=self._tokens.total,
-            cost_usd=self._cost.total,
-            unpriced=self._unpriced_rounds.total + self._unpriced_turns.total,
-        )
+    def _read_totals(self) -> dict[str, float]:
+        return {
+            "turns": self._turns.total,
+            "errors": self._turn_errors.total,
+            "tool_calls": self._tool_calls.total,
+            "rounds": self._rounds.total,
+            "tokens": self._tokens.total,
+            "cost_usd": self._cost.total,
+            "unpriced": self._unpriced_rounds.total + self._unpriced_turns.total,
+        }
 
     def _count_round(self, message: AssistantMessage) -> None:
         name = self._model_labels.label_for(f"{message.provider}/{message.model}")
         provider, model = (OTHER_LABEL, OTHER_LABEL) if name == OTHER_LABEL else (message.provider, message.model)
         self._rounds.add(provider, model)
-        used = message.usage
-        self._tokens.add(provider, model, "input", amount=used.input)
-        self._tokens.add(provider, model, "output", amount=used.output)
-        self._tokens.add(provider, model, "cache_read", amount=used.cache_read)
-        self._tokens.add(provider, model, "cache_write", amount=used.cache_write)
+        for kind in ("input", "output", "cache_read", "cache_write"):
+            self._tokens.add(provider, model, kind, amount=getattr(message.usage, kind))
         if message.cost_usd is None:
             self._unpriced_rounds.add(provider, model)
         else:
@@ -251,17 +226,3 @@ async def _read_gauges(read_gauges: Callable[[], Awaitable[Gauges]]) -> dict[str
         "fds": now.fds,
         "wal_bytes": now.wal_bytes,
     }
-
-
-def _log_minute(before: ActivityTotals, after: ActivityTotals, gauges: dict[str, int]) -> None:
-    """Logs the differences of the totals. `cost_usd` is null if the cost of a turn or answer is unknown."""
-    log.info(
-        "minute",
-        turns=after.turns - before.turns,
-        errors=after.errors - before.errors,
-        tool_calls=after.tool_calls - before.tool_calls,
-        rounds=after.rounds - before.rounds,
-        tokens=after.tokens - before.tokens,
-        cost_usd=round(after.cost_usd - before.cost_usd, 9) if after.unpriced == before.unpriced else None,
-        **gauges,
-    )
