@@ -27,7 +27,7 @@ from walrus_protocol.events import (
 from walrus_protocol.methods.export_import import ExportResult, ImportResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
-from walrusd.export_import.exporter import export_session
+from walrusd.export_import.exporter import Exporter
 from walrusd.export_import.importer import Importer
 from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
@@ -126,13 +126,12 @@ def encode_document(document: ExportDict) -> str:
 async def export_to_text(log: Log, session: int) -> tuple[str, ExportResult]:
     """Returns the export of a session as text, and the result of the export."""
     pieces: list[str] = []
-    page_lock = trio.Lock()
 
     async def append(piece: str) -> None:
         await trio.lowlevel.checkpoint()
         pieces.append(piece)
 
-    result = await export_session(log, session, append, page_slot=lambda: page_lock, clock=lambda: 99.5, version="0")
+    result = await Exporter(log, session, append, trio.Lock()).write_document(99.5, "0")
     return "".join(pieces), result
 
 

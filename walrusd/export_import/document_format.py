@@ -97,23 +97,15 @@ class EventPiece(NamedTuple):
 class OutputPiece(NamedTuple):
     """An element of the list of outputs."""
 
-    output_index: int
+    location: str
     text: str
-
-    @property
-    def location(self) -> str:
-        return f"outputs[{self.output_index}]"
 
 
 class KeyPiece(NamedTuple):
     """An element of the list of keys."""
 
-    key_index: int
+    location: str
     text: str
-
-    @property
-    def location(self) -> str:
-        return f"keys[{self.key_index}]"
 
 
 Piece = HeaderField | AncestorField | EventPiece | OutputPiece | KeyPiece
@@ -141,9 +133,11 @@ def read_pieces(read: Callable[[], str]) -> Iterator[Piece]:
                 case "events":
                     yield from _read_events(json_reader, None)
                 case "outputs":
-                    yield from (OutputPiece(index, json_reader.read_value()) for index in json_reader.elements())
+                    for index in json_reader.elements():
+                        yield OutputPiece(f"outputs[{index}]", json_reader.read_value())
                 case "keys":
-                    yield from (KeyPiece(index, json_reader.read_value()) for index in json_reader.elements())
+                    for index in json_reader.elements():
+                        yield KeyPiece(f"keys[{index}]", json_reader.read_value())
                 case _:
                     yield HeaderField(name, json_reader.read_value())
         json_reader.expect_end()

@@ -5,9 +5,9 @@ Neither the whole document nor a database snapshot is held meanwhile.
 
 import codecs
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 
 import msgspec
+import trio
 from msgspec import Struct
 
 from walrus_protocol.events import Parent, SessionCreated
@@ -16,10 +16,8 @@ from walrus_protocol.methods.export_import import MAX_CHUNK_CHARS, ExportedKey, 
 from walrus_protocol.problems import Problem
 from walrusd.export_import import document_format
 from walrusd.export_import.validation import make_session_header
-from walrusd.ports import Clock
 from walrusd.runtime.errors import decode_event, session_not_found, unreadable_log
 from walrusd.runtime.streams.fanout import PAGE_ROWS
-from walrusd.session.session_state import SessionState
 from walrusd.store.contract import EventRow, Log
 
 OUTPUT_PAGE_BYTES = 256 * 1024
@@ -41,49 +39,30 @@ _USER_MESSAGE_PREFIX = b'{"type":"user_message",'
 _TOOL_RESULT_PREFIX = b'{"type":"tool_result",'
 
 
-async def export_session(
-    log: Log,
-    session: int,
-    send_chunk: SendChunk,
-    *,
-    page_slot: Callable[[], AbstractAsyncContextManager[object]],
-    clock: Clock,
-    version: str,
-) -> ExportResult:
-    """Sends the document of a session, without an open turn.
+class Exporter:
+    """Exports one session, once."""
 
-    `page_slot` is entered while a page is read and written. Raises Problem (session_not_found, storage_failed).
-    """
-    state = await log.session_state(session)
-    if state is None:
-        raise session_not_found(session)
-    exporter = _Exporter(log, session, Utf8Chunker(send_chunk), page_slot)
-    return await exporter.write_document(state, clock(), version)
-
-
-class _Exporter:
-    def __init__(
-        self,
-        log: Log,
-        session: int,
-        chunker: "Utf8Chunker",
-        page_slot: Callable[[], AbstractAsyncContextManager[object]],
-    ) -> None:
+    def __init__(self, log: Log, session: int, send_chunk: SendChunk, page_lock: trio.Lock) -> None:
+        """`page_lock` is held while a page is read and written."""
         self._log = log
         self._session = session
-        self._chunker = chunker
-        self._page_slot = page_slot
+        self._chunker = Utf8Chunker(send_chunk)
+        self._page_lock = page_lock
         self._event_count = 0
         self._keys: list[str] = []
         self._refs: dict[str, int] = {}
         """Each output's ref, with the first session whose log refers to it, in the order of the references."""
 
-    async def write_document(self, session_state: SessionState, now: float, version: str) -> ExportResult:
+    async def write_document(self, now: float, version: str) -> ExportResult:
+        """Sends the document, without an open turn. Raises Problem (session_not_found, storage_failed)."""
+        session_state = await self._log.session_state(self._session)
+        if session_state is None:
+            raise session_not_found(self._session)
         turn = session_state.turn
         if turn is not None:
             session_state = msgspec.structs.replace(session_state, last_seq=turn.first_seq - 1)
         ancestors = await self._read_ancestors(session_state.parent)
-        async with self._page_slot():
+        async with self._page_lock:
             header = make_session_header(session_state, turn.number if turn else None)
             await self._chunker.add(document_format.encode_head(header, now, version))
         for index, ancestor in enumerate(ancestors):
@@ -112,7 +91,7 @@ class _Exporter:
     async def _write_log(self, session: int, upto: int) -> None:
         since = 0
         while since < upto:
-            async with self._page_slot():
+            async with self._page_lock:
                 rows = await self._read_rows(session, since, min(PAGE_ROWS, upto - since))
                 for row in rows:
                     self._collect_references(session, row)
@@ -151,7 +130,7 @@ class _Exporter:
         decoder = codecs.getincrementaldecoder("utf-8")()
         offset, more = 0, True
         while more:
-            async with self._page_slot():
+            async with self._page_lock:
                 page = await self._log.output(owner, ref, offset, OUTPUT_PAGE_BYTES)
                 if page is None and offset:
                     raise Problem(
@@ -175,7 +154,7 @@ class _Exporter:
             used_key = await self._log.idempotency_key(self._session, key)
             if used_key is None:
                 raise session_not_found(self._session)
-            async with self._page_slot():
+            async with self._page_lock:
                 await self._chunker.add(
                     document_format.encode_key(ExportedKey(key, used_key.digest.hex()), first=index == 0)
                 )

@@ -29,7 +29,7 @@ from walrus_protocol.events import SessionsExpired
 from walrus_protocol.methods import TurnResult
 from walrus_protocol.methods.fork_rewind import ForkResult
 from walrus_protocol.problems import Problem
-from walrusd.export_import.exporter import export_session
+from walrusd.export_import.exporter import Exporter
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.streams.fanout import Subscription
@@ -198,7 +198,7 @@ class Clients:
 
         known_seq, log = self.last_seqs.get(session, 1), self._runtime.log
         with self.count_pending():
-            await export_session(log, session, write, page_slot=lambda: page_lock, clock=trio.current_time, version="0")
+            await Exporter(log, session, write, page_lock).write_document(trio.current_time(), "0")
         if not self.is_over:
             self._expectations.documents.append(ExportedSession.parse("".join(pieces), session, known_seq))
 

@@ -1,7 +1,6 @@
 """Expires sessions and sweeps their rows, and checks what is left afterwards."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 
 import pytest
 import trio
@@ -14,7 +13,7 @@ from tests.runtime.model_based.store_contents import StoreContents
 from walrus_config.schema import StorageSettings
 from walrus_protocol.events import AnySessionEvent, SessionCreated, SessionsExpired
 from walrus_protocol.problems import Problem
-from walrusd.export_import.exporter import export_session
+from walrusd.export_import.exporter import Exporter
 from walrusd.retention.collector import RetentionCollector
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
@@ -84,7 +83,7 @@ class RetentionDriver:
             lambda: runtime.fork_rewind.checkpoint(session, "a"),
             lambda: runtime.fork_rewind.checkpoints(session),
             lambda: runtime.fork_rewind.history(session),
-            lambda: export_session(log, session, write, page_slot=nullcontext, clock=trio.current_time, version="0"),
+            lambda: Exporter(log, session, write, trio.Lock()).write_document(0.0, "0"),
         ]
         for request in requests:
             with pytest.raises(Problem) as caught:

@@ -5,7 +5,7 @@ from functools import partial
 
 from walrus_protocol.methods.export_import import ExportParams, ExportResult, ImportParams, ImportResult
 from walrusd import __version__
-from walrusd.export_import.exporter import export_session as write_document
+from walrusd.export_import.exporter import Exporter
 from walrusd.export_import.importer import Importer
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.routes import Routes
@@ -22,14 +22,8 @@ async def export(runtime: Runtime, context: RequestContext, params: ExportParams
     A page of the log is read only when the previous one is queued, so a slow client delays only itself.
     """
     async with runtime.session_cache.pin(params.session):  # retention must not delete it meanwhile
-        return await write_document(
-            runtime.log,
-            params.session,
-            context.send_chunk,
-            page_slot=lambda: context.outbox.paging_lock,
-            clock=time.time,
-            version=__version__,
-        )
+        exporter = Exporter(runtime.log, params.session, context.send_chunk, context.outbox.paging_lock)
+        return await exporter.write_document(time.time(), __version__)
 
 
 async def import_(importer: Importer, context: RequestContext, params: ImportParams) -> ImportResult:
