@@ -15,10 +15,10 @@ from walrusd.agent.agent import Agent
 from walrusd.ports import Model
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
-from walrusd.schedule.heartbeat import HeartbeatDeps, build_heartbeats
+from walrusd.schedule.heartbeat import HeartbeatDeps, ReadTodo, build_heartbeats
+from walrusd.schedule.heartbeat_prompt import PendingWork
 from walrusd.schedule.probe import ProbeResult
 from walrusd.schedule.scheduler import Scheduler
-from walrusd.schedule.todo_sources import TodoSource
 from walrusd.store.contract import Log
 
 NAME = "heartbeat:clerk"
@@ -62,6 +62,11 @@ async def unexpected_probe(command: str, folder: str) -> ProbeResult:
     raise AssertionError(f"unexpected probe {command} in {folder}")
 
 
+async def read_no_todo(_: str) -> PendingWork | None:
+    await trio.lowlevel.checkpoint()
+    return None
+
+
 class FakeProbe:
     """A probe whose output the test sets, with a count of its calls."""
 
@@ -82,7 +87,7 @@ async def open_scheduler(
     clock: FakeWallClock,
     *,
     probe: Callable[[str, str], Awaitable[ProbeResult]] = unexpected_probe,
-    sources: tuple[TodoSource, ...] = (),
+    read_todo: ReadTodo = read_no_todo,
     grace_s: float = 0,
     max_running_turns: int = 64,
     heartbeat_settings: Mapping[str, HeartbeatSettings],
@@ -96,7 +101,7 @@ async def open_scheduler(
         for name in heartbeat_settings:
             runtime.add_agent(Agent(name=name, model="fake"))
         await runtime.recover()
-        deps = HeartbeatDeps(runtime=runtime, run_probe=probe, todo_sources=sources, zone=UTC)
+        deps = HeartbeatDeps(runtime=runtime, run_probe=probe, read_todo=read_todo, zone=UTC)
         scheduler = Scheduler(runtime, await DaemonRecorder.open(log), clock)
         async with trio.open_nursery() as nursery:
             await nursery.start(scheduler.run_scheduler, build_heartbeats(config_of(heartbeat_settings), deps))

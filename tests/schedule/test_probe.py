@@ -1,7 +1,6 @@
 """Tests of probes as real processes: their output, their digest and how they are killed."""
 
 import os
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,18 +11,13 @@ from trio.testing import MockClock
 from tests.fakes.home import MAX_WAIT_S
 from walrusd.host.spawner import Spawner
 from walrusd.observability.redaction import Redaction
-from walrusd.schedule.probe import DEADLINE_S, MAX_PROBE_OUTPUT, ProbeFailed, ProbeResult, ProbeRunner
+from walrusd.schedule.probe import DEADLINE_S, MAX_PROBE_OUTPUT, ProbeFailed, ProbeResult, run_probe
 
 
-@pytest.fixture
-async def probes() -> AsyncIterator[ProbeRunner]:
+async def probe(command: str, folder: Path | str = "/") -> ProbeResult:
     async with Spawner(umask=0o022) as spawner:
-        yield ProbeRunner(spawner, home="/home/walrus", redact=Redaction(["sk-secret"]))
-
-
-async def run_probe(probes: ProbeRunner, command: str, folder: Path | str = "/") -> ProbeResult:
-    with trio.fail_after(MAX_WAIT_S):
-        return await probes(command, str(folder))
+        with trio.fail_after(MAX_WAIT_S):
+            return await run_probe(spawner, "/home/walrus", Redaction(["sk-secret"]), command, str(folder))
 
 
 async def wait_exited(pid: int) -> None:
@@ -35,35 +29,35 @@ async def wait_exited(pid: int) -> None:
 
 
 async def test_a_probe_runs_in_the_workspace_with_the_environment_of_a_tool(
-    probes: ProbeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
-    result = await run_probe(probes, 'pwd; echo "$WALRUS_HOME ${OPENAI_API_KEY:-no key}" >&2; exit 3', tmp_path)
+    result = await probe('pwd; echo "$WALRUS_HOME ${OPENAI_API_KEY:-no key}" >&2; exit 3', tmp_path)
     assert (result.exit_status, result.output) == (3, f"{tmp_path}\n/home/walrus no key")
 
 
-async def test_the_digest_covers_the_command_its_status_and_all_its_output(probes: ProbeRunner) -> None:
+async def test_the_digest_covers_the_command_its_status_and_all_its_output() -> None:
     commands = ("echo a", "echo a", "echo b", "echo a; exit 1", "echo a ", "head -c 70000 /dev/zero; echo a")
-    first, again, *others = [(await run_probe(probes, command)).digest for command in commands]
+    first, again, *others = [(await probe(command)).digest for command in commands]
     assert first == again
     assert len({first, *others}) == 1 + len(others)
 
 
-async def test_the_output_is_shown_up_to_a_limit_and_without_secrets(probes: ProbeRunner) -> None:
-    result = await run_probe(probes, "echo sk-secret; yes | head -c 3000000")
+async def test_the_output_is_shown_up_to_a_limit_and_without_secrets() -> None:
+    result = await probe("echo sk-secret; yes | head -c 3000000")
     assert result.output.startswith("***\ny\ny\n")
     assert result.output.endswith(f"\n[Truncated: these are the first {MAX_PROBE_OUTPUT:,} characters.]")
     assert len(result.output) < MAX_PROBE_OUTPUT + 100
-    other = await run_probe(probes, "echo sk-secret; yes | head -c 3000000; echo n")
+    other = await probe("echo sk-secret; yes | head -c 3000000; echo n")
     assert (other.output, other.digest == result.digest) == (result.output, False)
 
 
-async def test_a_probe_without_output_is_described_as_such(probes: ProbeRunner) -> None:
-    assert (await run_probe(probes, "exit 0")).output == "[no output]"
+async def test_a_probe_without_output_is_described_as_such() -> None:
+    assert (await probe("exit 0")).output == "[no output]"
 
 
-async def test_background_processes_of_a_probe_are_killed_with_it(probes: ProbeRunner) -> None:
-    await wait_exited(int((await run_probe(probes, "sleep 1000 & echo $!")).output))
+async def test_background_processes_of_a_probe_are_killed_with_it() -> None:
+    await wait_exited(int((await probe("sleep 1000 & echo $!")).output))
 
 
 async def test_a_probe_that_never_ends_is_killed_with_all_its_children(tmp_path: Path, mock_clock: MockClock) -> None:
@@ -78,14 +72,12 @@ async def test_a_probe_that_never_ends_is_killed_with_all_its_children(tmp_path:
     async with Spawner(umask=0o022) as spawner, trio.open_nursery() as nursery:
         nursery.start_soon(jump_when_it_hangs)
         with pytest.raises(ProbeFailed, match="it did not finish within 60 s and was killed"):
-            await ProbeRunner(spawner, home="/", redact=Redaction())(
-                "sleep 1000 & echo $$ $! > pids; wait", str(tmp_path)
-            )
+            await run_probe(spawner, "/", Redaction(), "sleep 1000 & echo $$ $! > pids; wait", str(tmp_path))
     assert len(pids) == 2
     for pid in pids:
         await wait_exited(pid)
 
 
-async def test_a_probe_that_cannot_be_started_fails_with_the_reason(probes: ProbeRunner, tmp_path: Path) -> None:
+async def test_a_probe_that_cannot_be_started_fails_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ProbeFailed, match="there"):
-        await run_probe(probes, "true", tmp_path / "there is none")
+        await probe("true", tmp_path / "there is none")

@@ -11,10 +11,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from walrusd.schedule import breaker
-from walrusd.schedule.grid import Grid
 from walrusd.schedule.slot_policy import (
     MAX_LATENESS_S,
     Cadence,
+    Grid,
     QuietHours,
     RecordMissed,
     Reschedule,

@@ -16,7 +16,7 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import ModelFailed
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.heartbeat_prompt import DEFAULT_PROMPT, PendingWork, is_news
-from walrusd.schedule.todo_sources import TodoUnreadable
+from walrusd.schedule.todo_file import TodoUnreadable
 from walrusd.store.contract import ScheduleRow
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
@@ -26,19 +26,14 @@ PROBING = HeartbeatSettings(interval=60, prompt="Look around.", probe="ls")
 Autojump = trio.abc.Clock
 
 
-class FakeTodoSource:
-    """A source with the same text for every agent."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    async def read_pending(self, agent: str) -> PendingWork | None:
-        return PendingWork(f"What {agent} has to do:", self.text) if self.text else None
+async def read_todo(agent: str) -> PendingWork | None:
+    await trio.lowlevel.checkpoint()
+    return PendingWork(f"What {agent} has to do:", "- mend the roof")
 
 
-class UnreadableSource:
-    async def read_pending(self, agent: str) -> PendingWork | None:
-        raise TodoUnreadable(f"the list of {agent} cannot be read")
+async def read_broken_todo(agent: str) -> PendingWork | None:
+    await trio.lowlevel.checkpoint()
+    raise TodoUnreadable(f"the list of {agent} cannot be read")
 
 
 async def test_a_tick_is_a_turn_of_its_own_session_and_its_row_names_both(autojump_clock: Autojump) -> None:
@@ -85,8 +80,7 @@ async def test_the_tick_event_and_the_last_row_are_equal(autojump_clock: Autojum
 
 async def test_todo_items_of_the_agent_follow_the_prompt(autojump_clock: Autojump) -> None:
     model, probe = FakeModel(), FakeProbe("2 files")
-    sources = (FakeTodoSource("- mend the roof"), UnreadableSource(), FakeTodoSource(""))
-    opener = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, sources=sources)
+    opener = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), probe=probe, read_todo=read_todo)
     async with opener(heartbeat_settings={"clerk": PROBING}) as harness:
         await trio.sleep(HOUR + 1)
         assert model.requests == [
@@ -98,6 +92,15 @@ async def test_todo_items_of_the_agent_follow_the_prompt(autojump_clock: Autojum
                 )
             ]
         ]
+        assert await harness.outcomes() == [("ran", "")]
+
+
+async def test_an_agent_is_woken_without_its_list_if_that_cannot_be_read(autojump_clock: Autojump) -> None:
+    model = FakeModel()
+    opener = partial(open_scheduler, MemoryLog(), model, FakeWallClock(MONDAY), read_todo=read_broken_todo)
+    async with opener(heartbeat_settings={"clerk": HOURLY}) as harness:
+        await trio.sleep(HOUR + 1)
+        assert model.requests == [[User("Look around.")]]
         assert await harness.outcomes() == [("ran", "the list of clerk cannot be read")]
 
 

@@ -17,16 +17,12 @@ from walrusd.schedule.scheduler import Scheduler
 from walrusd.store.contract import StorageFailed
 
 
-async def _retire_nothing() -> tuple[str, ...]:
-    return ()
-
-
 class Prepared(Struct, frozen=True, kw_only=True):
     """What a component has built for a configuration. It has no effect before `commit`."""
 
     commit: Callable[[], None]
     """Puts it in force. Neither waits nor raises, so that no task sees one half of a configuration."""
-    retire: Callable[[], Awaitable[tuple[str, ...]]] = _retire_nothing
+    retire: Callable[[], Awaitable[tuple[str, ...]]] | None = None
     """Called when all components have committed. Ends what only the previous configuration used, and does what must
     be written to the store. Returns warnings; an expected failure is one of them."""
     warnings: tuple[str, ...] = ()
@@ -40,7 +36,7 @@ Raises Problem if that is impossible.
 """
 
 
-async def prepare_log_settings(redact: Redaction, config: Config) -> Prepared:
+async def prepare_log_settings(redact: Redaction, config: Config) -> Prepared:  # noqa: ASYNC124 - others wait here
     """Prepares the log level and the secrets that are redacted."""
     secrets = collect_secrets(config)
 

@@ -29,9 +29,9 @@ from walrusd.retention.clock_jump import read_last_event_time
 from walrusd.retention.collector import RetentionCollector
 from walrusd.runtime.runtime import Runtime
 from walrusd.schedule.heartbeat import HeartbeatDeps
-from walrusd.schedule.probe import ProbeRunner
+from walrusd.schedule.probe import run_probe
 from walrusd.schedule.scheduler import Scheduler
-from walrusd.schedule.todo_sources import TodoFile
+from walrusd.schedule.todo_file import read_todo_file
 from walrusd.store.database import is_empty
 from walrusd.store.errors import UnreadableRow
 from walrusd.store.sqlite import SqliteLog
@@ -95,10 +95,14 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
     ):
         recorder = runtime.daemon_recorder
         providers = ModelProviders(models)
-        probes = ProbeRunner(spawner, home=config.home, redact=options.redact)
         scheduler = Scheduler(runtime, recorder, SystemClock(), metrics.on_event)
         heartbeats = Heartbeats(
-            scheduler, HeartbeatDeps(runtime=runtime, run_probe=probes, todo_sources=(TodoFile(home.agents),))
+            scheduler,
+            HeartbeatDeps(
+                runtime=runtime,
+                run_probe=partial(run_probe, spawner, config.home, options.redact),
+                read_todo=partial(read_todo_file, home.agents),
+            ),
         )
         retention = RetentionCollector(
             store,
@@ -111,7 +115,7 @@ async def open_components(options: StartupOptions, *, is_stopping: Callable[[], 
         )
         agents = Agents(runtime=runtime, models=providers, metrics=metrics, spawner=spawner, redact=options.redact)
 
-        async def prepare_retention(_: Config) -> Prepared:
+        async def prepare_retention(_: Config) -> Prepared:  # noqa: ASYNC124 - other components wait here
             # It reads the limits from the configuration in force, and looks at new ones at once.
             return Prepared(commit=retention.request)
 

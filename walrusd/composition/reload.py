@@ -141,5 +141,6 @@ async def _retire(prepared: Sequence[Prepared]) -> tuple[str, ...]:
     # Shielded, because it must not be done by half. The wait is bounded: the store always answers.
     with trio.CancelScope(shield=True):
         for one in prepared:
-            warnings += await one.retire()
+            if one.retire:
+                warnings += await one.retire()
     return tuple(warnings)

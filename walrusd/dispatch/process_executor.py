@@ -1,6 +1,5 @@
 """Executes process tools: records the process before it does anything; kills its group after the call."""
 
-import codecs
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -8,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from walrus_protocol.content import ToolSchema
+from walrus_protocol.content import Outcome, ToolSchema
 from walrusd.dispatch.bounded_output import BoundedOutput
 from walrusd.dispatch.execution_result import ExecutionResult, error_text, milliseconds, timeout_text
 from walrusd.dispatch.live_output import LiveOutput
@@ -16,7 +15,7 @@ from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
 from walrusd.host.orphan_cleanup import CALL_MARKER_VARIABLE, call_marker
 from walrusd.host.spawner import Spawner
-from walrusd.observability.redaction import Redaction, StreamingRedactor
+from walrusd.observability.redaction import RedactingDecoder, Redaction
 from walrusd.ports import Clock, ProcessTool, ToolRequest, ToolRun
 
 READ_BYTES = 64 * 1024
@@ -67,7 +66,12 @@ class ProcessExecutor:
             return _not_started_result(output, self._redact(error_text(request, failure)))
         limit = min(schema.timeout_s, command.timeout_s or schema.timeout_s)
         live = LiveOutput(request.on_output)
-        collector = _OutputCollector(output, live, self._redact)
+        decoder = RedactingDecoder(self._redact)
+
+        def add_output(text: str) -> None:
+            output.add(text)
+            live.add(text)
+
         status: int | None = None
         began = self._clock()
         with trio.move_on_after(schema.timeout_s) as deadline:
@@ -86,46 +90,22 @@ class ProcessExecutor:
                 child.release_start_barrier()
                 async with trio.open_nursery() as live_nursery:
                     live_nursery.start_soon(live.run)
-                    status = await wait_and_drain(child, collector.feed)
+                    status = await wait_and_drain(child, lambda data: add_output(decoder.feed(data)))
                     live_nursery.cancel_scope.cancel()
-        collector.finish()
+        add_output(decoder.finish())
         live.flush()
-        duration_ms = milliseconds(self._clock() - began)
+        outcome: Outcome
         if status is None:
-            return ExecutionResult(
-                outcome="timeout", output=output, note=f"[{timeout_text(schema.name, limit)}]", duration_ms=duration_ms
-            )
+            outcome, note = "timeout", f"[{timeout_text(schema.name, limit)}]"
+        else:
+            outcome, note = "error" if status else "ok", _status_note(status, output)
         return ExecutionResult(
-            outcome="error" if status else "ok",
-            output=output,
-            note=_status_note(status, output),
-            duration_ms=duration_ms,
+            outcome=outcome, output=output, note=note, duration_ms=milliseconds(self._clock() - began)
         )
 
     def _call_environment(self, request: ToolRequest) -> Mapping[str, str]:
         marker = call_marker(request.session, request.turn, request.call.id)
         return {**build_environment(self._home), CALL_MARKER_VARIABLE: marker}
-
-
-class _OutputCollector:
-    """Decodes and redacts process output; passes it to the stored output and to live events."""
-
-    def __init__(self, output: BoundedOutput, live: LiveOutput, redact: Redaction) -> None:
-        self._output = output
-        self._live = live
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._redactor = StreamingRedactor(redact)
-
-    def feed(self, data: bytes | bytearray) -> None:
-        self._emit(self._redactor.feed(self._decoder.decode(data)))
-
-    def finish(self) -> None:
-        self._emit(self._redactor.feed(self._decoder.decode(b"", final=True)))
-        self._emit(self._redactor.finish())
-
-    def _emit(self, text: str) -> None:
-        self._output.add(text)
-        self._live.add(text)
 
 
 def build_environment(home: str) -> dict[str, str]:

@@ -206,15 +206,7 @@ def _with_new_ids(session_state: SessionState, new_ids: Mapping[int, int]) -> Se
 def _open_text(document: IO[bytes]) -> Callable[[], str]:
     """Returns a function that reads the document's text from its beginning, and "" at its end."""
     document.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def read() -> str:
-        text = ""
-        while not text and (data := document.read(READ_BYTES)):
-            text = decoder.decode(data)
-        return text
-
-    return read
+    return partial(codecs.getreader("utf-8")(document).read, READ_BYTES)
 
 
 def _make_gil_yield() -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """Replaces known secrets by stars: in log lines, in errors and in the output of tools."""
 
+import codecs
 import re
 from collections.abc import Collection
 from urllib.parse import quote
@@ -123,3 +124,17 @@ class StreamingRedactor:
         """Returns the rest, redacted, after the last piece."""
         rest, self._pending = self._pending, ""
         return self._redaction(rest)
+
+
+class RedactingDecoder:
+    """Decodes and redacts process output that comes in pieces; invalid UTF-8 is replaced."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._redactor = StreamingRedactor(redaction)
+
+    def feed(self, data: bytes | bytearray) -> str:
+        return self._redactor.feed(self._decoder.decode(data))
+
+    def finish(self) -> str:
+        return self._redactor.feed(self._decoder.decode(b"", final=True)) + self._redactor.finish()

@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -126,7 +126,7 @@ def _describe_status(status: int | None) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
-def _engine_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def _engine_environment() -> dict[str, str]:
     """Returns only the variables that the engine needs: the daemon's environment may hold keys."""
-    inherited = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2])}

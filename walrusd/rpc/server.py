@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable
+from contextlib import closing
 
 import structlog
 import trio
@@ -156,7 +157,7 @@ class _Connection:
             scope.cancel()
 
     async def run(self) -> None:
-        with self._uploads:
+        with closing(self._uploads):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox.run_flusher, self._on_answered)
                 rejected = await self._read_messages(nursery)

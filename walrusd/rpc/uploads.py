@@ -5,8 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import trio
 
@@ -36,10 +35,8 @@ class Uploads:
         """The number of received and not yet written parts of each upload."""
         self._failed: set[str] = set()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Drops all uploads, when the connection ends."""
         for name in [*self._uploads]:
             self._discard(name)
 

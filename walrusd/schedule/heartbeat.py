@@ -1,6 +1,6 @@
 """Runs a tick of a heartbeat: sends the agent its prompt, unless its probe shows no change."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, tzinfo
 from typing import Literal
@@ -17,11 +17,10 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.schedule import breaker, heartbeat_prompt
-from walrusd.schedule.grid import Grid
 from walrusd.schedule.job import STOPPING_REASON, STORE_RETRY_S, Job, OnTurnStart, TickResult, idempotency_key_for
 from walrusd.schedule.probe import ProbeFailed, ProbeResult
-from walrusd.schedule.slot_policy import Cadence, QuietHours, SlotDecision, next_decision
-from walrusd.schedule.todo_sources import TodoSource, TodoUnreadable
+from walrusd.schedule.slot_policy import Cadence, Grid, QuietHours, SlotDecision, next_decision
+from walrusd.schedule.todo_file import TodoUnreadable
 from walrusd.store.contract import ScheduleRow
 
 ACTOR = "heartbeat"
@@ -40,6 +39,8 @@ _NO_ANSWER_REASONS = {
 
 RunProbe = Callable[[str, str], Awaitable[ProbeResult]]
 """Runs a command (first argument) in a folder (second argument). Raises ProbeFailed."""
+ReadTodo = Callable[[str], Awaitable[heartbeat_prompt.PendingWork | None]]
+"""Returns the pending work of an agent, or None if there is none. Raises TodoUnreadable."""
 
 
 class HeartbeatDeps(Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ class HeartbeatDeps(Struct, frozen=True, kw_only=True):
 
     runtime: Runtime
     run_probe: RunProbe
-    todo_sources: Sequence[TodoSource] = ()
+    read_todo: ReadTodo
     zone: tzinfo | None = None
     """The local time zone; None means that of the machine."""
 
@@ -98,26 +99,17 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
                 return TickResult(outcome="failed", reason=f"probe: {failed}", news=True)
             if probed.digest == row.seen:
                 return TickResult(outcome="skipped", reason=UNCHANGED_REASON)
-        pending, unreadable = await self._read_pending_work()
+        pending, unreadable = [], ""
+        try:
+            pending += [found] if (found := await self.deps.read_todo(self.agent)) else []
+        except TodoUnreadable as failed:
+            unreadable = str(failed)
         if probed:
             title = f"Output of `{command}` (exit status {probed.exit_status}):"
             pending.append(heartbeat_prompt.PendingWork(title, probed.output))
         message = heartbeat_prompt.build_message(self.settings.prompt, pending)
         result = await self._run_turn(row, tick, message, on_turn_start)
         return result and _add_probe_outcome(result, probed, unreadable)
-
-    async def _read_pending_work(self) -> tuple[list[heartbeat_prompt.PendingWork], list[str]]:
-        """Returns the pending work of the agent, and a message for each source that cannot be read."""
-        pending: list[heartbeat_prompt.PendingWork] = []
-        unreadable: list[str] = []
-        for source in self.deps.todo_sources:
-            try:
-                found = await source.read_pending(self.agent)
-            except TodoUnreadable as failed:
-                unreadable.append(str(failed))
-            else:
-                pending += [found] if found else []
-        return pending, unreadable
 
     async def _run_turn(
         self, row: ScheduleRow, tick: Tick, prompt: str, on_turn_start: OnTurnStart
@@ -200,7 +192,8 @@ async def _wait_result(sending: Awaitable[TurnHandle]) -> TickResult | None:
     except Problem as problem:
         if problem.kind == "shutting_down":
             return None
-        return _failed_result(problem.kind, problem.message, _unfinished_turn(handle))
+        unfinished = TurnRef(session=handle.session, turn=handle.turn) if handle.turn else None
+        return _failed_result(problem.kind, problem.message, unfinished)
 
 
 def build_heartbeats(config: schema.Config, deps: HeartbeatDeps) -> list[Heartbeat]:
@@ -262,11 +255,7 @@ def _failed_result(
     )
 
 
-def _unfinished_turn(handle: TurnHandle) -> TurnRef | None:
-    return TurnRef(session=handle.session, turn=handle.turn) if handle.turn else None
-
-
-def _add_probe_outcome(result: TickResult, probe: ProbeResult | None, unreadable: Sequence[str]) -> TickResult:
-    """Adds the messages about unreadable sources, and the probe's digest if the agent has answered."""
-    reason = "; ".join(filter(None, (result.reason, *unreadable)))
+def _add_probe_outcome(result: TickResult, probe: ProbeResult | None, unreadable: str) -> TickResult:
+    """Adds the message about an unreadable to-do list, and the probe's digest if the agent has answered."""
+    reason = "; ".join(filter(None, (result.reason, unreadable)))
     return replace(result, reason=reason, probe_digest=probe.digest if probe and result.outcome == "ran" else None)

@@ -98,12 +98,6 @@ class Ledger:
                 state.change_finished.set()
                 state.change_finished = trio.Event()
 
-    async def write_with_retry(
-        self, state: ScheduleState, change: Callable[[ScheduleRow], ScheduleRow], tick: Tick
-    ) -> None:
-        """Writes like `write`, and retries every STORE_RETRY_S while the store cannot."""
-        await self._retry_until_written(tick, partial(self.write, state, change, tick))
-
     async def close_interrupted_ticks(
         self,
         open_ticks: list[Tick],
@@ -117,9 +111,10 @@ class Ledger:
         async with trio.open_nursery() as nursery:
             for tick in open_ticks:
                 close = partial(self._close_tick, tick, find_state(tick.schedule), reused_sessions)
-                nursery.start_soon(self._retry_until_written, tick, close, name=f"tick {tick.tick}")
+                nursery.start_soon(self.retry_until_written, tick, close, name=f"tick {tick.tick}")
 
-    async def _retry_until_written(self, tick: Tick, write: Callable[[], Awaitable[None]]) -> None:
+    async def retry_until_written(self, tick: Tick, write: Callable[[], Awaitable[None]]) -> None:
+        """Writes the end of a tick, and retries every STORE_RETRY_S while the store cannot."""
         while True:
             try:
                 await write()

@@ -1,6 +1,7 @@
 """Runs one tick: writes its row, runs the job, and writes the row again with the result."""
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -133,5 +134,6 @@ class TickRun:
                 row = breaker.reset(row)
             return row if result.probe_digest is None else replace(row, seen=result.probe_digest)
 
-        await self._ledger.write_with_retry(self.state, apply_result, over)
+        write = partial(self._ledger.write, self.state, apply_result, over)
+        await self._ledger.retry_until_written(over, write)
         self.tick = over

@@ -1,4 +1,4 @@
-"""Tests of TodoFile: the lines of an agent's .todo file, and other things at its path."""
+"""Tests of read_todo_file: the lines of an agent's .todo file, and other things at its path."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from walrusd.schedule.heartbeat_prompt import PendingWork
-from walrusd.schedule.todo_sources import MAX_TODO_BYTES, TodoFile, TodoUnreadable
+from walrusd.schedule.todo_file import MAX_TODO_BYTES, TodoUnreadable, read_todo_file
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def write_todo(todo: Path, text: bytes) -> None:
 
 
 async def read_todo(todo: Path) -> PendingWork | None:
-    return await TodoFile(str(todo.parent)).read_pending("clerk")
+    return await read_todo_file(str(todo.parent), "clerk")
 
 
 async def test_the_lines_of_the_file_are_pending_work(todo: Path) -> None:
