@@ -44,40 +44,6 @@ Kind = Literal[
     "provider", "budget", "timeout", "cancelled", "config", "storage_full", "storage_failed", "bug",
 ]  # fmt: skip
 """A kind of error, as a type; a test compares it with KINDS."""
-KINDS: dict[Kind, int] = {
-    "parse_error": PARSE_ERROR,
-    "frame_too_large": INVALID_REQUEST,
-    "invalid_request": INVALID_REQUEST,
-    "method_not_found": METHOD_NOT_FOUND,
-    "invalid_params": INVALID_PARAMS,
-    "session_busy": BUSY,
-    "inbox_full": BUSY,
-    "too_many_connections": BUSY,
-    "shutting_down": SHUTTING_DOWN,
-    "from_tool": DENIED,
-    "permission": DENIED,
-    "session_not_found": NOT_FOUND,
-    "agent_not_found": NOT_FOUND,
-    "model_not_found": NOT_FOUND,
-    "tool_not_found": NOT_FOUND,
-    "checkpoint_not_found": NOT_FOUND,
-    "schedule_not_found": NOT_FOUND,
-    "session_closed": CONFLICT,
-    "key_reused": CONFLICT,
-    "already_answered": CONFLICT,
-    "offset_in_future": CONFLICT,
-    "not_available_yet": UNSUPPORTED,
-    "protocol": UNSUPPORTED,
-    "provider": PROVIDER,
-    "budget": BUDGET,
-    "timeout": TIMEOUT,
-    "cancelled": CANCELLED,
-    "config": CONFIG,
-    "storage_full": INTERNAL,
-    "storage_failed": INTERNAL,
-    "bug": INTERNAL,
-}
-"""Every kind of error and its code. A closed list, because programs branch on it."""
 
 EXIT_OK = 0
 EXIT_INTERNAL = 1
@@ -96,24 +62,39 @@ EXIT_ALREADY_RUNNING = 75
 EXIT_BAD_CONFIG = 78
 EXIT_CTRL_C = 130
 
-_EXIT_BY_CODE = {
-    PARSE_ERROR: EXIT_USAGE,
-    INVALID_REQUEST: EXIT_USAGE,
-    METHOD_NOT_FOUND: EXIT_USAGE,
-    INVALID_PARAMS: EXIT_USAGE,
-    INTERNAL: EXIT_INTERNAL,
-    BUSY: EXIT_BUSY,
-    SHUTTING_DOWN: EXIT_UNREACHABLE,
-    DENIED: EXIT_DENIED,
-    NOT_FOUND: EXIT_NOT_FOUND,
-    CONFLICT: EXIT_INTERNAL,
-    UNSUPPORTED: EXIT_USAGE,
-    PROVIDER: EXIT_PROVIDER,
-    BUDGET: EXIT_BUDGET,
-    TIMEOUT: EXIT_TIMEOUT,
-    CANCELLED: EXIT_INTERRUPTED,
-    CONFIG: EXIT_USAGE,
-}
+_ERRORS: tuple[tuple[int, int, tuple[Kind, ...]], ...] = (
+    (PARSE_ERROR, EXIT_USAGE, ("parse_error",)),
+    (INVALID_REQUEST, EXIT_USAGE, ("frame_too_large", "invalid_request")),
+    (METHOD_NOT_FOUND, EXIT_USAGE, ("method_not_found",)),
+    (INVALID_PARAMS, EXIT_USAGE, ("invalid_params",)),
+    (BUSY, EXIT_BUSY, ("session_busy", "inbox_full", "too_many_connections")),
+    (SHUTTING_DOWN, EXIT_UNREACHABLE, ("shutting_down",)),
+    (DENIED, EXIT_DENIED, ("from_tool", "permission")),
+    (
+        NOT_FOUND,
+        EXIT_NOT_FOUND,
+        (
+            "session_not_found",
+            "agent_not_found",
+            "model_not_found",
+            "tool_not_found",
+            "checkpoint_not_found",
+            "schedule_not_found",
+        ),
+    ),
+    (CONFLICT, EXIT_INTERNAL, ("session_closed", "key_reused", "already_answered", "offset_in_future")),
+    (UNSUPPORTED, EXIT_USAGE, ("not_available_yet", "protocol")),
+    (PROVIDER, EXIT_PROVIDER, ("provider",)),
+    (BUDGET, EXIT_BUDGET, ("budget",)),
+    (TIMEOUT, EXIT_TIMEOUT, ("timeout",)),
+    (CANCELLED, EXIT_INTERRUPTED, ("cancelled",)),
+    (CONFIG, EXIT_USAGE, ("config",)),
+    (INTERNAL, EXIT_INTERNAL, ("storage_full", "storage_failed", "bug")),
+)
+"""Each code of an error, the exit code for it, and its kinds."""
+KINDS = {kind: code for code, _, kinds in _ERRORS for kind in kinds}
+"""Every kind of error and its code. A closed list, because programs branch on it."""
+_EXIT_BY_CODE = {code: exit_code for code, exit_code, _ in _ERRORS}
 _EXIT_BY_STOP_REASON = {
     "text_response": EXIT_OK,
     "max_iterations": EXIT_MAX_ITERATIONS,
