@@ -174,7 +174,10 @@ class _PendingRequest:
     def _finish(self, message: Json) -> None:
         self._transport.pending_id = None
         if "error" in message:
-            raise _request_failed(message["error"])
+            error = message["error"]
+            data = dict(error.get("data") or {})
+            kind, hint = data.pop("kind", ""), data.pop("hint", "")
+            raise RequestFailed(error["code"], kind, error.get("message", ""), hint, data)
         self._result = message["result"]
 
 
@@ -298,9 +301,3 @@ def connect_error(path: str, error: OSError) -> Unreachable:
     if error.errno is None:
         return Unreachable(f"the socket path is too long: {path}", "name one of at most 107 bytes with --socket")
     return Unreachable(f"cannot connect to {path}: {error.strerror}")
-
-
-def _request_failed(error: Json) -> RequestFailed:
-    data = dict(error.get("data") or {})
-    kind, hint = data.pop("kind", ""), data.pop("hint", "")
-    return RequestFailed(error["code"], kind, error.get("message", ""), hint, data)

@@ -111,7 +111,7 @@ def history(ctx: CliContext, name: str | None, limit: int, *, news: bool, everyt
             _short_name(tick["schedule"]),
             _format_outcome(tick),
             *_format_run(tick["ran"]),
-            _format_text(tick),
+            "; ".join(filter(None, (tick["reason"], tick["text"]))),
         )
         for tick in ticks
     ]
@@ -201,7 +201,3 @@ def _format_outcome(tick: Json) -> str:
 
 def _format_run(ran: Json | None) -> tuple[str, str]:
     return ("-", "-") if ran is None else (str(ran["session"]), format_cost(ran["cost_usd"]))
-
-
-def _format_text(tick: Json) -> str:
-    return "; ".join(filter(None, (tick["reason"], tick["text"])))
