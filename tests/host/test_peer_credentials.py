@@ -75,7 +75,7 @@ def test_an_undumpable_process_can_still_read_its_own_proc() -> None:
     program = """
 import ctypes, os
 from walrusd.host.peer_credentials import set_undumpable
-from walrusd.host.process_stats import read_process_stats
+from walrusd.host.procfs import read_process_stats
 libc = ctypes.CDLL(None)
 before = libc.prctl(3, 0, 0, 0, 0)
 set_undumpable()

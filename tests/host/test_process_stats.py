@@ -1,4 +1,4 @@
-"""Tests of process_stats with the process that runs the tests."""
+"""Tests of read_process_stats with the process that runs the tests."""
 
 import os
 import resource
@@ -6,7 +6,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from walrusd.host.process_stats import read_process_stats
+from walrusd.host.procfs import read_process_stats
 
 
 def test_rss_is_at_most_the_peak_that_the_kernel_reports() -> None:

@@ -1,13 +1,14 @@
 """The component of the agents: their definitions, their tools and the hooks of their turns."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Struct
 
 from walrus_config import schema
 from walrus_config.schema import Config
-from walrus_protocol.events import AnyEvent, Done, ToolResult
+from walrus_protocol.events import AnyEvent, ToolResult
 from walrusd.agent.agent import Agent
 from walrusd.composition.component import ModelProviders, Prepared
 from walrusd.dispatch.pipeline import Pipeline
@@ -39,22 +40,14 @@ class ToolsHook(Hook):
         return await self._pipeline.dispatch(request)
 
 
-class MetricsHook(Hook):
-    """Counts the logged events."""
+class ObserverHook(Hook):
+    """Passes the logged events on."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def on_event(self, agent: str, event: AnyEvent) -> None:
-        self._metrics.on_event(agent, event)
-
-
-class TurnLogHook(Hook):
-    """Logs a line for each turn that has ended."""
+    def __init__(self, observe: Callable[[str, AnyEvent], None]) -> None:
+        self._observe = observe
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        if isinstance(event, Done):
-            log_turn(agent, event)
+        self._observe(agent, event)
 
 
 class Agents(Struct, frozen=True, kw_only=True):
@@ -69,7 +62,8 @@ class Agents(Struct, frozen=True, kw_only=True):
     async def prepare(self, config: Config) -> Prepared:
         catalog = Catalog(config.providers, config.models)
         agents = [_build_agent(settings, catalog) for settings in config.agents.values()]
-        hook = ComposedHook(ToolsHook(self._build_pipeline(config)), MetricsHook(self.metrics), TurnLogHook())
+        observers = ObserverHook(self.metrics.on_event), ObserverHook(log_turn)
+        hook = ComposedHook(ToolsHook(self._build_pipeline(config)), *observers)
 
         def commit() -> None:
             self.runtime.evict_idle_after(config.daemon.idle_evict_s)

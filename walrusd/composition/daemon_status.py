@@ -10,7 +10,7 @@ from walrus_protocol.methods.daemon import Hello, SessionCounts, Status
 from walrus_protocol.wire import PROTOCOL
 from walrusd import __version__
 from walrusd.composition.components import Components, StartupOptions
-from walrusd.host.process_stats import read_process_stats
+from walrusd.host.procfs import read_process_stats
 from walrusd.host.resource_limits import connection_limit_warning
 from walrusd.observability.metrics import Gauges
 

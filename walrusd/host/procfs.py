@@ -1,4 +1,4 @@
-"""Reads processes from /proc: their names, parents, groups, start times and environments."""
+"""Reads processes from /proc: their names, parents, groups, start times and environments, and our own resources."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -111,3 +111,22 @@ def read_environment(pid: int) -> frozenset[bytes]:
 def boot_id() -> str:
     """Returns the boot id, which changes with every start of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class ProcessStats(Struct, frozen=True, kw_only=True):
+    rss_bytes: int
+    """Bytes of this process that are in RAM now."""
+    fds: int
+    threads: int
+    children: int
+    """Number of descendants of this process, including those that have exited and are not reaped."""
+
+
+def read_process_stats() -> ProcessStats:
+    """Reads the numbers from /proc. It blocks while it reads every descendant of this process."""
+    return ProcessStats(
+        rss_bytes=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+        fds=len(os.listdir("/proc/self/fd")) - 1,  # without the one that lists them
+        threads=len(os.listdir("/proc/self/task")),
+        children=len(descendants(os.getpid())),
+    )

@@ -110,15 +110,16 @@ class Spawner:
             await pending.done.wait()
         except trio.Cancelled:
             pending.wanted = False
-            if pending.child is not None:
-                pending.child.discard()
+            if isinstance(pending.outcome, Child):
+                pending.outcome.discard()
             raise
-        if pending.error is not None:
-            raise pending.error
-        assert pending.child is not None, "an outcome without an error has a child"
+        child = pending.outcome
+        if not isinstance(child, Child):
+            assert child is not None, "there is an outcome"
+            raise child
         if not with_start_barrier:
-            pending.child.release_start_barrier()
-        return pending.child
+            child.release_start_barrier()
+        return child
 
     async def adopt_and_reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopts every orphaned descendant of this process and reaps those that exit, until cancelled.
@@ -153,9 +154,6 @@ class Spawner:
             except Exception:
                 log.exception("spawner_job_failed")  # a bug; the thread must continue regardless
 
-    def _run_in_trio(self, callback: SpawnerJob) -> None:
-        self._trio_token.run_sync_soon(callback)
-
     def _run_on_thread(self, job: SpawnerJob) -> trio.Event:
         """Runs the job on the thread; the event is set when it is done."""
         done = trio.Event()
@@ -164,7 +162,7 @@ class Spawner:
             try:
                 job()
             finally:
-                self._run_in_trio(done.set)
+                self._trio_token.run_sync_soon(done.set)
 
         self._jobs.put(run_job)
         return done
@@ -175,10 +173,10 @@ class Spawner:
         try:
             spawned = launch(pending.request)
         except Exception as error:  # noqa: BLE001 - a bug is an outcome, too: the caller waits for one
-            self._run_in_trio(partial(pending.set_outcome, error))
+            self._trio_token.run_sync_soon(partial(pending.set_outcome, error))
             return
         group = self._groups[spawned.popen.pid] = ProcessGroup(spawned.popen, spawned.process)
-        self._run_in_trio(partial(self._deliver, pending, spawned, group))
+        self._trio_token.run_sync_soon(partial(self._deliver, pending, spawned, group))
 
     def _deliver(self, pending: "_PendingSpawn", spawned: SpawnedProcess, group: ProcessGroup) -> None:
         child = Child(spawned, group, kill_group=self._kill_group, release_and_reap=self._release_and_reap)
@@ -274,13 +272,8 @@ class _PendingSpawn:
         self.request = request
         self.wanted = True
         self.done = trio.Event()
-        self.child: Child | None = None
-        self.error: Exception | None = None
+        self.outcome: Child | Exception | None = None
 
     def set_outcome(self, outcome: Child | Exception) -> None:
-        match outcome:
-            case Child():
-                self.child = outcome
-            case Exception():
-                self.error = outcome
+        self.outcome = outcome
         self.done.set()

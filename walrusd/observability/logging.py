@@ -11,7 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from walrus_config.schema import Config
-from walrus_protocol.events import Done
+from walrus_protocol.events import AnyEvent, Done
 from walrusd.host.resource_limits import hint_for_oserror
 from walrusd.observability.redaction import Redaction
 from walrusd.observability.secrets import collect_secrets
@@ -112,18 +112,19 @@ class NonBlockingStderr:
     debug = info = warning = error = critical = exception = msg
 
 
-def log_turn(agent: str, done: Done) -> None:
-    """Logs the canonical line of a turn: its outcome, usage and cost, but no message text."""
-    turn_log.info(
-        "turn",
-        session=done.session,
-        turn=done.turn,
-        agent=agent,
-        stop_reason=done.stop_reason,
-        error=done.error and done.error.kind,
-        rounds=done.rounds,
-        tokens_in=done.usage.input + done.usage.cache_read + done.usage.cache_write,
-        tokens_out=done.usage.output,
-        cost_usd=done.cost_usd,
-        duration_ms=done.duration_ms,
-    )
+def log_turn(agent: str, event: AnyEvent) -> None:
+    """Logs the canonical line of a turn when it ends: its outcome, usage and cost, but no message text."""
+    if isinstance(event, Done):
+        turn_log.info(
+            "turn",
+            session=event.session,
+            turn=event.turn,
+            agent=agent,
+            stop_reason=event.stop_reason,
+            error=event.error and event.error.kind,
+            rounds=event.rounds,
+            tokens_in=event.usage.input + event.usage.cache_read + event.usage.cache_write,
+            tokens_out=event.usage.output,
+            cost_usd=event.cost_usd,
+            duration_ms=event.duration_ms,
+        )
