@@ -147,45 +147,29 @@ def _content_writes(
 ) -> Iterator[PartialWrite]:
     """Reads the document again and yields its events and outputs as transactions. Blocks."""
     own = new_ids[validated.session_state.id]
-    page = _RowBatch(0)
+    rows: list[bytes] = []
+    session, first_seq = own, 1
     for piece in read_pieces(_open_text(document)):
         match piece:
             case EventPiece(ancestor):
-                session = own if ancestor is None else new_ids[validated.session_states[ancestor].id]
-                if page.is_full or page.session != session:
-                    yield from page.to_writes(searchable=page.session == own)
-                    page = _RowBatch(session, piece.event_index + 1)
-                page.add(encode_row(piece, new_ids))
+                log = own if ancestor is None else new_ids[validated.session_states[ancestor].id]
+                is_full = len(rows) >= MAX_TRANSACTION_ROWS or sum(map(len, rows)) >= MAX_TRANSACTION_BYTES
+                if is_full or log != session:
+                    yield from _row_writes(session, first_seq, rows, searchable=session == own)
+                    session, first_seq, rows = log, piece.event_index + 1, []
+                rows.append(encode_row(piece, new_ids))
             case OutputPiece(_, text):
                 body = decode(text, ExportedOutput).text.encode()
                 yield partial(Write, session=own, output=StoredOutput.from_body(body))
             case _:
                 pass  # the validation has collected the rest
-    yield from page.to_writes(searchable=page.session == own)
+    yield from _row_writes(session, first_seq, rows, searchable=session == own)
 
 
-class _RowBatch:
-    """Consecutive rows of one log."""
-
-    def __init__(self, session: int, first_seq: int = 0) -> None:
-        self.session = session
-        self._first_seq = first_seq
-        self._bodies: list[bytes] = []
-        self._bytes = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._bodies) >= MAX_TRANSACTION_ROWS or self._bytes >= MAX_TRANSACTION_BYTES
-
-    def add(self, body: bytes) -> None:
-        self._bodies.append(body)
-        self._bytes += len(body)
-
-    def to_writes(self, *, searchable: bool) -> Iterator[PartialWrite]:
-        if self._bodies:
-            yield partial(
-                Write, session=self.session, bodies=self._bodies, first_seq=self._first_seq, searchable=searchable
-            )
+def _row_writes(session: int, first_seq: int, rows: list[bytes], *, searchable: bool) -> Iterator[PartialWrite]:
+    """Yields consecutive rows of one log as a transaction, if there are any."""
+    if rows:
+        yield partial(Write, session=session, bodies=rows, first_seq=first_seq, searchable=searchable)
 
 
 def _span_and_key_writes(validated: ValidatedExport, own: int) -> Iterator[PartialWrite]:
