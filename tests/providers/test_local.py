@@ -22,7 +22,7 @@ from walrusd.providers.http import Http
 from walrusd.providers.local import Local
 from walrusd.providers.provider_errors import ProviderCallFailed
 from walrusd.providers.registry import Models
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 FAKE_ENGINE = (sys.executable, "-P", "-m", "tests.fakes.provider_engine")
 READ_SCHEMA = ToolSchema(name="read", description="", parameters={"type": "object"})

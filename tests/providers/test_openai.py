@@ -33,7 +33,7 @@ from walrus_config.schema import ModelSettings, ProviderSettings, Secret
 from walrus_protocol.content import ToolCall, TurnErrorKind, Usage, User
 from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk, TextChunk
 from walrusd.providers.registry import Models
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 KEY = "sk-very-secret-0123456789"
 

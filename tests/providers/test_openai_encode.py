@@ -21,7 +21,7 @@ from walrus_protocol.content import (
 )
 from walrusd.ports import EncodedMessage, ModelRequest
 from walrusd.providers.openai_encode import message_encoder, request_body
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 READ_SCHEMA = ToolSchema(
     name="read",

@@ -15,7 +15,7 @@ from walrus_protocol.methods.daemon import ProviderStatus
 from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk
 from walrusd.providers.catalog import Catalog, ResolvedModel
 from walrusd.providers.registry import Models, cost_usd
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 ECHO = ProviderSettings(kind="echo")
 

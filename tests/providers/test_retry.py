@@ -17,7 +17,7 @@ from walrusd.providers.http import Http, parse_retry_after
 from walrusd.providers.openai import OpenAI, build_endpoint
 from walrusd.providers.provider_errors import ProviderCallFailed
 from walrusd.providers.retry import Provider, exchange_with_retries
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 REQUEST = ModelRequest(purpose="turn", model="m", system="", history=ConversationView([User("hi")]))
 

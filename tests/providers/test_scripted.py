@@ -12,7 +12,7 @@ from walrus_protocol.content import Assistant, Message, ToolCall, ToolOutput, Us
 from walrusd.ports import ModelFailed, ModelRequest, Reply, ReplyChunk, TextChunk, ThinkingChunk
 from walrusd.providers.echo import Echo
 from walrusd.providers.scripted import Scripted, ScriptedCall, ScriptedError, ScriptedReply
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import ConversationView
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripted.md").read_text()
 

@@ -12,9 +12,7 @@ import trio.testing
 from tests.fakes.memory_log import MemoryLog
 from walrus_protocol.events import TextDelta, UserMessage, encode
 from walrusd.rpc.outbox import MAX_FRAMES, Outbox
-from walrusd.rpc.principal import Principal
-from walrusd.rpc.request_context import RequestContext
-from walrusd.rpc.request_order import OrderTicket
+from walrusd.rpc.request_context import OrderTicket, Principal, RequestContext
 from walrusd.rpc.uploads import Uploads
 from walrusd.runtime.streams.fanout import PAGE_ROWS
 from walrusd.runtime.streams.global_stream import WINDOW_BYTES, GlobalStream

@@ -12,7 +12,7 @@ from tests.fakes.validators import Json, anthropic_blocks, as_anthropic
 from walrus_protocol.content import Message, User
 from walrus_protocol.events import AnySessionEvent
 from walrusd.ports import EncodedMessage
-from walrusd.session.history import ConversationView, HistoryWithSuffix
+from walrusd.session.conversation import ConversationView, HistoryWithSuffix
 from walrusd.session.session import Session
 
 CACHE_MARK = b',"cache_control":{"type":"ephemeral"}}'

@@ -22,8 +22,7 @@ from walrus_protocol.events import (
     UserMessage,
 )
 from walrusd.ports import EncodedMessage
-from walrusd.session.conversation import Conversation
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import Conversation, ConversationView
 from walrusd.session.message_tree import MessageTree, ResumePoint
 from walrusd.session.session import Checkpoint, Session
 from walrusd.session.session_state import fill_derived_fields

@@ -53,8 +53,16 @@ async def step(agent: Agent, context: TurnContext) -> bool:
     """Takes the next step; returns False if no turn is open."""
     match decide(agent, context.session_state):
         case AskModel(round_):
-            if not await context.take_steers():
-                await _ask_model(agent, context, round_)
+            if await context.take_steers():
+                return True
+            try:
+                message = await context.ask_model(round_)
+            except ModelFailed as failed:
+                await context.record(*_closing_events(context, "error", failed.error))
+            else:
+                await context.record(message, *_immediate_done(agent, context, message)) or await context.record(
+                    message
+                )
         case CallTools(calls, start_recorded, total):
             if not start_recorded:
                 await context.record(ToolCallsStart(calls=calls))
@@ -80,15 +88,6 @@ async def run(agent: Agent, context: TurnContext) -> AgentResponse:
         stop_reason=done.stop_reason if done else "no_action",
         steps=steps,
     )
-
-
-async def _ask_model(agent: Agent, context: TurnContext, round_: int) -> None:
-    try:
-        message = await context.ask_model(round_)
-    except ModelFailed as failed:
-        await context.record(*_closing_events(context, "error", failed.error))
-    else:
-        await context.record(message, *_immediate_done(agent, context, message)) or await context.record(message)
 
 
 def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessage) -> tuple[Done, ...]:

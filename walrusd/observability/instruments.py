@@ -1,6 +1,7 @@
 """Counters and histograms. Counting costs one dict lookup, and values can be read at any time."""
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
@@ -16,28 +17,23 @@ OTHER_LABEL = "other"
 """Label of all names beyond MAX_LABEL_VALUES."""
 
 
-class Counter:
-    """A number that only rises, one for each combination of labels; those in `initial_labels` start at 0."""
+class Counter(defaultdict[tuple[str, ...], float]):
+    """A number that only rises, for each tuple of labels; those in `initial_labels` start at 0."""
 
     def __init__(
         self, name: str, help_text: str, labels: Collection[str] = (), initial_labels: Iterable[str] = ()
     ) -> None:
+        super().__init__(int, {(value,): 0 for value in initial_labels} if labels else {(): 0})
         self._name = name
         self._help = help_text
         self._labels = labels
-        self._values: dict[tuple[str, ...], float] = {(value,): 0 for value in initial_labels} if labels else {(): 0}
-
-    def add(self, *labels: str, amount: float = 1) -> None:
-        self._values[labels] = self._values.get(labels, 0) + amount
 
     @property
     def total(self) -> float:
-        return sum(self._values.values())
+        return sum(self.values())
 
     def to_family(self) -> MetricFamily:
-        samples = [
-            MetricSample(value, tuple(zip(self._labels, labels, strict=True))) for labels, value in self._values.items()
-        ]
+        samples = [MetricSample(value, tuple(zip(self._labels, labels, strict=True))) for labels, value in self.items()]
         return MetricFamily(name=f"walrusd_{self._name}_total", kind="counter", help=self._help, samples=samples)
 
 

@@ -113,32 +113,31 @@ class Metrics:
                 self._count_round(event)
             case ToolResult(name=name, outcome=outcome):
                 # A model has invented the name of an unknown tool, and may invent another one each time.
-                self._tool_calls.add(
-                    OTHER_LABEL if outcome == "unknown_tool" else self._tool_labels.label_for(name), outcome
-                )
+                tool = OTHER_LABEL if outcome == "unknown_tool" else self._tool_labels.label_for(name)
+                self._tool_calls[tool, outcome] += 1
             case Done():
                 self._count_turn(agent, event)
             case Tick(outcome=outcome, count=count):
                 if outcome != RUNNING:
-                    self._ticks.add(outcome, amount=count)
+                    self._ticks[outcome,] += count
             case _:
                 pass  # only its number is counted
 
     def on_request(self, method: str, error: str | None) -> None:
-        self._requests.add(method)
+        self._requests[method,] += 1
         if error is not None:
-            self._request_errors.add(error)
+            self._request_errors[error,] += 1
 
     def on_invalid_request(self, error: str) -> None:
         """Counts the error of a message that was not a valid request."""
-        self._request_errors.add(error)
+        self._request_errors[error,] += 1
 
     def on_connection(self, rejection: ConnectionRejection | None = None) -> None:
         if rejection is None:
-            self._connections.add()
+            self._connections[()] += 1
             self.open_connections += 1
         else:
-            self._rejected_connections.add(rejection)
+            self._rejected_connections[rejection,] += 1
 
     def on_disconnection(self) -> None:
         self.open_connections -= 1
@@ -186,22 +185,22 @@ class Metrics:
     def _count_round(self, message: AssistantMessage) -> None:
         name = self._model_labels.label_for(f"{message.provider}/{message.model}")
         provider, model = (OTHER_LABEL, OTHER_LABEL) if name == OTHER_LABEL else (message.provider, message.model)
-        self._rounds.add(provider, model)
+        self._rounds[provider, model] += 1
         for kind in ("input", "output", "cache_read", "cache_write"):
-            self._tokens.add(provider, model, kind, amount=getattr(message.usage, kind))
+            self._tokens[provider, model, kind] += getattr(message.usage, kind)
         if message.cost_usd is None:
-            self._unpriced_rounds.add(provider, model)
+            self._unpriced_rounds[provider, model] += 1
         else:
-            self._cost.add(provider, model, amount=message.cost_usd)
+            self._cost[provider, model] += message.cost_usd
 
     def _count_turn(self, agent: str, done: Done) -> None:
-        self._turns.add(done.stop_reason)
-        self._agent_turns.add(self._agent_labels.label_for(agent))
+        self._turns[done.stop_reason,] += 1
+        self._agent_turns[self._agent_labels.label_for(agent),] += 1
         self._turn_seconds.add(done.duration_ms / 1000)
         if done.error:
-            self._turn_errors.add(done.error.kind)
+            self._turn_errors[done.error.kind,] += 1
         if done.cost_usd is None:
-            self._unpriced_turns.add()
+            self._unpriced_turns[()] += 1
 
 
 def _gauge_families(gauges: Gauges) -> list[MetricFamily]:

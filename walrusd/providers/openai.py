@@ -47,24 +47,6 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     idle_timeout_s: float
     bad_response_hint: str
 
-    @property
-    def url(self) -> str:
-        return f"{self.base_url.rstrip('/')}/chat/completions"
-
-    @property
-    def host(self) -> str:
-        """Returns host and port, without user info and path."""
-        return _authority(self.base_url).rpartition("@")[2]
-
-    def provider_context(self, model: str) -> ProviderContext:
-        return ProviderContext(
-            provider=self.provider,
-            host=self.host,
-            model=model,
-            redact=self.redact,
-            bad_response_hint=self.bad_response_hint,
-        )
-
 
 def build_endpoint(name: str, settings: ProviderSettings) -> Endpoint:
     """Returns the endpoint that a [providers.*] table describes; its headers override the default ones."""
@@ -93,14 +75,23 @@ class OpenAI:
     def __init__(self, endpoint: Endpoint, http: Http) -> None:
         self._endpoint = endpoint
         self._http = http
+        self._url = f"{endpoint.base_url.rstrip('/')}/chat/completions"
+        self._host = _authority(endpoint.base_url).rpartition("@")[2]
+        """Host and port, without user info and path."""
         self._encode_message = message_encoder(endpoint.provider)
         # OpenAI's newer models reject max_tokens; most other servers support only that.
-        self._uses_max_completion_tokens = endpoint.host == _authority(OPENAI_URL)
+        self._uses_max_completion_tokens = self._host == _authority(OPENAI_URL)
 
     async def exchange(self, request: ModelRequest, on_chunk: OnChunk) -> Reply:
         """Runs one exchange. A failure after the finish reason is ignored: only the usage can then be missing."""
         endpoint = self._endpoint
-        context = endpoint.provider_context(request.model)
+        context = ProviderContext(
+            provider=endpoint.provider,
+            host=self._host,
+            model=request.model,
+            redact=endpoint.redact,
+            bad_response_hint=endpoint.bad_response_hint,
+        )
         body = request_body(
             request,
             request.history.render(f"openai:{endpoint.provider}", self._encode_message),
@@ -111,7 +102,7 @@ class OpenAI:
         with trio.move_on_after(endpoint.timeout_s) as deadline:
             try:
                 async with self._http.post(
-                    endpoint.url, endpoint.headers, body, idle_timeout_s=endpoint.idle_timeout_s, context=context
+                    self._url, endpoint.headers, body, idle_timeout_s=endpoint.idle_timeout_s, context=context
                 ) as response:
                     await _read_response(response, context, decoder, on_chunk)
             except ProviderCallFailed:

@@ -55,10 +55,10 @@ class Outbox:
 
         Raises trio.BrokenResourceError if the peer has disconnected.
         """
-        if self.is_full:
-            self.flush_now()  # frames that were only queued would never be sent
         while self.is_full:
-            await self._drained.park()
+            self.flush_now()  # frames that were only queued would never be sent
+            if self.is_full:
+                await self._drained.park()
 
     def enqueue(self, frame: bytes) -> None:
         self._frames.append(frame)

@@ -1,19 +1,74 @@
-"""The context of a request: what its handler may use of its connection, and methods to send events."""
+"""The context of a request: who sends it, its place in the order of requests, and what its handler may use."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from typing import Literal, Self
 
+import trio
 from msgspec import Struct
 
 from walrus_protocol.events import AnyLiveEvent, encode
 from walrus_protocol.messages import RequestId, encode_chunk, encode_event
+from walrusd.host.peer_credentials import is_descendant, read_peer_credentials
 from walrusd.rpc.outbox import Outbox
-from walrusd.rpc.principal import Principal
-from walrusd.rpc.request_order import OrderTicket
 from walrusd.rpc.uploads import Uploads
 from walrusd.runtime.streams.fanout import Subscription
 from walrusd.runtime.streams.items import LiveEvent, StreamItem
+
+
+class Principal(Struct):
+    """The process at the other end of a connection; daemon.hello sets `name`."""
+
+    kind: Literal["client", "tool"]
+    """`tool`: a process that descends from walrusd, thus from a tool."""
+    uid: int
+    pid: int
+    name: str = ""
+    """The name that a client gave itself. It may be wrong, so no permission depends on it."""
+
+    @property
+    def by(self) -> str:
+        """The text in events that name who did something: `client` or `client:NAME`."""
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+def read_principal(sock: trio.socket.SocketType) -> Principal:
+    """Identifies the peer when it has connected."""
+    peer = read_peer_credentials(sock)
+    return Principal("tool" if is_descendant(peer.pid, os.getpid()) else "client", uid=peer.uid, pid=peer.pid)
+
+
+class OrderTicket:
+    """The place of a request in the order of its connection's requests for the same session or upload.
+
+    Trio's tasks run in no order.
+    """
+
+    __slots__ = ("previous", "released")
+
+    def __init__(self, previous: Self | None = None) -> None:
+        self.previous = previous
+        self.released = trio.Event()
+
+    async def wait_previous(self) -> None:
+        """Waits until all earlier tickets are released; a cancelled request may release its own out of order."""
+        while self.previous:
+            await self.previous.released.wait()
+            self.previous = self.previous.previous
+
+    def release(self) -> None:
+        """Lets later requests continue: the ordered part of this one is done, or will not happen."""
+        self.released.set()
+
+    @property
+    def is_blocking(self) -> bool:
+        """Returns whether a later request would have to wait."""
+        ticket: OrderTicket | None = self
+        while ticket and ticket.released.is_set():
+            ticket = ticket.previous
+        return ticket is not None
 
 
 class RequestContext(Struct, frozen=True):

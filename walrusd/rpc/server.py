@@ -14,9 +14,7 @@ from walrus_protocol.methods import METHODS
 from walrus_protocol.problems import Problem
 from walrusd.observability.metrics import Metrics
 from walrusd.rpc.outbox import Outbox
-from walrusd.rpc.principal import Principal, read_principal
-from walrusd.rpc.request_context import RequestContext
-from walrusd.rpc.request_order import OrderTicket
+from walrusd.rpc.request_context import OrderTicket, Principal, RequestContext, read_principal
 from walrusd.rpc.routes import Routes, check_routes
 from walrusd.rpc.uploads import Uploads
 

@@ -1,6 +1,8 @@
-"""The messages of a session, folded from its log, as the model sees them and as forks inherit them."""
+"""The messages of a session: as folded from its log, as the model sees them, and as forks inherit them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from operator import is_
 
 from walrus_protocol.content import Assistant, Content, Message, TextPart, ToolCall, ToolOutput, User
 from walrus_protocol.events import (
@@ -13,8 +15,51 @@ from walrus_protocol.events import (
     ToolResult,
     UserMessage,
 )
-from walrusd.session.history import ConversationView
+from walrusd.ports import EncodedMessage
 from walrusd.session.message_tree import MessageTree, is_empty_message
+
+
+class ConversationView:
+    """A list of messages that grows at its end or is replaced, with a cache of their encodings."""
+
+    def __init__(self, messages: Sequence[Message] = ()) -> None:
+        self._messages = list(messages)
+        self._encoded: dict[str, list[EncodedMessage]] = {}
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self._messages
+
+    def append(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def replace_messages(self, messages: Sequence[Message]) -> None:
+        """Replaces all messages. The common prefix stays encoded; holders of the old list see no change."""
+        same = sum(takewhile(bool, map(is_, self._messages, messages)))
+        self._messages = list(messages)
+        self._encoded = {wire: encoded[:same] for wire, encoded in self._encoded.items()}
+
+    def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
+        """Returns all messages encoded by `encode`; those already encoded under the name `wire` are reused."""
+        encoded = self._encoded.setdefault(wire, [])
+        encoded.extend(map(encode, self._messages[len(encoded) :]))
+        return encoded
+
+
+class HistoryWithSuffix:
+    """A history followed by messages that belong to one call only and are never recorded."""
+
+    def __init__(self, history: ConversationView, suffix: Sequence[Message]) -> None:
+        self._history = history
+        self._suffix = suffix
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return [*self._history.messages, *self._suffix]
+
+    def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
+        """Returns all messages encoded by `encode`; only those of the history are cached."""
+        return [*self._history.render(wire, encode), *map(encode, self._suffix)]
 
 
 class Conversation:

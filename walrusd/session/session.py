@@ -3,8 +3,7 @@
 from msgspec import Struct
 
 from walrus_protocol.events import AnySessionEvent, CheckpointCreated
-from walrusd.session.conversation import Conversation
-from walrusd.session.history import ConversationView
+from walrusd.session.conversation import Conversation, ConversationView
 from walrusd.session.session_state import SessionState, TurnState, apply_event
 
 
@@ -26,13 +25,11 @@ class Session:
     def __init__(self, id: int) -> None:  # noqa: A002 - the word of the design
         self.id = id
         self.state = SessionState(id=id)
+        self.turn: TurnState | None = None
+        """The open turn of `state`."""
         self.conversation = Conversation()
         self.checkpoints: dict[str, Checkpoint] = {}
         """Checkpoints by name, the latest one last."""
-
-    @property
-    def turn(self) -> TurnState | None:
-        return self.state.turn
 
     @property
     def history(self) -> ConversationView:
@@ -46,7 +43,7 @@ class Session:
         `state` is the result of `apply_event` for this event, if the caller has computed it to check the event.
         """
         self.state = state or apply_event(self.state, event)
-        seq = self.state.last_seq
+        self.turn, seq = self.state.turn, self.state.last_seq
         self.conversation.apply(seq, event)
         if isinstance(event, CheckpointCreated):
             self.checkpoints.pop(event.name, None)

@@ -22,8 +22,8 @@ from walrusd.runtime.streams.fanout import SessionStream
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, ReplyInProgress, StreamSnapshot
 from walrusd.runtime.turns.drafts import ReplyBuffer
-from walrusd.runtime.turns.turn_handles import TurnHandles
-from walrusd.session.history import ConversationView
+from walrusd.runtime.turns.turn_handle import TurnHandles
+from walrusd.session.conversation import ConversationView
 from walrusd.session.recovery import Draft
 from walrusd.session.session import Session
 from walrusd.store.contract import IdempotencyKey, InboxEntry, Log
@@ -83,7 +83,7 @@ class LiveSession:
     @property
     def is_closing(self) -> bool:
         """Whether no message is accepted any more, because a close was accepted or is being accepted."""
-        return self.close_lock.locked() or self.inbox.has_close or self.session.state.state == "closed"
+        return self.close_lock.locked() or self.session.state.state == "closed" or self.inbox.has_close
 
     @property
     def is_interrupted(self) -> bool:

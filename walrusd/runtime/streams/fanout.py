@@ -83,9 +83,10 @@ class SessionStream:
         while len(self._window) > 1 and (len(self._window) > WINDOW_EVENTS or self._window_bytes > WINDOW_BYTES):
             self._window_bytes -= len(self._window.popleft().body)
         self.last_seq = logged_event.seq
-        for subscription in self._subscriptions:
-            subscription.mark_pending(logged_event.seq)
-        self._batched_wakeup.wake(self._subscriptions)
+        if self._subscriptions:
+            for subscription in self._subscriptions:
+                subscription.mark_pending(logged_event.seq)
+            self._batched_wakeup.wake(self._subscriptions)
         self._changed.unpark_all()
 
     def release_window(self) -> None:

@@ -25,7 +25,7 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, TransactionExtras
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.turns.drafts import DraftSaver, ReplyBuffer
-from walrusd.session.history import HistoryWithSuffix
+from walrusd.session.conversation import HistoryWithSuffix
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import StoredOutput

@@ -225,12 +225,16 @@ class Worker:
         try:
             # A turn that only has to end needs no agent definition, and its agent may have been removed.
             agent = Agent(name=name) if live.is_interrupted else self._ctx.agents.get(name)
-            await self._run_agent(
-                agent,
-                SessionTurnContext(
-                    live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver, self._ctx.redact
-                ),
+            turn_context = SessionTurnContext(
+                live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver, self._ctx.redact
             )
+            timeout_s = self._timeout_s
+            while self._is_turn_open():
+                with live.admission.cancellable_turn(timeout_s) as scope:
+                    await run(agent, turn_context)
+                if scope.cancelled_caught and self._is_turn_open() and not live.is_interrupted:
+                    await self._record_interrupt("timeout")
+                timeout_s = None  # only the end of the turn remains to be recorded
         except StorageFailed:
             raise
         except Problem as problem:
@@ -249,15 +253,6 @@ class Worker:
         """Returns whether the turn that this worker runs is open; the next one may have been opened already."""
         turn = self._live.session.turn
         return turn is not None and turn.number == self._turn_number
-
-    async def _run_agent(self, agent: Agent, turn_context: SessionTurnContext) -> None:
-        live, timeout_s = self._live, self._timeout_s
-        while self._is_turn_open():
-            with live.admission.cancellable_turn(timeout_s) as scope:
-                await run(agent, turn_context)
-            if scope.cancelled_caught and self._is_turn_open() and not live.is_interrupted:
-                await self._record_interrupt("timeout")
-            timeout_s = None  # only the end of the turn remains to be recorded
 
     async def _record_interrupt(self, reason: Literal["timeout", "close", "shutdown"]) -> None:
         await self._live.recorder.record(InterruptRequested(by="walrusd", reason=reason))
