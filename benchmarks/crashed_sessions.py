@@ -22,7 +22,8 @@ from walrusd.host.procfs import boot_id, read_proc
 from walrusd.runtime.recording.recorder import TransactionExtras
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.session.recovery import Draft
-from walrusd.store.contract import InboxEntry
+from walrusd.store.tables.draft import SaveDraft
+from walrusd.store.tables.inbox import Enqueue, InboxEntry
 
 TURNS_BEFORE = 10
 """Number of completed turns in each session before the interrupted one."""
@@ -61,14 +62,14 @@ async def create_crashed_sessions(home: Path, count: int) -> tuple[dict[int, int
 
 def _mid_stream(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
     return [], TransactionExtras(
-        draft=Draft(turn=TURNS_BEFORE + 1, round=1, text="A short answer, as a model", model="say")
+        mutations=(SaveDraft(Draft(turn=TURNS_BEFORE + 1, round=1, text="A short answer, as a model", model="say")),)
     )
 
 
 def _before_reply(live: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:
     """A turn before its first reply, with queued messages."""
     waiting = (InboxEntry(place=live.inbox.next_place(), kind="message", content=TEXT) for _ in range(QUEUED_MESSAGES))
-    return [], TransactionExtras(enqueue=tuple(waiting))
+    return [], TransactionExtras(mutations=(*map(Enqueue, tuple(waiting)),))
 
 
 def _mid_command(_: LiveSession) -> tuple[list[AnySessionEvent], TransactionExtras]:

@@ -13,12 +13,14 @@ import trio
 from benchmarks import seed
 from benchmarks.setup import Setup
 from benchmarks.table import Measurement, ms, p50
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import AssistantMessage, Done, ToolResult, UserMessage, encode
 from walrusd.agent.agent import Agent
 from walrusd.runtime.recording.recorder import Recorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, Write
+from walrusd.store.contract import Write
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.sqlite import SqliteLog
 
 EVENTS = 100_000
@@ -47,7 +49,10 @@ async def _measure(setup: Setup) -> list[Measurement]:
         for _ in range(setup.scale(BASELINE_TURNS)):
             await _record_turn(recorder, alone)
         await _write_and_wait(
-            store, partial(Write, session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=sessions)
+            store,
+            partial(
+                Write, session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, mutations=[*map(ExpireSession, sessions)]
+            ),
         )
         before, began = await store.space_usage(), time.perf_counter()
         async with trio.open_nursery() as nursery:

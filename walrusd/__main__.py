@@ -24,8 +24,7 @@ from walrusd.host.socket_activation import take_activation_socket
 from walrusd.host.startup_error import StartupFailed
 from walrusd.host.watchdog import enable_faulthandler
 from walrusd.observability.logging import NonBlockingStderr, configure_logging
-from walrusd.store.contract import StorageFailed
-from walrusd.store.errors import DatabaseUnusable
+from walrusd.store.errors import DatabaseUnusable, StorageFailed
 
 E = TypeVar("E", bound=BaseException)
 

@@ -13,6 +13,7 @@ from tests.fakes.models import open_models_with_spawner
 from tests.fakes.service_manager import FakeServiceManager
 from walrus_config.load import load
 from walrus_config.schema import Config
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import ConfigReloaded, decode
 from walrus_protocol.methods.daemon import ReloadResult
 from walrus_protocol.problems import Problem
@@ -20,7 +21,7 @@ from walrusd.composition.component import ModelProviders, Prepared
 from walrusd.composition.reload import ActiveConfig
 from walrusd.host.sd_notify import Notify
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
-from walrusd.store.contract import DAEMON_SESSION, StorageFull
+from walrusd.store.errors import StorageFull
 
 
 class ReloadHarness:

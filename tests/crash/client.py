@@ -22,6 +22,7 @@ from walrus_protocol.problems import Problem
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
+from walrusd.store.tables.session import read_unfinished_sessions
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ class ScriptedClient:
 
     async def wait_settled(self) -> None:
         """Waits until every resumed turn has ended, or one of them is held."""
-        sessions = await self._log.unfinished_sessions()
+        sessions = await self._log.read(read_unfinished_sessions)
         async with trio.open_nursery() as nursery:
 
             async def wait_turns_ended() -> None:

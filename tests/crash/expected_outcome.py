@@ -20,7 +20,10 @@ from walrusd.agent.agent import Agent
 from walrusd.agent.decide import decide
 from walrusd.session.recovery import OnRestart
 from walrusd.session.session import Session
-from walrusd.store.contract import EventRow, Log, SessionFilter
+from walrusd.store.contract import Log
+from walrusd.store.tables.draft import read_draft
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.session import SessionFilter
 
 TEXTS = {"hello", "work", "more", "hurry", "aside", "again"}
 
@@ -55,7 +58,7 @@ async def read_session_logs(log: Log) -> dict[int, SessionLog]:
         for event in events:
             session.apply(event)
         assert (session.state, queued) == (state, 0)
-        assert await log.draft(state.id) is None
+        assert await log.read(read_draft, state.id) is None
         logs[state.id] = SessionLog(rows, events, session)
     for session_log in logs.values():
         if parent := session_log.session.state.parent:

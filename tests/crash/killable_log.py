@@ -20,6 +20,9 @@ from walrus_protocol.events import (
 )
 from walrusd.session.recovery import Draft
 from walrusd.store.contract import Write
+from walrusd.store.tables.draft import SaveDraft
+from walrusd.store.tables.inbox import Enqueue
+from walrusd.store.tables.output import AddOutput
 
 
 class KillableLog(SteppedSqliteLog):
@@ -58,8 +61,8 @@ class KillableLog(SteppedSqliteLog):
         super().submit(write)
 
     def _reach(self, _number: int, step: Step, write: Write) -> None:
-        if step == "applied" and isinstance(write.draft, Draft):
-            self._on_draft_durable(write.session, write.draft)
+        if step == "applied" and (draft := _saved_draft(write)):
+            self._on_draft_durable(write.session, draft)
         self._kill_points.reach(" + ".join(_describe_write(write)), step)
         if step == "before":
             self._disk.begin_write()
@@ -67,18 +70,26 @@ class KillableLog(SteppedSqliteLog):
             self._settle_draft(write)
 
     def _settle_draft(self, write: Write) -> None:
-        if isinstance(write.draft, Draft):
+        if _saved_draft(write):
             self._draft_done.set()
+
+
+def _saved_draft(write: Write) -> Draft | None:
+    return next((mutation.draft for mutation in write.mutations if isinstance(mutation, SaveDraft)), None)
 
 
 def _describe_write(write: Write) -> Iterator[str]:
     yield from (_describe_event(decode_row(body)) for body in write.bodies)
-    for queued in write.enqueue:
-        yield f"inbox: {queued.kind} “{plain_text(queued.content)}”"
-    if isinstance(write.draft, Draft):
-        yield f"draft “{write.draft.thinking}{write.draft.text}”"
-    if write.output:
-        yield "a large tool output"
+    for mutation in write.mutations:
+        match mutation:
+            case Enqueue(queued):
+                yield f"inbox: {queued.kind} “{plain_text(queued.content)}”"
+            case SaveDraft(draft):
+                yield f"draft “{draft.thinking}{draft.text}”"
+            case AddOutput():
+                yield "a large tool output"
+            case _:
+                pass
 
 
 def _describe_event(event: AnySessionEvent) -> str:

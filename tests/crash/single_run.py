@@ -26,6 +26,7 @@ from walrusd.dispatch.pipeline import Pipeline
 from walrusd.observability.redaction import Redaction
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.recovery import OnRestart
+from walrusd.store.tables.session import read_unfinished_sessions
 
 PERMISSIONS = config.PermissionSettings(allow=("peek", "touch", "count", "bash"), default="deny")
 
@@ -110,7 +111,7 @@ async def _run_client(
 async def _record_start(log: KillableLog, records: SideRecords) -> bool:
     """Records the start and the open turns. Returns whether an earlier run has used this home."""
     is_restart = bool(records.read("start"))
-    states = [await log.session_state(number) for number in await log.unfinished_sessions()]
+    states = [await log.session_state(number) for number in await log.read(read_unfinished_sessions)]
     open_turns = [OpenTurn(state.id, state.turn.number, state.last_seq) for state in states if state and state.turn]
     records.write("start", value=open_turns)
     return is_restart

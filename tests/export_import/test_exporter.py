@@ -1,7 +1,10 @@
 """An export is sent in chunks of whole characters, and it completes or fails."""
 
 import json
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
+import apsw
 import pytest
 
 from tests.fakes.export_documents import (
@@ -19,7 +22,9 @@ from walrus_protocol.methods.export_import import MAX_CHUNK_CHARS
 from walrus_protocol.problems import Problem
 from walrusd.export_import.exporter import OUTPUT_PAGE_BYTES, Utf8Chunker
 from walrusd.runtime.streams.fanout import PAGE_ROWS
-from walrusd.store.contract import EventRow, StoredOutput
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.output import ReleaseOutput, StoredOutput, read_output
 
 
 @pytest.mark.parametrize("sign", ["a", "é", "€", "🦭"])
@@ -49,6 +54,10 @@ async def test_an_output_of_many_pages_is_exported_whole() -> None:
     assert json.loads((await export_to_text(log, 1))[0])["outputs"] == document["outputs"]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
 class DeletingLog(MemoryLog):
     """A store that deletes the session after two pages, or the outputs while they are read."""
 
@@ -58,14 +67,16 @@ class DeletingLog(MemoryLog):
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
         self.pages_left -= 1
         if self.pages_left < 0 and self.deletes == "session":
-            await commit(self, write(session=0, expired_sessions=[1]))
+            await commit(self, write(session=0, mutations=[ExpireSession(1)]))
             await self.sweep()
         return await super().events(session, since, limit, max_bytes)
 
-    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        if self.deletes == "session with its outputs":
-            await commit(self, write(session=0, expired_sessions=[1]))
-        return None if offset and self.deletes == "outputs" else await super().output(session, ref, offset, limit)
+    async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if query == read_output and self.deletes == "session with its outputs":
+            await commit(self, write(session=0, mutations=[ExpireSession(1)]))
+        if query == read_output and self.deletes == "outputs" and args[2]:  # after the first piece
+            await commit(self, write(session=0, mutations=[ReleaseOutput(1, str(args[1]))]))
+        return await super().read(query, *args, **kwargs)
 
 
 async def test_a_session_deleted_during_its_export_is_not_found() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from tests.fakes.export_documents import IMPORTED_AT, SessionLogBuilder, build_document, encode_document, import_text
 from tests.fakes.stores import LogDisk, disk
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import SessionClosed
 from walrusd.export_import.event_validation import MAX_TIMESTAMP
-from walrusd.store.contract import DAEMON_SESSION, StreamFilter
+from walrusd.store.contract import StreamFilter
 
 __all__ = ["disk"]
 

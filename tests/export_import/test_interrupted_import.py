@@ -20,7 +20,9 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stepped_log import SteppedMemoryLog, fail_from
 from tests.fakes.stores import LogDisk, SqliteDisk, disk
 from walrus_protocol.problems import Problem
-from walrusd.store.contract import Log, SessionFilter, StorageFull, Write
+from walrusd.store.contract import Log, Write
+from walrusd.store.errors import StorageFull
+from walrusd.store.tables.session import SessionFilter, read_open_session_count, read_unfinished_sessions
 
 __all__ = ["disk"]
 
@@ -59,7 +61,7 @@ async def is_complete(log: Log) -> bool:
     found = await log.list_sessions(SessionFilter(include_closed=True))
     hits = await log.search("message", limit=500)
     if not found:
-        assert (hits, await log.unfinished_sessions(), await log.open_session_count()) == ([], [], 0)
+        assert (hits, await log.read(read_unfinished_sessions), await log.read(read_open_session_count)) == ([], [], 0)
         return False
     assert [(row.id, queued) for row, queued in found] == [(2, 0)]
     assert json.loads((await export_to_text(log, 2))[0]) == with_ids(encode_document(large_document()), [1, 2])

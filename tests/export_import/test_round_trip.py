@@ -33,7 +33,14 @@ from walrus_protocol.events import (
 from walrusd.runtime.sessions.fork_history import read_inherited
 from walrusd.session.session import Session
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
-from walrusd.store.contract import IdempotencyKey, Log, SessionFilter, TurnSpan
+from walrusd.store.contract import Log
+from walrusd.store.tables.draft import read_draft
+from walrusd.store.tables.idempotency_key import IdempotencyKey, PutKey, read_key
+from walrusd.store.tables.inbox import read_inbox
+from walrusd.store.tables.output import read_output
+from walrusd.store.tables.session import SessionFilter, read_unfinished_sessions
+from walrusd.store.tables.table import Mutation
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd, TurnSpan, read_turn_span
 
 __all__ = ["disk"]
 
@@ -75,16 +82,19 @@ async def write_events(log: Log, events: list[AnySessionEvent]) -> SessionState:
     state = SessionState(id=events[0].session or 0)
     for seq, event in enumerate(events, 1):
         before, state = state, apply_event(state, event)
-        one = write(session=state.id, session_state=state, bodies=[encode(event)], first_seq=seq)
+        mutations: list[Mutation] = []
         if isinstance(event, UserMessage):
             assert event.turn is not None
-            one.turn_opened = (event.turn, seq) if before.turn is None else None
-            one.idempotency_keys = (
-                [IdempotencyKey(key=event.key, digest=bytes(32), turn=event.turn)] if event.key else []
-            )
+            if before.turn is None:
+                mutations.append(AddTurn(event.turn, seq))
+            if event.key:
+                mutations.append(PutKey(IdempotencyKey(key=event.key, digest=bytes(32), turn=event.turn)))
         elif before.turn and not state.turn:
-            one.turn_ended = (before.turn.number, seq)
-        await commit(log, one)
+            mutations.append(PutTurnEnd(before.turn.number, seq))
+        await commit(
+            log,
+            write(session=state.id, session_state=state, bodies=[encode(event)], first_seq=seq, mutations=mutations),
+        )
     return state
 
 
@@ -134,13 +144,17 @@ async def check_side_rows(log: Log, session: int) -> None:
         if turn and not replayed.turn:
             spans[turn.number] = TurnSpan(turn.first_seq, stored.seq)
         if isinstance(event, UserMessage) and event.key:
-            assert await log.idempotency_key(session, event.key) == IdempotencyKey(
+            assert await log.read(read_key, session, event.key) == IdempotencyKey(
                 key=event.key, digest=bytes(32), turn=event.turn
             )
     assert (row, queued, row.id) == (replayed.state, 0, session)
-    assert {turn: await log.turn_span(session, turn) for turn in spans} == spans
-    assert await log.turn_span(session, len(spans) + 1) is None
-    assert (await log.unfinished_sessions(), await log.inbox(session), await log.draft(session)) == ([], [], None)
+    assert {turn: await log.read(read_turn_span, session, turn) for turn in spans} == spans
+    assert await log.read(read_turn_span, session, len(spans) + 1) is None
+    assert (
+        await log.read(read_unfinished_sessions),
+        await log.read(read_inbox, session),
+        await log.read(read_draft, session),
+    ) == ([], [], None)
 
 
 async def test_a_fork_chain_with_outputs_keeps_all_that_it_had(disk: LogDisk) -> None:
@@ -150,8 +164,8 @@ async def test_a_fork_chain_with_outputs_keeps_all_that_it_had(disk: LogDisk) ->
     text, result = await export_to_text(log, imported.session)
     assert json.loads(text) == with_ids(encode_document(three_generations()), [1, 2, 3])
     assert (result.events, result.bytes) == (12 + 4 + 12, len(text.encode()))
-    assert await log.output(imported.session, LONG_OUTPUT_REF, 0, 10_000) == LONG_OUTPUT.encode()
-    assert await log.output(1, LONG_OUTPUT_REF, 0, 10_000) is None, "an ancestor is not listed"
+    assert await log.read(read_output, imported.session, LONG_OUTPUT_REF, 0, 10_000) == LONG_OUTPUT.encode()
+    assert await log.read(read_output, 1, LONG_OUTPUT_REF, 0, 10_000) is None, "an ancestor is not listed"
     second = await import_text(log, text)
     assert second.session == 6
     assert json.loads((await export_to_text(log, 6))[0]) == with_ids(text, [4, 5, 6])
@@ -203,4 +217,4 @@ async def test_a_deleted_output_is_left_out() -> None:
     document["outputs"] = []
     assert (await import_text(log, encode_document(document))).session == 3
     assert json.loads((await export_to_text(log, 3))[0]) == with_ids(encode_document(document), [1, 2, 3])
-    assert await log.output(3, LONG_OUTPUT_REF, 0, 10) is None
+    assert await log.read(read_output, 3, LONG_OUTPUT_REF, 0, 10) is None

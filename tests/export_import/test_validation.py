@@ -20,7 +20,8 @@ from tests.fakes.export_documents import (
 from tests.fakes.stores import SqliteDisk
 from walrus_protocol.events import AssistantMessage, Parent, Rewound, ToolCallsStart, UserMessage
 from walrus_protocol.problems import Problem
-from walrusd.store.contract import Log, SessionFilter
+from walrusd.store.contract import Log
+from walrusd.store.tables.session import SessionFilter
 
 DocumentChange = Callable[[ExportDict], object]
 

@@ -33,7 +33,8 @@ from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
-from walrusd.store.contract import Log, StoredOutput
+from walrusd.store.contract import Log
+from walrusd.store.tables.output import StoredOutput
 
 ExportDict = dict[str, Any]
 CALL = ToolCall("c1", "look", {"at": "the sea"})

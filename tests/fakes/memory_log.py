@@ -4,8 +4,8 @@ from functools import cache
 
 import apsw
 
-from walrusd.store.contract import StorageFailed, StorageFull
 from walrusd.store.database import open_in_memory
+from walrusd.store.errors import StorageFailed, StorageFull
 from walrusd.store.sqlite import SqliteLog
 
 

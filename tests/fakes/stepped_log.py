@@ -12,7 +12,8 @@ from typing import Literal
 import trio
 
 from tests.fakes.memory_log import MemoryLog
-from walrusd.store.contract import StorageFailed, Write
+from walrusd.store.contract import Write
+from walrusd.store.errors import StorageFailed
 from walrusd.store.sqlite import SqliteLog
 
 Step = Literal["before", "durable", "applied"]

@@ -12,13 +12,15 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, commit, disk, write
 from walrus_config.schema import StorageSettings
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import UserMessage, encode
 from walrusd.retention.clock_jump import DAY_S, ClockJumpGuard, read_last_event_time
 from walrusd.retention.collector import HOUR_S, RetentionCollector
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, Log, SessionFilter
+from walrusd.store.contract import Log
+from walrusd.store.tables.session import SessionFilter
 
 __all__ = ["disk"]
 

@@ -1,34 +1,34 @@
 """Tests of what the collector deletes, and in which order, through a runtime and on both stores."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes.clock import FakeWallClock
-from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import FakeModel
 from tests.fakes.stores import LogDisk, commit, disk, write
 from walrus_config.schema import StorageSettings
 from walrus_protocol.content import ToolOutput
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import SessionsExpired, decode
 from walrus_protocol.methods.daemon import GcResult
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.retention.clock_jump import DAY_S
-from walrusd.retention.collector import HOUR_S, RetentionCollector
+from walrusd.retention.collector import RetentionCollector
 from walrusd.retention.planner import BATCH_SIZE
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import DAEMON_SESSION, Log, SessionFilter, StorageFailed, StoredOutput
-from walrusd.store.retention_contract import SweepStats
+from walrusd.store.contract import Log
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.output import AddOutput, StoredOutput, read_output
+from walrusd.store.tables.session import SessionFilter
 
 __all__ = ["disk"]
 
@@ -63,11 +63,14 @@ class RetentionHarness:
         return session
 
     async def store_output(self, session: int, ref: str, megabytes: int) -> None:
-        await commit(self.log, write(session=session, output=StoredOutput(ref=ref, body=ref.encode() * MB * megabytes)))
+        output = StoredOutput(ref=ref, body=ref.encode() * MB * megabytes)
+        await commit(self.log, write(session=session, mutations=[AddOutput(output)]))
 
     async def stored_refs(self, *sessions: int) -> list[str]:
         """Returns the refs, of one letter each, of the outputs that these sessions have."""
-        found = [(ref, await self.log.output(session, ref, 0, 1)) for session in sessions for ref in "abcdef"]
+        found = [
+            (ref, await self.log.read(read_output, session, ref, 0, 1)) for session in sessions for ref in "abcdef"
+        ]
         return [ref for ref, first_byte in found if first_byte is not None]
 
     async def gc(self) -> GcResult:
@@ -119,14 +122,6 @@ async def problem_kind(request: Awaitable[object]) -> str:
     with pytest.raises(Problem) as problem:
         await request
     return problem.value.kind
-
-
-def make_idle_collector(runtime: Runtime, recorder: DaemonRecorder) -> RetentionCollector:
-    """Returns a collector without limits."""
-    log, cache = runtime.log, runtime.session_cache
-    return RetentionCollector(
-        log, cache, recorder, storage_settings=StorageSettings, clock=time.time, on_event=lambda _: None
-    )
 
 
 async def test_without_retention_settings_nothing_is_deleted(harness: RetentionHarness) -> None:
@@ -207,7 +202,7 @@ async def test_a_request_during_a_deletion_gets_session_not_found(harness: Reten
         with harness.runtime.session_cache.try_delete([session]) as deleting:
             nursery.start_soon(send_request, harness.runtime.fork_rewind.fork(session))
             nursery.start_soon(send_request, harness.runtime.fork_rewind.history(session))
-            await commit(harness.log, write(session=DAEMON_SESSION, expired_sessions=deleting))
+            await commit(harness.log, write(session=DAEMON_SESSION, mutations=[*map(ExpireSession, deleting)]))
             assert (deleting, kinds) == ([session], [])
     assert kinds == ["session_not_found", "session_not_found"]
 
@@ -383,68 +378,3 @@ async def wait_until(harness: RetentionHarness, predicate: Callable[[int, list[i
             if predicate((await harness.log.space_usage()).used_bytes, await harness.session_ids()):
                 return
             await trio.lowlevel.checkpoint()
-
-
-class SweepCountingLog(MemoryLog):
-    sweep_times: ClassVar[list[float]] = []
-
-    async def sweep(self) -> SweepStats:
-        self.sweep_times.append(trio.current_time())
-        return await super().sweep()
-
-
-async def test_without_writes_collection_runs_once_an_hour(autojump_clock: MockClock) -> None:
-    log = SweepCountingLog()
-    log.sweep_times.clear()
-    started = trio.current_time()
-    async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
-        recorder = await DaemonRecorder.open(log)
-        collector = make_idle_collector(runtime, recorder)
-        with trio.move_on_after(3.5 * HOUR_S):
-            await collector.run()
-    assert [round(when - started) for when in log.sweep_times] == [0, 3600, 7200, 10800]
-
-
-async def test_a_sweep_runs_once_an_hour_however_much_is_written(autojump_clock: MockClock) -> None:
-    log = SweepCountingLog()
-    log.sweep_times.clear()
-    started = trio.current_time()
-    async with Runtime(FakeModel(reply_at_once), log=log) as runtime:
-        recorder = await DaemonRecorder.open(log)
-        collector = make_idle_collector(runtime, recorder)
-        with trio.move_on_after(2.2 * HOUR_S):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(collector.run)
-                for number in range(20):
-                    await trio.sleep(HOUR_S / 8)
-                    await commit(log, write(session=9, output=StoredOutput(ref=str(number), body=b"x" * 5 * MB)))
-    hours = [round((when - started) / HOUR_S, 1) for when in log.sweep_times]
-    assert [hours[0], len(hours)] == [0, 3]
-
-
-async def test_after_a_storage_failure_the_next_collection_runs(autojump_clock: MockClock) -> None:
-    class Failing(MemoryLog):
-        failures = 0
-
-        async def sweep(self) -> SweepStats:
-            if not self.failures:
-                self.failures += 1
-                raise StorageFailed("the disk has failed")
-            return await super().sweep()
-
-    log = Failing()
-    clock = FakeWallClock(NOON)
-    async with Runtime(FakeModel(reply_at_once), log=log, clock=clock.now) as runtime:
-        runtime.add_agent(Agent(name="walrus"))
-        session = await runtime.create_session("walrus")
-        await runtime.close_session(session)
-        storage = StorageSettings(retain_closed_days=0.01)
-        recorder, cache = await DaemonRecorder.open(log), runtime.session_cache
-        events: list[SessionsExpired] = []
-        collector = RetentionCollector(
-            log, cache, recorder, storage_settings=lambda: storage, clock=clock.now, on_event=events.append
-        )
-        with trio.move_on_after(1.5 * HOUR_S):
-            await collector.run()
-    assert log.failures == 1
-    assert [event.sessions for event in events] == [(session,)]

@@ -19,8 +19,10 @@ from walrusd.retention.planner import MAX_BATCH_TURNS, NO_LIMIT, DeletionStats, 
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.runtime import Runtime
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import Log, SessionFilter, StoredOutput
+from walrusd.store.contract import Log
 from walrusd.store.retention_contract import ClosedSession, OutputRef
+from walrusd.store.tables.output import AddOutput, StoredOutput, read_output
+from walrusd.store.tables.session import SessionFilter
 
 NOON = 1_793_620_800.0
 UNIT = 200_000
@@ -86,7 +88,9 @@ async def write_past_session(log: Log, session: int, past: PastSession) -> None:
     body = encode(UserMessage(content=text, session=session, ts=row.updated_at))
     await commit(log, write(session=session, session_state=row, bodies=[body], first_seq=1))
     for ref in sorted(past.output_refs):
-        await commit(log, write(session=session, output=StoredOutput(ref=ref, body=ref.encode() * UNIT)))
+        await commit(
+            log, write(session=session, mutations=[AddOutput(StoredOutput(ref=ref, body=ref.encode() * UNIT))])
+        )
 
 
 @given(past_sessions(closed_forks=False), retention_days, excess_units)
@@ -112,7 +116,8 @@ async def test_gc_deletes_in_the_promised_order_and_no_more_than_needed(
         await collector.collect(dry_run=False)
         listed = {row.id for row, _ in await log.list_sessions(SessionFilter(include_closed=True, limit=len(past) + 1))}
         refs = {
-            session: {ref for ref in REFS if await log.output(session, ref, 0, 1) is not None} for session in listed
+            session: {ref for ref in REFS if await log.read(read_output, session, ref, 0, 1) is not None}
+            for session in listed
         }
         deletable = [one.session for one in await log.closed_sessions(NO_LIMIT, limit=99) if one.bytes]
         used_bytes = (await log.space_usage()).used_bytes

@@ -18,7 +18,8 @@ from walrusd.agent.agent import Agent
 from walrusd.ports import EncodedMessage, ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import EventRow, StorageFull
+from walrusd.store.errors import StorageFull
+from walrusd.store.tables.event import EventRow
 
 IDLE_S = 60.0
 

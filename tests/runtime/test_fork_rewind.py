@@ -19,7 +19,7 @@ from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.session import Checkpoint
-from walrusd.store.contract import SessionFilter
+from walrusd.store.tables.session import SessionFilter
 
 __all__ = ["disk"]
 LOOK = ToolCall("c1", "look", {})

@@ -35,6 +35,7 @@ from walrusd.runtime.streams.fanout import LIVE_BUFFER, Subscription
 from walrusd.runtime.streams.global_stream import WINDOW_BYTES, WINDOW_EVENTS, GlobalStream
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem
 from walrusd.store.contract import Log, StreamFilter
+from walrusd.store.expiry import ExpireSession
 
 __all__ = ["disk"]
 
@@ -181,7 +182,9 @@ async def test_events_of_a_deleted_session_are_not_delivered() -> None:
         with runtime.global_stream.subscribe(None, StreamFilter()):
             deleted, _ = [await runtime.create_session("walrus") for _ in range(2)]
             await runtime.close_session(deleted)
-            await runtime.daemon_recorder.record(SessionsExpired(sessions=(deleted,)), expired_sessions=[deleted])
+            await runtime.daemon_recorder.record(
+                SessionsExpired(sessions=(deleted,)), mutations=[ExpireSession(deleted)]
+            )
             with runtime.global_stream.subscribe(0, StreamFilter()) as reader:
                 assert await available_offsets(reader) == [2, 4]
 

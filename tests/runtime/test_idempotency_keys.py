@@ -16,7 +16,7 @@ from walrusd.agent.agent import Agent
 from walrusd.ports import ModelFailed
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
 
 
 def open_runtime(model: FakeModel, log: MemoryLog | None = None) -> Runtime:

@@ -21,7 +21,7 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import EFFECT_UNKNOWN, NOT_RUN
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
 
 Autojump = trio.abc.Clock
 

@@ -27,7 +27,10 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import OnRestart
 from walrusd.session.session import Session
-from walrusd.store.contract import SessionFilter, StorageFailed, Write
+from walrusd.store.contract import Write
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.inbox import read_inbox
+from walrusd.store.tables.session import SessionFilter
 
 CutStep = Literal["before", "durable"]
 UNLIMITED_WRITES = 1000
@@ -121,7 +124,9 @@ class RecoveryScenario:
         assert state == session.state
         assert decide(WALRUS, state) == decide(WALRUS, session.state)
         recorded = sent_texts(events)
-        counts = Counter([*recorded, *[plain_text(queued.content) for queued in await log.inbox(session.id)]])
+        counts = Counter(
+            [*recorded, *[plain_text(queued.content) for queued in await log.read(read_inbox, session.id)]]
+        )
         assert set(counts) <= {"first", "second"}
         assert all(counts[key] == 1 for key in self.accepted)
         assert max(counts.values(), default=0) <= 1

@@ -20,7 +20,10 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MAX_QUEUED_MESSAGES, MessageRequest
 from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import Draft, OnRestart
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
+from walrusd.store.tables.draft import SaveDraft, read_draft
+from walrusd.store.tables.inbox import read_inbox
+from walrusd.store.tables.session import read_unfinished_sessions
 
 
 @pytest.fixture
@@ -55,8 +58,8 @@ async def test_a_forced_close_during_another_close_closes_once(runtime: Runtime,
         await trio.testing.wait_all_tasks_blocked()
         log.release()
     assert sorted(closed) == [False, True]
-    assert await log.inbox(session) == []
-    assert await log.unfinished_sessions() == []
+    assert await log.read(read_inbox, session) == []
+    assert await log.read(read_unfinished_sessions) == []
 
 
 async def test_a_close_after_a_queued_close_leaves_nothing_in_the_inbox(
@@ -76,7 +79,7 @@ async def test_a_close_after_a_queued_close_leaves_nothing_in_the_inbox(
         log.release()
     assert await runtime.wait(session, {"closed"}) == "closed"
     await trio.testing.wait_all_tasks_blocked()
-    assert await log.unfinished_sessions() == []
+    assert await log.read(read_unfinished_sessions) == []
 
 
 async def test_a_forced_close_does_not_wait_for_a_slot(model: FakeModel, runtime: Runtime) -> None:
@@ -157,7 +160,7 @@ async def test_an_interrupt_before_the_done_is_recorded_ends_the_turn_as_interru
     live = live_session(runtime, session)
     log.is_blocking = True
     # This write stays in progress, so that later events join the next one.
-    live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=1, round=1)))
+    live.recorder.submit(extras=TransactionExtras(mutations=(SaveDraft(Draft(turn=1, round=1)),)))
     live.recorder.submit(InterruptRequested(by="test"))
     gate.released.set()
     await trio.testing.wait_all_tasks_blocked()
@@ -177,10 +180,12 @@ async def test_a_late_draft_of_an_earlier_turn_is_not_kept_for_the_next_turn(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime.send, session, MessageRequest(content="two"))
         await trio.testing.wait_all_tasks_blocked()
-        live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=1, round=1, text="of turn one")))
+        live.recorder.submit(
+            extras=TransactionExtras(mutations=(SaveDraft(Draft(turn=1, round=1, text="of turn one")),))
+        )
         log.release()
     await gate.reached.wait()
-    assert await log.draft(session) is None
+    assert await log.read(read_draft, session) is None
 
 
 async def test_a_send_accepted_right_before_a_stop_fails_with_shutting_down(
@@ -201,7 +206,7 @@ async def test_a_send_accepted_right_before_a_stop_fails_with_shutting_down(
     with trio.fail_after(5), pytest.raises(Problem) as refused:
         await handles[0].wait_result()
     assert refused.value.kind == "shutting_down"
-    assert await log.draft(session) == Draft(turn=1, round=0, suspended=True), (
+    assert await log.read(read_draft, session) == Draft(turn=1, round=0, suspended=True), (
         "the stop does not count as a failed attempt of the turn"
     )
 

@@ -30,7 +30,10 @@ from walrusd.runtime.sessions.live_session import LiveSession, SessionDependenci
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
 from walrusd.session.transitions import InvalidTransition
-from walrusd.store.contract import InboxEntry, Log, StorageFailed, StorageFull, TurnSpan, Write
+from walrusd.store.contract import Log, Write
+from walrusd.store.errors import StorageFailed, StorageFull
+from walrusd.store.tables.inbox import Enqueue, InboxEntry, read_inbox
+from walrusd.store.tables.turn import TurnSpan, read_turn_span
 
 
 class PublishedEvents(Hook):
@@ -67,7 +70,7 @@ class RecorderHarness:
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
         assert live.session.state.last_seq == live.stream.last_seq == len(rows)
         assert await self.log.session_state(live.id) == live.session.state
-        assert await self.log.inbox(live.id) == live.inbox.entries
+        assert await self.log.read(read_inbox, live.id) == live.inbox.entries
         return [decode_row(row.body) for row in rows]
 
 
@@ -120,7 +123,7 @@ def event_tags(events: list[AnySessionEvent]) -> list[str]:
 
 
 def enqueue_extras(place: int, content: str = "") -> TransactionExtras:
-    return TransactionExtras(enqueue=(InboxEntry(place=place, kind="message", content=content),))
+    return TransactionExtras(mutations=(Enqueue(InboxEntry(place=place, kind="message", content=content)),))
 
 
 async def test_events_submitted_during_a_write_are_written_together_after_it(
@@ -133,7 +136,10 @@ async def test_events_submitted_during_a_write_are_written_together_after_it(
         assert len(log.writes) == 1
         log.release()
         await trio.testing.wait_all_tasks_blocked()
-        assert [(len(write.bodies), len(write.enqueue)) for write in log.writes] == [(1, 0), (1, 1)]
+        assert [
+            (len(write.bodies), sum(isinstance(mutation, Enqueue) for mutation in write.mutations))
+            for write in log.writes
+        ] == [(1, 0), (1, 1)]
         assert event_tags(await harness.check_log(live))[2:] == ["assistant_message", "interrupt_requested"]
 
 
@@ -195,7 +201,10 @@ async def test_the_end_of_a_turn_and_the_start_of_the_next_are_separate_writes(
         await trio.testing.wait_all_tasks_blocked()
         assert [len(write.bodies) for write in log.writes] == [1, 1, 1]
         assert event_tags(await harness.check_log(live))[2:] == ["assistant_message", "done", "user_message"]
-        assert (await log.turn_span(live.id, 1), await log.turn_span(live.id, 2)) == (TurnSpan(2, 4), TurnSpan(5, None))
+        assert (await log.read(read_turn_span, live.id, 1), await log.read(read_turn_span, live.id, 2)) == (
+            TurnSpan(2, 4),
+            TurnSpan(5, None),
+        )
 
 
 async def test_a_write_in_progress_cannot_be_cancelled(

@@ -13,6 +13,7 @@ from walrusd.ports import ModelRequest, OnChunk, Reply
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import Draft, OnRestart
+from walrusd.store.tables.draft import read_draft
 
 
 def open_runtime(model: FakeModel, log: MemoryLog, on_restart: OnRestart = "continue") -> Runtime:
@@ -112,7 +113,7 @@ async def test_a_reply_in_progress_is_saved_as_a_draft(autojump_clock: trio.abc.
         await runtime.send(session, MessageRequest(content="hi"))
         await gate.reached.wait()
         await trio.sleep(0.3)
-        assert await log.draft(session) == Draft(turn=1, round=1, text="so far")
+        assert await log.read(read_draft, session) == Draft(turn=1, round=1, text="so far")
         gate.released.set()
         assert await runtime.wait(session, {"idle"}) == "idle"
-        assert await log.draft(session) is None
+        assert await log.read(read_draft, session) is None

@@ -31,7 +31,7 @@ from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.session.recovery import CONTINUE_PROMPT, EFFECT_UNKNOWN, NOT_RUN, RETRY_REPLY_PROMPT, OnRestart
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
 
 Autojump = trio.abc.Clock
 RESUME_PROMPT = User(f"From walrusd:\n{RETRY_REPLY_PROMPT}")

@@ -20,7 +20,7 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions.session_cache import MAX_UNLEASED, MAX_UNLEASED_BYTES
 from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import StorageFailed
+from walrusd.store.errors import StorageFailed
 
 IDLE_S = 60.0
 

@@ -9,6 +9,7 @@ import trio
 
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import commit, write
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import CheckpointCreated, SessionCreated
 from walrus_protocol.problems import Problem
 from walrusd.runtime.hooks import ComposedHook
@@ -16,7 +17,9 @@ from walrusd.runtime.sessions import session_cache
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
-from walrusd.store.contract import DAEMON_SESSION, SessionSnapshot, StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.session import SessionSnapshot
 
 SESSIONS = 6
 TASKS = 12
@@ -105,7 +108,7 @@ class LeaseStressTest:
             self.deleting.update(chosen)
             await trio.sleep(self.random.random())
             if chosen:
-                await commit(self.log, write(session=DAEMON_SESSION, expired_sessions=chosen))
+                await commit(self.log, write(session=DAEMON_SESSION, mutations=[*map(ExpireSession, chosen)]))
             self.deleted.update(chosen)
             self.deleting.difference_update(chosen)
 

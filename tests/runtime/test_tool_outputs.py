@@ -21,7 +21,9 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import StorageFull, Write
+from walrusd.store.contract import Write
+from walrusd.store.errors import StorageFull
+from walrusd.store.tables.output import AddOutput, read_output
 from walrusd.tools.bash import BashTool
 
 
@@ -33,8 +35,8 @@ class FullForBody(MemoryLog):
         self.text = text
 
     def submit(self, write: Write) -> None:
-        bodies = [*write.bodies, write.output.body if write.output else b""]
-        if any(self.text in body for body in bodies):
+        outputs = [mutation.output.body for mutation in write.mutations if isinstance(mutation, AddOutput)]
+        if any(self.text in body for body in (*write.bodies, *outputs)):
             write.failed(StorageFull("no space is left"))
         else:
             super().submit(write)
@@ -101,7 +103,7 @@ async def test_concurrent_outputs_are_all_stored_before_their_results() -> None:
         events = [decode_row(row.body) for row in await log.events(session, 0, 100)]
         results = [event for event in events if isinstance(event, ToolResult)]
         outputs = {
-            event.call_id: await log.output(session, event.ref, 0, 1_000_000)
+            event.call_id: await log.read(read_output, session, event.ref, 0, 1_000_000)
             for event in results
             if event.ref is not None
         }

@@ -17,7 +17,7 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MAX_QUEUED_MESSAGES, MessageRequest
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
 
 CALL = ToolCall("c1", "look", {"at": "sky"})
 

@@ -20,6 +20,7 @@ from walrusd.schedule.heartbeat_prompt import PendingWork
 from walrusd.schedule.probe import ProbeResult
 from walrusd.schedule.scheduler import Scheduler
 from walrusd.store.contract import Log
+from walrusd.store.tables.tick import read_ticks
 
 NAME = "heartbeat:clerk"
 HOUR = 3600.0
@@ -43,7 +44,7 @@ class SchedulerHarness(Struct):
 
     async def rows(self, name: str | None = NAME) -> list[Tick]:
         """Returns the rows of the ledger, oldest first."""
-        return (await self.log.ticks(name, limit=5000))[::-1]
+        return (await self.log.read(read_ticks, name, limit=5000))[::-1]
 
     async def outcomes(self, name: str | None = NAME) -> list[tuple[str, str]]:
         return [(row.outcome, row.reason) for row in await self.rows(name)]

@@ -16,7 +16,9 @@ from walrus_protocol.problems import Problem
 from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.probe import ProbeResult
-from walrusd.store.contract import StorageFailed, StorageFull, Write
+from walrusd.store.contract import Write
+from walrusd.store.errors import StorageFailed, StorageFull
+from walrusd.store.tables.tick import read_ticks
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
@@ -45,7 +47,7 @@ async def test_a_tick_suspended_by_a_stop_is_recorded_at_the_next_start(autojump
     async with open_scheduler(log, FakeModel(reply), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR + 1)
         assert [(row.outcome, row.ran) for row in await harness.rows()] == [("running", TurnRef(session=1, turn=1))]
-    assert [row.outcome for row in await log.ticks()] == ["running"]
+    assert [row.outcome for row in await log.read(read_ticks)] == ["running"]
     async with open_scheduler(MemoryLog(log), FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
         await trio.sleep(HOUR)
         first, second = await harness.rows()
@@ -126,7 +128,7 @@ async def test_a_turn_that_ends_within_the_grace_period_has_its_row(autojump_clo
         log, FakeModel(slow), FakeWallClock(MONDAY), grace_s=10, heartbeat_settings={"clerk": HOURLY}
     ) as harness:
         await trio.sleep(HOUR + 1)
-    [row] = await log.ticks()
+    [row] = await log.read(read_ticks)
     assert (row.outcome, row.text, row.ran) == ("ran", "done", TurnRef(session=1, turn=1, cost_usd=0.25))
     assert harness.scheduler.names == (NAME,)
 
@@ -143,7 +145,7 @@ async def test_a_stop_cancels_a_probe_and_begins_no_turn(autojump_clock: Autojum
     ):
         await trio.sleep(HOUR + 1)
     assert trio.current_time() == HOUR + 1, "the grace period of turns does not apply to a probe"
-    assert [(row.outcome, row.reason) for row in await log.ticks()] == [("skipped", "walrusd is stopping")]
+    assert [(row.outcome, row.reason) for row in await log.read(read_ticks)] == [("skipped", "walrusd is stopping")]
     assert model.requests == []
 
 

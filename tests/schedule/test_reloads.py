@@ -10,7 +10,9 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel
 from tests.schedule.scheduler_harness import DAY, HOUR, MONDAY, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
-from walrusd.store.contract import StorageFull, Write
+from walrusd.store.contract import Write
+from walrusd.store.errors import StorageFull
+from walrusd.store.tables.schedule import read_schedules
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 
@@ -72,7 +74,7 @@ async def test_a_heartbeat_removed_and_added_again_keeps_its_running_tick(
         assert [(row.slot - MONDAY) / HOUR for row in await harness.rows()] == [1, 2.5, 3.5]
         [state] = harness.scheduler.states()
         assert state.row.seen == "ls one", "the digest that its tick has found is kept"
-        assert await log.schedules() == [state.row]
+        assert await log.read(read_schedules) == [state.row]
     assert model.max_concurrent == 1
 
 

@@ -25,7 +25,7 @@ from walrusd.schedule.slot_policy import (
     compute_jitter,
     next_decision,
 )
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT_HOURS = QuietHours(start_minute=23 * 60, end_minute=7 * 60)

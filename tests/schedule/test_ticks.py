@@ -17,7 +17,7 @@ from walrusd.ports import ModelFailed
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.heartbeat_prompt import DEFAULT_PROMPT, PendingWork, is_news
 from walrusd.schedule.todo_file import TodoUnreadable
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")

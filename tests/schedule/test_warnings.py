@@ -11,7 +11,7 @@ from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, open_scheduler
 from walrus_config.schema import HeartbeatSettings
 from walrusd.ports import ModelFailed
 from walrusd.schedule.job import STORE_RETRY_S
-from walrusd.store.contract import StorageFull
+from walrusd.store.errors import StorageFull
 
 HEARTBEATS = {"clerk": HeartbeatSettings(interval=60, prompt="Look around."), "poet": HeartbeatSettings(interval=61)}
 Autojump = trio.abc.Clock

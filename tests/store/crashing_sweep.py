@@ -10,8 +10,10 @@ import trio
 from tests.fakes.fork_and_kill import kill_at_every_step
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store.fork_tree import ForkTree, body
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import Parent
-from walrusd.store.contract import DAEMON_SESSION, StoredOutput
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.output import AddOutput, StoredOutput
 
 PARENT, FORK, OTHER = 1, 2, 3
 FULL_LOGS = {
@@ -28,13 +30,18 @@ async def fill(folder: Path) -> None:
     await tree.create_session(log, 6)
     await tree.create_session(log, 2, parent_id=PARENT, at=3)
     await tree.create_session(log, 5)
-    await commit(log, write(session=OTHER, output=StoredOutput(ref="large", body=b"x" * 1_500_000)))
+    await commit(log, write(session=OTHER, mutations=[AddOutput(StoredOutput(ref="large", body=b"x" * 1_500_000))]))
     await log.aclose()
 
 
 async def delete_and_sweep(folder: Path) -> None:
     log = await SqliteDisk(folder, durability="full").open()
-    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=[PARENT, OTHER]))
+    await commit(
+        log,
+        write(
+            session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, mutations=[ExpireSession(PARENT), ExpireSession(OTHER)]
+        ),
+    )
     await log.sweep()
     await log.aclose()
 

@@ -15,7 +15,14 @@ from walrus_protocol.content import TickOutcome
 from walrus_protocol.events import Tick, UserMessage, encode
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import IdempotencyKey, InboxEntry, Log, ScheduleRow, StoredOutput, Write
+from walrusd.store.contract import Log, Write
+from walrusd.store.tables.draft import SaveDraft
+from walrusd.store.tables.idempotency_key import AddCreateKey, IdempotencyKey, PutKey
+from walrusd.store.tables.inbox import Dequeue, Enqueue, InboxEntry
+from walrusd.store.tables.output import AddOutput, StoredOutput
+from walrusd.store.tables.schedule import PutSchedule, ScheduleRow
+from walrusd.store.tables.tick import PutTick
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd
 
 SESSIONS, ROUNDS = 3, 3
 
@@ -29,20 +36,24 @@ def numbered_write(session: int, number: int) -> Write:
         session_state=SessionState(id=session, state="idle", last_seq=seq + 1, turns=number),
         bodies=[b"%d" % seq, encode(UserMessage(content=f"said {session} {number}"))],
         first_seq=seq,
-        enqueue=[InboxEntry(place=number, kind="message")],
-        dequeue=[number - 1],
-        idempotency_keys=[IdempotencyKey(key=key, digest=b"d", turn=number)],
-        turn_opened=(number, seq),
-        turn_ended=(number, seq + 1),
-        draft=Draft(turn=1, round=number),
-        create_key=IdempotencyKey(key=key, digest=b"d"),
-        output=StoredOutput(ref=key, body=b"%d" % number * 5000),
-        ticks=[
-            tick(session, number - 1, "ran"),
-            tick(session, number, "running"),
+        mutations=[
+            Enqueue(InboxEntry(place=number, kind="message")),
+            Dequeue(number - 1),
+            PutKey(IdempotencyKey(key=key, digest=b"d", turn=number)),
+            AddTurn(number, seq),
+            PutTurnEnd(number, seq + 1),
+            SaveDraft(Draft(turn=1, round=number)),
+            AddCreateKey(key, b"d"),
+            AddOutput(StoredOutput(ref=key, body=b"%d" % number * 5000)),
+            PutTick(tick(session, number - 1, "ran")),
+            PutTick(tick(session, number, "running")),
+            PutSchedule(schedule_row(session, number)),
         ],
-        schedule=ScheduleRow(name=f"schedule {session}", next_slot=number),
     )
+
+
+def schedule_row(session: int, number: int) -> ScheduleRow:
+    return ScheduleRow(name=f"schedule {session}", next_slot=number)
 
 
 def tick(session: int, number: int, outcome: TickOutcome) -> Tick:

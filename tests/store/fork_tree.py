@@ -6,9 +6,14 @@ from pathlib import Path
 import apsw
 
 from tests.fakes.stores import commit, write
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import Parent, SessionCreated, UserMessage, decode_row, encode
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, IdempotencyKey, Log, StoredOutput
+from walrusd.store.contract import Log
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.idempotency_key import AddCreateKey, IdempotencyKey, PutKey
+from walrusd.store.tables.output import AddOutput, StoredOutput
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd
 
 TABLES = ("event", "text", "session", "fork", "remains", "said", "sent", "created_with", "turn", "output", "output_of")
 
@@ -53,11 +58,13 @@ class ForkTree:
                 session_state=state,
                 bodies=bodies,
                 first_seq=1,
-                idempotency_keys=[IdempotencyKey(key="k", digest=b"d")],
-                create_key=IdempotencyKey(key=f"made {session}", digest=b"d"),
-                turn_opened=(1, 1),
-                turn_ended=(1, events),
-                output=StoredOutput(ref=f"shared {session % 3}", body=b"o" * 9000),
+                mutations=[
+                    PutKey(IdempotencyKey(key="k", digest=b"d")),
+                    AddCreateKey(f"made {session}", b"d"),
+                    AddTurn(1, 1),
+                    PutTurnEnd(1, events),
+                    AddOutput(StoredOutput(ref=f"shared {session % 3}", body=b"o" * 9000)),
+                ],
             ),
         )
         self.full_logs[session], self.own_events[session] = inherited + bodies, events
@@ -66,7 +73,13 @@ class ForkTree:
     async def expire(self, log: Log, sessions: list[int]) -> None:
         self.daemon_events += 1
         await commit(
-            log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=self.daemon_events, expired_sessions=sessions)
+            log,
+            write(
+                session=DAEMON_SESSION,
+                bodies=[b"{}"],
+                first_seq=self.daemon_events,
+                mutations=[*map(ExpireSession, sessions)],
+            ),
         )
         for session in sessions:
             del self.full_logs[session], self.own_events[session]

@@ -7,16 +7,25 @@ from tests.fakes.stores import LogDisk, commit, submit_all, write
 from walrus_protocol.content import ImagePart, TextPart
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState, TurnState
-from walrusd.store.contract import (
-    EventRow,
+from walrusd.store.contract import Log
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.draft import DropDraft, SaveDraft, read_draft
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.idempotency_key import (
+    AddCreateKey,
     IdempotencyKey,
-    InboxEntry,
-    Log,
+    PutKey,
+    read_key,
+    read_session_created_with,
+)
+from walrusd.store.tables.inbox import Dequeue, Enqueue, InboxEntry, read_inbox
+from walrusd.store.tables.session import (
     SessionFilter,
     SessionSnapshot,
-    StorageFailed,
-    TurnSpan,
+    read_open_session_count,
+    read_unfinished_sessions,
 )
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd, TurnSpan, read_turn_span
 
 
 async def test_events_are_read_back_with_their_seq_and_offset(log: Log) -> None:
@@ -64,11 +73,15 @@ async def test_the_inbox_is_read_in_order_of_place_without_dequeued_entries(log:
     picture = InboxEntry(place=2, kind="steer", content=(TextPart("see"), ImagePart(url="http://x/y")))
     close = InboxEntry(place=3, kind="close")
     urgent = InboxEntry(place=-1, kind="message", content="now")
-    await commit(log, write(session=1, enqueue=[first, close]), write(session=1, enqueue=[urgent, picture]))
-    assert await log.inbox(1) == [urgent, first, picture, close]
-    await commit(log, write(session=1, dequeue=[-1, 2, 77]))
-    assert await log.inbox(1) == [first, close]
-    assert await log.inbox(2) == []
+    await commit(
+        log,
+        write(session=1, mutations=[Enqueue(first), Enqueue(close)]),
+        write(session=1, mutations=[Enqueue(urgent), Enqueue(picture)]),
+    )
+    assert await log.read(read_inbox, 1) == [urgent, first, picture, close]
+    await commit(log, write(session=1, mutations=[Dequeue(-1), Dequeue(2), Dequeue(77)]))
+    assert await log.read(read_inbox, 1) == [first, close]
+    assert await log.read(read_inbox, 2) == []
 
 
 async def test_a_session_snapshot_is_read_in_one_call(log: Log) -> None:
@@ -77,7 +90,13 @@ async def test_a_session_snapshot_is_read_in_one_call(log: Log) -> None:
     state = SessionState(id=1, state="processing", last_seq=3, turn=TurnState(number=1, first_seq=2, started_at=0.0))
     await commit(
         log,
-        write(session=1, session_state=state, bodies=[b"1", b"2", b"3"], first_seq=1, enqueue=[queued], draft=draft),
+        write(
+            session=1,
+            session_state=state,
+            bodies=[b"1", b"2", b"3"],
+            first_seq=1,
+            mutations=[Enqueue(queued), SaveDraft(draft)],
+        ),
     )
     rows = await log.events(1, 0, 10)
     assert await log.session_snapshot(1, 10) == SessionSnapshot(rows=rows, last_seq=3, inbox=[queued], draft=draft)
@@ -88,48 +107,53 @@ async def test_a_session_snapshot_is_read_in_one_call(log: Log) -> None:
 async def test_an_inbox_place_can_be_reused_in_the_same_batch(log: Log) -> None:
     first, second = InboxEntry(place=1, kind="message", content="a"), InboxEntry(place=1, kind="message", content="b")
     await commit(
-        log, write(session=1, enqueue=[first]), write(session=1, dequeue=[1]), write(session=1, enqueue=[second])
+        log,
+        write(session=1, mutations=[Enqueue(first)]),
+        write(session=1, mutations=[Dequeue(1)]),
+        write(session=1, mutations=[Enqueue(second)]),
     )
-    assert await log.inbox(1) == [second]
+    assert await log.read(read_inbox, 1) == [second]
 
 
 async def test_a_message_can_be_enqueued_and_dequeued_in_one_write(log: Log) -> None:
-    await commit(log, write(session=1, enqueue=[InboxEntry(place=1, kind="message")], dequeue=[1]))
-    assert await log.inbox(1) == []
+    await commit(log, write(session=1, mutations=[Enqueue(InboxEntry(place=1, kind="message")), Dequeue(1)]))
+    assert await log.read(read_inbox, 1) == []
 
 
 async def test_an_idempotency_key_is_stored_and_later_gets_its_turn(log: Log) -> None:
     waiting = IdempotencyKey(key="k", digest=b"\x01\x02")
-    await commit(log, write(session=1, idempotency_keys=[waiting, IdempotencyKey(key="other", digest=b"", turn=1)]))
-    assert await log.idempotency_key(1, "k") == waiting
-    assert await log.idempotency_key(2, "k") is None
-    await commit(log, write(session=1, idempotency_keys=[IdempotencyKey(key="k", digest=b"\x01\x02", turn=7)]))
-    assert await log.idempotency_key(1, "k") == IdempotencyKey(key="k", digest=b"\x01\x02", turn=7)
+    await commit(
+        log, write(session=1, mutations=[PutKey(waiting), PutKey(IdempotencyKey(key="other", digest=b"", turn=1))])
+    )
+    assert await log.read(read_key, 1, "k") == waiting
+    assert await log.read(read_key, 2, "k") is None
+    await commit(log, write(session=1, mutations=[PutKey(IdempotencyKey(key="k", digest=b"\x01\x02", turn=7))]))
+    assert await log.read(read_key, 1, "k") == IdempotencyKey(key="k", digest=b"\x01\x02", turn=7)
 
 
 async def test_the_key_of_a_session_create_is_daemon_wide(log: Log) -> None:
-    await commit(log, write(session=4, create_key=IdempotencyKey(key="k", digest=b"d")))
-    assert await log.session_created_with("k") == (4, b"d")
-    assert await log.session_created_with("none") is None
-    (outcome,) = await submit_all(log, write(session=5, create_key=IdempotencyKey(key="k", digest=b"d")))
+    await commit(log, write(session=4, mutations=[AddCreateKey("k", b"d")]))
+    assert await log.read(read_session_created_with, "k") == (4, b"d")
+    assert await log.read(read_session_created_with, "none") is None
+    (outcome,) = await submit_all(log, write(session=5, mutations=[AddCreateKey("k", b"d")]))
     assert isinstance(outcome, StorageFailed)
 
 
 async def test_a_turn_span_ends_with_the_turn(log: Log) -> None:
-    await commit(log, write(session=1, turn_opened=(1, 2)))
-    assert await log.turn_span(1, 1) == TurnSpan(2, None)
-    await commit(log, write(session=1, turn_ended=(1, 9), turn_opened=(2, 10)))
-    assert [await log.turn_span(1, turn) for turn in (1, 2, 3)] == [TurnSpan(2, 9), TurnSpan(10, None), None]
+    await commit(log, write(session=1, mutations=[AddTurn(1, 2)]))
+    assert await log.read(read_turn_span, 1, 1) == TurnSpan(2, None)
+    await commit(log, write(session=1, mutations=[PutTurnEnd(1, 9), AddTurn(2, 10)]))
+    assert [await log.read(read_turn_span, 1, turn) for turn in (1, 2, 3)] == [TurnSpan(2, 9), TurnSpan(10, None), None]
 
 
 async def test_a_draft_stays_until_it_is_replaced_or_dropped(log: Log) -> None:
-    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="Once", model="m")))
+    await commit(log, write(session=1, mutations=[SaveDraft(Draft(turn=1, round=1, text="Once", model="m"))]))
     await commit(log, write(session=1, bodies=[b"{}"], first_seq=1))
-    assert await log.draft(1) == Draft(turn=1, round=1, text="Once", model="m")
-    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="Once upon", thinking="hm")))
-    assert await log.draft(1) == Draft(turn=1, round=1, text="Once upon", thinking="hm")
-    await commit(log, write(session=1, draft="drop"))
-    assert await log.draft(1) is None
+    assert await log.read(read_draft, 1) == Draft(turn=1, round=1, text="Once", model="m")
+    await commit(log, write(session=1, mutations=[SaveDraft(Draft(turn=1, round=1, text="Once upon", thinking="hm"))]))
+    assert await log.read(read_draft, 1) == Draft(turn=1, round=1, text="Once upon", thinking="hm")
+    await commit(log, write(session=1, mutations=[DropDraft()]))
+    assert await log.read(read_draft, 1) is None
 
 
 async def test_the_session_state_is_the_last_that_was_written(log: Log) -> None:
@@ -152,8 +176,8 @@ async def test_sessions_are_listed_newest_first_with_their_queued_messages(log: 
     await commit(log, *(write(session=o.id, session_state=o) for o in (a1, b2, a3, a4, b5)))
     await commit(
         log,
-        write(session=3, enqueue=[InboxEntry(place=n, kind="message") for n in (1, 2)]),
-        write(session=5, enqueue=[InboxEntry(place=1, kind="close")]),
+        write(session=3, mutations=[*(Enqueue(InboxEntry(place=n, kind="message")) for n in (1, 2))]),
+        write(session=5, mutations=[Enqueue(InboxEntry(place=1, kind="close"))]),
     )
     listed = log.list_sessions
     assert await listed(SessionFilter()) == [(b5, 0), (a3, 2), (a1, 0)]
@@ -174,29 +198,33 @@ async def test_unfinished_sessions_have_an_open_turn_or_a_non_empty_inbox(log: L
         log,
         write(session=1, session_state=SessionState(id=1, state="idle")),
         write(session=2, session_state=SessionState(id=2, state="processing", turn=turn)),
-        write(session=3, session_state=SessionState(id=3, state="idle"), enqueue=[InboxEntry(place=1, kind="close")]),
+        write(
+            session=3,
+            session_state=SessionState(id=3, state="idle"),
+            mutations=[Enqueue(InboxEntry(place=1, kind="close"))],
+        ),
         write(session=4, session_state=SessionState(id=4, state="processing", turn=turn)),
         write(session=4, session_state=SessionState(id=4, state="idle")),
         write(
             session=5,
             session_state=SessionState(id=5, state="processing", turn=turn),
-            enqueue=[InboxEntry(place=1, kind="steer")],
+            mutations=[Enqueue(InboxEntry(place=1, kind="steer"))],
         ),
     )
-    assert await log.unfinished_sessions() == [2, 3, 5]
+    assert await log.read(read_unfinished_sessions) == [2, 3, 5]
 
 
 async def test_the_count_of_open_sessions_falls_when_one_is_closed(log: Log) -> None:
-    assert await log.open_session_count() == 0
+    assert await log.read(read_open_session_count) == 0
     await commit(log, *(write(session=s, session_state=SessionState(id=s, state="idle")) for s in (1, 2, 3)))
-    assert await log.open_session_count() == 3
+    assert await log.read(read_open_session_count) == 3
     await commit(
         log,
         write(session=1, session_state=SessionState(id=1, state="processing")),
         write(session=2, session_state=SessionState(id=2, state="closed")),
         write(session=2, session_state=SessionState(id=2, state="closed", title="late")),
     )
-    assert await log.open_session_count() == 2
+    assert await log.read(read_open_session_count) == 2
 
 
 async def test_all_data_survives_a_restart_and_no_id_is_used_again(disk: LogDisk) -> None:
@@ -208,11 +236,13 @@ async def test_all_data_survives_a_restart_and_no_id_is_used_again(disk: LogDisk
         session_state=state,
         bodies=[b"{}", b"[]"],
         first_seq=1,
-        enqueue=[queued],
-        idempotency_keys=[IdempotencyKey(key="k", digest=b"d")],
-        turn_opened=(1, 2),
-        draft=Draft(turn=1, round=1, text="so far"),
-        create_key=IdempotencyKey(key="c", digest=b"e"),
+        mutations=[
+            Enqueue(queued),
+            PutKey(IdempotencyKey(key="k", digest=b"d")),
+            AddTurn(1, 2),
+            SaveDraft(Draft(turn=1, round=1, text="so far")),
+            AddCreateKey("c", b"e"),
+        ],
     )
     await commit(log, written)
     assert log.next_session() == 3
@@ -222,32 +252,32 @@ async def test_all_data_survives_a_restart_and_no_id_is_used_again(disk: LogDisk
     assert log.next_session() == 4
     assert await log.events(2, 0, 9) == [EventRow(1, 1, b"{}"), EventRow(2, 2, b"[]")]
     assert await log.list_sessions(SessionFilter()) == [(state, 1)]
-    assert await log.inbox(2) == [queued]
-    assert await log.idempotency_key(2, "k") == IdempotencyKey(key="k", digest=b"d")
-    assert await log.turn_span(2, 1) == TurnSpan(2, None)
-    assert await log.draft(2) == Draft(turn=1, round=1, text="so far")
-    assert await log.session_created_with("c") == (2, b"e")
-    assert await log.unfinished_sessions() == [2]
-    assert await log.open_session_count() == 1
+    assert await log.read(read_inbox, 2) == [queued]
+    assert await log.read(read_key, 2, "k") == IdempotencyKey(key="k", digest=b"d")
+    assert await log.read(read_turn_span, 2, 1) == TurnSpan(2, None)
+    assert await log.read(read_draft, 2) == Draft(turn=1, round=1, text="so far")
+    assert await log.read(read_session_created_with, "c") == (2, b"e")
+    assert await log.read(read_unfinished_sessions) == [2]
+    assert await log.read(read_open_session_count) == 1
     assert await commit(log, write(session=2, bodies=[b"1"], first_seq=3)) == [3]
     await log.aclose()
 
 
 async def test_a_duplicate_write_fails_and_other_writes_of_the_batch_succeed(log: Log) -> None:
-    await commit(log, write(session=1, bodies=[b"1"], first_seq=1, turn_opened=(1, 1)))
-    await commit(log, write(session=1, enqueue=[InboxEntry(place=1, kind="message")]))
+    await commit(log, write(session=1, bodies=[b"1"], first_seq=1, mutations=[AddTurn(1, 1)]))
+    await commit(log, write(session=1, mutations=[Enqueue(InboxEntry(place=1, kind="message"))]))
     first, seq, place, turn, last = await submit_all(
         log,
         write(session=2, bodies=[b"2"], first_seq=1),
-        write(session=1, bodies=[b"again"], first_seq=1, draft=Draft(turn=1, round=1)),
-        write(session=1, enqueue=[InboxEntry(place=1, kind="message")]),
-        write(session=1, turn_opened=(1, 1)),
+        write(session=1, bodies=[b"again"], first_seq=1, mutations=[SaveDraft(Draft(turn=1, round=1))]),
+        write(session=1, mutations=[Enqueue(InboxEntry(place=1, kind="message"))]),
+        write(session=1, mutations=[AddTurn(1, 1)]),
         write(session=1, bodies=[b"3"], first_seq=2),
     )
     assert (first, last) == (2, 3)
     assert all(isinstance(failure, StorageFailed) for failure in (seq, place, turn))
     assert await log.events(1, 0, 9) == [EventRow(1, 1, b"1"), EventRow(2, 3, b"3")]
-    assert await log.draft(1) is None
+    assert await log.read(read_draft, 1) is None
 
 
 async def test_closing_finishes_the_submitted_writes(disk: LogDisk) -> None:

@@ -11,9 +11,17 @@ import trio
 from tests.fakes.fork_and_kill import run_until_survived
 from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_writer
-from tests.store.crashing_writer import ROUNDS, SESSIONS, numbered_write, tick
+from tests.store.crashing_writer import ROUNDS, SESSIONS, numbered_write, schedule_row, tick
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.database.verify_chain import ChainSegment, ChainVerdict, verify
-from walrusd.store.contract import DAEMON_SESSION, Log, TurnSpan
+from walrusd.store.contract import Log
+from walrusd.store.tables.draft import read_draft
+from walrusd.store.tables.idempotency_key import IdempotencyKey, read_key, read_session_created_with
+from walrusd.store.tables.inbox import Enqueue, read_inbox
+from walrusd.store.tables.output import read_output
+from walrusd.store.tables.schedule import read_schedules
+from walrusd.store.tables.tick import read_ticks
+from walrusd.store.tables.turn import TurnSpan, read_turn_span
 
 
 @pytest.mark.slow
@@ -49,22 +57,22 @@ async def read_acknowledged(path: Path) -> list[tuple[int, int, int]]:
 
 async def stored_state(log: Log, session: int) -> list[list[object]]:
     """Returns the stored rows of every write that the session may have made."""
-    state, draft = await log.session_state(session), await log.draft(session)
-    rows, queue = await log.events(session, 0, 100), await log.inbox(session)
-    ledger = {tick.tick: tick for tick in await log.ticks(f"schedule {session}")}
-    schedules = {schedule.name: schedule for schedule in await log.schedules()}
+    state, draft = await log.session_state(session), await log.read(read_draft, session)
+    rows, queue = await log.events(session, 0, 100), await log.read(read_inbox, session)
+    ledger = {tick.tick: tick for tick in await log.read(read_ticks, f"schedule {session}")}
+    schedules = {schedule.name: schedule for schedule in await log.read(read_schedules)}
     return [
         [
             [row.body for row in rows if row.seq in {2 * number - 1, 2 * number}],
             state and state.turns == number,
             [queued for queued in queue if queued.place == number],
             draft and draft.round == number,
-            await log.idempotency_key(session, f"key {session} {number}"),
-            await log.session_created_with(f"key {session} {number}"),
-            await log.turn_span(session, number),
-            await log.output(session, f"key {session} {number}", 0, 9999),
+            await log.read(read_key, session, f"key {session} {number}"),
+            await log.read(read_session_created_with, f"key {session} {number}"),
+            await log.read(read_turn_span, session, number),
+            await log.read(read_output, session, f"key {session} {number}", 0, 9999),
             ledger.get(100 * session + number),
-            schedules.get(f"schedule {session}") == numbered_write(session, number).schedule,
+            schedules.get(f"schedule {session}") == schedule_row(session, number),
             [hit.seq for hit in await log.search(f'"said {session} {number}"')],
         ]
         for number in range(1, ROUNDS + 1)
@@ -78,10 +86,14 @@ def expected_state(session: int, number: int, writes_done: int) -> list[object]:
     return [
         written.bodies if stored else [],
         last if writes_done else None,
-        written.enqueue if last else [],
+        [change.entry for change in written.mutations if isinstance(change, Enqueue)] if last else [],
         last if writes_done else None,
         *(
-            (written.idempotency_keys[0], (session, b"d"), TurnSpan(2 * number - 1, 2 * number))
+            (
+                IdempotencyKey(key=f"key {session} {number}", digest=b"d", turn=number),
+                (session, b"d"),
+                TurnSpan(2 * number - 1, 2 * number),
+            )
             if stored
             else (None, None, None)
         ),

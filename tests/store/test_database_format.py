@@ -10,7 +10,6 @@ import pytest
 from tests.fakes.stores import SqliteDisk, commit, write
 from walrus_protocol.database import schema
 from walrus_protocol.database.reader import DatabaseReader, DatabaseUnreadable
-from walrusd.store import contract
 from walrusd.store.migrations import MIGRATIONS
 
 
@@ -32,12 +31,6 @@ async def test_tables_and_columns_are_those_after_the_newest_migration(disk: Sql
     assert (db.pragma("application_id"), db.pragma("user_version")) == (schema.APPLICATION_ID, schema.SCHEMA_VERSION)
     db.close()
     assert len(MIGRATIONS) == schema.SCHEMA_VERSION
-
-
-def test_the_constants_of_daemon_events_are_those_of_the_store() -> None:
-    assert schema.DAEMON_SESSION == contract.DAEMON_SESSION
-    assert schema.MAX_DAEMON_EVENTS == contract.MAX_DAEMON_EVENTS
-    assert schema.SESSIONS_EXPIRED_PREFIX.encode() == contract.SESSIONS_EXPIRED_PREFIX
 
 
 async def test_the_reader_joins_any_body_with_its_detached_text(disk: SqliteDisk) -> None:

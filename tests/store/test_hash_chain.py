@@ -13,9 +13,11 @@ import trio
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from walrus_protocol.database.hash_chain import INITIAL_LINK, ChainHead, compute_link, hash_body
+from walrus_protocol.database.schema import DAEMON_SESSION, MAX_DAEMON_EVENTS, SESSIONS_EXPIRED_PREFIX
 from walrus_protocol.database.verify_chain import ChainSegment, ChainVerdict, verify
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, MAX_DAEMON_EVENTS, SESSIONS_EXPIRED_PREFIX, StorageFull
+from walrusd.store.errors import StorageFull
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.hash_chain import store_digests, unlisted_sessions
 
 LONG = b'{"type":"user_message","content":"%s"}' % (b"very long " * 2000)
@@ -106,9 +108,10 @@ async def test_a_large_log_is_verified_page_by_page_during_writes_and_deletions(
 
     async def delete_sessions() -> None:
         for session in range(1, 31):
-            event = SESSIONS_EXPIRED_PREFIX + b'"sessions":[%d]}' % session
+            event = SESSIONS_EXPIRED_PREFIX.encode() + b'"sessions":[%d]}' % session
             await commit(
-                log, write(session=DAEMON_SESSION, bodies=[event], first_seq=session, expired_sessions=[session])
+                log,
+                write(session=DAEMON_SESSION, bodies=[event], first_seq=session, mutations=[ExpireSession(session)]),
             )
             await log.sweep()
             await trio.lowlevel.checkpoint()
@@ -157,7 +160,7 @@ async def test_unlisted_sessions_are_reported_until_a_daemon_event_names_them(di
     # 7 inherits from 2 and 1; no listed session inherits from 3.
     db.execute("INSERT INTO fork VALUES (7, 2, 1), (2, 1, 1), (4, 3, 1)")
     assert unlisted_sessions(db, importing_sessions={5}) == [3, 4]
-    event = SESSIONS_EXPIRED_PREFIX + b'"sessions":[4]}'
+    event = SESSIONS_EXPIRED_PREFIX.encode() + b'"sessions":[4]}'
     db.execute("INSERT INTO event (session, seq, body) VALUES (0, 1, ?)", (event,))
     assert unlisted_sessions(db, importing_sessions=()) == [3, 5]
     db.execute("DELETE FROM link")
@@ -166,7 +169,7 @@ async def test_unlisted_sessions_are_reported_until_a_daemon_event_names_them(di
 
 
 async def test_old_daemon_events_are_deleted_except_those_that_record_deletions(disk: SqliteDisk) -> None:
-    expired = SESSIONS_EXPIRED_PREFIX + b'"sessions":[7]}'
+    expired = SESSIONS_EXPIRED_PREFIX.encode() + b'"sessions":[7]}'
     log = await disk.open()
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}", expired, b"{}"], first_seq=1))
     await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"] * 3, first_seq=MAX_DAEMON_EVENTS + 1))

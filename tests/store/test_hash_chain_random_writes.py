@@ -9,11 +9,13 @@ import pytest
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from walrus_protocol.database.reader import DatabaseReader
+from walrus_protocol.database.schema import DAEMON_SESSION, SESSIONS_EXPIRED_PREFIX
 from walrus_protocol.database.verify_chain import verify
 from walrusctl.doctor.check import Finding
 from walrusctl.doctor.event_log import examine_log
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, SESSIONS_EXPIRED_PREFIX, Write
+from walrusd.store.contract import Write
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.sqlite import SqliteLog
 
 TEXTS = (b"short", b"of no page " * 100, b"long " * 2000)
@@ -57,9 +59,12 @@ class RandomWrites:
 
     async def delete_session(self, log: SqliteLog, session: int) -> None:
         self.daemon_events += 1
-        event = SESSIONS_EXPIRED_PREFIX + b'"ts":1.0,"sessions":[%d]}' % session
+        event = SESSIONS_EXPIRED_PREFIX.encode() + b'"ts":1.0,"sessions":[%d]}' % session
         await commit(
-            log, write(session=DAEMON_SESSION, bodies=[event], first_seq=self.daemon_events, expired_sessions=[session])
+            log,
+            write(
+                session=DAEMON_SESSION, bodies=[event], first_seq=self.daemon_events, mutations=[ExpireSession(session)]
+            ),
         )
         del self.last_seqs[session]
         if self.random.random() < 0.7:

@@ -2,7 +2,8 @@
 
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import commit, submit_all, write
-from walrusd.store.contract import EventRow, StorageFailed, StorageFull
+from walrusd.store.errors import StorageFailed, StorageFull
+from walrusd.store.tables.event import EventRow
 
 
 async def test_while_fail_with_is_set_writes_fail_and_reads_work() -> None:

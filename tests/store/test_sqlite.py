@@ -16,10 +16,14 @@ from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
 from tests.store import open_as_nobody
 from walrusd.session.recovery import Draft
-from walrusd.store.contract import EventRow, FileSizes, ScheduleRow, StorageFailed, StorageFull, StoredOutput
+from walrusd.store.contract import FileSizes
 from walrusd.store.database import WAL_SIZE_LIMIT_BYTES, WRITER_CACHE_KIB, open_for_reading
-from walrusd.store.errors import DatabaseUnusable
+from walrusd.store.errors import DatabaseUnusable, StorageFailed, StorageFull
 from walrusd.store.migrations import MIGRATIONS
+from walrusd.store.tables.draft import SaveDraft, read_draft
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.output import AddOutput, StoredOutput
+from walrusd.store.tables.schedule import PutSchedule, ScheduleRow, read_schedules
 from walrusd.store.wal_checkpoint import CHECKPOINT_PAGES
 from walrusd.store.writer_thread import WriterThread
 
@@ -117,14 +121,14 @@ async def test_a_damaged_database_is_refused(disk: SqliteDisk) -> None:
 
 async def test_a_row_that_cannot_be_decoded_is_reported_as_damage(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=0, schedule=ScheduleRow(name="heartbeat:quiet", next_slot=1.0)))
+    await commit(log, write(session=0, mutations=[PutSchedule(ScheduleRow(name="heartbeat:quiet", next_slot=1.0))]))
     await log.aclose()
     db = apsw.Connection(disk.path)
     db.execute("UPDATE schedule SET body = ?", (b"\0" * 40,))
     db.close()
     log = await disk.open()
     with pytest.raises(DatabaseUnusable, match="is damaged") as failure:
-        await log.schedules()
+        await log.read(read_schedules)
     assert ".recover" in failure.value.hint
     await log.aclose()
 
@@ -331,16 +335,22 @@ async def test_sizes_are_those_of_the_files(disk: SqliteDisk) -> None:
 async def test_large_outputs_leave_no_more_in_memory_than_the_page_cache(disk: SqliteDisk) -> None:
     log = await disk.open()
     before = apsw.memory_used()
-    await commit(log, *(write(session=s, output=StoredOutput(ref=f"{s}", body=b"%d" % s * 2**22)) for s in range(1, 5)))
+    await commit(
+        log,
+        *(
+            write(session=s, mutations=[AddOutput(StoredOutput(ref=f"{s}", body=b"%d" % s * 2**22))])
+            for s in range(1, 5)
+        ),
+    )
     assert apsw.memory_used() - before < (WRITER_CACHE_KIB + 1024) * 1024
     await log.aclose()
 
 
 async def test_a_draft_written_by_another_version_is_ignored(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=1, draft=Draft(turn=1, round=1, text="so far")))
+    await commit(log, write(session=1, mutations=[SaveDraft(Draft(turn=1, round=1, text="so far"))]))
     await log.aclose()
     db = apsw.Connection(disk.path)
     db.execute("UPDATE draft SET body = ?", (b'{"words":"of another time"}',))
     db.close()
-    assert await (await disk.open()).draft(1) is None
+    assert await (await disk.open()).read(read_draft, 1) is None

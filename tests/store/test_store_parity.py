@@ -12,20 +12,27 @@ from hypothesis import strategies as st
 
 from tests.fakes.stores import MemoryDisk, SqliteDisk, submit_all, write
 from walrus_protocol.content import State, TickOutcome
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import AssistantMessage, Parent, Tick, TurnRef, UserMessage, encode
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState, TurnState
-from walrusd.store.contract import (
-    DAEMON_SESSION,
+from walrusd.store.contract import Log, StreamFilter, Write
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.draft import DropDraft, SaveDraft, read_draft
+from walrusd.store.tables.idempotency_key import (
+    AddCreateKey,
     IdempotencyKey,
-    InboxEntry,
-    Log,
-    ScheduleRow,
-    SessionFilter,
-    StoredOutput,
-    StreamFilter,
-    Write,
+    PutKey,
+    read_key,
+    read_session_created_with,
 )
+from walrusd.store.tables.inbox import Dequeue, Enqueue, InboxEntry, read_inbox
+from walrusd.store.tables.output import AddOutput, ReleaseOutput, StoredOutput, read_output
+from walrusd.store.tables.schedule import PutSchedule, ScheduleRow, read_schedules
+from walrusd.store.tables.session import SessionFilter, read_open_session_count, read_unfinished_sessions
+from walrusd.store.tables.table import Mutation
+from walrusd.store.tables.tick import PutTick, read_last_tick_and_seq, read_running_ticks, read_ticks
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd, read_turn_span
 
 small = st.integers(1, 4)
 agents = st.sampled_from(["a", "b", "ü"])
@@ -82,6 +89,31 @@ def ticks(draw: st.DrawFn) -> Tick:
     )
 
 
+queued = st.builds(
+    InboxEntry,
+    place=small,
+    kind=st.sampled_from(["message", "steer", "close"]),
+    content=st.text(max_size=3),
+    timeout_s=st.none() | st.just(1.5),
+)
+mutations: st.SearchStrategy[Mutation] = st.one_of(
+    st.builds(Enqueue, queued),
+    st.builds(Dequeue, small),
+    st.builds(PutKey, idempotency_keys),
+    st.builds(AddTurn, small, small, st.none() | small),
+    st.builds(PutTurnEnd, small, small),
+    st.builds(SaveDraft, st.builds(Draft, turn=small, round=small, text=st.text())),
+    st.just(DropDraft()),
+    st.builds(AddCreateKey, keys, st.binary(max_size=3)),
+    st.builds(AddOutput, outputs),
+    st.builds(PutTick, ticks()),
+    st.builds(PutSchedule, schedules),
+)
+daemon_mutations: st.SearchStrategy[Mutation] = st.one_of(
+    st.builds(ExpireSession, small), st.builds(ReleaseOutput, small, keys)
+)
+
+
 @st.composite
 def writes(draw: st.DrawFn) -> Write:
     session = draw(small | st.just(DAEMON_SESSION))
@@ -95,45 +127,31 @@ def writes(draw: st.DrawFn) -> Write:
         updated_at=st.floats(0, 9),
         turn=st.none() | turns,
     )
-    drafts: st.SearchStrategy[Draft | Literal["keep", "drop"]] = st.one_of(
-        st.sampled_from(["keep", "drop"]), st.builds(Draft, round=small, text=st.text())
-    )
-    queued = st.builds(
-        InboxEntry,
-        place=small,
-        kind=st.sampled_from(["message", "steer", "close"]),
-        content=st.text(max_size=3),
-        timeout_s=st.none() | st.just(1.5),
-    )
     return write(
         session=session,
         session_state=draw(st.none() | session_states) if session else None,
         bodies=draw(st.lists(bodies, max_size=3)),
         first_seq=draw(st.just(1) | st.integers(1, 12)),
-        enqueue=draw(st.lists(queued, max_size=2)),
-        dequeue=draw(st.lists(small, max_size=2)),
-        idempotency_keys=draw(st.lists(idempotency_keys, max_size=2)),
-        turn_opened=draw(st.none() | st.tuples(small, small)),
-        turn_ended=draw(st.none() | st.tuples(small, small)),
-        draft=draw(drafts),
-        create_key=draw(st.none() | idempotency_keys),
-        output=draw(st.none() | outputs),
-        ticks=draw(st.lists(ticks(), max_size=2)),
-        schedule=draw(st.none() | schedules),
-        expired_sessions=draw(st.lists(small, max_size=2)) if session == DAEMON_SESSION else (),
-        released_outputs=draw(st.lists(st.tuples(small, keys), max_size=2)),
+        mutations=[
+            *draw(st.lists(mutations, max_size=6)),
+            *draw(st.lists(daemon_mutations, max_size=2) if session == DAEMON_SESSION else st.just(())),
+        ],
     )
 
 
 async def all_results(log: Log, filters: list[SessionFilter]) -> list[object]:
     """Returns the results of all read methods."""
-    results: list[object] = [await log.unfinished_sessions(), await log.open_session_count()]
+    results: list[object] = [await log.read(read_unfinished_sessions), await log.read(read_open_session_count)]
     results += [await log.list_sessions(one) for one in filters]
-    results += [await log.session_created_with(key) for key in ("k", "é", "")]
-    results += [await log.schedules(), await log.running_ticks(), await log.last_tick_and_seq()]
+    results += [await log.read(read_session_created_with, key) for key in ("k", "é", "")]
+    results += [
+        await log.read(read_schedules),
+        await log.read(read_running_ticks),
+        await log.read(read_last_tick_and_seq),
+    ]
     for schedule in (None, "k", "é", "", "none"):
-        results += [await log.ticks(schedule, news=news) for news in (False, True)]
-        results += [await log.ticks(schedule, before=before, limit=2) for before in (2, 5, 9)]
+        results += [await log.read(read_ticks, schedule, news=news) for news in (False, True)]
+        results += [await log.read(read_ticks, schedule, before=before, limit=2) for before in (2, 5, 9)]
     results += [await log.closed_sessions(before, limit=limit) for before in (4.0, 10.0) for limit in (2, 9)]
     scopes: tuple[Literal["closed", "open"], ...] = ("closed", "open")
     for scope in scopes:
@@ -156,11 +174,11 @@ async def all_results(log: Log, filters: list[SessionFilter]) -> list[object]:
             await log.session_snapshot(session, 100, 10),
             await log.events(session, 0, 100),
             await log.events(session, 2, 3, 10),
-            await log.inbox(session),
-            await log.draft(session),
-            [await log.idempotency_key(session, key) for key in ("k", "é", "")],
-            [await log.output(session, key, at, 3) for key in ("k", "é", "") for at in (0, 1, 9)],
-            [await log.turn_span(session, turn) for turn in range(1, 5)],
+            await log.read(read_inbox, session),
+            await log.read(read_draft, session),
+            [await log.read(read_key, session, key) for key in ("k", "é", "")],
+            [await log.read(read_output, session, key, at, 3) for key in ("k", "é", "") for at in (0, 1, 9)],
+            [await log.read(read_turn_span, session, turn) for turn in range(1, 5)],
         ]
     return results
 
@@ -176,12 +194,16 @@ def possible_batches(batches: list[list[Write]], deleted: set[int]) -> Iterator[
     write that deletes sessions is in a batch of its own: closed sessions are not written.
     """
     for batch in batches:
-        for expires, writes in groupby(batch, lambda write: bool(write.expired_sessions)):
+        for expires, writes in groupby(batch, lambda write: bool(expired_sessions(write))):
             yield [
                 write for write in writes if write.session not in deleted and not has_impossible_parent(write, deleted)
             ]
             if expires:
-                deleted.update(session for write in batch for session in write.expired_sessions)
+                deleted.update(session for write in batch for session in expired_sessions(write))
+
+
+def expired_sessions(write: Write) -> list[int]:
+    return [mutation.session for mutation in write.mutations if isinstance(mutation, ExpireSession)]
 
 
 def has_impossible_parent(write: Write, deleted: set[int]) -> bool:

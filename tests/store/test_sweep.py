@@ -21,11 +21,18 @@ from tests.fakes.stores import LogDisk, MemoryDisk, SqliteDisk, commit, write
 from tests.store import crashing_sweep
 from tests.store.fork_tree import ForkTree, read_full_log, row_counts
 from walrus_protocol.database.hash_chain import hash_body
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import UserMessage, encode
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import DAEMON_SESSION, Log, StorageFull, StoredOutput
+from walrusd.store.contract import Log
+from walrusd.store.errors import StorageFull
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.retention_contract import CURSOR_START, ClosedSession, OutputRef, SweepStats
 from walrusd.store.sweep import MAX_EVENTS, RESERVED_FREE_PAGES
+from walrusd.store.tables.idempotency_key import read_key, read_session_created_with
+from walrusd.store.tables.output import AddOutput, ReleaseOutput, StoredOutput, read_output
+from walrusd.store.tables.remains import AddUnlisted
+from walrusd.store.tables.turn import read_turn_span
 
 operation_strategy = st.one_of(
     st.tuples(st.just("make"), st.integers(1, 7)),
@@ -84,13 +91,13 @@ async def test_nothing_of_a_deleted_session_is_returned(log: Log) -> None:
     for _ in range(2):
         assert await log.session_state(first) is None
         assert await log.session_snapshot(first, 9) is None
-        assert await log.idempotency_key(first, "k") is None
-        assert await log.session_created_with(f"made {first}") is None
-        assert await log.turn_span(first, 1) is None
-        assert await log.output(first, f"shared {first}", 0, 9) is None
+        assert await log.read(read_key, first, "k") is None
+        assert await log.read(read_session_created_with, f"made {first}") is None
+        assert await log.read(read_turn_span, first, 1) is None
+        assert await log.read(read_output, first, f"shared {first}", 0, 9) is None
         assert [(hit.session, hit.seq) for hit in await log.search("of")] == [(second, 4), (second, 2)]
         await log.sweep()
-    assert await log.output(second, f"shared {second}", 0, 9) == b"o" * 9
+    assert await log.read(read_output, second, f"shared {second}", 0, 9) == b"o" * 9
     assert await log.events(first, 0, 9) == []
 
 
@@ -126,7 +133,9 @@ class StaleImportSet(set[int]):
 
 async def test_a_sweep_leaves_an_import_that_begins_during_the_sweep(sqlite_disk: SqliteDisk) -> None:
     log = await sqlite_disk.open()
-    await commit(log, write(session=7, pending_imports=[7]), write(session=7, bodies=[b"{}", b"{}"], first_seq=1))
+    await commit(
+        log, write(session=7, mutations=[AddUnlisted(7)]), write(session=7, bodies=[b"{}", b"{}"], first_seq=1)
+    )
     log.importing_sessions = StaleImportSet([7])
     assert await log.sweep() == SweepStats(0, 0)
     log.importing_sessions = set()
@@ -137,16 +146,19 @@ async def test_a_sweep_leaves_an_import_that_begins_during_the_sweep(sqlite_disk
 async def test_an_output_is_deleted_with_its_last_owner(log: Log) -> None:
     for n in (1, 2):
         await commit(
-            log, write(session=n, session_state=SessionState(id=n), output=StoredOutput(ref="r", body=b"12345"))
+            log,
+            write(
+                session=n, session_state=SessionState(id=n), mutations=[AddOutput(StoredOutput(ref="r", body=b"12345"))]
+            ),
         )
     assert await log.output_refs("open", limit=9) == [
         OutputRef(session=1, ref="r", bytes=0, position=1),
         OutputRef(session=2, ref="r", bytes=5, position=1),
     ]
-    await commit(log, write(session=DAEMON_SESSION, released_outputs=[(1, "r")]))
+    await commit(log, write(session=DAEMON_SESSION, mutations=[ReleaseOutput(1, "r")]))
     assert await log.sweep() == SweepStats(0, 0)
-    assert (await log.output(1, "r", 0, 9), await log.output(2, "r", 0, 9)) == (None, b"12345")
-    await commit(log, write(session=DAEMON_SESSION, released_outputs=[(2, "r")]))
+    assert (await log.read(read_output, 1, "r", 0, 9), await log.read(read_output, 2, "r", 0, 9)) == (None, b"12345")
+    await commit(log, write(session=DAEMON_SESSION, mutations=[ReleaseOutput(2, "r")]))
     assert await log.sweep() == SweepStats(0, 1)
 
 
@@ -180,7 +192,7 @@ async def test_deletion_candidates_are_read_in_pages_without_gaps(log: Log) -> N
         await commit(log, write(session=n, session_state=state))
     for n, refs in ((1, "ax"), (2, "b"), (3, "ab"), (4, "ac"), (5, "c")):
         for ref in refs:
-            await commit(log, write(session=n, output=StoredOutput(ref=ref, body=b"12345")))
+            await commit(log, write(session=n, mutations=[AddOutput(StoredOutput(ref=ref, body=b"12345"))]))
     pages: dict[str, list[tuple[int, str, int]]] = {"closed": [], "open": []}
     scopes: tuple[Literal["closed", "open"], ...] = ("closed", "open")
     for scope in scopes:
@@ -208,10 +220,10 @@ def sqlite_disk(tmp_path: Path) -> SqliteDisk:
 async def test_a_sweep_shrinks_the_file_but_leaves_some_free_pages(sqlite_disk: SqliteDisk) -> None:
     log = await sqlite_disk.open()
     tree = ForkTree()
-    await commit(log, write(session=99, output=StoredOutput(ref="large", body=b"x" * 20_000_000)))
+    await commit(log, write(session=99, mutations=[AddOutput(StoredOutput(ref="large", body=b"x" * 20_000_000))]))
     await tree.create_session(log, 900)
     before = await log.space_usage()
-    await commit(log, write(session=DAEMON_SESSION, released_outputs=[(99, "large")]))
+    await commit(log, write(session=DAEMON_SESSION, mutations=[ReleaseOutput(99, "large")]))
     await log.sweep()
     after = await log.space_usage()
     assert before.used_bytes - after.used_bytes > 19_000_000
@@ -227,7 +239,7 @@ async def test_index_entries_of_a_deleted_session_are_deleted(sqlite_disk: Sqlit
     state = SessionState(id=1, state="closed", last_seq=len(bodies))
     await commit(log, write(session=1, session_state=state, bodies=bodies, first_seq=1))
     full = await log.space_usage()
-    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=[1]))
+    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, mutations=[ExpireSession(1)]))
     await log.sweep()
     after = await log.space_usage()
     assert after.used_bytes - before.used_bytes < (full.used_bytes - before.used_bytes) / 20
@@ -260,7 +272,7 @@ async def test_writes_succeed_during_a_sweep_of_large_chained_events(sqlite_disk
     await commit(
         log, write(session=1, session_state=SessionState(id=1, state="closed", last_seq=20), bodies=bodies, first_seq=1)
     )
-    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, expired_sessions=[1]))
+    await commit(log, write(session=DAEMON_SESSION, bodies=[b"{}"], first_seq=1, mutations=[ExpireSession(1)]))
     swept: list[SweepStats] = []
 
     async def sweep() -> None:

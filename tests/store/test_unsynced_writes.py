@@ -8,7 +8,8 @@ import pytest
 
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.stores import SqliteDisk, commit, submit_all, write
-from walrusd.store.contract import EventRow, StorageFailed, StorageFull
+from walrusd.store.errors import StorageFailed, StorageFull
+from walrusd.store.tables.event import EventRow
 
 
 @pytest.mark.parametrize("together", [1, 3])

@@ -19,13 +19,15 @@ from tests.fakes.stores import SqliteDisk, commit, write
 from tests.store import crashing_upgrade
 from tests.store.old_database import VERSIONS, create, schema_version, table_contents
 from walrus_protocol.content import Assistant, User
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrusd.agent.agent import Agent
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import DAEMON_SESSION, SessionFilter, StoredOutput
 from walrusd.store.database import AUTO_VACUUM_INCREMENTAL
 from walrusd.store.errors import DatabaseUnusable
 from walrusd.store.migrations import MIGRATIONS
+from walrusd.store.tables.output import AddOutput, ReleaseOutput, StoredOutput, read_output
+from walrusd.store.tables.session import SessionFilter
 
 
 @pytest.fixture(params=VERSIONS)
@@ -71,8 +73,8 @@ async def test_the_sessions_of_an_old_database_continue(disk: SqliteDisk, old_ve
         User(content="From ann:\nAnd then?"),
         User(content="The end?"),
     ]
-    assert await commit(log, write(session=new, output=StoredOutput(ref="r", body=b"new")))
-    assert await log.output(new, "r", 0, 9) == b"new"
+    assert await commit(log, write(session=new, mutations=[AddOutput(StoredOutput(ref="r", body=b"new"))]))
+    assert await log.read(read_output, new, "r", 0, 9) == b"new"
     listed = await log.list_sessions(SessionFilter(include_closed=True))
     assert [(state.id, state.state) for state, _ in listed] == [
         (new, "idle"),
@@ -141,8 +143,8 @@ async def test_an_upgrade_keeps_a_backup_beside_the_database(disk: SqliteDisk, o
 
 async def test_an_old_database_is_rewritten_so_that_it_can_return_free_pages(disk: SqliteDisk) -> None:
     log = await disk.open()
-    await commit(log, write(session=1, output=StoredOutput(ref="large", body=b"x" * 5_000_000)))
-    await commit(log, write(session=DAEMON_SESSION, released_outputs=[(1, "large")]))
+    await commit(log, write(session=1, mutations=[AddOutput(StoredOutput(ref="large", body=b"x" * 5_000_000))]))
+    await commit(log, write(session=DAEMON_SESSION, mutations=[ReleaseOutput(1, "large")]))
     await log.sweep()
     await log.aclose()
     assert os.stat(disk.path).st_size < 2_000_000

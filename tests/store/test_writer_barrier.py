@@ -10,7 +10,8 @@ import trio.testing
 from tests.fakes.fault_injecting_vfs import fault_injecting_vfs
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.stores import LogDisk, SqliteDisk, submit_all, write
-from walrusd.store.contract import Log, StorageFailed, StorageFull
+from walrusd.store.contract import Log
+from walrusd.store.errors import StorageFailed, StorageFull
 
 
 async def test_a_barrier_completes_after_all_earlier_writes(log: Log) -> None:

@@ -14,7 +14,7 @@ from walrusd.observability.secrets import collect_secrets
 from walrusd.providers.registry import Models
 from walrusd.schedule.heartbeat import Heartbeat, HeartbeatDeps, build_heartbeats
 from walrusd.schedule.scheduler import Scheduler
-from walrusd.store.contract import StorageFailed
+from walrusd.store.errors import StorageFailed
 
 
 class Prepared(Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ from walrusd.schedule.todo_file import read_todo_file
 from walrusd.store.database import is_empty
 from walrusd.store.errors import UnreadableRow
 from walrusd.store.sqlite import SqliteLog
+from walrusd.store.tables.session import read_unfinished_sessions
 
 log = structlog.get_logger("walrusd")
 
@@ -195,7 +196,7 @@ async def _open_spawner(store: SqliteLog, options: StartupOptions) -> AsyncItera
 async def kill_orphaned_tools(store: SqliteLog, home: str) -> None:
     """Kills the process tools that the previous daemon left running. Recovery later closes their calls."""
     started = []
-    for number in await store.unfinished_sessions():
+    for number in await store.read(read_unfinished_sessions):
         try:
             state = await store.session_state(number)
         except UnreadableRow:

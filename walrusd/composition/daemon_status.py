@@ -13,6 +13,7 @@ from walrusd.composition.components import Components, StartupOptions
 from walrusd.host.procfs import read_process_stats
 from walrusd.host.resource_limits import connection_limit_warning
 from walrusd.observability.metrics import Gauges
+from walrusd.store.tables.session import read_open_session_count
 
 
 class DaemonStatus:
@@ -61,7 +62,7 @@ class DaemonStatus:
     async def read_gauges(self) -> Gauges:
         """Measures the current values of all gauges. Raises StorageFailed."""
         runtime, sizes = self._components.runtime, self._components.store.file_sizes()
-        sessions_open = await runtime.log.open_session_count()
+        sessions_open = await runtime.log.read(read_open_session_count)
         process = await trio.to_thread.run_sync(read_process_stats)
         return Gauges(
             uptime_s=self._uptime_s(),

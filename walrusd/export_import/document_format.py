@@ -14,7 +14,7 @@ import msgspec
 
 from walrus_protocol.json_reader import JsonReader, MalformedJson
 from walrus_protocol.methods.export_import import FORMAT_VERSION, ExportedKey, SessionHeader
-from walrusd.store.contract import EventRow
+from walrusd.store.tables.event import EventRow
 
 _encode = msgspec.json.Encoder().encode
 

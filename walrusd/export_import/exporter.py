@@ -18,7 +18,10 @@ from walrusd.export_import import document_format
 from walrusd.export_import.validation import make_session_header
 from walrusd.runtime.errors import decode_event, session_not_found, unreadable_log
 from walrusd.runtime.streams.fanout import PAGE_ROWS
-from walrusd.store.contract import EventRow, Log
+from walrusd.store.contract import Log
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.idempotency_key import read_key
+from walrusd.store.tables.output import read_output
 
 OUTPUT_PAGE_BYTES = 256 * 1024
 """Bytes of an output that are read per page."""
@@ -131,7 +134,7 @@ class Exporter:
         offset, more = 0, True
         while more:
             async with self._page_lock:
-                page = await self._log.output(owner, ref, offset, OUTPUT_PAGE_BYTES)
+                page = await self._log.read(read_output, owner, ref, offset, OUTPUT_PAGE_BYTES)
                 if page is None and offset:
                     raise Problem(
                         "tool_not_found",
@@ -151,7 +154,7 @@ class Exporter:
 
     async def _write_keys(self) -> None:
         for index, key in enumerate(self._keys):
-            used_key = await self._log.idempotency_key(self._session, key)
+            used_key = await self._log.read(read_key, self._session, key)
             if used_key is None:
                 raise session_not_found(self._session)
             async with self._page_lock:

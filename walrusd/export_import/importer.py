@@ -8,7 +8,7 @@ import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import IO
 
 import trio
@@ -25,7 +25,12 @@ from walrusd.export_import.validation import ValidatedExport, validate_document
 from walrusd.ports import Clock
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import IdempotencyKey, ImportedSession, Log, StoredOutput, Write
+from walrusd.store.contract import Log, Write
+from walrusd.store.tables.idempotency_key import IdempotencyKey, PutKey
+from walrusd.store.tables.output import AddOutput, StoredOutput
+from walrusd.store.tables.remains import AddUnlisted
+from walrusd.store.tables.session import ListImported
+from walrusd.store.tables.turn import AddTurn
 from walrusd.store.writer_task import WriteOutcome
 
 MAX_CONCURRENT_IMPORTS = 2
@@ -106,7 +111,7 @@ class Importer:
         own = ids[validated.session_state.id]
         self._log.importing_sessions.update(ids.values())
         try:
-            await self._submit_and_wait(partial(Write, session=own, pending_imports=[*ids.values()]))
+            await self._submit_and_wait(partial(Write, session=own, mutations=[*map(AddUnlisted, ids.values())]))
             content_writes = _content_writes(document, validated, ids)
             while (partial_write := await trio.to_thread.run_sync(next, content_writes, None)) is not None:
                 await self._submit_and_wait(partial_write)
@@ -130,7 +135,7 @@ class Importer:
         ]
         event = SessionImported(ts=now, imported=state.id, agent=state.agent)
         await self._daemon_recorder.record(
-            event, imported=ImportedSession(session_state=state, forks=forks, imported_at=now)
+            event, mutations=[ListImported(session_state=state, forks=forks, imported_at=now)]
         )
         self._on_event(state.agent, event)
 
@@ -160,7 +165,7 @@ def _content_writes(
                 rows.append(encode_row(piece, new_ids))
             case OutputPiece(_, text):
                 body = decode(text, ExportedOutput).text.encode()
-                yield partial(Write, session=own, output=StoredOutput.from_body(body))
+                yield partial(Write, session=own, mutations=[AddOutput(StoredOutput.from_body(body))])
             case _:
                 pass  # the validation has collected the rest
     yield from _row_writes(session, first_seq, rows, searchable=session == own)
@@ -174,12 +179,11 @@ def _row_writes(session: int, first_seq: int, rows: list[bytes], *, searchable: 
 
 def _span_and_key_writes(validated: ValidatedExport, own: int) -> Iterator[PartialWrite]:
     """Yields the turn spans and the idempotency keys of the session as transactions."""
-    spans = ((turn, *span) for turn, span in enumerate(validated.turn_spans, 1))
-    while some_spans := [*islice(spans, MAX_TRANSACTION_ROWS)]:
-        yield partial(Write, session=own, turn_spans=some_spans)
-    keys = (IdempotencyKey(key=key, digest=digest, turn=turn) for key, (turn, digest) in validated.keys.items())
-    while some_keys := [*islice(keys, MAX_TRANSACTION_ROWS)]:
-        yield partial(Write, session=own, idempotency_keys=some_keys)
+    turns = (AddTurn(turn, *span) for turn, span in enumerate(validated.turn_spans, 1))
+    keys = (PutKey(IdempotencyKey(key=key, digest=sha, turn=turn)) for key, (turn, sha) in validated.keys.items())
+    mutations = chain(turns, keys)
+    while some := [*islice(mutations, MAX_TRANSACTION_ROWS)]:
+        yield partial(Write, session=own, mutations=some)
 
 
 def _with_new_ids(session_state: SessionState, new_ids: Mapping[int, int]) -> SessionState:

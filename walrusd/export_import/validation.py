@@ -39,7 +39,7 @@ from walrusd.export_import.document_format import (
 from walrusd.export_import.event_validation import MAX_NUMBER, validate_event
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
 from walrusd.session.transitions import InvalidTransition
-from walrusd.store.contract import StoredOutput
+from walrusd.store.tables.output import StoredOutput
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from walrus_protocol.json import BadJson, Decoder
 from walrusd.ports import Clock
-from walrusd.store.contract import Log, StorageFailed, StreamFilter
+from walrusd.store.contract import Log, StreamFilter
+from walrusd.store.errors import StorageFailed
 
 log = structlog.get_logger("walrusd")
 

@@ -20,7 +20,8 @@ from walrusd.retention.deletion_run import DeletionRun, DryRun, delete_planned
 from walrusd.retention.planner import DeletionStats
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.sessions.session_cache import SessionCache
-from walrusd.store.contract import Log, StorageFailed
+from walrusd.store.contract import Log
+from walrusd.store.errors import StorageFailed
 from walrusd.store.retention_contract import SpaceUsage
 
 log = structlog.get_logger("walrusd")

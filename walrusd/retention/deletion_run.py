@@ -1,6 +1,7 @@
 """One run of retention: reads candidates in pages, and deletes, or only counts, what the planner chooses of them."""
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Literal
 
 from msgspec import Struct
@@ -12,7 +13,9 @@ from walrusd.retention.planner import BATCH_SIZE, NO_LIMIT, Deletions, DeletionS
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.store.contract import Log
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.retention_contract import Candidate, Cursor
+from walrusd.store.tables.output import ReleaseOutput
 
 
 class DryRun(Struct):
@@ -53,7 +56,7 @@ class DeletionRun(Struct, kw_only=True):
         """Deletes a batch, except the sessions that are in use. Returns False if it deleted nothing."""
         deleted = await self._expire_sessions(deletions.sessions, self.reason or deletions.reason)
         if deletions.outputs:
-            await self.daemon_recorder.record(released_outputs=deletions.outputs)
+            await self.daemon_recorder.record(mutations=[*starmap(ReleaseOutput, deletions.outputs)])
         if not deleted and not deletions.outputs:
             return False
         await self.sweep()
@@ -71,7 +74,7 @@ class DeletionRun(Struct, kw_only=True):
         with self.sessions.try_delete(sessions) as unused:
             if unused:
                 event = SessionsExpired(ts=self.clock(), sessions=tuple(unused), reason=reason)
-                await self.daemon_recorder.record(event, expired_sessions=unused)
+                await self.daemon_recorder.record(event, mutations=[*map(ExpireSession, unused)])
                 self.on_event(event)
         self.stats += DeletionStats(sessions=len(unused))
         self.in_use = self.in_use or len(unused) < len(sessions)

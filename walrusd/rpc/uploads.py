@@ -11,7 +11,7 @@ import trio
 
 from walrus_protocol.problems import Problem
 from walrus_protocol.wire import MAX_DOCUMENT
-from walrusd.store.contract import StorageFailed, StorageFull
+from walrusd.store.errors import StorageFailed, StorageFull
 
 MAX_UPLOADS = 4
 """Maximum concurrent uploads of one connection: each may take a quarter of a GiB of the disk."""

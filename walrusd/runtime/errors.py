@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from walrus_protocol.events import AnySessionEvent, decode_row
 from walrus_protocol.json import BadJson
 from walrus_protocol.problems import Problem
-from walrusd.store.contract import EventRow, StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.event import EventRow
 
 
 @contextlib.contextmanager

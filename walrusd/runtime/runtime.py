@@ -35,8 +35,9 @@ from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.runtime.turns.worker import WorkerContext
 from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.session.recovery import OnRestart
-from walrusd.store.contract import Log, SessionFilter
+from walrusd.store.contract import Log
 from walrusd.store.sqlite import SqliteLog
+from walrusd.store.tables.session import SessionFilter
 
 logger = structlog.get_logger("walrusd.runtime")
 

@@ -8,7 +8,7 @@ closes it.
 from msgspec.structs import replace
 
 from walrus_protocol.content import TurnErrorKind
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 FAILURES_TO_OPEN = 3
 """Number of failures in a row that open the breaker."""

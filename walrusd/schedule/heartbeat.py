@@ -21,7 +21,7 @@ from walrusd.schedule.job import STOPPING_REASON, STORE_RETRY_S, Job, OnTurnStar
 from walrusd.schedule.probe import ProbeFailed, ProbeResult
 from walrusd.schedule.slot_policy import Cadence, Grid, QuietHours, SlotDecision, next_decision
 from walrusd.schedule.todo_file import TodoUnreadable
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 ACTOR = "heartbeat"
 CLOSE_TIMEOUT_S = 10.0

@@ -8,7 +8,7 @@ from msgspec import Struct
 from walrus_protocol.content import TickOutcome
 from walrus_protocol.events import Tick, TurnRef
 from walrusd.schedule.slot_policy import SlotDecision
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 
 class TickResult(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,11 @@ from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.schedule import breaker
 from walrusd.schedule.job import STORE_RETRY_S, Job, idempotency_key_for
-from walrusd.store.contract import ScheduleRow, StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.idempotency_key import read_session_created_with
+from walrusd.store.tables.schedule import PutSchedule, ScheduleRow
+from walrusd.store.tables.tick import PutTick
+from walrusd.store.tables.turn import read_turn_span
 
 log = structlog.get_logger("walrusd.schedule")
 
@@ -164,7 +168,7 @@ class Ledger:
 
     async def _find_own_session(self, tick: Tick) -> int | None:
         """Returns the session that the tick had created before its row could name it, or None if it had none."""
-        found = await self._runtime.log.session_created_with(idempotency_key_for(tick))
+        found = await self._runtime.log.read(read_session_created_with, idempotency_key_for(tick))
         return found[0] if found else None
 
     async def _wait_turn_cost(self, ran: TurnRef) -> TurnRef | None:
@@ -176,7 +180,7 @@ class Ledger:
         except Problem:
             return ran  # its log cannot be read, so the cost is unknown
         log = self._runtime.log
-        span = await log.turn_span(ran.session, ran.turn)
+        span = await log.read(read_turn_span, ran.session, ran.turn)
         if span is None or span.last_seq is None:
             return None
         [row] = await log.events(ran.session, span.last_seq - 1, 1)
@@ -185,7 +189,8 @@ class Ledger:
 
     async def _record(self, tick: Tick | None, row: ScheduleRow | None) -> None:
         over = tick if tick and tick.outcome != "running" else None
-        await self._daemon_recorder.record(*([over] if over else []), ticks=[tick] if tick else [], schedule=row)
+        changes = (*([PutTick(tick)] if tick else []), *([PutSchedule(row)] if row else []))
+        await self._daemon_recorder.record(*([over] if over else []), mutations=changes)
         self.failure = None
         if over:
             self._on_event(over.agent, over)

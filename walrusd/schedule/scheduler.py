@@ -20,7 +20,9 @@ from walrusd.schedule.job import STORE_RETRY_S, Job
 from walrusd.schedule.ledger import Ledger, OnTickEvent, ScheduleState, with_next_slot
 from walrusd.schedule.slot_policy import RecordMissed, Reschedule, RunSlot, SkipSlot, WaitUntil
 from walrusd.schedule.tick_run import TickRun, stopping_problem
-from walrusd.store.contract import ScheduleRow, StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.schedule import ScheduleRow, read_schedules
+from walrusd.store.tables.tick import read_running_ticks, read_ticks
 
 MISSED_REASON = "walrusd or the machine was off, the clock was set forward, or the ledger could not be written"
 UNSCHEDULED = 0.0
@@ -65,8 +67,8 @@ class Scheduler:
         """Runs the schedules until `stop` is called and the last tick is over."""
         try:
             async with trio.open_nursery() as self._nursery:
-                open_ticks = await self._store.running_ticks()
-                reused_sessions = {row.session for row in await self._store.schedules() if row.session}
+                open_ticks = await self._store.read(read_running_ticks)
+                reused_sessions = {row.session for row in await self._store.read(read_schedules) if row.session}
                 await self.configure(jobs)
                 close = self._ledger.close_interrupted_ticks
                 self._nursery.start_soon(close, open_ticks, self._states.get, reused_sessions)
@@ -97,7 +99,7 @@ class Scheduler:
         # A removed schedule whose tick still runs continues with the same state if it is added again.
         running = {run.state.row.name: run.state for run in self._tick_runs if not run.finished.is_set()}
         before = running | self._states
-        rows = {row.name: row for row in await self._store.schedules()}
+        rows = {row.name: row for row in await self._store.read(read_schedules)}
         after = dict[str, ScheduleState]()
         for job in jobs:
             after[job.name] = await self._prepare_state(job, before.get(job.name), rows.get(job.name))
@@ -113,7 +115,7 @@ class Scheduler:
 
     async def _prepare_state(self, job: Job, state: ScheduleState | None, row: ScheduleRow | None) -> ScheduleState:
         if state is None:
-            last = await self._store.ticks(job.name, limit=1)
+            last = await self._store.read(read_ticks, job.name, limit=1)
             state = ScheduleState(
                 job, row or ScheduleRow(name=job.name, next_slot=UNSCHEDULED), last[0] if last else None
             )
@@ -249,8 +251,8 @@ class Scheduler:
 
         Raises Problem schedule_not_found.
         """
-        found = await self._store.ticks(name, before=before, news=news, limit=limit)
-        if name is not None and not found and not await self._store.ticks(name, limit=1):
+        found = await self._store.read(read_ticks, name, before=before, news=news, limit=limit)
+        if name is not None and not found and not await self._store.read(read_ticks, name, limit=1):
             self._find(name)
         return found
 

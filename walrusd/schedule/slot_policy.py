@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from walrusd.schedule import breaker
-from walrusd.store.contract import ScheduleRow
+from walrusd.store.tables.schedule import ScheduleRow
 
 MAX_LATENESS_S = 60.0
 """Maximum seconds after its time that a slot is still run; a loaded machine or a restart takes less."""

@@ -13,7 +13,8 @@ from walrus_protocol.problems import Problem
 from walrusd.schedule import breaker
 from walrusd.schedule.job import STOPPING_REASON, TickResult
 from walrusd.schedule.ledger import Ledger, ScheduleState
-from walrusd.store.contract import ScheduleRow, StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.schedule import ScheduleRow
 
 log = structlog.get_logger("walrusd.schedule")
 

@@ -1,4 +1,4 @@
-"""Turns SQLite and operating system errors into storage errors with a hint what to do next."""
+"""The errors of the store, and the hint what to do next that SQLite and operating system errors get."""
 
 import errno
 import os
@@ -6,11 +6,29 @@ import os
 import apsw
 
 from walrus_protocol.json import BadJson
-from walrusd.store.contract import StorageFailed, StorageFull
+from walrus_protocol.problems import Problem
+from walrus_protocol.wire import Kind
 
 NO_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 CORRUPTION_ERRORS = (apsw.CorruptError, apsw.NotADBError)
 """SQLite errors that neither a retry nor another disk can fix."""
+
+
+class StorageFailed(Problem):
+    """Raised if the store cannot write or read. Nothing of a failed write is durable, and it used no seq."""
+
+    _kind: Kind = "storage_failed"
+    _hint = "Check the disk and the daemon's log; the session continues when the store can write again."
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(self._kind, message, hint or self._hint)
+
+
+class StorageFull(StorageFailed):
+    """Raised if there is no disk space left for the log."""
+
+    _kind = "storage_full"
+    _hint = "Free some disk space; the session continues when the store can write again."
 
 
 class DatabaseUnusable(StorageFailed):

@@ -7,9 +7,9 @@ reports how far it got.
 import apsw
 import msgspec
 
-from walrus_protocol.database.schema import FULL_BODY, FULL_BODY_SIZE
-from walrus_protocol.json import Decoder
-from walrusd.store.contract import DAEMON_SESSION, MAX_SCANNED_ROWS, EventRow, StreamFilter, StreamPage
+from walrus_protocol.database.schema import DAEMON_SESSION, FULL_BODY, FULL_BODY_SIZE
+from walrusd.store.contract import MAX_SCANNED_ROWS, StreamFilter, StreamPage
+from walrusd.store.tables.event import split_page
 
 # The range begins with the next existing offset: deleted events are skipped in one step.
 SCAN_END = 'SELECT min(:upto, (SELECT min("offset") FROM event WHERE "offset" > :since) + :max_rows - 1)'
@@ -21,8 +21,6 @@ AGENT = f"""CASE event.session WHEN {DAEMON_SESSION}
 # The + keeps SQLite from using the index of sessions: it would scan all rows of these for every page.
 SESSION = "+event.session"
 LISTED = f"(event.session = {DAEMON_SESSION} OR event.session IN (SELECT id FROM session))"  # noqa: S608 - only our own text
-
-_row_positions = Decoder(list[tuple[int, int, int]])
 
 
 def read_stream_page(
@@ -38,11 +36,7 @@ def read_stream_page(
     positions: str | None
     bodies: bytes
     found, positions, bodies = db.execute(text, bindings).get
-    rows: list[EventRow] = []
-    start = 0
-    for seq, offset, size in _row_positions.decode(positions or "[]"):
-        rows.append(EventRow(seq, offset, bodies[start : start + size]))
-        start += size
+    rows = split_page(positions, bodies)
     cut_short = len(rows) == limit or len(rows) < found
     return StreamPage(rows, rows[-1].offset if cut_short else end)
 
@@ -50,7 +44,7 @@ def read_stream_page(
 def page_sql(stream_filter: StreamFilter) -> tuple[str, dict[str, int | str]]:
     """Returns the query of a page and its bindings.
 
-    Its result has the number of rows that matched, and then the two columns of `queries.EVENTS`.
+    Its result has the number of rows that matched, and then the two columns of `event.PAGE`.
     Only the filters that are set become conditions.
     """
     allowed = {SESSION: stream_filter.sessions, AGENT: stream_filter.agents, TYPE: stream_filter.types}

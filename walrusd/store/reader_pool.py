@@ -8,9 +8,8 @@ import apsw
 import trio
 
 from walrus_protocol.json import BadJson
-from walrusd.store.contract import StorageFailed
 from walrusd.store.database import open_for_reading
-from walrusd.store.errors import CORRUPTION_ERRORS, open_error
+from walrusd.store.errors import CORRUPTION_ERRORS, StorageFailed, open_error
 from walrusd.store.gil_yield import GilYieldInstrument
 
 READER_COUNT = 3

@@ -17,7 +17,7 @@ import apsw
 from walrus_protocol.database.schema import FULL_BODY
 from walrus_protocol.methods.search import Hit, Mark
 from walrusd.store.migrations.m003_search import TOKENIZER
-from walrusd.store.searchable_text import SearchableText, searchable_text
+from walrusd.store.tables.searchable_text import SearchableText, searchable_text
 from walrusd.store.tokenizer import WORD_SEPARATOR, isolate_characters, query_terms
 
 HITS = f"""

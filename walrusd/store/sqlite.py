@@ -4,31 +4,18 @@ A database in a file has one writer thread with group commit, and several reader
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, Self
+from typing import Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import apsw
 import trio
 
 from walrus_protocol.database.hash_chain import ChainHead
-from walrus_protocol.events import Tick
 from walrus_protocol.methods.search import Hit
-from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
-from walrusd.store import queries, retention_queries
-from walrusd.store.contract import (
-    EventRow,
-    FileSizes,
-    IdempotencyKey,
-    InboxEntry,
-    ScheduleRow,
-    SessionFilter,
-    SessionSnapshot,
-    StreamFilter,
-    StreamPage,
-    TurnSpan,
-    Write,
-)
+from walrusd.store import retention_queries
+from walrusd.store.contract import FileSizes, StreamFilter, StreamPage, Write
 from walrusd.store.database import Durability, close_quietly, open_for_writing, open_in_memory
 from walrusd.store.errors import open_error
 from walrusd.store.gil_yield import GilYieldInstrument
@@ -46,9 +33,21 @@ from walrusd.store.retention_contract import (
 )
 from walrusd.store.search import search
 from walrusd.store.sweep import Sweeper
+from walrusd.store.tables.event import EventRow, read_events
+from walrusd.store.tables.session import (
+    SessionFilter,
+    SessionSnapshot,
+    list_sessions,
+    read_session_state,
+    read_snapshot,
+)
+from walrusd.store.tables.table import MAX_ID_PLUS_ONE
 from walrusd.store.writer import Writer
 from walrusd.store.writer_task import WriterTask
 from walrusd.store.writer_thread import WriterThread
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SEARCH_READER_COUNT = 1
 """Number of concurrent searches: one, so that no turn waits for a search of a tenth of a second."""
@@ -103,7 +102,7 @@ class SqliteLog:
         return self._writer.last_session_id
 
     async def events(self, session: int, since: int, limit: int, max_bytes: int = 1024 * 1024) -> list[EventRow]:
-        return await self._readers.read(queries.events, session, since, limit, max_bytes)
+        return await self._readers.read(read_events, session, since, limit, max_bytes)
 
     def last_offset(self) -> int:
         return self._writer.last_offset
@@ -114,56 +113,19 @@ class SqliteLog:
         return await self._stream_readers.read(read_stream_page, stream_filter, since, upto, limit, max_bytes)
 
     async def session_snapshot(self, session: int, limit: int, max_bytes: int = 1024 * 1024) -> SessionSnapshot | None:
-        return await self._readers.read(queries.session_snapshot, session, limit, max_bytes)
+        return await self._readers.read(read_snapshot, session, limit, max_bytes)
 
     async def session_state(self, session: int) -> SessionState | None:
-        return await self._readers.read(queries.read_session_state, session)
+        return await self._readers.read(read_session_state, session)
 
     async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
-        return await self._readers.read(queries.list_sessions, session_filter)
+        return await self._readers.read(list_sessions, session_filter)
 
-    async def inbox(self, session: int) -> list[InboxEntry]:
-        return await self._readers.read(queries.inbox, session)
-
-    async def draft(self, session: int) -> Draft | None:
-        return await self._readers.read(queries.draft, session)
-
-    async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None:
-        return await self._readers.read(queries.idempotency_key, session, key)
-
-    async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
-        return await self._readers.read(queries.session_created_with, key)
-
-    async def turn_span(self, session: int, turn: int) -> TurnSpan | None:
-        return await self._readers.read(queries.turn_span, session, turn)
-
-    async def unfinished_sessions(self) -> list[int]:
-        return await self._readers.read(queries.unfinished_sessions)
-
-    async def open_session_count(self) -> int:
-        return await self._readers.read(queries.open_session_count)
-
-    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        return await self._readers.read(queries.output, session, ref, offset, limit)
+    async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._readers.read(query, *args, **kwargs)
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
-        return await self._search_readers.read(
-            search, query, queries.MAX_ID_PLUS_ONE if before is None else before, limit
-        )
-
-    async def schedules(self) -> list[ScheduleRow]:
-        return await self._readers.read(queries.schedules)
-
-    async def ticks(
-        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
-    ) -> list[Tick]:
-        return await self._readers.read(queries.ticks, schedule, before=before, news=news, limit=limit)
-
-    async def running_ticks(self) -> list[Tick]:
-        return await self._readers.read(queries.running_ticks)
-
-    async def last_tick_and_seq(self) -> tuple[int, int]:
-        return await self._readers.read(queries.last_tick_and_seq)
+        return await self._search_readers.read(search, query, MAX_ID_PLUS_ONE if before is None else before, limit)
 
     async def wait_for_writes(self) -> None:
         barrier = WriterTask()

@@ -12,9 +12,11 @@ import apsw
 import trio
 
 from walrus_protocol.database.schema import FULL_BODY_SIZE
+from walrusd.store.expiry import DELETE_ALL
 from walrusd.store.hash_chain import store_digests
 from walrusd.store.reader_pool import Readers
 from walrusd.store.retention_contract import SweepStats
+from walrusd.store.tables import event
 from walrusd.store.writer import Writer
 from walrusd.store.writer_task import WriterTask
 
@@ -142,16 +144,13 @@ def sweep_session(db: apsw.Connection, session: int) -> int:
         store_digests(db, offsets)
         rows = [(offset,) for offset in offsets]
         db.executemany("DELETE FROM said WHERE rowid = ?", rows)
-        db.executemany('DELETE FROM event WHERE "offset" = ?', rows)
+        db.executemany(event.DELETE, rows)
         events += len(offsets)
         if events >= MAX_EVENTS or time.perf_counter() - started > MAX_TRANSACTION_S:
             return events
     if not inherited:
-        # Only an interrupted import has such rows; those of other sessions were deleted before.
-        for table in ("sent", "turn", "output_of"):
-            db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))  # noqa: S608 - only our own text
-        db.execute("DELETE FROM remains WHERE session = ?", (session,))
-        db.execute("DELETE FROM fork WHERE child = ?", (session,))
+        for statement in DELETE_ALL:
+            db.execute(statement, (session,))
     return events
 
 

@@ -8,9 +8,9 @@ from functools import partial
 import apsw
 import structlog
 
-from walrusd.store.contract import StorageFailed, Write
+from walrusd.store.contract import Write
 from walrusd.store.database import BUSY_TIMEOUT_MS
-from walrusd.store.errors import write_error
+from walrusd.store.errors import StorageFailed, write_error
 from walrusd.store.hash_chain import Chain, read_head
 from walrusd.store.migrations import schema_version
 from walrusd.store.wal_checkpoint import WalCheckpointer

@@ -11,8 +11,8 @@ from queue import Empty, SimpleQueue
 import apsw
 import trio
 
-from walrusd.store.contract import StorageFailed
 from walrusd.store.database import close_quietly
+from walrusd.store.errors import StorageFailed
 from walrusd.store.gil_yield import GilYieldInstrument
 from walrusd.store.writer import Item, OutcomeCallback, Writer
 

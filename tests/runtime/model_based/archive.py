@@ -4,8 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from tests.runtime.model_based.history_model import HistoryModel
 from tests.runtime.model_based.store_contents import StoreContents
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import AnySessionEvent, SessionCreated, decode_row, insert_position
-from walrusd.store.contract import DAEMON_SESSION, EventRow, Write
+from walrusd.store.contract import Write
+from walrusd.store.expiry import ExpireSession
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.output import AddOutput, ReleaseOutput
+from walrusd.store.tables.remains import AddUnlisted
+from walrusd.store.tables.session import ListImported
 
 
 class Archive:
@@ -30,19 +36,31 @@ class Archive:
 
     def note_submitted(self, write: Write) -> None:
         """Notes a write that the store was given; it may never be durable."""
-        self._submitted_releases.update(write.released_outputs)
+        for mutation in write.mutations:
+            match mutation:
+                case ReleaseOutput(session, ref):
+                    self._submitted_releases.add((session, ref))
+                case _:
+                    pass
 
     def note_durable(self, write: Write, offset: int) -> None:
         """Notes a write that is durable, with the offset of its first event."""
-        self._unlisted.update(write.pending_imports)
         for index, body in enumerate(write.bodies):
             self._add(write.session, EventRow(write.first_seq + index, offset + index, body))
-        if write.imported:
-            self._unlisted.discard(write.imported.session_state.id)
-        if write.output:
-            self.outputs.add((write.session, write.output.ref))
-        self.released.update(write.released_outputs)
-        self._expire(write.expired_sessions)
+        for mutation in write.mutations:
+            match mutation:
+                case AddUnlisted(session):
+                    self._unlisted.add(session)
+                case ListImported(session_state=state):
+                    self._unlisted.discard(state.id)
+                case AddOutput(output):
+                    self.outputs.add((write.session, output.ref))
+                case ReleaseOutput(session, ref):
+                    self.released.add((session, ref))
+                case ExpireSession(session):
+                    self._expire([session])
+                case _:
+                    pass
 
     def adopt_unreported(self, contents: StoreContents) -> int:
         """Adds rows that are durable although the store did not report them; returns their number."""

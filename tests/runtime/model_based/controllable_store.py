@@ -1,33 +1,18 @@
 """A store between the runtime and its log that can be made slow, fail or lose power."""
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeVar
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
+import apsw
 import trio
 import trio.testing
 from msgspec.structs import replace
 
 from tests.runtime.model_based.archive import Archive
-from walrus_protocol.events import Tick
 from walrus_protocol.methods.search import Hit
-from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import (
-    EventRow,
-    FileSizes,
-    IdempotencyKey,
-    InboxEntry,
-    Log,
-    ScheduleRow,
-    SessionFilter,
-    SessionSnapshot,
-    StorageFailed,
-    StorageFull,
-    StreamFilter,
-    StreamPage,
-    TurnSpan,
-    Write,
-)
+from walrusd.store.contract import FileSizes, Log, StreamFilter, StreamPage, Write
+from walrusd.store.errors import StorageFailed, StorageFull
 from walrusd.store.retention_contract import (
     CURSOR_START,
     ClosedSession,
@@ -36,7 +21,13 @@ from walrusd.store.retention_contract import (
     SpaceUsage,
     SweepStats,
 )
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.session import (
+    SessionFilter,
+    SessionSnapshot,
+)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 STORAGE_FAILURES: dict[str, StorageFailed] = {
     "storage_full": StorageFull("full"),
@@ -177,46 +168,11 @@ class ControllableStore:
     async def list_sessions(self, session_filter: SessionFilter) -> list[tuple[SessionState, int]]:
         return await self._read(self.log.list_sessions(session_filter))
 
-    async def inbox(self, session: int) -> list[InboxEntry]:
-        return await self._read(self.log.inbox(session))
-
-    async def draft(self, session: int) -> Draft | None:
-        return await self._read(self.log.draft(session))
-
-    async def idempotency_key(self, session: int, key: str) -> IdempotencyKey | None:
-        return await self._read(self.log.idempotency_key(session, key))
-
-    async def session_created_with(self, key: str) -> tuple[int, bytes] | None:
-        return await self._read(self.log.session_created_with(key))
-
-    async def turn_span(self, session: int, turn: int) -> TurnSpan | None:
-        return await self._read(self.log.turn_span(session, turn))
-
-    async def unfinished_sessions(self) -> list[int]:
-        return await self._read(self.log.unfinished_sessions())
-
-    async def open_session_count(self) -> int:
-        return await self._read(self.log.open_session_count())
-
-    async def output(self, session: int, ref: str, offset: int, limit: int) -> bytes | None:
-        return await self._read(self.log.output(session, ref, offset, limit))
+    async def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._read(self.log.read(query, *args, **kwargs))
 
     async def search(self, query: str, *, before: int | None = None, limit: int = 50) -> list[Hit]:
         return await self._read(self.log.search(query, before=before, limit=limit))
-
-    async def schedules(self) -> list[ScheduleRow]:
-        return await self._read(self.log.schedules())
-
-    async def ticks(
-        self, schedule: str | None = None, *, before: int | None = None, news: bool = False, limit: int = 50
-    ) -> list[Tick]:
-        return await self._read(self.log.ticks(schedule, before=before, news=news, limit=limit))
-
-    async def running_ticks(self) -> list[Tick]:
-        return await self._read(self.log.running_ticks())
-
-    async def last_tick_and_seq(self) -> tuple[int, int]:
-        return await self._read(self.log.last_tick_and_seq())
 
     async def wait_for_writes(self) -> None:
         await self._read(self.log.wait_for_writes())

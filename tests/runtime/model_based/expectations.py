@@ -19,7 +19,8 @@ from walrus_protocol.events import AnySessionEvent, Done, InterruptRequested, Se
 from walrus_protocol.methods import TurnResult
 from walrusd.runtime.turns.turn_handle import make_turn_result
 from walrusd.session.recovery import MAX_CALL_RUNS
-from walrusd.store.contract import InboxEntry, Log
+from walrusd.store.contract import Log
+from walrusd.store.tables.inbox import InboxEntry
 
 
 class ExpectedSend(Struct, kw_only=True):

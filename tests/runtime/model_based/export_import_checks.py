@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from tests.runtime.model_based.archive import Archive
 from walrus_protocol.events import AnySessionEvent, Done, Parent, SessionCreated, ToolResult, UserMessage
-from walrusd.store.contract import EventRow, Log
+from walrusd.store.contract import Log
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.idempotency_key import read_key
 
 
 class ExportedSession(Struct, kw_only=True):
@@ -74,7 +76,7 @@ class ExportedSession(Struct, kw_only=True):
             == histories.after_each_event(self.session)[1 : self.last_seq + 1]
         )
         for key in self.keys:
-            stored = await log.idempotency_key(session, key)
+            stored = await log.read(read_key, session, key)
             digests = {item["digest"] for item in self.data["keys"] if item["key"] == key}
             assert stored is not None, "idempotency keys are imported"
             assert {stored.digest.hex()} == digests

@@ -11,13 +11,13 @@ from tests.runtime.model_based.disks import DiskContents
 from tests.runtime.model_based.operations import ExpireSessions
 from tests.runtime.model_based.store_contents import StoreContents
 from walrus_config.schema import StorageSettings
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import AnySessionEvent, SessionCreated, SessionsExpired
 from walrus_protocol.problems import Problem
 from walrusd.export_import.exporter import Exporter
 from walrusd.retention.collector import RetentionCollector
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
-from walrusd.store.contract import DAEMON_SESSION
 
 DAY_S = 86_400.0
 

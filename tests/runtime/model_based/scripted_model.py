@@ -10,7 +10,7 @@ from tests.runtime.model_based.operations import ModelAction, ToolAction
 from walrus_protocol.content import Message, ToolCall, ToolSchema, Usage, User, plain_text
 from walrus_protocol.events import ToolResult
 from walrusd.ports import ModelFailed, ModelRequest, OnChunk, Reply, TextChunk, ThinkingChunk, ToolRequest
-from walrusd.store.contract import StoredOutput
+from walrusd.store.tables.output import StoredOutput
 
 LOOK = ToolSchema(name="look", description="Look.", parameters={"type": "object"}, read_only=True, idempotent=True)
 TOUCH = ToolSchema(name="touch", description="Touch.", parameters={"type": "object"})

@@ -1,6 +1,7 @@
 """Reads the contents of a store through its Log, and checks that tables and events agree."""
 
 from tests.runtime.model_based.scripted_model import FULL_OUTPUT
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import (
     AnySessionEvent,
     Done,
@@ -11,7 +12,14 @@ from walrus_protocol.events import (
     decode_row,
 )
 from walrusd.session.session import Session
-from walrusd.store.contract import DAEMON_SESSION, EventRow, InboxEntry, Log, SessionFilter, TurnSpan
+from walrusd.store.contract import Log
+from walrusd.store.tables.draft import read_draft
+from walrusd.store.tables.event import EventRow
+from walrusd.store.tables.idempotency_key import read_key
+from walrusd.store.tables.inbox import InboxEntry, read_inbox
+from walrusd.store.tables.output import read_output
+from walrusd.store.tables.session import SessionFilter
+from walrusd.store.tables.turn import TurnSpan, read_turn_span
 
 
 class StoreContents:
@@ -42,16 +50,16 @@ class StoreContents:
             for event in events:
                 session.apply(event)
             assert session.state == state, "the stored state is the result of the events"
-            inbox = await log.inbox(state.id)
+            inbox = await log.read(read_inbox, state.id)
             assert queued == sum(entry.kind != "close" for entry in inbox)
             if session.turn is None:
-                assert await log.draft(state.id) is None, "only an open turn has a draft"
+                assert await log.read(read_draft, state.id) is None, "only an open turn has a draft"
             if state.state == "closed":
                 assert inbox == []
             contents.rows[state.id], contents.sessions[state.id], contents.inboxes[state.id] = rows, session, inbox
             contents._events[state.id] = events
             await contents._check_turns(log, state.id)
-            if body := await log.output(state.id, FULL_OUTPUT.ref, 0, 2 * len(FULL_OUTPUT.body)):
+            if body := await log.read(read_output, state.id, FULL_OUTPUT.ref, 0, 2 * len(FULL_OUTPUT.body)):
                 assert body == FULL_OUTPUT.body
                 contents.outputs.add((state.id, FULL_OUTPUT.ref))
         for listed in [*contents.rows]:
@@ -68,11 +76,11 @@ class StoreContents:
                 first = spans[event.turn].first_seq if event.turn in spans else seq
                 spans[event.turn] = TurnSpan(first, seq if isinstance(event, Done) else None)
             if isinstance(event, UserMessage) and event.key is not None:
-                stored = await log.idempotency_key(session, event.key)
+                stored = await log.read(read_key, session, event.key)
                 assert stored is not None
                 assert stored.turn == event.turn
         for turn, span in spans.items():
-            assert await log.turn_span(session, turn) == span
+            assert await log.read(read_turn_span, session, turn) == span
 
     def events(self, session: int) -> list[AnySessionEvent]:
         return self._events[session]

@@ -15,7 +15,7 @@ from walrus_protocol.events import (
 )
 from walrusd.runtime.streams.items import LiveEvent, LoggedEvent, StreamItem
 from walrusd.session.session import Session
-from walrusd.store.contract import EventRow
+from walrusd.store.tables.event import EventRow
 
 
 class Watcher:

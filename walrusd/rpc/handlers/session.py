@@ -19,7 +19,7 @@ from walrusd.rpc.handlers.pagination import count_fitting, parse_cursor
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.routes import Routes
 from walrusd.runtime.runtime import Runtime
-from walrusd.store.contract import SessionFilter
+from walrusd.store.tables.session import SessionFilter
 
 
 def routes(runtime: Runtime) -> Routes:

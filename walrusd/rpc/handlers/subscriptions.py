@@ -12,7 +12,8 @@ from walrusd.rpc.routes import Routes
 from walrusd.runtime.errors import session_not_found
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.streams.items import LoggedEvent, StreamItem
-from walrusd.store.contract import SessionFilter, StreamFilter
+from walrusd.store.contract import StreamFilter
+from walrusd.store.tables.session import SessionFilter
 
 
 def routes(runtime: Runtime) -> Routes:

@@ -8,6 +8,7 @@ from walrus_protocol.problems import Problem
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.routes import Routes
 from walrusd.runtime.runtime import Runtime
+from walrusd.store.tables.output import read_output
 
 PAGE_BYTES = 160 * 1024
 """Bytes of a page: a control character takes six bytes in JSON, and results over 1 MiB are paged."""
@@ -19,7 +20,7 @@ def routes(runtime: Runtime) -> Routes:
 
 async def output(runtime: Runtime, _: RequestContext, params: OutputParams) -> OutputText:
     """Returns a page that ends with a whole character; `offset` is in bytes, from the page before."""
-    page = await runtime.log.output(params.session, params.ref, params.offset, PAGE_BYTES)
+    page = await runtime.log.read(read_output, params.session, params.ref, params.offset, PAGE_BYTES)
     if page is None:
         await runtime.session(params.session)
         raise Problem(

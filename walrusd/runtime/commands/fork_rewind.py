@@ -16,7 +16,8 @@ from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.session.message_tree import ResumePoint, ResumePointSearch
 from walrusd.session.session import Checkpoint
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import EventRow, Log
+from walrusd.store.contract import Log
+from walrusd.store.tables.event import EventRow
 
 LOOKBACK_EVENTS = 16
 """Number of events read first to find a resume point: the last round or two.

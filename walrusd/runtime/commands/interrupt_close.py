@@ -11,7 +11,7 @@ from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, Tr
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.sessions.session_inbox import FORCED_CLOSE
 from walrusd.runtime.turns.worker_pool import WorkerPool
-from walrusd.store.contract import InboxEntry
+from walrusd.store.tables.inbox import Dequeue, Enqueue, InboxEntry
 
 
 async def request_interrupt(
@@ -95,7 +95,7 @@ async def _close_now(live: LiveSession, worker_pool: WorkerPool, *, by: str) -> 
 
 
 async def _enqueue_close(live: LiveSession, worker_pool: WorkerPool, *, force: bool, by: str) -> None:
-    earlier = tuple(entry.place for entry in live.inbox.entries if entry.kind == "close")
+    earlier = (Dequeue(entry.place) for entry in live.inbox.entries if entry.kind == "close")
     close_entry = InboxEntry(
         place=live.inbox.next_place(), kind="close", content=FORCED_CLOSE if force else "", sender=by
     )
@@ -107,7 +107,7 @@ async def _enqueue_close(live: LiveSession, worker_pool: WorkerPool, *, force: b
         worker_pool.ensure_worker(live)
 
     extras = TransactionExtras(
-        enqueue=(close_entry,), dequeue=earlier, on_applied=on_queued, precondition=lambda now: now.state != "closed"
+        mutations=(Enqueue(close_entry), *earlier), on_applied=on_queued, precondition=lambda now: now.state != "closed"
     )
     with suppress(PreconditionFailed):  # an earlier close has just closed the session
         if not (force and await request_interrupt(live, by=by, reason="close", extras=extras)):

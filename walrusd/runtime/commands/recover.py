@@ -9,6 +9,7 @@ from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.turns.worker_pool import WorkerPool
 from walrusd.session.recovery import OnRestart, choose_recovery_action
 from walrusd.store.contract import Log
+from walrusd.store.tables.session import read_unfinished_sessions
 
 logger = structlog.get_logger("walrusd.runtime")
 
@@ -22,7 +23,7 @@ async def recover_sessions(
     """
     found, ending = [], []
     async with contextlib.AsyncExitStack() as leases:
-        for number in await log.unfinished_sessions():
+        for number in await log.read(read_unfinished_sessions):
             try:
                 found.append(await leases.enter_async_context(session_cache.lease(number)))
             except Problem as unreadable:

@@ -4,7 +4,9 @@ from walrus_protocol.methods import ParentInfo, SessionInfo
 from walrusd.runtime.errors import attach_to_storage_errors, session_not_found
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import Log, SessionFilter
+from walrusd.store.contract import Log
+from walrusd.store.tables.inbox import read_inbox
+from walrusd.store.tables.session import SessionFilter
 
 
 async def get_session_info(log: Log, session_cache: SessionCache, session: int) -> SessionInfo:
@@ -15,7 +17,7 @@ async def get_session_info(log: Log, session_cache: SessionCache, session: int) 
         state = await log.session_state(session)
         if state is None:
             raise session_not_found(session)
-        queued = sum(entry.kind != "close" for entry in await log.inbox(session))
+        queued = sum(entry.kind != "close" for entry in await log.read(read_inbox, session))
     return _to_session_info(state, queued)
 
 

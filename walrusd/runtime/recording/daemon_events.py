@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from walrus_protocol.events import AnyDaemonEvent, Tick, encode
-from walrusd.store.contract import DAEMON_SESSION, ImportedSession, Log, ScheduleRow, Write
+from walrus_protocol.database.schema import DAEMON_SESSION
+from walrus_protocol.events import AnyDaemonEvent, encode
+from walrusd.store.contract import Log, Write
+from walrusd.store.tables.table import Mutation
+from walrusd.store.tables.tick import read_last_tick_and_seq
 from walrusd.store.writer_task import WriteOutcome
 
 PublishDaemonEvent = Callable[[int, bytes, AnyDaemonEvent], None]
@@ -25,28 +28,17 @@ class DaemonRecorder:
     @classmethod
     async def open(cls, log: Log, publish: PublishDaemonEvent = lambda *_: None) -> "DaemonRecorder":
         """Returns a recorder that continues the numbers of the log."""
-        return cls(log, publish, *await log.last_tick_and_seq())
+        return cls(log, publish, *await log.read(read_last_tick_and_seq))
 
     def next_tick(self) -> int:
         """Returns the number of the next new row of the tick ledger."""
         self._last_tick += 1
         return self._last_tick
 
-    async def record(
-        self,
-        *events: AnyDaemonEvent,
-        ticks: Sequence[Tick] = (),
-        schedule: ScheduleRow | None = None,
-        expired_sessions: Sequence[int] = (),
-        released_outputs: Sequence[tuple[int, str]] = (),
-        imported: ImportedSession | None = None,
-    ) -> None:
-        """Writes daemon events, ticks and a schedule in one transaction. The wait for it cannot be cancelled.
+    async def record(self, *events: AnyDaemonEvent, mutations: Sequence[Mutation] = ()) -> None:
+        """Writes daemon events and other changes in one transaction, durable on return.
 
-        The same transaction deletes `expired_sessions`, detaches `released_outputs` (session, ref) from their
-        sessions, and makes the `imported` session visible. Everything is durable on return.
-
-        Raises StorageFull and StorageFailed, with nothing written.
+        The wait cannot be cancelled. Raises StorageFull and StorageFailed, with nothing written.
         """
         async with self._write_lock:
             outcome, bodies = WriteOutcome(), [encode(event) for event in events]
@@ -61,11 +53,7 @@ class DaemonRecorder:
                     session=DAEMON_SESSION,
                     bodies=bodies,
                     first_seq=self._last_seq + 1,
-                    ticks=ticks,
-                    schedule=schedule,
-                    expired_sessions=expired_sessions,
-                    released_outputs=released_outputs,
-                    imported=imported,
+                    mutations=mutations,
                     committed=committed,
                     failed=outcome.failed,
                 )

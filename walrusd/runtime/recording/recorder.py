@@ -17,19 +17,19 @@ from walrusd.runtime.streams.items import LoggedEvent
 from walrusd.session.recovery import Draft, is_current
 from walrusd.session.session import Session
 from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
-from walrusd.store.contract import IdempotencyKey, InboxEntry, Log, StoredOutput, Write
+from walrusd.store.contract import Log, Write
+from walrusd.store.tables.draft import DropDraft, SaveDraft
+from walrusd.store.tables.idempotency_key import PutKey
+from walrusd.store.tables.inbox import Dequeue, Enqueue, InboxEntry
+from walrusd.store.tables.table import Mutation
+from walrusd.store.tables.turn import AddTurn, PutTurnEnd
 
 
 class TransactionExtras(Struct, frozen=True, kw_only=True):
-    """Changes that a transaction makes beside appending events to the log."""
+    """What a transaction does beside appending events to the log."""
 
-    enqueue: tuple[InboxEntry, ...] = ()
-    dequeue: tuple[int, ...] = ()
-    idempotency_keys: tuple[IdempotencyKey, ...] = ()
-    """Keys to store; if a user message is recorded with them, its turn becomes theirs."""
-    draft: Draft | None = None
-    create_key: IdempotencyKey | None = None
-    output: StoredOutput | None = None
+    mutations: tuple[Mutation, ...] = ()
+    """A key that is put with a user message gets its turn; a draft of a reply that is over is not saved."""
     precondition: Callable[[SessionState], bool] | None = None
     """Checked right before the write; if false, nothing is written and PreconditionFailed is raised."""
     on_applied: Callable[[], None] | None = None
@@ -172,18 +172,22 @@ class Recorder:
                     seq = self._session.state.last_seq
                     self._publish(LoggedEvent(seq=seq, offset=offset, body=body, event=event))
                     offset += 1
-                self._update_inbox(record.extras)
+                self._update_inbox(record.extras.mutations)
                 if record.extras.on_applied:
                     record.extras.on_applied()
         except Exception as bug:  # noqa: BLE001 - events on disk are not in the state: the daemon must stop
             self._on_state_mismatch(bug)
         self._resolve_batch(batch, None)
 
-    def _update_inbox(self, extras: TransactionExtras) -> None:
-        if extras.dequeue:
-            self.inbox = [entry for entry in self.inbox if entry.place not in extras.dequeue]
-        if extras.enqueue:
-            self.inbox = sorted([*self.inbox, *extras.enqueue], key=lambda entry: entry.place)
+    def _update_inbox(self, mutations: tuple[Mutation, ...]) -> None:
+        for mutation in mutations:
+            match mutation:
+                case Enqueue(entry):
+                    self.inbox = sorted([*self.inbox, entry], key=lambda queued: queued.place)
+                case Dequeue(place):
+                    self.inbox = [entry for entry in self.inbox if entry.place != place]
+                case _:
+                    pass
 
     def _failure_callback(self, batch: "_Batch") -> Callable[[Exception], None]:
         return lambda error: self._resolve_batch(batch, error)
@@ -200,18 +204,17 @@ class _Batch:
 
     def __init__(self, session_state: SessionState, ts: float, elapsed_s: float | None) -> None:
         self.records: list[PendingRecord] = []
-        self.idempotency_keys: list[IdempotencyKey] = []
-        self._state_before = session_state
+        self._first_seq = session_state.last_seq + 1
         self._session_state = session_state
         self._ts = ts
         self._elapsed_s = elapsed_s
-        self._turn_boundaries = 0
+        self._bodies: list[bytes] = []
+        self._mutations: list[Mutation] = []
+        self._has_turn_boundary = False
 
     def has_room_for(self, record: PendingRecord) -> bool:
-        """Returns whether the record fits. A write has at most one output and opens or ends at most one turn."""
-        if record.extras.output and any(other.extras.output for other in self.records):
-            return False
-        return not (self._turn_boundaries and any(isinstance(event, UserMessage | Done) for event in record.events))
+        """Returns whether the record fits. A write opens or ends at most one turn."""
+        return not (self._has_turn_boundary and any(isinstance(event, UserMessage | Done) for event in record.events))
 
     def add(self, record: PendingRecord) -> None:
         """Adds a record with all its events. Raises InvalidTransition and PreconditionFailed."""
@@ -220,62 +223,59 @@ class _Batch:
             raise PreconditionFailed
         events: list[AnySessionEvent] = []
         states: list[SessionState] = []
+        bodies: list[bytes] = []
+        mutations: list[Mutation] = []
+        is_boundary = False
         for event in record.events:
             complete_event = fill_derived_fields(state, event, self._ts, self._elapsed_s)
-            state = apply_event(state, complete_event)
+            opens_turn, state = state.turn is None, apply_event(state, complete_event)
+            mutations += _mutations_for(complete_event, state.last_seq, opens_turn=opens_turn)
+            is_boundary = is_boundary or isinstance(event, UserMessage | Done)
+            bodies.append(encode(complete_event))
             events.append(complete_event)
             states.append(state)
-        record.bodies = [encode(event) for event in events]
-        record.events, record.session_states = tuple(events), states
-        self._session_state = state
-        self._turn_boundaries += any(isinstance(event, UserMessage | Done) for event in events)
+        for mutation in record.extras.mutations:
+            match mutation:
+                case PutKey(key):
+                    turn = next((event.turn for event in events if isinstance(event, UserMessage)), None)
+                    mutations.append(PutKey(replace(key, turn=turn)))
+                case SaveDraft(draft) if not _is_in_progress(draft, state):
+                    pass
+                case _:
+                    mutations.append(mutation)
+        record.events, record.bodies, record.session_states = tuple(events), bodies, states
         self.records.append(record)
-        turn = next((event.turn for event in events if isinstance(event, UserMessage)), None)
-        self.idempotency_keys += [replace(key, turn=turn) for key in record.extras.idempotency_keys]
+        self._session_state = state
+        self._bodies += bodies
+        self._mutations += mutations
+        self._has_turn_boundary = self._has_turn_boundary or is_boundary
 
     def build_write(self, committed: Callable[[int], None], failed: Callable[[Exception], None]) -> Write:
-        before, after = self._state_before, self._session_state
-        all_extras = [record.extras for record in self.records]
-        bodies = [body for record in self.records for body in record.bodies]
-        write = Write(
-            session=after.id,
-            session_state=after if bodies else None,
-            bodies=bodies,
-            first_seq=before.last_seq + 1,
-            enqueue=[entry for extras in all_extras for entry in extras.enqueue],
-            dequeue=[place for extras in all_extras for place in extras.dequeue],
-            idempotency_keys=self.idempotency_keys,
+        return Write(
+            session=self._session_state.id,
+            bodies=self._bodies,
+            first_seq=self._first_seq,
+            session_state=self._session_state if self._bodies else None,
+            mutations=self._mutations,
             committed=committed,
             failed=failed,
         )
-        for extras in all_extras:
-            if extras.draft and self._is_draft_current(extras.draft):
-                write.draft = extras.draft
-            write.create_key = extras.create_key or write.create_key
-            write.output = extras.output or write.output
-        self._set_turn_span(write)
-        return write
 
-    def _is_draft_current(self, draft: Draft) -> bool:
-        turn = self._session_state.turn
-        return turn is not None and draft.turn == turn.number and (draft.suspended or is_current(turn, draft))
 
-    def _set_turn_span(self, write: Write) -> None:
-        events = (event for record in self.records for event in record.events)
-        for seq, event in enumerate(events, self._state_before.last_seq + 1):
-            if event.turn is None:
-                continue
-            match event:
-                case UserMessage() if self._opens_turn(seq, event.turn):
-                    write.turn_opened = (event.turn, seq)
-                case Done():
-                    write.turn_ended = (event.turn, seq)
-                    write.draft = "drop"
-                case AssistantMessage() | TurnResumed():
-                    write.draft = "drop"
-                case _:
-                    pass
+def _is_in_progress(draft: Draft, state: SessionState) -> bool:
+    """Returns whether the reply of the draft can still go on, in this process or after a restart."""
+    turn = state.turn
+    return turn is not None and draft.turn == turn.number and (draft.suspended or is_current(turn, draft))
 
-    def _opens_turn(self, seq: int, turn: int) -> bool:
-        before = self._state_before.turn
-        return before is None or before.number != turn
+
+def _mutations_for(event: AnySessionEvent, seq: int, *, opens_turn: bool) -> tuple[Mutation, ...]:
+    """Returns the mutations that an event entails: of the span of its turn, and of the draft that it replaces."""
+    match event:
+        case UserMessage(turn=int(turn)) if opens_turn:
+            return (AddTurn(turn, seq),)
+        case Done(turn=int(turn)):
+            return PutTurnEnd(turn, seq), DropDraft()
+        case AssistantMessage() | TurnResumed():
+            return (DropDraft(),)
+        case _:
+            return ()

@@ -26,7 +26,9 @@ from walrusd.runtime.turns.turn_handle import TurnHandles
 from walrusd.session.conversation import ConversationView
 from walrusd.session.recovery import Draft
 from walrusd.session.session import Session
-from walrusd.store.contract import IdempotencyKey, InboxEntry, Log
+from walrusd.store.contract import Log
+from walrusd.store.tables.idempotency_key import put_key
+from walrusd.store.tables.inbox import Dequeue, InboxEntry
 
 
 class SessionDependencies(Struct, kw_only=True):
@@ -155,5 +157,4 @@ class LiveSession:
             self.handles.by_place.pop(entry.place, None)
             self.handles.bind_to_last_message(handle)
 
-        keys = (IdempotencyKey(key=entry.key, digest=handle.digest),) if entry.key is not None else ()
-        return TransactionExtras(dequeue=(entry.place,), idempotency_keys=keys, on_applied=bind)
+        return TransactionExtras(mutations=(Dequeue(entry.place), *put_key(entry.key, handle.digest)), on_applied=bind)

@@ -7,6 +7,7 @@ from walrusd.runtime.turns.turn_handle import TurnHandle
 from walrusd.session.recovery import recovered_draft
 from walrusd.session.session import Session
 from walrusd.session.transitions import InvalidTransition
+from walrusd.store.tables.idempotency_key import read_key
 
 
 async def load_session(number: int, deps: SessionDependencies) -> LiveSession:
@@ -31,7 +32,7 @@ async def load_session(number: int, deps: SessionDependencies) -> LiveSession:
     for position, entry in enumerate(live.inbox.entries, 1):
         handle = live.handles.by_place[entry.place] = TurnHandle(number)
         handle.mark_queued(position)
-        if entry.key is not None and (key := await deps.log.idempotency_key(number, entry.key)):
+        if entry.key is not None and (key := await deps.log.read(read_key, number, entry.key)):
             handle.digest = key.digest
             live.handles.by_key[entry.key] = handle
     return live

@@ -20,7 +20,7 @@ from walrusd.runtime.recording.recorder import TransactionExtras
 from walrusd.runtime.sessions.live_session import LiveSession, SessionDependencies
 from walrusd.runtime.sessions.load_session import load_session
 from walrusd.session.session import Session
-from walrusd.store.contract import IdempotencyKey
+from walrusd.store.tables.idempotency_key import AddCreateKey, read_session_created_with
 
 MAX_UNLEASED = 1024
 """Maximum number of sessions without a lease: about 5 MiB of small ones.
@@ -116,14 +116,15 @@ class SessionCache:
         entry.leases += 1
         return lambda: self._end_lease(live.id, entry)
 
-    async def create(self, creation_event: SessionCreated, create_key: IdempotencyKey | None = None) -> int:
+    async def create(self, creation_event: SessionCreated, create_key: AddCreateKey | None = None) -> int:
         """Creates a durable session and returns its id. Raises StorageFailed."""
         live = LiveSession(Session(self._deps.log.next_session()), self._deps)
         entry = await self._lease_entry(live.id)  # after a caller that looks up an id that does not exist yet
         try:
             # The store lists the session a moment before this task resumes: a caller that looks it up then has to wait.
             with self._changing(live.id, entry):
-                await live.recorder.record(creation_event, extras=TransactionExtras(create_key=create_key))
+                extras = TransactionExtras(mutations=(create_key,) if create_key else ())
+                await live.recorder.record(creation_event, extras=extras)
                 entry.live = live
         finally:
             self._end_lease(live.id, entry)
@@ -141,13 +142,13 @@ class SessionCache:
             await in_creation.wait()
         self._keys_in_creation[key] = trio.Event()
         try:
-            if known := await self._deps.log.session_created_with(key):
+            if known := await self._deps.log.read(read_session_created_with, key):
                 session, known_digest = known
                 if known_digest != digest:
                     raise Problem("key_reused", f"key {key!r} was used for another session", "Use a new key.")
                 return session
             check_agent()
-            return await self.create(creation_event, IdempotencyKey(key=key, digest=digest))
+            return await self.create(creation_event, AddCreateKey(key, digest))
         finally:
             self._keys_in_creation.pop(key).set()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from walrusd.runtime.recording.recorder import Recorder
-from walrusd.store.contract import InboxEntry
+from walrusd.store.tables.inbox import InboxEntry
 
 FORCED_CLOSE = "force"
 """Content of a queued close that ends the turns before it, instead of waiting for them."""

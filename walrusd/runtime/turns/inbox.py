@@ -16,7 +16,9 @@ from walrusd.runtime.recording.recorder import TransactionExtras
 from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.turns.turn_handle import TurnHandle, make_turn_result
 from walrusd.runtime.turns.worker_pool import WorkerPool
-from walrusd.store.contract import IdempotencyKey, InboxEntry
+from walrusd.store.tables.idempotency_key import put_key, read_key
+from walrusd.store.tables.inbox import Enqueue, InboxEntry
+from walrusd.store.tables.turn import read_turn_span
 
 MAX_QUEUED_MESSAGES = 64
 """Maximum messages queued for one session; a client that is further ahead is refused with inbox_full."""
@@ -105,7 +107,7 @@ def _check_same_content(known_digest: bytes, digest: bytes, key: str) -> None:
 async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> bool:
     """Returns whether the key was used before; if so, binds the handle to the turn of the first send."""
     log = live.deps.log
-    known = await log.idempotency_key(live.id, key)
+    known = await log.read(read_key, live.id, key)
     if known is None:
         return False
     _check_same_content(known.digest, handle.digest, key)
@@ -115,7 +117,7 @@ async def _bind_if_repeated(live: LiveSession, key: str, handle: TurnHandle) -> 
     if (turn := live.session.turn) and turn.number == known.turn:
         live.handles.join_open_turn(handle)
         return True
-    span = await log.turn_span(live.id, known.turn)
+    span = await log.read(read_turn_span, live.id, known.turn)
     assert span, "a turn that was opened has a first seq"
     assert span.last_seq, "a turn that is not open has ended"
     row = (await log.events(live.id, span.last_seq - 1, 1))[0]
@@ -139,7 +141,6 @@ async def _start_or_enqueue(
     live: LiveSession, message: MessageRequest, handle: TurnHandle, worker_pool: WorkerPool
 ) -> None:
     _check_not_closing(live)
-    keys = (IdempotencyKey(key=message.key, digest=handle.digest),) if message.key is not None else ()
     if worker_pool.try_begin_opening(live):
         event = UserMessage(
             content=message.content,
@@ -150,7 +151,8 @@ async def _start_or_enqueue(
         )
         bind = partial(live.handles.bind_to_last_message, handle)
         try:
-            await live.recorder.record(event, extras=TransactionExtras(idempotency_keys=keys, on_applied=bind))
+            extras = TransactionExtras(mutations=put_key(message.key, handle.digest), on_applied=bind)
+            await live.recorder.record(event, extras=extras)
         except BaseException:
             worker_pool.cancel_opening(live)
             raise
@@ -163,14 +165,13 @@ async def _start_or_enqueue(
             "Wait for its end, or send with when_busy=queue to queue the message.",
             retry_after_ms=RETRY_AFTER_MS,
         )
-    await _enqueue(live, message, handle, keys, worker_pool)
+    await _enqueue(live, message, handle, worker_pool)
 
 
 async def _enqueue(
     live: LiveSession,
     message: MessageRequest,
     handle: TurnHandle,
-    idempotency_keys: tuple[IdempotencyKey, ...],
     worker_pool: WorkerPool,
 ) -> None:
     if live.inbox.reserved_count >= MAX_QUEUED_MESSAGES:
@@ -209,7 +210,8 @@ async def _enqueue(
             )
             worker_pool.ensure_worker(live)
 
-        extras = TransactionExtras(enqueue=(entry,), idempotency_keys=idempotency_keys, on_applied=on_committed)
+        mutations = (Enqueue(entry), *put_key(entry.key, handle.digest))
+        extras = TransactionExtras(mutations=mutations, on_applied=on_committed)
         try:
             # Interrupt and message are one transaction: only an accepted message interrupts.
             if not (interrupts and await request_interrupt(live, by=message.by, extras=extras)):

@@ -28,7 +28,8 @@ from walrusd.runtime.turns.drafts import DraftSaver, ReplyBuffer
 from walrusd.session.conversation import HistoryWithSuffix
 from walrusd.session.recovery import Draft
 from walrusd.session.session_state import SessionState
-from walrusd.store.contract import StoredOutput
+from walrusd.store.tables.draft import SaveDraft
+from walrusd.store.tables.output import AddOutput, StoredOutput
 
 NOT_BILLED: frozenset[TurnErrorKind] = frozenset(
     {
@@ -169,7 +170,9 @@ class SessionTurnContext:
             self._draft_saver.schedule_save(live.id, partial(self._save_draft, reply_buffer))
             return
         reply_buffer.save_scheduled = False
-        live.pending_draft_write = live.recorder.submit(extras=TransactionExtras(draft=reply_buffer.to_draft()))
+        live.pending_draft_write = live.recorder.submit(
+            extras=TransactionExtras(mutations=(SaveDraft(reply_buffer.to_draft()),))
+        )
 
     async def call_tools(self, calls: tuple[ToolCall, ...]) -> None:
         agent, turn = self._agent, self._live.session.turn
@@ -194,7 +197,7 @@ class SessionTurnContext:
         Raises StorageFailed.
         """
         output = StoredOutput.from_body(body)
-        await self._live.recorder.record(extras=TransactionExtras(output=output))
+        await self._live.recorder.record(extras=TransactionExtras(mutations=(AddOutput(output),)))
         return output.ref
 
     def _on_tool_output(self, call_id: str, text: str) -> None:

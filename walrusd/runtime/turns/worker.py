@@ -24,7 +24,9 @@ from walrusd.runtime.turns.drafts import DraftSaver
 from walrusd.runtime.turns.turn_context import SessionTurnContext, is_uninterrupted, redact_error
 from walrusd.session.recovery import Draft, OnRestart, choose_recovery_action, close_open_round, resume_open_turn
 from walrusd.session.session_state import TurnState
-from walrusd.store.contract import StorageFailed
+from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.draft import SaveDraft
+from walrusd.store.tables.inbox import Dequeue
 
 logger = structlog.get_logger("walrusd.turn")
 
@@ -55,7 +57,8 @@ def mark_suspended(live: LiveSession) -> None:
     """Records, without waiting, that the open turn was suspended before it began."""
     turn = live.session.turn
     assert turn is not None, "it was opened"
-    live.recorder.submit(extras=TransactionExtras(draft=Draft(turn=turn.number, round=0, suspended=True)))
+    draft = Draft(turn=turn.number, round=0, suspended=True)
+    live.recorder.submit(extras=TransactionExtras(mutations=(SaveDraft(draft),)))
 
 
 class WorkerContext(Struct, kw_only=True):
@@ -190,9 +193,8 @@ class Worker:
             return False
         if live.session.state.state == "closed":
             # A second close was accepted while the first one was being recorded.
-            await live.recorder.record(
-                extras=TransactionExtras(dequeue=tuple(entry.place for entry in live.inbox.entries))
-            )
+            dequeues = tuple(Dequeue(entry.place) for entry in live.inbox.entries)
+            await live.recorder.record(extras=TransactionExtras(mutations=dequeues))
             return False
         if live.inbox.entries[0].kind != "close" and not live.inbox.has_forced_close:
             await self._acquire_slot()
@@ -202,7 +204,7 @@ class Worker:
         match entry.kind:
             case "close":
                 await live.recorder.record(
-                    SessionClosed(by=entry.sender), extras=TransactionExtras(dequeue=(entry.place,))
+                    SessionClosed(by=entry.sender), extras=TransactionExtras(mutations=(Dequeue(entry.place),))
                 )
                 return await self._open_next()
             case "steer":
@@ -288,7 +290,7 @@ class Worker:
         live = self._live
         draft = replace(live.draft or Draft(turn=self._turn_number, round=0), suspended=self._ctx.is_clean_shutdown())
         with contextlib.suppress(StorageFailed):  # the turn stays open in the log; nothing else can be saved now
-            await live.recorder.record(extras=TransactionExtras(draft=draft))
+            await live.recorder.record(extras=TransactionExtras(mutations=(SaveDraft(draft),)))
 
     async def _wait_for_store(self, failure: StorageFailed) -> None:
         """Suspends the worker until the store can record how the turn ended; nothing is published meanwhile."""

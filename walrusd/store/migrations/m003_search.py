@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from walrusd.store.searchable_text import searchable_text
+from walrusd.store.tables.searchable_text import searchable_text
 from walrusd.store.tokenizer import isolate_characters
 
 TOKENIZER = "unicode61 remove_diacritics 2"

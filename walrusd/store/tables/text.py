@@ -9,10 +9,17 @@ import hashlib
 import re
 from typing import NamedTuple
 
+from walrusd.store.tables.statements import BlobStatement
+from walrusd.store.tables.table import Table
+
 MIN_BODY_BYTES = 4096
 """Minimum bytes of a body to detach a text from: a database page; a longer body takes extra pages."""
 MIN_TEXT_BYTES = 2048
 """Minimum bytes of a string to detach: for a shorter one, a row and two digests save hardly anything."""
+
+INSERT = BlobStatement("INSERT INTO text (digest, body) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING")
+
+TABLES = (Table(name="text"),)
 
 # Possessive quantifiers: with backtracking at each escape, 4 MiB of lines take half a second, without it 14 ms.
 _STRING_CONTENT = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)

@@ -1,4 +1,4 @@
-"""Extracts the text of an event that the search index covers: messages of users and models.
+"""The search index: the texts of messages of users and models, by the offset of their event.
 
 Tool outputs are not covered: they are most of the bytes of a log, and no person wrote them. Nor are automatic user
 messages (heartbeat, schedule, resume): they are the same every time.
@@ -10,9 +10,15 @@ from msgspec import Struct
 
 from walrus_protocol.content import Content, plain_text
 from walrus_protocol.json import BadJson, Decoder
+from walrusd.store.tables.statements import BatchStatement
+from walrusd.store.tables.table import Table
 
 AUTOMATIC_KINDS = frozenset({"heartbeat", "schedule", "resume"})
 """Kinds of user messages that walrusd itself writes."""
+INSERT = BatchStatement("INSERT INTO said (rowid, text) VALUES", 2)
+
+TABLES = (Table(name="said"),)
+
 _USER_PREFIX = b'{"type":"user_message",'
 _ASSISTANT_PREFIX = b'{"type":"assistant_message",'
 
