@@ -97,6 +97,11 @@ class Location(NamedTuple):
         """Returns the location of a key in this table, or of an element in this list."""
         return Location(self.diagnostics, (*self.path, *keys))
 
+    @property
+    def is_set(self) -> bool:
+        """Whether a file sets the key."""
+        return self.diagnostics.has_key(self.path)
+
     def add_error(self, message: str, hint: str = "") -> None:
         self.diagnostics.add_error(self.path, message, hint)
 
