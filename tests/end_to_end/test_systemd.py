@@ -147,6 +147,6 @@ def test_a_watchdog_abort_prints_the_stacks(home: Home, manager: FakeServiceMana
         assert daemon.wait_exit() == -signal.SIGABRT
         assert "Fatal Python error: Aborted" in daemon.stderr
         assert daemon.stderr.count("hread 0x") >= 2, "the stacks of the event loop and of the store"
-        assert "walrusd/store/writer.py" in daemon.stderr
+        assert "walrusd/store/writer_thread.py" in daemon.stderr
     with home.walrusd():
         pass

@@ -80,6 +80,15 @@ async def test_a_call_goes_to_the_hook_that_registered_its_tool() -> None:
     assert outputs == ["from two", "from one"]
 
 
+async def test_a_call_of_an_unknown_tool_is_refused_by_the_first_hook_that_runs_tools() -> None:
+    hook = FeatureHook("one")
+    model = FakeModel(in_turn(calls(ToolCall("c", "invented", {})), replies("ok")))
+    async with Runtime(model, ComposedHook(Hook(), hook, FeatureHook("two"))) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        await runtime.send_to(await runtime.create_session("walrus"), "hi")
+    assert [event.output for event in hook.events if isinstance(event, ToolResult)] == ["from one"]
+
+
 async def test_a_hook_that_fails_to_observe_hides_nothing_from_the_others() -> None:
     before, after = FeatureHook("before"), FeatureHook("after")
     async with Runtime(FakeModel(), ComposedHook(before, FailingHook("failing"), after)) as runtime:

@@ -17,8 +17,9 @@ logger = structlog.get_logger("walrusd.runtime")
 class ComposedHook(Hook):
     """The hooks of all features, in a fixed order.
 
-    A call goes to the hook that registered its tool. Agents and user messages pass through all hooks; each takes what
-    the one before it returned. A hook that fails to observe an event does not keep the others from it.
+    A call goes to the hook that registered its tool, and that of an unknown tool to the first one that runs tools.
+    Agents and user messages pass through all hooks; each takes what the one before it returned. A hook that fails to
+    observe an event does not keep the others from it.
     """
 
     def __init__(self, *hooks: Hook) -> None:
@@ -28,6 +29,8 @@ class ComposedHook(Hook):
         self._preprocessors = tuple(hook for hook in hooks if type(hook).preprocess is not Hook.preprocess)
         self._reminders = tuple(hook for hook in hooks if type(hook).on_before_run is not Hook.on_before_run)
         self._observers = tuple(hook for hook in hooks if type(hook).on_event is not Hook.on_event)
+        self._first_dispatcher = next((hook for hook in hooks if type(hook).dispatch is not Hook.dispatch), Hook())
+        """Refuses calls of tools that nobody registered."""
         self._live_observers = tuple(hook for hook in hooks if hook.observes_live_events)
         self.observes_live_events = bool(self._live_observers)
 
@@ -76,10 +79,7 @@ class ComposedHook(Hook):
                 _log_failure(hook, event, failure)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
-        return await self._owners.get(request.call.name, _NO_HOOK).dispatch(request)
-
-
-_NO_HOOK = Hook()
+        return await self._owners.get(request.call.name, self._first_dispatcher).dispatch(request)
 
 
 def _log_failure(hook: Hook, event: AnyEvent, failure: Exception) -> None:
