@@ -36,7 +36,7 @@ def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def publish_message(global_stream: GlobalStream, offset: int) -> None:
     event = UserMessage(ts=1.0, session=1, turn=1, content=TEXT)
-    global_stream.publish(LoggedEvent(seq=offset, offset=offset, body=encode(event), event=event), "ada")
+    global_stream.publish(LoggedEvent(seq=offset, offset=offset, body=encode(event), decoded=event), "ada")
 
 
 def drain(client: socket.socket, outbox: Outbox, received: bytearray) -> None:

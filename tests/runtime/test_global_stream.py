@@ -193,7 +193,7 @@ def publish_message(
     stream: GlobalStream, offset: int, *, agent: str = "ada", session: int = 1, text: str = "hi"
 ) -> None:
     event = UserMessage(ts=1.0, session=session, turn=1, content=text)
-    stream.publish(LoggedEvent(seq=offset, offset=offset, body=encode(event), event=event), agent)
+    stream.publish(LoggedEvent(seq=offset, offset=offset, body=encode(event), decoded=event), agent)
 
 
 async def available_offsets(reader: Subscription) -> list[int]:
@@ -262,7 +262,7 @@ async def test_events_outside_its_filter_do_not_wake_a_reader(stream: GlobalStre
             publish_message(stream, offset)
         assert trio.lowlevel.current_statistics().tasks_runnable == before
         done = Done(ts=1.0, session=2, turn=1, stop_reason="text_response")
-        last = LoggedEvent(seq=3 * WINDOW_EVENTS, offset=3 * WINDOW_EVENTS, body=encode(done), event=done)
+        last = LoggedEvent(seq=3 * WINDOW_EVENTS, offset=3 * WINDOW_EVENTS, body=encode(done), decoded=done)
         stream.publish(last, "eve")  # read from the window; the store has no rows
     assert {reader.cursor for reader in readers} == {3 * WINDOW_EVENTS}
 

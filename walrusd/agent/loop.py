@@ -97,9 +97,8 @@ def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessag
     """
     if context.has_steers:
         return ()
-    after = apply_event(
-        context.session_state, fill_derived_fields(context.session_state, message, context.session_state.updated_at)
-    )
+    state = context.session_state
+    after = apply_event(state, fill_derived_fields(state, message, state.updated_at))
     match decide(agent, after):
         case EndTurn(stop_reason, error):
             return (Done(stop_reason=stop_reason, error=error),)

@@ -72,9 +72,6 @@ class Runtime:
         self.hook = ComposedHook.of(hook or Hook())
         self.log: Log = log or SqliteLog.in_memory()
         self._clock = clock
-        self.stopping = False
-        self._exited_with_error = False
-        """True if the `async with` block ended with an error, which any of the running turns may have caused."""
         self._tools = ToolRegistry()
         self._agents = AgentRegistry(self._tools, self.hook)
         self._draft_saver = DraftSaver()
@@ -100,8 +97,6 @@ class Runtime:
             agents=self._agents,
             draft_saver=self._draft_saver,
             slots=trio.Semaphore(max_running_turns),
-            is_stopping=lambda: self.stopping,
-            is_clean_shutdown=lambda: self.stopping and not self._exited_with_error,
             on_restart=on_restart,
             redact=redact,
         )
@@ -125,7 +120,7 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        self._exited_with_error = isinstance(error, Exception)
+        self._worker_context.is_clean_shutdown = not isinstance(error, Exception)
         with trio.move_on_after(2 * FINAL_WRITES_TIMEOUT_S, shield=True):
             await self.stop(grace_s=0)
         return await self._outer_nursery.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery ends as it would by itself
@@ -225,7 +220,7 @@ class Runtime:
         async with self.session_cache.lease(session) as live:
 
             async def prepare() -> MessageRequest:
-                agent = self.agent(live.session.state.agent)
+                agent = self._agents.get(live.session.state.agent)
                 if not isinstance(message.content, str):
                     return message
                 return replace(message, content=await self.hook.preprocess(agent, message.content))
@@ -300,7 +295,7 @@ class Runtime:
 
         A suspended turn has its draft saved and no `done` recorded.
         """
-        self.stopping = True
+        self._worker_context.stopping = True
         for live in self.session_cache.live_sessions():
             live.admission.retry_store()
         with trio.move_on_after(grace_s):
@@ -317,7 +312,7 @@ class Runtime:
 
     def check_not_stopping(self) -> None:
         """Raises Problem shutting_down after `stop` was called."""
-        if self.stopping:
+        if self._worker_context.stopping:
             raise Problem("shutting_down", "walrusd is stopping", "Send again when it is running again.")
 
     def _on_state_mismatch(self, cause: BaseException) -> None:

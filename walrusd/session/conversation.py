@@ -23,26 +23,22 @@ class ConversationView:
     """A list of messages that grows at its end or is replaced, with a cache of their encodings."""
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
-        self._messages = list(messages)
+        self.messages = list(messages)
         self._encoded: dict[str, list[EncodedMessage]] = {}
 
-    @property
-    def messages(self) -> Sequence[Message]:
-        return self._messages
-
     def append(self, message: Message) -> None:
-        self._messages.append(message)
+        self.messages.append(message)
 
     def replace_messages(self, messages: Sequence[Message]) -> None:
         """Replaces all messages. The common prefix stays encoded; holders of the old list see no change."""
-        same = sum(takewhile(bool, map(is_, self._messages, messages)))
-        self._messages = list(messages)
+        same = sum(takewhile(bool, map(is_, self.messages, messages)))
+        self.messages = list(messages)
         self._encoded = {wire: encoded[:same] for wire, encoded in self._encoded.items()}
 
     def render(self, wire: str, encode: Callable[[Message], EncodedMessage]) -> Sequence[EncodedMessage]:
         """Returns all messages encoded by `encode`; those already encoded under the name `wire` are reused."""
         encoded = self._encoded.setdefault(wire, [])
-        encoded.extend(map(encode, self._messages[len(encoded) :]))
+        encoded.extend(map(encode, self.messages[len(encoded) :]))
         return encoded
 
 

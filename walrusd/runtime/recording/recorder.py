@@ -170,7 +170,7 @@ class Recorder:
                 for event, body, state in zip(record.events, record.bodies, record.session_states, strict=True):
                     self._session.apply(event, state)
                     seq = self._session.state.last_seq
-                    self._publish(LoggedEvent(seq=seq, offset=offset, body=body, event=event))
+                    self._publish(LoggedEvent(seq=seq, offset=offset, body=body, decoded=event))
                     offset += 1
                 self._update_inbox(record.extras.mutations)
                 if record.extras.on_applied:

@@ -100,7 +100,8 @@ class SessionStream:
 
     def publish_live(self, live_event: LiveEvent) -> None:
         """Pushes a live event to the subscriptions."""
-        push_live(live_event, self._subscriptions, self._batched_wakeup)
+        if self._subscriptions:
+            push_live(live_event, self._subscriptions, self._batched_wakeup)
 
     async def wait_next_event(self) -> None:
         """Waits until the next logged event is published."""

@@ -13,20 +13,17 @@ from walrus_protocol.events import (
 from walrusd.session.recovery import Draft
 
 
-class LoggedEvent:
+class LoggedEvent(Struct, eq=False):
     """A durable event as stored in the log. It is encoded and decoded at most once, on first use.
 
     Daemon events have seq 0, which is not sent to clients.
     """
 
-    __slots__ = ("_event", "_wire", "body", "offset", "seq")
-
-    def __init__(self, *, seq: int, offset: int, body: bytes, event: AnySessionEvent | None = None) -> None:
-        self.seq = seq
-        self.offset = offset
-        self.body = body
-        self._event = event
-        self._wire: bytes | None = None
+    seq: int
+    offset: int
+    body: bytes
+    decoded: AnySessionEvent | None = None
+    _wire: bytes | None = None
 
     @property
     def session_seq(self) -> int:
@@ -43,9 +40,9 @@ class LoggedEvent:
     @property
     def event(self) -> AnySessionEvent:
         """The decoded event. Raises BadJson if the row cannot be decoded."""
-        if self._event is None:
-            self._event = decode_row(self.body)
-        return self._event
+        if self.decoded is None:
+            self.decoded = decode_row(self.body)
+        return self.decoded
 
 
 class LiveEvent(Struct, eq=False):

@@ -100,9 +100,14 @@ class SessionTurnContext:
 
     async def record(self, *events: AnySessionEvent) -> bool:
         """Records the events; returns False, with nothing recorded, if an interrupt came before their `done`."""
-        stop_reason = next((event.stop_reason for event in events if isinstance(event, Done)), "interrupted")
-        extras = NO_EXTRAS if stop_reason == "interrupted" else TransactionExtras(precondition=is_uninterrupted)
-        redacted = (redact_error(event, self._redact) if isinstance(event, Done) else event for event in events)
+        extras, redacted = NO_EXTRAS, list[AnySessionEvent]()
+        for event in events:
+            if not isinstance(event, Done):
+                redacted.append(event)
+                continue
+            redacted.append(redact_error(event, self._redact))
+            if event.stop_reason != "interrupted":
+                extras = TransactionExtras(precondition=is_uninterrupted)
         try:
             await self._live.recorder.record(*redacted, extras=extras)
         except PreconditionFailed:

@@ -182,4 +182,5 @@ class TurnHandles:
 
     def drop_settled_keys(self) -> None:
         """Drops the handles of settled sends; a repeat of their key is answered from the store."""
-        self.by_key = {key: handle for key, handle in self.by_key.items() if not handle.settled.is_set()}
+        if self.by_key:
+            self.by_key = {key: handle for key, handle in self.by_key.items() if not handle.settled.is_set()}

@@ -71,11 +71,11 @@ class WorkerContext(Struct, kw_only=True):
     slots: trio.Semaphore
     """One slot for each turn that may run at the same time."""
     on_restart: OnRestart
-    is_stopping: Callable[[], bool]
-    is_clean_shutdown: Callable[[], bool]
-    """Whether the runtime is stopping on request, and not because of an error of its own."""
     redact: Callable[[str], str]
     """Redacts the secrets in the error of a turn."""
+    stopping: bool = False
+    is_clean_shutdown: bool = True
+    """False if the runtime ends with an error, which any of the running turns may have caused."""
 
 
 class Worker:
@@ -95,7 +95,7 @@ class Worker:
         recovering = live.session.turn is not None and live.admission.state != "handed_over"
         self._turn_number = live.session.state.turns
         try:
-            while not self._ctx.is_stopping():
+            while not self._ctx.stopping:
                 try:
                     if live.admission.state == "handed_over":
                         self._timeout_s, self._has_slot = live.admission.take_over().timeout_s, True
@@ -136,7 +136,7 @@ class Worker:
         remaining_s = self._remaining_s(turn)
         if action == "continue" and not live.inbox.has_forced_close and remaining_s != 0:
             await self._acquire_slot(within_s=remaining_s)
-            if self._ctx.is_stopping():
+            if self._ctx.stopping:
                 return False
         if live.is_interrupted:
             return True  # before the restart, or while it waited for a slot
@@ -198,7 +198,7 @@ class Worker:
             return False
         if live.inbox.entries[0].kind != "close" and not live.inbox.has_forced_close:
             await self._acquire_slot()
-            if self._ctx.is_stopping():
+            if self._ctx.stopping:
                 return False
         entry = live.inbox.entries[0]  # chosen after the wait: a message that interrupts goes first
         match entry.kind:
@@ -288,7 +288,10 @@ class Worker:
         if not self._is_turn_open():
             return
         live = self._live
-        draft = replace(live.draft or Draft(turn=self._turn_number, round=0), suspended=self._ctx.is_clean_shutdown())
+        draft = replace(
+            live.draft or Draft(turn=self._turn_number, round=0),
+            suspended=self._ctx.stopping and self._ctx.is_clean_shutdown,
+        )
         with contextlib.suppress(StorageFailed):  # the turn stays open in the log; nothing else can be saved now
             await live.recorder.record(extras=TransactionExtras(mutations=(SaveDraft(draft),)))
 
@@ -309,7 +312,7 @@ class Worker:
 
     async def _retry_until_written(self, failure: StorageFailed) -> None:
         """Retries to record the end of the turn until the store can, or the runtime stops."""
-        while not self._ctx.is_stopping():
+        while not self._ctx.stopping:
             await self._live.admission.wait_retry(self._retry_s)
             self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
             try:

@@ -34,7 +34,7 @@ class WorkerPool:
 
         After True, the caller must call `start_turn` or `cancel_opening`.
         """
-        if live.is_busy or self._ctx.is_stopping():
+        if live.is_busy or self._ctx.stopping:
             return False
         try:
             self._ctx.slots.acquire_nowait()
@@ -55,7 +55,7 @@ class WorkerPool:
 
     def start_turn(self, live: LiveSession, timeout_s: float | None) -> None:
         """Runs the turn that the caller has opened; if the runtime is stopping, the turn is suspended instead."""
-        if self._ctx.is_stopping():
+        if self._ctx.stopping:
             live.admission.cancel_opening()
             mark_suspended(live)
             self._lease_until_stopped(live)
@@ -66,7 +66,7 @@ class WorkerPool:
         """Starts a worker if there is work and no worker yet."""
         if live.admission.state != "idle" or not (live.inbox.entries or live.session.turn):
             return
-        if self._ctx.is_stopping():
+        if self._ctx.stopping:
             self._lease_until_stopped(live)
         else:
             live.admission.start_worker()
@@ -84,7 +84,7 @@ class WorkerPool:
             self._sessions_with_worker.discard(live.id)
             live.stream.release_window()
             self._ctx.draft_saver.cancel_save(live.id)
-            if self._ctx.is_stopping():
+            if self._ctx.stopping:
                 self._lease_until_stopped(live)
             end_lease()
             self._worker_ended.unpark_all()
