@@ -5,7 +5,10 @@ an event before it is written, and the state in memory changes only after the di
 the log on disk.
 """
 
+from bisect import insort
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 
 import trio
 from msgspec import Struct
@@ -150,9 +153,7 @@ class Recorder:
         self._queue = deferred
         if batch.records:
             self._write_in_progress = True
-            self._log.submit(
-                batch.build_write(lambda offset: self._on_committed(batch, offset), self._failure_callback(batch))
-            )
+            self._log.submit(batch.build_write(partial(self._on_committed, batch), partial(self._resolve_batch, batch)))
 
     def _elapsed_s(self) -> float | None:
         """Returns the seconds that the open turn has taken, or None if an earlier process began it.
@@ -177,22 +178,19 @@ class Recorder:
                     record.extras.on_applied()
         except Exception as bug:  # noqa: BLE001 - events on disk are not in the state: the daemon must stop
             self._on_state_mismatch(bug)
-        self._resolve_batch(batch, None)
+        self._resolve_batch(batch)
 
     def _update_inbox(self, mutations: tuple[Mutation, ...]) -> None:
         for mutation in mutations:
             match mutation:
                 case Enqueue(entry):
-                    self.inbox = sorted([*self.inbox, entry], key=lambda queued: queued.place)
+                    insort(self.inbox, entry, key=attrgetter("place"))
                 case Dequeue(place):
-                    self.inbox = [entry for entry in self.inbox if entry.place != place]
+                    self.inbox[:] = [entry for entry in self.inbox if entry.place != place]
                 case _:
                     pass
 
-    def _failure_callback(self, batch: "_Batch") -> Callable[[Exception], None]:
-        return lambda error: self._resolve_batch(batch, error)
-
-    def _resolve_batch(self, batch: "_Batch", error: Exception | None) -> None:
+    def _resolve_batch(self, batch: "_Batch", error: Exception | None = None) -> None:
         self._write_in_progress = False
         for record in batch.records:
             record.resolve(error)

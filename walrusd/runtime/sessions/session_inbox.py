@@ -14,14 +14,10 @@ class SessionInbox:
     """The durable queue of one session, as the recorder has stored it."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self.entries = recorder.inbox
         self._reserved = 0
         self._first_place = 0
         self._last_place = 0
-
-    @property
-    def entries(self) -> list[InboxEntry]:
-        return self._recorder.inbox
 
     @property
     def message_count(self) -> int:
@@ -48,7 +44,7 @@ class SessionInbox:
 
     def load(self, entries: list[InboxEntry]) -> None:
         """Sets the entries that the store has."""
-        self._recorder.inbox = entries
+        self.entries[:] = entries
         if entries:
             self._first_place, self._last_place = entries[0].place, entries[-1].place
 
