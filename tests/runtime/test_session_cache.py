@@ -211,7 +211,7 @@ REFUSED_REQUESTS: dict[str, tuple[str, Callable[[Runtime, int], Awaitable[object
 
 
 @pytest.mark.parametrize(("state", "send_refused"), REFUSED_REQUESTS.values(), ids=REFUSED_REQUESTS)
-async def test_a_session_can_be_evicted_after_one_of_its_requests_was_refused(
+async def test_a_session_can_be_evicted_and_is_freed_after_one_of_its_requests_was_refused(
     state: str,
     send_refused: Callable[[Runtime, int], Awaitable[object]],
     runtime: Runtime,
@@ -221,6 +221,7 @@ async def test_a_session_can_be_evicted_after_one_of_its_requests_was_refused(
     await (await runtime.send(session, MessageRequest(content="hi", key="k"))).wait_result()
     if state == "closed":
         await runtime.close_session(session)
+    memory = ref(live_session(runtime, session))
     await trio.sleep(2 * SAVE_INTERVAL_S)
     assert isinstance(runtime.log, MemoryLog)
     runtime.log.fail_with = StorageFailed("no answer") if state == "full" else None
@@ -229,6 +230,7 @@ async def test_a_session_can_be_evicted_after_one_of_its_requests_was_refused(
     del refused
     runtime.log.fail_with = None
     assert can_be_deleted(runtime, session)
+    assert memory() is None
 
 
 async def create_session_of_size(runtime: Runtime, size: int) -> int:

@@ -117,7 +117,11 @@ def _error_for_errno(path: str, error_number: int) -> DatabaseUnusable:
 
 
 def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
-    """Returns the StorageFailed for the error of a transaction."""
+    """Returns the StorageFailed for the error of a transaction.
+
+    Its cause has no traceback. The frames of that one refer to the failed write and to its outcome, which is the result
+    of this: such a reference cycle would keep the session in memory until the garbage collector runs.
+    """
     path = db.filename or ":memory:"
     if isinstance(error, CORRUPTION_ERRORS):
         return open_error(path, error)
@@ -126,11 +130,11 @@ def write_error(db: apsw.Connection, error: Exception) -> StorageFailed:
             f"{path} does not hold what walrusd wrote, so nothing can be added: {error}",
             "Rows were removed or changed. `walrusctl doctor` lists them; restore walrus.db from a backup.",
         )
-        failure.__cause__ = error
+        failure.__cause__ = error.with_traceback(None)
         return failure
     number = db.system_errno if isinstance(error, apsw.IOError) else 0
     kind = StorageFull if isinstance(error, apsw.FullError) or number in NO_SPACE_ERRNOS else StorageFailed
     reason = str(error) or type(error).__name__
     failure = kind(f"cannot write to {path}: {reason}" + (f" ({os.strerror(number)})" if number else ""))
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)
     return failure
