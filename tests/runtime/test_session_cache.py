@@ -16,11 +16,14 @@ from tests.fakes.stores import SqliteDisk
 from walrus_protocol.events import UserMessage
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
+from walrusd.runtime.recording.recorder import TransactionExtras
 from walrusd.runtime.runtime import Runtime
+from walrusd.runtime.sessions.live_session import LiveSession
 from walrusd.runtime.sessions.session_cache import MAX_UNLEASED, MAX_UNLEASED_BYTES
 from walrusd.runtime.turns.drafts import SAVE_INTERVAL_S
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.store.errors import StorageFailed
+from walrusd.store.tables.inbox import Enqueue, InboxEntry
 
 IDLE_S = 60.0
 
@@ -231,6 +234,42 @@ async def test_a_session_can_be_evicted_and_is_freed_after_one_of_its_requests_w
     runtime.log.fail_with = None
     assert can_be_deleted(runtime, session)
     assert memory() is None
+
+
+def count_in_memory() -> int:
+    return sum(isinstance(one, LiveSession) for one in gc.get_objects())
+
+
+async def test_a_session_that_cannot_be_created_leaves_nothing_in_memory(runtime: Runtime) -> None:
+    assert isinstance(runtime.log, MemoryLog)
+    runtime.log.fail_with = StorageFailed("no space")
+    before = count_in_memory()
+    for _ in range(3):
+        with suppress(Problem):
+            await runtime.create_session("walrus")
+    assert count_in_memory() == before
+
+
+async def test_a_session_that_cannot_be_loaded_completely_leaves_nothing_in_memory(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await runtime.create_session("walrus")
+    async with runtime.session_cache.lease(session) as live:
+        entry = InboxEntry(place=1, kind="message", content="hi", sender="", key="k")
+        await live.recorder.record(extras=TransactionExtras(mutations=(Enqueue(entry),)))
+    del live
+    assert can_be_deleted(runtime, session)  # evicts it
+    before = count_in_memory()
+
+    async def fail(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StorageFailed("no answer")
+
+    monkeypatch.setattr(runtime.log, "read", fail)
+    for _ in range(3):
+        with suppress(Problem):
+            await runtime.interrupt(session)
+    assert count_in_memory() == before
 
 
 async def create_session_of_size(runtime: Runtime, size: int) -> int:

@@ -25,14 +25,17 @@ async def load_session(number: int, deps: SessionDependencies) -> LiveSession:
             size += len(row.body)
         since = rows[-1].seq
         rows = await deps.log.events(number, since, PAGE_ROWS) if since < snapshot.last_seq else []
-    live = LiveSession(session, deps, size)
+    keys = {
+        entry.key: await deps.log.read(read_key, number, entry.key) for entry in snapshot.inbox if entry.key is not None
+    }
+    live = LiveSession(session, deps, size)  # nothing fails from here on: it would have to be closed
     live.inbox.load(snapshot.inbox)
     if session.turn:
         live.recovered_draft = recovered_draft(session.turn, snapshot.draft)
     for position, entry in enumerate(live.inbox.entries, 1):
         handle = live.handles.by_place[entry.place] = TurnHandle(number)
         handle.mark_queued(position)
-        if entry.key is not None and (key := await deps.log.read(read_key, number, entry.key)):
+        if entry.key is not None and (key := keys[entry.key]):
             handle.digest = key.digest
             live.handles.by_key[entry.key] = handle
     return live

@@ -118,17 +118,21 @@ class SessionCache:
 
     async def create(self, creation_event: SessionCreated, create_key: AddCreateKey | None = None) -> int:
         """Creates a durable session and returns its id. Raises StorageFailed."""
-        live = LiveSession(Session(self._deps.log.next_session()), self._deps)
-        entry = await self._lease_entry(live.id)  # after a caller that looks up an id that does not exist yet
+        session = self._deps.log.next_session()
+        entry = await self._lease_entry(session)  # after a caller that looks up an id that does not exist yet
+        live = LiveSession(Session(session), self._deps)
         try:
             # The store lists the session a moment before this task resumes: a caller that looks it up then has to wait.
-            with self._changing(live.id, entry):
+            with self._changing(session, entry):
                 extras = TransactionExtras(mutations=(create_key,) if create_key else ())
                 await live.recorder.record(creation_event, extras=extras)
                 entry.live = live
+        except BaseException:
+            live.close()
+            raise
         finally:
-            self._end_lease(live.id, entry)
-        return live.id
+            self._end_lease(session, entry)
+        return session
 
     async def create_once(self, creation_event: SessionCreated, key: str, check_agent: Callable[[], object]) -> int:
         """Returns the session that was created with this key, creating it if there is none yet.
