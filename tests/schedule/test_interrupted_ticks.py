@@ -1,6 +1,7 @@
 """Tests of ticks interrupted by a stop, a power cut or a full disk: no slot is paid for twice."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -9,16 +10,21 @@ from tests.fakes.clock import FakeWallClock
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel, replies
 from tests.fakes.stepped_log import Step, SteppedMemoryLog, fail_from, never_stop
+from tests.fakes.stores import commit, write
 from tests.schedule.scheduler_harness import HOUR, MONDAY, NAME, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
+from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import TurnRef
 from walrus_protocol.problems import Problem
 from walrusd.ports import ModelRequest, OnChunk, Reply, TextChunk
+from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
 from walrusd.schedule.probe import ProbeResult
 from walrusd.store.contract import Write
 from walrusd.store.errors import StorageFailed, StorageFull
+from walrusd.store.expiry import ExpireSession
 from walrusd.store.tables.tick import read_ticks
+from walrusd.store.tables.turn import read_turn_span
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 SAME = HeartbeatSettings(interval=60, prompt="Look around.", session="same")
@@ -116,6 +122,29 @@ async def test_a_turn_resumed_after_a_restart_has_its_cost_in_its_row(autojump_c
         await trio.sleep(HOUR / 2)
         [row] = await harness.rows()
         assert (row.outcome, row.ran) == ("interrupted", TurnRef(session=2, turn=1, cost_usd=0.25))
+
+
+async def test_a_session_is_not_deleted_while_the_cost_of_its_interrupted_tick_is_read(
+    autojump_clock: Autojump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+    async with open_scheduler(log, FakeModel(BlockingReply()), clock, heartbeat_settings={"clerk": HOURLY}):
+        await trio.sleep(HOUR + 1)
+    log = MemoryLog(log)
+    runtimes: list[Runtime] = []
+
+    async def read_after_deletion(query: Callable[..., object], *args: object, **named: object) -> object:
+        if query is read_turn_span:
+            with runtimes[0].session_cache.try_delete([1]) as chosen:
+                await commit(log, write(session=DAEMON_SESSION, mutations=[*map(ExpireSession, chosen)]))
+        return await MemoryLog.read(log, query, *args, **named)
+
+    monkeypatch.setattr(log, "read", read_after_deletion)
+    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
+        runtimes.append(harness.runtime)
+        await trio.sleep(60)
+        [row] = await harness.rows()
+        assert (row.outcome, row.ran) == ("interrupted", TurnRef(session=1, turn=1, cost_usd=None))
 
 
 async def test_a_turn_that_ends_within_the_grace_period_has_its_row(autojump_clock: Autojump) -> None:

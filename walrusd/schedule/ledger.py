@@ -173,17 +173,18 @@ class Ledger:
 
     async def _wait_turn_cost(self, ran: TurnRef) -> TurnRef | None:
         """Waits for the end of the turn and returns it with its cost, or None if it never begins."""
-        try:
-            async with self._runtime.session_cache.lease(ran.session) as live:
-                while _is_turn_pending(ran, live):
-                    await live.stream.wait_next_event()
-        except Problem:
-            return ran  # its log cannot be read, so the cost is unknown
-        log = self._runtime.log
-        span = await log.read(read_turn_span, ran.session, ran.turn)
-        if span is None or span.last_seq is None:
-            return None
-        [row] = await log.events(ran.session, span.last_seq - 1, 1)
+        log, session_cache = self._runtime.log, self._runtime.session_cache
+        async with session_cache.pin(ran.session):  # retention must not delete it before its cost is read
+            try:
+                async with session_cache.lease(ran.session) as live:
+                    while _is_turn_pending(ran, live):
+                        await live.stream.wait_next_event()
+            except Problem:
+                return ran  # its log cannot be read, so the cost is unknown
+            span = await log.read(read_turn_span, ran.session, ran.turn)
+            if span is None or span.last_seq is None:
+                return None
+            [row] = await log.events(ran.session, span.last_seq - 1, 1)
         done = decode_row(row.body)
         return replace(ran, cost_usd=done.cost_usd) if isinstance(done, Done) else ran
 
