@@ -143,6 +143,9 @@ async def test_the_retry_rules_hold_over_http(
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after": format_datetime(datetime.fromtimestamp(1000, UTC) + timedelta(seconds=30), usegmt=True)}, 30),
         ({"retry-after": "nan"}, 0),
+        ({"retry-after-ms": "soon"}, 0),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, 0),
     ],
 )
 def test_a_retry_after_may_be_seconds_milliseconds_or_a_date(headers: dict[str, str], seconds: float) -> None:

@@ -129,19 +129,18 @@ def _root_cause_text(error: BaseException) -> str:
 
 
 def parse_retry_after(headers: Mapping[str, str], clock: Clock) -> float:
-    """Returns the seconds that the provider asks to wait, or 0 if it gives none.
+    """Returns the seconds that the provider asks to wait, or 0 if it gives none that can be read.
 
     The headers may give seconds, milliseconds or a date.
     """
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers.get("retry-after", "0")))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+    text = headers.get("retry-after", "0")
+    with suppress(ValueError):
+        return max(0.0, float(text))
     from email.utils import parsedate_to_datetime  # imported here: it takes 10 ms, and few servers send a date
 
     try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - clock())
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - clock())
+    except (ValueError, OverflowError):
         return 0.0
