@@ -58,7 +58,9 @@ class DatabaseReader:
 
     def rows(self, sql: str, *bindings: int) -> Iterator[tuple[Any, ...]]:
         with _own_errors():
-            yield from self._db.execute(sql, bindings)
+            # Not `yield from`: closing the generator would close the cursor, which only the reader's thread may do.
+            for row in self._db.execute(sql, bindings):  # noqa: UP028
+                yield row
 
     def row(self, sql: str, *bindings: int) -> tuple[Any, ...] | None:
         return next(self.rows(sql, *bindings), None)

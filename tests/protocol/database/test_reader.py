@@ -5,6 +5,7 @@ It blocks, and needs no trio: each test calls it directly.
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -88,3 +89,20 @@ def test_a_deadline_interrupts_a_long_read(path: str) -> None:
         with pytest.raises(TimeoutError), db.snapshot():
             db.number(endless)
         assert [*db.rows("SELECT * FROM t")] == []
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_rows_that_were_not_all_read_may_be_dropped_in_another_thread(path: str) -> None:
+    """The checks of doctor run in threads, and an exception may keep their frames until another thread drops it."""
+    unread: list[object] = []
+
+    def read() -> None:
+        with DatabaseReader(path) as db:
+            rows = db.rows("SELECT 1 UNION ALL SELECT 2")
+            next(rows)
+            unread.append(rows)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    unread.clear()
