@@ -202,6 +202,19 @@ DAMAGES = {
         [f'UPDATE event SET body = CAST(\'{{"type":"done","ts":1}}\' AS BLOB) WHERE "offset" = {DONE}'],
         [("error", "session 1: the event at seq 4 is not one that walrusd writes")],
     ),
+    "the turn of an event is no integer": (
+        [f'UPDATE event SET body = CAST(\'{{"type":"done","turn":1e400}}\' AS BLOB) WHERE "offset" = {DONE}'],
+        [("error", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
+    "an event is nested too deeply": (
+        [
+            (
+                """UPDATE event SET body = CAST('{"type":"done","turn":' || replace(hex(zeroblob(50000)), '0', '[') """
+                f'AS BLOB) WHERE "offset" = {DONE}'
+            )
+        ],
+        [("error", "session 1: the event at seq 4 is not one that walrusd writes")],
+    ),
     "the calls of an event have the wrong type": (
         [f'UPDATE event SET body = CAST(\'{{"type":"assistant_message","calls":5}}\' AS BLOB) WHERE "offset" = {DONE}'],
         [("error", "session 1: the event at seq 4 is not one that walrusd writes")],

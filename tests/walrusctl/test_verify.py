@@ -132,6 +132,10 @@ DATABASE_EDITS: dict[str, tuple[DatabaseEdit | str, tuple[int | None, int | None
         UPDATE sqlite_sequence SET seq = 16 WHERE name = 'event'""",
         (None, 2, 6),
     ),
+    "the last offset was overwritten with a text": (
+        "UPDATE sqlite_sequence SET seq = 'abc' WHERE name = 'event'",
+        (1, None, None),
+    ),
     "two bodies were swapped": (
         """CREATE TEMP TABLE two AS SELECT offset, body FROM event WHERE offset IN (7, 10);
         UPDATE event SET body = (SELECT body FROM two WHERE offset = 17 - event.offset) WHERE offset IN (7, 10)""",

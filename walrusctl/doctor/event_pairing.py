@@ -64,7 +64,7 @@ def _decode_event(seq: int, body: bytes) -> set[str] | str | int | None:
                 return int(event["turn"])
     except json.JSONDecodeError:
         raise ValueError(f"the event at seq {seq} is not JSON") from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"the event at seq {seq} is not one that walrusd writes") from None
 
 

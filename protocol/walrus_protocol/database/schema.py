@@ -48,8 +48,11 @@ AS BLOB) END"""
 FULL_BODY_SIZE = """length(event.body)
     + iif(event.text IS NULL, 0, (SELECT length(text.body) FROM text WHERE text.digest = event.text))"""
 """SQL expression of the bytes of the whole body."""
-LAST_OFFSET = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
-"""SQL query of the last offset that was assigned; it is not assigned again even if its event was deleted."""
+LAST_OFFSET = "SELECT CAST(ifnull(max(seq), 0) AS INTEGER) FROM sqlite_sequence WHERE name = 'event'"
+"""SQL query of the last offset that was assigned; it is not assigned again even if its event was deleted.
+
+SQLite does not check the type of this column; a text that somebody wrote there counts as 0.
+"""
 EXPIRED_SESSIONS = f"""
 SELECT value AS session, "offset" FROM event, json_each(CAST(event.body AS TEXT), '$.sessions')
 WHERE event.session = {DAEMON_SESSION} AND json_valid(CAST(event.body AS TEXT))
