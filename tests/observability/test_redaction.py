@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -35,8 +36,10 @@ def test_secrets_become_stars_and_the_longest_match_wins() -> None:
         lambda secret: f"({repr(secret)[1:-1]})",
         lambda secret: f"({html.escape(secret)})",
         lambda secret: f"({quote(secret, safe='')})",
+        lambda secret: f"({quote(secret)})",
+        lambda secret: f"({re.sub('%..', lambda escape: escape[0].lower(), quote(secret, safe=''))})",
     ],
-    ids=["JSON", "JSON in JSON", "JSON of PHP", "JSON of Go", "Python", "HTML", "URL"],
+    ids=["JSON", "JSON in JSON", "JSON of PHP", "JSON of Go", "Python", "HTML", "URL", "path of a URL", "URL of .NET"],
 )
 def test_a_secret_is_found_however_it_is_escaped(spell: Callable[[str], str]) -> None:
     text = spell('a/b\\c"d&e<f+g=')

@@ -21,6 +21,7 @@ MAX_RETIRED_SECRETS = 64
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _JSON_FOR_HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "&<>"})
+_URL_ESCAPE = re.compile("%[0-9A-F]{2}")
 _JSON_FOR_DOTNET = str.maketrans({char: f"\\u{ord(char):04X}" for char in "&<>+\"'`"})
 
 
@@ -88,9 +89,10 @@ class Redaction:
 def _spellings(secret: str) -> set[str]:
     """Returns the secret as it is, and as it is written in JSON, in JSON within JSON, in Python, in HTML and in URLs.
 
-    Some encoders of JSON also escape the characters that are special in HTML.
+    Some encoders of JSON also escape the characters that are special in HTML; those of URLs may leave a slash, or write
+    small hexadecimal digits.
     """
-    escaped, in_python = _as_json(secret), secret.replace("\\", r"\\")
+    escaped, in_python, in_url = _as_json(secret), secret.replace("\\", r"\\"), quote(secret, safe="")
     return {
         secret,
         in_python,
@@ -100,7 +102,9 @@ def _spellings(secret: str) -> set[str]:
         in_python.translate(_JSON_FOR_DOTNET),
         _as_json(escaped),
         secret.translate(_HTML),
-        quote(secret, safe=""),
+        in_url,
+        in_url.replace("%2F", "/"),
+        _URL_ESCAPE.sub(lambda found: found[0].lower(), in_url),
     }
 
 
