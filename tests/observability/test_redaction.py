@@ -110,6 +110,7 @@ def test_an_environment_variable_inside_a_longer_value_is_a_secret_by_itself(tmp
 
 def test_all_that_a_provider_is_sent_is_secret_in_its_errors() -> None:
     headers = {"X-Title": "walrus", "X-Team": "of one-1234", "X-Jar": "a=1; b=field-12345", "X-Auth": "Basic dXM6cHc="}
+    headers |= {"X-Pair": "sso-key id:half-12345", "X-Unpadded": "Basic dXMyOnB3ZA"}
     provider = ProviderSettings(
         kind="openai",
         base_url="https://us:pw123@host/v1",
@@ -117,6 +118,7 @@ def test_all_that_a_provider_is_sent_is_secret_in_its_errors() -> None:
         headers={name: Secret(value) for name, value in headers.items()},
     )
     words = {"one-1234", "b=field-12345", "field-12345", "dXM6cHc=", "us:pw", "pw"}
+    words |= {"id:half-12345", "half-12345", "dXMyOnB3ZA", "us2:pwd", "pwd"}
     assert provider_secrets(provider) == {"sk-1234", "us:pw123", "pw123", *headers.values(), *words}
 
 

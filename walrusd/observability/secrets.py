@@ -44,11 +44,11 @@ def _header_secrets(header: Secret) -> set[str]:
     """Returns the value, its words after the scheme ("Bearer") and its fields; each may be echoed alone."""
     value = header.reveal()
     scheme, *words = value.split() or [""]
-    fields = re.split(r'[\s;,="]+', value)[1:]
+    fields = re.split(r'[\s;,:="]+', value)[1:]
     secrets = {value, *header.parts, *words, *(field for field in fields if len(field) >= MIN_FIELD_LENGTH)}
     if scheme.lower() == "basic" and words:
         try:
-            user_and_password = b64decode(words[0]).decode()
+            user_and_password = b64decode(f"{words[0]}==").decode()  # some programs omit the padding
         except ValueError:
             return secrets
         secrets.update((user_and_password, user_and_password.partition(":")[2]))
