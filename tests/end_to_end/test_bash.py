@@ -233,7 +233,7 @@ async def wait_idle(client: AsyncClient, session: int, daemon: WalrusdProcess) -
 
 @pytest.mark.parametrize(
     ("end", "timeout_s"),
-    [(interrupt, None), (send_with_interrupt, None), (close_session, None), (stop_daemon, None), (wait_idle, 0.5)],
+    [(interrupt, None), (send_with_interrupt, None), (close_session, None), (stop_daemon, None), (wait_idle, 2.0)],
 )
 async def test_whatever_ends_a_turn_ends_its_command_and_all_child_processes(
     daemon: WalrusdProcess,
