@@ -1,6 +1,7 @@
 """Tests of reloads while a tick begins, runs or waits for the disk."""
 
 import errno
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -8,11 +9,12 @@ import trio
 from tests.fakes.clock import FakeWallClock
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.model import BlockingReply, FakeModel
-from tests.schedule.scheduler_harness import DAY, HOUR, MONDAY, FakeProbe, open_scheduler
+from tests.schedule.scheduler_harness import DAY, HOUR, MONDAY, NAME, FakeProbe, open_scheduler
 from walrus_config.schema import HeartbeatSettings
 from walrusd.store.contract import Write
-from walrusd.store.errors import StorageFull
+from walrusd.store.errors import StorageFailed, StorageFull
 from walrusd.store.tables.schedule import read_schedules
+from walrusd.store.tables.tick import read_ticks
 
 HOURLY = HeartbeatSettings(interval=60, prompt="Look around.")
 
@@ -146,6 +148,26 @@ async def test_a_reload_on_a_full_disk_is_active_and_is_written_once_there_is_sp
         await harness.reload_heartbeats(change)
         await trio.sleep(HOUR)
         assert [(row.slot - MONDAY) / HOUR for row in await harness.rows()] == [1.5] * len(change)
+
+
+async def test_a_reload_that_cannot_read_the_store_changes_no_heartbeat(
+    autojump_clock: Autojump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, clock = MemoryLog(), FakeWallClock(MONDAY)
+
+    async def fail_at_ticks(query: Callable[..., object], *args: object, **named: object) -> object:
+        if query is read_ticks:
+            raise StorageFailed("no answer")
+        return await MemoryLog.read(log, query, *args, **named)
+
+    async with open_scheduler(log, FakeModel(), clock, heartbeat_settings={"clerk": HOURLY}) as harness:
+        monkeypatch.setattr(log, "read", fail_at_ticks)
+        with pytest.raises(StorageFailed):
+            await harness.reload_heartbeats({"clerk": HeartbeatSettings(interval=90), "scout": HOURLY})
+        assert [(state.job.name, state.job.every_s) for state in harness.scheduler.states()] == [(NAME, HOUR)]
+        monkeypatch.undo()
+        await trio.sleep(HOUR + 1)
+        assert [(row.slot - MONDAY) / HOUR for row in await harness.rows()] == [1]
 
 
 async def test_without_a_free_descriptor_for_a_wait_heartbeats_still_run_in_time(

@@ -3,7 +3,7 @@
 import difflib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import structlog
 import trio
@@ -63,7 +63,7 @@ class Scheduler:
     def names(self) -> tuple[str, ...]:
         return tuple(self._states)
 
-    async def run_scheduler(self, jobs: Iterable[Job], *, task_status: Ready = trio.TASK_STATUS_IGNORED) -> None:
+    async def run_scheduler(self, jobs: Sequence[Job], *, task_status: Ready = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the schedules until `stop` is called and the last tick is over."""
         try:
             async with trio.open_nursery() as self._nursery:
@@ -91,18 +91,19 @@ class Scheduler:
             await self._finished.wait()
         self._nursery.cancel_scope.cancel()
 
-    async def configure(self, jobs: Iterable[Job]) -> None:
+    async def configure(self, jobs: Sequence[Job]) -> None:
         """Replaces the schedules. Those that stay keep their state, and running ticks finish as they began.
 
-        Raises StorageFailed if the store cannot be read. A failed write is reported and repeated with the next one.
+        Raises StorageFailed, with nothing changed, if the store cannot be read. A failed write is reported and repeated
+        with the next one.
         """
         # A removed schedule whose tick still runs continues with the same state if it is added again.
         running = {run.state.row.name: run.state for run in self._tick_runs if not run.finished.is_set()}
         before = running | self._states
         rows = {row.name: row for row in await self._store.read(read_schedules)}
-        after = dict[str, ScheduleState]()
+        after = {job.name: before.get(job.name) or await self._load_state(job, rows.get(job.name)) for job in jobs}
         for job in jobs:
-            after[job.name] = await self._prepare_state(job, before.get(job.name), rows.get(job.name))
+            await self._replace_job(after[job.name], job)
         self._states = after
         self._sleep_scope.cancel()
         for name, row in rows.items():
@@ -113,12 +114,11 @@ class Scheduler:
             elif row.next_slot != UNSCHEDULED:
                 await self._ledger.save_unconfigured(replace(row, next_slot=UNSCHEDULED))
 
-    async def _prepare_state(self, job: Job, state: ScheduleState | None, row: ScheduleRow | None) -> ScheduleState:
-        if state is None:
-            last = await self._store.read(read_ticks, job.name, limit=1)
-            state = ScheduleState(
-                job, row or ScheduleRow(name=job.name, next_slot=UNSCHEDULED), last[0] if last else None
-            )
+    async def _load_state(self, job: Job, row: ScheduleRow | None) -> ScheduleState:
+        last = await self._store.read(read_ticks, job.name, limit=1)
+        return ScheduleState(job, row or ScheduleRow(name=job.name, next_slot=UNSCHEDULED), last[0] if last else None)
+
+    async def _replace_job(self, state: ScheduleState, job: Job) -> None:
         await state.wait_idle()
         now = self._clock.now()
         if state.row.next_slot == UNSCHEDULED:
@@ -126,7 +126,6 @@ class Scheduler:
         elif (moved := job.moved_slot(state.job, state.row.next_slot, now)) != state.row.next_slot:
             await self._set_next_slot(state, moved)
         state.job = job
-        return state
 
     async def _set_next_slot(self, state: ScheduleState, next_slot: float) -> None:
         """Sets the next slot. If it cannot be written now, the next write of this schedule includes it."""
