@@ -14,7 +14,7 @@ from walrus_config.paths import home_paths
 from walrusd import __version__
 from walrusd.composition.components import Components, StartupOptions, open_components
 from walrusd.composition.daemon_status import DaemonStatus
-from walrusd.host.peer_credentials import set_undumpable
+from walrusd.host.libc import set_undumpable
 from walrusd.host.resource_limits import limit_connections
 from walrusd.host.sd_notify import extending_timeout
 from walrusd.host.signals import watch_signals

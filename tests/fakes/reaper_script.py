@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from walrusd.host import launch
 from walrusd.host.child import Child
 from walrusd.host.launch import SpawnFailed
-from walrusd.host.peer_credentials import set_undumpable
+from walrusd.host.libc import set_undumpable
 from walrusd.host.procfs import child_pids, descendants, read_proc
 from walrusd.host.spawner import Spawner
 

@@ -74,7 +74,7 @@ def test_credentials_of_the_peer_of_a_trio_socket_are_read() -> None:
 def test_an_undumpable_process_can_still_read_its_own_proc() -> None:
     program = """
 import ctypes, os
-from walrusd.host.peer_credentials import set_undumpable
+from walrusd.host.libc import set_undumpable
 from walrusd.host.procfs import read_process_stats
 libc = ctypes.CDLL(None)
 before = libc.prctl(3, 0, 0, 0, 0)

@@ -1,22 +1,18 @@
 """The wall clock, with a wait without polling that wakes when the clock is set and after a suspend."""
 
-import ctypes
 import math
 import os
 import time
+from struct import Struct as Layout
 
 import trio
 
+from walrusd.host.libc import call_libc
+
 _TFD_CLOEXEC, _TFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+_itimerspec = Layout("4l")
+"""Seconds and nanoseconds of the interval, then those of the first expiry."""
 
 
 class SystemClock:
@@ -44,15 +40,13 @@ def _open_timerfd(when: float) -> int:
     Python 3.11 has no timerfd of its own. trio's clock is monotonic: it does not advance during a suspend, and it does
     not notice that the clock is set.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    timer: int = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_CLOEXEC | _TFD_NONBLOCK)
-    if timer < 0:
-        raise OSError(ctypes.get_errno(), "timerfd_create")
+    timer = call_libc("timerfd_create", time.CLOCK_REALTIME, _TFD_CLOEXEC | _TFD_NONBLOCK)
     fraction, seconds = math.modf(max(when, 1e-3))  # 0 would disarm the timer
     # Rounded up: a wait that ended too early would only start again.
-    spec = _Itimerspec(value=_Timespec(int(seconds), min(math.ceil(fraction * 1e9), 999_999_999)))
-    if libc.timerfd_settime(timer, _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET, ctypes.byref(spec), None) != 0:
-        number = ctypes.get_errno()
+    spec = _itimerspec.pack(0, 0, int(seconds), min(math.ceil(fraction * 1e9), 999_999_999))
+    try:
+        call_libc("timerfd_settime", timer, _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET, spec, None)
+    except OSError:
         os.close(timer)
-        raise OSError(number, "timerfd_settime")
+        raise
     return timer

@@ -1,6 +1,5 @@
-"""Identifies the peer of a Unix socket, and sets kernel options of this process."""
+"""Identifies the process at the other end of a Unix socket."""
 
-import ctypes
 import socket
 from struct import Struct as Layout
 
@@ -9,8 +8,6 @@ from msgspec import Struct
 
 from walrusd.host.procfs import read_proc
 
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
 _ucred = Layout("iII")
 
 
@@ -43,19 +40,3 @@ def is_descendant(pid: int, ancestor: int) -> bool:
             return False
         pid = process.ppid
     return True
-
-
-def set_undumpable() -> None:
-    """Forbids processes of the same user to read our memory and environment, and disables core dumps."""
-    _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
-
-
-def set_child_subreaper() -> None:
-    """Makes this process the parent of every orphaned descendant. The process must then reap them."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER")
-
-
-def _prctl(option: int, value: int, name: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({name})")

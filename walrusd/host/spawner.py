@@ -22,7 +22,7 @@ import trio
 from walrusd.host.child import Child
 from walrusd.host.kill import ProcessGroup, kill_all, wait_exited
 from walrusd.host.launch import SpawnedProcess, SpawnFailed, SpawnRequest, launch
-from walrusd.host.peer_credentials import set_child_subreaper
+from walrusd.host.libc import set_child_subreaper
 from walrusd.host.procfs import ProcInfo, all_processes, child_pids, descendants, read_proc
 
 log = structlog.get_logger("walrusd")

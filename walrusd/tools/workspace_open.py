@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from walrusd.host.pseudo_filesystems import is_kernel_filesystem
+from walrusd.host.libc import is_kernel_filesystem
 from walrusd.ports import ToolFailed
 
 MAX_NAMES_READ = 2_000

@@ -1,11 +1,11 @@
-"""Tests of pseudo_filesystems: files in /proc and /sys are recognised, stored files are not."""
+"""Tests of is_kernel_filesystem: files in /proc and /sys are recognised, stored files are not."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from walrusd.host.pseudo_filesystems import is_kernel_filesystem
+from walrusd.host.libc import is_kernel_filesystem
 
 
 @pytest.mark.parametrize(
