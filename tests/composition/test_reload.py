@@ -119,17 +119,18 @@ async def test_a_reload_is_logged_before_it_is_applied(harness: ReloadHarness, r
     ]
 
 
-async def test_a_component_that_cannot_finish_leaves_the_config_active_with_a_warning(
+async def test_a_component_that_cannot_finish_leaves_the_config_active_with_a_warning_until_the_next_reload(
     harness: ReloadHarness, recorder: RecordingComponent
 ) -> None:
-    recorder.retire_warnings = ("Heartbeats still use the previous settings: cannot read the disk",)
+    warnings = recorder.retire_warnings = ("Heartbeats still use the previous settings: cannot read the disk",)
     harness.home.write("agents/scout.md", "You look ahead.")
     result = await harness.active.reload()
     assert (result.changed, set(harness.active.config.agents)) == (("agents.scout",), {"scout", "walrus"})
-    assert any(
-        "Heartbeats still use the previous settings: cannot read the disk" in warning for warning in result.warnings
-    )
+    assert result.warnings == harness.active.warnings == warnings
     assert harness.notifications() == ["RELOADING=1", "READY=1"]
+    recorder.retire_warnings = ()
+    await harness.active.reload()
+    assert not harness.active.warnings
 
 
 async def test_an_unchanged_config_logs_no_event(harness: ReloadHarness, recorder: RecordingComponent) -> None:

@@ -1,6 +1,6 @@
 """The parts of the daemon that depend on the configuration.
 
-The start and a reload take the same steps: all components prepare, then all commit, then all retire.
+All components prepare, then all commit; after a reload, all retire.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,8 @@ class Prepared(Struct, frozen=True, kw_only=True):
     """Puts it in force. Neither waits nor raises, so that no task sees one half of a configuration."""
     retire: Callable[[], Awaitable[tuple[str, ...]]] | None = None
     """Called when all components have committed. Ends what only the previous configuration used, and does what must
-    be written to the store. Returns warnings; an expected failure is one of them."""
+    be written to the store. Returns more warnings; an expected failure is one of them. The start calls none: there is
+    no previous configuration then."""
     warnings: tuple[str, ...] = ()
     """Warnings about this configuration, for `status`."""
 

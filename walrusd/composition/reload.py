@@ -106,12 +106,12 @@ class ActiveConfig:
             await self._daemon_recorder.record(event)
             self._on_event(event)
         self._commit(config, prepared)
-        warnings = (*self.warnings, *await _retire(prepared))
-        for warning in warnings:
+        self.warnings = (*self.warnings, *await _retire(prepared))
+        for warning in self.warnings:
             if warning not in known_warnings:
                 log.warning("status_warning", message=warning)
         log.info("reloaded", changed=changed, at_restart=at_restart)
-        return ReloadResult(changed=changed, at_restart=at_restart, warnings=warnings)
+        return ReloadResult(changed=changed, at_restart=at_restart, warnings=self.warnings)
 
     async def _prepare(self, config: Config) -> list[Prepared]:
         return [await prepare(config) for prepare in self._components]
