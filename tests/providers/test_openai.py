@@ -183,6 +183,13 @@ async def test_an_unreachable_server_is_a_network_failure_with_its_cause() -> No
     assert "base_url of [providers.fake] in walrus.toml" in error.hint
 
 
+async def test_a_host_name_that_dns_cannot_express_is_a_network_failure() -> None:
+    async with provider(base_url=f"http://{'a' * 64}.example/v1") as (_, models):
+        error = (await failure(models)).error
+    assert error.kind == "provider_network"
+    assert "could not be called" in error.message
+
+
 @pytest.mark.parametrize(
     "url", ["localhost:1/v1", "ftp://127.0.0.1/v1", "http://[::1/v1", "http://127.0.0.1:99999/v1", "x"]
 )

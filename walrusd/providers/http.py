@@ -50,7 +50,8 @@ class Http:
         try:
             async with client.stream("POST", url, headers=dict(headers), content=body, timeout=timeout) as response:
                 yield response
-        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, UnicodeError) as error:
+            # UnicodeError: a host name that DNS cannot express; the library lets it pass
             raise _translate_error(error, context, idle_timeout_s) from error
 
     async def aclose(self) -> None:
