@@ -301,3 +301,29 @@ async def test_concurrent_messages_fill_an_inbox_up_to_its_limit(
         await runtime.send(session, MessageRequest(content="one too many"))
     gate.released.set()
     assert [(await handle.wait_result()).text for handle in handles] == ["ok"] * (MAX_QUEUED_MESSAGES + 1)
+
+
+async def test_queued_messages_are_answered_after_a_bug_has_ended_the_worker_of_their_session() -> None:
+    has_bug, queued = True, trio.Event()
+
+    def redact(text: str) -> str:
+        if has_bug:
+            raise RuntimeError(text)
+        return text
+
+    async def crash(_: ModelRequest, __: OnChunk) -> Reply:
+        await queued.wait()
+        raise RuntimeError("a bug")
+
+    model = FakeModel(in_turn(crash, replies("first"), replies("second"), replies("third")))
+    async with Runtime(model, log=MemoryLog(), redact=redact) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        handles = [await runtime.send(session, MessageRequest(content=text)) for text in ("one", "two")]
+        queued.set()
+        for handle in handles:
+            with pytest.raises(Problem, match="met a bug in this session"):
+                await handle.wait_result()
+        has_bug = False
+        assert (await runtime.send_to(session, "three")).final_response == "third"
+        assert await runtime.close_session(session, force=True)

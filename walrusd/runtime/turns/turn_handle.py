@@ -174,9 +174,11 @@ class TurnHandles:
         self.drop_settled_keys()
 
     def fail_all(self, problem: Problem) -> None:
-        """Fails the handles of the open turn and of queued messages; the messages stay in the inbox."""
-        handles, self.by_place = self.by_place, {}
-        for handle in handles.values():
+        """Fails the handles of the open turn and of queued messages.
+
+        The messages stay in the inbox, with their handles: a later worker may take them.
+        """
+        for handle in self.by_place.values():
             handle.fail(problem.with_data(session=self._session.id, turn=None))
         self.fail_turn(problem)
 
