@@ -17,7 +17,6 @@ from walrus_protocol.events import Tick, UserMessage, encode
 from walrusd.session.session_state import SessionState
 from walrusd.store import search
 from walrusd.store.database import open_for_reading
-from walrusd.store.hash_chain import Chain
 from walrusd.store.tables.output import AddOutput, StoredOutput, read_output
 from walrusd.store.tables.session import SessionFilter, list_sessions, read_open_session_count, read_unfinished_sessions
 from walrusd.store.tables.table import MAX_ID_PLUS_ONE
@@ -116,7 +115,7 @@ def measure_tick_write(disk: SqliteDisk, number: int) -> int:
             insert_batch,
             batch=[write(session=DAEMON_SESSION, mutations=[PutTick(tick(number))])],
             first_offset=1,
-            hash_chain=Chain(None),
+            hash_chain=None,
         ),
     )
     db.execute("ROLLBACK")

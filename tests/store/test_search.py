@@ -23,8 +23,7 @@ from walrus_protocol.methods.search import Hit, Mark
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import Log, Write
 from walrusd.store.errors import StorageFailed
-from walrusd.store.search import MAX_HIGHLIGHTED, MAX_SNIPPET
-from walrusd.store.tokenizer import query_terms
+from walrusd.store.search import MAX_HIGHLIGHTED, MAX_SNIPPET, query_terms
 
 QUERY_SYNTAX = (
     '"',

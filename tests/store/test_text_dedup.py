@@ -14,8 +14,7 @@ from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import AnySessionEvent, AssistantMessage, Done, ToolCallsStart, UserMessage, encode
 from walrusd.session.session_state import SessionState
 from walrusd.store.contract import StreamFilter
-from walrusd.store.tables.event import EventRow
-from walrusd.store.tables.text import MIN_BODY_BYTES, MIN_TEXT_BYTES, detach, reattach
+from walrusd.store.tables.event import MIN_BODY_BYTES, MIN_TEXT_BYTES, EventRow, detach, reattach
 
 texts = st.builds(
     lambda text, times: text * times, st.text('ab "\\\né🦭\0', min_size=1, max_size=9), st.integers(1, 900)

@@ -6,8 +6,7 @@ from typing import Self
 import apsw
 
 from walrusd.store.tables import TABLES, remains
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation
+from walrusd.store.tables.table import BatchStatement, Mutation
 
 DELETE_LISTED = tuple(
     BatchStatement(f"DELETE FROM {table.name} WHERE {table.session_column} IN (VALUES", 1, ")")  # noqa: S608 - own text

@@ -34,15 +34,13 @@ AND session NOT IN (SELECT session FROM ({EXPIRED_SESSIONS}))
 
 
 class Chain:
-    """Computes the links of one transaction. `head` is the last link, or None if the chain is off."""
+    """Computes the links of one transaction. `head` is the last link."""
 
-    def __init__(self, head: ChainHead | None) -> None:
+    def __init__(self, head: ChainHead) -> None:
         self.head = head
 
     def link_events(self, events: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, bytes]]:
         """Returns the `link` rows for events: (offset, session, seq, whole body), in order of offset."""
-        if self.head is None:
-            return []
         rows = []
         offset, link = self.head
         for offset, session, seq, body in events:

@@ -7,6 +7,7 @@ cannot stop early are slow: a phrase whose words never occur in sequence (50 ms)
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import starmap
@@ -17,8 +18,7 @@ import apsw
 from walrus_protocol.database.schema import FULL_BODY
 from walrus_protocol.methods.search import Hit, Mark
 from walrusd.store.migrations.m003_search import TOKENIZER
-from walrusd.store.tables.searchable_text import SearchableText, searchable_text
-from walrusd.store.tokenizer import WORD_SEPARATOR, isolate_characters, query_terms
+from walrusd.store.tables.searchable_text import WORD_SEPARATOR, SearchableText, isolate_characters, searchable_text
 
 HITS = f"""
 SELECT event."offset", session, seq, {FULL_BODY}, ifnull((SELECT agent FROM session WHERE id = event.session), '')
@@ -34,6 +34,7 @@ MAX_HIGHLIGHTED = 100_000
 
 Matches beyond them are hits without a mark.
 """
+_TERM = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
 SNIPPET_WORDS = 24
 """Maximum words of a snippet."""
 MAX_SNIPPET = 240
@@ -124,3 +125,23 @@ def _cut_snippet(marked: str) -> tuple[str, tuple[Mark, ...]]:
     shift = len("…") - first if first else 0
     clipped = ((max(mark.start, first), min(mark.end, last)) for mark in marks)
     return snippet, tuple(Mark(begin + shift, end + shift) for begin, end in clipped if begin < end)
+
+
+def query_terms(query: str) -> list[str]:
+    """Translates a query to terms of the index: words, "phrases in quotes", and prefix* of a word.
+
+    All other characters are part of a word. A word without a letter or digit is omitted, so the result may be empty.
+    """
+    terms: dict[str, None] = {}
+    for phrase, star, word in _TERM.findall(query.encode(errors="replace").decode().replace("\0", " ")):
+        text = phrase or word.rstrip("*")
+        if any(map(_is_word_character, text)):
+            is_prefix = star or word.endswith("*")
+            terms[f'"{isolate_characters(text)}"{"*" if is_prefix else ""}'] = None
+    return list(terms)
+
+
+def _is_word_character(character: str) -> bool:
+    """Returns True if the tokenizer takes the character for part of a word."""
+    category = unicodedata.category(character)
+    return category[0] in "LN" or category == "Co"

@@ -1,6 +1,6 @@
 """Writes a batch: the events with everything derived from them, the rows of the sessions, and the mutations.
 
-Rows of a kind are inserted by one statement for the whole batch, see `statements`.
+Rows of a kind are inserted by one statement for the whole batch.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,11 @@ from walrusd.session.session_state import SessionState
 from walrusd.store.contract import Write
 from walrusd.store.expiry import ExpireSession
 from walrusd.store.hash_chain import Chain, store_digests
-from walrusd.store.tables import TABLES, event, text
+from walrusd.store.tables import TABLES, event
 from walrusd.store.tables.searchable_text import INSERT as INSERT_SEARCHABLE_TEXT
-from walrusd.store.tables.searchable_text import searchable_text
+from walrusd.store.tables.searchable_text import isolate_characters, searchable_text
 from walrusd.store.tables.session import INSERT_FORK, put_states
-from walrusd.store.tables.statements import SqlRow
-from walrusd.store.tables.table import Mutation
-from walrusd.store.tokenizer import isolate_characters
+from walrusd.store.tables.table import Mutation, SqlRow
 
 NewEvent = tuple[int, int, int, bytes]
 """The offset, the session, the seq and the whole body of an event."""
@@ -27,7 +25,7 @@ MUTATIONS = (*(mutation for table in TABLES for mutation in table.mutations), Ex
 _ORDER = {mutation: place for place, mutation in enumerate(MUTATIONS)}
 
 
-def insert_batch(db: apsw.Connection, batch: Sequence[Write], first_offset: int, hash_chain: Chain) -> None:
+def insert_batch(db: apsw.Connection, batch: Sequence[Write], first_offset: int, hash_chain: Chain | None) -> None:
     """Writes all rows of a batch; the bodies get offsets from `first_offset` on. Raises apsw.Error."""
     for part in _split_by_session(batch):
         first_offset = _write_events(db, part, first_offset, hash_chain)
@@ -51,7 +49,7 @@ def _split_by_session(batch: Sequence[Write]) -> Sequence[Sequence[Write]]:
     return parts
 
 
-def _write_events(db: apsw.Connection, part: Sequence[Write], offset: int, hash_chain: Chain) -> int:
+def _write_events(db: apsw.Connection, part: Sequence[Write], offset: int, hash_chain: Chain | None) -> int:
     """Inserts the events of a part, and returns the offset after the last one."""
     events: list[NewEvent] = []
     searchable_texts: list[SqlRow] = []
@@ -68,12 +66,12 @@ def _write_events(db: apsw.Connection, part: Sequence[Write], offset: int, hash_
     return offset
 
 
-def _insert_events(db: apsw.Connection, events: Sequence[NewEvent], hash_chain: Chain) -> None:
+def _insert_events(db: apsw.Connection, events: Sequence[NewEvent], hash_chain: Chain | None) -> None:
     rows: list[SqlRow] = []
     rows_with_text: list[SqlRow] = []
     texts: list[SqlRow] = []
     for row in events:
-        if detached := text.detach(row[3]):
+        if detached := event.detach(row[3]):
             digest = detached.digest
             texts.append((digest, detached.text))
             rows_with_text.append((*row[:3], detached.rest, digest, detached.position))
@@ -81,9 +79,9 @@ def _insert_events(db: apsw.Connection, events: Sequence[NewEvent], hash_chain: 
             rows.append(row)
     event.INSERT.run(db, rows)
     if texts:
-        text.INSERT.run(db, texts)
+        event.INSERT_TEXT.run(db, texts)
         event.INSERT_WITH_TEXT.run(db, rows_with_text)
-    if hash_chain.head is not None:
+    if hash_chain:
         event.INSERT_LINK.run(db, hash_chain.link_events(events))
     _, session, first_seq, _ = events[0]
     if session == DAEMON_SESSION:

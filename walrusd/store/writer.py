@@ -98,7 +98,8 @@ class Writer(ABC):
 
     def _commit(self, batch: Sequence[Write]) -> list[OutcomeCallback]:
         """Commits the whole batch in one transaction; on an exception, nothing of it is committed."""
-        session_id, offset, chain = self.last_session_id, self.last_offset, Chain(self.chain_head)
+        session_id, offset = self.last_session_id, self.last_offset
+        chain = Chain(self.chain_head) if self.chain_head else None
         outcomes: list[OutcomeCallback] = []
         for write in batch:
             outcomes.append(partial(self._report_committed, write, offset + 1))
@@ -107,7 +108,9 @@ class Writer(ABC):
             insert_batch(self._db, batch, self.last_offset + 1, chain)
             if session_id > self._stored_session_id:
                 self._db.execute("UPDATE counter SET value = ? WHERE name = 'session_given'", (session_id,))
-        self._stored_session_id, self.last_offset, self.chain_head = session_id, offset, chain.head
+        self._stored_session_id, self.last_offset = session_id, offset
+        if chain:
+            self.chain_head = chain.head
         return outcomes
 
     @contextmanager

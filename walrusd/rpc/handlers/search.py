@@ -8,7 +8,7 @@ from walrusd.rpc.handlers.pagination import count_fitting, parse_cursor
 from walrusd.rpc.request_context import RequestContext
 from walrusd.rpc.routes import Routes
 from walrusd.store.contract import Log
-from walrusd.store.tokenizer import query_terms
+from walrusd.store.search import query_terms
 
 
 def routes(store: Log) -> Routes:

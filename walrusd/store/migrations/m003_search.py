@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from walrusd.store.tables.searchable_text import searchable_text
-from walrusd.store.tokenizer import isolate_characters
+from walrusd.store.tables.searchable_text import isolate_characters, searchable_text
 
 TOKENIZER = "unicode61 remove_diacritics 2"
 """FTS5 tokenizer options: words match whatever their case and accents."""

@@ -13,7 +13,6 @@ from walrusd.store.tables import (
     schedule,
     searchable_text,
     session,
-    text,
     tick,
     turn,
 )
@@ -21,7 +20,6 @@ from walrusd.store.tables.table import Table
 
 TABLES: tuple[Table, ...] = (
     *event.TABLES,
-    *text.TABLES,
     *searchable_text.TABLES,
     *remains.TABLES,
     *session.TABLES,

@@ -8,8 +8,7 @@ from msgspec.json import encode
 
 from walrus_protocol.json import BadJson, Decoder
 from walrusd.session.recovery import Draft
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 SELECT = "SELECT body FROM draft WHERE session = ?"
 PUT = BatchStatement(

@@ -1,13 +1,25 @@
-"""The log: events in the order of their offsets. A long text of an event is in the table `text`."""
+"""The log: events in the order of their offsets, and their links if there is a hash chain.
+
+The longest text of an event is in the table `text`, once for all events that have it: an answer is in its message and
+in the `done` of its turn, the calls of a round are in three events, and a file is in each result of reading it. The
+detached text is the content of the longest JSON string, found in the raw bytes; the rest of the body is JSON, too.
+"""
+
+import hashlib
+import re
+from typing import NamedTuple
 
 import apsw
 from msgspec import Struct
 
 from walrus_protocol.database.schema import DAEMON_SESSION, FULL_BODY, FULL_BODY_SIZE, SESSIONS_EXPIRED_PREFIX
 from walrus_protocol.json import Decoder
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Table
+from walrusd.store.tables.table import BatchStatement, BlobStatement, Table
 
+MIN_BODY_BYTES = 4096
+"""Minimum bytes of a body to detach a text from: a database page; a longer body takes extra pages."""
+MIN_TEXT_BYTES = 2048
+"""Minimum bytes of a string to detach: for a shorter one, a row and two digests save hardly anything."""
 # A page is two values: the position of each row, and all bodies end to end. `upto = size` admits the first row always.
 PAGE = f"""
 WITH page AS (
@@ -27,10 +39,13 @@ AND substr(body, 1, {len(SESSIONS_EXPIRED_PREFIX)}) <> CAST('{SESSIONS_EXPIRED_P
 DELETE = 'DELETE FROM event WHERE "offset" = ?'
 INSERT = BatchStatement('INSERT INTO event ("offset", session, seq, body) VALUES', 4)
 INSERT_WITH_TEXT = BatchStatement('INSERT INTO event ("offset", session, seq, body, text, at) VALUES', 6)
+INSERT_TEXT = BlobStatement("INSERT INTO text (digest, body) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING")
 INSERT_LINK = BatchStatement('INSERT INTO link ("offset", link) VALUES', 2)
 
-TABLES = (Table(name="event"), Table(name="link"))
+TABLES = (Table(name="event"), Table(name="link"), Table(name="text"))
 
+# Possessive quantifiers: with backtracking at each escape, 4 MiB of lines take half a second, without it 14 ms.
+_STRING_CONTENT = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _row_positions = Decoder(list[tuple[int, int, int]])
 
 
@@ -58,3 +73,33 @@ def split_page(positions: str | None, bodies: bytes) -> list[EventRow]:
         rows.append(EventRow(seq, offset, bodies[start : start + size]))
         start += size
     return rows
+
+
+class DetachedText(NamedTuple):
+    """A body without its longest string, that string, and its position in the body."""
+
+    rest: bytes
+    position: int
+    text: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.text).digest()
+
+
+def detach(body: bytes) -> DetachedText | None:
+    """Returns the body with its longest string detached, or None if no string is long enough."""
+    if len(body) < MIN_BODY_BYTES:
+        return None
+    start, end = max((found.span(1) for found in _STRING_CONTENT.finditer(body)), key=_span_length, default=(0, 0))
+    return DetachedText(body[:start] + body[end:], start, body[start:end]) if end - start >= MIN_TEXT_BYTES else None
+
+
+def reattach(detached: DetachedText) -> bytes:
+    """Returns the original body. `schema.FULL_BODY` does the same in SQL."""
+    return detached.rest[: detached.position] + detached.text + detached.rest[detached.position :]
+
+
+def _span_length(span: tuple[int, int]) -> int:
+    start, end = span
+    return end - start

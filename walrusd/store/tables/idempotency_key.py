@@ -6,8 +6,7 @@ from typing import Self
 import apsw
 from msgspec import Struct
 
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 SELECT = "SELECT digest, turn FROM sent WHERE session = ? AND key = ?"
 SELECT_CREATED = "SELECT session, digest FROM created_with WHERE key = ?"

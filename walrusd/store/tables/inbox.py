@@ -10,8 +10,7 @@ from msgspec.json import encode
 from walrus_protocol.content import Content, MessageKind
 from walrus_protocol.json import BadJson, Decoder
 from walrusd.store.errors import unreadable_row
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 SELECT = "SELECT body FROM inbox WHERE session = ? ORDER BY place"
 INSERT = BatchStatement("INSERT INTO inbox (session, place, kind, body) VALUES", 4)

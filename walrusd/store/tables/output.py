@@ -7,8 +7,7 @@ from typing import Self
 import apsw
 from msgspec import Struct
 
-from walrusd.store.tables.statements import BatchStatement, BlobStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, BlobStatement, Mutation, Table
 
 # SQLite's substr of an empty blob is null.
 SELECT = """SELECT ifnull(substr(body, :offset + 1, :limit), x'') FROM output

@@ -5,8 +5,7 @@ from typing import Self
 
 import apsw
 
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 INSERT = BatchStatement("INSERT INTO remains (session) VALUES", 1, "ON CONFLICT (session) DO NOTHING")
 DELETE = BatchStatement("DELETE FROM remains WHERE session IN (VALUES", 1, ")")

@@ -8,8 +8,7 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from walrus_protocol.json import Decoder
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 SELECT = "SELECT body FROM schedule ORDER BY name"
 PUT = BatchStatement(

@@ -16,8 +16,7 @@ from walrusd.store.tables import remains
 from walrusd.store.tables.draft import read_draft
 from walrusd.store.tables.event import EventRow, read_events
 from walrusd.store.tables.inbox import InboxEntry, read_inbox
-from walrusd.store.tables.statements import BatchStatement, SqlRow
-from walrusd.store.tables.table import MAX_ID_PLUS_ONE, Mutation, Table
+from walrusd.store.tables.table import MAX_ID_PLUS_ONE, BatchStatement, Mutation, SqlRow, Table
 
 SELECT = "SELECT outline FROM session WHERE id = ?"
 SELECT_UNFINISHED = "SELECT id FROM session WHERE in_turn UNION SELECT session FROM inbox ORDER BY 1"

@@ -9,8 +9,7 @@ from msgspec.json import encode
 from walrus_protocol.database.schema import DAEMON_SESSION
 from walrus_protocol.events import Tick
 from walrus_protocol.json import Decoder
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import MAX_ID_PLUS_ONE, Mutation, Table
+from walrusd.store.tables.table import MAX_ID_PLUS_ONE, BatchStatement, Mutation, Table
 
 MAX_LEDGER_ROWS = 5_000
 """Maximum ledger rows kept per schedule: three days of one a minute, half a year of one an hour."""

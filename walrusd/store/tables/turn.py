@@ -6,8 +6,7 @@ from typing import Self
 import apsw
 from msgspec import Struct
 
-from walrusd.store.tables.statements import BatchStatement
-from walrusd.store.tables.table import Mutation, Table
+from walrusd.store.tables.table import BatchStatement, Mutation, Table
 
 SELECT = "SELECT first_seq, last_seq FROM turn WHERE session = ? AND turn = ?"
 INSERT = BatchStatement("INSERT INTO turn (session, turn, first_seq, last_seq) VALUES", 4)
