@@ -57,6 +57,7 @@ class Archive:
                     self.outputs.add((write.session, output.ref))
                 case ReleaseOutput(session, ref):
                     self.released.add((session, ref))
+                    self.outputs.discard((session, ref))
                 case ExpireSession(session):
                     self._expire([session])
                 case _:

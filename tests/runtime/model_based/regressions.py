@@ -51,6 +51,10 @@ FIXED_BUGS: dict[str, Scenario] = {
         [Import(0)],
         [ExpireSessions(keep_s=0, over_quota=False, sweeps=True)],
     ],
+    "an output is stored again while retention releases it": [
+        [AnswerAutomatically(action="call tools"), send()],
+        [send(), ExpireSessions(keep_s=0.0, over_quota=True, sweeps=False)],
+    ],
     "an open turn cannot be ended at once after a restart": [
         [send()],
         [ModelAction(call=0, action="call tools")],
