@@ -18,7 +18,7 @@ from walrusd.session import session_state
 from walrusd.session.session_state import SessionState
 from walrusd.store.database import open_for_reading
 from walrusd.store.migrations import MIGRATIONS, migrate
-from walrusd.store.tokenizer import query_terms
+from walrusd.store.search import query_terms
 
 MESSAGES = 1_000_000
 MESSAGES_PER_SESSION = 1_000
