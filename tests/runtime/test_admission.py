@@ -143,3 +143,14 @@ async def test_a_suspended_worker_retries_after_a_time_or_on_request(autojump_cl
         admission.retry_store()
         await admission.wait_retry(7)
         assert trio.current_time() - began == 7
+
+
+def test_a_worker_that_ends_with_a_turn_handed_over_says_that_its_slot_is_free() -> None:
+    admission = Admission()
+    admission.start_worker()
+    assert not admission.end_worker()
+    admission.start_worker()
+    admission.begin_opening()
+    admission.hand_over(AdmittedTurn(None))
+    assert admission.end_worker()
+    assert admission.state == "idle"

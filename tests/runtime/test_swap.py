@@ -10,6 +10,8 @@ from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
 from walrusd.ports import ModelRequest, OnChunk, Reply, ToolRequest
 from walrusd.runtime.hook import Hook
+from walrusd.runtime.hooks import ComposedHook
+from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.runtime.turns.inbox import MessageRequest
@@ -72,7 +74,7 @@ async def test_a_running_turn_keeps_its_model_its_tools_and_its_agent_to_the_end
         running = await runtime.send(session, MessageRequest(content="one"))
         waiting = await runtime.send(session, MessageRequest(content="two"))
         await gate.reached.wait()
-        runtime.swap(second.model, new, [walrus_agent("You are new.")])
+        runtime.swap(second.model, AgentRegistry(ComposedHook.of(new), [walrus_agent("You are new.")]))
         gate.released.set()
         assert [(await handle.wait_result()).text for handle in (running, waiting)] == ["old", "new"]
     assert first.requests == [("You are old.", ["old"])] * 2
@@ -89,7 +91,7 @@ async def test_a_session_survives_the_removal_of_its_agent_and_works_again_when_
         running = await runtime.send(session, MessageRequest(content="one"))
         queued = await runtime.send(session, MessageRequest(content="two"))
         await gate.reached.wait()
-        runtime.swap(model, hook, [])
+        runtime.swap(model, AgentRegistry(ComposedHook.of(hook), []))
         with pytest.raises(Problem, match="no agent named 'walrus'"):
             await runtime.send(session, MessageRequest(content="three"))
         gate.released.set()
@@ -99,7 +101,7 @@ async def test_a_session_survives_the_removal_of_its_agent_and_works_again_when_
             "error",
             "there is no agent named 'walrus'",
         )
-        runtime.swap(model, hook, [walrus_agent(".")])
+        runtime.swap(model, AgentRegistry(ComposedHook.of(hook), [walrus_agent(".")]))
         assert (await runtime.send_to(session, "four")).final_response == "back"
 
 
@@ -113,7 +115,7 @@ async def test_a_swap_whose_hook_fails_changes_nothing() -> None:
     async with Runtime(FakeModel(), hook) as runtime:
         agent = runtime.add_agent(walrus_agent("."))
         with pytest.raises(ValueError, match="twin"):
-            runtime.swap(FakeModel(), DuplicateToolHook(), [])
+            runtime.swap(FakeModel(), AgentRegistry(ComposedHook.of(DuplicateToolHook()), []))
         assert (runtime.hook.hooks, runtime.agents()) == ((hook,), (agent,))
         assert (await runtime.send_to(await runtime.create_session("walrus"), "hi")).final_response == "ok"
 

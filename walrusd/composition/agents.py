@@ -20,6 +20,7 @@ from walrusd.ports import ModelFailed, ToolRequest
 from walrusd.providers.catalog import Catalog
 from walrusd.runtime.hook import Hook
 from walrusd.runtime.hooks import ComposedHook
+from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.runtime import Runtime
 from walrusd.tools import TOOLS
@@ -63,11 +64,11 @@ class Agents(Struct, frozen=True, kw_only=True):
         catalog = Catalog(config.providers, config.models)
         agents = [_build_agent(settings, catalog) for settings in config.agents.values()]
         observers = ObserverHook(self.metrics.on_event), ObserverHook(log_turn)
-        hook = ComposedHook(ToolsHook(self._build_pipeline(config)), *observers)
+        registry = AgentRegistry(ComposedHook(ToolsHook(self._build_pipeline(config)), *observers), agents)
 
         def commit() -> None:
             self.runtime.evict_idle_after(config.daemon.idle_evict_s)
-            self.runtime.swap(self.models.active, hook, agents)
+            self.runtime.swap(self.models.active, registry)
 
         return Prepared(commit=commit)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +24,6 @@ from walrusd.runtime.hook import Hook
 from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.recording.daemon_events import DaemonRecorder
 from walrusd.runtime.registry.agents import AgentRegistry
-from walrusd.runtime.registry.tools import ToolRegistry
 from walrusd.runtime.sessions.live_session import SessionDependencies
 from walrusd.runtime.sessions.session_cache import SessionCache
 from walrusd.runtime.streams.global_stream import GlobalStream
@@ -69,11 +68,9 @@ class Runtime:
         `on_restart`: whether turns that an earlier process left open are continued, or end as interrupted.
         `redact`: replaces secrets in the error of a turn before it is recorded.
         """
-        self.hook = ComposedHook.of(hook or Hook())
         self.log: Log = log or SqliteLog.in_memory()
         self._clock = clock
-        self._tools = ToolRegistry()
-        self._agents = AgentRegistry(self._tools, self.hook)
+        self._agents = AgentRegistry(ComposedHook.of(hook or Hook()))
         self._draft_saver = DraftSaver()
         self.global_stream = GlobalStream(
             self.log,
@@ -86,14 +83,13 @@ class Runtime:
         self._session_deps = SessionDependencies(
             log=self.log,
             clock=clock,
-            hook=self.hook,
+            hook=self._agents.hook,
             on_state_mismatch=self._on_state_mismatch,
             global_stream=self.global_stream,
         )
         self.session_cache = SessionCache(self._session_deps, idle_evict_s)
         self._worker_context = WorkerContext(
             model=model,
-            hook=self.hook,
             agents=self._agents,
             draft_saver=self._draft_saver,
             slots=trio.Semaphore(max_running_turns),
@@ -103,7 +99,6 @@ class Runtime:
         self._mismatch_cause: BaseException | None = None
         self._mismatch_found = trio.Event()
         self._stop_problem: Problem | None = None
-        self.hook.on_register_tools(self._tools)
 
     async def __aenter__(self) -> Self:
         self.daemon_recorder = await DaemonRecorder.open(self.log, self.global_stream.publish_daemon)
@@ -133,37 +128,36 @@ class Runtime:
 
     def register_tool(self, schema: ToolSchema) -> None:
         """Adds a tool for agents that are added from now on. Raises ValueError if the name is taken."""
-        self._tools.register_tool(schema)
+        self._agents.tools.register_tool(schema)
 
     def unregister_tool(self, name: str) -> bool:
         """Removes a tool for agents that are added from now on. Returns False if there is no such tool."""
-        return self._tools.unregister_tool(name)
+        return self._agents.tools.unregister_tool(name)
 
     def add_agent(self, agent: Agent) -> Agent:
         """Adds an agent, or replaces the one of that name. Returns it with its snapshot of the tools."""
         return self._agents.add(agent)
 
-    def swap(self, model: Model, hook: Hook, agents: Iterable[Agent]) -> None:
+    @property
+    def hook(self) -> ComposedHook:
+        return self._agents.hook
+
+    def swap(self, model: Model, agents: AgentRegistry) -> None:
         """Replaces model, hook, tools and agents for turns that start from now on; running turns keep theirs.
 
         A session whose agent was removed is kept: sends to it raise agent_not_found until there is one again.
-        If the hook raises, nothing is replaced.
         """
-        composed, tools = ComposedHook.of(hook), ToolRegistry()
-        composed.on_register_tools(tools)
-        known = AgentRegistry(tools, composed)
-        for agent in agents:
-            known.add(agent)
-        self.hook, self._tools, self._agents = composed, tools, known
-        self._session_deps.hook = composed
-        self._worker_context.model, self._worker_context.hook, self._worker_context.agents = model, composed, known
+        self._agents = agents
+        self._session_deps.hook = agents.hook
+        self._worker_context.model, self._worker_context.agents = model, agents
 
     def refresh_tools(self) -> None:
         """Asks the hook for its tools again; turns that start from now on are offered those.
 
         Tools that were added by `register_tool` are dropped, as by `swap`.
         """
-        self.swap(self._worker_context.model, ComposedHook(*self.hook.hooks), self._agents.definitions())
+        agents = AgentRegistry(ComposedHook(*self.hook.hooks), self._agents.definitions())
+        self.swap(self._worker_context.model, agents)
 
     def evict_idle_after(self, seconds: float) -> None:
         """Changes `idle_evict_s`, also for sessions that are idle already."""

@@ -1,29 +1,37 @@
 """The registry of a runtime's agents, by name."""
 
 import difflib
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from walrus_protocol.problems import Problem
 from walrusd.agent.agent import Agent
-from walrusd.runtime.hook import Hook
+from walrusd.runtime.hooks import ComposedHook
 from walrusd.runtime.registry.tools import ToolRegistry
 
 
 class AgentRegistry:
-    """Immutable agent definitions. Adding a name again replaces the agent for later turns."""
+    """Immutable agent definitions, with the hook and the tools of their turns.
 
-    def __init__(self, tool_registry: ToolRegistry, hook: Hook) -> None:
-        self._tool_registry = tool_registry
-        self._hook = hook
+    Adding a name again replaces the agent for later turns.
+    """
+
+    def __init__(self, hook: ComposedHook, agents: Iterable[Agent] = ()) -> None:
+        """Registers the tools of the hook. Raises what the hook raises, and ValueError if two tools have one name."""
+        self.hook = hook
+        self.tools = ToolRegistry()
         self._definitions: dict[str, Agent] = {}
         """The agents as they were added, before the hook extended them."""
         self._agents: dict[str, Agent] = {}
+        hook.on_register_tools(self.tools)
+        for agent in agents:
+            self.add(agent)
 
     def add(self, agent: Agent) -> Agent:
         """Adds the agent, extended by the hook and with the tools that it may use; returns the result."""
-        built = self._hook.on_build_agent(agent)
-        built = replace(built, tools=tuple(schema for schema in self._tool_registry if built.may_use(schema.name)))
+        built = self.hook.on_build_agent(agent)
+        built = replace(built, tools=tuple(schema for schema in self.tools if built.may_use(schema.name)))
         self._definitions[agent.name], self._agents[agent.name] = agent, built
         return built
 

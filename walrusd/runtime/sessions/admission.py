@@ -104,9 +104,11 @@ class Admission:
     def start_worker(self) -> None:
         self._move("start_worker")
 
-    def end_worker(self) -> None:
+    def end_worker(self) -> bool:
+        """Returns whether a turn was handed over that is not run, and whose slot is free therefore."""
         self._move("end_worker")
-        self._admitted = None
+        was_handed_over, self._admitted = self._admitted is not None, None
+        return was_handed_over
 
     @contextmanager
     def waiting_for_slot(self, within_s: float | None) -> Iterator[None]:

@@ -16,7 +16,6 @@ from walrusd.agent.agent import Agent
 from walrusd.agent.decide import EndTurn, decide
 from walrusd.agent.loop import run
 from walrusd.ports import Model
-from walrusd.runtime.hook import Hook
 from walrusd.runtime.recording.recorder import NO_EXTRAS, PreconditionFailed, TransactionExtras
 from walrusd.runtime.registry.agents import AgentRegistry
 from walrusd.runtime.sessions.live_session import LiveSession
@@ -65,7 +64,6 @@ class WorkerContext(Struct, kw_only=True):
     """The services of all workers of a runtime. Model, hook and agents are replaced together."""
 
     model: Model
-    hook: Hook
     agents: AgentRegistry
     draft_saver: DraftSaver
     slots: trio.Semaphore
@@ -120,7 +118,8 @@ class Worker:
             if live.admission.state == "handed_over":
                 mark_suspended(live)
         finally:
-            live.admission.end_worker()
+            if live.admission.end_worker():
+                self._ctx.slots.release()
 
     async def _fail_session(self) -> None:
         """Fails all handles after a bug. No write may be pending when the worker ends: the session may be evicted."""
@@ -228,7 +227,7 @@ class Worker:
             # A turn that only has to end needs no agent definition, and its agent may have been removed.
             agent = Agent(name=name) if live.is_interrupted else self._ctx.agents.get(name)
             turn_context = SessionTurnContext(
-                live, agent, self._ctx.model, self._ctx.hook, self._ctx.draft_saver, self._ctx.redact
+                live, agent, self._ctx.model, self._ctx.agents.hook, self._ctx.draft_saver, self._ctx.redact
             )
             timeout_s = self._timeout_s
             while self._is_turn_open():
