@@ -118,8 +118,8 @@ class Worker:
             if live.admission.state == "handed_over":
                 mark_suspended(live)
         finally:
-            if live.admission.end_worker():
-                self._ctx.slots.release()
+            self._has_slot = live.admission.end_worker()
+            self._release_slot()
 
     async def _fail_session(self) -> None:
         """Fails all handles after a bug. No write may be pending when the worker ends: the session may be evicted."""
