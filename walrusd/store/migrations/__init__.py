@@ -1,20 +1,23 @@
-"""The migrations of the database schema. A released migration is never edited: add a new one."""
+"""The migrations of the database schema: the modules of this package, in the order of their numbers.
+
+A released migration is never edited: add a module with the next number, and a function of the same name in it.
+"""
 
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 
 import apsw
 
-from walrusd.store.migrations.m001_log import m001_log
-from walrusd.store.migrations.m002_daemon import m002_daemon
-from walrusd.store.migrations.m003_search import m003_search
-from walrusd.store.migrations.m004_space import m004_space
+Migration = Callable[[apsw.Connection], None]
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
-    m001_log,
-    m002_daemon,
-    m003_search,
-    m004_space,
-)
+
+def _load_migrations() -> tuple[Migration, ...]:
+    names = sorted(module.name for module in iter_modules(__path__))
+    return tuple(getattr(import_module(f"{__name__}.{name}"), name) for name in names)
+
+
+MIGRATIONS = _load_migrations()
 """All migrations in order; `user_version` of the database is the number of those that have run."""
 
 
