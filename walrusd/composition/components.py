@@ -39,9 +39,6 @@ from walrusd.store.tables.session import read_unfinished_sessions
 
 log = structlog.get_logger("walrusd")
 
-STORE_CLOSE_TIMEOUT_S = 10.0
-"""Maximum seconds that the store may take for its last writes and its checkpoint."""
-
 
 class StartupOptions(Struct, frozen=True, kw_only=True):
     """The configuration, the paths and the settings of the process with which a daemon is started."""
@@ -168,9 +165,8 @@ async def _open_store(path: str, options: StartupOptions) -> AsyncIterator[Sqlit
     try:
         yield store
     finally:
-        with trio.move_on_after(STORE_CLOSE_TIMEOUT_S, shield=True):
-            await store.aclose()
-            _log_chain_head(store, "stop")
+        await store.aclose()  # noqa: ASYNC102 - it is shielded and has its own timeout
+        _log_chain_head(store, "stop")
 
 
 def _log_chain_head(store: SqliteLog, at: str) -> None:

@@ -76,7 +76,10 @@ def split_page(positions: str | None, bodies: bytes) -> list[EventRow]:
 
 
 class DetachedText(NamedTuple):
-    """A body without its longest string, that string, and its position in the body."""
+    """A body without its longest string, that string, and its position in the body.
+
+    `schema.FULL_BODY` joins them in SQL.
+    """
 
     rest: bytes
     position: int
@@ -93,11 +96,6 @@ def detach(body: bytes) -> DetachedText | None:
         return None
     start, end = max((found.span(1) for found in _STRING_CONTENT.finditer(body)), key=_span_length, default=(0, 0))
     return DetachedText(body[:start] + body[end:], start, body[start:end]) if end - start >= MIN_TEXT_BYTES else None
-
-
-def reattach(detached: DetachedText) -> bytes:
-    """Returns the original body. `schema.FULL_BODY` does the same in SQL."""
-    return detached.rest[: detached.position] + detached.text + detached.rest[detached.position :]
 
 
 def _span_length(span: tuple[int, int]) -> int:
