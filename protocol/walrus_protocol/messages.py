@@ -79,13 +79,9 @@ FromServer = Response | EventNotification | ChunkNotification
 _encode = msgspec.json.Encoder().encode
 
 
-def _encode_id(request: RequestId | None) -> bytes:
-    return b"%d" % request if request.__class__ is int else _encode(request)
-
-
 def encode_result(request: RequestId, result: Struct) -> bytes:
     """Returns a framed response. Raises Problem if it does not fit into a frame."""
-    payload = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode_id(request), _encode(result))
+    payload = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(request), _encode(result))
     try:
         return wire.frame(payload)
     except wire.FrameTooLarge as error:
@@ -107,14 +103,14 @@ def encode_error(request: RequestId | None, problem: Problem) -> bytes:
 def encode_event(request: RequestId, event: bytes) -> bytes:
     """Returns a framed event notification with the event's JSON unchanged. Raises wire.FrameTooLarge."""
     return wire.frame(
-        b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_encode_id(request), event)
+        b'{"jsonrpc":"2.0","method":"event","params":{"request":%b,"event":%b}}' % (_encode(request), event)
     )
 
 
 def encode_chunk(request: RequestId, data: str) -> bytes:
     """Returns a framed chunk notification. Raises wire.FrameTooLarge."""
     return wire.frame(
-        b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_encode_id(request), _encode(data))
+        b'{"jsonrpc":"2.0","method":"chunk","params":{"request":%b,"data":%b}}' % (_encode(request), _encode(data))
     )
 
 
@@ -138,13 +134,13 @@ def _encodable_text(text: str) -> str:
 
 def encode_request(request: Request) -> bytes:
     """Returns a framed request. Raises wire.FrameTooLarge."""
-    head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (_encode_id(request.id), _encode(request.method))
+    head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (_encode(request.id), _encode(request.method))
     return wire.frame(b'%b,"params":%b}' % (head, _encode(request.params)))
 
 
 def encode_cancel(request: RequestId) -> bytes:
     """Returns a framed rpc.cancel."""
-    return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _encode_id(request))
+    return wire.frame(b'{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":%b}}' % _encode(request))
 
 
 # Former names: aliases for one release, then they are removed (see CHANGELOG.md).

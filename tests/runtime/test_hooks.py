@@ -99,6 +99,19 @@ async def test_a_hook_that_fails_to_observe_hides_nothing_from_the_others() -> N
     assert {UserMessage, Done} <= {type(event) for event in after.events}
 
 
+async def test_an_observer_gets_the_logged_events_also_after_the_tools_have_changed() -> None:
+    seen: list[tuple[str, AnyEvent]] = []
+    hook = ComposedHook(FailingHook("failing"), observers=[lambda agent, event: seen.append((agent, event))])
+    async with Runtime(FakeModel(), hook) as runtime:
+        runtime.add_agent(Agent(name="walrus"))
+        session = await runtime.create_session("walrus")
+        await runtime.send_to(session, "one")
+        runtime.refresh_tools()
+        await runtime.send_to(session, "two")
+    assert [agent for agent, event in seen if isinstance(event, Done)] == ["walrus", "walrus"]
+    assert not [event for _, event in seen if isinstance(event, TextDelta)]
+
+
 async def test_live_events_reach_only_the_hooks_that_ask_for_them() -> None:
     plain, live = FeatureHook("plain"), LiveFeatureHook("live")
     async with Runtime(FakeModel(replies("hello")), ComposedHook(plain, live)) as runtime:

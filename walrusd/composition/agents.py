@@ -1,14 +1,13 @@
 """The component of the agents: their definitions, their tools and the hooks of their turns."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Struct
 
 from walrus_config import schema
 from walrus_config.schema import Config
-from walrus_protocol.events import AnyEvent, ToolResult
+from walrus_protocol.events import ToolResult
 from walrusd.agent.agent import Agent
 from walrusd.composition.component import ModelProviders, Prepared
 from walrusd.dispatch.pipeline import Pipeline
@@ -41,16 +40,6 @@ class ToolsHook(Hook):
         return await self._pipeline.dispatch(request)
 
 
-class ObserverHook(Hook):
-    """Passes the logged events on."""
-
-    def __init__(self, observe: Callable[[str, AnyEvent], None]) -> None:
-        self._observe = observe
-
-    def on_event(self, agent: str, event: AnyEvent) -> None:
-        self._observe(agent, event)
-
-
 class Agents(Struct, frozen=True, kw_only=True):
     """The agents of the runtime. Running turns keep the definitions, tools and models that they began with."""
 
@@ -63,8 +52,9 @@ class Agents(Struct, frozen=True, kw_only=True):
     async def prepare(self, config: Config) -> Prepared:
         catalog = Catalog(config.providers, config.models)
         agents = [_build_agent(settings, catalog) for settings in config.agents.values()]
-        observers = ObserverHook(self.metrics.on_event), ObserverHook(log_turn)
-        registry = AgentRegistry(ComposedHook(ToolsHook(self._build_pipeline(config)), *observers), agents)
+        observers = (self.metrics.on_event, log_turn)
+        hook = ComposedHook(ToolsHook(self._build_pipeline(config)), observers=observers)
+        registry = AgentRegistry(hook, agents)
 
         def commit() -> None:
             self.runtime.evict_idle_after(config.daemon.idle_evict_s)

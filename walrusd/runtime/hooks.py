@@ -1,6 +1,6 @@
 """Composes the hooks of several features into one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -22,16 +22,21 @@ class ComposedHook(Hook):
     observe an event does not keep the others from it.
     """
 
-    def __init__(self, *hooks: Hook) -> None:
+    def __init__(self, *hooks: Hook, observers: Sequence[Callable[[str, AnyEvent], None]] = ()) -> None:
+        """`observers` get the logged events, like `on_event` of a hook, with the name of the agent."""
         self.hooks = hooks
+        self.observers = observers
         self._owners: dict[str, Hook] = {}
         # A hook is not called for what it leaves to the default.
         self._preprocessors = tuple(hook for hook in hooks if type(hook).preprocess is not Hook.preprocess)
         self._reminders = tuple(hook for hook in hooks if type(hook).on_before_run is not Hook.on_before_run)
-        self._observers = tuple(hook for hook in hooks if type(hook).on_event is not Hook.on_event)
+        self._observers = (
+            *(hook.on_event for hook in hooks if type(hook).on_event is not Hook.on_event),
+            *observers,
+        )
         self._first_dispatcher = next((hook for hook in hooks if type(hook).dispatch is not Hook.dispatch), Hook())
         """Refuses calls of tools that nobody registered."""
-        self._live_observers = tuple(hook for hook in hooks if hook.observes_live_events)
+        self._live_observers = tuple(hook.on_live_event for hook in hooks if hook.observes_live_events)
         self.observes_live_events = bool(self._live_observers)
 
     @classmethod
@@ -65,27 +70,27 @@ class ComposedHook(Hook):
         return added
 
     def on_event(self, agent: str, event: AnyEvent) -> None:
-        for hook in self._observers:
+        for observe in self._observers:
             try:
-                hook.on_event(agent, event)
+                observe(agent, event)
             except Exception as failure:  # noqa: BLE001 - the event is recorded already; a hook that fails must not undo that
-                _log_failure(hook, event, failure)
+                _log_failure(observe, event, failure)
 
     def on_live_event(self, agent: str, event: AnyLiveEvent) -> None:
-        for hook in self._live_observers:
+        for observe in self._live_observers:
             try:
-                hook.on_live_event(agent, event)
+                observe(agent, event)
             except Exception as failure:  # noqa: BLE001 - as for logged events
-                _log_failure(hook, event, failure)
+                _log_failure(observe, event, failure)
 
     async def dispatch(self, request: ToolRequest) -> ToolResult:
         return await self._owners.get(request.call.name, self._first_dispatcher).dispatch(request)
 
 
-def _log_failure(hook: Hook, event: AnyEvent, failure: Exception) -> None:
+def _log_failure(observe: Callable[..., None], event: AnyEvent, failure: Exception) -> None:
     logger.error(
         "hook_failed",
-        hook=type(hook).__name__,
+        observer=getattr(observe, "__qualname__", repr(observe)),
         event_type=type(event).__name__,
         session=event.session,
         exc_info=failure,

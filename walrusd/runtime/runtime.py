@@ -156,7 +156,8 @@ class Runtime:
 
         Tools that were added by `register_tool` are dropped, as by `swap`.
         """
-        agents = AgentRegistry(ComposedHook(*self.hook.hooks), self._agents.definitions())
+        hook = ComposedHook(*self.hook.hooks, observers=self.hook.observers)
+        agents = AgentRegistry(hook, self._agents.definitions())
         self.swap(self._worker_context.model, agents)
 
     def evict_idle_after(self, seconds: float) -> None:

@@ -4,6 +4,8 @@ A row of the log is an event's JSON without `seq` and `offset`. `insert_position
 that a replay decodes nothing.
 """
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import Struct
 
@@ -35,8 +37,8 @@ _any_event_decoder: Decoder[AnyEvent] = Decoder(AnyEvent)
 _generic_decoder = Decoder(dict[str, object])
 
 
-def encode(event: AnyEvent) -> bytes:
-    return _encoder.encode(event)
+encode: Callable[[AnyEvent], bytes] = _encoder.encode
+"""Returns the JSON of an event."""
 
 
 def decode_row(body: bytes) -> AnySessionEvent:
