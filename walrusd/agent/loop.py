@@ -9,7 +9,7 @@ from walrusd.agent.agent import Agent, AgentResponse
 from walrusd.agent.decide import AskModel, CallTools, EndTurn, decide, iterations_exhausted
 from walrusd.ports import ModelFailed
 from walrusd.session.recovery import Draft, close_open_round
-from walrusd.session.session_state import SessionState, apply_event, fill_derived_fields
+from walrusd.session.session_state import SessionState, apply_event
 
 
 class TurnContext(Protocol):
@@ -97,9 +97,8 @@ def _immediate_done(agent: Agent, context: TurnContext, message: AssistantMessag
     """
     if context.has_steers:
         return ()
-    state = context.session_state
-    after = apply_event(state, fill_derived_fields(state, message, state.updated_at))
-    match decide(agent, after):
+    # Without its time and its turn, which decide nothing.
+    match decide(agent, apply_event(context.session_state, message)):
         case EndTurn(stop_reason, error):
             return (Done(stop_reason=stop_reason, error=error),)
         case AskModel() | CallTools() | None:

@@ -71,7 +71,7 @@ def _insert_events(db: apsw.Connection, events: Sequence[NewEvent], hash_chain: 
     rows_with_text: list[SqlRow] = []
     texts: list[SqlRow] = []
     for row in events:
-        if detached := event.detach(row[3]):
+        if len(row[3]) >= event.MIN_BODY_BYTES and (detached := event.detach(row[3])):
             digest = detached.digest
             texts.append((digest, detached.text))
             rows_with_text.append((*row[:3], detached.rest, digest, detached.position))

@@ -91,9 +91,7 @@ class DetachedText(NamedTuple):
 
 
 def detach(body: bytes) -> DetachedText | None:
-    """Returns the body with its longest string detached, or None if no string is long enough."""
-    if len(body) < MIN_BODY_BYTES:
-        return None
+    """Returns a body of MIN_BODY_BYTES or more with its longest string detached, or None if none is long enough."""
     start, end = max((found.span(1) for found in _STRING_CONTENT.finditer(body)), key=_span_length, default=(0, 0))
     return DetachedText(body[:start] + body[end:], start, body[start:end]) if end - start >= MIN_TEXT_BYTES else None
 
